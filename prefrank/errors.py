@@ -1,0 +1,87 @@
+"""Every error prefrank raises on purpose, as a tree. Each says what came, what was wanted, what to do.
+
+PrefrankError
+├── BadInput            something the caller gave cannot be used (also a ValueError)
+│   ├── BadData         a data file or row: names file and line
+│   ├── BadText         a text that cannot be encoded
+│   ├── BadRecipe       a recipe key or value
+│   └── BadModel        a checkpoint that is missing files, torn, or not a reward model
+├── NotFound            no data set, model or file of that name
+├── CannotWrite         the output folder cannot be written, or the disk is full
+├── Diverged            a loss or score that is not a number during training
+└── Interrupted         stopped by Ctrl-C or a signal, after saving
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PrefrankError(Exception):
+    """The root. `http_status` is what a server answers, `exit_code` what the command line returns."""
+
+    http_status = 500
+    exit_code = 1
+
+
+class BadInput(PrefrankError, ValueError):
+    """Something the caller gave cannot be used."""
+
+    http_status = 422
+    exit_code = 2
+
+
+class BadData(BadInput):
+    """A data file or row that cannot be read as comparisons; the message names file and line."""
+
+    exit_code = 3
+
+
+class BadText(BadInput):
+    """A text that cannot be encoded, such as one with a lone surrogate."""
+
+    exit_code = 3
+
+
+class BadRecipe(BadInput):
+    """A recipe with an unknown key, a wrong value, or settings that cannot work together."""
+
+    exit_code = 5
+
+
+class BadModel(BadInput):
+    """A checkpoint that is missing files, torn, or not a reward model with one output."""
+
+    exit_code = 4
+
+
+class NotFound(PrefrankError, LookupError):
+    """No data set, model, split or file of that name."""
+
+    http_status = 404
+    exit_code = 2
+
+
+class CannotWrite(PrefrankError, OSError):
+    """The output folder cannot be written, or the disk is full. Nothing half-written is left."""
+
+    http_status = 507
+    exit_code = 6
+
+
+class Diverged(PrefrankError, ArithmeticError):
+    """A loss or score that is not a finite number during training; names the rows that made it."""
+
+    exit_code = 7
+
+
+class Interrupted(PrefrankError):
+    """Stopped by Ctrl-C or a signal, after the last state was saved."""
+
+    exit_code = 130
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A closing "; did you mean 'x'?" for a misspelt name, or the list of known names."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -1,0 +1,18 @@
+"""Texts to packed batches: template, encoding with the truncation policy, planning and packing."""
+
+from prefrank.text.batches import pack, plan_batches
+from prefrank.text.encoder import TextEncoder, check_texts, default_settings
+from prefrank.text.settings import PLAIN_TURNS, TextSettings
+from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer
+
+__all__ = [
+    "PLAIN_TURNS",
+    "FolderTokenizer",
+    "TextEncoder",
+    "TextSettings",
+    "check_texts",
+    "default_settings",
+    "load_tokenizer",
+    "pack",
+    "plan_batches",
+]

@@ -1,0 +1,66 @@
+"""The text settings a checkpoint carries, so that loading it rebuilds the exact text path.
+
+`template` says how a prompt and a reply become one row:
+- `pair`: the tokenizer's own pair encoding, `[CLS] prompt [SEP] reply [SEP]`. Several turns are joined by the
+  separator's ids, never by a string, so no text can imitate the structure. With `labels` each turn of such a prompt
+  opens with its role as plain text; a prompt of one user turn never has a label and equals the plain pair encoding.
+- `chat`: the tokenizer's chat template (decoders).
+- `turns`: fixed opening and closing strings around each turn (decoders without a chat template).
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from prefrank.errors import BadModel
+
+Template = Literal["pair", "chat", "turns"]
+PLAIN_TURNS = {"system": ("System: ", "\n\n"), "user": ("User: ", "\n\n"), "assistant": ("Assistant: ", "{eos}")}
+"""Opening and closing of each role where a decoder has no turn tokens of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """How text becomes rows.
+
+    Args:
+        template: see the module's page.
+        max_length: tokens of a row, special tokens included. The reply is kept whole, the prompt loses its oldest
+            turns and then its oldest tokens; only a reply that alone exceeds the limit is cut, at its end.
+        labels: for `pair`, whether the turns of a prompt of several turns open with their role.
+        turn_strings: for `turns`, role -> (opening, closing); `{eos}` stands for the end token.
+    """
+
+    template: Template
+    max_length: int
+    labels: bool = False
+    turn_strings: dict[str, tuple[str, str]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.template not in get_args(Template):
+            raise BadModel(f"the text template is {self.template!r}; wanted one of {', '.join(get_args(Template))}")
+        if self.max_length < 8:
+            raise BadModel(f"max_length is {self.max_length} tokens; wanted at least 8")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "TextSettings":
+        """Rebuild the settings of a checkpoint.
+
+        Raises:
+            BadModel: unknown or missing keys, as a newer or torn file would have.
+        """
+        known = {field.name for field in fields(cls)}
+        if not isinstance(value, dict) or not {"template", "max_length"} <= set(value) <= known:
+            raise BadModel(
+                f"the checkpoint's text settings are {value!r}; wanted the keys {', '.join(sorted(known))}."
+                " Was it saved by a newer prefrank?"
+            )
+        strings = value.get("turn_strings")
+        return cls(
+            template=value["template"],
+            max_length=value["max_length"],
+            labels=bool(value.get("labels", False)),
+            turn_strings={role: (pair[0], pair[1]) for role, pair in strings.items()} if strings else None,
+        )

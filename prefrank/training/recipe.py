@@ -1,0 +1,299 @@
+"""Recipes: one YAML file becomes one frozen, checked `Recipe`.
+
+Surprising: YAML 1.1 reads `2e-6` as a string and lets a key appear twice; the reader here does neither. Unknown keys
+are errors with a suggestion, and a test holds that every field is read by the training code. Field names are those of
+the model card's own configuration, which runs unchanged.
+"""
+
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from prefrank.errors import BadRecipe, NotFound, suggest
+
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+
+
+def _whole(value: Any) -> Any:
+    """Let `1e6` count as an integer, as people write it for "never"."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _listed(value: Any) -> Any:
+    """One entry stands for a list of one; `none` and null for an empty list."""
+    if value is None or value == "none":
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _data_source(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+Count = Annotated[int, BeforeValidator(_whole)]
+
+
+class DataSource(BaseModel):
+    """One data set of a recipe; a bare name stands for `{source: name}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    source: str = Field(description="A known name, a hub id, or a local file or folder.")
+    split: str | None = Field(None, description="The split to read; null: the source's training split.")
+    fraction: float = Field(1.0, gt=0, le=1, description="Share of the prompts to use, chosen by a stable hash.")
+    limit: Count | None = Field(None, ge=1, description="Read at most this many comparisons, from the start.")
+    weight: float = Field(1.0, gt=0, description="What each of its comparisons counts in the loss.")
+
+
+Sources = Annotated[
+    tuple[Annotated[DataSource, BeforeValidator(_data_source)], ...], BeforeValidator(_listed), Field(strict=False)
+]
+
+
+class Recipe(BaseModel):
+    """Everything a training run depends on, checked before the first forward pass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    # What to train, and on what
+    model_name: str = Field(
+        description="Where to start from: a local folder, a hub id, or `minilm` (the weights in prefrank[demo])."
+    )
+    datasets: Sources = Field(min_length=1, description="Training data: names, or mappings with the options below.")
+    evaluation: Sources = Field(
+        (), description="Data to evaluate on; its prompts are taken out of the training data. null: only `held_out`."
+    )
+    held_out: float = Field(
+        0.05, ge=0, lt=1, description="Share of each training set's prompts, by a stable hash, kept for evaluation."
+    )
+    output_dir: str = Field("runs/reward-model", description="Folder for checkpoints and logs.")
+    overwrite: bool = Field(False, description="Start anew where output_dir already holds a run.")
+    resume: bool = Field(False, description="Go on from the newest checkpoint in output_dir, if there is one.")
+    seed: Count = Field(0, ge=0, description="Seeds the new head, the order of comparisons, and dropout.")
+
+    # Text
+    max_length: Count = Field(512, ge=8, description="Tokens of one (prompt, reply); the prompt is cut first.")
+    turns: Literal["separator", "labels"] = Field(
+        "separator", description="How the turns of a longer prompt are told apart: separators alone, or role labels too."
+    )
+
+    # Loss
+    loss: Literal["bradley_terry"] = Field(
+        "bradley_terry", description="-log sigmoid(winner - loser - margin), with soft labels; a tie is 0.5."
+    )
+    weigh: Literal["comparison", "pair"] = Field(
+        "comparison", description="What counts 1 in the loss: each comparison (prompt), as InstructGPT, or each pair."
+    )
+    label_smoothing: float = Field(0.0, ge=0, le=0.5, description="Chance that a label is the wrong way round.")
+    score_l2: float = Field(
+        0.0, ge=0, description="Coefficient of 0.5 * (winner^2 + loser^2); Open Assistant's later trainer used 0.001."
+    )
+    centering: float = Field(0.0, ge=0, description="Coefficient of (winner + loser)^2 (Eisenstein et al. 2023).")
+
+    # Optimiser
+    learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="Peak rate of pooler and score head; null: learning_rate."
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor on the learning rate for each layer further down (1: none)."
+    )
+    scheduler: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Learning rate after warm-up: cosine to 0, linear to 0, or constant."
+    )
+    warmup_steps: Count = Field(0, ge=0, description="Updates over which the learning rate rises from 0.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay; never on biases and norms.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the gradient's mean.")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's decay of the squared gradient's mean.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
+    max_grad_norm: float = Field(2.0, ge=0, description="Clip the gradient to this norm (0: no clipping).")
+    freeze_layers: Count = Field(0, ge=0, description="Do not train the embeddings and this many bottom layers.")
+    freeze_embeddings: bool = Field(False, description="Do not train the input embeddings.")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Replaces every dropout rate of the model; null: as the model's config says."
+    )
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="Evaluate and save an exponential average of the weights (0: the weights)."
+    )
+
+    # Batches
+    num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training data; may be a fraction.")
+    per_device_train_batch_size: Count = Field(
+        8, ge=1, description="Prompts (whole comparisons, all replies) per device and accumulation step."
+    )
+    gradient_accumulation_steps: Count = Field(
+        1, ge=1, description="Multiplies the prompts per update; how they are split is max_tokens' business."
+    )
+    num_devices: Count | None = Field(
+        None, ge=1, description="Devices the batch is counted for, whatever the run has; null: those of the run."
+    )
+    max_tokens: Count = Field(
+        4096, ge=1, description="Tokens of one micro-batch: bounds memory, never changes the gradient."
+    )
+    per_device_eval_batch_size: Count = Field(64, ge=1, description="Prompts per evaluation batch.")
+    gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")
+    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: on GPUs that have it.")
+
+    # Evaluation, checkpoints, logs
+    eval_steps: Count = Field(500, ge=1, description="Updates between evaluations; one more always ends the run.")
+    save_steps: Count = Field(500, ge=1, description="Updates between checkpoints.")
+    save_total_limit: Count = Field(2, ge=1, description="Step checkpoints to keep, besides `best` and `last`.")
+    best_metric: Literal["log_loss", "accuracy"] = Field("log_loss", description="What chooses the `best` checkpoint.")
+    early_stop: Count = Field(
+        0, ge=0, description="Stop after this many evaluations without a better one (0: never)."
+    )
+    logging_steps: Count = Field(10, ge=1, description="Updates between records sent to the trackers.")
+    trackers: Annotated[tuple[Tracker, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
+        ("tensorboard",), description="Where records go: tensorboard, wandb, trackio; none for nowhere."
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Recipe":
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite are both true; choose one")
+        return self
+
+    def prompts_per_update(self, num_processes: int) -> int:
+        """Comparisons behind one optimiser step, over all devices."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * (self.num_devices or num_processes)
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a YAML recipe; `overrides` are `key=value` with YAML values.
+
+    Raises:
+        NotFound: no such file.
+        BadRecipe: anything in it that cannot be used, with the file and line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"there is no recipe {path}; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRecipe(f"{path} cannot be read as text: {error}") from error
+    values, lines = _parse(text, str(path))
+    if not isinstance(values, dict):
+        raise BadRecipe(f"{path} holds {_kind(values)}; wanted `key: value` lines")
+    where = {key: f"{path}, line {line}: " for key, line in lines.items()}
+    for override in overrides:
+        key, value = _override(override)
+        values[key] = value
+        where[key] = "--set: "
+    return make_recipe(values, where=where, default_where=f"{path}: ")
+
+
+def make_recipe(
+    values: Mapping[str, Any], *, where: Mapping[str, str] | None = None, default_where: str = ""
+) -> Recipe:
+    """Check a mapping against `Recipe`; every complaint is one line, opening with where the key stands."""
+    where = where or {}
+    for key in values:
+        if key not in Recipe.model_fields:
+            place = where.get(key, default_where)
+            raise BadRecipe(f"{place}there is no recipe key {key!r}{suggest(str(key), Recipe.model_fields)}")
+    try:
+        return Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        raise BadRecipe(where.get(key, default_where) + _complaint(first)) from None
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    """What came and what was wanted, from one pydantic error."""
+    path = [part for part in error["loc"] if isinstance(part, int) or part in _all_fields()]
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    match error["type"]:
+        case "missing":
+            field = str(path[-1])
+            return f"{name} is missing; wanted {_field(field).description}"
+        case "extra_forbidden":
+            key = str(error["loc"][-1])
+            return f"there is no option {key!r} of a data set{suggest(key, DataSource.model_fields)}"
+        case "value_error":
+            return str(error["ctx"]["error"])
+        case "too_short":
+            return f"{name} is empty; wanted at least one data set"
+        case _:
+            return f"{name} is {_kind(error['input'])}; wanted {_wanted(name, error)}"
+
+
+def _wanted(name: str, error: Mapping[str, Any]) -> str:
+    field = Recipe.model_fields.get(name)
+    text = str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ").replace("boolean", "true or false")
+    if field is not None and type(None) in get_args(field.annotation):
+        text += " or null"
+    choices = [str(choice) for choice in _choices(field.annotation)] if field is not None else []
+    given = error["input"]
+    if choices and isinstance(given, str):
+        return f"{' or '.join(filter(None, (_bool_text(field), ', '.join(choices))))}{_near(given, choices)}"
+    return text
+
+
+def _near(given: str, choices: Sequence[str]) -> str:
+    hint = suggest(given, choices)
+    return hint if "did you mean" in hint else ""
+
+
+def _bool_text(field: Any) -> str:
+    return "true, false" if bool in get_args(field.annotation) else ""
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The values of a Literal, also inside a union or a tuple."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    if get_origin(annotation) in (Union, types.UnionType, tuple, Annotated):
+        return tuple(choice for part in get_args(annotation) for choice in _choices(part))
+    return ()
+
+
+def _all_fields() -> set[str]:
+    return set(Recipe.model_fields) | set(DataSource.model_fields)
+
+
+def _field(name: str) -> Any:
+    return Recipe.model_fields.get(name) or DataSource.model_fields[name]
+
+
+def _kind(value: Any) -> str:
+    """A value and its type in YAML's words."""
+    if value is None:
+        return "null"
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "a list", dict: "a mapping"}
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({names.get(type(value), type(value).__name__)})"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, with numbers such as 2e-6 and without repeated keys."""
+
+    lines: dict[str, int]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if key in seen:
+                raise BadRecipe(f"{self.name}, line {line}: {key} stands here and in line {seen[key]}; keep one")
+            seen[key] = line
+        self.lines = seen  # the outermost mapping is constructed first but assigned last; see _parse
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", __import__("re").compile(r"^[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _parse(text: str, name: str) -> tuple[Any, dict[str, int]]:
+    ...
+
+
+def _override(text: str) -> tuple[str, Any]:
+    ...

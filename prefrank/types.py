@@ -1,0 +1,174 @@
+"""The values that flow through prefrank: frozen, checked once when they are made.
+
+A comparison is one prompt, K replies and weighted preferences between them; pairs are K = 2, and
+nothing assumes a total order. A batch is packed: one flat run of token ids and row boundaries, as
+numpy arrays, so that reading and encoding need no torch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Int64
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[str, ...] = get_args(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"a turn's role is {self.role!r}; wanted one of {', '.join(ROLES)}")
+        if not isinstance(self.text, str):
+            raise ValueError(f"a turn's text is of type {type(self.text).__name__}; wanted a string")
+
+
+Prompt = tuple[Turn, ...]
+PromptLike = str | Turn | Sequence[Turn]
+"""What the public edge takes: a `str` is one user turn."""
+
+
+def as_prompt(prompt: PromptLike) -> Prompt:
+    """The structured form of a prompt; a `str` becomes one user turn.
+
+    Raises:
+        ValueError: an empty list of turns, or something that is not a turn.
+    """
+    if isinstance(prompt, str):
+        return (Turn("user", prompt),)
+    turns = (prompt,) if isinstance(prompt, Turn) else tuple(prompt)
+    if not turns:
+        raise ValueError("a prompt has no turns; give a string or at least one turn")
+    for turn in turns:
+        if not isinstance(turn, Turn):
+            raise ValueError(f"a prompt holds a {type(turn).__name__}; wanted Turn(role, text) values or one string")
+    return turns
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """People preferred reply `winner` to reply `loser` with the given probability.
+
+    Args:
+        winner: index into the comparison's replies.
+        loser: index into the comparison's replies.
+        probability: of the winner winning, 0 to 1; 0.5 is a tie.
+        weight: how much this preference counts inside its comparison, above 0.
+        margin: by how much the winner's score should lead, in score units (0: any lead will do).
+    """
+
+    winner: int
+    loser: int
+    probability: float = 1.0
+    weight: float = 1.0
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.winner == self.loser:
+            raise ValueError(f"a preference names reply {self.winner} as both winner and loser")
+        if not 0.0 <= self.probability <= 1.0:
+            raise ValueError(f"a preference's probability is {self.probability}; wanted 0 to 1")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise ValueError(f"a preference's weight is {self.weight}; wanted a finite number above 0")
+        if not math.isfinite(self.margin):
+            raise ValueError(f"a preference's margin is {self.margin}; wanted a finite number")
+
+    @property
+    def tie(self) -> bool:
+        return self.probability == 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One prompt, K >= 2 distinct replies, and at least one preference between them.
+
+    Args:
+        prompt: the turns before the reply, oldest first.
+        replies: distinct texts; each is encoded once, however many preferences name it.
+        preferences: index pairs into `replies`.
+        source: the data set it came from.
+        id: unique inside its source.
+    """
+
+    prompt: Prompt
+    replies: tuple[str, ...]
+    preferences: tuple[Preference, ...]
+    source: str
+    id: str
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError(f"comparison {self.id} has no prompt turn")
+        if len(self.replies) < 2:
+            raise ValueError(f"comparison {self.id} has {len(self.replies)} replies; wanted at least 2")
+        if len(set(self.replies)) < len(self.replies):
+            raise ValueError(f"comparison {self.id} has equal replies; wanted distinct ones")
+        if not self.preferences:
+            raise ValueError(f"comparison {self.id} has no preference between its replies")
+        for preference in self.preferences:
+            if not (0 <= preference.winner < len(self.replies) and 0 <= preference.loser < len(self.replies)):
+                raise ValueError(
+                    f"comparison {self.id} prefers reply {preference.winner} to {preference.loser}"
+                    f" but has replies 0 to {len(self.replies) - 1}"
+                )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One encoded (prompt, reply).
+
+    Args:
+        ids: [L] token ids, special tokens included.
+        reply_start: index in `ids` of the reply's first token (token type 1 begins here).
+        cut_prompt: prompt tokens left out to fit the maximum length.
+        cut_reply: reply tokens left out.
+    """
+
+    ids: Int64[np.ndarray, " L"]
+    reply_start: int
+    cut_prompt: int
+    cut_reply: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """N rows packed without padding.
+
+    Args:
+        ids: [T] the rows' token ids, one after the other.
+        rows: [N] the position of each row in the caller's order.
+        reply_starts: [N] index inside each row of the reply's first token.
+        starts: [N+1] row n is `ids[starts[n]:starts[n + 1]]`.
+    """
+
+    ids: Int64[np.ndarray, " T"]
+    rows: Int64[np.ndarray, " N"]
+    reply_starts: Int64[np.ndarray, " N"]
+    starts: Int64[np.ndarray, " N+1"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model says of one (prompt, reply): the raw float32 logit, and the facts behind it.
+
+    Args:
+        value: the model's logit; only differences between replies to one prompt carry meaning.
+        tokens: tokens scored, special ones included.
+        cut_prompt: prompt tokens left out to fit the model (oldest first).
+        cut_reply: reply tokens left out (at the end).
+        model: fingerprint of weights, tokenizer and text settings.
+    """
+
+    value: float
+    tokens: int
+    cut_prompt: int
+    cut_reply: int
+    model: str

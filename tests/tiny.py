@@ -1,0 +1,54 @@
+"""Tiny tokenizers and models made on the spot, shared by the tests: nothing is downloaded."""
+
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+CORPUS = [
+    "how do I bake bread at home", "mix flour water salt and yeast", "the dough needs an hour to rise",
+    "user assistant system hello there", "what is the capital of france", "TL;DR: a b c d e f g h",
+]  # fmt: skip
+
+
+def wordpiece_folder(folder: Path) -> Path:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    alphabet = list("abcdefghijklmnopqrstuvwxyz0123456789[]():;,.!?'-")
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=specials, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    ids = {token: tokenizer.token_to_id(token) for token in specials}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )  # fmt: skip
+    tokenizer.enable_truncation(16)  # as all-MiniLM's file has it: must be switched off on reading
+    tokenizer.enable_padding(length=16)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "BertTokenizer", "sep_token": "[SEP]", "cls_token": "[CLS]", "pad_token": "[PAD]",
+              "unk_token": "[UNK]", "mask_token": "[MASK]", "model_max_length": 512}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+TEMPLATE = "{% for m in messages %}{{ '<|start|>' + m['role'] + '\n' + m['content'] | trim + '<|end|>' }}{% endfor %}"
+
+
+def chat_folder(folder: Path, template: str | None = TEMPLATE, extra: tuple[str, ...] = ()) -> Path:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    names = ("<|start|>", "<|end|>", *extra)
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "pad_token": "<|end|>"}
+    if template:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
