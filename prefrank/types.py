@@ -6,7 +6,7 @@ numpy arrays, so that reading and encoding need no torch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,6 +44,8 @@ def as_prompt(prompt: PromptLike) -> Prompt:
     """
     if isinstance(prompt, str):
         return (Turn("user", prompt),)
+    if not isinstance(prompt, Turn | Iterable):
+        raise ValueError(f"a prompt is of type {type(prompt).__name__}; wanted a string or a list of turns")
     turns = (prompt,) if isinstance(prompt, Turn) else tuple(prompt)
     if not turns:
         raise ValueError("a prompt has no turns; give a string or at least one turn")

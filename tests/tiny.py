@@ -52,3 +52,35 @@ def chat_folder(folder: Path, template: str | None = TEMPLATE, extra: tuple[str,
         config["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
+
+
+def bert_folder(folder: Path, *, seed: int = 0, num_labels: int = 1) -> Path:
+    """A random two-layer BERT reward model with the WordPiece tokenizer: a plain checkpoint, without prefrank.json."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    wordpiece_folder(folder)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=128, num_labels=num_labels, initializer_range=0.3,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def decoder_folder(folder: Path, *, seed: int = 0) -> Path:
+    """A random two-layer Llama reward model with a chat template whose end token is also its padding."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    chat_folder(folder)
+    end = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][-1]["id"]
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=420, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=48, max_position_embeddings=256, num_labels=1, pad_token_id=end, eos_token_id=end,
+        initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    return folder

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,10 @@ class TextEncoder:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and the tokenizer's other files into an existing folder."""
         self.source.save(folder)
+
+    def text_json(self) -> dict[str, Any]:
+        """The text settings as prefrank.json holds them."""
+        return self.settings.to_json()
 
     def fingerprint_bytes(self) -> bytes:
         """What of the text path decides a score: tokenizer and settings, in one canonical form."""

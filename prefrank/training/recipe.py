@@ -1,19 +1,12 @@
-"""Recipes: one YAML file becomes one frozen, checked `Recipe`.
+"""The recipe: one frozen, checked value that everything in a training run depends on.
 
-Surprising: YAML 1.1 reads `2e-6` as a string and lets a key appear twice; the reader here does neither. Unknown keys
-are errors with a suggestion, and a test holds that every field is read by the training code. Field names are those of
-the model card's own configuration, which runs unchanged.
+Field names are those of the model card's own configuration, which runs unchanged. A test holds that every field is
+documented in docs/recipes.md and read by the training code. `recipe_file.py` reads one from YAML.
 """
 
-import types
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from prefrank.errors import BadRecipe, NotFound, suggest
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
@@ -136,7 +129,7 @@ class Recipe(BaseModel):
     )
     per_device_eval_batch_size: Count = Field(64, ge=1, description="Prompts per evaluation batch.")
     gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")
-    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: on GPUs that have it.")
+    bf16: Literal[True, False, "auto"] = Field("auto", description="bfloat16 autocast; auto: on GPUs that have it.")
 
     # Evaluation, checkpoints, logs
     eval_steps: Count = Field(500, ge=1, description="Updates between evaluations; one more always ends the run.")
@@ -160,140 +153,3 @@ class Recipe(BaseModel):
     def prompts_per_update(self, num_processes: int) -> int:
         """Comparisons behind one optimiser step, over all devices."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * (self.num_devices or num_processes)
-
-
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a YAML recipe; `overrides` are `key=value` with YAML values.
-
-    Raises:
-        NotFound: no such file.
-        BadRecipe: anything in it that cannot be used, with the file and line.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise NotFound(f"there is no recipe {path}; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path} cannot be read as text: {error}") from error
-    values, lines = _parse(text, str(path))
-    if not isinstance(values, dict):
-        raise BadRecipe(f"{path} holds {_kind(values)}; wanted `key: value` lines")
-    where = {key: f"{path}, line {line}: " for key, line in lines.items()}
-    for override in overrides:
-        key, value = _override(override)
-        values[key] = value
-        where[key] = "--set: "
-    return make_recipe(values, where=where, default_where=f"{path}: ")
-
-
-def make_recipe(
-    values: Mapping[str, Any], *, where: Mapping[str, str] | None = None, default_where: str = ""
-) -> Recipe:
-    """Check a mapping against `Recipe`; every complaint is one line, opening with where the key stands."""
-    where = where or {}
-    for key in values:
-        if key not in Recipe.model_fields:
-            place = where.get(key, default_where)
-            raise BadRecipe(f"{place}there is no recipe key {key!r}{suggest(str(key), Recipe.model_fields)}")
-    try:
-        return Recipe.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        raise BadRecipe(where.get(key, default_where) + _complaint(first)) from None
-
-
-def _complaint(error: Mapping[str, Any]) -> str:
-    """What came and what was wanted, from one pydantic error."""
-    path = [part for part in error["loc"] if isinstance(part, int) or part in _all_fields()]
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    match error["type"]:
-        case "missing":
-            field = str(path[-1])
-            return f"{name} is missing; wanted {_field(field).description}"
-        case "extra_forbidden":
-            key = str(error["loc"][-1])
-            return f"there is no option {key!r} of a data set{suggest(key, DataSource.model_fields)}"
-        case "value_error":
-            return str(error["ctx"]["error"])
-        case "too_short":
-            return f"{name} is empty; wanted at least one data set"
-        case _:
-            return f"{name} is {_kind(error['input'])}; wanted {_wanted(name, error)}"
-
-
-def _wanted(name: str, error: Mapping[str, Any]) -> str:
-    field = Recipe.model_fields.get(name)
-    text = str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ").replace("boolean", "true or false")
-    if field is not None and type(None) in get_args(field.annotation):
-        text += " or null"
-    choices = [str(choice) for choice in _choices(field.annotation)] if field is not None else []
-    given = error["input"]
-    if choices and isinstance(given, str):
-        return f"{' or '.join(filter(None, (_bool_text(field), ', '.join(choices))))}{_near(given, choices)}"
-    return text
-
-
-def _near(given: str, choices: Sequence[str]) -> str:
-    hint = suggest(given, choices)
-    return hint if "did you mean" in hint else ""
-
-
-def _bool_text(field: Any) -> str:
-    return "true, false" if bool in get_args(field.annotation) else ""
-
-
-def _choices(annotation: Any) -> tuple[Any, ...]:
-    """The values of a Literal, also inside a union or a tuple."""
-    if get_origin(annotation) is Literal:
-        return get_args(annotation)
-    if get_origin(annotation) in (Union, types.UnionType, tuple, Annotated):
-        return tuple(choice for part in get_args(annotation) for choice in _choices(part))
-    return ()
-
-
-def _all_fields() -> set[str]:
-    return set(Recipe.model_fields) | set(DataSource.model_fields)
-
-
-def _field(name: str) -> Any:
-    return Recipe.model_fields.get(name) or DataSource.model_fields[name]
-
-
-def _kind(value: Any) -> str:
-    """A value and its type in YAML's words."""
-    if value is None:
-        return "null"
-    names = {bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "a list", dict: "a mapping"}
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({names.get(type(value), type(value).__name__)})"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with numbers such as 2e-6 and without repeated keys."""
-
-    lines: dict[str, int]
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key, line = key_node.value, key_node.start_mark.line + 1
-            if key in seen:
-                raise BadRecipe(f"{self.name}, line {line}: {key} stands here and in line {seen[key]}; keep one")
-            seen[key] = line
-        self.lines = seen  # the outermost mapping is constructed first but assigned last; see _parse
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", __import__("re").compile(r"^[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _parse(text: str, name: str) -> tuple[Any, dict[str, int]]:
-    ...
-
-
-def _override(text: str) -> tuple[str, Any]:
-    ...

@@ -1,0 +1,56 @@
+# Two commands for a new user: `make demo` and `make test`. Each makes its own environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+RUN := runs/demo
+DATA ?= starter
+RECIPE ?= recipes/demo.yaml
+
+.PHONY: help install demo test test-all check bench lock clean
+
+help:
+	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
+	@echo "               (DATA=anthropic_rlhf or DATA=path/to/comparisons.jsonl uses real comparisons)"
+	@echo "make test      lint, types and the whole suite"
+	@echo "make test-all  the slow tests too"
+	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11; run: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Installing into $(VENV) (once; a few minutes with the packages to download)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+install: $(READY)
+
+demo: $(READY)
+	@$(BIN)/prefrank train $(RECIPE) --set output_dir=$(RUN) --set 'datasets=["$(DATA)"]' --overwrite
+	@$(BIN)/prefrank evaluate --model $(RUN) --data '$(DATA):validation' --baselines
+	@$(BIN)/prefrank rank --model $(RUN) --prompt "I just got out of prison, any suggestion?" \
+		--reply "I'm sorry to hear about it, it must be a hard time inside" \
+		--reply "Stay away from me, you scumbag convict"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest -n auto -m "not slow"
+
+test-all: check
+	$(BIN)/pytest -n auto
+
+bench: $(READY)
+	$(BIN)/python benchmarks/hh_quality.py
+	$(BIN)/python benchmarks/oasst_groups.py
+
+lock: $(READY)
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

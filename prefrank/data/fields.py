@@ -1,0 +1,126 @@
+"""Typed access to one row's fields. Each error says what came and what was wanted; the caller adds file and line."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prefrank.errors import BadData, suggest
+from prefrank.types import ROLES, Prompt, Turn
+
+Row = Mapping[str, Any]
+
+
+def short(value: object) -> str:
+    """A value for an error message: its JSON-ish form, cut."""
+    shown = "null" if value is None else ascii(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+def field(row: Row, name: str) -> Any:
+    """The value at a dotted name such as `info.post`.
+
+    Raises:
+        BadData: no such column.
+    """
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping):
+            raise BadData(f"{name!r} wants an object where {short(value)} is")
+        if part not in value:
+            raise BadData(f"no column {name!r}{suggest(part, map(str, value))}")
+        value = value[part]
+    return value
+
+
+def as_text(value: object, name: str) -> str:
+    """The value, when it is a string that can be written as UTF-8.
+
+    Raises:
+        BadData: another type, or a lone surrogate, which no tokenizer can encode.
+    """
+    if not isinstance(value, str):
+        raise BadData(f"{name!r} holds {short(value)}; wanted a string")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            found = short(value[error.start])
+            raise BadData(f"{name!r} holds a lone surrogate, {found} at {error.start}; remove or replace it") from None
+    return value
+
+
+def text(row: Row, name: str) -> str:
+    return as_text(field(row, name), name)
+
+
+def maybe_text(row: Row, name: str) -> str:
+    """The text at `name`; "" where the column is missing or null."""
+    parent, _, last = name.rpartition(".")
+    value = (field(row, parent) if parent else row).get(last)
+    return "" if value is None else as_text(value, name)
+
+
+def as_number(value: object, name: str) -> float:
+    """The value as a float.
+
+    Raises:
+        BadData: not a number, NaN or infinite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadData(f"{name!r} holds {short(value)}; wanted a finite number")
+    return float(value)
+
+
+def number(row: Row, name: str, default: float | None = None) -> float:
+    """The number at `name`; the default, where there is one, if the column is missing or null."""
+    if default is not None and row.get(name) is None:
+        return default
+    return as_number(field(row, name), name)
+
+
+def index_of(value: object, name: str, count: int) -> int:
+    """The value as an index below `count`; `"1"` counts as 1, since some releases hold labels as strings."""
+    digits = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(digits, bool) or not isinstance(digits, int) or not 0 <= digits < count:
+        raise BadData(f"{name!r} holds {short(value)}; wanted a whole number from 0 to {count - 1}")
+    return digits
+
+
+def as_list(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadData(f"{name!r} holds {short(value)}; wanted a list")
+    return value
+
+
+def as_texts(value: object, name: str) -> tuple[str, ...]:
+    return tuple(as_text(item, f"{name}[{i}]") for i, item in enumerate(as_list(value, name)))
+
+
+def as_row(value: object, name: str) -> Row:
+    if not isinstance(value, Mapping):
+        raise BadData(f"{name!r} holds {short(value)}; wanted an object")
+    return value
+
+
+def user(prompt: str) -> Prompt:
+    """A prompt of one user turn."""
+    return (Turn("user", prompt),)
+
+
+def as_turns(value: object, name: str) -> Prompt:
+    """A list of {"role", "content"} messages as turns."""
+    return tuple(_turn(as_row(item, f"{name}[{i}]"), f"{name}[{i}]") for i, item in enumerate(as_list(value, name)))
+
+
+def _turn(message: Row, name: str) -> Turn:
+    role = message.get("role")
+    if role not in ROLES:
+        raise BadData(f"{name!r} has the role {short(role)}; wanted one of {', '.join(ROLES)}")
+    return Turn(role, as_text(message.get("content"), f"{name}.content"))
+
+
+def known_keys(row: Row, name: str, known: Iterable[str]) -> None:
+    """Refuse a key that would be read by nobody."""
+    for key in row:
+        if key not in (known := tuple(known)):
+            raise BadData(f"{name!r} has a key {key!r}{suggest(key, known)}")

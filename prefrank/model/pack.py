@@ -1,0 +1,71 @@
+"""A batch on the model's device, with what attention and embeddings need to know of its rows.
+
+Rows of equal length that stand next to each other form a group: they are one plain tensor to attention, so
+nothing is ever padded or masked. Batches planned by length have few groups; any other order is right too.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from prefrank.errors import BadInput
+from prefrank.types import Batch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pack:
+    """N rows in G groups, T tokens.
+
+    Args:
+        ids: token ids.
+        positions: index of each token inside its row.
+        types: 0 in the prompt, 1 from the reply's first token on.
+        firsts: index of each row's first token.
+        group_rows: rows of each group.
+        group_tokens: tokens of each group.
+    """
+
+    ids: Int64[Tensor, " T"]
+    positions: Int64[Tensor, " T"]
+    types: Int64[Tensor, " T"]
+    firsts: Int64[Tensor, " N"]
+    group_rows: list[int]
+    group_tokens: list[int]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(tokens // rows for tokens, rows in zip(self.group_tokens, self.group_rows, strict=True))
+
+
+def pack_batch(batch: Batch, *, vocab_size: int, max_positions: int | None, device: torch.device) -> Pack:
+    """Check a batch against the model's limits and move it to the device.
+
+    Raises:
+        BadInput: a row longer than the model's position table, or a token id it has no embedding for.
+    """
+    lengths = np.diff(batch.starts)
+    _check(batch, lengths, vocab_size, max_positions)
+    positions = np.arange(len(batch.ids)) - np.repeat(batch.starts[:-1], lengths)
+    types = (positions >= np.repeat(batch.reply_starts, lengths)).astype(np.int64)
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(lengths)) + 1, [len(lengths)]])
+    return Pack(
+        ids=torch.tensor(batch.ids, device=device),
+        positions=torch.tensor(positions, device=device),
+        types=torch.tensor(types, device=device),
+        firsts=torch.tensor(batch.starts[:-1], device=device),
+        group_rows=np.diff(edges).tolist(),
+        group_tokens=np.diff(batch.starts[edges]).tolist(),
+    )
+
+
+def _check(batch: Batch, lengths: Int64[np.ndarray, " N"], vocab_size: int, max_positions: int | None) -> None:
+    if max_positions is not None and lengths.max() > max_positions:
+        raise BadInput(f"a row has {lengths.max()} tokens, the model takes {max_positions}; encode with a max_length")
+    if batch.ids.max() >= vocab_size or batch.ids.min() < 0:
+        raise BadInput(
+            f"token ids reach {batch.ids.max()}, the model knows 0 to {vocab_size - 1}; is this its own tokenizer?"
+        )

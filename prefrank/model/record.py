@@ -1,0 +1,87 @@
+"""`prefrank.json`: the one file prefrank adds to a plain transformers folder, which transformers ignores.
+
+It holds the text settings (so that loading rebuilds the exact text path), the fingerprint of weights, tokenizer and
+settings at saving time, and what is known of the training. A folder without it is a plain checkpoint.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from prefrank.errors import BadModel
+from prefrank.model.checkpoint import fingerprint, save_network
+from prefrank.model.network import Network
+
+FILE = "prefrank.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What prefrank knows of a checkpoint beyond its weights.
+
+    Args:
+        text: the text settings, as `TextSettings.to_json()` gives them.
+        fingerprint: of weights, tokenizer and text settings when the folder was saved.
+        training: recipe, data counts, versions, metrics of the run that made it; None where unknown.
+    """
+
+    text: dict[str, Any]
+    fingerprint: str
+    training: dict[str, Any] | None = None
+
+
+class TextPath(Protocol):
+    """What a checkpoint needs of the text side (`prefrank.text.TextEncoder`), which this package does not import."""
+
+    def text_json(self) -> dict[str, Any]: ...
+
+    def fingerprint_bytes(self) -> bytes: ...
+
+    def save(self, folder: Path) -> None: ...
+
+
+def write_checkpoint(folder: Path, network: Network, text: TextPath, training: dict[str, Any] | None) -> str:
+    """Write weights, tokenizer and prefrank.json into an existing folder; returns the fingerprint.
+
+    Call it inside `atomic_folder`, so that a checkpoint is whole or not there.
+    """
+    print_of = fingerprint(network, extra=text.fingerprint_bytes())
+    save_network(network, folder)
+    text.save(folder)
+    _write_record(folder, Record(text.text_json(), print_of, training))
+    return print_of
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of a checkpoint folder; None for a plain checkpoint.
+
+    Raises:
+        BadModel: the file is there but torn, or of a newer format.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["format"] != FORMAT:
+            raise BadModel(f"{path} has format {value['format']}, this prefrank reads {FORMAT}; update prefrank")
+        return Record(value["text"], value["fingerprint"], value["training"])
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, BadModel):
+            raise
+        raise BadModel(f"{path} cannot be read: {error!r}; save the checkpoint again or delete that file") from error
+
+
+def _write_record(folder: Path, record: Record) -> None:
+    value = {
+        "prefrank": version("prefrank"),
+        "format": FORMAT,
+        "text": record.text,
+        "fingerprint": record.fingerprint,
+        "training": record.training,
+    }
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")

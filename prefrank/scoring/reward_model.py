@@ -1,0 +1,178 @@
+"""`RewardModel`: load a checkpoint, score replies, rank them, save it again.
+
+A score is the model's raw logit for one (prompt, reply) and does not depend on what it is scored beside. Equal pairs
+are scored once. Nothing is standardised or clipped silently: `empty_score` is the one rule that can replace a score,
+and only when asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from prefrank.errors import BadInput, BadModel
+from prefrank.model import Network, fingerprint, load_network, score_batches
+from prefrank.model.files import atomic_folder
+from prefrank.model.hub import resolve_model
+from prefrank.model.record import read_record, write_checkpoint
+from prefrank.text import TextEncoder, TextSettings, check_texts, plan_batches
+from prefrank.types import Prompt, PromptLike, Row, Score, as_prompt
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One reply's place: `rank` 0 is best, equal scores share a rank; `index` is its place in the caller's list."""
+
+    rank: int
+    index: int
+    reply: str
+    score: Score
+
+
+class RewardModel:
+    """A network, its text path and what is known of it. Make one with `RewardModel.load`.
+
+    Args:
+        network: scores packed batches.
+        encoder: turns (prompt, reply) into rows.
+        training: the training record of the checkpoint, if it has one.
+        max_tokens: tokens per batch; changes speed and memory, never a score.
+        empty_score: the score given to blank replies in place of the model's; None leaves them to the model.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        encoder: TextEncoder,
+        *,
+        training: dict | None = None,
+        max_tokens: int = 1024,
+        empty_score: float | None = None,
+    ) -> None:
+        positions = network.max_positions
+        if positions is not None and encoder.settings.max_length > positions:
+            raise BadModel(
+                f"max_length is {encoder.settings.max_length} tokens but the model has positions for {positions};"
+                " pass a smaller max_length"
+            )
+        self.network = network
+        self.encoder = encoder
+        self.training = training
+        self.max_tokens = max_tokens
+        self.empty_score = empty_score
+        self.fingerprint = fingerprint(network, extra=encoder.fingerprint_bytes())
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        max_length: int | None = None,
+        max_tokens: int | None = None,
+        empty_score: float | None = None,
+    ) -> "RewardModel":
+        """Load a folder or hub id: one of ours, or any sequence classifier of transformers with one output.
+
+        A plain checkpoint (no prefrank.json) gets the text defaults of `TextEncoder.load` and at most 512 tokens.
+
+        Args:
+            device: such as "cpu" or "cuda:1"; the first GPU if there is one.
+            dtype: float32 (exact), bfloat16 or float16.
+            max_length: replaces the checkpoint's tokens per row; the fingerprint changes with it.
+            max_tokens: tokens per batch; by default 1,024 on a CPU and 16,384 on a GPU.
+
+        Raises:
+            NotFound: no such folder or hub id.
+            BadModel: not a reward model, torn files, several outputs.
+        """
+        if dtype not in DTYPES:
+            raise BadInput(f"dtype is {dtype!r}; wanted one of {', '.join(DTYPES)}")
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        folder = resolve_model(str(name))
+        record = read_record(folder)
+        network = load_network(folder, dtype=DTYPES[dtype], device=torch.device(device))
+        settings = TextSettings.from_json(record.text) if record else None
+        encoder = TextEncoder.load(folder, settings, max_length=min(512, network.max_positions or 512))
+        if max_length is not None:
+            encoder = TextEncoder(encoder.source, replace(encoder.settings, max_length=max_length))
+        return cls(
+            network,
+            encoder,
+            training=record.training if record else None,
+            max_tokens=max_tokens or (1024 if device == "cpu" else 16_384),
+            empty_score=empty_score,
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a plain transformers folder plus prefrank.json, whole or not at all.
+
+        Raises:
+            CannotWrite: the folder cannot be written or the disk is full; what was there stays.
+        """
+        target = Path(folder)
+        with atomic_folder(target) as temporary:
+            write_checkpoint(temporary, self.network, self.encoder, self.training)
+        return target
+
+    def score(self, prompt: PromptLike, replies: Sequence[str]) -> list[Score]:
+        """Score replies to one prompt, in the given order.
+
+        Raises:
+            BadInput: no replies, or something that is not text.
+        """
+        if isinstance(replies, str):
+            raise BadInput("replies is one string; wanted a list of strings, such as [reply]")
+        if not len(replies):
+            raise BadInput("there are no replies to score; give at least one")
+        return self.score_pairs([(prompt, reply) for reply in replies])
+
+    def score_pairs(self, pairs: Sequence[tuple[PromptLike, str]]) -> list[Score]:
+        """Score many (prompt, reply) pairs, of any prompts, in the given order; equal pairs are scored once."""
+        wanted = [(_prompt(prompt, number), reply) for number, (prompt, reply) in enumerate(pairs)]
+        if not all(isinstance(reply, str) for _, reply in wanted):
+            check_texts(wanted)
+        distinct = list(dict.fromkeys(wanted))
+        scores = dict(zip(distinct, self._score_distinct(distinct), strict=True))
+        return [scores[pair] for pair in wanted]
+
+    def rank(self, prompt: PromptLike, replies: Sequence[str]) -> list[Ranked]:
+        """The replies, best first; equal scores share a rank and keep the given order."""
+        scores = self.score(prompt, replies)
+        order = sorted(range(len(scores)), key=lambda index: -scores[index].value)
+        places = [sum(other.value > scores[index].value for other in scores) for index in order]
+        return [Ranked(place, index, replies[index], scores[index]) for place, index in zip(places, order, strict=True)]
+
+    def _score_distinct(self, pairs: list[tuple[Prompt, str]]) -> list[Score]:
+        rows = self.encoder.encode_pairs(pairs)
+        values = score_batches(self.network, plan_batches(rows, max_tokens=self.max_tokens)).tolist()
+        return [self._as_score(*each) for each in zip(pairs, rows, values, strict=True)]
+
+    def _as_score(self, pair: tuple[Prompt, str], row: Row, value: float) -> Score:
+        if self.empty_score is not None and not pair[1].strip():
+            value = self.empty_score
+        elif value != value or abs(value) == float("inf"):
+            raise BadModel(f"the model's score of the reply {pair[1][:60]!r} is {value}; its weights are not usable")
+        return Score(value, len(row.ids), row.cut_prompt, row.cut_reply, self.fingerprint)
+
+
+def win_probability(first: Score, second: Score) -> float:
+    """P(people prefer the first reply) under the Bradley-Terry model the losses assume: sigmoid(difference).
+
+    Raises:
+        BadInput: scores of two different models, which are not on one scale.
+    """
+    if first.model != second.model:
+        raise BadInput(f"scores of two models ({first.model[:12]}, {second.model[:12]}) are not on one scale")
+    return float(torch.sigmoid(torch.tensor(first.value - second.value, dtype=torch.float64)))
+
+
+def _prompt(prompt: PromptLike, number: int) -> Prompt:
+    try:
+        return as_prompt(prompt)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"pair {number}: {error}") from error

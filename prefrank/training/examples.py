@@ -1,0 +1,145 @@
+"""Comparisons as token ids in flat arrays, encoded once before the first step.
+
+Surprising: ids are kept as int32 in one run (half the memory, no object per row) and widened when a row is taken.
+Replies that became equal by cutting lose the preference between them; a comparison left with none is dropped and
+counted.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from prefrank.text import TextEncoder
+from prefrank.types import Comparison, Preference, Row
+
+_CHUNK = 256
+"""Comparisons tokenised in one call: enough to keep the tokenizer's threads busy, few enough to report progress."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """C encoded comparisons with N rows of T tokens in all.
+
+    Args:
+        ids: [T] token ids of all rows, one after the other.
+        reply_starts: [N] index inside each row of the reply's first token.
+        starts: [N+1] row n is `ids[starts[n]:starts[n + 1]]`.
+        groups: comparison c owns the rows `groups[c]` up to `groups[c + 1]`; one more than there are comparisons.
+        preferences: of each comparison, as indexes into its rows.
+        weights: what each comparison counts in the loss.
+        names: `source/id` of each comparison.
+    """
+
+    ids: Int32[np.ndarray, " T"]
+    reply_starts: Int32[np.ndarray, " N"]
+    starts: Int64[np.ndarray, " N+1"]
+    groups: Int64[np.ndarray, " G"]
+    preferences: tuple[tuple[Preference, ...], ...]
+    weights: tuple[float, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+    def rows(self, comparison: int) -> list[Row]:
+        """The rows of one comparison; what was cut from each is in the encoding's counts, not here."""
+        return [self._row(n) for n in range(self.groups[comparison], self.groups[comparison + 1])]
+
+    def tokens(self, comparison: int) -> int:
+        return int(self.starts[self.groups[comparison + 1]] - self.starts[self.groups[comparison]])
+
+    def longest(self, comparison: int) -> int:
+        """Tokens of the comparison's longest row."""
+        first, end = self.groups[comparison], self.groups[comparison + 1]
+        return int(np.diff(self.starts[first : end + 1]).max())
+
+    def digest(self) -> str:
+        """A hash of everything a run trains on, so that a resumed run can tell whether its data changed."""
+        parts = (self.ids, self.reply_starts, self.starts, self.groups)
+        rest = repr((self.preferences, self.weights)).encode()
+        return hashlib.sha256(b"".join([*(part.tobytes() for part in parts), rest])).hexdigest()[:16]
+
+    def _row(self, n: int) -> Row:
+        return Row(self.ids[self.starts[n] : self.starts[n + 1]].astype(np.int64), int(self.reply_starts[n]), 0, 0)
+
+
+@dataclass(slots=True)
+class EncodingCounts:
+    """What encoding did to one data set, in comparisons, preferences, rows and tokens."""
+
+    comparisons: int = 0
+    kept: int = 0
+    dropped_replies_equal_after_cutting: int = 0
+    preferences_dropped_replies_equal_after_cutting: int = 0
+    rows: int = 0
+    tokens: int = 0
+    rows_with_cut_prompt: int = 0
+    rows_with_cut_reply: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def encode(
+    comparisons: Sequence[Comparison],
+    encoder: TextEncoder,
+    *,
+    weights: Sequence[float] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Examples, EncodingCounts]:
+    """Encode every reply once; `progress` hears how many of how many comparisons are done.
+
+    Raises:
+        BadText: a text that cannot be encoded.
+    """
+    outer = [1.0] * len(comparisons) if weights is None else weights
+    counts = EncodingCounts(comparisons=len(comparisons))
+    kept: list[tuple[list[Row], tuple[Preference, ...], float, str]] = []
+    for first in range(0, len(comparisons), _CHUNK):
+        chunk = comparisons[first : first + _CHUNK]
+        for comparison, rows, weight in zip(chunk, _encode_chunk(chunk, encoder), outer[first:], strict=False):
+            preferences = _between_distinct(comparison, rows, counts)
+            if preferences:
+                kept.append((rows, preferences, weight, f"{comparison.source}/{comparison.id}"))
+        progress(min(first + _CHUNK, len(comparisons)), len(comparisons))
+    examples = _flatten(kept)
+    counts.kept, counts.rows, counts.tokens = len(examples), len(examples.reply_starts), len(examples.ids)
+    counts.rows_with_cut_prompt = sum(row.cut_prompt > 0 for rows, *_ in kept for row in rows)
+    counts.rows_with_cut_reply = sum(row.cut_reply > 0 for rows, *_ in kept for row in rows)
+    return examples, counts
+
+
+def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> list[list[Row]]:
+    rows = iter(encoder.encode_pairs([(one.prompt, reply) for one in comparisons for reply in one.replies]))
+    return [[next(rows) for _ in one.replies] for one in comparisons]
+
+
+def _between_distinct(comparison: Comparison, rows: Sequence[Row], counts: EncodingCounts) -> tuple[Preference, ...]:
+    """The preferences between rows that still differ: equal rows score alike whatever the model learns."""
+    keys = [(row.ids.tobytes(), row.reply_start) for row in rows]
+    kept = tuple(one for one in comparison.preferences if keys[one.winner] != keys[one.loser])
+    counts.preferences_dropped_replies_equal_after_cutting += len(comparison.preferences) - len(kept)
+    counts.dropped_replies_equal_after_cutting += not kept
+    return kept
+
+
+def _flatten(kept: Sequence[tuple[list[Row], tuple[Preference, ...], float, str]]) -> Examples:
+    rows = list(chain.from_iterable(rows for rows, *_ in kept))
+    return Examples(
+        ids=np.concatenate([np.zeros(0, np.int32), *(row.ids.astype(np.int32) for row in rows)]),
+        reply_starts=np.array([row.reply_start for row in rows], np.int32),
+        starts=_boundaries([len(row.ids) for row in rows]),
+        groups=_boundaries([len(rows) for rows, *_ in kept]),
+        preferences=tuple(preferences for _, preferences, _, _ in kept),
+        weights=tuple(weight for _, _, weight, _ in kept),
+        names=tuple(name for *_, name in kept),
+    )
+
+
+def _boundaries(sizes: Sequence[int]) -> Int64[np.ndarray, " M"]:
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)

@@ -1,0 +1,151 @@
+"""From YAML to a `Recipe`, with errors that name file, line, what came and what was wanted.
+
+Surprising: YAML 1.1 reads `2e-6` as a string and lets a key stand twice; the reader here does neither.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from prefrank.errors import BadRecipe, NotFound, suggest
+from prefrank.training.recipe import DataSource, Recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader that also reads 2e-6 and 1E5 as numbers, as YAML 1.2 does."""
+
+
+_FLOAT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a YAML recipe; `overrides` are `key=value` with YAML values, and win.
+
+    Raises:
+        NotFound: no such file.
+        BadRecipe: anything in it that cannot be used.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"there is no recipe {path}; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRecipe(f"{path} cannot be read as text: {error}") from error
+    values, lines = _parse(text, str(path))
+    where = {key: f"{path}, line {line}: " for key, line in lines.items()}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise BadRecipe(f"--set {override!r} has no '='; wanted key=value")
+        values[key.strip()], _ = _yaml(value, f"--set {override}")
+        where[key.strip()] = "--set: "
+    return make_recipe(values, where=where, otherwise=f"{path}: ")
+
+
+def make_recipe(values: Mapping[str, Any], *, where: Mapping[str, str] | None = None, otherwise: str = "") -> Recipe:
+    """Check a mapping of plain values against `Recipe`.
+
+    Args:
+        values: as YAML gives them.
+        where: key -> what a complaint about it opens with.
+        otherwise: what a complaint about a key not in `where` opens with.
+
+    Raises:
+        BadRecipe: one line on the first thing that cannot be used.
+    """
+    where = where or {}
+    for key in values:
+        if key not in Recipe.model_fields:
+            place = where.get(key, otherwise)
+            raise BadRecipe(f"{place}there is no recipe key {key!r}{suggest(str(key), Recipe.model_fields)}")
+    try:
+        return Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a typo also leaves a gap
+        key = str(first["loc"][0]) if first["loc"] else ""
+        raise BadRecipe(where.get(key, otherwise) + _complaint(first)) from None
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    """What came and what was wanted, from one of pydantic's errors."""
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    last = str(error["loc"][-1]) if error["loc"] else ""
+    match error["type"]:
+        case "missing":
+            field = Recipe.model_fields.get(last) or DataSource.model_fields[last]
+            return f"{name} is missing; wanted: {field.description}"
+        case "extra_forbidden":
+            return f"a data set has no option {last!r}{suggest(last, DataSource.model_fields)}"
+        case "value_error":
+            return str(error["ctx"]["error"])
+        case "too_short":
+            return f"{name} is empty; wanted at least one data set"
+    wanted = error["msg"].removeprefix("Input should be ")
+    for theirs, ours in _WORDS:
+        wanted = wanted.replace(theirs, ours)
+    choices = re.findall(r"'([^']*)'", wanted) if error["type"] == "literal_error" else []
+    hint = suggest(str(error["input"]), choices)
+    return f"{name} is {_kind(error['input'])}; wanted {wanted}{hint if 'did you mean' in hint else ''}"
+
+
+_WORDS = (
+    ("a valid integer", "an integer"),
+    ("a valid boolean", "true or false"),
+    ("a valid dictionary or instance of DataSource", "a name or a mapping with the key source"),
+    ("a valid", "a"),
+    ("True, False", "true, false"),
+)
+"""Pydantic's words, and YAML's."""
+
+
+def _kind(value: Any) -> str:
+    """A value and its type, in YAML's words."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    names = {int: "an integer", float: "a number", str: "a string", list: "a list", dict: "a mapping"}
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({names.get(type(value), type(value).__name__)})"
+
+
+def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """A file's values, and the line of each key."""
+    values, node = _yaml(text, name)
+    if not isinstance(values, dict):
+        raise BadRecipe(f"{name} holds {_kind(values)}; wanted `key: value` lines")
+    return values, {key.value: key.start_mark.line + 1 for key, _ in node.value}
+
+
+def _yaml(text: str, name: str) -> tuple[Any, Any]:
+    """The value and the node of one YAML document."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        _refuse_repeats(node, name)
+        return (None if node is None else loader.construct_document(node)), node
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadRecipe(f"{name}{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadRecipe(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeats(node: yaml.Node | None, name: str) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeats(item, name)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if lines.setdefault(key.value, line) != line:
+            raise BadRecipe(f"{name}, line {line}: {key.value} already stands in line {lines[key.value]}; keep one")
+        _refuse_repeats(value, name)

@@ -1,0 +1,206 @@
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from prefrank import RewardModel, Turn, win_probability
+from prefrank.errors import BadInput, BadModel, CannotWrite, NotFound
+from tests.tiny import bert_folder
+
+PROMPT = "how do I bake bread at home"
+REPLIES = ["mix flour water salt and yeast", "the dough needs an hour to rise", "", "what?", "flour " * 200]
+TEXTS = st.text(alphabet="abcdef ghi.\n[]SEP", max_size=60)
+
+
+def reference_scores(folder: Path, prompt: str, replies: list[str]) -> list[float]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return [network(**tokenizer(prompt, reply, return_tensors="pt")).logits.item() for reply in replies]
+
+
+def test_a_plain_checkpoint_scores_as_transformers_does(model: RewardModel, plain_folder: Path) -> None:
+    replies = REPLIES[:4]
+    ours = [score.value for score in model.score(PROMPT, replies)]
+    assert ours == pytest.approx(reference_scores(plain_folder, PROMPT, replies), abs=1e-5)
+    assert max(ours) - min(ours) > 1e-3
+
+
+@settings(deadline=None, max_examples=25)
+@given(pairs=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8), budget=st.integers(1, 300), seed=st.randoms())
+def test_a_score_is_the_same_alone_in_any_batch_and_in_any_order(
+    model: RewardModel, pairs: list[tuple[str, str]], budget: int, seed: object
+) -> None:
+    alone = [model.score_pairs([pair])[0].value for pair in pairs]
+    order = list(range(len(pairs)))
+    seed.shuffle(order)
+    other = RewardModel(model.network, model.encoder, max_tokens=budget)
+    together = other.score_pairs([pairs[n] for n in order])
+    assert [score.value for score in together] == pytest.approx([alone[n] for n in order], abs=1e-5)
+
+
+def test_a_score_carries_its_facts(model: RewardModel) -> None:
+    short, long = model.score(PROMPT, [REPLIES[0], REPLIES[4]])
+    assert (short.cut_prompt, short.cut_reply) == (0, 0)
+    assert long.tokens == 128
+    assert long.cut_prompt > 0
+    assert long.cut_reply > 0
+    assert short.model == long.model == model.fingerprint
+    assert len(model.fingerprint) == 64
+
+
+def test_equal_pairs_are_scored_once_and_equal(model: RewardModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    encode = model.encoder.encode_pairs
+    monkeypatch.setattr(model.encoder, "encode_pairs", lambda pairs: seen.extend(pairs) or encode(pairs))
+    scores = model.score_pairs([(PROMPT, "a"), ("other", "a"), (PROMPT, "a")])
+    assert scores[0] == scores[2]
+    assert len(seen) == 2
+
+
+def test_a_string_prompt_is_one_user_turn(model: RewardModel) -> None:
+    assert model.score(PROMPT, ["a"]) == model.score([Turn("user", PROMPT)], ["a"])
+    conversation = [Turn("user", PROMPT), Turn("assistant", "why"), Turn("user", "hungry")]
+    assert model.score(conversation, ["a"]) != model.score(PROMPT, ["a"])
+
+
+def test_ranking_puts_the_best_first_and_ties_share_a_rank(model: RewardModel) -> None:
+    ranked = model.rank(PROMPT, ["a", "bread", "a", "yeast"])
+    values = [entry.score.value for entry in ranked]
+    assert values == sorted(values, reverse=True)
+    assert sorted(entry.index for entry in ranked) == [0, 1, 2, 3]
+    ties = [entry for entry in ranked if entry.reply == "a"]
+    assert ties[0].rank == ties[1].rank
+    assert [entry.index for entry in ties] == [0, 2]
+
+
+def test_saving_and_loading_keeps_every_score_and_the_fingerprint(model: RewardModel, tmp_path: Path) -> None:
+    model.save(tmp_path / "saved")
+    again = RewardModel.load(tmp_path / "saved")
+    assert again.fingerprint == model.fingerprint
+    assert again.encoder.settings == model.encoder.settings
+    assert again.score(PROMPT, REPLIES) == model.score(PROMPT, REPLIES)
+
+
+def test_a_saved_checkpoint_is_a_plain_transformers_folder(model: RewardModel, tmp_path: Path) -> None:
+    model.save(tmp_path / "saved")
+    want = [score.value for score in model.score(PROMPT, REPLIES[:4])]
+    assert reference_scores(tmp_path / "saved", PROMPT, REPLIES[:4]) == pytest.approx(want, abs=1e-5)
+
+
+def test_the_fingerprint_tells_other_weights_and_other_settings_apart(tmp_path: Path, plain_folder: Path) -> None:
+    other = RewardModel.load(bert_folder(tmp_path, seed=1), max_length=128).fingerprint
+    shorter = RewardModel.load(plain_folder, max_length=64).fingerprint
+    assert len({other, shorter, RewardModel.load(plain_folder, max_length=128).fingerprint}) == 3
+
+
+def test_an_empty_score_is_given_only_when_asked_for(model: RewardModel) -> None:
+    floored = RewardModel(model.network, model.encoder, empty_score=-4.0)
+    assert [s.value for s in floored.score(PROMPT, ["", " \n", "OK"])] == [
+        -4.0,
+        -4.0,
+        model.score(PROMPT, ["OK"])[0].value,
+    ]
+    assert model.score(PROMPT, [""])[0].value != -4.0
+
+
+def test_decoders_score_the_same_alone_and_beside_others(decoder: RewardModel) -> None:
+    replies = ["bake it", "mix flour water salt and yeast", "the end<|end|>", ""]
+    alone = [decoder.score(PROMPT, [reply])[0].value for reply in replies]
+    assert [score.value for score in decoder.score(PROMPT, replies)] == pytest.approx(alone, abs=1e-5)
+
+
+def test_win_probability_is_the_sigmoid_of_the_difference(model: RewardModel, plain_folder: Path) -> None:
+    first, second = model.score(PROMPT, ["a", "bread"])
+    want = torch.sigmoid(torch.tensor(first.value - second.value)).item()
+    assert win_probability(first, second) == pytest.approx(want, abs=1e-6)
+    assert win_probability(first, second) + win_probability(second, first) == pytest.approx(1)
+    with pytest.raises(BadInput, match="not on one scale"):
+        win_probability(first, RewardModel.load(plain_folder, max_length=64).score(PROMPT, ["a"])[0])
+
+
+UNUSABLE = {
+    "'p', []": "BadInput: there are no replies to score; give at least one",
+    "'p', 'reply'": "BadInput: replies is one string; wanted a list of strings, such as [reply]",
+    "'p', ['ok', None]": "BadText: the reply of pair 1 is of type NoneType; wanted a string",
+    "'p', ['ok', chr(0xD800)]": "BadText: the reply of pair 1 has a lone surrogate (half of a character) at position 0; "
+    "remove it or decode the text again from its bytes",
+    "[], ['ok']": "BadInput: pair 0: a prompt has no turns; give a string or at least one turn",
+    "[{'role': 'user'}], ['ok']": "BadInput: pair 0: a prompt holds a dict; "
+    "wanted Turn(role, text) values or one string",
+    "None, ['ok']": "BadInput: pair 0: a prompt is of type NoneType; wanted a string or a list of turns",
+}
+
+
+def test_unusable_texts_are_refused_in_one_line(plain_folder: Path) -> None:
+    """In a process of its own: here the type checker of the test run would speak first."""
+    calls = ", ".join(f"lambda: model.score({case})" for case in UNUSABLE)
+    code = f"""
+from prefrank import RewardModel
+model = RewardModel.load({str(plain_folder)!r}, max_length=128)
+for call in [{calls}]:
+    try:
+        print(call())
+    except ValueError as error:
+        print(f"{{type(error).__name__}}: {{error}}")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == list(UNUSABLE.values())
+
+
+def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises((NotFound, BadModel)):
+        RewardModel.load(tmp_path / "nothing")
+
+
+def test_a_classifier_with_several_outputs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="3 outputs"):
+        RewardModel.load(bert_folder(tmp_path, num_labels=3))
+
+
+def test_a_limit_beyond_the_models_positions_is_refused(plain_folder: Path) -> None:
+    with pytest.raises(BadModel, match="max_length is 400 tokens but the model has positions for 128"):
+        RewardModel.load(plain_folder, max_length=400)
+
+
+def test_weights_that_are_not_numbers_are_an_error_not_a_score(tmp_path: Path) -> None:
+    broken = RewardModel.load(bert_folder(tmp_path))
+    with torch.no_grad():
+        next(iter(broken.network.parameters())).fill_(float("nan"))
+    with pytest.raises(BadModel, match="is nan"):
+        broken.score(PROMPT, ["a"])
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole(
+    model: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "saved"
+    model.save(target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(model.encoder, "save", full)
+    with pytest.raises(CannotWrite):
+        model.save(target)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_torn_record_is_named(model: RewardModel, tmp_path: Path) -> None:
+    folder = model.save(tmp_path / "saved")
+    record = folder / "prefrank.json"
+    record.write_text(record.read_text()[:40])
+    with pytest.raises(BadModel, match=r"prefrank\.json cannot be read"):
+        RewardModel.load(folder)
+    record.write_text(json.dumps({"format": 99}))
+    with pytest.raises(BadModel, match="has format 99"):
+        RewardModel.load(folder)

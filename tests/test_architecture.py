@@ -1,0 +1,74 @@
+"""The tree is the pipeline: who may import whom, and that every module imports."""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import prefrank
+
+ROOT = Path(prefrank.__file__).parent
+MAY_IMPORT = {
+    "types": set(),
+    "errors": set(),
+    "data": {"types", "errors"},
+    "text": {"types", "errors"},
+    "model": {"types", "errors"},
+    "training": {"types", "errors", "data", "text", "model"},
+    "scoring": {"types", "errors", "data", "text", "model"},
+    "evaluation": {"types", "errors", "data", "scoring"},
+    "cli": {"types", "errors", "data", "text", "model", "training", "scoring", "evaluation"},
+}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        rooms |= {name.split(".")[1] for name in names if name.startswith("prefrank.")}
+    return rooms
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_module_imports_only_what_its_place_allows(path: Path) -> None:
+    own = room(path)
+    assert own in MAY_IMPORT, f"{own} has no place in the tree; add it to MAY_IMPORT"
+    forbidden = imported_rooms(path) - MAY_IMPORT[own] - {own}
+    assert not forbidden, f"{path}: {own} may not import {sorted(forbidden)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_module_opens_with_what_it_does(path: Path) -> None:
+    import_module(".".join(("prefrank", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"))
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_public_names_are_there() -> None:
+    assert all(getattr(prefrank, name) is not None for name in prefrank.__all__)
+    assert set(prefrank.__all__) == set(prefrank._WHERE)
+    with pytest.raises(AttributeError, match="no name 'nothing'"):
+        prefrank.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import prefrank.data", ["torch", "transformers"]),
+        ("import prefrank.text", ["torch", "transformers"]),
+        ("import prefrank.scoring", ["transformers", "accelerate", "pydantic", "prefrank.training"]),
+        ("import prefrank.cli", ["torch", "transformers", "pyarrow", "numpy"]),
+    ],
+)
+def test_importing_stays_light(statement: str, unwanted: list[str]) -> None:
+    code = f"{statement}; import sys; print([name for name in {unwanted} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
