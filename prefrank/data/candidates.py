@@ -1,15 +1,16 @@
 """What a reader hands on: a candidate comparison as its row states it, or the reason why the row gives none.
 
-Readers only translate. The rules that every data set shares live here, in `settle`: empty replies are left out, equal
-replies become one, and a preference that would then hold between a reply and itself disappears. Explicit preferences
-are carried over as they are; nothing here makes an order up.
+Readers only translate. The rules that every data set shares live here, in `settle`: every text loses the white space
+at its ends (how a text was pasted must not be a clue), empty replies are left out, equal replies become one, and a
+preference that would then hold between a reply and itself disappears. Explicit preferences are carried over as they
+are; nothing here makes an order up.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from prefrank.types import Comparison, Preference, Prompt
+from prefrank.types import Comparison, Preference, Prompt, Turn
 
 DUPLICATE = "duplicate"
 EMPTY_PROMPT = "empty prompt"
@@ -87,38 +88,34 @@ def best_against_rest(num_replies: int, best: int = 0) -> tuple[Preference, ...]
 def settle(candidate: Candidate, *, source: str, id: str) -> Kept | Drop:
     """Apply the shared rules: what remains is a comparison of distinct, non-empty replies, or a reason why not.
 
-    Replies that differ only in white space at their ends count as equal; the first one's text stays.
     """
-    if not any(turn.text.strip() for turn in candidate.prompt):
+    prompt = tuple(Turn(turn.role, turn.text.strip()) for turn in candidate.prompt)
+    if not any(turn.text for turn in prompt):
         return Drop(EMPTY_PROMPT, candidate.left_out)
     if len(candidate.replies) < 2:
         return Drop(FEW_REPLIES, candidate.left_out)
-    texts: dict[str, str] = {}
-    for reply in candidate.replies:
-        if bare := reply.strip():
-            texts.setdefault(bare, reply)
-    if len(texts) < 2:
-        empty = any(not reply.strip() for reply in candidate.replies)
-        return Drop(EMPTY_REPLY if empty else EQUAL_REPLIES, candidate.left_out)
-    preferences = _carry_over(candidate, {bare: index for index, bare in enumerate(texts)})
+    texts = [reply.strip() for reply in candidate.replies]
+    distinct = tuple(dict.fromkeys(filter(None, texts)))
+    if len(distinct) < 2:
+        return Drop(EQUAL_REPLIES if all(texts) else EMPTY_REPLY, candidate.left_out)
+    preferences = carry_over(candidate.preferences, texts, distinct)
     if not preferences:
         return Drop(NO_PREFERENCE, candidate.left_out)
-    comparison = Comparison(candidate.prompt, tuple(texts.values()), preferences, source, candidate.id or id)
-    return Kept(comparison, candidate.voter, candidate.left_out + _merged(candidate.replies, len(texts)))
+    merged = (EMPTY_REPLY,) * texts.count("") + (EQUAL_REPLIES,) * (len(texts) - texts.count("") - len(distinct))
+    comparison = Comparison(prompt, distinct, preferences, source, candidate.id or id)
+    return Kept(comparison, candidate.voter, candidate.left_out + merged)
 
 
-def _carry_over(candidate: Candidate, index_of: dict[str, int]) -> tuple[Preference, ...]:
-    """The preferences with new indexes, without those that touch an empty reply or one reply twice."""
-    if len(index_of) == len(candidate.replies):
-        return candidate.preferences
-    index = [index_of.get(reply.strip(), -1) for reply in candidate.replies]
+def carry_over(
+    preferences: Sequence[Preference], replies: Sequence[str], distinct: Sequence[str]
+) -> tuple[Preference, ...]:
+    """The preferences between `replies` as preferences between `distinct`, without those that lose a side."""
+    if tuple(replies) == tuple(distinct):
+        return tuple(preferences)
+    new = {reply: index for index, reply in enumerate(distinct)}
+    index = [new.get(reply) for reply in replies]
     return tuple(
-        Preference(index[p.winner], index[p.loser], p.probability, p.weight, p.margin)
-        for p in candidate.preferences
-        if index[p.winner] != index[p.loser] and min(index[p.winner], index[p.loser]) >= 0
+        Preference(winner, loser, p.probability, p.weight, p.margin)
+        for p in preferences
+        if (winner := index[p.winner]) is not None and (loser := index[p.loser]) is not None and winner != loser
     )
-
-
-def _merged(replies: Sequence[str], num_kept: int) -> tuple[str, ...]:
-    num_empty = sum(not reply.strip() for reply in replies)
-    return (EMPTY_REPLY,) * num_empty + (EQUAL_REPLIES,) * (len(replies) - num_empty - num_kept)

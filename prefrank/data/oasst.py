@@ -42,7 +42,8 @@ class Message:
     review: bool | None
     lang: str
     tree_state: str
-    record: Record
+    at: Record
+    """Where it stands; the row itself is not kept, as whole rows of a large export fill the memory."""
 
 
 def oasst(records: Iterable[Record], lang: str | None = None) -> Iterator[tuple[Record, Candidate | Drop]]:
@@ -62,7 +63,7 @@ def oasst(records: Iterable[Record], lang: str | None = None) -> Iterator[tuple[
                     replies[message.parent].append(message)
     for parent, siblings in replies.items():
         path = _path(parent, messages)
-        yield siblings[0].record, _refusal(path, siblings, lang) or _ranked(path, siblings)
+        yield siblings[0].at, _refusal(path, siblings, lang) or _ranked(path, siblings)
 
 
 def _located(record: Record) -> list[Message]:
@@ -73,42 +74,42 @@ def _located(record: Record) -> list[Message]:
 
 
 def _messages(record: Record) -> Iterator[Message]:
-    row = record.row
+    row, at = record.row, Record({}, record.path, record.line)
     if "message_id" in row:
-        yield _message(row, maybe_text(row, "parent_id"), maybe_text(row, "tree_state"), record)
+        yield _message(row, maybe_text(row, "parent_id"), maybe_text(row, "tree_state"), at)
     elif "thread" in row:
         parent = ""
         for node in as_list(row["thread"], "thread"):
-            yield (message := _message(as_row(node, "thread"), parent, maybe_text(row, "tree_state"), record))
+            yield (message := _message(as_row(node, "thread"), parent, maybe_text(row, "tree_state"), at))
             parent = message.id
     else:
-        yield from _tree(as_row(field(row, "prompt"), "prompt"), maybe_text(row, "tree_state"), record)
+        yield from _tree(as_row(field(row, "prompt"), "prompt"), maybe_text(row, "tree_state"), at)
 
 
-def _tree(root: Row, tree_state: str, record: Record) -> Iterator[Message]:
+def _tree(root: Row, tree_state: str, at: Record) -> Iterator[Message]:
     waiting: list[tuple[Row, str]] = [(root, "")]
     while waiting:
         node, parent = waiting.pop()
-        yield (message := _message(node, parent, tree_state, record))
+        yield (message := _message(node, parent, tree_state, at))
         children = as_list(node.get("replies") or [], "replies")
         waiting += [(as_row(child, "replies"), message.id) for child in reversed(children)]
 
 
-def _message(node: Row, parent: str, tree_state: str, record: Record) -> Message:
+def _message(node: Row, parent: str, tree_state: str, at: Record) -> Message:
     role, rank = text(node, "role"), node.get("rank")
     if role not in _ROLES:
         raise BadData(f"'role' holds {short(role)}; wanted prompter or assistant")
     return Message(
         id=text(node, "message_id"),
         parent=parent,
-        turn=Turn(_ROLES[role], text(node, "text").strip()),
+        turn=Turn(_ROLES[role], text(node, "text")),
         rank=None if rank is None else as_number(rank, "rank"),
         deleted=_flag(node, "deleted") is True,
         synthetic=_flag(node, "synthetic") is True,
         review=_flag(node, "review_result"),
         lang=maybe_text(node, "lang"),
         tree_state=tree_state,
-        record=record,
+        at=at,
     )
 
 

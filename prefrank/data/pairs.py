@@ -42,14 +42,14 @@ def without_markers(answer: str) -> str:
     >>> without_markers("Cats purr [1][2]. [ 3 ] They also hiss[1, 12].")
     'Cats purr. They also hiss.'
     """
-    return _MARKER.sub("", answer).strip()
+    return _MARKER.sub("", answer)
 
 
 def webgpt(row: Row) -> Candidate:
     """openai/webgpt_comparisons. "An answer is preferred if and only if its score is positive"; 0 is a tie (card)."""
     lead = number(row, "score_0") - number(row, "score_1")
     answers = (without_markers(text(row, "answer_0")), without_markers(text(row, "answer_1")))
-    return Candidate(user(text(row, "question.full_text").strip()), answers, from_ranks([-lead, lead]))
+    return Candidate(user(text(row, "question.full_text")), answers, from_ranks([-lead, lead]))
 
 
 def shp(row: Row) -> Candidate | Drop:
@@ -63,8 +63,8 @@ def shp(row: Row) -> Candidate | Drop:
         return Drop(LABEL_AGAINST_SCORES)
     if number(row, f"created_at_utc_{winner}") < number(row, f"created_at_utc_{loser}"):
         return Drop(EARLIER_WON)
-    replies = (text(row, f"human_ref_{winner}").strip(), text(row, f"human_ref_{loser}").strip())
-    return Candidate(user(text(row, "history").strip()), replies, best_against_rest(2))
+    replies = (text(row, f"human_ref_{winner}"), text(row, f"human_ref_{loser}"))
+    return Candidate(user(text(row, "history")), replies, best_against_rest(2))
 
 
 def hellaswag(row: Row) -> Candidate | Drop:
@@ -73,20 +73,19 @@ def hellaswag(row: Row) -> Candidate | Drop:
     if field(row, "label") == "":
         return Drop(NO_LABEL)
     gold = index_of(field(row, "label"), "label", len(endings))
-    replies = tuple(ending.strip() for ending in endings)
-    return Candidate(user(text(row, "ctx").strip()), replies, best_against_rest(len(replies), gold))
+    return Candidate(user(text(row, "ctx")), endings, best_against_rest(len(endings), gold))
 
 
 def oa_private(row: Row) -> Candidate:
     """Open Assistant's rm_*.jsonl: prompt, history [[prompter, assistant], ...], pos, neg_replies."""
-    replies = (text(row, "pos").strip(), *(r.strip() for r in as_texts(field(row, "neg_replies"), "neg_replies")))
+    replies = (text(row, "pos"), *as_texts(field(row, "neg_replies"), "neg_replies"))
     return Candidate(_conversation(row, text(row, "prompt")), replies, best_against_rest(len(replies)))
 
 
 def ranked_list(row: Row) -> Candidate:
     """instruction, input, output [best, ..., worst], history [[question, answer], ...]."""
     question = "\n\n".join(part for part in (text(row, "instruction").strip(), maybe_text(row, "input").strip()) if part)
-    replies = tuple(reply.strip() for reply in as_texts(field(row, "output"), "output"))
+    replies = as_texts(field(row, "output"), "output")
     return Candidate(_conversation(row, question), replies, from_ranks(range(len(replies))))
 
 
@@ -94,12 +93,11 @@ def _conversation(row: Row, question: str) -> Prompt:
     """The turns of `history`, then the question."""
     history = as_list(row.get("history") or [], "history")
     earlier = chain.from_iterable(_exchange(pair, f"history[{i}]") for i, pair in enumerate(history))
-    return (*earlier, Turn("user", question.strip()))
+    return (*earlier, Turn("user", question))
 
 
 def _exchange(pair: object, name: str) -> tuple[Turn, Turn]:
     texts = as_list(pair, name)
     if len(texts) != 2:
         raise BadData(f"{name!r} holds {len(texts)} texts; wanted [question, answer]")
-    asked, answered = (as_text(said, name).strip() for said in texts)
-    return Turn("user", asked), Turn("assistant", answered)
+    return Turn("user", as_text(texts[0], name)), Turn("assistant", as_text(texts[1], name))

@@ -37,7 +37,7 @@ def summary_pair(row: Row) -> Candidate | Drop:
     summaries = as_list(field(row, "summaries"), "summaries")
     if len(summaries) != 2:
         raise BadData(f"'summaries' holds {len(summaries)} summaries; wanted 2")
-    replies = tuple(text(as_row(s, f"summaries[{i}]"), "text").strip() for i, s in enumerate(summaries))
+    replies = tuple(text(as_row(s, f"summaries[{i}]"), "text") for i, s in enumerate(summaries))
     choice = index_of(field(row, "choice"), "choice", 2)
     prompt = summary_prompt(as_row(field(row, "info"), "info"))
     if prompt is None:

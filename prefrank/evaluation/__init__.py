@@ -1,0 +1,27 @@
+"""Evaluation: a scorer and comparisons in, estimates with n and intervals out."""
+
+from prefrank.evaluation.baselines import baselines, longer_wins, random_scorer, shorter_wins, tfidf_scorer
+from prefrank.evaluation.estimates import Bootstrap, Estimate, cluster_bootstrap, estimate, wilson
+from prefrank.evaluation.evaluate import Evaluation, Item, Scorer, data_hash, evaluate
+from prefrank.evaluation.metrics import Counts, Metrics, measure
+
+__all__ = [
+    "Bootstrap",
+    "Counts",
+    "Estimate",
+    "Evaluation",
+    "Item",
+    "Metrics",
+    "Scorer",
+    "baselines",
+    "cluster_bootstrap",
+    "data_hash",
+    "estimate",
+    "evaluate",
+    "longer_wins",
+    "measure",
+    "random_scorer",
+    "shorter_wins",
+    "tfidf_scorer",
+    "wilson",
+]

@@ -124,8 +124,8 @@ class SelfAttention(nn.Module):
     def _attend(
         self, rows: int, query: Float[Tensor, "q D"], key: Float[Tensor, "k D"], value: Float[Tensor, "k D"]
     ) -> Float[Tensor, "q D"]:
-        heads = [split_heads(x, rows, self.num_heads) for x in (query, key, value)]
-        return join_heads(F.scaled_dot_product_attention(*heads, dropout_p=self.dropout if self.training else 0.0))
+        q, k, v = (split_heads(x, rows, self.num_heads) for x in (query, key, value))
+        return join_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0))
 
 
 class Layer(nn.Module):
@@ -219,7 +219,8 @@ class BertNetwork(nn.Module):
         self.config: dict[str, Any] = dict(raw)
         self.max_positions: int | None = config.encoder.num_positions - config.first_position
         self.gradient_checkpointing = False
-        self.family = config.family
+        self.family: str = config.family
+        self.output_layer = "classifier" if config.family == "bert" else "classifier.out_proj"
         self.vocab_size = config.encoder.vocab_size
         self.add_module(config.family, Backbone(config))
         self.dropout = nn.Dropout(config.head_dropout if config.family == "bert" else 0.0)

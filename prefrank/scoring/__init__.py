@@ -1,6 +1,7 @@
 """Scoring: a checkpoint and texts in, scores with their facts out."""
 
 from prefrank.scoring.card import card_rank_model_fn
+from prefrank.scoring.info import checkpoint_info
 from prefrank.scoring.reward_model import Ranked, RewardModel, win_probability
 
-__all__ = ["Ranked", "RewardModel", "card_rank_model_fn", "win_probability"]
+__all__ = ["Ranked", "RewardModel", "card_rank_model_fn", "checkpoint_info", "win_probability"]

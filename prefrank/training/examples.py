@@ -8,7 +8,6 @@ counted.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -50,6 +49,10 @@ class Examples:
         """The rows of one comparison; what was cut from each is in the encoding's counts, not here."""
         return [self._row(n) for n in range(self.groups[comparison], self.groups[comparison + 1])]
 
+    def size(self, comparison: int) -> int:
+        """Number of rows of the comparison."""
+        return int(self.groups[comparison + 1] - self.groups[comparison])
+
     def tokens(self, comparison: int) -> int:
         return int(self.starts[self.groups[comparison + 1]] - self.starts[self.groups[comparison]])
 
@@ -75,14 +78,61 @@ class EncodingCounts:
     comparisons: int = 0
     kept: int = 0
     dropped_replies_equal_after_cutting: int = 0
+    preferences: int = 0
     preferences_dropped_replies_equal_after_cutting: int = 0
     rows: int = 0
     tokens: int = 0
     rows_with_cut_prompt: int = 0
     rows_with_cut_reply: int = 0
 
+    def add(self, comparison: Comparison, rows: Sequence[Row], preferences: Sequence[Preference]) -> None:
+        """Count one comparison; rows and tokens only if it is kept."""
+        self.preferences_dropped_replies_equal_after_cutting += len(comparison.preferences) - len(preferences)
+        if not preferences:
+            self.dropped_replies_equal_after_cutting += 1
+            return
+        self.kept += 1
+        self.preferences += len(preferences)
+        self.rows += len(rows)
+        self.tokens += sum(len(row.ids) for row in rows)
+        self.rows_with_cut_prompt += sum(row.cut_prompt > 0 for row in rows)
+        self.rows_with_cut_reply += sum(row.cut_reply > 0 for row in rows)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class _Builder:
+    """Collects encoded comparisons as int32, so that the int64 rows of a large data set never stand together."""
+
+    def __init__(self) -> None:
+        self.ids: list[np.ndarray] = [np.zeros(0, np.int32)]
+        self.reply_starts: list[int] = []
+        self.sizes: list[int] = []
+        self.preferences: list[tuple[Preference, ...]] = []
+        self.weights: list[float] = []
+        self.names: list[str] = []
+
+    def add(
+        self, comparison: Comparison, rows: Sequence[Row], preferences: tuple[Preference, ...], weight: float
+    ) -> None:
+        self.ids += [row.ids.astype(np.int32) for row in rows]
+        self.reply_starts += [row.reply_start for row in rows]
+        self.sizes.append(len(rows))
+        self.preferences.append(preferences)
+        self.weights.append(weight)
+        self.names.append(f"{comparison.source}/{comparison.id}")
+
+    def build(self) -> Examples:
+        return Examples(
+            ids=np.concatenate(self.ids),
+            reply_starts=np.array(self.reply_starts, np.int32),
+            starts=_boundaries([len(ids) for ids in self.ids[1:]]),
+            groups=_boundaries(self.sizes),
+            preferences=tuple(self.preferences),
+            weights=tuple(self.weights),
+            names=tuple(self.names),
+        )
 
 
 def encode(
@@ -92,26 +142,27 @@ def encode(
     weights: Sequence[float] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Examples, EncodingCounts]:
-    """Encode every reply once; `progress` hears how many of how many comparisons are done.
+    """Encode every reply once.
+
+    Args:
+        weights: what each comparison counts in the loss; 1 by default.
+        progress: hears how many comparisons are done, of how many.
 
     Raises:
         BadText: a text that cannot be encoded.
     """
     outer = [1.0] * len(comparisons) if weights is None else weights
-    counts = EncodingCounts(comparisons=len(comparisons))
-    kept: list[tuple[list[Row], tuple[Preference, ...], float, str]] = []
+    counts, builder = EncodingCounts(comparisons=len(comparisons)), _Builder()
     for first in range(0, len(comparisons), _CHUNK):
-        chunk = comparisons[first : first + _CHUNK]
-        for comparison, rows, weight in zip(chunk, _encode_chunk(chunk, encoder), outer[first:], strict=False):
-            preferences = _between_distinct(comparison, rows, counts)
+        chunk = slice(first, first + _CHUNK)
+        encoded = _encode_chunk(comparisons[chunk], encoder)
+        for comparison, rows, weight in zip(comparisons[chunk], encoded, outer[chunk], strict=True):
+            preferences = _between_distinct(comparison, rows)
+            counts.add(comparison, rows, preferences)
             if preferences:
-                kept.append((rows, preferences, weight, f"{comparison.source}/{comparison.id}"))
+                builder.add(comparison, rows, preferences, weight)
         progress(min(first + _CHUNK, len(comparisons)), len(comparisons))
-    examples = _flatten(kept)
-    counts.kept, counts.rows, counts.tokens = len(examples), len(examples.reply_starts), len(examples.ids)
-    counts.rows_with_cut_prompt = sum(row.cut_prompt > 0 for rows, *_ in kept for row in rows)
-    counts.rows_with_cut_reply = sum(row.cut_reply > 0 for rows, *_ in kept for row in rows)
-    return examples, counts
+    return builder.build(), counts
 
 
 def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> list[list[Row]]:
@@ -119,27 +170,11 @@ def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> li
     return [[next(rows) for _ in one.replies] for one in comparisons]
 
 
-def _between_distinct(comparison: Comparison, rows: Sequence[Row], counts: EncodingCounts) -> tuple[Preference, ...]:
+def _between_distinct(comparison: Comparison, rows: Sequence[Row]) -> tuple[Preference, ...]:
     """The preferences between rows that still differ: equal rows score alike whatever the model learns."""
     keys = [(row.ids.tobytes(), row.reply_start) for row in rows]
-    kept = tuple(one for one in comparison.preferences if keys[one.winner] != keys[one.loser])
-    counts.preferences_dropped_replies_equal_after_cutting += len(comparison.preferences) - len(kept)
-    counts.dropped_replies_equal_after_cutting += not kept
-    return kept
-
-
-def _flatten(kept: Sequence[tuple[list[Row], tuple[Preference, ...], float, str]]) -> Examples:
-    rows = list(chain.from_iterable(rows for rows, *_ in kept))
-    return Examples(
-        ids=np.concatenate([np.zeros(0, np.int32), *(row.ids.astype(np.int32) for row in rows)]),
-        reply_starts=np.array([row.reply_start for row in rows], np.int32),
-        starts=_boundaries([len(row.ids) for row in rows]),
-        groups=_boundaries([len(rows) for rows, *_ in kept]),
-        preferences=tuple(preferences for _, preferences, _, _ in kept),
-        weights=tuple(weight for _, _, weight, _ in kept),
-        names=tuple(name for *_, name in kept),
-    )
+    return tuple(one for one in comparison.preferences if keys[one.winner] != keys[one.loser])
 
 
 def _boundaries(sizes: Sequence[int]) -> Int64[np.ndarray, " M"]:
-    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -5,7 +5,7 @@ processes is exact however ragged they are. Every term touches two scores of one
 split between micro-batches freely. Scores are expected in float32 (float64 works, for gradient checks).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,9 +45,6 @@ class Preferences:
             self.weight.to(device),
             self.margin.to(device),
         )
-
-
-Loss = Callable[[Float[Tensor, " N"], Preferences], Float[Tensor, ""]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +119,9 @@ def reward_loss(scores: Float[Tensor, " N"], preferences: Preferences, settings:
     if settings.centering:
         loss = loss + settings.centering * squared_centre(scores, preferences)
     return loss
+
+
+def count_correct(scores: Float[Tensor, " N"], preferences: Preferences) -> Float[Tensor, " P"]:
+    """1 where the scores order the likelier winner first, 0 where last; 0.5 for equal scores and for ties."""
+    lead = scores[preferences.winner] - scores[preferences.loser]
+    return 0.5 + 0.5 * torch.sign(lead) * torch.sign(preferences.probability - 0.5)

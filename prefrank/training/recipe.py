@@ -71,7 +71,8 @@ class Recipe(BaseModel):
     # Text
     max_length: Count = Field(512, ge=8, description="Tokens of one (prompt, reply); the prompt is cut first.")
     turns: Literal["separator", "labels"] = Field(
-        "separator", description="How the turns of a longer prompt are told apart: separators alone, or role labels too."
+        "separator",
+        description="How the turns of a longer prompt are told apart: separators alone, or role labels too.",
     )
 
     # Loss
@@ -136,9 +137,7 @@ class Recipe(BaseModel):
     save_steps: Count = Field(500, ge=1, description="Updates between checkpoints.")
     save_total_limit: Count = Field(2, ge=1, description="Step checkpoints to keep, besides `best` and `last`.")
     best_metric: Literal["log_loss", "accuracy"] = Field("log_loss", description="What chooses the `best` checkpoint.")
-    early_stop: Count = Field(
-        0, ge=0, description="Stop after this many evaluations without a better one (0: never)."
-    )
+    early_stop: Count = Field(0, ge=0, description="Stop after this many evaluations without a better one (0: never).")
     logging_steps: Count = Field(10, ge=1, description="Updates between records sent to the trackers.")
     trackers: Annotated[tuple[Tracker, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
         ("tensorboard",), description="Where records go: tensorboard, wandb, trackio; none for nowhere."

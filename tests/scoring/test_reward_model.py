@@ -130,8 +130,8 @@ UNUSABLE = {
     "'p', []": "BadInput: there are no replies to score; give at least one",
     "'p', 'reply'": "BadInput: replies is one string; wanted a list of strings, such as [reply]",
     "'p', ['ok', None]": "BadText: the reply of pair 1 is of type NoneType; wanted a string",
-    "'p', ['ok', chr(0xD800)]": "BadText: the reply of pair 1 has a lone surrogate (half of a character) at position 0; "
-    "remove it or decode the text again from its bytes",
+    "'p', ['ok', chr(0xD800)]": "BadText: the reply of pair 1 has a lone surrogate (half of a character) "
+    "at position 0; remove it or decode the text again from its bytes",
     "[], ['ok']": "BadInput: pair 0: a prompt has no turns; give a string or at least one turn",
     "[{'role': 'user'}], ['ok']": "BadInput: pair 0: a prompt holds a dict; "
     "wanted Turn(role, text) values or one string",

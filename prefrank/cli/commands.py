@@ -1,0 +1,210 @@
+"""The commands: each parses, calls one library function and hands the result to be shown.
+
+Imports stand inside the commands, so that `prefrank --help` loads none of what they need.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefrank.errors import BadInput, NotFound
+
+if TYPE_CHECKING:
+    from prefrank.types import Comparison
+
+app = typer.Typer(
+    name="prefrank",
+    help="Reward models: train on human comparisons, score and rank replies, measure.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at comparison data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A model folder or hub id.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens per (prompt, reply); by default the model's own.")]
+Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; by default a GPU if there is one.")]
+EmptyScore = Annotated[float | None, typer.Option(help="Score given to blank replies; by default the model's own.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(version_of("prefrank"))
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as recipes/demo.yaml.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set learning_rate=2e-6.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Counts, tokens, steps, memory and time; no run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where there already is a run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a reward model from a recipe."""
+    from prefrank.cli import progress, tables
+    from prefrank.training import dry_run as estimate_run
+    from prefrank.training import load_recipe
+    from prefrank.training import train as run
+
+    overrides = [*(set_ or ()), *(["resume=true"] if resume else ()), *(["overwrite=true"] if overwrite else ())]
+    loaded = load_recipe(recipe, overrides)
+    if dry_run:
+        estimate = estimate_run(loaded)
+        _result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))
+        return
+    with progress.training() as report:
+        folder = run(loaded, report=report)
+    if as_json:
+        print(json.dumps({"model": str(folder)}))
+    else:
+        tables.say(f"The model is in [bold]{folder}[/]")
+
+
+@app.command()
+def score(
+    source: Annotated[str, typer.Argument(help="JSON lines or Parquet; - for standard input.")],
+    model: Model,
+    output: Annotated[str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz or .parquet; - for stdout.")] = "-",
+    prompt_column: Annotated[str, typer.Option(help="Column of the prompt: a string or messages.")] = "prompt",
+    reply_column: Annotated[str | None, typer.Option(help="Column of the reply or list of replies.")] = None,
+    max_length: MaxLength = None,
+    device: Device = None,
+    empty_score: EmptyScore = None,
+) -> None:
+    """Score every row of a file; the rows come back with their scores."""
+    from prefrank.cli import progress, tables
+    from prefrank.scoring import RewardModel
+    from prefrank.scoring.files import score_file
+
+    loaded = RewardModel.load(model, max_length=max_length, device=device, empty_score=empty_score)
+    with progress.scoring() as report:
+        done = score_file(
+            loaded, source, output, prompt_column=prompt_column, reply_column=reply_column, progress=report
+        )
+    tables.say(
+        f"{done.replies:,} replies of {done.rows:,} rows scored, {done.tokens:,} tokens;"
+        f" {done.cut_prompts:,} with the prompt cut, {done.cut_replies:,} with the reply cut"
+    )
+
+
+@app.command()
+def rank(
+    model: Model,
+    prompt: Annotated[str, typer.Option(help="The prompt: one user turn.")],
+    reply: Annotated[list[str], typer.Option(help="A reply; give several.")],
+    max_length: MaxLength = None,
+    device: Device = None,
+    empty_score: EmptyScore = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank replies to one prompt, best first."""
+    from dataclasses import asdict
+
+    from prefrank.cli import tables
+    from prefrank.scoring import RewardModel
+
+    loaded = RewardModel.load(model, max_length=max_length, device=device, empty_score=empty_score)
+    ranked = loaded.rank(prompt, reply)
+    record = {"prompt": prompt, "replies": [asdict(entry) for entry in ranked]}
+    _result(record, as_json, lambda: tables.ranking(prompt, ranked))
+
+
+@app.command()
+def evaluate(
+    data: Annotated[list[str], typer.Option(help="SOURCE or SOURCE:SPLIT; give several for several data sets.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A model folder or hub id.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Also what length alone would get.")] = False,
+    limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each data set.")] = None,
+    max_length: MaxLength = None,
+    device: Device = None,
+    output: Annotated[
+        Path | None, typer.Option("--json", help="Write the results and every score to this file.")
+    ] = None,
+) -> None:
+    """Measure how well a model agrees with human comparisons."""
+    from prefrank.cli import progress, tables
+    from prefrank.evaluation import evaluate as measure
+    from prefrank.evaluation import longer_wins, shorter_wins
+
+    if not (model or baselines):
+        raise BadInput("there is nothing to evaluate; give --model, --baselines or both")
+    comparisons = _comparisons(data, limit)
+    scorers: dict[str, Any] = {"longer wins": longer_wins, "shorter wins": shorter_wins} if baselines else {}
+    if model:
+        from prefrank.scoring import RewardModel
+
+        loaded = RewardModel.load(model, max_length=max_length, device=device)
+        scorers = {model: progress.counted(loaded.score_pairs), **scorers}
+    results = [measure(scorer, comparisons, name=name) for name, scorer in scorers.items()]
+    tables.evaluations(results)
+    if output:
+        tables.write_json(output, [result.to_json(items=True) for result in results])
+        tables.say(f"Results and scores are in {output}")
+
+
+@data_app.command("describe")
+def describe(
+    source: Annotated[str, typer.Argument(help="A known name, a hub id, a file or a folder; SOURCE:SPLIT for one.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Count its tokens instead of words.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prompts, replies, pairs, ties, lengths, drops by reason, and what length alone would get."""
+    from prefrank.cli import tables
+    from prefrank.data import describe as describe_loaded
+    from prefrank.data import load_splits
+
+    count = None
+    if model:
+        from prefrank.model.hub import resolve_model
+        from prefrank.text import TextEncoder
+
+        count = TextEncoder.load(resolve_model(model)).count_tokens
+    description = describe_loaded(load_splits(source), count_tokens=count)
+    _result(description.to_json(), as_json, lambda: tables.description(source, description))
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="A model folder or hub id.")],
+    as_json: AsJson = False,
+) -> None:
+    """What a checkpoint is: architecture, size, text settings, fingerprint, training."""
+    from prefrank.cli import tables
+    from prefrank.scoring import checkpoint_info
+
+    facts = checkpoint_info(model)
+    _result(facts, as_json, lambda: tables.facts(model, facts))
+
+
+def _comparisons(sources: list[str], limit: int | None) -> "list[Comparison]":
+    from prefrank.cli import tables
+    from prefrank.data import load_comparisons, parse_source
+
+    comparisons: list[Comparison] = []
+    for source in sources:
+        name, split = parse_source(source)
+        loaded = load_comparisons(name, split=split, limit=limit)
+        if not loaded.comparisons:
+            raise NotFound(f"{source} has no usable comparison; `prefrank data describe {source}` says why")
+        tables.say_report(source, loaded.report)
+        comparisons += loaded.comparisons
+    return comparisons
+
+
+def _result(record: Any, as_json: bool, show: Any) -> None:
+    if as_json:
+        json.dump(record, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+        print()
+    else:
+        show()

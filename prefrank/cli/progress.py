@@ -1,0 +1,152 @@
+"""What is seen while something runs, on standard error: bars on a terminal, a line every few seconds elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from prefrank.scoring.files import FileReport
+    from prefrank.training.events import Event, SetMetrics, StepDone
+    from prefrank.types import Prompt, Score
+
+SECONDS_BETWEEN_LINES = 10.0
+CHUNK = 256
+
+
+class _Display:
+    """One bar at a time with a changing text; where there is no terminal, a line now and then in its place."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}", markup=False),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._title = ""
+        self._last = 0.0
+
+    def show(self, title: str, done: int, total: int | None, text: str) -> None:
+        if title != self._title:
+            self.clear()
+            self._title, self._task = title, self.bar.add_task(title, total=total, text="")
+        assert self._task is not None
+        self.bar.update(self._task, completed=done, total=total, text=text)
+        now = time.monotonic()
+        if self.bar.disable and (now - self._last > SECONDS_BETWEEN_LINES or done == total):
+            self._last = now
+            self.console.print(f"{title} {done:,}{f'/{total:,}' if total else ''}  {text}", markup=False)
+
+    def clear(self) -> None:
+        if self._task is not None:
+            self.bar.remove_task(self._task)
+        self._task, self._title = None, ""
+
+
+@contextmanager
+def training() -> "Iterator[Callable[[Event], None]]":
+    """A function that shows a training run's events as they come."""
+    display = _Display()
+    with display.bar:
+        yield lambda event: _show_event(display, event)
+
+
+def _show_event(display: _Display, event: "Event") -> None:
+    from prefrank.training import events
+
+    say = display.console.print
+    match event:
+        case events.DataRead():
+            dropped = sum(event.record.get("dropped", {}).values())
+            say(f"{event.name}: {event.comparisons:,} comparisons for {event.role}, {dropped:,} rows dropped")
+        case events.Encoding():
+            display.show(f"encoding {event.name}", event.done, event.total, "")
+        case events.Started():
+            display.clear()
+            say(
+                f"{event.steps:,} steps of {event.prompts_per_step} prompts on {event.device};"
+                f" {event.trainable / 1e6:.1f} of {event.parameters / 1e6:.1f} million parameters trained"
+            )
+        case events.StepDone():
+            display.show("training", event.step, event.steps, _step_text(event))
+        case events.EvaluationDone():
+            display.clear()
+            say(_evaluation_table(event.step, {**event.sets, "all": event.overall}, event.best))
+        case events.Saved():
+            say(f"[dim]step {event.step}: saved {event.folder}[/]")
+
+
+def _step_text(event: "StepDone") -> str:
+    return (
+        f"{event.step}/{event.steps}  loss {event.loss:.3f}  accuracy {event.accuracy:.0%}"
+        f"  {event.tokens_per_s:,.0f} tokens/s  {clock(event.seconds_left)} left"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def _evaluation_table(step: int, sets: "dict[str, SetMetrics]", best: bool) -> Table:
+    table = Table(title=f"step {step}{', best so far' if best else ''}", title_justify="left", box=None, pad_edge=False)
+    for column in ("held out", "accuracy", "95 % interval", "log loss", "comparisons"):
+        table.add_column(column, justify="left" if column == "held out" else "right")
+    for name, metrics in sets.items():
+        if name == "all" and len(sets) == 2:  # one set alone is the whole
+            continue
+        low, high = metrics.interval
+        table.add_row(
+            name,
+            f"{metrics.accuracy:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{metrics.log_loss:.3f}",
+            f"{metrics.comparisons:,}",
+        )
+    return table
+
+
+@contextmanager
+def scoring() -> "Iterator[Callable[[FileReport], None]]":
+    """A function that shows how far a file job is."""
+    display = _Display()
+    start = time.monotonic()
+
+    def report(done: "FileReport") -> None:
+        rate = done.replies / max(time.monotonic() - start, 1e-9)
+        display.show("scoring", done.rows, None, f"{done.rows:,} rows  {done.replies:,} replies  {rate:,.0f}/s")
+
+    with display.bar:
+        yield report
+
+
+def counted(
+    score_pairs: "Callable[[Sequence[tuple[Prompt, str]]], list[Score]]",
+) -> "Callable[[Sequence[tuple[Prompt, str]]], list[Score]]":
+    """The scorer, in chunks of pairs with a bar; scores do not depend on the chunks."""
+
+    def score(pairs: "Sequence[tuple[Prompt, str]]") -> "list[Score]":
+        display = _Display()
+        scores: list[Score] = []
+        start = time.monotonic()
+        with display.bar:
+            for first in range(0, len(pairs), CHUNK):
+                scores += score_pairs(pairs[first : first + CHUNK])
+                rate = len(scores) / max(time.monotonic() - start, 1e-9)
+                display.show("scoring", len(scores), len(pairs), f"{len(scores):,}/{len(pairs):,}  {rate:,.0f}/s")
+        return scores
+
+    return score

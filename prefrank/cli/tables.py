@@ -1,0 +1,144 @@
+"""Results as tables on standard output, and one-line remarks on standard error."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prefrank.errors import CannotWrite
+
+if TYPE_CHECKING:
+    from prefrank.data import Description, Report
+    from prefrank.evaluation import Estimate, Evaluation
+    from prefrank.scoring import Ranked
+    from prefrank.training import Estimate as RunEstimate
+
+NARROWEST = 100
+
+
+def say(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text)
+
+
+def _show(table: Table) -> None:
+    console = Console(highlight=False)
+    # A pipe or a log has no width of its own; 80 columns would fold the tables.
+    if not console.is_terminal:
+        console = Console(highlight=False, width=NARROWEST)
+    console.print(table)
+
+
+def _table(title: str | None, *columns: str, left: int = 1) -> Table:
+    """Columns after the first `left` hold figures and stand to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
+    return table
+
+
+def ranking(prompt: str, ranked: "Sequence[Ranked]") -> None:
+    """Replies, best first, with the probability of being preferred to the best."""
+    from prefrank.scoring import win_probability
+
+    table = _table(escape(prompt), "rank", "score", "beats best", "reply", left=0)
+    table.columns[3].justify = "left"
+    for entry in ranked:
+        cut = " [yellow](cut)[/]" if entry.score.cut_reply else ""
+        chance = "" if entry is ranked[0] else f"{win_probability(entry.score, ranked[0].score):.0%}"
+        table.add_row(str(entry.rank + 1), f"{entry.score.value:+.3f}", chance, escape(entry.reply) + cut)
+    _show(table)
+
+
+def evaluations(results: "Sequence[Evaluation]") -> None:
+    """Every scorer on every data set, with n and 95 % intervals."""
+    table = _table(None, "data set", "scorer", "accuracy", "95 % interval", "log loss", "pairs", "ties", left=2)
+    sources = list(results[0].sources)
+    names = {source: source for source in sources} | ({"": "all"} if len(sources) > 1 else {})
+    for source, title in names.items():
+        for number, result in enumerate(results):
+            metrics = result.sources[source] if source else result.overall
+            counts = metrics.counts
+            table.add_row(
+                title if number == 0 else "",
+                escape(result.name),
+                _percent(metrics.accuracy.value),
+                _interval(metrics.accuracy),
+                "-" if metrics.log_loss.value is None else f"{metrics.log_loss.value:.3f}",
+                f"{counts.pairs - counts.ties:,}",
+                f"{counts.ties:,}",
+                end_section=number == len(results) - 1,
+            )
+    _show(table)
+    counts = results[0].overall.counts
+    say(
+        f"n: {counts.comparisons:,} comparisons of {counts.prompts:,} prompts; equal scores count one half; tied"
+        f" preferences count in the log loss only; {counts.cut_prompts:,} prompts and {counts.cut_replies:,} replies"
+        f" were cut; model {results[0].model[:12]}, data {results[0].data[:12]}"
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _interval(estimate: "Estimate") -> str:
+    return "-" if estimate.low is None else f"{_percent(estimate.low)} to {_percent(estimate.high)}"
+
+
+def say_report(source: str, report: "Report") -> None:
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items() if count)
+    say(
+        f"{escape(source)}: {report.kept:,} comparisons of {report.rows:,} rows"
+        + (f"; dropped: {dropped}" if dropped else "")
+    )
+
+
+def facts(title: str, values: Mapping[str, Any]) -> None:
+    """Nested plain values as name and value."""
+    table = _table(escape(title), "", "", left=2)
+    table.show_header = False
+    for name, value in _flat(values):
+        table.add_row(name, escape(value))
+    _show(table)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name.replace("_", " "), _plain(value)))
+    return rows
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def dry_run(estimate: "RunEstimate") -> None:
+    facts("dry run", estimate.to_json())
+
+
+def description(source: str, description: "Description") -> None:
+    facts(source, description.to_json())
+
+
+def write_json(path: Path, value: Any) -> None:
+    try:
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,143 @@
+"""Our own format (docs/formats.md): a prompt and judged replies, or a chosen and a rejected one; TRL's forms too.
+
+Without a `prompt`, what `chosen` and `rejected` share at their start is the prompt: whole messages, or whole words of
+two strings.
+"""
+
+from dataclasses import replace
+from os.path import commonprefix
+from typing import Any
+
+from prefrank.data.candidates import Candidate, Drop, best_against_rest, from_ranks, from_ratings
+from prefrank.data.fields import (
+    Row,
+    as_list,
+    as_number,
+    as_row,
+    as_text,
+    as_texts,
+    as_turns,
+    field,
+    index_of,
+    known_keys,
+    maybe_text,
+    number,
+    short,
+    user,
+)
+from prefrank.data.hh import PROMPTS_DIFFER
+from prefrank.errors import BadData
+from prefrank.types import Preference, Prompt, Turn
+
+JUDGEMENTS = ("ranks", "ratings", "preferences")
+COLUMNS = ("id", "prompt", "replies", *JUDGEMENTS, "chosen", "rejected", "margin", "probability", "weight")
+UNJUDGED = "reply without a rank or rating"
+NOT_ONE_REPLY = "the completion is not one assistant message"
+
+
+def own(row: Row) -> Candidate | Drop:
+    """One row of our own format.
+
+    Raises:
+        BadData: `replies` without exactly one of ranks, ratings and preferences; lists of unequal length; no reply at
+            all; numbers that are not finite; an index out of range; an unknown role.
+    """
+    if row.get("replies") is None:
+        return _pair(row)
+    replies = as_texts(row["replies"], "replies")
+    if not replies:
+        raise BadData("'replies' is empty; wanted at least two replies")
+    return _judged(Candidate(_prompt(field(row, "prompt")), replies, (), id=_id(row)), row)
+
+
+def _id(row: Row) -> str:
+    id = row.get("id")
+    return str(id) if isinstance(id, int) else maybe_text(row, "id")
+
+
+def _prompt(value: object) -> Prompt:
+    return user(as_text(value, "prompt")) if isinstance(value, str) else as_turns(value, "prompt")
+
+
+def _judged(candidate: Candidate, row: Row) -> Candidate:
+    """The candidate with its preferences, without the replies that nobody ranked or rated."""
+    given = [name for name in JUDGEMENTS if row.get(name) is not None]
+    if len(given) != 1:
+        raise BadData(f"'replies' came with {' and '.join(given) or 'no judgement'}; wanted one of {', '.join(JUDGEMENTS)}")
+    name, values = given[0], as_list(row[given[0]], given[0])
+    if name == "preferences":
+        count = len(candidate.replies)
+        return replace(candidate, preferences=tuple(_preference(v, f"{name}[{i}]", count) for i, v in enumerate(values)))
+    if len(values) != len(candidate.replies):
+        raise BadData(f"{len(candidate.replies)} replies came with {len(values)} {name}; wanted as many of each")
+    judged = [i for i, value in enumerate(values) if value is not None]
+    numbers = [as_number(values[i], f"{name}[{i}]") for i in judged]
+    return replace(
+        candidate,
+        replies=tuple(candidate.replies[i] for i in judged),
+        preferences=from_ranks(numbers) if name == "ranks" else from_ratings(numbers),
+        left_out=(UNJUDGED,) * (len(values) - len(judged)),
+    )
+
+
+def _preference(value: Any, name: str, count: int) -> Preference:
+    """[winner, loser], [winner, loser, probability] or an object with those names, `weight` and `margin`."""
+    if isinstance(value, list):
+        if len(value) not in (2, 3):
+            raise BadData(f"{name!r} holds {short(value)}; wanted [winner, loser] or [winner, loser, probability]")
+        value = dict(zip(("winner", "loser", "probability"), value, strict=False))
+    entry = as_row(value, name)
+    known_keys(entry, name, ("winner", "loser", "probability", "weight", "margin"))
+    return Preference(
+        index_of(field(entry, "winner"), f"{name}.winner", count),
+        index_of(field(entry, "loser"), f"{name}.loser", count),
+        *_strength(entry),
+    )
+
+
+def _strength(row: Row) -> tuple[float, float, float]:
+    return number(row, "probability", 1.0), number(row, "weight", 1.0), number(row, "margin", 0.0)
+
+
+def _pair(row: Row) -> Candidate | Drop:
+    """`chosen` and `rejected`: two strings or two lists of messages, with or without `prompt`."""
+    chosen, rejected = field(row, "chosen"), field(row, "rejected")
+    prompt = None if row.get("prompt") is None else _prompt(row["prompt"])
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        texts = as_text(chosen, "chosen"), as_text(rejected, "rejected")
+        split = _shared_words(*texts) if prompt is None else (prompt, texts)
+    else:
+        split = _shared_turns(prompt or (), as_turns(chosen, "chosen"), as_turns(rejected, "rejected"))
+    if isinstance(split, Drop):
+        return split
+    return Candidate(split[0], split[1], (Preference(0, 1, *_strength(row)),), id=_id(row))
+
+
+def _shared_words(chosen: str, rejected: str) -> tuple[Prompt, tuple[str, str]]:
+    """TRL's implicit prompt: the longest shared start, cut back to the end of a word so that both keep a reply."""
+    longest = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
+    shared = commonprefix([chosen, rejected])[: max(longest, 0)]
+    if shared and not shared[-1].isspace():
+        shared = shared[: len(shared) - len(shared.split()[-1])]
+    return user(shared), (chosen[len(shared) :], rejected[len(shared) :])
+
+
+def _shared_turns(prompt: Prompt, chosen: Prompt, rejected: Prompt) -> tuple[Prompt, tuple[str, str]] | Drop:
+    """Completions of one assistant message each, after the prompt, or after messages that repeat or continue it."""
+    if not all(turns and turns[-1].role == "assistant" for turns in (chosen, rejected)):
+        return Drop(NOT_ONE_REPLY)
+    context = chosen[:-1]
+    if context != rejected[:-1]:
+        return Drop(PROMPTS_DIFFER)
+    if prompt and not _opens_with(context, prompt):
+        context = prompt + context
+    return context, (chosen[-1].text, rejected[-1].text)
+
+
+def _opens_with(context: Prompt, prompt: Prompt) -> bool:
+    """Whether the messages repeat the prompt: all its turns, or its one text as a user turn among them."""
+    return context[: len(prompt)] == prompt or (len(prompt) == 1 and any(_same(turn, prompt[0]) for turn in context))
+
+
+def _same(a: Turn, b: Turn) -> bool:
+    return a.role == b.role and a.text.strip() == b.text.strip()

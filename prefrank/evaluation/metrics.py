@@ -1,0 +1,254 @@
+"""How well scores agree with preferences: pure functions of comparisons and their scores.
+
+Surprising, and on purpose:
+- A comparison's pairs are averaged first (by their weights), then comparisons: a ranking of nine replies (36 pairs)
+  counts as much as one pair. `accuracy_by_pair` lets every pair count the same.
+- Equal scores are half a win. A score that is NaN or infinite is a failure: its pairs are lost, never won, its
+  comparison gets the worst tau, and log loss and margin have no value at all, as they would be infinite.
+- Tied preferences (probability 0.5) have no right answer: they count in the log loss, not in accuracies.
+- Soft labels are judged against their majority side. Margins in the labels are for training and ignored here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from prefrank.data import split_of
+from prefrank.errors import BadInput
+from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Unit, estimate
+from prefrank.types import Comparison, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What an evaluation saw.
+
+    Args:
+        comparisons: prompts with their replies.
+        prompts: distinct conversation starts, as `split_of` tells them apart.
+        replies: scores.
+        pairs: preferences, ties included.
+        ties: preferences of probability 0.5, left out of accuracies.
+        score_ties: untied preferences whose two scores are equal, half a win each.
+        failures: scores that are NaN or infinite.
+        failed_pairs: untied preferences with such a score, lost.
+        cut_prompts: rows whose prompt was cut to fit the model.
+        cut_replies: rows whose reply was cut.
+    """
+
+    comparisons: int
+    prompts: int
+    replies: int
+    pairs: int
+    ties: int
+    score_ties: int
+    failures: int
+    failed_pairs: int
+    cut_prompts: int
+    cut_replies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One data set's results; each an `Estimate` with n and interval.
+
+    Args:
+        accuracy: share of pairs in the right order, averaged inside each comparison, then over comparisons.
+        accuracy_by_pair: the same with every pair counting once.
+        log_loss: mean of -log P(label), P = sigmoid(difference of scores) (Bradley-Terry), ties and soft labels
+            included; ln 2 = 0.693 is what equal scores get.
+        margin: mean score difference in favour of the preferred reply.
+        best_worst: share of comparisons whose most preferred reply outscores their least preferred one, where people
+            compared the two directly. Easier than `accuracy` when K > 2.
+        best_worst_published: the same with equal scores as wins, as Open Assistant's trainer counted.
+        kendall_tau: Kendall's tau-b (1945) per comparison of K > 2 replies, over the pairs people compared.
+        length_accuracy: what "the longer reply wins" (in characters) gets on the same pairs.
+        counts: what was seen.
+    """
+
+    accuracy: Estimate
+    accuracy_by_pair: Estimate
+    log_loss: Estimate
+    margin: Estimate
+    best_worst: Estimate
+    best_worst_published: Estimate
+    kendall_tau: Estimate
+    length_accuracy: Estimate
+    counts: Counts
+
+    def to_json(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "counts"}
+        return {name: value.to_json() for name, value in values.items()} | {"counts": asdict(self.counts)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """The P preferences of C comparisons with N replies, seen from their majority side.
+
+    Args:
+        ahead: [P] row of the reply the majority prefers (either, for a tie).
+        behind: [P] row of the other.
+        probability: [P] of `ahead` winning, 0.5 to 1.
+        weight: [P] inside its comparison.
+        comparison: [P] which one.
+        first: [C+1] first row of each comparison, and N.
+        prompt: [C] comparisons of one conversation start share a number.
+    """
+
+    ahead: Int64[np.ndarray, " P"]
+    behind: Int64[np.ndarray, " P"]
+    probability: Float64[np.ndarray, " P"]
+    weight: Float64[np.ndarray, " P"]
+    comparison: Int64[np.ndarray, " P"]
+    first: Int64[np.ndarray, " C+1"]
+    prompt: Int64[np.ndarray, " C"]
+
+    @property
+    def decided(self) -> Bool[np.ndarray, " P"]:
+        return self.probability > 0.5
+
+
+def flatten(comparisons: Sequence[Comparison]) -> Pairs:
+    """All preferences as arrays; one with probability below 0.5 is turned round."""
+    first = np.cumsum([0, *(len(comparison.replies) for comparison in comparisons)])
+    flat = [(c, preference) for c, comparison in enumerate(comparisons) for preference in comparison.preferences]
+    place = np.array([c for c, _ in flat], np.int64)
+    winner = first[place] + np.array([preference.winner for _, preference in flat], np.int64)
+    loser = first[place] + np.array([preference.loser for _, preference in flat], np.int64)
+    probability = np.array([preference.probability for _, preference in flat], np.float64)
+    turned = probability < 0.5
+    return Pairs(
+        ahead=np.where(turned, loser, winner),
+        behind=np.where(turned, winner, loser),
+        probability=np.where(turned, 1 - probability, probability),
+        weight=np.array([preference.weight for _, preference in flat], np.float64),
+        comparison=place,
+        first=first,
+        prompt=np.unique([split_of(comparison.prompt) for comparison in comparisons], return_inverse=True)[1],
+    )
+
+
+def leads(values: Float64[np.ndarray, " N"], pairs: Pairs) -> Float64[np.ndarray, " P"]:
+    """Score of the preferred reply minus the other's; NaN where either is not finite."""
+    finite = np.where(np.isfinite(values), values, np.nan)
+    return finite[pairs.ahead] - finite[pairs.behind]
+
+
+def wins(lead: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
+    """1 for a lead, 1/2 for equal scores, 0 for a loss or a failure."""
+    return (lead > 0) + 0.5 * (lead == 0)
+
+
+def log_losses(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " P"]:
+    """Cross-entropy of P(ahead wins) = sigmoid(lead) against the labels (Bradley and Terry 1952), in nats."""
+    return pairs.probability * np.logaddexp(0, -lead) + (1 - pairs.probability) * np.logaddexp(0, lead)
+
+
+def kendall_taus(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " C"]:
+    """tau-b = (agreements - disagreements) / sqrt(untied preferences * untied scores), per comparison.
+
+    For a complete ranking this is the usual tau-b; otherwise only pairs that people compared count. Equal scores
+    throughout order nothing: 0. A failed score: -1. NaN where there is no tau: K = 2, or every preference tied.
+    """
+    size = len(pairs.prompt)
+    agreed = np.bincount(pairs.comparison, np.where(pairs.decided, np.sign(np.nan_to_num(lead)), 0), size)
+    decided = np.bincount(pairs.comparison, pairs.decided, size)
+    apart = np.bincount(pairs.comparison, np.nan_to_num(lead) != 0, size)
+    tau = agreed / np.sqrt(np.maximum(decided * apart, 1))
+    tau = np.where(np.bincount(pairs.comparison, np.isnan(lead), size) > 0, -1.0, tau)
+    return np.where((np.diff(pairs.first) > 2) & (decided > 0), tau, np.nan)
+
+
+def best_and_worst(pairs: Pairs) -> Bool[np.ndarray, " P"]:
+    """Which pairs set their comparison's most preferred reply against its least preferred one: at most one each.
+
+    A reply's standing is its weighted wins minus losses; of equals the first is best and the last is worst. Replies
+    that people never compared are not compared here either.
+    """
+    gain = pairs.weight * (2 * pairs.probability - 1)
+    rows = int(pairs.first[-1])
+    standing = np.bincount(pairs.ahead, gain, rows) - np.bincount(pairs.behind, gain, rows)
+    parts = [standing[start:end] for start, end in zip(pairs.first[:-1], pairs.first[1:], strict=True)]
+    best = pairs.first[:-1] + np.array([part.argmax() for part in parts], np.int64)
+    worst = pairs.first[1:] - 1 - np.array([part[::-1].argmin() for part in parts], np.int64)
+    found = pairs.decided & (pairs.ahead == best[pairs.comparison]) & (pairs.behind == worst[pairs.comparison])
+    only = np.zeros_like(found)  # several votes on that pair: the first stands for them
+    only[np.flatnonzero(found)[np.unique(pairs.comparison[found], return_index=True)[1]]] = True
+    return only
+
+
+def mean(
+    result: Float64[np.ndarray, " P"],
+    pairs: Pairs,
+    chosen: Bool[np.ndarray, " P"],
+    *,
+    unit: Unit = "pairs",
+    bounds: Bounds | None = None,
+    by_pair: bool = False,
+    bootstrap: Bootstrap,
+) -> Estimate:
+    """Mean of the chosen pairs' results: inside each comparison by weight, then over comparisons (or pairs)."""
+    weight = np.where(chosen, pairs.weight, 0.0)
+    size = len(pairs.prompt)
+    mass = np.bincount(pairs.comparison, weight, size)
+    kept = mass > 0
+    means = np.bincount(pairs.comparison, weight * np.where(chosen, result, 0.0), size)[kept] / mass[kept]
+    counts = np.bincount(pairs.comparison, chosen, size)[kept] if by_pair else np.ones(len(means))
+    n = int(chosen.sum())
+    return estimate(means * counts, counts, pairs.prompt[kept], n=n, unit=unit, bounds=bounds, bootstrap=bootstrap)
+
+
+def measure(
+    comparisons: Sequence[Comparison], scores: Sequence[Sequence[Score]], *, bootstrap: Bootstrap | None = None
+) -> Metrics:
+    """All metrics of C comparisons.
+
+    Args:
+        scores: for each comparison one score per reply, in their order.
+
+    Raises:
+        BadInput: the scores do not match the comparisons.
+    """
+    if [len(each) for each in scores] != [len(comparison.replies) for comparison in comparisons]:
+        raise BadInput("the scores do not match the comparisons; wanted one score per reply, in the same order")
+    flat = [score for each in scores for score in each]
+    values = np.array([score.value for score in flat], np.float64)
+    lengths = np.array([len(reply) for comparison in comparisons for reply in comparison.replies], np.float64)
+    pairs, style = flatten(comparisons), bootstrap or Bootstrap()
+    lead, extreme, share = leads(values, pairs), best_and_worst(pairs), (0.0, 1.0)
+    won, decided, published = wins(lead), pairs.decided, np.where(lead >= 0, 1.0, 0.0)
+    return Metrics(
+        accuracy=mean(won, pairs, decided, bounds=share, bootstrap=style),
+        accuracy_by_pair=mean(won, pairs, decided, bounds=share, by_pair=True, bootstrap=style),
+        log_loss=mean(log_losses(lead, pairs), pairs, np.ones_like(decided), bootstrap=style),
+        margin=mean(lead, pairs, decided, bootstrap=style),
+        best_worst=mean(won, pairs, extreme, unit="comparisons", bounds=share, bootstrap=style),
+        best_worst_published=mean(published, pairs, extreme, unit="comparisons", bounds=share, bootstrap=style),
+        kendall_tau=_mean_tau(kendall_taus(lead, pairs), pairs, style),
+        length_accuracy=mean(wins(leads(lengths, pairs)), pairs, decided, bounds=share, bootstrap=style),
+        counts=_counts(flat, lead, pairs),
+    )
+
+
+def _mean_tau(tau: Float64[np.ndarray, " C"], pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
+    kept = np.flatnonzero(~np.isnan(tau))
+    ones, prompt = np.ones(len(kept)), pairs.prompt[kept]
+    return estimate(tau[kept], ones, prompt, n=len(kept), unit="comparisons", bounds=(-1.0, 1.0), bootstrap=bootstrap)
+
+
+def _counts(scores: Sequence[Score], lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Counts:
+    return Counts(
+        comparisons=len(pairs.prompt),
+        prompts=len(np.unique(pairs.prompt)),
+        replies=len(scores),
+        pairs=len(lead),
+        ties=int((~pairs.decided).sum()),
+        score_ties=int((pairs.decided & (lead == 0)).sum()),
+        failures=sum(not np.isfinite(score.value) for score in scores),
+        failed_pairs=int((pairs.decided & np.isnan(lead)).sum()),
+        cut_prompts=sum(score.cut_prompt > 0 for score in scores),
+        cut_replies=sum(score.cut_reply > 0 for score in scores),
+    )

@@ -1,0 +1,217 @@
+"""DeBERTa-v2's disentangled attention on packed batches, without [L, L] index tensors.
+
+The score of query i and key j is q_i.k_j + q_i.PK[b(i-j)] + k_j.PQ[b(i-j)], all over sqrt(terms x head width)
+(He et al. 2021, DeBERTa, eq. 4, with the log buckets b of v2). transformers gathers the two position terms
+with an index per (i, j). Here PK and PQ are laid out by distance first, so that each term is one matrix
+product and a skewed view of it: row i starts one distance later than row i-1.
+
+The bucket function is odd and its rounding is float32's, on the CPU, so that every device agrees with the
+training of the published checkpoints. Rows may be longer than the relative range: the last bucket is used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from prefrank.errors import BadModel
+from prefrank.model.encoder import (
+    Activation,
+    EncoderConfig,
+    activation,
+    field,
+    join_heads,
+    rate,
+    read_encoder_config,
+    size,
+    split_heads,
+)
+from prefrank.model.pack import Pack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebertaConfig:
+    """A DeBERTa-v2 or v3 model.
+
+    Args:
+        absolute: whether positions are also added to the embeddings.
+        relative: whether attention knows relative positions at all.
+        terms: of "c2p" (query reads position) and "p2c" (key reads position), those in use.
+        shared: whether positions go through the layer's own query and key projections.
+        span: largest bucket; the table of relative embeddings has 2 x span rows.
+        buckets: number of log buckets, 0 for none.
+        max_distance: where the log buckets end.
+        conv_kernel: width of the convolution beside layer 0, 0 for none.
+    """
+
+    encoder: EncoderConfig
+    absolute: bool
+    relative: bool
+    terms: frozenset[str]
+    shared: bool
+    span: int
+    buckets: int
+    max_distance: int
+    normed: bool
+    conv_kernel: int
+    conv_groups: int
+    conv_activation: Activation
+    pooler_activation: Activation
+    pooler_dropout: float
+    head_dropout: float
+
+
+def read_deberta_config(raw: Mapping[str, Any], *, dropout: float | None) -> DebertaConfig:
+    """config.json of a DeBERTa-v2 model; BadModel for what cannot be run here."""
+    width = size(raw, "embedding_size", size(raw, "hidden_size"))
+    encoder = read_encoder_config(raw, dropout=dropout, embedding_width=width, num_types=0, norm_eps=1e-7, padding_id=0)
+    buckets = max(0, field(raw, "position_buckets", int, -1))
+    max_distance = field(raw, "max_relative_positions", int, -1)
+    max_distance = max_distance if max_distance > 0 else encoder.num_positions
+    conv_kernel = max(0, field(raw, "conv_kernel_size", int, 0))
+    if conv_kernel and conv_kernel % 2 == 0:
+        raise BadModel(f"config.json's conv_kernel_size is {conv_kernel}; wanted an odd number")
+    return DebertaConfig(
+        encoder=encoder,
+        absolute=field(raw, "position_biased_input", bool, True),
+        relative=field(raw, "relative_attention", bool, False),
+        terms=_terms(raw),
+        shared=field(raw, "share_att_key", bool, False),
+        span=buckets or max_distance,
+        buckets=buckets,
+        max_distance=max_distance,
+        normed="layer_norm" in _words(field(raw, "norm_rel_ebd", str, "none")),
+        conv_kernel=conv_kernel,
+        conv_groups=size(raw, "conv_groups", 1),
+        conv_activation=activation(field(raw, "conv_act", str, "tanh")),
+        pooler_activation=activation(field(raw, "pooler_hidden_act", str, "gelu")),
+        pooler_dropout=rate(raw, "pooler_dropout", 0.0, dropout),
+        head_dropout=rate(raw, "cls_dropout", encoder.hidden_dropout, dropout),
+    )
+
+
+def _terms(raw: Mapping[str, Any]) -> frozenset[str]:
+    value = raw.get("pos_att_type") or []
+    return frozenset(_words(value) if isinstance(value, str) else value) & {"c2p", "p2c"}
+
+
+def _words(text: str) -> list[str]:
+    """Lists in these configs are strings such as "p2c|c2p"."""
+    return [word.strip() for word in text.lower().split("|")]
+
+
+def bucket(distances: Int64[Tensor, " R"], *, buckets: int, max_distance: int) -> Int64[Tensor, " R"]:
+    """Distances as they are up to buckets / 2, then in log steps that reach buckets - 1 at max_distance - 1.
+
+    From `make_log_bucket_position` of microsoft/DeBERTa (DeBERTa/deberta/da_utils.py).
+    """
+    half = buckets // 2
+    ratio = distances.abs().clamp(min=half).float() / half
+    steps = torch.log(ratio) / torch.log(torch.tensor((max_distance - 1) / half)) * (half - 1)
+    far = distances.sign() * (torch.ceil(steps) + half)
+    return torch.where(distances.abs() <= half, distances, far.long())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relative:
+    """Relative positions of one forward pass.
+
+    Args:
+        table: the relative embeddings, by bucket.
+        order: row of `table` for each distance from -longest to longest.
+        longest: tokens of the longest row.
+    """
+
+    table: Float[Tensor, "S D"]
+    order: Int64[Tensor, " R"]
+    longest: int
+
+    def ascending(self, lowest: int, count: int) -> Int64[Tensor, " C"]:
+        """Rows of `table` for `count` distances from `lowest` up."""
+        return self.order[self.longest + lowest :][:count]
+
+
+def skew(by_distance: Float[Tensor, "n H a w"], width: int) -> Float[Tensor, "n H a b"]:
+    """Row r of [a, a + width] from column a - 1 - r on: out[r, c] = x[r, a - 1 - r + c], as a view."""
+    rows = by_distance.shape[-2]
+    start, stride = rows - 1, rows + width - 1
+    return by_distance.flatten(-2).narrow(-1, start, rows * stride).unflatten(-1, (rows, stride))[..., :width]
+
+
+class DisentangledAttention(nn.Module):
+    """Attention of content to content, content to position and position to content inside each row."""
+
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        width, terms = config.encoder.width, config.terms
+        self.query_proj = nn.Linear(width, width)
+        self.key_proj = nn.Linear(width, width)
+        self.value_proj = nn.Linear(width, width)
+        own = config.relative and not config.shared
+        self.pos_key_proj = nn.Linear(width, width) if own and "c2p" in terms else None
+        self.pos_query_proj = nn.Linear(width, width) if own and "p2c" in terms else None
+        self.pos_dropout = nn.Dropout(config.encoder.hidden_dropout)
+        self.dropout = nn.Dropout(config.encoder.attention_dropout)
+        self.num_heads = config.encoder.num_heads
+        # The scale counts the terms named in config.json even where relative attention is off, as in transformers.
+        self.scale = (width // self.num_heads * (1 + len(terms))) ** -0.5
+        self.terms = terms
+
+    def forward(
+        self,
+        queries: Float[Tensor, "M D"],
+        hidden: Float[Tensor, "T D"],
+        pack: Pack,
+        group_queries: list[int],
+        relative: Relative | None,
+    ) -> Float[Tensor, "M D"]:
+        positions = None if relative is None else self._project(relative)
+        parts = zip(
+            pack.group_rows,
+            (self.query_proj(queries) * self.scale).split(group_queries),
+            self.key_proj(hidden).split(pack.group_tokens),
+            self.value_proj(hidden).split(pack.group_tokens),
+            strict=True,
+        )
+        return torch.cat([self._attend(*part, relative, positions) for part in parts])
+
+    def _project(self, relative: Relative) -> tuple[Float[Tensor, "1 H S d"], Float[Tensor, "1 H S d"]]:
+        """Keys and (scaled) queries of every relative position: once per layer, for all rows of the batch."""
+        table = self.pos_dropout(relative.table)
+        key, query = self.pos_key_proj or self.key_proj, self.pos_query_proj or self.query_proj
+        return split_heads(key(table), 1, self.num_heads), split_heads(query(table) * self.scale, 1, self.num_heads)
+
+    def _attend(
+        self,
+        rows: int,
+        query: Float[Tensor, "q D"],
+        key: Float[Tensor, "k D"],
+        value: Float[Tensor, "k D"],
+        relative: Relative | None,
+        positions: tuple[Float[Tensor, "1 H S d"], Float[Tensor, "1 H S d"]] | None,
+    ) -> Float[Tensor, "q D"]:
+        q, k, v = (split_heads(x, rows, self.num_heads) for x in (query, key, value))
+        scores = q @ k.mT
+        if relative is not None and positions is not None:
+            scores = self._add_positions(scores, q, k, relative, positions)
+        return join_heads(self.dropout(scores.softmax(-1)) @ v)
+
+    def _add_positions(
+        self,
+        scores: Float[Tensor, "n H a b"],
+        q: Float[Tensor, "n H a d"],
+        k: Float[Tensor, "n H b d"],
+        relative: Relative,
+        positions: tuple[Float[Tensor, "1 H S d"], Float[Tensor, "1 H S d"]],
+    ) -> Float[Tensor, "n H a b"]:
+        asking, length = scores.shape[-2:]
+        if "c2p" in self.terms:
+            falling = relative.ascending(-length, asking + length).flip(0)
+            scores = scores + skew(q @ positions[0].index_select(2, falling).mT, length)
+        if "p2c" in self.terms:
+            rising = relative.ascending(1 - length, length + asking)
+            scores = scores + skew(k @ positions[1].index_select(2, rising).mT, asking).mT
+        return scores

@@ -1,0 +1,117 @@
+"""What every model behind prefrank is to the rest: a callable from a packed batch to float32 scores.
+
+`Network` is a Protocol: the native encoders and the wrapper around other transformers models share no base class.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prefrank.types import Batch
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A reward model as an `nn.Module`: `network(batch)` gives [N] float32 scores, in the batch's order, with gradient.
+
+    `config` is the raw config.json; `max_positions` the longest row it takes, None for no limit. With
+    `gradient_checkpointing` set to True, training keeps no activations inside layers and computes them twice.
+    """
+
+    config: dict[str, Any]
+    max_positions: int | None
+    gradient_checkpointing: bool
+    training: bool
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+def score_batches(network: Network, batches: Sequence[Batch]) -> Float[Tensor, " N"]:
+    """Scores of all rows, in the order `Batch.rows` gives, on the CPU: evaluation mode, no gradient.
+
+    The network's training flag is as before afterwards. A score that is not a number is returned as it is.
+    """
+    scores = torch.empty(sum(len(batch.rows) for batch in batches))
+    training = network.training
+    network.train(False)
+    try:
+        for batch in batches:
+            with torch.inference_mode():
+                values = network(batch).cpu()
+            # Copied outside inference mode: inference tensors could not take part in a later backward pass.
+            scores[torch.tensor(batch.rows)] = values
+    finally:
+        network.train(training)
+    return scores
+
+
+def fingerprint(network: Network, *, extra: bytes) -> str:
+    """sha256 over the sorted (name, dtype, shape, bytes) of the weights, then `extra`; hexadecimal.
+
+    `extra` is what else decides a score: tokenizer and text settings.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        data = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}\0{data.dtype}\0{tuple(data.shape)}\0".encode())
+        digest.update(memoryview(data.reshape(-1).view(torch.uint8).numpy()))
+    digest.update(extra)
+    return digest.hexdigest()
+
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
+_HEAD = re.compile(
+    r"^(?:model\.)?(?:\w+\.)?(?:pooler|classifier|pre_classifier|head|score|sequence_summary|logits_proj)\."
+)
+
+
+def parameters_by_depth(network: Network) -> list[list[str]]:
+    """Names of the parameters from the input up: embeddings, layer 0, layer 1 ..., head.
+
+    Freezing the bottom n layers and layer-wise learning rates read this. What all layers share from the start
+    (relative positions, the projection of embeddings) counts as embeddings, a norm after the last layer as that
+    layer, and a pooler as head.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    layers = [_layer_of(name) for name in names]
+    count = 1 + max((layer for layer in layers if layer is not None), default=-1)
+    depths: list[list[str]] = [[] for _ in range(count + 2)]
+    top = False
+    for name, layer in zip(names, layers, strict=True):
+        top = top or layer is not None
+        depths[_depth(name, layer, top, count)].append(name)
+    return depths
+
+
+def head_parameter_names(network: Network) -> list[str]:
+    """Names of the parameters above the backbone: pooler and classifier, or a decoder's score layer."""
+    return parameters_by_depth(network)[-1]
+
+
+def _layer_of(name: str) -> int | None:
+    if ".encoder.conv." in name:
+        return 0  # DeBERTa-v2's convolution belongs to layer 0
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else None
+
+
+def _depth(name: str, layer: int | None, top: bool, count: int) -> int:
+    if layer is not None:
+        return layer + 1
+    if _HEAD.search(name):
+        return count + 1
+    shared = "embed" in name or name.endswith((".encoder.LayerNorm.weight", ".encoder.LayerNorm.bias"))
+    return count if top and not shared else 0

@@ -1,0 +1,37 @@
+"""What a checkpoint is, for people: architecture, size, text settings, fingerprint, training record."""
+
+from collections import Counter
+from typing import Any
+
+from prefrank.model.hub import resolve_model
+from prefrank.model.record import read_record
+from prefrank.scoring.reward_model import RewardModel
+
+
+def checkpoint_info(name: str) -> dict[str, Any]:
+    """Facts of a reward model folder or hub id, as plain values.
+
+    Loads the weights to count and fingerprint them, so what is said is of the files as they are: `as_saved` tells
+    whether they are still those that prefrank.json was written for.
+
+    Raises:
+        NotFound, BadModel: as `RewardModel.load`.
+    """
+    folder = resolve_model(name)
+    record = read_record(folder)
+    model = RewardModel.load(folder, device="cpu")
+    parameters = list(model.network.parameters())
+    config = model.network.config
+    return {
+        "folder": str(folder),
+        "kind": "prefrank checkpoint" if record else "plain transformers checkpoint",
+        "architecture": (config.get("architectures") or [config.get("model_type")])[0],
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "dtypes": dict(Counter(str(parameter.dtype).removeprefix("torch.") for parameter in parameters)),
+        "positions": model.network.max_positions,
+        "vocabulary": model.encoder.source.tokenizer.get_vocab_size(),
+        "text": model.encoder.text_json(),
+        "fingerprint": model.fingerprint,
+        "as_saved": None if record is None else record.fingerprint == model.fingerprint,
+        "training": model.training,
+    }
