@@ -46,7 +46,7 @@ def as_prompt(prompt: PromptLike) -> Prompt:
         return (Turn("user", prompt),)
     if not isinstance(prompt, Turn | Iterable):
         raise ValueError(f"a prompt is of type {type(prompt).__name__}; wanted a string or a list of turns")
-    turns = (prompt,) if isinstance(prompt, Turn) else tuple(prompt)
+    turns: Prompt = (prompt,) if isinstance(prompt, Turn) else tuple(prompt)
     if not turns:
         raise ValueError("a prompt has no turns; give a string or at least one turn")
     for turn in turns:

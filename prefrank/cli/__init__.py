@@ -5,36 +5,29 @@ Exit codes: 0 done; 1 a fault of prefrank's own; 2 wrong usage, or something tha
 """
 
 import os
+import signal
 import sys
+from types import FrameType
 
-import click
 from rich.console import Console
+from rich.markup import escape
 
 from prefrank.cli.commands import app
-from prefrank.errors import PrefrankError
+from prefrank.errors import Interrupted, PrefrankError
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    console = Console(stderr=True)
+    signal.signal(signal.SIGINT, _stop)  # training puts its own handler in this one's place, to save first
     try:
-        app(standalone_mode=False)
-        code = 0
+        app()
     except PrefrankError as error:
-        console.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        console.print("[bold yellow]stopped[/]")
-        code = 130
+        message = escape(" ".join(str(error).split()))
+        Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
 
 
-def _plain(error: PrefrankError) -> str:
-    """The message on one line, with no markup read into it."""
-    return " ".join(str(error).split()).replace("[", "\\[")
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("stopped by Ctrl-C")

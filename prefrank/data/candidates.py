@@ -86,10 +86,8 @@ def best_against_rest(num_replies: int, best: int = 0) -> tuple[Preference, ...]
 
 
 def settle(candidate: Candidate, *, source: str, id: str) -> Kept | Drop:
-    """Apply the shared rules: what remains is a comparison of distinct, non-empty replies, or a reason why not.
-
-    """
-    prompt = tuple(Turn(turn.role, turn.text.strip()) for turn in candidate.prompt)
+    """Apply the shared rules: what remains is a comparison of distinct, non-empty replies, or a reason why not."""
+    prompt = tuple(map(_bare, candidate.prompt))
     if not any(turn.text for turn in prompt):
         return Drop(EMPTY_PROMPT, candidate.left_out)
     if len(candidate.replies) < 2:
@@ -104,6 +102,11 @@ def settle(candidate: Candidate, *, source: str, id: str) -> Kept | Drop:
     merged = (EMPTY_REPLY,) * texts.count("") + (EQUAL_REPLIES,) * (len(texts) - texts.count("") - len(distinct))
     comparison = Comparison(prompt, distinct, preferences, source, candidate.id or id)
     return Kept(comparison, candidate.voter, candidate.left_out + merged)
+
+
+def _bare(turn: Turn) -> Turn:
+    text = turn.text.strip()
+    return turn if text == turn.text else Turn(turn.role, text)
 
 
 def carry_over(

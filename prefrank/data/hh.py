@@ -8,9 +8,9 @@ that, have equal or empty replies, or end in a human turn; they are dropped with
 import re
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
-from prefrank.data.fields import Row, text
+from prefrank.data.fields import Row, short, text
 from prefrank.errors import BadData
-from prefrank.types import Prompt, Role, Turn
+from prefrank.types import Role, Turn
 
 SUBSETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless-base")
 ENDS_IN_HUMAN = "ends in a human turn"
@@ -21,28 +21,30 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
-def transcript(value: str) -> Prompt:
-    """The turns of a transcript.
+def transcript(value: str) -> tuple[tuple[str, str], ...]:
+    """The turns of a transcript as (who, text).
 
     >>> transcript("\\n\\nHuman: Hi\\n\\nAssistant: One.\\n\\nTwo.")
-    (Turn(role='user', text='Hi'), Turn(role='assistant', text='One.\\n\\nTwo.'))
+    (('Human', 'Hi'), ('Assistant', 'One.\\n\\nTwo.'))
 
     Raises:
         BadData: text before the first turn, or no turn at all.
     """
     before, *parts = _TURN.split(value)
     if before.strip() or not parts:
-        raise BadData(f"a transcript opens with {before[:30]!r}; wanted '\\n\\nHuman:'")
-    return tuple(Turn(_ROLES[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True))
+        raise BadData(f"a transcript opens with {short(before)}; wanted '\\n\\nHuman:'")
+    return tuple(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 
 def hh(row: Row) -> Candidate | Drop:
     """`chosen` and `rejected` transcripts as a prompt and two replies."""
-    chosen, rejected = transcript(text(row, "chosen")), transcript(text(row, "rejected"))
-    if not all(any(turn.role == "assistant" for turn in turns) for turns in (chosen, rejected)):
+    *prompt, chosen = transcript(text(row, "chosen"))
+    *other_prompt, rejected = transcript(text(row, "rejected"))
+    if not all("Assistant" in dict(turns) for turns in ([*prompt, chosen], [*other_prompt, rejected])):
         return Drop(NO_ASSISTANT)
-    if "user" in (chosen[-1].role, rejected[-1].role):
+    if "Human" in (chosen[0], rejected[0]):
         return Drop(ENDS_IN_HUMAN)
-    if chosen[:-1] != rejected[:-1]:
+    if prompt != other_prompt:
         return Drop(PROMPTS_DIFFER)
-    return Candidate(chosen[:-1], (chosen[-1].text, rejected[-1].text), best_against_rest(2))
+    turns = tuple(Turn(_ROLES[who], said) for who, said in prompt)
+    return Candidate(turns, (chosen[1], rejected[1]), best_against_rest(2))

@@ -5,10 +5,10 @@ two strings.
 """
 
 from dataclasses import replace
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
-from prefrank.data.candidates import Candidate, Drop, best_against_rest, from_ranks, from_ratings
+from prefrank.data.candidates import Candidate, Drop, from_ranks, from_ratings
 from prefrank.data.fields import (
     Row,
     as_list,
@@ -63,11 +63,15 @@ def _judged(candidate: Candidate, row: Row) -> Candidate:
     """The candidate with its preferences, without the replies that nobody ranked or rated."""
     given = [name for name in JUDGEMENTS if row.get(name) is not None]
     if len(given) != 1:
-        raise BadData(f"'replies' came with {' and '.join(given) or 'no judgement'}; wanted one of {', '.join(JUDGEMENTS)}")
+        raise BadData(
+            f"'replies' came with {' and '.join(given) or 'no judgement'}; wanted one of {', '.join(JUDGEMENTS)}"
+        )
     name, values = given[0], as_list(row[given[0]], given[0])
     if name == "preferences":
         count = len(candidate.replies)
-        return replace(candidate, preferences=tuple(_preference(v, f"{name}[{i}]", count) for i, v in enumerate(values)))
+        return replace(
+            candidate, preferences=tuple(_preference(v, f"{name}[{i}]", count) for i, v in enumerate(values))
+        )
     if len(values) != len(candidate.replies):
         raise BadData(f"{len(candidate.replies)} replies came with {len(values)} {name}; wanted as many of each")
     judged = [i for i, value in enumerate(values) if value is not None]
@@ -103,6 +107,7 @@ def _pair(row: Row) -> Candidate | Drop:
     """`chosen` and `rejected`: two strings or two lists of messages, with or without `prompt`."""
     chosen, rejected = field(row, "chosen"), field(row, "rejected")
     prompt = None if row.get("prompt") is None else _prompt(row["prompt"])
+    split: tuple[Prompt, tuple[str, str]] | Drop
     if isinstance(chosen, str) and isinstance(rejected, str):
         texts = as_text(chosen, "chosen"), as_text(rejected, "rejected")
         split = _shared_words(*texts) if prompt is None else (prompt, texts)
@@ -116,7 +121,8 @@ def _pair(row: Row) -> Candidate | Drop:
 def _shared_words(chosen: str, rejected: str) -> tuple[Prompt, tuple[str, str]]:
     """TRL's implicit prompt: the longest shared start, cut back to the end of a word so that both keep a reply."""
     longest = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
-    shared = commonprefix([chosen, rejected])[: max(longest, 0)]
+    shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
+    shared = shared[: max(longest, 0)]
     if shared and not shared[-1].isspace():
         shared = shared[: len(shared) - len(shared.split()[-1])]
     return user(shared), (chosen[len(shared) :], rejected[len(shared) :])

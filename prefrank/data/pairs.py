@@ -84,7 +84,9 @@ def oa_private(row: Row) -> Candidate:
 
 def ranked_list(row: Row) -> Candidate:
     """instruction, input, output [best, ..., worst], history [[question, answer], ...]."""
-    question = "\n\n".join(part for part in (text(row, "instruction").strip(), maybe_text(row, "input").strip()) if part)
+    question = "\n\n".join(
+        part for part in (text(row, "instruction").strip(), maybe_text(row, "input").strip()) if part
+    )
     replies = as_texts(field(row, "output"), "output")
     return Candidate(_conversation(row, question), replies, from_ranks(range(len(replies))))
 

@@ -2,8 +2,8 @@
 
 from prefrank.evaluation.baselines import baselines, longer_wins, random_scorer, shorter_wins, tfidf_scorer
 from prefrank.evaluation.estimates import Bootstrap, Estimate, cluster_bootstrap, estimate, wilson
-from prefrank.evaluation.evaluate import Evaluation, Item, Scorer, data_hash, evaluate
 from prefrank.evaluation.metrics import Counts, Metrics, measure
+from prefrank.evaluation.run import Evaluation, Item, Scorer, data_hash, evaluate
 
 __all__ = [
     "Bootstrap",

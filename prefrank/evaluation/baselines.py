@@ -15,8 +15,8 @@ from jaxtyping import Float64
 
 from prefrank.data import split_of
 from prefrank.errors import BadData, NotFound
-from prefrank.evaluation.evaluate import Scorer
 from prefrank.evaluation.metrics import Pairs, flatten, log_losses
+from prefrank.evaluation.run import Scorer
 from prefrank.types import Comparison, Prompt, Score
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -73,8 +73,8 @@ def tfidf_scorer(train: Sequence[Comparison], *, strengths: Sequence[float] = ST
     kept = [comparison for comparison in train if split_of(comparison.prompt, seed=SPLIT_SEED) >= 0.2]
     if not held or not kept:
         raise BadData(
-            f"the TF-IDF baseline got {len(train)} training comparisons, which leaves {len(kept)} to fit and {len(held)}"
-            " to choose its regularisation on; give it more prompts"
+            f"the TF-IDF baseline got {len(train)} training comparisons, which leaves {len(kept)} to fit on and"
+            f" {len(held)} to choose its regularisation by; give it more prompts"
         )
     strength = _best_strength(kept, held, strengths)
     vectorizer = _vectorizer(train)

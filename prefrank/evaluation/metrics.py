@@ -11,6 +11,7 @@ Surprising, and on purpose:
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,8 @@ class Pairs:
         probability: [P] of `ahead` winning, 0.5 to 1.
         weight: [P] inside its comparison.
         comparison: [P] which one.
-        first: [C+1] first row of each comparison, and N.
         prompt: [C] comparisons of one conversation start share a number.
+        first: [C+1] first row of each comparison, and N.
     """
 
     ahead: Int64[np.ndarray, " P"]
@@ -103,8 +104,8 @@ class Pairs:
     probability: Float64[np.ndarray, " P"]
     weight: Float64[np.ndarray, " P"]
     comparison: Int64[np.ndarray, " P"]
-    first: Int64[np.ndarray, " C+1"]
     prompt: Int64[np.ndarray, " C"]
+    first: Int64[np.ndarray, " C+1"]
 
     @property
     def decided(self) -> Bool[np.ndarray, " P"]:
@@ -126,15 +127,16 @@ def flatten(comparisons: Sequence[Comparison]) -> Pairs:
         probability=np.where(turned, 1 - probability, probability),
         weight=np.array([preference.weight for _, preference in flat], np.float64),
         comparison=place,
-        first=first,
         prompt=np.unique([split_of(comparison.prompt) for comparison in comparisons], return_inverse=True)[1],
+        first=first,
     )
 
 
 def leads(values: Float64[np.ndarray, " N"], pairs: Pairs) -> Float64[np.ndarray, " P"]:
     """Score of the preferred reply minus the other's; NaN where either is not finite."""
     finite = np.where(np.isfinite(values), values, np.nan)
-    return finite[pairs.ahead] - finite[pairs.behind]
+    with np.errstate(over="ignore"):
+        return finite[pairs.ahead] - finite[pairs.behind]
 
 
 def wins(lead: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
@@ -144,7 +146,8 @@ def wins(lead: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
 
 def log_losses(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " P"]:
     """Cross-entropy of P(ahead wins) = sigmoid(lead) against the labels (Bradley and Terry 1952), in nats."""
-    return pairs.probability * np.logaddexp(0, -lead) + (1 - pairs.probability) * np.logaddexp(0, lead)
+    with np.errstate(invalid="ignore"):  # a failed score's loss stays NaN
+        return pairs.probability * np.logaddexp(0, -lead) + (1 - pairs.probability) * np.logaddexp(0, lead)
 
 
 def kendall_taus(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " C"]:
@@ -182,23 +185,24 @@ def best_and_worst(pairs: Pairs) -> Bool[np.ndarray, " P"]:
 
 def mean(
     result: Float64[np.ndarray, " P"],
-    pairs: Pairs,
     chosen: Bool[np.ndarray, " P"],
     *,
+    pairs: Pairs,
+    bootstrap: Bootstrap,
     unit: Unit = "pairs",
     bounds: Bounds | None = None,
     by_pair: bool = False,
-    bootstrap: Bootstrap,
 ) -> Estimate:
     """Mean of the chosen pairs' results: inside each comparison by weight, then over comparisons (or pairs)."""
-    weight = np.where(chosen, pairs.weight, 0.0)
-    size = len(pairs.prompt)
+    weight, size = np.where(chosen, pairs.weight, 0.0), len(pairs.prompt)
     mass = np.bincount(pairs.comparison, weight, size)
     kept = mass > 0
     means = np.bincount(pairs.comparison, weight * np.where(chosen, result, 0.0), size)[kept] / mass[kept]
-    counts = np.bincount(pairs.comparison, chosen, size)[kept] if by_pair else np.ones(len(means))
-    n = int(chosen.sum())
-    return estimate(means * counts, counts, pairs.prompt[kept], n=n, unit=unit, bounds=bounds, bootstrap=bootstrap)
+    counts = (
+        np.bincount(pairs.comparison[chosen], minlength=size)[kept].astype(float) if by_pair else np.ones_like(means)
+    )
+    prompt, n = pairs.prompt[kept], int(chosen.sum())
+    return estimate(means * counts, counts, prompt, n=n, unit=unit, bounds=bounds, bootstrap=bootstrap)
 
 
 def measure(
@@ -218,17 +222,18 @@ def measure(
     values = np.array([score.value for score in flat], np.float64)
     lengths = np.array([len(reply) for comparison in comparisons for reply in comparison.replies], np.float64)
     pairs, style = flatten(comparisons), bootstrap or Bootstrap()
-    lead, extreme, share = leads(values, pairs), best_and_worst(pairs), (0.0, 1.0)
-    won, decided, published = wins(lead), pairs.decided, np.where(lead >= 0, 1.0, 0.0)
+    lead, decided, ends = leads(values, pairs), pairs.decided, best_and_worst(pairs)
+    over = partial(mean, pairs=pairs, bootstrap=style)
+    share = partial(over, bounds=(0.0, 1.0))
     return Metrics(
-        accuracy=mean(won, pairs, decided, bounds=share, bootstrap=style),
-        accuracy_by_pair=mean(won, pairs, decided, bounds=share, by_pair=True, bootstrap=style),
-        log_loss=mean(log_losses(lead, pairs), pairs, np.ones_like(decided), bootstrap=style),
-        margin=mean(lead, pairs, decided, bootstrap=style),
-        best_worst=mean(won, pairs, extreme, unit="comparisons", bounds=share, bootstrap=style),
-        best_worst_published=mean(published, pairs, extreme, unit="comparisons", bounds=share, bootstrap=style),
+        accuracy=share(wins(lead), decided),
+        accuracy_by_pair=share(wins(lead), decided, by_pair=True),
+        log_loss=over(log_losses(lead, pairs), np.ones_like(decided)),
+        margin=over(lead, decided),
+        best_worst=share(wins(lead), ends, unit="comparisons"),
+        best_worst_published=share(np.where(lead >= 0, 1.0, 0.0), ends, unit="comparisons"),
         kendall_tau=_mean_tau(kendall_taus(lead, pairs), pairs, style),
-        length_accuracy=mean(wins(leads(lengths, pairs)), pairs, decided, bounds=share, bootstrap=style),
+        length_accuracy=share(wins(leads(lengths, pairs)), decided),
         counts=_counts(flat, lead, pairs),
     )
 

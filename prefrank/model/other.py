@@ -50,6 +50,7 @@ class OtherNetwork(nn.Module):
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
             getattr(text, "type_vocab_size", 0) > 1
         )
+        self._checkpointed = False
         config.use_cache = text.use_cache = False
         if not self.decoder and text.pad_token_id is None:
             text.pad_token_id = _NO_TOKEN  # else transformers refuses two rows at a time
@@ -57,16 +58,16 @@ class OtherNetwork(nn.Module):
     @property
     def gradient_checkpointing(self) -> bool:
         """Whether training keeps no activations inside layers."""
-        return self.model.is_gradient_checkpointing
+        return self._checkpointed
 
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, wanted: bool) -> None:
-        if not wanted:
-            self.model.gradient_checkpointing_disable()
-        elif not self.model.supports_gradient_checkpointing:
+        if wanted and not self.model.supports_gradient_checkpointing:
             raise BadModel(f"{self.architecture} has no gradient checkpointing; turn it off")
-        else:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers 5.23 renamed the methods and warns of the old names.
+        word = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
+        getattr(self.model, f"{word}_checkpointing_{'enable' if wanted else 'disable'}")()
+        self._checkpointed = wanted
 
     def forward(self, batch: Batch) -> Float[Tensor, " N"]:
         device = next(self.parameters()).device

@@ -8,11 +8,11 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from prefrank.errors import BadModel
-from prefrank.model.checkpoint import fingerprint, save_network
-from prefrank.model.network import Network
+from prefrank.model.checkpoint import save_network
+from prefrank.model.network import Network, fingerprint
 
 FILE = "prefrank.json"
 FORMAT = 1
@@ -33,6 +33,7 @@ class Record:
     training: dict[str, Any] | None = None
 
 
+@runtime_checkable
 class TextPath(Protocol):
     """What a checkpoint needs of the text side (`prefrank.text.TextEncoder`), which this package does not import."""
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Protocol, runtime_checkable
 
 from prefrank.data.fields import as_text, as_texts, as_turns, field
 from prefrank.data.files import Record, read_records
@@ -37,8 +37,9 @@ class FileReport:
     cut_replies: int
 
 
+@runtime_checkable
 class Writer(Protocol):
-    def __call__(self, rows: list[dict[str, Any]]) -> None: ...
+    def __call__(self, rows: list[dict[str, Any]]) -> object: ...
 
 
 def score_file(
@@ -93,14 +94,16 @@ def _pairs(record: Record, prompt_column: str, reply_column: str | None) -> _Pai
             if name in record.row:
                 raise BadData(f"there is a column {name!r} already; rename it, the score would replace it")
         prompt = field(record.row, prompt_column)
-        turns = (Turn("user", as_text(prompt, prompt_column)),) if isinstance(prompt, str) else None
+        if isinstance(prompt, str):
+            turns: Prompt = (Turn("user", as_text(prompt, prompt_column)),)
+        else:
+            turns = as_turns(prompt, prompt_column)
         column = reply_column or ("replies" if "replies" in record.row else "reply")
         value = field(record.row, column)
         listed = not isinstance(value, str)
         replies = as_texts(value, column) if listed else (as_text(value, column),)
         if not replies:
             raise BadData(f"{column!r} is an empty list; wanted at least one reply")
-        turns = turns or as_turns(prompt, prompt_column)
         if not turns:
             raise BadData(f"{prompt_column!r} has no messages; wanted at least one")
         return _Pairs(turns, replies, listed)
@@ -118,7 +121,7 @@ def _score_rows(model: RewardModel, rows: list[_Pairs], chunk: list[Record]) -> 
 
 def _with_scores(record: Record, scored: tuple[bool, list[Score]]) -> dict[str, Any]:
     listed, scores = scored
-    facts = {
+    facts: dict[str, list[Any]] = {
         "score": [score.value for score in scores],
         "tokens": [score.tokens for score in scores],
         "cut_prompt": [score.cut_prompt for score in scores],
@@ -132,7 +135,7 @@ def _with_scores(record: Record, scored: tuple[bool, list[Score]]) -> dict[str, 
 def _writer(output: str) -> Iterator[Writer]:
     """A function that takes rows; the file gets its name when everything is written, and is removed on any error."""
     if output == STREAM:
-        yield lambda rows: _write_lines(sys.stdout, rows)
+        yield _to_stdout
         return
     path = Path(output)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -154,13 +157,17 @@ def _writer(output: str) -> Iterator[Writer]:
 @contextmanager
 def _lines_writer(path: Path) -> Iterator[Writer]:
     zipped = ".gz." in path.name
-    with cast(TextIO, gzip.open(path, "wt", encoding="utf-8") if zipped else path.open("w", encoding="utf-8")) as file:
-        yield lambda rows: _write_lines(file, rows)
+    with gzip.open(path, "wt", encoding="utf-8") if zipped else path.open("w", encoding="utf-8") as file:
+        yield lambda rows: file.write(_lines(rows))
 
 
-def _write_lines(file: TextIO, rows: list[dict[str, Any]]) -> None:
-    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    file.flush()
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _to_stdout(rows: list[dict[str, Any]]) -> None:
+    sys.stdout.write(_lines(rows))
+    sys.stdout.flush()
 
 
 @contextmanager

@@ -1,0 +1,7 @@
+"""Training: a recipe and comparisons in, a checkpoint out. Needs `pip install 'prefrank[train]'`."""
+
+from prefrank.training.loop import Trained, train
+from prefrank.training.recipe import DataSource, Recipe
+from prefrank.training.recipe_file import load_recipe, make_recipe
+
+__all__ = ["DataSource", "Recipe", "Trained", "load_recipe", "make_recipe", "train"]

@@ -4,7 +4,7 @@ Surprising: sets are divided by prompt, never by row, with stable hashes of the 
 comparisons fall on the same side on every machine. Prompts of an evaluation set are taken out of the training data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,29 +42,91 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
         NotFound: no such data set or split.
         BadData: a row that cannot be read, or nothing left to train on.
     """
-    evaluation: dict[str, tuple[Comparison, ...]] = {}
-    record: list[dict[str, Any]] = []
+    shelf = _Shelf(report)
     for source in recipe.evaluation:
-        loaded = load_comparisons(source.source, split=source.split, limit=source.limit)
-        sieve = _Sieve(loaded.comparisons)
-        sieve.drop("not in the fraction", _outside(source.fraction))
-        name = _unique(_name(source), evaluation)
-        evaluation[name] = sieve.kept
-        _account(record, report, name, "evaluation", source, loaded, sieve)
-    seen = {split_of(one.prompt) for comparisons in evaluation.values() for one in comparisons}
-    training: list[Comparison] = []
-    weights: list[float] = []
+        shelf.add_evaluation(source)
+    starts = {split_of(one.prompt) for comparisons in shelf.evaluation.values() for one in comparisons}
     for source in recipe.datasets:
+        shelf.add_training(source, starts, recipe.held_out)
+    if not shelf.training:
+        counts = "; ".join(f"{one['name']}: {one['left_out']}" for one in shelf.record if one["role"] == "training")
+        raise BadData(f"no comparison is left to train on ({counts}); add data, or lower held_out")
+    return Corpus(tuple(shelf.training), tuple(shelf.weights), shelf.evaluation, tuple(shelf.record))
+
+
+class _Shelf:
+    """What has been read so far."""
+
+    def __init__(self, report: Report) -> None:
+        self.training: list[Comparison] = []
+        self.weights: list[float] = []
+        self.evaluation: dict[str, tuple[Comparison, ...]] = {}
+        self.record: list[dict[str, Any]] = []
+        self._report = report
+
+    def add_evaluation(self, source: DataSource) -> None:
+        loaded = load_comparisons(source.source, split=source.split, limit=source.limit)
+        kept, outside = _divide(loaded.comparisons, _in_fraction(source))
+        name = self._evaluate_on(_name(source), kept)
+        self._account(name, "evaluation", loaded, kept, {"not in the fraction": len(outside)})
+
+    def add_training(self, source: DataSource, starts: Set[float], held_out: float) -> None:
         loaded = _load_training(source)
-        sieve = _Sieve(loaded.comparisons)
-        sieve.drop("not in the fraction", _outside(source.fraction))
-        sieve.drop("prompt is in an evaluation set", lambda one: split_of(one.prompt) in seen)
-        held_out = sieve.drop("held out", lambda one: split_of(one.prompt, seed=_HELD_OUT) < recipe.held_out)
-        _account(record, report, _name(source), "training", source, loaded, sieve)
-        if held_out:
-            evaluation[_unique(f"{_name(source)} held out", evaluation)] = held_out
-        training += sieve.kept
-        weights += [source.weight] * len(sieve.kept)
-    if not training:
-        raise BadData(f"no comparison is left to train on; {_why(record)}")
-    return Corpus(tuple(training), tuple(weights), {k: v for k, v in evaluation.items() if v}, tuple(record))
+        kept, outside = _divide(loaded.comparisons, _in_fraction(source))
+        kept, leaks = _divide(kept, lambda one: split_of(one.prompt) not in starts)
+        kept, aside = _divide(kept, lambda one: split_of(one.prompt, seed=_HELD_OUT) >= held_out)
+        left_out = {"not in the fraction": outside, "prompt is in an evaluation set": leaks, "held out": aside}
+        self.training += kept
+        self.weights += [source.weight] * len(kept)
+        self._account(_name(source), "training", loaded, kept, {why: len(those) for why, those in left_out.items()})
+        if aside:
+            name = self._evaluate_on(f"{_name(source)} held out", aside)
+            self._report(DataRead(name, "held out", len(aside), {}))
+
+    def _evaluate_on(self, name: str, comparisons: tuple[Comparison, ...]) -> str:
+        """Keep an evaluation set under a name of its own."""
+        taken = sum(other == name or other.startswith(f"{name} #") for other in self.evaluation)
+        unique = f"{name} #{taken + 1}" if taken else name
+        if comparisons:
+            self.evaluation[unique] = comparisons
+        return unique
+
+    def _account(
+        self,
+        name: str,
+        role: Literal["training", "evaluation"],
+        loaded: Loaded,
+        kept: Sequence[Comparison],
+        left_out: Mapping[str, int],
+    ) -> None:
+        counted = {why: count for why, count in left_out.items() if count}
+        entry = {"name": name, "role": role, "comparisons": len(kept), "left_out": counted}
+        self.record.append({**entry, "read": loaded.report.to_json()})
+        self._report(DataRead(name, role, len(kept), self.record[-1]))
+
+
+def _load_training(source: DataSource) -> Loaded:
+    """Without a named split, the training split where the source has one, else everything."""
+    if source.split is None:
+        try:
+            return load_comparisons(source.source, split="train", limit=source.limit)
+        except NotFound:
+            pass
+    return load_comparisons(source.source, split=source.split, limit=source.limit)
+
+
+def _divide(
+    comparisons: Sequence[Comparison], keep: Callable[[Comparison], bool]
+) -> tuple[tuple[Comparison, ...], tuple[Comparison, ...]]:
+    """Those to keep, and the others."""
+    verdicts = [keep(one) for one in comparisons]
+    kept = tuple(one for one, verdict in zip(comparisons, verdicts, strict=True) if verdict)
+    return kept, tuple(one for one, verdict in zip(comparisons, verdicts, strict=True) if not verdict)
+
+
+def _in_fraction(source: DataSource) -> Callable[[Comparison], bool]:
+    return lambda one: split_of(one.prompt, seed=_FRACTION) < source.fraction
+
+
+def _name(source: DataSource) -> str:
+    return source.source if source.split is None else f"{source.source}:{source.split}"

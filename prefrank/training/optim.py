@@ -1,11 +1,9 @@
 """Which parameters are trained, at which rate, along which schedule, and the average of the weights.
 
-Surprising: depth is read off the parameter names, which are transformers' own in every network here. The learning
-rate is a pure function of the step, so a resumed run has no scheduler to restore.
+Surprising: the learning rate is a pure function of the step, so a resumed run has no scheduler to restore.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,77 +12,47 @@ import torch
 from torch import nn
 
 from prefrank.errors import BadRecipe
+from prefrank.model import Network, parameters_by_depth
 from prefrank.training.recipe import Recipe
 
-_LAYER = re.compile(r"\.(\d+)\.")
-_EMBEDDINGS = re.compile(r"(?:^|\.)(?:embeddings|embeddings_project|embed_tokens|embed_in|tok_embeddings|wte|wpe)\.")
-_POOLER = re.compile(r"(?:^|\.)pooler\.")
-HEAD = math.inf
-"""The depth of pooler and score head."""
 
-
-def depth_of(name: str, body: str) -> float | None:
-    """How far up a parameter stands: 0 the input embeddings, i + 1 layer i, `HEAD`; None in the body but in no layer.
-
-    Args:
-        body: the first part of the names of the layers, such as `deberta` or `model`.
-    """
-    if name.partition(".")[0] != body or _POOLER.search(name):
-        return HEAD
-    layer = _LAYER.search(name)
-    if layer:
-        return int(layer[1]) + 1
-    return 0 if _EMBEDDINGS.search(name) else None
-
-
-def parameter_depths(network: nn.Module) -> dict[str, float]:
-    """The depth of every parameter; what the whole body shares, such as a last norm, counts as its top layer."""
-    names = [name for name, _ in network.named_parameters()]
-    body = next((name.partition(".")[0] for name in names if _LAYER.search(name)), "")
-    depths = {name: depth_of(name, body) for name in names}
-    top = top_layer({name: depth for name, depth in depths.items() if depth is not None})
-    return {name: top if depth is None else depth for name, depth in depths.items()}
-
-
-def top_layer(depths: Mapping[str, float]) -> float:
-    """The depth of the last layer, which is the number of layers."""
-    return max((depth for depth in depths.values() if depth < HEAD), default=0)
-
-
-def freeze(network: nn.Module, recipe: Recipe) -> None:
+def freeze(network: Network, recipe: Recipe) -> None:
     """Stop training the input embeddings and the bottom layers, as the recipe says.
 
     Raises:
         BadRecipe: more layers to freeze than there are.
     """
-    depths = parameter_depths(network)
-    top = top_layer(depths)
-    if recipe.freeze_layers > top:
-        raise BadRecipe(f"freeze_layers is {recipe.freeze_layers} but the model has {top:.0f} layers")
-    frozen = recipe.freeze_layers if recipe.freeze_layers or recipe.freeze_embeddings else -1
+    depths = parameters_by_depth(network)
+    num_layers = len(depths) - 2
+    if recipe.freeze_layers > num_layers:
+        raise BadRecipe(f"freeze_layers is {recipe.freeze_layers}; wanted at most the model's {num_layers} layers")
+    count = 1 + recipe.freeze_layers if recipe.freeze_layers else int(recipe.freeze_embeddings)
+    frozen = {name for names in depths[:count] for name in names}
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(depths[name] > frozen)
+        parameter.requires_grad_(name not in frozen)
 
 
-def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """AdamW's groups, the body's top rate first: by learning rate, and without weight decay for biases and norms."""
-    depths = parameter_depths(network)
-    top = top_layer(depths)
+def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
+    """AdamW's groups: by peak learning rate, and without weight decay for biases and norms (all of one axis)."""
+    depths = parameters_by_depth(network)
+    num_layers = len(depths) - 2
+    rates = {name: _rate(depth, num_layers, recipe) for depth, names in enumerate(depths) for name in names}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((_rate(depths[name], top, recipe), decay), []).append(parameter)
+            groups.setdefault((rates[name], decay), []).append(parameter)
     return [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
 
 
-def _rate(depth: float, top: float, recipe: Recipe) -> float:
-    if depth == HEAD:
+def _rate(depth: int, num_layers: int, recipe: Recipe) -> float:
+    """The peak rate at a depth: 0 embeddings, 1 up to num_layers the layers, above them the head."""
+    if depth > num_layers:
         return recipe.learning_rate if recipe.head_learning_rate is None else recipe.head_learning_rate
-    return recipe.learning_rate * recipe.layer_decay ** (top - depth)
+    return recipe.learning_rate * recipe.layer_decay ** (num_layers - depth)
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) over the trained parameters."""
     return torch.optim.AdamW(
         parameter_groups(network, recipe),
@@ -108,7 +76,14 @@ def rate_factor(step: int, *, steps: int, recipe: Recipe) -> float:
             return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
         case "linear":
             return max(0.0, 1.0 - progress)
-    return 1.0
+        case "constant":
+            return 1.0
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give every group its rate for the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
 
 
 class WeightAverage:
@@ -117,9 +92,10 @@ class WeightAverage:
     Kept outside the network: `swapped_in` puts it there for evaluating and saving. With decay 0 it does nothing.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.decay = decay
         self.updates = 0
+        self._inside = False
         self._live = {name: p for name, p in network.named_parameters() if p.requires_grad} if decay else {}
         self._average = {name: p.detach().clone() for name, p in self._live.items()}
 
@@ -142,6 +118,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        self._inside = not self._inside
         for name, parameter in self._live.items():
             live = parameter.detach().clone()
             parameter.copy_(self._average[name])
@@ -150,6 +127,8 @@ class WeightAverage:
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs: both sets of weights, since a checkpoint's own are the averaged ones."""
         live = {name: parameter.detach() for name, parameter in self._live.items()}
+        if self._inside:
+            return {"updates": self.updates, "live": self._average, "average": live}
         return {"updates": self.updates, "live": live, "average": self._average}
 
     @torch.no_grad()

@@ -107,6 +107,9 @@ class Recipe(BaseModel):
     max_grad_norm: float = Field(2.0, ge=0, description="Clip the gradient to this norm (0: no clipping).")
     freeze_layers: Count = Field(0, ge=0, description="Do not train the embeddings and this many bottom layers.")
     freeze_embeddings: bool = Field(False, description="Do not train the input embeddings.")
+    new_head: Literal[True, False, "auto"] = Field(
+        "auto", description="Start from a new score head; auto: unless the model already has one with one output."
+    )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Replaces every dropout rate of the model; null: as the model's config says."
     )

@@ -1,0 +1,187 @@
+"""What a data set holds, before anything is trained on it: sizes, lengths, drops, and two warnings.
+
+The warnings are what a scorer that only looks at length would get, and how many prompts of one split stand in another.
+"""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from prefrank.data.report import Loaded
+from prefrank.types import Comparison, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Lengths of some texts, in the description's unit."""
+
+    median: float
+    p95: float
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An accuracy over n judgements with its 95 % interval (Wilson 1927); without judgements all are NaN.
+
+    The interval takes judgements as independent; several on one prompt are not, so it is a little narrow.
+    """
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How many of a split's distinct prompts stand in another split too: word for word, or but for case, white space
+    and punctuation. `opening` compares first user turns, which is what a split by prompt keeps apart.
+    """
+
+    split: str
+    other: str
+    prompts: int
+    exact: int
+    normalised: int
+    opening: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitDescription:
+    """Counts of one split.
+
+    Args:
+        num_replies: comparisons by their number of replies, K.
+        longer_wins: a scorer that prefers the reply with more characters: ½ for equal lengths; human ties not judged.
+    """
+
+    rows: int
+    comparisons: int
+    distinct_prompts: int
+    replies: int
+    pairs: int
+    ties: int
+    num_replies: Mapping[int, int]
+    prompt_lengths: Lengths
+    reply_lengths: Lengths
+    dropped: Mapping[str, int]
+    left_out: Mapping[str, int]
+    longer_wins: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What `describe` found; `unit` says what lengths count."""
+
+    unit: str
+    splits: Mapping[str, SplitDescription]
+    overlaps: tuple[Overlap, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`; a NaN becomes None, as JSON has none."""
+        return {
+            "unit": self.unit,
+            "splits": {name: _plain(asdict(split)) for name, split in self.splits.items()},
+            "overlaps": [asdict(overlap) for overlap in self.overlaps],
+        }
+
+
+def describe(loaded: Mapping[str, Loaded], *, count_tokens: Callable[[str], int] | None = None) -> Description:
+    """Describe the splits of a data set.
+
+    Args:
+        loaded: what `load_splits` returns: a Loaded for each split's name.
+        count_tokens: the length of a text in tokens, without special ones; None counts words between white space.
+    """
+    count = count_tokens or (lambda text: len(text.split()))
+    return Description(
+        unit="tokens" if count_tokens else "words",
+        splits={name: _describe_split(part, count) for name, part in loaded.items()},
+        overlaps=tuple(_overlap(a, b, loaded) for a, b in permutations(loaded, 2)),
+    )
+
+
+def _describe_split(loaded: Loaded, count: Callable[[str], int]) -> SplitDescription:
+    made, report = loaded.comparisons, loaded.report
+    prompts = Counter(comparison.prompt for comparison in made)
+    by_prompt = {prompt: sum(count(turn.text) for turn in prompt) for prompt in prompts}
+    return SplitDescription(
+        rows=report.rows,
+        comparisons=len(made),
+        distinct_prompts=len(prompts),
+        replies=report.replies,
+        pairs=report.pairs,
+        ties=report.ties,
+        num_replies=dict(sorted(Counter(len(comparison.replies) for comparison in made).items())),
+        prompt_lengths=_lengths(by_prompt[comparison.prompt] for comparison in made),
+        reply_lengths=_lengths(count(reply) for comparison in made for reply in comparison.replies),
+        dropped=report.dropped,
+        left_out=report.left_out,
+        longer_wins=longer_wins(made),
+    )
+
+
+def _lengths(values: Iterable[int]) -> Lengths:
+    lengths = np.fromiter(values, dtype=np.int64)
+    if lengths.size == 0:
+        return Lengths(math.nan, math.nan, 0)
+    return Lengths(float(np.median(lengths)), float(np.percentile(lengths, 95)), int(lengths.max()))
+
+
+def longer_wins(comparisons: Iterable[Comparison]) -> Share:
+    """How often the reply with more characters is the preferred one; equal lengths count ½, human ties not at all."""
+    points, n = 0.0, 0
+    for comparison in comparisons:
+        for p in comparison.preferences:
+            lead = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])
+            if not p.tie:
+                points += 0.5 if lead == 0 else float((lead > 0) == (p.probability > 0.5))
+                n += 1
+    return wilson(points, n)
+
+
+def wilson(points: float, n: int) -> Share:
+    """The share points / n with its 95 % Wilson score interval (Wilson 1927, "Probable inference", eq. 3)."""
+    if n == 0:
+        return Share(math.nan, 0, math.nan, math.nan)
+    z, share = 1.959963984540054, points / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Share(share, n, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _overlap(split: str, other: str, loaded: Mapping[str, Loaded]) -> Overlap:
+    mine, theirs = ({c.prompt for c in loaded[name].comparisons} for name in (split, other))
+    counts = {}
+    for name, form in (("exact", _exact), ("normalised", _normalised), ("opening", _opening)):
+        there = {form(prompt) for prompt in theirs}
+        counts[name] = sum(form(prompt) in there for prompt in mine)
+    return Overlap(split, other, len(mine), counts["exact"], counts["normalised"], counts["opening"])
+
+
+def _exact(prompt: Prompt) -> str:
+    return "\0".join(turn.text for turn in prompt)
+
+
+def _normalised(prompt: Prompt) -> str:
+    """Letters and digits alone, compatibility forms unified; a prompt of signs only stays as it is."""
+    folded = unicodedata.normalize("NFKC", _exact(prompt)).casefold()
+    return " ".join(re.findall(r"\w+", folded)) or folded
+
+
+def _opening(prompt: Prompt) -> str:
+    return next((turn for turn in prompt if turn.role == "user"), prompt[0]).text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,244 @@
+"""From a source to comparisons and their report: read, settle, keep the asked split, drop what repeats.
+
+A split that is not published is made by prompt, by a stable hash of the first user turn, so that no conversation start
+falls in two splits; never by row. Counts speak of every row read: those of the other split are counted as such.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from prefrank.data.candidates import DUPLICATE, MERGED, OTHER_SPLIT, Candidate, Drop, Kept, carry_over, settle
+from prefrank.data.fields import text
+from prefrank.data.files import Record, read_records
+from prefrank.data.formats import Found, Reader
+from prefrank.data.oasst import oasst
+from prefrank.data.report import Loaded, Report, Tally
+from prefrank.data.sources import SOURCES, SUMMARY_SPLITS, Located, Part, known_split, locate
+from prefrank.errors import BadData, BadInput, NotFound
+from prefrank.types import Comparison, Prompt
+
+VALIDATION_SHARE = 0.2
+PUBLISHED_SEED = 666
+Protocol = Literal["by_prompt", "as_published"]
+
+
+def split_of(prompt: Prompt, *, seed: int = 0) -> float:
+    """A stable place in [0, 1) for a prompt: the SHA-256 of its first user turn's stripped text.
+
+    All rows that open with the same user turn share it, on every machine and in every version.
+
+    Args:
+        prompt: a comparison's prompt.
+        seed: another number gives another, unrelated place.
+    """
+    opening = next((turn for turn in prompt if turn.role == "user"), prompt[0]).text.strip()
+    digest = hashlib.sha256(f"{seed}\0{opening}".encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[:8]) >> 11) / 2**53
+
+
+def published_validation_rows(num_rows: int, share: float) -> frozenset[int]:
+    """The rows that `train_test_split(test_size=share, random_state=666)` of scikit-learn puts in the second part."""
+    order = np.random.RandomState(PUBLISHED_SEED).permutation(num_rows)
+    return frozenset(order[: math.ceil(share * num_rows)].tolist())
+
+
+def load_comparisons(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    lang: str | None = None,
+    group: bool = False,
+    protocol: Protocol = "by_prompt",
+) -> Loaded:
+    """Read a source's comparisons.
+
+    Args:
+        source: a known name (`SOURCES`), a hub id, or a file or folder, recognised by its contents.
+        split: train, validation or test (valid1 and valid2 too for the summaries); None reads everything. Where only
+            `train` exists, or files without a split, one prompt in five is validation by `split_of`.
+        limit: stop after this many comparisons, in file order.
+        lang: of OASST, only trees whose first message is in this language, such as "en".
+        group: merge the comparisons of one prompt into one that encodes each distinct reply once. Only stated
+            preferences are carried over: no order is inferred.
+        protocol: "as_published" makes the first implementation's split instead, by row with seed 666, where the data
+            set has no published validation split. It leaks: rows of one prompt fall in both parts.
+
+    Raises:
+        NotFound: no such source or split, or the hub cannot be reached.
+        BadData: a malformed file or row, named with its line; or no comparison at all.
+        BadInput: arguments that do not fit the source.
+    """
+    split = None if split is None else known_split(split)
+    if limit is not None and limit < 1:
+        raise BadInput(f"limit is {limit}; wanted at least 1")
+    located = locate(source, split)
+    if split is not None and split not in located.splits:
+        raise NotFound(f"{source} has no split {split!r}; it has {', '.join(located.splits)}")
+    parts, tally = located.parts_of(split), Tally()
+    by_hash = split is not None and located.made_here
+    records = _counted(parts, tally)
+    if by_hash and protocol == "as_published":
+        records = _published_part(records, parts, split == "validation", located.published_share, tally)
+    elif split is not None and not by_hash:
+        records = _column_part(records, parts, split, tally)
+    wanted = partial(_falls_in, split) if by_hash and protocol == "by_prompt" else None
+    found = _settled(_reader(parts, lang)(records), located, wanted, tally)
+    made = tuple(islice(found, limit))
+    if group:
+        made = _grouped(made, tally)
+    files = tuple(located.shown(part.path) for part in parts)
+    report = tally.report(made, source=str(source), split=split, files=files)
+    if not made and OTHER_SPLIT not in tally.dropped:
+        raise BadData(f"{source}: no comparison in {report.rows} rows ({_reasons(report)}); wanted at least one")
+    return Loaded(made, report)
+
+
+def load_splits(
+    source: str | Path,
+    *,
+    limit: int | None = None,
+    lang: str | None = None,
+    group: bool = False,
+    protocol: Protocol = "by_prompt",
+) -> dict[str, Loaded]:
+    """Every split of a source by its name, as `describe` wants them; `all` alone for files that name no split.
+
+    The arguments and errors are those of `load_comparisons`.
+    """
+    located = locate(source, None)
+    unnamed = located.made_here and not any(part.split for part in located.parts)
+    names: list[str | None] = [None] if unnamed and located.name not in SOURCES else [*located.splits]
+    return {
+        name or "all": load_comparisons(source, split=name, limit=limit, lang=lang, group=group, protocol=protocol)
+        for name in names
+        if name not in ("valid1", "valid2")
+    }
+
+
+def _falls_in(split: str | None, comparison: Comparison) -> bool:
+    in_validation = split_of(comparison.prompt) >= 1 - VALIDATION_SHARE
+    return in_validation == (split == "validation")
+
+
+def _counted(parts: Iterable[Part], tally: Tally) -> Iterator[Record]:
+    for part in parts:
+        for record in read_records(part.path, part.format.columns):
+            tally.rows += 1
+            yield record
+
+
+def _published_part(
+    records: Iterable[Record], parts: Iterable[Part], validation: bool, share: float, tally: Tally
+) -> Iterator[Record]:
+    """The rows of one side of the first implementation's split."""
+    if not all(part.format.by_row for part in parts):
+        raise BadInput("protocol='as_published' splits rows, and these rows are parts of trees; use 'by_prompt'")
+    rows = list(records)
+    held_out = published_validation_rows(len(rows), share)
+    for index, record in enumerate(rows):
+        if (index in held_out) == validation:
+            yield record
+        else:
+            tally.drop(Drop(OTHER_SPLIT))
+
+
+def _column_part(records: Iterable[Record], parts: Iterable[Part], split: str, tally: Tally) -> Iterator[Record]:
+    """Of the summaries, the rows whose own `split` column belongs to the split; of others, all rows."""
+    if any(part.format_name != "summaries" for part in parts):
+        yield from records
+        return
+    for record in records:
+        if _split_column(record) in SUMMARY_SPLITS[split]:
+            yield record
+        else:
+            tally.drop(Drop(OTHER_SPLIT))
+
+
+def _split_column(record: Record) -> str:
+    try:
+        return text(record.row, "split")
+    except BadData as error:
+        raise BadData(f"{record.where}: {error}") from None
+
+
+def _reader(parts: Sequence[Part], lang: str | None) -> Reader:
+    reader = parts[0].format.read
+    if lang is None:
+        return reader
+    if reader is not oasst:
+        raise BadInput(f"lang={lang!r} is for OASST trees; this source names no language")
+    return partial(oasst, lang=lang)
+
+
+def _settled(
+    found: Found, located: Located, wanted: Callable[[Comparison], bool] | None, tally: Tally
+) -> Iterator[Comparison]:
+    """The comparisons to keep, each once, with distinct ids; equal prompts share one value in memory."""
+    seen: set[tuple[object, ...]] = set()
+    ids: set[str] = set()
+    prompts: dict[Prompt, Prompt] = {}
+    names = {part.path: (located.label(part.path), located.shown(part.path)) for part in located.parts}
+    for record, candidate in found:
+        source, name = names[record.path]
+        place = f"{name}:{record.line}"
+        kept = candidate if isinstance(candidate, Drop) else _settle(candidate, source, place, record)
+        if isinstance(kept, Kept) and wanted and not wanted(kept.comparison):
+            kept = Drop(OTHER_SPLIT)
+        if isinstance(kept, Kept) and (meaning := _meaning(kept)) in seen:
+            kept = Drop(DUPLICATE)
+        if isinstance(kept, Drop):
+            tally.drop(kept)
+            continue
+        seen.add(meaning)
+        tally.keep(kept)
+        id = kept.comparison.id if kept.comparison.id not in ids else f"{kept.comparison.id} ({place})"
+        ids.add(id)
+        prompt = prompts.setdefault(kept.comparison.prompt, kept.comparison.prompt)
+        yield replace(kept.comparison, prompt=prompt, id=id)
+
+
+def _settle(candidate: Candidate, source: str, place: str, record: Record) -> Kept | Drop:
+    try:
+        return settle(candidate, source=source, id=place)
+    except ValueError as error:
+        raise BadData(f"{record.where}: {error}") from None
+
+
+def _meaning(kept: Kept) -> tuple[object, ...]:
+    """What makes two comparisons the same: prompt, replies, judgements and voter, in whatever order written."""
+    comparison, replies = kept.comparison, kept.comparison.replies
+    stated = []
+    for p in comparison.preferences:
+        sides = (replies[p.winner], replies[p.loser])
+        stated.append((tuple(sorted(sides)) if p.tie else sides, p.probability, p.weight, p.margin))
+    return comparison.prompt, frozenset(replies), tuple(sorted(stated)), kept.voter
+
+
+def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Comparison, ...]:
+    """One comparison for each prompt of a source: the union of its replies and of its stated preferences."""
+    groups: dict[tuple[str, Prompt], list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        groups[comparison.source, comparison.prompt].append(comparison)
+    for group in groups.values():
+        tally.dropped[MERGED] += len(group) - 1
+    return tuple(_union(group) for group in groups.values())
+
+
+def _union(group: Sequence[Comparison]) -> Comparison:
+    replies = tuple(dict.fromkeys(reply for comparison in group for reply in comparison.replies))
+    carried = (carry_over(comparison.preferences, comparison.replies, replies) for comparison in group)
+    return replace(group[0], replies=replies, preferences=tuple(chain.from_iterable(carried)))
+
+
+def _reasons(report: Report) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in report.dropped.items()) or "none was a candidate"

@@ -1,0 +1,303 @@
+"""Where comparisons come from: a known name, a hub id, a file or a folder; found here, read by `load`.
+
+A known name and a local folder take one path: the hub's snapshot is a folder, and a folder is recognised by its
+contents. A file's split is a word of its path (`train`, `validation`, `valid`, `val`, `dev`, `test`); where some files
+of a folder name a split, those that do not (such as an export beside them) are not read, and `Report.files` shows it.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from prefrank.data.files import SUFFIXES, first_row, is_data_file
+from prefrank.data.formats import FORMATS, Format, recognise
+from prefrank.data.hh import SUBSETS
+from prefrank.errors import BadData, NotFound, suggest
+
+PARQUET_BRANCH = "refs/convert/parquet"
+"""The hub's own Parquet copy of a data set; the only form of those published as a loader script."""
+
+SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
+SPLIT_WORDS |= {"dev": "validation", "test": "test"}
+SUMMARY_SPLITS = {"train": ("train",), "validation": ("valid1", "valid2"), "valid1": ("valid1",), "valid2": ("valid2",)}
+"""Splits of the summaries, and the values of their own `split` column that make each."""
+
+KNOWN_SPLITS = {**SPLIT_WORDS, "valid1": "valid1", "valid2": "valid2"}
+_NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A published data set.
+
+    Args:
+        format: key in FORMATS.
+        hub: its id on the hub; "" if it is not there.
+        layout: its files there, `{split}` standing for a split.
+        splits: published splits; `train` alone is split by prompt into train and validation.
+        revision: branch on the hub; None is the main one.
+        published_share: the share of rows that the first implementation held out, where only `train` is published.
+    """
+
+    format: str
+    hub: str = ""
+    layout: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("train",)
+    revision: str | None = None
+    published_share: float = 0.2
+
+
+def _hh(*subsets: str) -> Source:
+    layout = tuple(f"{subset}/{{split}}.jsonl.gz" for subset in subsets)
+    return Source("hh", "Anthropic/hh-rlhf", layout, ("train", "test"))
+
+
+def _oasst(number: int) -> Source:
+    return Source("messages", f"OpenAssistant/oasst{number}", ("data/{split}-*.parquet",), ("train", "validation"))
+
+
+_SUMMARIES = "openai/summarize_from_feedback"
+SOURCES: dict[str, Source] = {
+    "starter": Source("prefrank"),
+    "webgpt": Source("webgpt", "openai/webgpt_comparisons", ("default/{split}/*.parquet",), revision=PARQUET_BRANCH),
+    "hfsummary": Source(
+        "summaries", _SUMMARIES, ("comparisons/{split}/*.parquet",), ("train", "validation"), PARQUET_BRANCH
+    ),
+    "hfsummary_axis": Source(
+        "rated_summaries", _SUMMARIES, ("axis/{split}/*.parquet",), ("validation", "test"), PARQUET_BRANCH
+    ),
+    "anthropic_rlhf": _hh(*SUBSETS),
+    **{f"hh/{subset}": _hh(subset) for subset in SUBSETS},
+    "oa_private": Source("oa_private"),
+    "oasst1": _oasst(1),
+    "oasst2": _oasst(2),
+    "gptsynthetic": Source(
+        "prefrank_pairs", "Dahoas/synthetic-instruct-gptj-pairwise", ("data/{split}-*.parquet",), published_share=0.1
+    ),
+    "shp": Source("shp", "stanfordnlp/SHP", ("*/{split}.json",), ("train", "validation", "test")),
+    "hellaswag": Source(
+        "hellaswag", "Rowan/hellaswag", ("*/{split}/*.parquet",), ("train", "validation", "test"), PARQUET_BRANCH
+    ),
+}
+ALIASES = {source.hub.lower(): name for name, source in reversed(SOURCES.items()) if source.hub}
+ALIASES |= {"hh": "anthropic_rlhf", "alekseykorshuk/hellaswag": "hellaswag"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file, the split its path names ("" for none) and its format."""
+
+    path: Path
+    split: str
+    format: Format
+    format_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A source that was found: its name, its folder, its files and how much of `train` the recipe held out."""
+
+    name: str
+    root: Path
+    parts: tuple[Part, ...]
+    published_share: float = 0.2
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that can be asked for."""
+        named = {part.split for part in self.parts}
+        if self.parts[0].format_name == "summaries":
+            return tuple(split for split in SUMMARY_SPLITS if named & {"", _files_split(split)})
+        return ("train", "validation") if self.made_here else tuple(s for s in SPLIT_WORDS if s in named)
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the splits are ours to make: no file names another than train, and no column names one."""
+        return {part.split for part in self.parts} <= {"", "train"} and self.parts[0].format_name != "summaries"
+
+    def parts_of(self, split: str | None) -> tuple[Part, ...]:
+        """The files to read for a split; all of them where the split is made from their rows."""
+        if split is None or self.made_here:
+            return self.parts
+        return tuple(part for part in self.parts if part.split in ("", _files_split(split)))
+
+    def shown(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def label(self, path: Path) -> str:
+        """The source of a file's comparisons: a subset of hh-rlhf keeps its name, since it is measured by itself."""
+        subset = next((part for part in reversed(path.parts) if part in SUBSETS), "")
+        return f"hh/{subset}" if subset and self.parts[0].format_name == "hh" else self.name
+
+
+def parse_source(text: str) -> tuple[str, str | None]:
+    """`SOURCE:SPLIT` as (source, split); without a split, or where the whole is a file, the split is None.
+
+    >>> parse_source("anthropic_rlhf:test")
+    ('anthropic_rlhf', 'test')
+
+    Raises:
+        NotFound: what follows the colon is no split.
+    """
+    source, colon, split = text.rpartition(":")
+    if not colon or not source or re.search(r"[/\\]", split) or os.path.exists(text):
+        return text, None
+    return source, known_split(split)
+
+
+def _files_split(split: str) -> str:
+    """The split whose files hold it: `valid1` and `valid2` of the summaries are halves of validation."""
+    return "validation" if split.startswith("valid") else split
+
+
+def known_split(split: str) -> str:
+    """A split's own name: `val` and `dev` are validation.
+
+    Raises:
+        NotFound: no split is called so.
+    """
+    if split not in KNOWN_SPLITS:
+        raise NotFound(f"no split is called {split!r}{suggest(split, KNOWN_SPLITS)}")
+    return KNOWN_SPLITS[split]
+
+
+def locate(source: str | Path, split: str | None) -> Located:
+    """Find a source's files, from the hub if it is a known name or a hub id.
+
+    Args:
+        source: a known name, a hub id, a file or a folder; a name wins over a folder, which `./name` gives.
+        split: fetch this split's files only.
+
+    Raises:
+        NotFound: nothing of that name, or the hub cannot be reached.
+        BadData: files of no known format, or of several.
+    """
+    if isinstance(source, str):
+        name = source if source in SOURCES else ALIASES.get(source.lower(), "")
+        if name == source or (name and not os.path.exists(source)):
+            return _starter() if name == "starter" else _published(name, SOURCES[name], split)
+    if os.path.exists(source):
+        return _local(Path(source))
+    is_file_name = str(source).endswith(SUFFIXES)
+    if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not is_file_name:
+        return _other_hub(source)
+    hint = "" if is_file_name or isinstance(source, Path) else suggest(source, SOURCES)
+    raise NotFound(f"no data set, file or folder is called {str(source)!r}{hint}")
+
+
+def _starter() -> Located:
+    root = Path(str(resources.files("prefrank.data"))) / "starter"
+    paths = _data_files(root) if root.is_dir() else []
+    if not paths:
+        raise NotFound(f"the starter set is not in {root}; install prefrank again")
+    return Located("starter", root, _recognised(_by_name(root, paths)))
+
+
+def _published(name: str, source: Source, split: str | None) -> Located:
+    if not source.hub:
+        raise NotFound(f"{name} was never published; give the folder that holds its rm_train.jsonl as the source")
+    wanted = [_files_split(split)] if split and len(source.splits) > 1 else list(source.splits)
+    if wanted[0] not in source.splits:
+        raise NotFound(f"{name} has no split {split!r}; it has {', '.join(source.splits)}")
+    patterns = [pattern.format(split=word) for pattern in source.layout for word in wanted]
+    root = _download(source.hub, source.revision, patterns)
+    files = {path: word for path, word in _in_layout(source, root, _data_files(root)).items() if word in wanted}
+    if not files:
+        raise NotFound(f"{name} is not in {root}; {_advice(source.hub, patterns, source.revision)}")
+    parts = tuple(Part(path, word, FORMATS[source.format], source.format) for path, word in files.items())
+    return Located(name, root, parts, source.published_share)
+
+
+def _data_files(root: Path) -> list[Path]:
+    """The data files of a folder, hidden ones and the hub's own notes left aside."""
+    paths = sorted(path for path in root.rglob("*") if is_data_file(path) and path.name not in _NOT_DATA)
+    return [p for p in paths if not any(part.startswith(".") for part in p.relative_to(root).parts)]
+
+
+def _in_layout(source: Source, root: Path, paths: Iterable[Path]) -> dict[Path, str]:
+    """The files that stand where the hub has them, with their splits."""
+    patterns = [(pattern.format(split=split), split) for pattern in source.layout for split in source.splits]
+    names = [(path, path.relative_to(root)) for path in paths]
+    return {
+        path: split
+        for pattern, split in patterns
+        for path, name in names
+        if name.match(pattern) and len(name.parts) == len(Path(pattern).parts)
+    }
+
+
+def _local(path: Path) -> Located:
+    if path.is_file():
+        if not is_data_file(path):
+            raise BadData(f"{path}: a file of this kind cannot be read; wanted one of {', '.join(SUFFIXES)}")
+        return Located(path.name.split(".")[0], path.parent, _recognised({path: _split_in(path.name)}))
+    paths = _data_files(path)
+    if not paths:
+        raise NotFound(f"no data file in {path}; wanted files that end in one of {', '.join(SUFFIXES)}")
+    for source in SOURCES.values():
+        files = _in_layout(source, path, paths)
+        if files and _format_of(next(iter(files))) == source.format:
+            return Located(path.resolve().name, path, _recognised(files), source.published_share)
+    return Located(path.resolve().name, path, _recognised(_by_name(path, paths)))
+
+
+def _by_name(root: Path, paths: Iterable[Path]) -> dict[Path, str]:
+    """Files and the splits that their paths name; where some name one, only those."""
+    splits = {path: _split_in(path.relative_to(root).as_posix()) for path in paths}
+    return {path: split for path, split in splits.items() if split} or splits
+
+
+def _split_in(path: str) -> str:
+    words = [word for word in re.split(r"[/\\._-]+", path.lower()) if word in SPLIT_WORDS]
+    return SPLIT_WORDS[words[-1]] if words else ""
+
+
+def _format_of(path: Path) -> str | None:
+    row = first_row(path)
+    return None if row is None else recognise(row, f"{path}:1")
+
+
+def _recognised(splits: Mapping[Path, str]) -> tuple[Part, ...]:
+    """The files with rows, each with its format; all must share one reader."""
+    names = {path: name for path in splits if (name := _format_of(path))}
+    if not names:
+        raise BadData(f"{next(iter(splits))}: the file has no rows; wanted at least one comparison")
+    readers = {FORMATS[name].read: path for path, name in names.items()}
+    if len(readers) > 1:
+        found = " and ".join(f"{path.name} ({names[path]})" for path in readers.values())
+        raise BadData(f"{found} are of different formats; give one of them, or folders of one format each")
+    return tuple(Part(path, splits[path], FORMATS[name], name) for path, name in names.items())
+
+
+def _other_hub(id: str) -> Located:
+    """Any data set on the hub, in one of the formats of `FORMATS`; a scripted one through the Parquet branch."""
+    patterns = [f"*{suffix}" for suffix in SUFFIXES]
+    for revision in (None, PARQUET_BRANCH):
+        root = _download(id, revision, patterns)
+        if _data_files(root):
+            found = _local(root)
+            return Located(id, root, found.parts, found.published_share)
+    raise NotFound(f"{id} holds no data file; wanted files that end in one of {', '.join(SUFFIXES)}")
+
+
+def _download(id: str, revision: str | None, patterns: Iterable[str]) -> Path:
+    import httpx
+    import huggingface_hub
+
+    wanted = list(patterns)
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(id, repo_type="dataset", revision=revision, allow_patterns=wanted)
+        )
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise NotFound(f"cannot fetch {id} from the hub ({why}); {_advice(id, wanted, revision)}") from None
+
+
+def _advice(id: str, patterns: Iterable[str], revision: str | None = None) -> str:
+    branch = f" (revision {revision})" if revision else ""
+    files = ", ".join(patterns)
+    return f"put its files {files}{branch} in a folder, as on the hub, and give that folder as the source"

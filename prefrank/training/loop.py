@@ -1,0 +1,391 @@
+"""The training loop: comparisons in, checkpoints out.
+
+One optimiser step takes a fixed number of comparisons, over all devices, whatever the micro-batches; which ones is a
+pure function of seed and step, and so is every dropout mask. A resumed run therefore needs the weights, the
+optimiser's state and a step number, and goes on bit for bit on a CPU. Gradients are summed over processes by hand, not
+by DDP, because processes hold different numbers of micro-batches, or none. Nothing here prints: events go to `report`.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+from jaxtyping import Float
+from torch import Tensor
+
+from prefrank.errors import BadRecipe, Diverged, Interrupted
+from prefrank.model import Network, score_batches
+from prefrank.model.hub import resolve_model
+from prefrank.text import TextEncoder, plan_batches
+from prefrank.training.checkpoint import Progress, load_state, open_output, remove_old, save_checkpoint, versions
+from prefrank.training.corpus import read_corpus
+from prefrank.training.events import EvaluationDone, Report, Saved, SetMetrics, Started, StepDone, ignore
+from prefrank.training.examples import Examples
+from prefrank.training.losses import LossSettings, Preferences, reward_loss
+from prefrank.training.measure import Evaluate, evaluate_sets, name_some, pool
+from prefrank.training.optim import WeightAverage, make_optimizer, rate_factor, set_rates
+from prefrank.training.recipe import Recipe
+from prefrank.training.setup import EncodedCorpus, encode_corpus, load_model, load_text, use_bf16
+from prefrank.training.signals import StopFlag, catch_signals
+from prefrank.training.step import StepSums, accumulate_gradient, rows_of
+from prefrank.types import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a finished run leaves.
+
+    Args:
+        last: checkpoint folder of the last step.
+        best: checkpoint folder of the best evaluation; None if nothing was evaluated.
+        steps: optimiser steps done.
+        metrics: evaluation set -> its metrics after the last step.
+    """
+
+    last: Path
+    best: Path | None
+    steps: int
+    metrics: Mapping[str, SetMetrics]
+
+
+def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evaluate_sets) -> Trained:
+    """Train a reward model as the recipe says.
+
+    Args:
+        report: hears what happens, on the main process only (see `events`).
+        evaluate: scores evaluation sets; the built-in one gives accuracy and log loss.
+
+    Raises:
+        BadRecipe, BadData, BadModel, NotFound: before the first step.
+        CannotWrite: an output folder or a disk that takes no more; earlier checkpoints stay.
+        Diverged: a score, loss or gradient that is not finite, naming the comparisons of the step.
+        Interrupted: Ctrl-C or SIGTERM, after saving.
+    """
+    accelerator = _accelerator(recipe)
+    report = report if accelerator.is_main_process else ignore
+    with accelerator.main_process_first():
+        resume_from = open_output(recipe)
+        folder = resume_from or resolve_model(recipe.model_name)
+    set_seed(recipe.seed)
+    network = load_model(recipe, folder, device=accelerator.device, resumed=resume_from is not None)
+    encoder = load_text(recipe, folder)
+    corpus = read_corpus(recipe, report)
+    encoded = encode_corpus(corpus, encoder, report)
+    account = {"read": list(corpus.record), "encoded": dict(encoded.counts)}
+    run = _Run(recipe, accelerator, network, encoder, encoded, account, report, evaluate)
+    if resume_from is not None:
+        load_state(resume_from, accelerator)
+        run.kept = resume_from
+    try:
+        return run.run()
+    finally:
+        accelerator.end_training()
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    for name in recipe.trackers:
+        if find_spec(name) is None:
+            raise BadRecipe(f"trackers names {name}, which is not installed; pip install {name}, or set trackers: none")
+    places = ProjectConfiguration(project_dir=recipe.output_dir, logging_dir=str(Path(recipe.output_dir) / "logs"))
+    # Autocast is entered by hand, so that two runs in one process may differ in it.
+    return Accelerator(mixed_precision="no", log_with=list(recipe.trackers), project_config=places)
+
+
+class Order:
+    """Which comparisons make each step: a new permutation for every epoch, cut into steps; the last may be smaller.
+
+    Args:
+        size: comparisons of one epoch.
+        per_step: comparisons of a step.
+        seed: of the permutations.
+    """
+
+    def __init__(self, size: int, per_step: int, seed: int) -> None:
+        self.size, self.per_step, self.seed = size, per_step, seed
+        self.steps_per_epoch = math.ceil(size / per_step)
+        self._epoch, self._permutation = -1, np.zeros(0, np.int64)
+
+    def chosen(self, step: int) -> list[int]:
+        """The comparisons of step number `step`, from 0."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        return self._permutation[place * self.per_step : (place + 1) * self.per_step].tolist()
+
+
+def num_steps(recipe: Recipe, comparisons: int, num_processes: int) -> int:
+    """Optimiser steps of a run over so many training comparisons."""
+    per_epoch = math.ceil(comparisons / recipe.prompts_per_update(num_processes))
+    return max(1, math.ceil(recipe.num_train_epochs * per_epoch))
+
+
+class _Run:
+    """A run under way: what changes from step to step, and what it needs for that."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        network: Network,
+        encoder: TextEncoder,
+        encoded: EncodedCorpus,
+        account: dict[str, Any],
+        report: Report,
+        evaluate: Evaluate,
+    ) -> None:
+        self.recipe, self.accelerator, self.network, self.encoder = recipe, accelerator, network, encoder
+        self.examples, self.sets, self.account = encoded.training, encoded.evaluation, account
+        self.report, self.evaluate = report, evaluate
+        self.steps = num_steps(recipe, len(self.examples), accelerator.num_processes)
+        per_step = recipe.prompts_per_update(accelerator.num_processes)
+        self.order = Order(len(self.examples), per_step, recipe.seed)
+        self.optimizer = accelerator.prepare(make_optimizer(network, recipe))
+        self.average = WeightAverage(network, recipe.ema_decay)
+        self.progress = Progress(data=self.examples.digest(), prompts_per_step=per_step)
+        accelerator.register_for_checkpointing(self.progress, self.average)
+        self.bf16 = use_bf16(recipe, accelerator.device)
+        self.settings = LossSettings(recipe.label_smoothing, recipe.score_l2, recipe.centering)
+        self.metrics: Mapping[str, SetMetrics] = {}
+        self.kept: Path | None = None
+        self.speed: deque[tuple[float, int]] = deque([(time.perf_counter(), 0)], maxlen=20)
+        self.unlogged: list[StepDone] = []
+
+    def run(self) -> Trained:
+        self._start()
+        with catch_signals() as flag:
+            self._evaluate_if_due()
+            while not self._finished():
+                self._report_step(self._step())
+                if not self._asked_to_stop(flag):
+                    self._evaluate_if_due()
+                if self._asked_to_stop(flag):
+                    self._stop()
+                if self.progress.step % self.recipe.save_steps == 0 and not self._finished():
+                    self._save(f"checkpoint-{self.progress.step:06d}")
+            if self.sets and self.progress.evaluated != self.progress.step:
+                self._evaluate()
+            last = self._save("last")
+        best = last.with_name("best")
+        return Trained(last, best if best.is_dir() else None, self.progress.step, self.metrics)
+
+    def _start(self) -> None:
+        recipe = self.recipe
+        if recipe.trackers:
+            values = recipe.model_dump(mode="json")
+            plain = {
+                key: value if isinstance(value, int | float | str) else str(value) for key, value in values.items()
+            }
+            self.accelerator.init_trackers("prefrank", config=plain)
+        self.report(
+            Started(
+                steps=self.steps,
+                first_step=self.progress.step,
+                comparisons=len(self.examples),
+                prompts_per_step=self.order.per_step,
+                parameters=sum(p.numel() for p in self.network.parameters()),
+                trainable=sum(p.numel() for p in self.network.parameters() if p.requires_grad),
+                device=str(self.accelerator.device),
+            )
+        )
+
+    def _finished(self) -> bool:
+        early = 0 < self.recipe.early_stop <= self.progress.waited
+        return early or self.progress.step >= self.steps
+
+    def _step(self) -> StepDone:
+        """One optimiser step over one step's comparisons."""
+        recipe, number = self.recipe, self.progress.step
+        chosen = self.order.chosen(number)
+        mine = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
+        by_pair = recipe.weigh == "pair"
+        count = sum(len(self.examples.preferences[c]) for c in chosen) if by_pair else len(chosen)
+        seed_step(recipe.seed, number, self.accelerator.process_index)
+        factor = rate_factor(number, steps=self.steps, recipe=recipe)
+        set_rates(self.optimizer, factor)
+        self.network.train()
+        self.optimizer.zero_grad()
+        sums = accumulate_gradient(
+            self._forward,
+            self.examples,
+            mine,
+            self._loss,
+            divide_by=count,
+            max_tokens=recipe.max_tokens,
+            weigh=recipe.weigh,
+        )
+        sums = self._over_processes(sums)
+        norm = self._clip(sums, number)
+        self.optimizer.step()
+        self.average.update()
+        self.progress.step += 1
+        return self._describe(sums, count, recipe.learning_rate * factor, norm)
+
+    def _forward(self, batch: Batch) -> Float[Tensor, " N"]:
+        # Autocast is left after each batch: casts cached without a graph must not serve the pass that needs one.
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.network(batch)
+
+    def _loss(self, scores: Float[Tensor, " N"], preferences: Preferences) -> Float[Tensor, ""]:
+        return LOSSES[self.recipe.loss](scores, preferences, self.settings)
+
+    def _over_processes(self, sums: StepSums) -> StepSums:
+        """Add up sums and gradients over all processes."""
+        if self.accelerator.num_processes == 1:
+            return sums
+        for parameter in self.network.parameters():
+            if parameter.requires_grad:
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(own, "sum")
+        own = torch.tensor([sums.loss, sums.correct, sums.preferences, sums.tokens, len(sums.not_finite)])
+        loss, correct, preferences, tokens, bad = self.accelerator.reduce(
+            own.to(self.accelerator.device), "sum"
+        ).tolist()
+        names = sums.not_finite or (("a comparison of another process",) if bad else ())
+        return StepSums(loss, correct, int(preferences), int(tokens), names)
+
+    def _clip(self, sums: StepSums, number: int) -> float:
+        """Clip the gradient; returns its norm before. Raises Diverged where something is not finite."""
+        advice = f"lower learning_rate (now {self.recipe.learning_rate:g}), or look at these comparisons"
+        if sums.not_finite:
+            raise Diverged(f"step {number + 1}: scores not finite for {name_some(list(sums.not_finite))}; {advice}")
+        limit = self.recipe.max_grad_norm or math.inf
+        norm = float(self.accelerator.clip_grad_norm_(self.network.parameters(), limit))
+        if not math.isfinite(norm):
+            names = [self.examples.names[c] for c in self.order.chosen(number)]
+            raise Diverged(f"step {number + 1}: the gradient is not finite; it came from {name_some(names)}; {advice}")
+        return norm
+
+    def _describe(self, sums: StepSums, count: int, learning_rate: float, norm: float) -> StepDone:
+        self.speed.append((time.perf_counter(), sums.tokens))
+        seconds = max(self.speed[-1][0] - self.speed[0][0], 1e-9)
+        return StepDone(
+            step=self.progress.step,
+            steps=self.steps,
+            loss=sums.loss / count,
+            accuracy=sums.correct / max(1, sums.preferences),
+            tokens=sums.tokens,
+            tokens_per_s=sum(tokens for _, tokens in list(self.speed)[1:]) / seconds,
+            seconds_left=(self.steps - self.progress.step) * seconds / (len(self.speed) - 1),
+            learning_rate=learning_rate,
+            grad_norm=norm,
+        )
+
+    def _report_step(self, done: StepDone) -> None:
+        self.report(done)
+        self.unlogged.append(done)
+        if self.recipe.trackers and done.step % self.recipe.logging_steps == 0:
+            mean = {"loss": "train/loss", "accuracy": "train/accuracy", "grad_norm": "train/grad_norm"}
+            rows = [asdict(one) for one in self.unlogged]
+            values = {name: sum(row[key] for row in rows) / len(rows) for key, name in mean.items()}
+            values |= {"train/learning_rate": done.learning_rate, "train/tokens_per_s": done.tokens_per_s}
+            self.accelerator.log(values, step=done.step)
+            self.unlogged.clear()
+
+    def _evaluate_if_due(self) -> None:
+        step = self.progress.step
+        if self.sets and step and step % self.recipe.eval_steps == 0 and self.progress.evaluated != step:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        """Score every evaluation set with the averaged weights; save `best` if they are."""
+        began = time.perf_counter()
+        with self.average.swapped_in():
+            self.metrics = self.evaluate(self._score, self.sets)
+        overall = pool(self.metrics.values())
+        value = overall.log_loss if self.recipe.best_metric == "log_loss" else -overall.accuracy
+        better = self.progress.best is None or value < self.progress.best
+        self.progress.evaluated = self.progress.step
+        self.progress.waited = 0 if better else self.progress.waited + 1
+        self.progress.metrics = {name: asdict(one) for name, one in self.metrics.items()}
+        seconds = time.perf_counter() - began
+        self.report(EvaluationDone(self.progress.step, self.metrics, overall, better, seconds))
+        self._log_evaluation({**self.metrics, "overall": overall})
+        if better:
+            self.progress.best = value
+            self._save("best", resumable=False)
+        self.speed.clear()
+        self.speed.append((time.perf_counter(), 0))
+
+    def _log_evaluation(self, metrics: Mapping[str, SetMetrics]) -> None:
+        if self.recipe.trackers:
+            values = {f"eval/{name}/log_loss": one.log_loss for name, one in metrics.items()}
+            values |= {f"eval/{name}/accuracy": one.accuracy for name, one in metrics.items()}
+            self.accelerator.log(values, step=self.progress.step)
+
+    def _score(self, examples: Examples) -> Float[Tensor, " N"]:
+        """Scores of all rows of a set, each process doing its share of the comparisons."""
+        scores = torch.zeros(len(examples.reply_starts))
+        mine = range(self.accelerator.process_index, len(examples), self.accelerator.num_processes)
+        for first in range(0, len(mine), self.recipe.per_device_eval_batch_size):
+            chunk = mine[first : first + self.recipe.per_device_eval_batch_size]
+            places = np.concatenate([np.arange(examples.groups[c], examples.groups[c + 1]) for c in chunk])
+            batches = plan_batches(rows_of(examples, chunk), max_tokens=self.recipe.max_tokens)
+            with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
+                scores[torch.from_numpy(places)] = score_batches(self.network, batches)
+        return self.accelerator.reduce(scores.to(self.accelerator.device), "sum").cpu()
+
+    def _asked_to_stop(self, flag: StopFlag) -> bool:
+        """Whether any process was asked to."""
+        if self.accelerator.num_processes == 1:
+            return flag.wanted
+        asked = torch.tensor(float(flag.wanted), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum") > 0)
+
+    def _stop(self) -> None:
+        folder = self._save("last")
+        raise Interrupted(
+            f"stopped after step {self.progress.step} of {self.steps}, saved in {folder}; go on with resume: true"
+        )
+
+    def _save(self, name: str, *, resumable: bool = True) -> Path:
+        """Write a checkpoint folder on the main process."""
+        folder = Path(self.recipe.output_dir) / name
+        if self.accelerator.is_main_process:
+            with self.average.swapped_in():
+                save_checkpoint(
+                    folder,
+                    self.network,
+                    self.encoder,
+                    self._record(),
+                    state_of=self.accelerator if resumable else None,
+                    previous=self.kept,
+                )
+            remove_old(folder.parent, keep=self.recipe.save_total_limit)
+            self.report(Saved(self.progress.step, folder))
+        self.accelerator.wait_for_everyone()
+        self.kept = folder
+        return folder
+
+    def _record(self) -> dict[str, Any]:
+        """The training record of prefrank.json: the run, its data, and how good it was when last evaluated."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "step": self.progress.step,
+            "steps": self.steps,
+            "comparisons_per_step": self.order.per_step,
+            "processes": self.accelerator.num_processes,
+            "device": str(self.accelerator.device),
+            "bf16": self.bf16,
+            "data": self.account,
+            "metrics": {"step": self.progress.evaluated, "sets": self.progress.metrics},
+            "versions": versions(),
+        }
+
+
+LOSSES = {"bradley_terry": reward_loss}
+"""Recipe name -> loss; each also adds the score terms."""
+
+
+def seed_step(seed: int, step: int, process: int) -> None:
+    """Set torch's generators for one step, so that dropout does not depend on what ran before it."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> 1))

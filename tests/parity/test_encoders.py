@@ -1,0 +1,72 @@
+"""Our packed encoders give transformers' scores and gradients."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from prefrank.model import load_network
+from tests.parity.reference import CONFIGS, V3, alone, batch_of, model_of, reference_scores, saved
+
+KEY_BIASES = ("key.bias", "key_proj.bias", "encoder.LayerNorm.bias")
+LENGTHS = [1, 2, 3, 3, 3, 5, 9, 9, 17, 31, 33, 64]
+
+
+def gradients(loss: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    loss.backward()
+    return {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in model.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scores_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
+    reference = model_of(*CONFIGS[name])
+    network = load_network(saved(reference, tmp_path))
+    batch = batch_of(LENGTHS)
+    with torch.no_grad():
+        theirs = torch.cat([reference_scores(reference, row) for row in alone(batch)])
+        ours = network(batch)
+    assert theirs.std() > 0.01
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_of_every_parameter_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
+    reference = model_of(*CONFIGS[name])
+    network = load_network(saved(reference, tmp_path), dropout=0.0)
+    batch, weights = batch_of(LENGTHS), torch.linspace(-1, 2, len(LENGTHS))
+    theirs = gradients((reference_scores(reference, batch) * weights).sum(), reference)
+    ours = gradients((network.train()(batch) * weights).sum(), network)
+    assert ours.keys() == theirs.keys()
+    largest = max(gradient.abs().max() for gradient in theirs.values())
+    for parameter, gradient in theirs.items():
+        # A bias added to every key changes no softmax: that gradient is 0, and what both compute is rounding noise.
+        noise = 2e-3 * largest if parameter.endswith(KEY_BIASES) else 1e-12
+        scale = max(gradient.abs().max(), noise)
+        assert (ours[parameter] - gradient).abs().max() <= 1e-5 * scale, parameter
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_in_double_precision_agree_to_the_last_digits(name: str, tmp_path: Path) -> None:
+    reference = model_of(*CONFIGS[name])
+    network = load_network(saved(reference, tmp_path), dropout=0.0, dtype=torch.float64)
+    reference.double()
+    batch, weights = batch_of(LENGTHS), torch.linspace(-1, 2, len(LENGTHS))
+    theirs = gradients((reference_scores(reference, batch) * weights).sum(), reference)
+    ours = gradients((network.train()(batch) * weights).sum(), network)
+    for parameter, gradient in theirs.items():
+        torch.testing.assert_close(ours[parameter], gradient, rtol=1e-5, atol=1e-6 * gradient.abs().max().item() + 1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"share_att_key": False, "conv_kernel_size": 3}, {"position_buckets": -1}])
+def test_rows_past_the_relative_range_score_as_in_transformers(options: dict, tmp_path: Path) -> None:
+    size = {"max_position_embeddings": 512, "position_buckets": 256}
+    reference = model_of("DebertaV2", V3 | size | options)
+    network = load_network(saved(reference, tmp_path))
+    assert network.max_positions is None
+    batch = batch_of([127, 128, 129, 130, 255, 257, 511, 512, 513, 600])
+    with torch.no_grad():
+        theirs = torch.cat([reference_scores(reference, row) for row in alone(batch)])
+        torch.testing.assert_close(network(batch), theirs, atol=1e-5, rtol=0)
