@@ -6,9 +6,9 @@ numpy arrays, so that reading and encoding need no torch.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Int64
@@ -44,11 +44,13 @@ def as_prompt(prompt: PromptLike) -> Prompt:
     """
     if isinstance(prompt, str):
         return (Turn("user", prompt),)
-    if not isinstance(prompt, Turn | Iterable):
+    if isinstance(prompt, Turn):
+        return (prompt,)
+    if not isinstance(prompt, Sequence):
         raise ValueError(f"a prompt is of type {type(prompt).__name__}; wanted a string or a list of turns")
-    turns: Prompt = (prompt,) if isinstance(prompt, Turn) else tuple(prompt)
-    if not turns:
+    if not prompt:
         raise ValueError("a prompt has no turns; give a string or at least one turn")
+    turns: tuple[Any, ...] = tuple(prompt)
     for turn in turns:
         if not isinstance(turn, Turn):
             raise ValueError(f"a prompt holds a {type(turn).__name__}; wanted Turn(role, text) values or one string")

@@ -64,11 +64,9 @@ def train(
         _result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))
         return
     with progress.training() as report:
-        folder = run(loaded, report=report)
-    if as_json:
-        print(json.dumps({"model": str(folder)}))
-    else:
-        tables.say(f"The model is in [bold]{folder}[/]")
+        trained = run(loaded, report=report)
+    facts = {"last": str(trained.last), "best": trained.best and str(trained.best), "steps": trained.steps}
+    _result(facts, as_json, lambda: tables.say(f"The model is in [bold]{trained.best or trained.last}[/]"))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from prefrank.errors import CannotWrite
 
 if TYPE_CHECKING:
     from prefrank.data import Description, Report
+    from prefrank.data.describe import SplitDescription
     from prefrank.evaluation import Estimate, Evaluation
     from prefrank.scoring import Ranked
     from prefrank.training import Estimate as RunEstimate
@@ -134,7 +135,41 @@ def dry_run(estimate: "RunEstimate") -> None:
 
 
 def description(source: str, description: "Description") -> None:
-    facts(source, description.to_json())
+    """One column per split."""
+    splits = description.splits
+    table = _table(escape(source), f"lengths in {description.unit}", *splits)
+    sizes = sorted({k for split in splits.values() for k in split.num_replies})
+    rows = {name: _split_facts(split, sizes) for name, split in splits.items()}
+    for fact in dict.fromkeys(fact for facts in rows.values() for fact in facts):
+        table.add_row(fact, *(facts.get(fact, "0") for facts in rows.values()))
+    _show(table)
+    for overlap in description.overlaps:
+        if overlap.opening or overlap.normalised:
+            say(
+                f"[yellow]{overlap.normalised:,} of {overlap.prompts:,} prompts of {overlap.split} stand in"
+                f" {overlap.other} too, and {overlap.opening:,} open like one there[/]"
+            )
+    if len(splits) > 1 and not any(overlap.opening or overlap.normalised for overlap in description.overlaps):
+        say("No prompt stands in two splits")
+
+
+def _split_facts(split: "SplitDescription", sizes: Sequence[int]) -> dict[str, str]:
+    longer = split.longer_wins
+    facts = {
+        "rows read": f"{split.rows:,}",
+        "comparisons": f"{split.comparisons:,}",
+        **{f"  of {k} replies": f"{split.num_replies.get(k, 0):,}" for k in sizes},
+        "distinct prompts": f"{split.distinct_prompts:,}",
+        "replies": f"{split.replies:,}",
+        "pairs": f"{split.pairs:,}",
+        "  of them ties": f"{split.ties:,}",
+    }
+    for name, lengths in (("prompt", split.prompt_lengths), ("reply", split.reply_lengths)):
+        facts[f"{name} length: median, 95 %, longest"] = f"{lengths.median:,.0f}  {lengths.p95:,.0f}  {lengths.max:,}"
+    facts["the longer reply is preferred in"] = f"{longer.value:.1%}"
+    facts["  95 % interval, n"] = f"{longer.low:.1%} to {longer.high:.1%}, {longer.n:,}"
+    facts |= {f"rows dropped: {reason}": f"{count:,}" for reason, count in split.dropped.items() if count}
+    return facts | {f"left out: {reason}": f"{count:,}" for reason, count in split.left_out.items() if count}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,9 +8,10 @@ are; nothing here makes an order up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
-from prefrank.types import Comparison, Preference, Prompt, Turn
+from prefrank.types import Preference, Prompt, Turn
 
 DUPLICATE = "duplicate"
 EMPTY_PROMPT = "empty prompt"
@@ -51,21 +52,17 @@ class Drop:
     left_out: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A comparison and one reason for each reply left out of it."""
-
-    comparison: Comparison
-    voter: str
-    left_out: tuple[str, ...]
-
-
 def from_ranks(ranks: Sequence[float]) -> tuple[Preference, ...]:
     """All pairs of a ranking, 0 best; equal ranks are ties (probability 0.5).
 
     >>> from_ranks([1, 0])
     (Preference(winner=1, loser=0, probability=1.0, weight=1.0, margin=0.0),)
     """
+    return _all_pairs(tuple(ranks))
+
+
+@lru_cache(maxsize=4096)
+def _all_pairs(ranks: tuple[float, ...]) -> tuple[Preference, ...]:
     return tuple(_between(i, j, ranks[i], ranks[j]) for i, j in combinations(range(len(ranks)), 2))
 
 
@@ -80,13 +77,14 @@ def from_ratings(ratings: Sequence[float]) -> tuple[Preference, ...]:
     return from_ranks([-rating for rating in ratings])
 
 
+@lru_cache(maxsize=256)
 def best_against_rest(num_replies: int, best: int = 0) -> tuple[Preference, ...]:
     """The best reply against each other one; the others are not ordered among themselves."""
     return tuple(Preference(best, other) for other in range(num_replies) if other != best)
 
 
-def settle(candidate: Candidate, *, source: str, id: str) -> Kept | Drop:
-    """Apply the shared rules: what remains is a comparison of distinct, non-empty replies, or a reason why not."""
+def settle(candidate: Candidate) -> Candidate | Drop:
+    """Apply the shared rules: what remains can be a `Comparison`, or there is a reason why not."""
     prompt = tuple(map(_bare, candidate.prompt))
     if not any(turn.text for turn in prompt):
         return Drop(EMPTY_PROMPT, candidate.left_out)
@@ -100,8 +98,7 @@ def settle(candidate: Candidate, *, source: str, id: str) -> Kept | Drop:
     if not preferences:
         return Drop(NO_PREFERENCE, candidate.left_out)
     merged = (EMPTY_REPLY,) * texts.count("") + (EQUAL_REPLIES,) * (len(texts) - texts.count("") - len(distinct))
-    comparison = Comparison(prompt, distinct, preferences, source, candidate.id or id)
-    return Kept(comparison, candidate.voter, candidate.left_out + merged)
+    return Candidate(prompt, distinct, preferences, candidate.id, candidate.voter, candidate.left_out + merged)
 
 
 def _bare(turn: Turn) -> Turn:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from prefrank.data.candidates import DUPLICATE, MERGED, OTHER_SPLIT, Candidate, Drop, Kept, carry_over, settle
+from prefrank.data.candidates import DUPLICATE, MERGED, OTHER_SPLIT, Candidate, Drop, carry_over, settle
 from prefrank.data.fields import text
 from prefrank.data.files import Record, read_records
 from prefrank.data.formats import Found, Reader
@@ -125,8 +125,8 @@ def load_splits(
     }
 
 
-def _falls_in(split: str | None, comparison: Comparison) -> bool:
-    in_validation = split_of(comparison.prompt) >= 1 - VALIDATION_SHARE
+def _falls_in(split: str | None, prompt: Prompt) -> bool:
+    in_validation = split_of(prompt) >= 1 - VALIDATION_SHARE
     return in_validation == (split == "validation")
 
 
@@ -181,47 +181,38 @@ def _reader(parts: Sequence[Part], lang: str | None) -> Reader:
 
 
 def _settled(
-    found: Found, located: Located, wanted: Callable[[Comparison], bool] | None, tally: Tally
+    found: Found, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
 ) -> Iterator[Comparison]:
     """The comparisons to keep, each once, with distinct ids; equal prompts share one value in memory."""
     seen: set[tuple[object, ...]] = set()
     ids: set[str] = set()
     prompts: dict[Prompt, Prompt] = {}
     names = {part.path: (located.label(part.path), located.shown(part.path)) for part in located.parts}
-    for record, candidate in found:
-        source, name = names[record.path]
-        place = f"{name}:{record.line}"
-        kept = candidate if isinstance(candidate, Drop) else _settle(candidate, source, place, record)
-        if isinstance(kept, Kept) and wanted and not wanted(kept.comparison):
+    for record, stated in found:
+        kept = stated if isinstance(stated, Drop) else settle(stated)
+        if isinstance(kept, Candidate) and wanted and not wanted(kept.prompt):
             kept = Drop(OTHER_SPLIT)
-        if isinstance(kept, Kept) and (meaning := _meaning(kept)) in seen:
+        if isinstance(kept, Candidate) and (meaning := _meaning(kept)) in seen:
             kept = Drop(DUPLICATE)
         if isinstance(kept, Drop):
             tally.drop(kept)
             continue
+        source, name = names[record.path]
+        place = f"{name}:{record.line}"
+        id = f"{kept.id} ({place})" if kept.id in ids else kept.id or place
         seen.add(meaning)
-        tally.keep(kept)
-        id = kept.comparison.id if kept.comparison.id not in ids else f"{kept.comparison.id} ({place})"
         ids.add(id)
-        prompt = prompts.setdefault(kept.comparison.prompt, kept.comparison.prompt)
-        yield replace(kept.comparison, prompt=prompt, id=id)
+        tally.left_out.update(kept.left_out)
+        yield Comparison(prompts.setdefault(kept.prompt, kept.prompt), kept.replies, kept.preferences, source, id)
 
 
-def _settle(candidate: Candidate, source: str, place: str, record: Record) -> Kept | Drop:
-    try:
-        return settle(candidate, source=source, id=place)
-    except ValueError as error:
-        raise BadData(f"{record.where}: {error}") from None
-
-
-def _meaning(kept: Kept) -> tuple[object, ...]:
+def _meaning(kept: Candidate) -> tuple[object, ...]:
     """What makes two comparisons the same: prompt, replies, judgements and voter, in whatever order written."""
-    comparison, replies = kept.comparison, kept.comparison.replies
     stated = []
-    for p in comparison.preferences:
-        sides = (replies[p.winner], replies[p.loser])
+    for p in kept.preferences:
+        sides = (kept.replies[p.winner], kept.replies[p.loser])
         stated.append((tuple(sorted(sides)) if p.tie else sides, p.probability, p.weight, p.margin))
-    return comparison.prompt, frozenset(replies), tuple(sorted(stated)), kept.voter
+    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), kept.voter
 
 
 def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Comparison, ...]:

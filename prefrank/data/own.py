@@ -4,7 +4,6 @@ Without a `prompt`, what `chosen` and `rejected` share at their start is the pro
 two strings.
 """
 
-from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -44,10 +43,24 @@ def own(row: Row) -> Candidate | Drop:
     """
     if row.get("replies") is None:
         return _pair(row)
-    replies = as_texts(row["replies"], "replies")
+    prompt, replies = _prompt(field(row, "prompt")), as_texts(row["replies"], "replies")
     if not replies:
         raise BadData("'replies' is empty; wanted at least two replies")
-    return _judged(Candidate(_prompt(field(row, "prompt")), replies, (), id=_id(row)), row)
+    given = [name for name in JUDGEMENTS if row.get(name) is not None]
+    if len(given) != 1:
+        came = " and ".join(given) or "no judgement"
+        raise BadData(f"'replies' came with {came}; wanted one of {', '.join(JUDGEMENTS)}")
+    name, values = given[0], as_list(row[given[0]], given[0])
+    if name == "preferences":
+        preferences = tuple(_preference(v, f"{name}[{i}]", len(replies)) for i, v in enumerate(values))
+        return Candidate(prompt, replies, preferences, _id(row))
+    if len(values) != len(replies):
+        raise BadData(f"{len(replies)} replies came with {len(values)} {name}; wanted as many of each")
+    judged = [i for i, value in enumerate(values) if value is not None]
+    numbers = [as_number(values[i], name) for i in judged]
+    preferences = from_ranks(numbers) if name == "ranks" else from_ratings(numbers)
+    left_out = (UNJUDGED,) * (len(values) - len(judged))
+    return Candidate(prompt, tuple(replies[i] for i in judged), preferences, _id(row), left_out=left_out)
 
 
 def _id(row: Row) -> str:
@@ -57,31 +70,6 @@ def _id(row: Row) -> str:
 
 def _prompt(value: object) -> Prompt:
     return user(as_text(value, "prompt")) if isinstance(value, str) else as_turns(value, "prompt")
-
-
-def _judged(candidate: Candidate, row: Row) -> Candidate:
-    """The candidate with its preferences, without the replies that nobody ranked or rated."""
-    given = [name for name in JUDGEMENTS if row.get(name) is not None]
-    if len(given) != 1:
-        raise BadData(
-            f"'replies' came with {' and '.join(given) or 'no judgement'}; wanted one of {', '.join(JUDGEMENTS)}"
-        )
-    name, values = given[0], as_list(row[given[0]], given[0])
-    if name == "preferences":
-        count = len(candidate.replies)
-        return replace(
-            candidate, preferences=tuple(_preference(v, f"{name}[{i}]", count) for i, v in enumerate(values))
-        )
-    if len(values) != len(candidate.replies):
-        raise BadData(f"{len(candidate.replies)} replies came with {len(values)} {name}; wanted as many of each")
-    judged = [i for i, value in enumerate(values) if value is not None]
-    numbers = [as_number(values[i], f"{name}[{i}]") for i in judged]
-    return replace(
-        candidate,
-        replies=tuple(candidate.replies[i] for i in judged),
-        preferences=from_ranks(numbers) if name == "ranks" else from_ratings(numbers),
-        left_out=(UNJUDGED,) * (len(values) - len(judged)),
-    )
 
 
 def _preference(value: Any, name: str, count: int) -> Preference:

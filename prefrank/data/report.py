@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from prefrank.data.candidates import DUPLICATE, Drop, Kept
+from prefrank.data.candidates import DUPLICATE, Drop
 from prefrank.types import Comparison
 
 
@@ -72,9 +72,6 @@ class Tally:
     def drop(self, drop: Drop) -> None:
         self.dropped[drop.reason] += 1
         self.left_out.update(drop.left_out)
-
-    def keep(self, kept: Kept) -> None:
-        self.left_out.update(kept.left_out)
 
     def report(
         self, comparisons: Iterable[Comparison], *, source: str, split: str | None, files: tuple[str, ...]

@@ -146,7 +146,8 @@ def _max_positions(model: nn.Module, config: Any) -> int | None:
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
-    return getattr(config, "max_position_embeddings", None)
+    values = config.to_dict()
+    return values.get("max_position_embeddings", values.get("n_positions"))
 
 
 def _set_dropout(config: Any, rate: float) -> None:

@@ -4,18 +4,19 @@ Surprising: sets are divided by prompt, never by row, with stable hashes of the 
 comparisons fall on the same side on every machine. Prompts of an evaluation set are taken out of the training data.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import chain
+from typing import Any
 
 from prefrank.data import Loaded, load_comparisons, split_of
 from prefrank.errors import BadData, NotFound
-from prefrank.training.events import DataRead, Report, ignore
+from prefrank.training.events import DataRead, Report, Role, ignore
 from prefrank.training.recipe import DataSource, Recipe
 from prefrank.types import Comparison
 
-_HELD_OUT, _FRACTION = 0, 1
-"""Seeds of two independent hashes: which prompts are held out, and which a fraction keeps."""
+_FRACTION, _EVALUATION = 1, 2
+"""Seeds of two hashes, independent of each other and of the one that makes splits (0)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Corpus:
     Args:
         training: of all training sets, one after the other.
         weights: what each of those counts in the loss.
-        evaluation: name -> comparisons; a held-out part is called `NAME held out`.
+        evaluation: name -> comparisons.
         record: one entry per set read: its reader's report, and what was left out here, as plain values.
     """
 
@@ -35,6 +36,32 @@ class Corpus:
     record: tuple[dict[str, Any], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Set:
+    """One set as it was read, and what is kept of it."""
+
+    source: DataSource
+    role: Role
+    read: Loaded
+    kept: tuple[Comparison, ...]
+    left_out: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.source}:{self.source.split}"
+
+    def keep(self, wanted: Callable[[Comparison], bool], otherwise: str) -> "_Set":
+        """The set without the comparisons that are not wanted, which are counted."""
+        kept = tuple(one for one in self.kept if wanted(one))
+        dropped = len(self.kept) - len(kept)
+        counts = {**self.left_out, otherwise: dropped} if dropped else self.left_out
+        return _Set(self.source, self.role, self.read, kept, counts)
+
+    def account(self) -> dict[str, Any]:
+        counts = {"comparisons": len(self.kept), "left_out": self.left_out}
+        return {"name": self.name, "role": self.role, **counts, "read": self.read.report.to_json()}
+
+
 def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
     """Read every data set of a recipe.
 
@@ -42,91 +69,68 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
         NotFound: no such data set or split.
         BadData: a row that cannot be read, or nothing left to train on.
     """
-    shelf = _Shelf(report)
-    for source in recipe.evaluation:
-        shelf.add_evaluation(source)
-    starts = {split_of(one.prompt) for comparisons in shelf.evaluation.values() for one in comparisons}
-    for source in recipe.datasets:
-        shelf.add_training(source, starts, recipe.held_out)
-    if not shelf.training:
-        counts = "; ".join(f"{one['name']}: {one['left_out']}" for one in shelf.record if one["role"] == "training")
-        raise BadData(f"no comparison is left to train on ({counts}); add data, or lower held_out")
-    return Corpus(tuple(shelf.training), tuple(shelf.weights), shelf.evaluation, tuple(shelf.record))
+    training = [_read(_with_split(source, "train"), "training") for source in recipe.datasets]
+    if recipe.evaluation is None:
+        evaluation = list(chain.from_iterable(_own_evaluation(source) for source in recipe.datasets))
+    else:
+        evaluation = [_read(_with_split(source, "validation"), "evaluation") for source in recipe.evaluation]
+    seen = {split_of(comparison.prompt) for one in evaluation for comparison in one.kept}
+    training = [
+        one.keep(lambda c: split_of(c.prompt) not in seen, "prompt is in an evaluation set") for one in training
+    ]
+    if recipe.eval_limit is not None:
+        evaluation = [_first_by_hash(one, recipe.eval_limit) for one in evaluation]
+    for one in [*training, *evaluation]:
+        report(DataRead(one.name, one.role, len(one.kept), one.account()))
+    if not any(one.kept for one in training):
+        why = "; ".join(f"{one.name}: {one.left_out or 'no comparison'}" for one in training)
+        raise BadData(f"no comparison is left to train on ({why}); add data, or evaluate on other prompts")
+    return Corpus(
+        training=tuple(chain.from_iterable(one.kept for one in training)),
+        weights=tuple(chain.from_iterable([one.source.weight] * len(one.kept) for one in training)),
+        evaluation=_by_name([one for one in evaluation if one.kept]),
+        record=tuple(one.account() for one in [*training, *evaluation]),
+    )
 
 
-class _Shelf:
-    """What has been read so far."""
-
-    def __init__(self, report: Report) -> None:
-        self.training: list[Comparison] = []
-        self.weights: list[float] = []
-        self.evaluation: dict[str, tuple[Comparison, ...]] = {}
-        self.record: list[dict[str, Any]] = []
-        self._report = report
-
-    def add_evaluation(self, source: DataSource) -> None:
-        loaded = load_comparisons(source.source, split=source.split, limit=source.limit)
-        kept, outside = _divide(loaded.comparisons, _in_fraction(source))
-        name = self._evaluate_on(_name(source), kept)
-        self._account(name, "evaluation", loaded, kept, {"not in the fraction": len(outside)})
-
-    def add_training(self, source: DataSource, starts: Set[float], held_out: float) -> None:
-        loaded = _load_training(source)
-        kept, outside = _divide(loaded.comparisons, _in_fraction(source))
-        kept, leaks = _divide(kept, lambda one: split_of(one.prompt) not in starts)
-        kept, aside = _divide(kept, lambda one: split_of(one.prompt, seed=_HELD_OUT) >= held_out)
-        left_out = {"not in the fraction": outside, "prompt is in an evaluation set": leaks, "held out": aside}
-        self.training += kept
-        self.weights += [source.weight] * len(kept)
-        self._account(_name(source), "training", loaded, kept, {why: len(those) for why, those in left_out.items()})
-        if aside:
-            name = self._evaluate_on(f"{_name(source)} held out", aside)
-            self._report(DataRead(name, "held out", len(aside), {}))
-
-    def _evaluate_on(self, name: str, comparisons: tuple[Comparison, ...]) -> str:
-        """Keep an evaluation set under a name of its own."""
-        taken = sum(other == name or other.startswith(f"{name} #") for other in self.evaluation)
-        unique = f"{name} #{taken + 1}" if taken else name
-        if comparisons:
-            self.evaluation[unique] = comparisons
-        return unique
-
-    def _account(
-        self,
-        name: str,
-        role: Literal["training", "evaluation"],
-        loaded: Loaded,
-        kept: Sequence[Comparison],
-        left_out: Mapping[str, int],
-    ) -> None:
-        counted = {why: count for why, count in left_out.items() if count}
-        entry = {"name": name, "role": role, "comparisons": len(kept), "left_out": counted}
-        self.record.append({**entry, "read": loaded.report.to_json()})
-        self._report(DataRead(name, role, len(kept), self.record[-1]))
+def _read(source: DataSource, role: Role) -> _Set:
+    loaded = load_comparisons(
+        source.source,
+        split=source.split,
+        limit=source.limit,
+        lang=source.lang,
+        group=source.group,
+        protocol=source.protocol,
+    )
+    read = _Set(source, role, loaded, loaded.comparisons, {})
+    return read.keep(lambda one: split_of(one.prompt, seed=_FRACTION) < source.fraction, "not in the fraction")
 
 
-def _load_training(source: DataSource) -> Loaded:
-    """Without a named split, the training split where the source has one, else everything."""
-    if source.split is None:
+def _with_split(source: DataSource, split: str) -> DataSource:
+    return source.model_copy(update={"split": split}) if source.split is None else source
+
+
+def _own_evaluation(source: DataSource) -> list[_Set]:
+    """A training set's own validation split, or its test split, or nothing."""
+    for split in ("validation", "test"):
         try:
-            return load_comparisons(source.source, split="train", limit=source.limit)
+            return [_read(source.model_copy(update={"split": split, "limit": None}), "evaluation")]
         except NotFound:
-            pass
-    return load_comparisons(source.source, split=source.split, limit=source.limit)
+            continue
+    return []
 
 
-def _divide(
-    comparisons: Sequence[Comparison], keep: Callable[[Comparison], bool]
-) -> tuple[tuple[Comparison, ...], tuple[Comparison, ...]]:
-    """Those to keep, and the others."""
-    verdicts = [keep(one) for one in comparisons]
-    kept = tuple(one for one, verdict in zip(comparisons, verdicts, strict=True) if verdict)
-    return kept, tuple(one for one, verdict in zip(comparisons, verdicts, strict=True) if not verdict)
+def _first_by_hash(one: _Set, limit: int) -> _Set:
+    """At most `limit` comparisons, whole prompts as the hash orders them, so that a larger limit holds a smaller."""
+    places = sorted(split_of(comparison.prompt, seed=_EVALUATION) for comparison in one.kept)
+    last = places[limit - 1] if len(places) > limit else 1.0
+    return one.keep(lambda comparison: split_of(comparison.prompt, seed=_EVALUATION) <= last, "beyond eval_limit")
 
 
-def _in_fraction(source: DataSource) -> Callable[[Comparison], bool]:
-    return lambda one: split_of(one.prompt, seed=_FRACTION) < source.fraction
-
-
-def _name(source: DataSource) -> str:
-    return source.source if source.split is None else f"{source.source}:{source.split}"
+def _by_name(sets: Sequence[_Set]) -> dict[str, tuple[Comparison, ...]]:
+    """Sets under their names; a name that comes again gets a number."""
+    named: dict[str, tuple[Comparison, ...]] = {}
+    for one in sets:
+        taken = sum(name.partition(" #")[0] == one.name for name in named)
+        named[f"{one.name} #{taken + 1}" if taken else one.name] = one.kept
+    return named

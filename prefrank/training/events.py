@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+Role = Literal["training", "evaluation"]
+
 
 @dataclass(frozen=True, slots=True)
 class DataRead:
@@ -14,11 +16,11 @@ class DataRead:
         name: source, and split where one was named.
         role: what its comparisons are for.
         comparisons: how many are kept for that.
-        record: the reader's own report, as plain values.
+        record: the reader's own report and what was left out after it, as plain values.
     """
 
     name: str
-    role: Literal["training", "evaluation", "held out"]
+    role: Role
     comparisons: int
     record: Mapping[str, Any]
 

@@ -17,8 +17,10 @@ def _whole(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """One entry stands for a list of one; `none` and null for an empty list."""
-    if value is None or value == "none":
+    """One entry stands for a list of one, `none` for an empty list."""
+    if value is None:
+        return None
+    if value == "none":
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
@@ -36,15 +38,19 @@ class DataSource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: str = Field(description="A known name, a hub id, or a local file or folder.")
-    split: str | None = Field(None, description="The split to read; null: the source's training split.")
+    split: str | None = Field(None, description="The split; null: `train` to train on, `validation` to evaluate on.")
     fraction: float = Field(1.0, gt=0, le=1, description="Share of the prompts to use, chosen by a stable hash.")
     limit: Count | None = Field(None, ge=1, description="Read at most this many comparisons, from the start.")
+    lang: str | None = Field(None, description="Of OASST, only trees in this language, such as `en`.")
+    group: bool = Field(False, description="Merge the comparisons of one prompt, so that each reply is encoded once.")
+    protocol: Literal["by_prompt", "as_published"] = Field(
+        "by_prompt", description="How a split that was never published is made; as_published splits rows, and leaks."
+    )
     weight: float = Field(1.0, gt=0, description="What each of its comparisons counts in the loss.")
 
 
-Sources = Annotated[
-    tuple[Annotated[DataSource, BeforeValidator(_data_source)], ...], BeforeValidator(_listed), Field(strict=False)
-]
+_Source = Annotated[DataSource, BeforeValidator(_data_source)]
+Sources = Annotated[tuple[_Source, ...], BeforeValidator(_listed), Field(strict=False)]
 
 
 class Recipe(BaseModel):
@@ -57,11 +63,14 @@ class Recipe(BaseModel):
         description="Where to start from: a local folder, a hub id, or `minilm` (the weights in prefrank[demo])."
     )
     datasets: Sources = Field(min_length=1, description="Training data: names, or mappings with the options below.")
-    evaluation: Sources = Field(
-        (), description="Data to evaluate on; its prompts are taken out of the training data. null: only `held_out`."
+    evaluation: Sources | None = Field(
+        None,
+        description="Evaluation data, taken out of the training data; null: each training set's own split; []: none.",
     )
-    held_out: float = Field(
-        0.05, ge=0, lt=1, description="Share of each training set's prompts, by a stable hash, kept for evaluation."
+    eval_limit: Count | None = Field(
+        2000,
+        ge=1,
+        description="Most comparisons of each evaluation set, whole prompts chosen by a stable hash; null: all.",
     )
     output_dir: str = Field("runs/reward-model", description="Folder for checkpoints and logs.")
     overwrite: bool = Field(False, description="Start anew where output_dir already holds a run.")

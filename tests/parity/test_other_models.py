@@ -32,7 +32,9 @@ def test_scores_equal_those_of_transformers_for_each_row_alone(name: str, tmp_pa
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("pad", [None, 7])
-def test_a_decoder_pools_the_last_real_token_whatever_the_padding_id(name: str, pad: int | None, tmp_path: Path) -> None:
+def test_a_decoder_pools_the_last_real_token_whatever_the_padding_id(
+    name: str, pad: int | None, tmp_path: Path
+) -> None:
     reference = model_of(*OTHERS[name], pad_token_id=pad, eos_token_id=7)
     network = load_network(saved(reference, tmp_path))
     batch = batch_of(LENGTHS)

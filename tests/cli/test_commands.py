@@ -1,0 +1,156 @@
+"""Each command end to end on tiny models: what it prints where, and the code it ends with."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from prefrank import RewardModel
+from prefrank.cli import main
+from tests.tiny import bert_folder
+
+ROWS = [
+    {"prompt": "how do I bake", "chosen": "mix flour water", "rejected": "no"},
+    {"prompt": "what is yeast", "chosen": "a fungus", "rejected": "a kind of bread with long words in it"},
+    {"prompt": "and salt", "chosen": "some", "rejected": "never"},
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("cli")
+    return str(RewardModel.load(bert_folder(folder / "plain"), max_length=64).save(folder / "model"))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(path)
+
+
+class Run:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["prefrank", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        output = self._capsys.readouterr()
+        return int(stop.value.code or 0), output.out, output.err
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("COLUMNS", "120")
+    return Run(monkeypatch, capsys)
+
+
+def test_rank_prints_the_best_reply_first(run: Run, model: str) -> None:
+    replies = ["mix flour", "bake it", "the dough needs an hour"]
+    best = RewardModel.load(model).rank("how do I bake", replies)[0]
+    arguments = [part for reply in replies for part in ("--reply", reply)]
+    code, out, _ = run("rank", "--model", model, "--prompt", "how do I bake", *arguments)
+    assert code == 0
+    first = next(line for line in out.splitlines() if line.strip().startswith("1 "))
+    assert best.reply in first
+    assert f"{best.score.value:+.3f}" in first
+
+
+def test_rank_as_json_holds_the_scores_and_the_facts(run: Run, model: str) -> None:
+    code, out, _ = run("rank", "--model", model, "--prompt", "p", "--reply", "a", "--reply", "b", "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert {entry["reply"] for entry in record["replies"]} == {"a", "b"}
+    assert record["replies"][0]["score"]["model"] == RewardModel.load(model).fingerprint
+
+
+def test_score_writes_rows_to_standard_output_and_talk_to_standard_error(run: Run, model: str, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "p", "reply": "a"}\n{"prompt": "p", "reply": "b"}\n')
+    code, out, err = run("score", str(tmp_path / "in.jsonl"), "--model", model)
+    assert code == 0
+    assert [json.loads(line)["reply"] for line in out.splitlines()] == ["a", "b"]
+    assert "2 replies of 2 rows scored" in err
+
+
+def test_evaluate_shows_model_and_baselines_and_writes_every_score(
+    run: Run, model: str, pairs: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "results.json"
+    code, out, err = run("evaluate", "--model", model, "--data", pairs, "--baselines", "--json", str(output))
+    assert code == 0
+    assert "longer wins" in out
+    assert "3 comparisons of 3 prompts" in " ".join(err.split())
+    results = json.loads(output.read_text())
+    assert [len(result["items"]) for result in results] == [3, 3, 3]
+    longer = next(result for result in results if result["name"] == "longer wins")
+    assert longer["overall"]["accuracy"]["value"] == pytest.approx(1 / 3)
+
+
+def test_describe_counts_what_a_file_holds(run: Run, pairs: str) -> None:
+    code, out, _ = run("data", "describe", pairs, "--json")
+    assert code == 0
+    assert "pairs" in json.dumps(json.loads(out))
+    code, out, _ = run("data", "describe", pairs)
+    assert code == 0
+    assert "comparisons" in out
+
+
+def test_info_says_what_a_checkpoint_is(run: Run, model: str) -> None:
+    code, out, _ = run("info", model, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["kind"] == "prefrank checkpoint"
+    assert facts["as_saved"] is True
+    assert facts["text"]["max_length"] == 64
+    code, out, _ = run("info", model)
+    assert code == 0
+    assert facts["fingerprint"][:40] in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["rank", "--model", "{missing}", "--prompt", "p", "--reply", "r"], 2, "there is no folder"),
+        (["rank", "--model", "{empty}", "--prompt", "p", "--reply", "r"], 4, "config.json"),
+        (["rank", "--model", "{three}", "--prompt", "p", "--reply", "r"], 4, "3 outputs"),
+        (["score", "{nothing}", "--model", "{model}"], 3, "the file is empty"),
+        (["evaluate", "--model", "{model}", "--data", "webgtp"], 2, "did you mean 'webgpt'"),
+        (["evaluate", "--data", "webgpt"], 2, "there is nothing to evaluate"),
+        (["train", "{missing}"], 2, "there is no recipe"),
+        (["data", "describe", "{broken}"], 3, "broken.jsonl:2: not valid JSON"),
+        (["data", "describe", "{nothing}"], 3, "the file is empty"),
+    ],
+)
+def test_faults_are_one_line_with_their_code(
+    run: Run, model: str, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing.jsonl").touch()
+    (tmp_path / "broken.jsonl").write_text(json.dumps(ROWS[0]) + '\n{"prompt": \n')
+    places = {
+        "missing": tmp_path / "missing",
+        "empty": tmp_path / "empty",
+        "nothing": tmp_path / "nothing.jsonl",
+        "broken": tmp_path / "broken.jsonl",
+        "model": model,
+        "three": bert_folder(tmp_path / "three", num_labels=3) if "{three}" in arguments else "",
+    }
+    got, out, err = run(*(argument.format(**places) for argument in arguments))
+    assert (got, out) == (code, "")
+    assert message in err
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_wrong_usage_ends_with_2(run: Run) -> None:
+    code, _, err = run("rank", "--model", "x")
+    assert code == 2
+    assert "Missing option" in err
+
+
+def test_the_version_is_printed(run: Run) -> None:
+    code, out, _ = run("--version")
+    assert (code, out) == (0, "0.1.0\n")

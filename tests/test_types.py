@@ -1,0 +1,53 @@
+import pytest
+
+from prefrank import Comparison, Preference, Turn
+from prefrank.errors import suggest
+from prefrank.types import as_prompt
+
+PROMPT = (Turn("user", "hello"),)
+
+
+def test_a_string_is_one_user_turn() -> None:
+    assert as_prompt("hello") == PROMPT
+    assert as_prompt(Turn("user", "hello")) == PROMPT
+    assert as_prompt([Turn("user", "hello")]) == PROMPT
+
+
+def test_half_a_chance_is_a_tie() -> None:
+    assert Preference(0, 1, 0.5).tie
+    assert not Preference(0, 1).tie
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1, 1), "names reply 1 as both winner and loser"),
+        ((0, 1, 1.5), "probability is 1.5; wanted 0 to 1"),
+        ((0, 1, float("nan")), "probability is nan"),
+        ((0, 1, 1.0, 0.0), "weight is 0.0; wanted a finite number above 0"),
+        ((0, 1, 1.0, 1.0, float("inf")), "margin is inf"),
+    ],
+)
+def test_impossible_preferences_are_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Preference(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "replies", "preferences", "message"),
+    [
+        ((), ("a", "b"), (Preference(0, 1),), "has no prompt turn"),
+        (PROMPT, ("a",), (Preference(0, 1),), "has 1 replies; wanted at least 2"),
+        (PROMPT, ("a", "a"), (Preference(0, 1),), "has equal replies"),
+        (PROMPT, ("a", "b"), (), "has no preference"),
+        (PROMPT, ("a", "b"), (Preference(0, 2),), "prefers reply 0 to 2 but has replies 0 to 1"),
+    ],
+)
+def test_impossible_comparisons_are_refused(prompt: tuple, replies: tuple, preferences: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Comparison(prompt, replies, preferences, source="test", id="1")
+
+
+def test_a_misspelt_name_gets_a_suggestion() -> None:
+    assert suggest("webgtp", ["webgpt", "hh"]) == "; did you mean 'webgpt'?"
+    assert suggest("zzz", ["webgpt", "hh"]) == "; known: hh, webgpt"
