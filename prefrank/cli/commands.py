@@ -53,13 +53,14 @@ def train(
 ) -> None:
     """Train a reward model from a recipe."""
     from prefrank.cli import progress, tables
-    from prefrank.training import dry_run as estimate_run
     from prefrank.training import load_recipe
     from prefrank.training import train as run
 
     overrides = [*(set_ or ()), *(["resume=true"] if resume else ()), *(["overwrite=true"] if overwrite else ())]
     loaded = load_recipe(recipe, overrides)
     if dry_run:
+        from prefrank.training.dry_run import dry_run as estimate_run
+
         estimate = estimate_run(loaded)
         _result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))
         return

@@ -52,7 +52,7 @@ class Drop:
     left_out: tuple[str, ...] = ()
 
 
-def from_ranks(ranks: Sequence[float]) -> tuple[Preference, ...]:
+def from_ranks(ranks: Sequence[float | int]) -> tuple[Preference, ...]:
     """All pairs of a ranking, 0 best; equal ranks are ties (probability 0.5).
 
     >>> from_ranks([1, 0])
@@ -62,17 +62,17 @@ def from_ranks(ranks: Sequence[float]) -> tuple[Preference, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _all_pairs(ranks: tuple[float, ...]) -> tuple[Preference, ...]:
+def _all_pairs(ranks: tuple[float | int, ...]) -> tuple[Preference, ...]:
     return tuple(_between(i, j, ranks[i], ranks[j]) for i, j in combinations(range(len(ranks)), 2))
 
 
-def _between(i: int, j: int, rank_i: float, rank_j: float) -> Preference:
+def _between(i: int, j: int, rank_i: float | int, rank_j: float | int) -> Preference:
     if rank_i == rank_j:
         return Preference(i, j, probability=0.5)
     return Preference(i, j) if rank_i < rank_j else Preference(j, i)
 
 
-def from_ratings(ratings: Sequence[float]) -> tuple[Preference, ...]:
+def from_ratings(ratings: Sequence[float | int]) -> tuple[Preference, ...]:
     """All pairs of ratings on one scale, higher is better; equal ratings are ties."""
     return from_ranks([-rating for rating in ratings])
 

@@ -148,7 +148,7 @@ def longer_wins(comparisons: Iterable[Comparison]) -> Share:
     return wilson(points, n)
 
 
-def wilson(points: float, n: int) -> Share:
+def wilson(points: float | int, n: int) -> Share:
     """The share points / n with its 95 % Wilson score interval (Wilson 1927, "Probable inference", eq. 3)."""
     if n == 0:
         return Share(math.nan, 0, math.nan, math.nan)

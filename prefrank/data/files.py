@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from prefrank.data.fields import Row, short
 from prefrank.errors import BadData
@@ -72,15 +72,15 @@ def first_row(path: Path) -> Row | None:
     return None if record is None else record.row
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedIOBase:
     if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return gzip.GzipFile(path)
     if path.suffix == ".xz":
-        return cast(BinaryIO, lzma.open(path, "rb"))
+        return lzma.LZMAFile(path)
     if path.suffix == ".zst":
         import pyarrow as pa
 
-        return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
     return path.open("rb")
 
 

@@ -102,6 +102,6 @@ def _is_transcript(row: Row) -> bool:
 
 def _near_miss(row: Row) -> str:
     for column in row:
-        if column not in OWN_COLUMNS and (near := get_close_matches(str(column), OWN_COLUMNS, n=1, cutoff=0.7)):
+        if column not in OWN_COLUMNS and (near := get_close_matches(str(column), OWN_COLUMNS, n=1, cutoff=0.6)):
             return f" (is {column!r} meant to be {near[0]!r}?)"
     return ""

@@ -17,12 +17,13 @@ from typing import Literal
 import numpy as np
 
 from prefrank.data.candidates import DUPLICATE, MERGED, OTHER_SPLIT, Candidate, Drop, carry_over, settle
+from prefrank.data.catalogue import SOURCES, SUMMARY_SPLITS
 from prefrank.data.fields import text
 from prefrank.data.files import Record, read_records
 from prefrank.data.formats import Found, Reader
 from prefrank.data.oasst import oasst
 from prefrank.data.report import Loaded, Report, Tally
-from prefrank.data.sources import SOURCES, SUMMARY_SPLITS, Located, Part, known_split, locate
+from prefrank.data.sources import Located, Part, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.types import Comparison, Prompt
 
@@ -88,7 +89,7 @@ def load_comparisons(
     by_hash = split is not None and located.made_here
     records = _counted(parts, tally)
     if by_hash and protocol == "as_published":
-        records = _published_part(records, parts, split == "validation", located.published_share, tally)
+        records = _published_part(records, located, split == "validation", tally)
     elif split is not None and not by_hash:
         records = _column_part(records, parts, split, tally)
     wanted = partial(_falls_in, split) if by_hash and protocol == "by_prompt" else None
@@ -137,13 +138,12 @@ def _counted(parts: Iterable[Part], tally: Tally) -> Iterator[Record]:
             yield record
 
 
-def _published_part(
-    records: Iterable[Record], parts: Iterable[Part], validation: bool, share: float, tally: Tally
-) -> Iterator[Record]:
+def _published_part(records: Iterable[Record], located: Located, validation: bool, tally: Tally) -> Iterator[Record]:
     """The rows of one side of the first implementation's split."""
-    if not all(part.format.by_row for part in parts):
+    if not all(part.format.by_row for part in located.parts):
         raise BadInput("protocol='as_published' splits rows, and these rows are parts of trees; use 'by_prompt'")
     rows = list(records)
+    share = located.published.published_share if located.published else VALIDATION_SHARE
     held_out = published_validation_rows(len(rows), share)
     for index, record in enumerate(rows):
         if (index in held_out) == validation:

@@ -12,78 +12,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from prefrank.data.catalogue import ALIASES, KNOWN_SPLITS, PARQUET_BRANCH, SOURCES, SPLIT_WORDS, SUMMARY_SPLITS, Source
 from prefrank.data.files import SUFFIXES, first_row, is_data_file
 from prefrank.data.formats import FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
 from prefrank.errors import BadData, NotFound, suggest
 
-PARQUET_BRANCH = "refs/convert/parquet"
-"""The hub's own Parquet copy of a data set; the only form of those published as a loader script."""
-
-SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
-SPLIT_WORDS |= {"dev": "validation", "test": "test"}
-SUMMARY_SPLITS = {"train": ("train",), "validation": ("valid1", "valid2"), "valid1": ("valid1",), "valid2": ("valid2",)}
-"""Splits of the summaries, and the values of their own `split` column that make each."""
-
-KNOWN_SPLITS = {**SPLIT_WORDS, "valid1": "valid1", "valid2": "valid2"}
 _NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A published data set.
-
-    Args:
-        format: key in FORMATS.
-        hub: its id on the hub; "" if it is not there.
-        layout: its files there, `{split}` standing for a split.
-        splits: published splits; `train` alone is split by prompt into train and validation.
-        revision: branch on the hub; None is the main one.
-        published_share: the share of rows that the first implementation held out, where only `train` is published.
-    """
-
-    format: str
-    hub: str = ""
-    layout: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ("train",)
-    revision: str | None = None
-    published_share: float = 0.2
-
-
-def _hh(*subsets: str) -> Source:
-    layout = tuple(f"{subset}/{{split}}.jsonl.gz" for subset in subsets)
-    return Source("hh", "Anthropic/hh-rlhf", layout, ("train", "test"))
-
-
-def _oasst(number: int) -> Source:
-    return Source("messages", f"OpenAssistant/oasst{number}", ("data/{split}-*.parquet",), ("train", "validation"))
-
-
-_SUMMARIES = "openai/summarize_from_feedback"
-SOURCES: dict[str, Source] = {
-    "starter": Source("prefrank"),
-    "webgpt": Source("webgpt", "openai/webgpt_comparisons", ("default/{split}/*.parquet",), revision=PARQUET_BRANCH),
-    "hfsummary": Source(
-        "summaries", _SUMMARIES, ("comparisons/{split}/*.parquet",), ("train", "validation"), PARQUET_BRANCH
-    ),
-    "hfsummary_axis": Source(
-        "rated_summaries", _SUMMARIES, ("axis/{split}/*.parquet",), ("validation", "test"), PARQUET_BRANCH
-    ),
-    "anthropic_rlhf": _hh(*SUBSETS),
-    **{f"hh/{subset}": _hh(subset) for subset in SUBSETS},
-    "oa_private": Source("oa_private"),
-    "oasst1": _oasst(1),
-    "oasst2": _oasst(2),
-    "gptsynthetic": Source(
-        "prefrank_pairs", "Dahoas/synthetic-instruct-gptj-pairwise", ("data/{split}-*.parquet",), published_share=0.1
-    ),
-    "shp": Source("shp", "stanfordnlp/SHP", ("*/{split}.json",), ("train", "validation", "test")),
-    "hellaswag": Source(
-        "hellaswag", "Rowan/hellaswag", ("*/{split}/*.parquet",), ("train", "validation", "test"), PARQUET_BRANCH
-    ),
-}
-ALIASES = {source.hub.lower(): name for name, source in reversed(SOURCES.items()) if source.hub}
-ALIASES |= {"hh": "anthropic_rlhf", "alekseykorshuk/hellaswag": "hellaswag"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +33,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A source that was found: its name, its folder, its files and how much of `train` the recipe held out."""
+    """A source that was found: its name, its folder, its files, and the published set that they are, if any."""
 
     name: str
     root: Path
     parts: tuple[Part, ...]
-    published_share: float = 0.2
+    published: Source | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -115,8 +50,9 @@ class Located:
 
     @property
     def made_here(self) -> bool:
-        """Whether the splits are ours to make: no file names another than train, and no column names one."""
-        return {part.split for part in self.parts} <= {"", "train"} and self.parts[0].format_name != "summaries"
+        """Whether the splits are ours to make: none but train is published or named by a file, nor by a column."""
+        named = set(self.published.splits) if self.published else {part.split for part in self.parts}
+        return named <= {"", "train"} and self.parts[0].format_name != "summaries"
 
     def parts_of(self, split: str | None) -> tuple[Part, ...]:
         """The files to read for a split; all of them where the split is made from their rows."""
@@ -129,7 +65,7 @@ class Located:
 
     def label(self, path: Path) -> str:
         """The source of a file's comparisons: a subset of hh-rlhf keeps its name, since it is measured by itself."""
-        subset = next((part for part in reversed(path.parts) if part in SUBSETS), "")
+        subset = next((part for part in reversed(path.absolute().parts) if part in SUBSETS), "")
         return f"hh/{subset}" if subset and self.parts[0].format_name == "hh" else self.name
 
 
@@ -177,7 +113,7 @@ def locate(source: str | Path, split: str | None) -> Located:
     """
     if isinstance(source, str):
         name = source if source in SOURCES else ALIASES.get(source.lower(), "")
-        if name == source or (name and not os.path.exists(source)):
+        if name and (name == source or not os.path.exists(source)):
             return _starter() if name == "starter" else _published(name, SOURCES[name], split)
     if os.path.exists(source):
         return _local(Path(source))
@@ -208,7 +144,7 @@ def _published(name: str, source: Source, split: str | None) -> Located:
     if not files:
         raise NotFound(f"{name} is not in {root}; {_advice(source.hub, patterns, source.revision)}")
     parts = tuple(Part(path, word, FORMATS[source.format], source.format) for path, word in files.items())
-    return Located(name, root, parts, source.published_share)
+    return Located(name, root, parts, source)
 
 
 def _data_files(root: Path) -> list[Path]:
@@ -223,8 +159,8 @@ def _in_layout(source: Source, root: Path, paths: Iterable[Path]) -> dict[Path, 
     names = [(path, path.relative_to(root)) for path in paths]
     return {
         path: split
-        for pattern, split in patterns
         for path, name in names
+        for pattern, split in patterns
         if name.match(pattern) and len(name.parts) == len(Path(pattern).parts)
     }
 
@@ -237,11 +173,17 @@ def _local(path: Path) -> Located:
     paths = _data_files(path)
     if not paths:
         raise NotFound(f"no data file in {path}; wanted files that end in one of {', '.join(SUFFIXES)}")
+    named = _by_name(path, paths)
     for source in SOURCES.values():
         files = _in_layout(source, path, paths)
-        if files and _format_of(next(iter(files))) == source.format:
-            return Located(path.resolve().name, path, _recognised(files), source.published_share)
-    return Located(path.resolve().name, path, _recognised(_by_name(path, paths)))
+        if files and _format_of(next(iter(files))) == source.format and not _has_more(source, named, files):
+            return Located(path.resolve().name, path, _recognised(files), source)
+    return Located(path.resolve().name, path, _recognised(named))
+
+
+def _has_more(source: Source, named: Mapping[Path, str], files: Mapping[Path, str]) -> bool:
+    """Whether a folder in the layout of a published set has further splits of the same format, so is another set."""
+    return any(split and path not in files and _format_of(path) == source.format for path, split in named.items())
 
 
 def _by_name(root: Path, paths: Iterable[Path]) -> dict[Path, str]:
@@ -274,17 +216,18 @@ def _recognised(splits: Mapping[Path, str]) -> tuple[Part, ...]:
 
 def _other_hub(id: str) -> Located:
     """Any data set on the hub, in one of the formats of `FORMATS`; a scripted one through the Parquet branch."""
-    patterns = [f"*{suffix}" for suffix in SUFFIXES]
-    for revision in (None, PARQUET_BRANCH):
-        root = _download(id, revision, patterns)
-        if _data_files(root):
-            found = _local(root)
-            return Located(id, root, found.parts, found.published_share)
-    raise NotFound(f"{id} holds no data file; wanted files that end in one of {', '.join(SUFFIXES)}")
+    try:
+        roots = (_download(id, revision, [f"*{suffix}" for suffix in SUFFIXES]) for revision in (None, PARQUET_BRANCH))
+        root = next((root for root in roots if _data_files(root)), None)
+    except NotFound as error:
+        raise NotFound(f"no file or folder is called {id!r}, and as a hub id: {error}") from None
+    if root is None:
+        raise NotFound(f"{id} on the hub holds no data file; wanted files that end in one of {', '.join(SUFFIXES)}")
+    found = _local(root)
+    return Located(id, root, found.parts, found.published)
 
 
 def _download(id: str, revision: str | None, patterns: Iterable[str]) -> Path:
-    import httpx
     import huggingface_hub
 
     wanted = list(patterns)
@@ -292,7 +235,7 @@ def _download(id: str, revision: str | None, patterns: Iterable[str]) -> Path:
         return Path(
             huggingface_hub.snapshot_download(id, repo_type="dataset", revision=revision, allow_patterns=wanted)
         )
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except Exception as error:  # the hub's client lets through the errors of its HTTP library, which varies by version
         why = " ".join(str(error).split())[:160]
         raise NotFound(f"cannot fetch {id} from the hub ({why}); {_advice(id, wanted, revision)}") from None
 

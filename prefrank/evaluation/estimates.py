@@ -146,25 +146,24 @@ def estimate(
         unit: what `n` counts.
         bounds: the least and the greatest value possible, if there are such.
     """
-    _, clusters, sizes = np.unique(prompts, return_inverse=True, return_counts=True)
+    different, clusters = np.unique(prompts, return_inverse=True)
     if not len(totals) or not np.isfinite(totals).all():
-        return Estimate(None, None, None, n, unit, len(sizes))
+        return Estimate(None, None, None, n, unit, len(different))
     totals, counts = np.bincount(clusters, totals), np.bincount(clusters, counts)
-    low, high = _interval(totals, counts, bool((sizes == 1).all()), bounds, bootstrap or Bootstrap())
-    return Estimate(float(totals.sum() / counts.sum()), low, high, n, unit, len(sizes))
+    low, high = _interval(totals, counts, bounds, bootstrap or Bootstrap())
+    return Estimate(float(totals.sum() / counts.sum()), low, high, n, unit, len(different))
 
 
 def _interval(
     totals: Float64[np.ndarray, " C"],
     counts: Float64[np.ndarray, " C"],
-    single: bool,
     bounds: Bounds | None,
     bootstrap: Bootstrap,
 ) -> Interval | tuple[None, None]:
     if bounds is not None:
         least, width = bounds[0], bounds[1] - bounds[0]
         shares = np.clip((totals / counts - least) / width, 0.0, 1.0)
-        plain = single and (counts == 1).all() and np.isin(shares, (0.0, 0.5, 1.0)).all()
+        plain = (counts == 1).all() and np.isin(shares, (0.0, 0.5, 1.0)).all()
         if plain or np.ptp(shares) < 1e-12:
             low, high = wilson(float(shares.sum()), len(shares), confidence=bootstrap.confidence)
             return least + width * low, least + width * high

@@ -78,12 +78,12 @@ class OtherNetwork(nn.Module):
 
     def _score_last(self, pack: Pack, lengths: Int64[Tensor, " N"]) -> Float[Tensor, " N"]:
         """A decoder's scores at the last token of each row."""
-        columns = torch.arange(pack.longest, device=lengths.device)
-        mask = columns < lengths[:, None]
+        mask = torch.arange(pack.longest, device=lengths.device) < lengths[:, None]
         ids = torch.zeros(mask.shape, dtype=torch.long, device=lengths.device)
         ids[mask] = pack.ids
         hidden = self.model.base_model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return self.model.score(hidden[torch.arange(len(lengths)), lengths - 1]).squeeze(-1)
+        rows = torch.arange(len(lengths), device=lengths.device)
+        return self.model.score(hidden[rows, lengths - 1]).squeeze(-1)
 
     def _score_group(self, ids: Int64[Tensor, "n L"], types: Int64[Tensor, "n L"]) -> Float[Tensor, " n"]:
         """The model's own scores of rows of equal length."""

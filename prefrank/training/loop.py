@@ -8,12 +8,10 @@ by DDP, because processes hold different numbers of micro-batches, or none. Noth
 
 import math
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from jaxtyping import Float
 from torch import Tensor
 
-from prefrank.errors import BadRecipe, Diverged, Interrupted
+from prefrank.errors import Diverged, Interrupted
 from prefrank.model import Network, score_batches
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder, plan_batches
@@ -33,11 +31,16 @@ from prefrank.training.examples import Examples
 from prefrank.training.losses import LossSettings, Preferences, reward_loss
 from prefrank.training.measure import Evaluate, evaluate_sets, name_some, pool
 from prefrank.training.optim import WeightAverage, make_optimizer, rate_factor, set_rates
+from prefrank.training.order import count_steps, make_order, seed_step
 from prefrank.training.recipe import Recipe
+from prefrank.training.run_log import RunLog, Speed, check_trackers
 from prefrank.training.setup import EncodedCorpus, encode_corpus, load_model, load_text, use_bf16
 from prefrank.training.signals import StopFlag, catch_signals
 from prefrank.training.step import StepSums, accumulate_gradient, rows_of
 from prefrank.types import Batch
+
+LOSSES = {"bradley_terry": reward_loss}
+"""Recipe name -> loss of scores, preferences and settings; each also adds the score terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evalu
 
     Args:
         report: hears what happens, on the main process only (see `events`).
-        evaluate: scores evaluation sets; the built-in one gives accuracy and log loss.
+        evaluate: turns scores of the evaluation sets into metrics.
 
     Raises:
         BadRecipe, BadData, BadModel, NotFound: before the first step.
@@ -70,7 +73,10 @@ def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evalu
         Diverged: a score, loss or gradient that is not finite, naming the comparisons of the step.
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
-    accelerator = _accelerator(recipe)
+    check_trackers(recipe)
+    places = ProjectConfiguration(project_dir=recipe.output_dir, logging_dir=str(Path(recipe.output_dir) / "logs"))
+    # Autocast is entered by hand, so that two runs in one process may differ in it.
+    accelerator = Accelerator(mixed_precision="no", log_with=list(recipe.trackers) or None, project_config=places)
     report = report if accelerator.is_main_process else ignore
     with accelerator.main_process_first():
         resume_from = open_output(recipe)
@@ -91,44 +97,6 @@ def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evalu
         accelerator.end_training()
 
 
-def _accelerator(recipe: Recipe) -> Accelerator:
-    for name in recipe.trackers:
-        if find_spec(name) is None:
-            raise BadRecipe(f"trackers names {name}, which is not installed; pip install {name}, or set trackers: none")
-    places = ProjectConfiguration(project_dir=recipe.output_dir, logging_dir=str(Path(recipe.output_dir) / "logs"))
-    # Autocast is entered by hand, so that two runs in one process may differ in it.
-    return Accelerator(mixed_precision="no", log_with=list(recipe.trackers), project_config=places)
-
-
-class Order:
-    """Which comparisons make each step: a new permutation for every epoch, cut into steps; the last may be smaller.
-
-    Args:
-        size: comparisons of one epoch.
-        per_step: comparisons of a step.
-        seed: of the permutations.
-    """
-
-    def __init__(self, size: int, per_step: int, seed: int) -> None:
-        self.size, self.per_step, self.seed = size, per_step, seed
-        self.steps_per_epoch = math.ceil(size / per_step)
-        self._epoch, self._permutation = -1, np.zeros(0, np.int64)
-
-    def chosen(self, step: int) -> list[int]:
-        """The comparisons of step number `step`, from 0."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.size)
-        return self._permutation[place * self.per_step : (place + 1) * self.per_step].tolist()
-
-
-def num_steps(recipe: Recipe, comparisons: int, num_processes: int) -> int:
-    """Optimiser steps of a run over so many training comparisons."""
-    per_epoch = math.ceil(comparisons / recipe.prompts_per_update(num_processes))
-    return max(1, math.ceil(recipe.num_train_epochs * per_epoch))
-
-
 class _Run:
     """A run under way: what changes from step to step, and what it needs for that."""
 
@@ -146,54 +114,51 @@ class _Run:
         self.recipe, self.accelerator, self.network, self.encoder = recipe, accelerator, network, encoder
         self.examples, self.sets, self.account = encoded.training, encoded.evaluation, account
         self.report, self.evaluate = report, evaluate
-        self.steps = num_steps(recipe, len(self.examples), accelerator.num_processes)
-        per_step = recipe.prompts_per_update(accelerator.num_processes)
-        self.order = Order(len(self.examples), per_step, recipe.seed)
+        self.order = make_order(recipe, comparisons=len(self.examples), num_processes=accelerator.num_processes)
+        self.steps = count_steps(recipe, self.order)
         self.optimizer = accelerator.prepare(make_optimizer(network, recipe))
-        self.average = WeightAverage(network, recipe.ema_decay)
-        self.progress = Progress(data=self.examples.digest(), prompts_per_step=per_step)
+        self.average = WeightAverage(network.named_parameters(), recipe.ema_decay)
+        self.progress = Progress(data=self.examples.digest(), prompts_per_step=self.order.per_step)
         accelerator.register_for_checkpointing(self.progress, self.average)
         self.bf16 = use_bf16(recipe, accelerator.device)
         self.settings = LossSettings(recipe.label_smoothing, recipe.score_l2, recipe.centering)
         self.metrics: Mapping[str, SetMetrics] = {}
         self.kept: Path | None = None
-        self.speed: deque[tuple[float, int]] = deque([(time.perf_counter(), 0)], maxlen=20)
-        self.unlogged: list[StepDone] = []
+        self.speed = Speed()
+        self.log = RunLog(recipe, accelerator)
 
     def run(self) -> Trained:
-        self._start()
+        """Every step that is left, then `last`."""
+        self._report_start()
+        self.speed.pause()
         with catch_signals() as flag:
             self._evaluate_if_due()
             while not self._finished():
-                self._report_step(self._step())
+                done = self._step()
+                self.report(done)
+                self.log.step(done)
                 if not self._asked_to_stop(flag):
                     self._evaluate_if_due()
                 if self._asked_to_stop(flag):
                     self._stop()
-                if self.progress.step % self.recipe.save_steps == 0 and not self._finished():
-                    self._save(f"checkpoint-{self.progress.step:06d}")
+                if done.step % self.recipe.save_steps == 0 and not self._finished():
+                    self._save(f"checkpoint-{done.step:06d}")
             if self.sets and self.progress.evaluated != self.progress.step:
                 self._evaluate()
             last = self._save("last")
         best = last.with_name("best")
         return Trained(last, best if best.is_dir() else None, self.progress.step, self.metrics)
 
-    def _start(self) -> None:
-        recipe = self.recipe
-        if recipe.trackers:
-            values = recipe.model_dump(mode="json")
-            plain = {
-                key: value if isinstance(value, int | float | str) else str(value) for key, value in values.items()
-            }
-            self.accelerator.init_trackers("prefrank", config=plain)
+    def _report_start(self) -> None:
+        parameters = list(self.network.parameters())
         self.report(
             Started(
                 steps=self.steps,
                 first_step=self.progress.step,
                 comparisons=len(self.examples),
                 prompts_per_step=self.order.per_step,
-                parameters=sum(p.numel() for p in self.network.parameters()),
-                trainable=sum(p.numel() for p in self.network.parameters() if p.requires_grad),
+                parameters=sum(p.numel() for p in parameters),
+                trainable=sum(p.numel() for p in parameters if p.requires_grad),
                 device=str(self.accelerator.device),
             )
         )
@@ -206,29 +171,38 @@ class _Run:
         """One optimiser step over one step's comparisons."""
         recipe, number = self.recipe, self.progress.step
         chosen = self.order.chosen(number)
-        mine = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
-        by_pair = recipe.weigh == "pair"
-        count = sum(len(self.examples.preferences[c]) for c in chosen) if by_pair else len(chosen)
-        seed_step(recipe.seed, number, self.accelerator.process_index)
+        count = sum(len(self.examples.preferences[c]) for c in chosen) if recipe.weigh == "pair" else len(chosen)
+        seed_step(recipe.seed, step=number, process=self.accelerator.process_index)
         factor = rate_factor(number, steps=self.steps, recipe=recipe)
         set_rates(self.optimizer, factor)
         self.network.train()
         self.optimizer.zero_grad()
-        sums = accumulate_gradient(
+        own = accumulate_gradient(
             self._forward,
             self.examples,
-            mine,
+            chosen[self.accelerator.process_index :: self.accelerator.num_processes],
             self._loss,
             divide_by=count,
             max_tokens=recipe.max_tokens,
             weigh=recipe.weigh,
         )
-        sums = self._over_processes(sums)
-        norm = self._clip(sums, number)
+        sums = self._over_processes(own)
+        norm = self._clip(sums, chosen)
         self.optimizer.step()
         self.average.update()
         self.progress.step += 1
-        return self._describe(sums, count, recipe.learning_rate * factor, norm)
+        tokens_per_s, seconds = self.speed.step(sums.tokens)
+        return StepDone(
+            step=self.progress.step,
+            steps=self.steps,
+            loss=sums.loss / count,
+            accuracy=sums.correct / max(1, sums.preferences),
+            tokens=sums.tokens,
+            tokens_per_s=tokens_per_s,
+            seconds_left=(self.steps - self.progress.step) * seconds,
+            learning_rate=recipe.learning_rate * factor,
+            grad_norm=norm,
+        )
 
     def _forward(self, batch: Batch) -> Float[Tensor, " N"]:
         # Autocast is left after each batch: casts cached without a graph must not serve the pass that needs one.
@@ -238,58 +212,33 @@ class _Run:
     def _loss(self, scores: Float[Tensor, " N"], preferences: Preferences) -> Float[Tensor, ""]:
         return LOSSES[self.recipe.loss](scores, preferences, self.settings)
 
-    def _over_processes(self, sums: StepSums) -> StepSums:
+    def _over_processes(self, own: StepSums) -> StepSums:
         """Add up sums and gradients over all processes."""
         if self.accelerator.num_processes == 1:
-            return sums
+            return own
         for parameter in self.network.parameters():
             if parameter.requires_grad:
-                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(own, "sum")
-        own = torch.tensor([sums.loss, sums.correct, sums.preferences, sums.tokens, len(sums.not_finite)])
+                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(grad, "sum")
+        sums = torch.tensor([own.loss, own.correct, own.preferences, own.tokens, len(own.not_finite)])
         loss, correct, preferences, tokens, bad = self.accelerator.reduce(
-            own.to(self.accelerator.device), "sum"
+            sums.to(self.accelerator.device), "sum"
         ).tolist()
-        names = sums.not_finite or (("a comparison of another process",) if bad else ())
+        names = own.not_finite or (("a comparison of another process",) if bad else ())
         return StepSums(loss, correct, int(preferences), int(tokens), names)
 
-    def _clip(self, sums: StepSums, number: int) -> float:
+    def _clip(self, sums: StepSums, chosen: list[int]) -> float:
         """Clip the gradient; returns its norm before. Raises Diverged where something is not finite."""
-        advice = f"lower learning_rate (now {self.recipe.learning_rate:g}), or look at these comparisons"
+        where, rate = f"step {self.progress.step + 1}", self.recipe.learning_rate
+        advice = f"lower learning_rate (now {rate:g}), or look at these comparisons"
         if sums.not_finite:
-            raise Diverged(f"step {number + 1}: scores not finite for {name_some(list(sums.not_finite))}; {advice}")
+            raise Diverged(f"{where}: scores are not finite for {name_some(list(sums.not_finite))}; {advice}")
         limit = self.recipe.max_grad_norm or math.inf
         norm = float(self.accelerator.clip_grad_norm_(self.network.parameters(), limit))
         if not math.isfinite(norm):
-            names = [self.examples.names[c] for c in self.order.chosen(number)]
-            raise Diverged(f"step {number + 1}: the gradient is not finite; it came from {name_some(names)}; {advice}")
+            names = name_some([self.examples.names[c] for c in chosen])
+            raise Diverged(f"{where}: the gradient is not finite; it came from {names}; {advice}")
         return norm
-
-    def _describe(self, sums: StepSums, count: int, learning_rate: float, norm: float) -> StepDone:
-        self.speed.append((time.perf_counter(), sums.tokens))
-        seconds = max(self.speed[-1][0] - self.speed[0][0], 1e-9)
-        return StepDone(
-            step=self.progress.step,
-            steps=self.steps,
-            loss=sums.loss / count,
-            accuracy=sums.correct / max(1, sums.preferences),
-            tokens=sums.tokens,
-            tokens_per_s=sum(tokens for _, tokens in list(self.speed)[1:]) / seconds,
-            seconds_left=(self.steps - self.progress.step) * seconds / (len(self.speed) - 1),
-            learning_rate=learning_rate,
-            grad_norm=norm,
-        )
-
-    def _report_step(self, done: StepDone) -> None:
-        self.report(done)
-        self.unlogged.append(done)
-        if self.recipe.trackers and done.step % self.recipe.logging_steps == 0:
-            mean = {"loss": "train/loss", "accuracy": "train/accuracy", "grad_norm": "train/grad_norm"}
-            rows = [asdict(one) for one in self.unlogged]
-            values = {name: sum(row[key] for row in rows) / len(rows) for key, name in mean.items()}
-            values |= {"train/learning_rate": done.learning_rate, "train/tokens_per_s": done.tokens_per_s}
-            self.accelerator.log(values, step=done.step)
-            self.unlogged.clear()
 
     def _evaluate_if_due(self) -> None:
         step = self.progress.step
@@ -303,24 +252,16 @@ class _Run:
             self.metrics = self.evaluate(self._score, self.sets)
         overall = pool(self.metrics.values())
         value = overall.log_loss if self.recipe.best_metric == "log_loss" else -overall.accuracy
-        better = self.progress.best is None or value < self.progress.best
-        self.progress.evaluated = self.progress.step
-        self.progress.waited = 0 if better else self.progress.waited + 1
-        self.progress.metrics = {name: asdict(one) for name, one in self.metrics.items()}
-        seconds = time.perf_counter() - began
-        self.report(EvaluationDone(self.progress.step, self.metrics, overall, better, seconds))
-        self._log_evaluation({**self.metrics, "overall": overall})
+        progress = self.progress
+        better = progress.best is None or value < progress.best
+        progress.evaluated, progress.waited = progress.step, 0 if better else progress.waited + 1
+        progress.metrics = {name: asdict(one) for name, one in self.metrics.items()}
+        self.report(EvaluationDone(progress.step, self.metrics, overall, better, time.perf_counter() - began))
+        self.log.evaluation(progress.step, {**self.metrics, "overall": overall})
         if better:
-            self.progress.best = value
+            progress.best = value
             self._save("best", resumable=False)
-        self.speed.clear()
-        self.speed.append((time.perf_counter(), 0))
-
-    def _log_evaluation(self, metrics: Mapping[str, SetMetrics]) -> None:
-        if self.recipe.trackers:
-            values = {f"eval/{name}/log_loss": one.log_loss for name, one in metrics.items()}
-            values |= {f"eval/{name}/accuracy": one.accuracy for name, one in metrics.items()}
-            self.accelerator.log(values, step=self.progress.step)
+        self.speed.pause()
 
     def _score(self, examples: Examples) -> Float[Tensor, " N"]:
         """Scores of all rows of a set, each process doing its share of the comparisons."""
@@ -341,24 +282,19 @@ class _Run:
         asked = torch.tensor(float(flag.wanted), device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, "sum") > 0)
 
-    def _stop(self) -> None:
+    def _stop(self) -> NoReturn:
         folder = self._save("last")
-        raise Interrupted(
-            f"stopped after step {self.progress.step} of {self.steps}, saved in {folder}; go on with resume: true"
-        )
+        done = f"stopped after step {self.progress.step} of {self.steps}"
+        raise Interrupted(f"{done}, saved in {folder}; go on with resume: true")
 
     def _save(self, name: str, *, resumable: bool = True) -> Path:
-        """Write a checkpoint folder on the main process."""
+        """Write a checkpoint folder, on the main process, with the averaged weights."""
         folder = Path(self.recipe.output_dir) / name
         if self.accelerator.is_main_process:
+            state_of = self.accelerator if resumable else None
             with self.average.swapped_in():
                 save_checkpoint(
-                    folder,
-                    self.network,
-                    self.encoder,
-                    self._record(),
-                    state_of=self.accelerator if resumable else None,
-                    previous=self.kept,
+                    folder, self.network, self.encoder, self._record(), state_of=state_of, previous=self.kept
                 )
             remove_old(folder.parent, keep=self.recipe.save_total_limit)
             self.report(Saved(self.progress.step, folder))
@@ -380,12 +316,3 @@ class _Run:
             "metrics": {"step": self.progress.evaluated, "sets": self.progress.metrics},
             "versions": versions(),
         }
-
-
-LOSSES = {"bradley_terry": reward_loss}
-"""Recipe name -> loss; each also adds the score terms."""
-
-
-def seed_step(seed: int, step: int, process: int) -> None:
-    """Set torch's generators for one step, so that dropout does not depend on what ran before it."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> 1))

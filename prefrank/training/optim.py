@@ -4,7 +4,7 @@ Surprising: the learning rate is a pure function of the step, so a resumed run h
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,11 +92,11 @@ class WeightAverage:
     Kept outside the network: `swapped_in` puts it there for evaluating and saving. With decay 0 it does nothing.
     """
 
-    def __init__(self, network: Network, decay: float) -> None:
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
         self.decay = decay
         self.updates = 0
         self._inside = False
-        self._live = {name: p for name, p in network.named_parameters() if p.requires_grad} if decay else {}
+        self._live = {name: p for name, p in parameters if p.requires_grad} if decay else {}
         self._average = {name: p.detach().clone() for name, p in self._live.items()}
 
     @torch.no_grad()

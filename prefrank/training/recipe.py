@@ -35,7 +35,7 @@ Count = Annotated[int, BeforeValidator(_whole)]
 class DataSource(BaseModel):
     """One data set of a recipe; a bare name stands for `{source: name}`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     source: str = Field(description="A known name, a hub id, or a local file or folder.")
     split: str | None = Field(None, description="The split; null: `train` to train on, `validation` to evaluate on.")
@@ -56,7 +56,7 @@ Sources = Annotated[tuple[_Source, ...], BeforeValidator(_listed), Field(strict=
 class Recipe(BaseModel):
     """Everything a training run depends on, checked before the first forward pass."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     # What to train, and on what
     model_name: str = Field(

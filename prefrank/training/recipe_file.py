@@ -67,9 +67,13 @@ def make_recipe(values: Mapping[str, Any], *, where: Mapping[str, str] | None = 
     try:
         return Recipe.model_validate(dict(values))
     except ValidationError as error:
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a typo also leaves a gap
+        # a misspelt option also leaves a gap, so gaps come last
+        first = min(error.errors(), key=lambda one: _URGENCY.get(one["type"], 1))
         key = str(first["loc"][0]) if first["loc"] else ""
         raise BadRecipe(where.get(key, otherwise) + _complaint(first)) from None
+
+
+_URGENCY = {"extra_forbidden": 0, "missing": 2}
 
 
 def _complaint(error: Mapping[str, Any]) -> str:
@@ -147,6 +151,8 @@ def _refuse_repeats(node: yaml.Node | None, name: str) -> None:
     lines: dict[str, int] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
+        if key.tag != "tag:yaml.org,2002:str":
+            raise BadRecipe(f"{name}, line {line}: not YAML: a key is {key.value!r}; wanted a name")
         if lines.setdefault(key.value, line) != line:
             raise BadRecipe(f"{name}, line {line}: {key.value} already stands in line {lines[key.value]}; keep one")
         _refuse_repeats(value, name)

@@ -61,7 +61,7 @@ def accumulate_gradient(
     chosen: Sequence[int],
     loss: PreferenceLoss,
     *,
-    divide_by: float,
+    divide_by: int,
     max_tokens: int,
     weigh: Weigh = "comparison",
 ) -> StepSums:

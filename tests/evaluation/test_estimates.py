@@ -9,6 +9,7 @@ from scipy import stats
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap, Estimate, cluster_bootstrap, estimate, wilson
+from prefrank.evaluation.estimates import _resample
 
 FAST = Bootstrap(resamples=400)
 SHARE = (0.0, 1.0)
@@ -122,6 +123,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None
 
 def test_resampling_in_several_parts_is_still_a_resampling() -> None:
     totals = np.random.default_rng(0).normal(3.0, 1.0, 2500)  # 400 resamples fit in a part
+    assert len(_resample(totals, np.ones(2500), Bootstrap(resamples=900))) == 900
     low, high = cluster_bootstrap(totals, np.ones(2500), Bootstrap(resamples=900))
     half = 1.96 * totals.std() / 50
     assert (low, high) == pytest.approx((totals.mean() - half, totals.mean() + half), abs=0.006)

@@ -174,11 +174,12 @@ def test_length_accuracy_is_of_the_same_pairs_in_characters() -> None:
     comparisons = [
         comparison(["long reply", "short"], [preference(0, 1)], prompt="a"),
         comparison(["long reply", "short"], [preference(1, 0)], prompt="b"),
+        comparison(["a longer reply", "short"], [preference(0, 1)], prompt="e"),
         comparison(["same", "size"], [preference(0, 1)], prompt="c"),
         comparison(["tied and long", "tied"], [preference(0, 1, 0.5)], prompt="d"),
     ]
-    result = measured(comparisons, [[0, 1]] * 4)
-    assert (result.length_accuracy.value, result.length_accuracy.n) == (0.5, 3)
+    result = measured(comparisons, [[0, 1]] * 5)
+    assert (result.length_accuracy.value, result.length_accuracy.n) == (2.5 / 4, 4)
 
 
 def test_cut_rows_are_counted() -> None:
@@ -191,6 +192,12 @@ def test_nothing_measured_has_no_values_anywhere() -> None:
     result = measured([], [])
     assert {str(getattr(result, name)) for name in ESTIMATES} == {"-"}
     assert result.counts.comparisons == result.counts.pairs == 0
+
+
+def test_tied_preferences_are_no_score_ties_and_no_failed_pairs() -> None:
+    tied = [pair(preference(0, 1, 0.5), prompt=name) for name in "ab"]
+    counts = measured(tied, [[1, 1], [math.nan, 1]]).counts
+    assert (counts.ties, counts.score_ties, counts.failures, counts.failed_pairs) == (2, 0, 1, 0)
 
 
 def test_scores_that_do_not_match_are_refused() -> None:

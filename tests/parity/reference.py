@@ -55,7 +55,6 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "deberta unnormed relative embeddings": ("DebertaV2", V3 | {"norm_rel_ebd": "none", "pooler_hidden_act": "tanh"}),
     "deberta narrow embeddings": ("DebertaV2", V3 | {"embedding_size": 20}),
 }  # fmt: skip
-DEFAULTS = {"DebertaV2": {"pad_token_id": 0}}
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"num_key_value_heads": 2}),
     "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
@@ -66,13 +65,15 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert mean": ("ModernBert", {"classifier_pooling": "mean", "pad_token_id": 0, "local_attention": 8}),
     "albert": ("Albert", {"embedding_size": 16}),
     "distilbert": ("DistilBert", {}),
-    "xlnet": ("XLNet", {"d_inner": 40}),
+    "ctrl": ("CTRL", {"vocab_size": VOCAB, "d_model": 32, "n_embd": 32, "dff": 40, "n_layer": 2, "n_head": 4}),
+    "xlnet": ("XLNet", {"vocab_size": VOCAB, "d_model": 32, "n_head": 4, "n_layer": 2, "d_inner": 40}),
 }
 
 
 def model_of(kind: str, options: dict[str, Any], *, seed: int = 0, num_labels: int = 1, **ids: Any) -> nn.Module:
     """A random `{kind}ForSequenceClassification` in evaluation mode; norms and biases are random too."""
-    config = getattr(transformers, f"{kind}Config")(num_labels=num_labels, **SMALL | options | ids)
+    size = {} if "d_model" in options else SMALL  # these have names of their own
+    config = getattr(transformers, f"{kind}Config")(num_labels=num_labels, **size | options | ids)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
     scramble(model, seed)

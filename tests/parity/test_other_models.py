@@ -107,6 +107,13 @@ def test_a_head_with_several_outputs_is_refused_or_replaced(tmp_path: Path) -> N
     assert load_network(tmp_path, new_head=True)(batch_of([4, 4])).shape == (2,)
 
 
+def test_a_new_head_replaces_one_that_was_there(tmp_path: Path) -> None:
+    reference = model_of(*OTHERS["llama"])
+    state = load_network(saved(reference, tmp_path), new_head=True).state_dict()
+    assert not torch.equal(state["model.score.weight"], reference.score.weight)
+    assert torch.equal(state["model.model.norm.weight"], reference.model.norm.weight)
+
+
 def test_checkpointed_layers_give_the_same_gradients(tmp_path: Path) -> None:
     folder = saved(model_of(*OTHERS["llama"]), tmp_path)
     plain, checkpointed = (load_network(folder).train() for _ in range(2))

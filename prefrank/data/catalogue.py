@@ -1,0 +1,72 @@
+"""The published data sets by name: where they are on the hub, in which files, with which splits."""
+
+from dataclasses import dataclass
+
+from prefrank.data.hh import SUBSETS
+
+PARQUET_BRANCH = "refs/convert/parquet"
+"""The hub's own Parquet copy of a data set; the only form of those published as a loader script."""
+
+SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
+SPLIT_WORDS |= {"dev": "validation", "test": "test"}
+SUMMARY_SPLITS = {"train": ("train",), "validation": ("valid1", "valid2"), "valid1": ("valid1",), "valid2": ("valid2",)}
+"""Splits of the summaries, and the values of their own `split` column that make each."""
+
+KNOWN_SPLITS = {**SPLIT_WORDS, "valid1": "valid1", "valid2": "valid2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A published data set.
+
+    Args:
+        format: key in FORMATS.
+        hub: its id on the hub; "" if it is not there.
+        layout: its files there, `{split}` standing for a split.
+        splits: published splits; `train` alone is split by prompt into train and validation.
+        revision: branch on the hub; None is the main one.
+        published_share: the share of rows that the first implementation held out, where only `train` is published.
+    """
+
+    format: str
+    hub: str = ""
+    layout: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("train",)
+    revision: str | None = None
+    published_share: float = 0.2
+
+
+def _hh(*subsets: str) -> Source:
+    layout = tuple(f"{subset}/{{split}}.jsonl.gz" for subset in subsets)
+    return Source("hh", "Anthropic/hh-rlhf", layout, ("train", "test"))
+
+
+def _oasst(number: int) -> Source:
+    return Source("messages", f"OpenAssistant/oasst{number}", ("data/{split}-*.parquet",), ("train", "validation"))
+
+
+_SUMMARIES = "openai/summarize_from_feedback"
+SOURCES: dict[str, Source] = {
+    "starter": Source("prefrank"),
+    "webgpt": Source("webgpt", "openai/webgpt_comparisons", ("default/{split}/*.parquet",), revision=PARQUET_BRANCH),
+    "hfsummary": Source(
+        "summaries", _SUMMARIES, ("comparisons/{split}/*.parquet",), ("train", "validation"), PARQUET_BRANCH
+    ),
+    "hfsummary_axis": Source(
+        "rated_summaries", _SUMMARIES, ("axis/{split}/*.parquet",), ("validation", "test"), PARQUET_BRANCH
+    ),
+    "anthropic_rlhf": _hh(*SUBSETS),
+    **{f"hh/{subset}": _hh(subset) for subset in SUBSETS},
+    "oa_private": Source("oa_private"),
+    "oasst1": _oasst(1),
+    "oasst2": _oasst(2),
+    "gptsynthetic": Source(
+        "prefrank_pairs", "Dahoas/synthetic-instruct-gptj-pairwise", ("data/{split}-*.parquet",), published_share=0.1
+    ),
+    "shp": Source("shp", "stanfordnlp/SHP", ("*/{split}.json",), ("train", "validation", "test")),
+    "hellaswag": Source(
+        "hellaswag", "Rowan/hellaswag", ("*/{split}/*.parquet",), ("train", "validation", "test"), PARQUET_BRANCH
+    ),
+}
+ALIASES = {source.hub.lower(): name for name, source in reversed(SOURCES.items()) if source.hub}
+ALIASES |= {"hh": "anthropic_rlhf", "alekseykorshuk/hellaswag": "hellaswag"}

@@ -1,0 +1,95 @@
+"""Descriptions: counts, lengths, the length-only scorer, and overlap between splits."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefrank.data import Loaded, describe, load_comparisons, load_splits
+from prefrank.data.describe import longer_wins, wilson
+from tests.data.files import own_row, write_lines
+
+
+def load(path: Path, rows: list[dict[str, Any]]) -> Loaded:
+    return load_comparisons(write_lines(path, rows))
+
+
+def test_a_description_counts_what_was_loaded(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "one two three", "replies": ["a b", "c"], "ranks": [0, 1]},
+        {"prompt": "one two three", "replies": ["a b c d e", "c", "d d d"], "ranks": [0, 0, 1]},
+        {"prompt": "one", "replies": ["same", "same"], "ranks": [0, 1]},
+    ]
+    loaded = load(tmp_path / "a.jsonl", rows)
+    found = describe({"all": loaded})
+    split = found.splits["all"]
+    assert found.unit == "words"
+    assert (split.rows, split.comparisons, split.distinct_prompts, split.replies) == (3, 2, 1, 5)
+    assert (split.pairs, split.ties, split.num_replies) == (4, 1, {2: 1, 3: 1})
+    assert (split.prompt_lengths.median, split.prompt_lengths.max) == (3.0, 3)
+    assert (split.reply_lengths.median, split.reply_lengths.max) == (2.0, 5)
+    assert split.dropped == {"equal replies": 1}
+
+
+def test_lengths_are_in_tokens_where_a_counter_is_given(tmp_path: Path) -> None:
+    found = describe({"all": load(tmp_path / "a.jsonl", [own_row(ranks=[0, 1, 2])])}, count_tokens=len)
+    assert (found.unit, found.splits["all"].prompt_lengths.max) == ("tokens", len("Name a colour."))
+
+
+def test_a_length_only_scorer_gets_half_for_equal_lengths_and_no_say_on_ties(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a", "replies": ["long one", "short"], "preferences": [[0, 1]]},
+        {"prompt": "b", "replies": ["long one", "short"], "preferences": [[1, 0]]},
+        {"prompt": "c", "replies": ["four", "also"], "preferences": [[0, 1]]},
+        {"prompt": "d", "replies": ["long one", "short"], "preferences": [[1, 0, 0.1]]},
+        {"prompt": "e", "replies": ["long one", "short"], "preferences": [[0, 1, 0.5]]},
+    ]
+    share = longer_wins(load(tmp_path / "a.jsonl", rows).comparisons)
+    assert (share.value, share.n) == (2.5 / 4, 4)
+
+
+def test_the_wilson_interval_is_the_textbook_one() -> None:
+    share = wilson(81, 263)  # Newcombe 1998, table I, method 3: 0.2553 to 0.3662
+    assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
+    assert wilson(0, 20).low == 0.0
+    assert math.isnan(wilson(0, 0).value)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, 2 * n).map(lambda x: x / 2), st.just(n))))
+def test_an_interval_holds_its_share(points_n: tuple[float, int]) -> None:
+    share = wilson(*points_n)
+    assert 0.0 <= share.low <= share.value + 1e-12
+    assert share.value <= share.high + 1e-12 <= 1.0 + 2e-12
+
+
+def test_overlap_is_found_word_for_word_and_but_for_case_and_signs(tmp_path: Path) -> None:
+    train = [own_row(prompt=p, ranks=[0, 1, 2]) for p in ("Tea or coffee?", "Rain", "What is TeX")]
+    test = [own_row(prompt=p, ranks=[0, 1, 2]) for p in ("Tea or coffee?", "what  is tex?", "Snow")]
+    chat = [{"role": r, "content": c} for r, c in (("user", "Rain"), ("assistant", "Yes."), ("user", "And wind?"))]
+    found = describe({
+        "train": load(tmp_path / "train.jsonl", train),
+        "test": load(tmp_path / "test.jsonl", [*test, own_row(prompt=chat, ranks=[0, 1, 2])]),
+    })  # fmt: skip
+    backward = next(o for o in found.overlaps if (o.split, o.other) == ("test", "train"))
+    assert (backward.prompts, backward.exact, backward.normalised, backward.opening) == (4, 1, 2, 2)
+
+
+def test_a_description_is_plain_json_without_nan(tmp_path: Path) -> None:
+    loaded = load(tmp_path / "a.jsonl", [{"prompt": "a", "replies": ["b", "c"], "ranks": [0, 0]}])
+    written = json.dumps(describe({"all": loaded}).to_json(), allow_nan=False)
+    assert json.loads(written)["splits"]["all"]["longer_wins"] == {"value": None, "n": 0, "low": None, "high": None}
+
+
+def test_an_empty_split_is_described_too() -> None:
+    loaded = load_comparisons("starter")
+    found = describe({"all": Loaded((), loaded.report)})
+    assert found.splits["all"].comparisons == 0
+
+
+def test_prompts_that_a_split_by_prompt_keeps_apart_do_not_overlap() -> None:
+    found = describe(load_splits("starter"))
+    assert [(o.exact, o.opening) for o in found.overlaps] == [(0, 0), (0, 0)]

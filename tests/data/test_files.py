@@ -1,0 +1,121 @@
+"""Files: every way of packing them reads alike, and each kind of damage is one line that names file and line."""
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from prefrank.data import load_comparisons
+from prefrank.data.files import read_records
+from prefrank.errors import BadData, NotFound
+from tests.data.files import hh_row, own_row, write_lines, write_parquet
+
+ROWS = [own_row(ranks=[0, 2, 1]), own_row(prompt="Nenne eine Farbe: größer\u2028oder kleiner?", ranks=[1, 2, 0])]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+
+
+def write(path: Path) -> Path:
+    if path.suffix == ".parquet":
+        return write_parquet(path, ROWS)
+    if path.suffix == ".zst":
+        with pa.output_stream(str(path), compression="zstd") as stream:
+            stream.write(LINES)
+        return path
+    packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+    path.write_bytes(packed(json.dumps(ROWS).encode() if path.name == "array.json" else LINES))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.jsonl",
+        "a.json",
+        "array.json",
+        "a.ndjson",
+        "a.jsonl.gz",
+        "a.json.gz",
+        "a.jsonl.xz",
+        "a.jsonl.zst",
+        "a.parquet",
+    ],
+)
+def test_every_packing_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    records = list(read_records(write(tmp_path / name)))
+    assert [record.row for record in records] == ROWS
+    assert [record.line for record in records] == [1, 2]
+
+
+def test_blank_lines_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\n\n"))
+    assert [record.line for record in read_records(path)] == [1, 3]
+
+
+def test_parquet_reads_only_the_columns_asked_for(tmp_path: Path) -> None:
+    path = write_parquet(
+        tmp_path / "a.parquet", [{"question": {"full_text": "Q", "id": "1"}, "tokens": [1], "score": 1.0}]
+    )
+    (record,) = read_records(path, ["question.full_text", "score", "absent"])
+    assert record.row == {"question": {"full_text": "Q"}, "score": 1.0}
+
+
+GOOD = json.dumps(ROWS[0]).encode()
+BROKEN = own_row(prompt="a\ud800", ranks=[0, 1, 2])
+LONELY = own_row(replies=["Blue."], ranks=[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jsonl", b"", r"empty\.jsonl: the file is empty"),
+        ("blank.jsonl", b"\n \n", r"blank\.jsonl: the file has no rows"),
+        ("empty.json", b"[]", r"empty\.json: the file holds an empty list"),
+        ("torn.jsonl", GOOD + b'\n{"prompt": "x', r"torn\.jsonl:2: not valid JSON \(.* at column \d+\)"),
+        ("bytes.jsonl", GOOD + b'\n{"prompt": "\xff"}', r"bytes\.jsonl:2: not UTF-8"),
+        ("deep.jsonl", GOOD + b"\n" + b"[" * 100_000, r"deep\.jsonl:2: the JSON is nested too deeply"),
+        ("list.jsonl", GOOD + b"\n[1, 2]", r"list\.jsonl:2: the row is \[1, 2\]; wanted an object"),
+        ("null.jsonl", b"null", r"null\.jsonl:1: the row is null"),
+        ("surrogate.jsonl", GOOD + b"\n" + json.dumps(BROKEN).encode(), r"surrogate\.jsonl:2: .* lone surrogate"),
+        ("column.jsonl", b'{"prompt": "a", "responses": ["b"]}', r"is 'responses' meant to be 'replies'\?"),
+        ("none.jsonl", b"{}", r"none\.jsonl:1: columns \(none\) are those of no known format"),
+        ("short.jsonl.gz", gzip.compress(GOOD * 9)[:-20], r"short\.jsonl\.gz: cannot be read to its end"),
+        ("plain.jsonl.gz", GOOD, r"plain\.jsonl\.gz: cannot be read to its end"),
+        ("short.jsonl.xz", lzma.compress(GOOD * 9)[:-20], r"short\.jsonl\.xz: cannot be read to its end"),
+        ("text.parquet", b"PAR1 no PAR1", r"text\.parquet: cannot be read to its end"),
+        ("table.csv", b"a,b", r"table\.csv: a file of this kind cannot be read; wanted one of \.parquet"),
+        ("one.jsonl", json.dumps(LONELY).encode(), r"no comparison in 1 rows \(fewer than two replies: 1\)"),
+        ("hh.jsonl", json.dumps({**hh_row("a", "b", "c"), "rejected": 3}).encode(), r"hh\.jsonl:1: 'rejected' holds 3"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(BadData, match=message) as caught:
+        load_comparisons(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_in_the_middle_of_a_file_names_its_line(tmp_path: Path) -> None:
+    rows = [own_row(ranks=[0, 1, 2])] * 3 + [own_row(ranks=[0, 1])]
+    for path in (write_lines(tmp_path / "a.jsonl", rows), write_parquet(tmp_path / "a.parquet", rows)):
+        with pytest.raises(BadData, match=rf"{path}:4: 3 replies came with 2 ranks"):
+            load_comparisons(path)
+
+
+def test_a_parquet_file_without_rows_is_an_error(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    with pytest.raises(BadData, match="has no rows"):
+        load_comparisons(tmp_path / "a.parquet")
+
+
+def test_a_missing_file_or_an_empty_folder_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"no data set, file or folder is called .*absent\.jsonl"):
+        load_comparisons(tmp_path / "absent.jsonl")
+    with pytest.raises(NotFound, match="no data file in"):
+        load_comparisons(tmp_path)

@@ -1,0 +1,213 @@
+import ast
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import prefrank.training
+from prefrank.errors import BadRecipe, NotFound
+from prefrank.training.recipe import DataSource, Recipe
+from prefrank.training.recipe_file import load_recipe, make_recipe
+
+ROOT = Path(prefrank.training.__file__).parent
+RECIPES = Path(__file__).parents[2] / "recipes"
+LEAST = {"model_name": "some/model", "datasets": ["webgpt"], "learning_rate": 1e-5}
+CARD = """\
+model_name: microsoft/deberta-v2-xxlarge
+learning_rate: 2e-6
+scheduler: cosine
+gradient_checkpointing: false
+gradient_accumulation_steps: 12
+per_device_train_batch_size: 1
+warmup_steps: 600
+eval_steps: 1000000
+per_device_eval_batch_size: 4
+save_steps: 1000
+max_length: 512
+num_train_epochs: 2
+datasets:
+  - webgpt
+  - hfsummary
+  - anthropic_rlhf
+  - oa_private
+"""
+"""The configuration on the card of the published DeBERTa-v2-xxlarge reward model."""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_model_cards_configuration_runs_unchanged(tmp_path):
+    recipe = load_recipe(write(tmp_path, CARD))
+    assert recipe.learning_rate == 2e-6
+    assert [one.source for one in recipe.datasets] == ["webgpt", "hfsummary", "anthropic_rlhf", "oa_private"]
+    assert recipe.prompts_per_update(8) == 96
+
+
+def test_the_shipped_card_recipe_holds_the_cards_settings(tmp_path):
+    card, ours = load_recipe(write(tmp_path, CARD)), load_recipe(RECIPES / "oa-deberta-v2-xxlarge.yaml")
+    stated = [line.partition(":")[0] for line in CARD.splitlines() if not line.startswith(" ")]
+    for key in set(stated) - {"datasets"}:
+        assert getattr(ours, key) == getattr(card, key)
+    assert [one.source for one in ours.datasets] == [one.source for one in card.datasets]
+    assert ours.prompts_per_update(1) == 96
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path):
+    assert load_recipe(path).num_train_epochs > 0
+
+
+@pytest.mark.parametrize("text", ["2e-6", "2E-6", "2.0e-6", "+2e-6", "0.000002", "2.e-6"])
+def test_numbers_in_powers_of_ten_are_numbers(tmp_path, text):
+    path = write(tmp_path, f"model_name: m\ndatasets: a\nlearning_rate: {text}\n")
+    assert load_recipe(path).learning_rate == 2e-6
+
+
+def test_one_million_may_be_written_as_1e6(tmp_path):
+    path = write(tmp_path, "model_name: m\ndatasets: a\nlearning_rate: 1\neval_steps: 1e6\n")
+    assert load_recipe(path).eval_steps == 1_000_000
+
+
+def test_names_that_look_like_numbers_in_part_stay_names(tmp_path):
+    path = write(tmp_path, "model_name: 1e5b\ndatasets: [a]\nlearning_rate: 1\n")
+    assert load_recipe(path).model_name == "1e5b"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learnig_rate": 1}, "there is no recipe key 'learnig_rate'; did you mean 'learning_rate'?"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast' (a string); wanted a number"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0 (a number); wanted greater than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan (a number); wanted a finite number"),
+        ({"max_length": 1.5}, "max_length is 1.5 (a number); wanted an integer"),
+        ({"max_length": True}, "max_length is true; wanted an integer"),
+        ({"seed": None}, "seed is null; wanted an integer"),
+        ({"datasets": None}, "datasets is null; wanted a list"),
+        ({"datasets": []}, "datasets is empty; wanted at least one data set"),
+        ({"datasets": [5]}, "datasets[0] is 5 (an integer); wanted a name or a mapping with the key source"),
+        ({"datasets": [{"sorce": "a"}]}, "a data set has no option 'sorce'; did you mean 'source'?"),
+        ({"datasets": ["a", {"source": "b", "weight": 0}]}, "datasets[1].weight is 0 (an integer); wanted greater than 0"),
+        ({"resume": "yes"}, "resume is 'yes' (a string); wanted true or false"),
+        ({"resume": True, "overwrite": True}, "resume and overwrite are both true; choose one"),
+        ({"trackers": ["wandbb"]}, "'tensorboard', 'wandb' or 'trackio'; did you mean 'wandb'?"),
+        (
+            {"scheduler": "cosin"},
+            "scheduler is 'cosin' (a string); wanted 'cosine', 'linear' or 'constant'; did you mean 'cosine'?",
+        ),
+        ({"bf16": "off"}, "bf16 is 'off' (a string); wanted true, false or 'auto'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_named_with_what_came_and_what_was_wanted(changes, message):
+    with pytest.raises(BadRecipe) as caught:
+        make_recipe(LEAST | changes)
+    assert str(caught.value).endswith(message)
+
+
+@pytest.mark.parametrize("key", ["model_name", "datasets", "learning_rate"])
+def test_what_has_no_honest_default_must_be_given(key):
+    with pytest.raises(BadRecipe, match=f"{key} is missing; wanted: "):
+        make_recipe({name: value for name, value in LEAST.items() if name != key})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nlearnig_rate: 2\n", "recipe.yaml, line 1: there is no recipe key 'a'"),
+        ("model_name: m\nseed: x\n", "recipe.yaml, line 2: seed is 'x' (a string)"),
+        ("model_name: m\nmodel_name: n\n", "recipe.yaml, line 2: model_name already stands in line 1; keep one"),
+        ("datasets:\n- source: a\n  limit: 1\n  limit: 2\n", "line 4: limit already stands in line 3"),
+        ("model_name: [m\n", "recipe.yaml, line 2: not YAML: "),
+        ("model_name: m\n\tseed: 1\n", "recipe.yaml, line 2: not YAML: "),
+        ("- a\n- b\n", "recipe.yaml holds ['a', 'b'] (a list); wanted `key: value` lines"),
+        ("", "recipe.yaml holds null; wanted `key: value` lines"),
+        ("just text\n", "recipe.yaml holds 'just text' (a string)"),
+        ("5: 1\n", "recipe.yaml, line 1: not YAML: a key is '5'; wanted a name"),
+        ("model_name: !!python/object:os.system x\n", "not YAML: could not determine a constructor"),
+        ("? [a]\n: 1\n", "not YAML: "),
+    ],
+)
+def test_errors_in_a_file_name_the_file_and_the_line(tmp_path, text, message):
+    with pytest.raises(BadRecipe) as caught:
+        load_recipe(write(tmp_path, text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_and_one_that_is_no_text_say_so(tmp_path):
+    with pytest.raises(NotFound, match="there is no recipe"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "zip.yaml").write_bytes(b"PK\x03\x04\xff\xfe\x00")
+    with pytest.raises(BadRecipe, match="cannot be read as text"):
+        load_recipe(tmp_path / "zip.yaml")
+    with pytest.raises(BadRecipe, match="cannot be read as text"):
+        load_recipe(tmp_path)
+
+
+def test_overrides_win_and_are_read_as_yaml(tmp_path):
+    overrides = ["learning_rate=3e-5", "datasets=[a, {source: b, limit: 7}]", "dropout=null", "model_name=a=b"]
+    recipe = load_recipe(write(tmp_path, CARD), overrides)
+    assert recipe.learning_rate == 3e-5
+    assert recipe.datasets == (DataSource(source="a"), DataSource(source="b", limit=7))
+    assert recipe.dropout is None
+    assert recipe.model_name == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("learning_rate", "--set 'learning_rate' has no '='; wanted key=value"),
+        ("lerning_rate=1", "--set: there is no recipe key 'lerning_rate'; did you mean 'learning_rate'?"),
+        ("learning_rate=x", "--set: learning_rate is 'x' (a string); wanted a number"),
+        ("datasets=[a", "--set datasets=[a, line 1: not YAML"),
+    ],
+)
+def test_a_bad_override_is_named_as_one(tmp_path, override, message):
+    with pytest.raises(BadRecipe) as caught:
+        load_recipe(write(tmp_path, CARD), [override])
+    assert str(caught.value).startswith(message)
+
+
+def test_a_recipe_does_not_change():
+    with pytest.raises(ValidationError):
+        make_recipe(LEAST).learning_rate = 1.0
+
+
+def test_a_recipe_survives_its_own_json():
+    recipe = make_recipe(LEAST | {"trackers": "none", "datasets": ["a", {"source": "b", "group": True}]})
+    assert make_recipe(recipe.model_dump(mode="json")) == recipe
+
+
+def test_devices_of_the_recipe_take_the_place_of_those_of_the_run():
+    batch = LEAST | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}
+    assert make_recipe(batch).prompts_per_update(4) == 24
+    assert make_recipe(batch | {"num_devices": 8}).prompts_per_update(1) == 48
+
+
+@pytest.mark.parametrize("model", [Recipe, DataSource])
+def test_every_field_is_documented(model):
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    for name, field in model.model_fields.items():
+        assert field.description, f"{name} has no description"
+        assert f"`{name}`" in page, f"docs/recipes.md says nothing of {name}"
+        assert field.description in page, f"docs/recipes.md says something else of {name} than {field.description!r}"
+
+
+def test_every_field_is_read_by_the_training_code():
+    """The first implementation let `scheduler: cosine` stand in its files and read it nowhere."""
+    read: dict[str, set[str]] = {"recipe": set(), "source": set()}
+    for path in ROOT.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                owner = node.value
+                name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+                if name == "self" and path.name == "recipe.py":
+                    name = "recipe"  # its own derived values
+                if name in read:
+                    read[name].add(node.attr)
+    assert set(Recipe.model_fields) - read["recipe"] == set()
+    assert set(DataSource.model_fields) - read["source"] == set()
