@@ -108,9 +108,9 @@ def _pair(row: Row) -> Candidate | Drop:
 
 def _shared_words(chosen: str, rejected: str) -> tuple[Prompt, tuple[str, str]]:
     """TRL's implicit prompt: the longest shared start, cut back to the end of a word so that both keep a reply."""
-    longest = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
+    longest = min(len(chosen.rstrip()), len(rejected.rstrip()))
     shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
-    shared = shared[: max(longest, 0)]
+    shared = shared[:longest]
     if shared and not shared[-1].isspace():
         shared = shared[: len(shared) - len(shared.split()[-1])]
     return user(shared), (chosen[len(shared) :], rejected[len(shared) :])

@@ -13,7 +13,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite
+from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, PrefrankError
 from prefrank.model import Network, atomic_folder
 from prefrank.model.record import read_record, write_checkpoint
 from prefrank.text import TextEncoder
@@ -176,9 +176,9 @@ def load_state(folder: Path, accelerator: Accelerator) -> None:
     """
     try:
         accelerator.load_state(str(folder / _STATE))
-    except (OSError, RuntimeError, KeyError, EOFError) as error:
-        if isinstance(error, BadData):
-            raise
+    except PrefrankError:
+        raise
+    except Exception as error:  # a torn file can fail anywhere in the unpickler
         raise BadModel(f"the state in {folder / _STATE} cannot be read ({error}); remove that checkpoint") from error
 
 

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 from prefrank.data import Loaded, load_comparisons, split_of
+from prefrank.data.candidates import OTHER_SPLIT
 from prefrank.errors import BadData, NotFound
 from prefrank.training.events import DataRead, Report, Role, ignore
 from prefrank.training.recipe import DataSource, Recipe
@@ -58,7 +59,9 @@ class _Set:
         return _Set(self.source, self.role, self.read, kept, counts)
 
     def account(self) -> dict[str, Any]:
-        counts = {"comparisons": len(self.kept), "left_out": self.left_out}
+        """Counts as plain values; rows that belong to another split are not called dropped."""
+        lost = {why: count for why, count in self.read.report.dropped.items() if why != OTHER_SPLIT}
+        counts = {"comparisons": len(self.kept), "dropped": {**lost, **self.left_out}, "left_out": self.left_out}
         return {"name": self.name, "role": self.role, **counts, "read": self.read.report.to_json()}
 
 

@@ -6,7 +6,7 @@ comes from running two micro-batches. Nothing is written; everything that would 
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -90,6 +90,10 @@ class Estimate:
     memory: Memory | None
     seconds: float | None
     notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        return value | {"memory": {**value["memory"], "total": self.memory.total} if self.memory else None}
 
 
 def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:

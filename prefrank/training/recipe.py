@@ -6,7 +6,7 @@ documented in docs/recipes.md and read by the training code. `recipe_file.py` re
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
@@ -73,7 +73,9 @@ class Recipe(BaseModel):
         description="Most comparisons of each evaluation set, whole prompts chosen by a stable hash; null: all.",
     )
     output_dir: str = Field("runs/reward-model", description="Folder for checkpoints and logs.")
-    overwrite: bool = Field(False, description="Start anew where output_dir already holds a run.")
+    overwrite: bool = Field(
+        False, description="Start anew where output_dir already holds a run, deleting its checkpoints; resume wins."
+    )
     resume: bool = Field(False, description="Go on from the newest checkpoint in output_dir, if there is one.")
     seed: Count = Field(0, ge=0, description="Seeds the new head, the order of comparisons, and dropout.")
 
@@ -154,12 +156,6 @@ class Recipe(BaseModel):
     trackers: Annotated[tuple[Tracker, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
         ("tensorboard",), description="Where records go: tensorboard, wandb, trackio; none for nowhere."
     )
-
-    @model_validator(mode="after")
-    def _agree(self) -> "Recipe":
-        if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite are both true; choose one")
-        return self
 
     def prompts_per_update(self, num_processes: int) -> int:
         """Comparisons behind one optimiser step, over all devices."""

@@ -44,6 +44,7 @@ def test_replies_to_one_message_are_compared_by_rank_zero_best(tmp_path: Path) -
     assert (root.id, root.prompt) == ("p0", user("How do I bake bread?"))
     assert stated(root) == {("Mix, knead, wait, bake.", "Buy it.", 1.0)}
     assert later.prompt == (*root.prompt, Turn("assistant", "Mix, knead, wait, bake."), Turn("user", "How long?"))
+    assert later.replies[0] == "About forty minutes at 220 degrees."
     assert stated(later) == {("About forty minutes at 220 degrees.", "An hour.", 1.0)}
     assert (loaded.report.rows, loaded.report.candidates) == (6, 2)
 

@@ -9,7 +9,7 @@ from prefrank.training import Recipe, make_recipe
 from prefrank.types import Comparison, Preference, Turn
 from tests.tiny import bert_folder
 
-WORDS = "bake bread flour water salt yeast dough rise hour home capital france user hello there mix the an to".split()
+WORDS = ["bake", "bread", "flour", "water", "salt", "yeast", "dough", "rise", "hour", "home", "capital", "france"]
 
 
 def make_comparisons(count: int, *, replies: int = 2, words: int = 4, seed: int = 0) -> tuple[Comparison, ...]:

@@ -97,7 +97,9 @@ def test_a_constant_rate_warms_up_and_stays(recipe):
 
 
 def test_the_recipes_numbers_reach_adamw(network, recipe):
-    optimizer = make_optimizer(network, recipe(adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-3, head_learning_rate=2.0))
+    optimizer = make_optimizer(
+        network, recipe(adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-3, head_learning_rate=2.0)
+    )
     set_rates(optimizer, 0.5)
     assert {group["lr"] for group in optimizer.param_groups} == {0.0005, 1.0}
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.9)}

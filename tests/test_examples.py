@@ -1,0 +1,59 @@
+"""The examples stay short and run."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import bert_folder
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(bert_folder(tmp_path_factory.mktemp("examples")))
+
+
+def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    path = next(path for path in EXAMPLES if path.stem == name)
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    runpy.run_path(str(path), run_name="__main__")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_each_example_is_under_forty_lines_and_says_how_to_use_it(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) < 40
+    assert "Usage:" in text
+
+
+def test_best_of_n_prints_the_best_first(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("best_of_n", monkeypatch, model, "how do I bake", "mix flour", "water and salt")
+    first, second = capsys.readouterr().out.splitlines()
+    assert {first, second.split("'")[1]} == {"mix flour", "water and salt"}
+    assert float(second.split()[-1]) >= 0.5
+
+
+def test_keep_the_best_keeps_one_reply_of_each_prompt(
+    model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "bake", "replies": ["a", "b flour"]}, {"prompt": "yeast", "replies": ["c", "d", "e salt"]}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run("keep_the_best", monkeypatch, model, str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"))
+    kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in kept] == ["bake", "yeast"]
+    assert all(row["reply"] in original["replies"] for row, original in zip(kept, rows, strict=True))
+
+
+def test_rewards_for_rl_are_centred_in_each_group(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("reward_for_rl", monkeypatch, model)
+    rewards = json.loads(capsys.readouterr().out)
+    assert sum(rewards) == pytest.approx(0, abs=1e-6)
+    assert rewards[0] != 0

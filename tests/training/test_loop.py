@@ -1,0 +1,398 @@
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from prefrank import RewardModel
+from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, Diverged, Interrupted
+from prefrank.training import train
+from prefrank.training.events import Encoding, EvaluationDone, Event, Saved, Started, StepDone
+from prefrank.training.examples import Examples
+from prefrank.training.measure import measure
+from prefrank.training.order import Order, make_order
+from tests.training.conftest import make_comparisons, write_jsonl
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def events_of(kind: type, heard: list[Event]) -> list[Any]:
+    return [event for event in heard if isinstance(event, kind)]
+
+
+def stop_after(step: int, number: int = signal.SIGINT) -> Any:
+    """A report that sends this process a signal after a step."""
+
+    def report(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            os.kill(os.getpid(), number)
+
+    return report
+
+
+def test_training_learns_to_tell_the_marked_reply(recipe):
+    heard: list[Event] = []
+    trained = train(recipe(num_train_epochs=5, dropout=0.0, eval_steps=10), report=heard.append)
+    steps = events_of(StepDone, heard)
+    assert trained.steps == len(steps) == events_of(Started, heard)[0].steps
+    assert [one.step for one in steps] == list(range(1, trained.steps + 1))
+    assert sum(one.loss for one in steps[-5:]) < 0.5 * sum(one.loss for one in steps[:5])
+    (metrics,) = trained.metrics.values()
+    assert metrics.accuracy == 1.0
+    assert metrics.log_loss < 0.4
+
+
+def test_a_checkpoint_is_a_reward_model_with_a_record_of_its_training(recipe, pairs):
+    wanted = recipe(turns="labels", seed=3)
+    trained = train(wanted)
+    model = RewardModel.load(trained.last)
+    assert model.encoder.settings.labels
+    assert model.encoder.settings.max_length == 64
+    assert model.training is not None
+    assert model.training["recipe"] == wanted.model_dump(mode="json")
+    assert model.training["step"] == trained.steps
+    assert model.training["data"]["read"][0]["read"]["rows"] == 30
+    assert model.training["data"]["encoded"]["training"]["dropped_replies_equal_after_cutting"] == 0
+    assert model.training["metrics"]["sets"][f"{pairs}:validation"]["comparisons"] > 0
+    assert model.training["versions"]["torch"] == torch.__version__
+
+
+def test_in_run_metrics_are_those_of_the_saved_model(recipe, pairs):
+    from prefrank.data import load_comparisons
+
+    trained = train(recipe(dropout=0.4))
+    model = RewardModel.load(trained.last)
+    right = [
+        model.score(one.prompt, one.replies)[0].value > model.score(one.prompt, one.replies)[1].value
+        for one in load_comparisons(pairs, split="validation").comparisons
+    ]
+    assert trained.metrics[f"{pairs}:validation"].accuracy == pytest.approx(sum(right) / len(right))
+
+
+def test_the_same_recipe_and_seed_give_the_same_bits(recipe, tmp_path):
+    runs = [train(recipe(output_dir=str(tmp_path / name), dropout=0.2, new_head=True)) for name in "ab"]
+    assert_equal(weights(runs[0].last), weights(runs[1].last))
+    other = train(recipe(output_dir=str(tmp_path / "c"), dropout=0.2, new_head=True, seed=1))
+    assert not torch.equal(weights(other.last)["classifier.weight"], weights(runs[0].last)["classifier.weight"])
+
+
+def test_micro_batches_do_not_change_the_run(recipe, tmp_path):
+    runs = []
+    for max_tokens in (1, 60, 10_000):
+        heard: list[Event] = []
+        train(
+            recipe(output_dir=str(tmp_path / str(max_tokens)), max_tokens=max_tokens, dropout=0.0), report=heard.append
+        )
+        runs.append([(one.loss, one.grad_norm, one.tokens) for one in events_of(StepDone, heard)])
+    for other in runs[1:]:
+        assert other == [pytest.approx(each, rel=1e-3) for each in runs[0]]
+
+
+def test_accumulation_and_devices_count_prompts(recipe, tmp_path):
+    same = [
+        {"per_device_train_batch_size": 4},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
+        {"per_device_train_batch_size": 2, "num_devices": 2},
+    ]
+    runs = [train(recipe(output_dir=str(tmp_path / str(n)), **each)) for n, each in enumerate(same)]
+    for one in runs[1:]:
+        assert_equal(weights(one.last), weights(runs[0].last))
+
+
+@pytest.mark.parametrize("extra", [{}, {"ema_decay": 0.9}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_and_resumed_runs_end_bit_for_bit_like_straight_ones(recipe, tmp_path, extra, number):
+    keys = {"dropout": 0.2, "num_train_epochs": 2, "warmup_steps": 3, "eval_steps": 4, "new_head": True} | extra
+    straight = train(recipe(output_dir=str(tmp_path / "straight"), **keys))
+    halves = recipe(output_dir=str(tmp_path / "halves"), **keys)
+    with pytest.raises(Interrupted, match=r"stopped after step 5 of .*saved in .*last; go on with resume: true"):
+        train(halves, report=stop_after(5, number))
+    heard: list[Event] = []
+    resumed = train(halves.model_copy(update={"resume": True}), report=heard.append)
+    assert events_of(Started, heard)[0].first_step == 5
+    assert [one.step for one in events_of(StepDone, heard)] == list(range(6, straight.steps + 1))
+    assert_equal(weights(resumed.last), weights(straight.last))
+    assert_equal(weights(resumed.best), weights(straight.best))
+    assert resumed.metrics == straight.metrics
+
+
+def test_resuming_from_a_step_checkpoint_gives_the_same_bits_too(recipe, tmp_path):
+    keys = {"dropout": 0.2, "num_train_epochs": 2, "save_steps": 4}
+    straight = train(recipe(output_dir=str(tmp_path / "run"), **keys))
+    expected = weights(straight.last)
+    for name in ("last", "best"):
+        (straight.last.with_name(name) / "config.json").unlink()
+        straight.last.with_name(name).rename(tmp_path / name)
+    heard: list[Event] = []
+    again = train(recipe(output_dir=str(tmp_path / "run"), resume=True, **keys), report=heard.append)
+    assert events_of(Started, heard)[0].first_step == 8
+    assert_equal(weights(again.last), expected)
+
+
+def test_a_signal_during_evaluation_stops_after_it_and_saves(recipe):
+    def report(event: Event) -> None:
+        if isinstance(event, EvaluationDone):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped after step 2 of"):
+        train(recipe(eval_steps=2), report=report)
+
+
+def test_handlers_of_signals_are_as_before_afterwards(recipe):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(recipe())
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_resuming_a_finished_run_trains_no_more(recipe):
+    done = train(recipe())
+    before = weights(done.last)
+    heard: list[Event] = []
+    again = train(recipe(resume=True), report=heard.append)
+    assert not events_of(StepDone, heard)
+    assert again.steps == done.steps
+    assert_equal(weights(again.last), before)
+
+
+def test_resuming_where_there_is_nothing_starts_anew(recipe):
+    heard: list[Event] = []
+    train(recipe(resume=True), report=heard.append)
+    assert events_of(Started, heard)[0].first_step == 0
+
+
+def test_a_folder_with_a_run_is_not_overwritten_unasked(recipe, tmp_path):
+    train(recipe())
+    with pytest.raises(BadRecipe, match="holds a run already; set resume: true, overwrite: true, or another folder"):
+        train(recipe())
+    heard: list[Event] = []
+    train(recipe(overwrite=True), report=heard.append)
+    assert events_of(StepDone, heard)[0].step == 1
+
+
+def test_a_resumed_run_keeps_its_recipe(recipe):
+    train(recipe())
+    with pytest.raises(BadRecipe, match=r"learning_rate is 0.002 but the run in .* was started with 0.001"):
+        train(recipe(resume=True, learning_rate=2e-3))
+    train(recipe(resume=True, max_tokens=7, eval_steps=3))  # neither changes a gradient
+
+
+def test_a_resumed_run_notices_other_data(recipe, tmp_path):
+    data = write_jsonl(tmp_path / "data.jsonl", make_comparisons(12))
+    train(recipe(datasets=[str(data)]))
+    write_jsonl(data, make_comparisons(12, seed=1))
+    with pytest.raises(BadData, match="the training data are not those the run was started with"):
+        train(recipe(datasets=[str(data)], resume=True))
+
+
+def test_a_torn_state_is_a_bad_model(recipe):
+    done = train(recipe())
+    (done.last / "state" / "optimizer.bin").write_bytes(b"torn")
+    with pytest.raises(BadModel, match=r"the state in .* cannot be read"):
+        train(recipe(resume=True))
+
+
+def test_checkpoints_are_kept_up_to_the_limit(recipe, tmp_path):
+    heard: list[Event] = []
+    train(recipe(num_train_epochs=2, save_steps=2, save_total_limit=2, evaluation=[]), report=heard.append)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir()) == [
+        "checkpoint-000008",
+        "checkpoint-000010",
+        "last",
+    ]
+    assert [one.folder.name for one in events_of(Saved, heard)][-2:] == ["checkpoint-000010", "last"]
+
+
+def test_best_is_the_evaluation_of_least_log_loss(recipe, tmp_path):
+    heard: list[Event] = []
+    trained = train(recipe(num_train_epochs=3, eval_steps=3, learning_rate=3e-3), report=heard.append)
+    evaluations = events_of(EvaluationDone, heard)
+    assert len(evaluations) > 3
+    least = min(evaluations, key=lambda one: one.overall.log_loss)
+    assert trained.best is not None
+    record = RewardModel.load(trained.best).training
+    assert record is not None
+    assert record["step"] == least.step
+    assert [one.best for one in evaluations][evaluations.index(least)]
+    assert not (trained.best / "state").exists()
+
+
+def test_evaluation_may_be_handed_in_and_accuracy_may_choose_the_best(recipe):
+    asked: list[int] = []
+
+    def evaluate(score: Any, sets: dict[str, Examples]) -> Any:
+        asked.append(len(asked))
+        sign = 1.0 if len(asked) == 2 else -1.0  # only the second evaluation finds the right order
+        scores = [sign * torch.arange(len(one.reply_starts)).neg().float() for one in sets.values()]
+        assert all(score(one).shape == each.shape for one, each in zip(sets.values(), scores, strict=True))
+        return {name: measure(each, one) for (name, one), each in zip(sets.items(), scores, strict=True)}
+
+    heard: list[Event] = []
+    train(recipe(eval_steps=2, best_metric="accuracy"), report=heard.append, evaluate=evaluate)
+    assert [one.best for one in events_of(EvaluationDone, heard)] == [True, True, *[False] * (len(asked) - 2)]
+
+
+def test_early_stopping_ends_after_so_many_evaluations_without_a_better_one(recipe):
+    def evaluate(score: Any, sets: dict[str, Examples]) -> Any:
+        return {name: measure(torch.zeros(len(one.reply_starts)), one) for name, one in sets.items()}
+
+    trained = train(recipe(num_train_epochs=10, eval_steps=2, early_stop=2), evaluate=evaluate)
+    assert trained.steps == 6  # best at 2, then 4 and 6
+
+
+def test_without_evaluation_sets_there_is_no_best(recipe):
+    trained = train(recipe(evaluation=[]))
+    assert trained.best is None
+    assert trained.metrics == {}
+
+
+def test_the_rate_follows_the_schedule_and_epochs_may_be_fractions(recipe):
+    heard: list[Event] = []
+    train(recipe(num_train_epochs=0.5, scheduler="linear", learning_rate=1.0e-3), report=heard.append)
+    steps = events_of(StepDone, heard)
+    assert [one.learning_rate for one in steps] == pytest.approx(
+        [1e-3 * (1 - n / len(steps)) for n in range(len(steps))]
+    )
+
+
+def test_a_learning_rate_that_explodes_stops_and_names_comparisons(recipe, bert, tmp_path):
+    with pytest.raises(Diverged, match=r"step \d+: .*not finite.* pairs/.*learning_rate \(now 1e\+30\)"):
+        train(recipe(learning_rate=1e30, max_grad_norm=0.0))
+    assert not list((tmp_path / "run").glob("*/model.safetensors"))
+
+
+def test_weights_that_are_not_finite_stop_at_the_first_step(recipe, bert, tmp_path):
+    import shutil
+
+    folder = tmp_path / "broken"
+    shutil.copytree(bert, folder)
+    tensors = weights(folder)
+    tensors["bert.encoder.layer.0.output.dense.bias"][0] = torch.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Diverged, match=r"step 1: scores are not finite for pairs/\d+.*and \d+ more comparisons|step 1"):
+        train(recipe(model_name=str(folder)))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(recipe, tmp_path):
+    """A limit on the size of files stands in for the full disk: the writes fail as they do there."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def report(event: Event) -> None:
+        if isinstance(event, Saved):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+
+    try:
+        with pytest.raises(CannotWrite, match=r"cannot write .*\(the checkpoint .*checkpoint-000002 is kept\)"):
+            train(recipe(evaluation=[], save_steps=2), report=report)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-000002"]
+    assert train(recipe(evaluation=[], save_steps=2, resume=True)).steps > 2
+
+
+def test_an_output_folder_that_cannot_be_is_an_error_before_anything_else(recipe, tmp_path):
+    (tmp_path / "file").touch()
+    heard: list[Event] = []
+    with pytest.raises(CannotWrite, match="cannot write output_dir"):
+        train(recipe(output_dir=str(tmp_path / "file" / "run")), report=heard.append)
+    assert not heard
+
+
+def test_rows_longer_than_the_models_positions_are_refused(recipe):
+    with pytest.raises(BadRecipe, match=r"max_length is 129, but .* has positions for 128"):
+        train(recipe(max_length=129))
+
+
+def test_comparisons_all_equal_after_cutting_are_refused(recipe, tmp_path):
+    from prefrank.types import Comparison, Preference, Turn
+
+    same = "bread " * 50
+    data = write_jsonl(
+        tmp_path / "same.jsonl",
+        tuple(
+            Comparison((Turn("user", f"q{n}"),), (same + "a", same + "b"), (Preference(0, 1),), "s", str(n))
+            for n in range(9)
+        ),
+    )
+    with pytest.raises(BadData, match="have replies that are equal within 16 tokens; raise max_length"):
+        train(recipe(datasets=[str(data)], max_length=16))
+
+
+def test_a_tracker_that_is_not_installed_is_refused(recipe, monkeypatch):
+    monkeypatch.setattr("prefrank.training.run_log.find_spec", lambda name: None)
+    with pytest.raises(BadRecipe, match=r"trackers names wandb, which is missing; pip install 'prefrank\[wandb\]'"):
+        train(recipe(trackers=["wandb"]))
+
+
+def test_tensorboard_gets_the_run(recipe, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trained = train(recipe(trackers=["tensorboard"], logging_steps=2))
+    log = EventAccumulator(str(tmp_path / "run" / "logs" / "prefrank")).Reload()
+    assert {"train/loss", "train/learning_rate", "eval/overall/log_loss"} <= set(log.Tags()["scalars"])
+    assert [one.step for one in log.Scalars("train/loss")] == list(range(2, trained.steps + 1, 2))
+
+
+def test_a_reward_model_keeps_its_head_and_another_model_gets_one(recipe, bert, tmp_path):
+    import shutil
+
+    kept = train(recipe(learning_rate=1e-12, output_dir=str(tmp_path / "kept")))
+    torch.testing.assert_close(weights(kept.last)["classifier.weight"], weights(bert)["classifier.weight"])
+    folder = tmp_path / "backbone"
+    shutil.copytree(bert, folder)
+    tensors = {name: tensor for name, tensor in weights(folder).items() if not name.startswith("classifier")}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    fresh = train(recipe(learning_rate=1e-12, model_name=str(folder), output_dir=str(tmp_path / "fresh")))
+    assert weights(fresh.last)["classifier.weight"].abs().max() > 0
+    assert not torch.allclose(weights(fresh.last)["classifier.weight"], weights(bert)["classifier.weight"], atol=1e-3)
+
+
+def test_frozen_layers_do_not_move_and_others_do(recipe, bert):
+    trained = weights(train(recipe(freeze_layers=1)).last)
+    for name, tensor in weights(bert).items():
+        still = ".embeddings." in name or ".layer.0." in name
+        assert torch.equal(trained[name], tensor) == still, name
+
+
+def test_bf16_runs_on_a_cpu_when_asked(recipe):
+    assert train(recipe(bf16=True, num_train_epochs=0.3)).steps > 0
+
+
+def test_ranked_groups_and_ties_train(recipe, tmp_path):
+    data = write_jsonl(tmp_path / "ranked.jsonl", make_comparisons(12, replies=4))
+    heard: list[Event] = []
+    train(
+        recipe(datasets=[str(data)], weigh="pair", label_smoothing=0.1, score_l2=0.01, centering=0.01),
+        report=heard.append,
+    )
+    assert events_of(Encoding, heard)[0].name == "training"
+    assert all(0 < one.loss < 5 for one in events_of(StepDone, heard))
+
+
+def test_an_epoch_visits_every_comparison_once_in_a_new_order():
+    order = Order(10, per_step=4, seed=0)
+    epochs = [[order.chosen(epoch * 3 + n) for n in range(3)] for epoch in range(2)]
+    for steps in epochs:
+        assert [len(one) for one in steps] == [4, 4, 2]
+        assert sorted(c for one in steps for c in one) == list(range(10))
+    assert epochs[0] != epochs[1]
+    assert Order(10, per_step=4, seed=0).chosen(4) == epochs[1][1]
+    assert Order(10, per_step=4, seed=1).chosen(0) != epochs[0][0]
+
+
+def test_the_order_follows_the_recipes_batch(recipe):
+    assert make_order(recipe(gradient_accumulation_steps=3), comparisons=99, num_processes=2).per_step == 24
