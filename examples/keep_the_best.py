@@ -16,7 +16,7 @@ def main(name: str, source: str, output: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scored = Path(folder) / "scored.jsonl"
         report = score_file(RewardModel.load(name), source, scored)
-        rows = [json.loads(line) for line in scored.open(encoding="utf-8")]
+        rows = [json.loads(line) for line in scored.read_text(encoding="utf-8").splitlines()]
     with open(output, "w", encoding="utf-8") as file:
         for row in rows:
             best = max(zip(row["score"], row["replies"], strict=True))

@@ -59,7 +59,7 @@ def train(
     overrides = [*(set_ or ()), *(["resume=true"] if resume else ()), *(["overwrite=true"] if overwrite else ())]
     loaded = load_recipe(recipe, overrides)
     if dry_run:
-        from prefrank.training.dry_run import dry_run as estimate_run
+        from prefrank.training import dry_run as estimate_run
 
         estimate = estimate_run(loaded)
         _result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))

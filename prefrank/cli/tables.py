@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prefrank.cli.progress import clock
 from prefrank.errors import CannotWrite
 
 if TYPE_CHECKING:
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
     from prefrank.data.describe import SplitDescription
     from prefrank.evaluation import Estimate, Evaluation
     from prefrank.scoring import Ranked
-    from prefrank.training import Estimate as RunEstimate
+    from prefrank.training.dry_run import Estimate as RunEstimate
 
 NARROWEST = 100
+_EQUAL = "dropped_replies_equal_after_cutting"
 
 
 def say(text: str) -> None:
@@ -131,7 +134,37 @@ def _plain(value: Any) -> str:
 
 
 def dry_run(estimate: "RunEstimate") -> None:
-    facts("dry run", estimate.to_json())
+    """A run, foreseen: what is read, how long rows are, and what it will take."""
+    table = _table("Data", "set", "comparisons", "rows", "tokens", "prompts cut", "replies cut", "equal after cutting")
+    for name, counts in estimate.encoding.items():
+        keys = ("comparisons", "rows", "tokens", "rows_with_cut_prompt", "rows_with_cut_reply", _EQUAL)
+        table.add_row(escape(name), *(f"{counts[key]:,}" for key in keys))
+    _show(table)
+    table = _table("Row lengths in tokens", "up to", "rows", "")
+    most = max(count for _, count in estimate.histogram)
+    for edge, count in estimate.histogram:
+        table.add_row(f"{edge:,}", f"{count:,}", "█" * round(40 * count / most))
+    table.columns[2].justify = "left"
+    _show(table)
+    table = _table("The run", "", "", left=2)
+    table.show_header = False
+    saved = 1 - estimate.tokens / estimate.padded_tokens
+    table.add_row("steps", f"{estimate.steps:,} of {estimate.prompts_per_step:,} prompts, on {estimate.device}")
+    table.add_row("padding saved", f"{saved:.0%} of {estimate.padded_tokens:,} tokens a padded epoch would take")
+    table.add_row("encodings saved", f"{estimate.rows:,} rows in place of {estimate.pairwise_rows:,} in pairs")
+    if estimate.memory:
+        parts = asdict(estimate.memory)
+        table.add_row(
+            "memory", f"{_gib(estimate.memory.total)}: " + ", ".join(f"{k} {_gib(v)}" for k, v in parts.items())
+        )
+    table.add_row("time", "-" if estimate.seconds is None else f"about {clock(estimate.seconds)}")
+    _show(table)
+    for note in estimate.notes:
+        say(f"[yellow]{escape(note)}[/]")
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"
 
 
 def description(source: str, description: "Description") -> None:

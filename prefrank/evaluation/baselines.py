@@ -22,8 +22,8 @@ from prefrank.types import Comparison, Prompt, Score
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Inverse regularisation strengths tried by the TF-IDF baseline."""
 
-SPLIT_SEED = 1
-"""Of the inner split. Not 0, by which data sets are usually cut: their training part has no prompt in a fifth of it."""
+SPLIT_SEED = 3
+"""Of the inner split: unlike any seed by which data sets are cut, or no training prompt might fall in the fifth."""
 
 
 def baselines(train: Sequence[Comparison]) -> dict[str, Scorer]:

@@ -75,8 +75,12 @@ def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evalu
     """
     check_trackers(recipe)
     places = ProjectConfiguration(project_dir=recipe.output_dir, logging_dir=str(Path(recipe.output_dir) / "logs"))
-    # Autocast is entered by hand, so that two runs in one process may differ in it.
-    accelerator = Accelerator(mixed_precision="no", log_with=list(recipe.trackers) or None, project_config=places)
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else processes on CPUs alone do not find each other
+        mixed_precision="no",  # autocast is entered by hand, so that two runs in one process may differ in it
+        log_with=list(recipe.trackers) or None,
+        project_config=places,
+    )
     report = report if accelerator.is_main_process else ignore
     with accelerator.main_process_first():
         resume_from = open_output(recipe)

@@ -1,7 +1,10 @@
+import random
 import sys
+from pathlib import Path
 
 import pytest
 
+from prefrank.data import load_comparisons
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation import Bootstrap, baselines, evaluate, longer_wins, random_scorer, shorter_wins, tfidf_scorer
 from prefrank.types import Comparison, as_prompt
@@ -91,11 +94,11 @@ def test_tfidf_learns_nothing_from_ties_and_less_from_soft_labels() -> None:
 
 
 def test_weak_regularisation_is_chosen_only_where_words_decide() -> None:
+    draw = random.Random(0)
     noise = [
-        comparison(c.replies, [preference(int(i % 3 == 0), int(i % 3 != 0))], prompt=c.prompt[0].text)
-        for i, c in enumerate(pairs(60))
+        comparison(c.replies, [preference(*draw.choice([(0, 1), (1, 0)]))], prompt=c.prompt[0].text) for c in pairs(150)
     ]
-    clear, noisy = tfidf_scorer(pairs(60)), tfidf_scorer(noise)
+    clear, noisy = tfidf_scorer(pairs(150)), tfidf_scorer(noise)
     texts = [(as_prompt("why?"), "go away 3")]
     chosen = [float(scorer(texts)[0].model.split("C=")[1].split(":")[0]) for scorer in (clear, noisy)]
     assert chosen[0] > chosen[1]
@@ -128,3 +131,13 @@ def test_all_baselines_go_through_the_same_evaluation() -> None:
     assert len({result.model for result in results.values()}) == 4
     accuracy = {name: result.overall.accuracy.value for name, result in results.items()}
     assert accuracy["longer reply"] + accuracy["shorter reply"] == pytest.approx(1.0)
+
+
+@pytest.mark.shared_data
+def test_length_says_next_to_nothing_about_hh_as_a_whole(shared_data: Path) -> None:
+    comparisons = load_comparisons(shared_data / "hh-rlhf", split="test").comparisons
+    result = evaluate(longer_wins, comparisons, name="longer", bootstrap=FAST)
+    assert len(result.sources) == 4
+    assert 0.48 < result.overall.accuracy.value < 0.55
+    assert result.overall.accuracy.prompts < result.overall.accuracy.n == len(comparisons)
+    assert result.sources["hh/harmless-base"].accuracy.value < 0.5 < result.sources["hh/helpful-base"].accuracy.value

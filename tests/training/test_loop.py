@@ -2,6 +2,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -396,3 +398,27 @@ def test_an_epoch_visits_every_comparison_once_in_a_new_order():
 
 def test_the_order_follows_the_recipes_batch(recipe):
     assert make_order(recipe(gradient_accumulation_steps=3), comparisons=99, num_processes=2).per_step == 24
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(recipe, tmp_path):
+    """Gradients, sums and scores are added over processes; the batch stays that of the recipe."""
+    keys = {"dropout": 0.0, "num_devices": 1, "eval_steps": 3}
+    alone = train(recipe(output_dir=str(tmp_path / "alone"), **keys))
+    pair = recipe(output_dir=str(tmp_path / "pair"), **keys)
+    (tmp_path / "recipe.json").write_text(pair.model_dump_json())
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json\n"
+        "from prefrank.training import make_recipe, train\n"
+        f"train(make_recipe(json.load(open({str(tmp_path / 'recipe.json')!r}))))\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
+    subprocess.run(launch, check=True, capture_output=True, timeout=120)
+    record = RewardModel.load(tmp_path / "pair" / "last").training
+    assert record is not None
+    assert record["processes"] == 2
+    (together,) = record["metrics"]["sets"].values()
+    (expected,) = alone.metrics.values()
+    assert together["log_loss"] == pytest.approx(expected.log_loss, rel=1e-4)
+    assert together["accuracy"] == expected.accuracy
