@@ -40,10 +40,9 @@ def hh(row: Row) -> Candidate | Drop:
     """`chosen` and `rejected` transcripts as a prompt and two replies."""
     *prompt, chosen = transcript(text(row, "chosen"))
     *other_prompt, rejected = transcript(text(row, "rejected"))
-    if not all("Assistant" in dict(turns) for turns in ([*prompt, chosen], [*other_prompt, rejected])):
-        return Drop(NO_ASSISTANT)
-    if "Human" in (chosen[0], rejected[0]):
-        return Drop(ENDS_IN_HUMAN)
+    for last, before in ((chosen, prompt), (rejected, other_prompt)):
+        if last[0] == "Human":
+            return Drop(ENDS_IN_HUMAN if "Assistant" in dict(before) else NO_ASSISTANT)
     if prompt != other_prompt:
         return Drop(PROMPTS_DIFFER)
     turns = tuple(Turn(_ROLES[who], said) for who, said in prompt)

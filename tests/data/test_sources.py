@@ -239,6 +239,13 @@ def test_a_published_split_is_read_whole_though_only_its_files_are_fetched(hub: 
         assert (report.rows > 0, report.dropped) == (True, {})
 
 
+def test_a_folder_of_two_published_sets_is_not_read_as_one_of_them(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "a", "openai/webgpt_comparisons")
+    write_snapshot(tmp_path / "b", "Anthropic/hh-rlhf")
+    with pytest.raises(BadData, match="are of different formats"):
+        load_comparisons(tmp_path)
+
+
 def test_a_folder_of_two_formats_is_an_error_that_names_both(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", [own_row(ranks=[0, 1, 2])])
     write_lines(tmp_path / "b.jsonl", [webgpt_row("A", "B", 1.0)])
