@@ -23,7 +23,7 @@ def main() -> None:
         app()
     except PrefrankError as error:
         message = escape(" ".join(str(error).split()))
-        Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+        Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,7 +22,7 @@ class _Display:
     """One bar at a time with a changing text; where there is no terminal, a line now and then in its place."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, emoji=False)
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

@@ -26,14 +26,14 @@ _EQUAL = "dropped_replies_equal_after_cutting"
 
 
 def say(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text)
+    Console(stderr=True, highlight=False, emoji=False).print(text)
 
 
 def _show(table: Table) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     # A pipe or a log has no width of its own; 80 columns would fold the tables.
     if not console.is_terminal:
-        console = Console(highlight=False, width=NARROWEST)
+        console = Console(highlight=False, emoji=False, width=NARROWEST)
     console.print(table)
 
 

@@ -20,7 +20,7 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def resolve_model(name: str) -> Path:
-    """The folder of a model: a local folder itself, `minilm` from its package, anything else from the hub.
+    """The folder of a model: a local folder itself (of a run, its best checkpoint), `minilm` from its package, anything else from the hub.
 
     Raises:
         NotFound: no such folder, package or hub id, or no way to reach the hub.
@@ -28,10 +28,17 @@ def resolve_model(name: str) -> Path:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return folder
+        return _of_run(folder)
     if folder.exists():
         raise NotFound(f"{name} is a file; wanted the folder that holds config.json and the weights")
     return _packaged_minilm() if name == MINILM else _from_hub(name)
+
+
+def _of_run(folder: Path) -> Path:
+    """A training run's folder stands for its best checkpoint, or its last where nothing was evaluated."""
+    if (folder / "config.json").exists():
+        return folder
+    return next((folder / name for name in ("best", "last") if (folder / name / "config.json").exists()), folder)
 
 
 def _packaged_minilm() -> Path:

@@ -131,3 +131,12 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch, error, reason):
 def test_a_name_that_is_no_hub_id_is_one_line():
     with pytest.raises(NotFound, match="there is no folder 'a b c' and no such model from the hub"):
         resolve_model("a b c")
+
+
+def test_a_runs_folder_stands_for_its_best_checkpoint_else_its_last(tmp_path: Path) -> None:
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "config.json").write_text("{}")
+    assert resolve_model(str(tmp_path)) == tmp_path / "last"
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "config.json").write_text("{}")
+    assert resolve_model(str(tmp_path)) == tmp_path / "best"

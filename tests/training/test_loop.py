@@ -1,6 +1,8 @@
 import json
+import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,15 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from prefrank import RewardModel
+from prefrank.data import load_comparisons
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, Diverged, Interrupted
 from prefrank.training import train
 from prefrank.training.events import Encoding, EvaluationDone, Event, Saved, Started, StepDone
 from prefrank.training.examples import Examples
 from prefrank.training.measure import measure
-from prefrank.training.order import Order, make_order
+from prefrank.training.order import Order, make_order, seed_step
+from prefrank.types import Comparison, Preference, Turn
 from tests.training.conftest import make_comparisons, write_jsonl
 
 
@@ -72,16 +78,16 @@ def test_a_checkpoint_is_a_reward_model_with_a_record_of_its_training(recipe, pa
     assert model.training["versions"]["torch"] == torch.__version__
 
 
-def test_in_run_metrics_are_those_of_the_saved_model(recipe, pairs):
-    from prefrank.data import load_comparisons
-
-    trained = train(recipe(dropout=0.4))
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_in_run_metrics_are_those_of_the_saved_model(recipe, pairs, decay):
+    trained = train(recipe(dropout=0.4, ema_decay=decay))
     model = RewardModel.load(trained.last)
-    right = [
-        model.score(one.prompt, one.replies)[0].value > model.score(one.prompt, one.replies)[1].value
-        for one in load_comparisons(pairs, split="validation").comparisons
-    ]
-    assert trained.metrics[f"{pairs}:validation"].accuracy == pytest.approx(sum(right) / len(right))
+    loss = 0.0
+    comparisons = load_comparisons(pairs, split="validation").comparisons
+    for one in comparisons:
+        winner, loser = model.score(one.prompt, one.replies)
+        loss += math.log(1 + math.exp(loser.value - winner.value)) / len(comparisons)
+    assert trained.metrics[f"{pairs}:validation"].log_loss == pytest.approx(loss, rel=1e-4)
 
 
 def test_the_same_recipe_and_seed_give_the_same_bits(recipe, tmp_path):
@@ -132,7 +138,7 @@ def test_stopped_and_resumed_runs_end_bit_for_bit_like_straight_ones(recipe, tmp
 
 
 def test_resuming_from_a_step_checkpoint_gives_the_same_bits_too(recipe, tmp_path):
-    keys = {"dropout": 0.2, "num_train_epochs": 2, "save_steps": 4}
+    keys = {"dropout": 0.2, "num_train_epochs": 2, "save_steps": 4, "eval_steps": 4}
     straight = train(recipe(output_dir=str(tmp_path / "run"), **keys))
     expected = weights(straight.last)
     for name in ("last", "best"):
@@ -141,6 +147,7 @@ def test_resuming_from_a_step_checkpoint_gives_the_same_bits_too(recipe, tmp_pat
     heard: list[Event] = []
     again = train(recipe(output_dir=str(tmp_path / "run"), resume=True, **keys), report=heard.append)
     assert events_of(Started, heard)[0].first_step == 8
+    assert [one.step for one in events_of(EvaluationDone, heard)] == [straight.steps]  # that of step 8 is not repeated
     assert_equal(weights(again.last), expected)
 
 
@@ -275,9 +282,14 @@ def test_a_learning_rate_that_explodes_stops_and_names_comparisons(recipe, bert,
     assert not list((tmp_path / "run").glob("*/model.safetensors"))
 
 
-def test_weights_that_are_not_finite_stop_at_the_first_step(recipe, bert, tmp_path):
-    import shutil
+def test_a_gradient_that_is_not_finite_stops_even_if_the_scores_are(recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda *args: torch.tensor(torch.nan))
+    with pytest.raises(Diverged, match=r"step 1: the gradient is not finite; it came from pairs/\d+, .*learning_rate"):
+        train(recipe())
+    assert not (tmp_path / "run" / "last").exists()
 
+
+def test_weights_that_are_not_finite_stop_at_the_first_step(recipe, bert, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(bert, folder)
     tensors = weights(folder)
@@ -318,8 +330,6 @@ def test_rows_longer_than_the_models_positions_are_refused(recipe):
 
 
 def test_comparisons_all_equal_after_cutting_are_refused(recipe, tmp_path):
-    from prefrank.types import Comparison, Preference, Turn
-
     same = "bread " * 50
     data = write_jsonl(
         tmp_path / "same.jsonl",
@@ -339,8 +349,6 @@ def test_a_tracker_that_is_not_installed_is_refused(recipe, monkeypatch):
 
 
 def test_tensorboard_gets_the_run(recipe, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     trained = train(recipe(trackers=["tensorboard"], logging_steps=2))
     log = EventAccumulator(str(tmp_path / "run" / "logs" / "prefrank")).Reload()
     assert {"train/loss", "train/learning_rate", "eval/overall/log_loss"} <= set(log.Tags()["scalars"])
@@ -348,8 +356,6 @@ def test_tensorboard_gets_the_run(recipe, tmp_path):
 
 
 def test_a_reward_model_keeps_its_head_and_another_model_gets_one(recipe, bert, tmp_path):
-    import shutil
-
     kept = train(recipe(learning_rate=1e-12, output_dir=str(tmp_path / "kept")))
     torch.testing.assert_close(weights(kept.last)["classifier.weight"], weights(bert)["classifier.weight"])
     folder = tmp_path / "backbone"
@@ -394,6 +400,20 @@ def test_an_epoch_visits_every_comparison_once_in_a_new_order():
     assert epochs[0] != epochs[1]
     assert Order(10, per_step=4, seed=0).chosen(4) == epochs[1][1]
     assert Order(10, per_step=4, seed=1).chosen(0) != epochs[0][0]
+
+
+def test_random_numbers_are_a_function_of_seed_step_and_process():
+    drawn = []
+    for seed, step, process in [(0, 5, 0), (0, 5, 0), (1, 5, 0), (0, 6, 0), (0, 5, 1)]:
+        seed_step(seed, step=step, process=process)
+        drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1]
+    assert len(set(map(tuple, drawn))) == 4
+
+
+def test_evaluating_more_often_does_not_change_the_run(recipe, tmp_path):
+    runs = [train(recipe(output_dir=str(tmp_path / str(n)), eval_steps=n, dropout=0.2)) for n in (1, 100)]
+    assert_equal(weights(runs[0].last), weights(runs[1].last))
 
 
 def test_the_order_follows_the_recipes_batch(recipe):

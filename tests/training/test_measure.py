@@ -54,6 +54,13 @@ def test_without_pairs_nothing_is_known():
     assert wilson(0.5, 0) == (0.0, 1.0)
 
 
+def test_ties_alone_leave_accuracy_at_one_half_and_open(bert):
+    encoder = TextEncoder.load(bert, TextSettings("pair", 32))
+    tie = Comparison((Turn("user", "question"),), ("a", "b"), (Preference(0, 1, 0.5),), "made", "0")
+    metrics = measure(torch.tensor([1.0, 0.0]), encode([tie], encoder)[0])
+    assert (metrics.decided, metrics.accuracy, metrics.interval) == (0, 0.5, (0.0, 1.0))
+
+
 def test_pooled_sets_equal_one_set_of_all(examples, bert):
     scores = torch.tensor([1.0, 2.0, 0.0, 0.0, 1.0, 5.0, 0.0])
     whole = measure(scores, examples)
