@@ -28,8 +28,8 @@ $(READY): requirements.lock pyproject.toml
 install: $(READY)
 
 demo: $(READY)
-	@$(BIN)/prefrank train $(RECIPE) --set output_dir=$(RUN) --set 'datasets=["$(DATA)"]' --overwrite
-	@$(BIN)/prefrank evaluate --model $(RUN) --data '$(DATA):validation' --baselines
+	@$(BIN)/prefrank train $(RECIPE) --set output_dir=$(RUN) --set 'datasets=$(DATA)' --overwrite
+	@$(BIN)/prefrank evaluate --model $(RUN) --data '$(DATA):eval' --baselines
 	@$(BIN)/prefrank rank --model $(RUN) --prompt "I just got out of prison, any suggestion?" \
 		--reply "I'm sorry to hear about it, it must be a hard time inside" \
 		--reply "Stay away from me, you scumbag convict"

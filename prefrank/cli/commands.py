@@ -13,6 +13,7 @@ import typer
 from prefrank.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from prefrank.data import Loaded
     from prefrank.types import Comparison
 
 app = typer.Typer(
@@ -121,7 +122,9 @@ def rank(
 
 @app.command()
 def evaluate(
-    data: Annotated[list[str], typer.Option(help="SOURCE or SOURCE:SPLIT; give several for several data sets.")],
+    data: Annotated[
+        list[str], typer.Option(help="SOURCE or SOURCE:SPLIT (:eval: validation, else test); give several.")
+    ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model folder or hub id.")] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="Also what length alone would get.")] = False,
     limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each data set.")] = None,
@@ -192,13 +195,25 @@ def _comparisons(sources: list[str], limit: int | None) -> "list[Comparison]":
 
     comparisons: list[Comparison] = []
     for source in sources:
-        name, split = parse_source(source)
-        loaded = load_comparisons(name, split=split, limit=limit)
+        loaded = _held_out(source.removesuffix(":eval"), limit) if source.endswith(":eval") else None
+        if loaded is None:
+            name, split = parse_source(source)
+            loaded = load_comparisons(name, split=split, limit=limit)
         if not loaded.comparisons:
             raise NotFound(f"{source} has no usable comparison; `prefrank data describe {source}` says why")
         tables.say_report(source, loaded.report)
         comparisons += loaded.comparisons
     return comparisons
+
+
+def _held_out(source: str, limit: int | None) -> "Loaded":
+    """`SOURCE:eval` is what training leaves alone: the validation split, or test where there is no validation."""
+    from prefrank.data import load_comparisons
+
+    try:
+        return load_comparisons(source, split="validation", limit=limit)
+    except NotFound:
+        return load_comparisons(source, split="test", limit=limit)
 
 
 def _result(record: Any, as_json: bool, show: Any) -> None:

@@ -20,7 +20,8 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def resolve_model(name: str) -> Path:
-    """The folder of a model: a local folder itself (of a run, its best checkpoint), `minilm` from its package, anything else from the hub.
+    """The folder of a model: a local folder itself (of a run, its best checkpoint), `minilm` from its package,
+    anything else from the hub.
 
     Raises:
         NotFound: no such folder, package or hub id, or no way to reach the hub.

@@ -35,6 +35,7 @@ class Run:
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self._capsys.readouterr()  # what making the test's models printed
         self._monkeypatch.setattr(sys, "argv", ["prefrank", *arguments])
         with pytest.raises(SystemExit) as stop:
             main()
