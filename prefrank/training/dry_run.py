@@ -5,7 +5,7 @@ comes from running two micro-batches. Nothing is written; everything that would 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from prefrank.training.corpus import read_corpus
 from prefrank.training.events import Report, ignore
 from prefrank.training.examples import Examples
 from prefrank.training.losses import LossSettings, reward_loss
-from prefrank.training.optim import make_optimizer, set_rates
+from prefrank.training.optim import make_optimizer
 from prefrank.training.order import Order, count_steps, make_order
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import check_trackers
@@ -195,7 +195,7 @@ def _probe(network: Network, recipe: Recipe, encoded: EncodedCorpus, order: Orde
         weights=sum(p.numel() * p.element_size() for p in network.parameters()),
         gradients=trained,
         optimizer=trained * (3 if recipe.ema_decay else 2),
-        activations=_saved_bytes(network, forward, batch),
+        activations=_saved_bytes(network.parameters(), lambda: forward(batch)),
     )
     per_token, per_step = _time(network, forward, recipe, examples, order)
     evaluations = 1 + (steps - 1) // recipe.eval_steps
@@ -204,9 +204,9 @@ def _probe(network: Network, recipe: Recipe, encoded: EncodedCorpus, order: Orde
     return memory, tokens * per_token + steps * per_step
 
 
-def _saved_bytes(network: Network, forward: Forward, batch: Batch) -> int:
-    """Bytes that autograd keeps for the backward pass of one batch, parameters not counted, shared memory once."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+def _saved_bytes(parameters: Iterable[Tensor], run: Callable[[], Tensor]) -> int:
+    """Bytes that autograd keeps for the backward pass of a run, parameters not counted, shared memory once."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     seen: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ def _saved_bytes(network: Network, forward: Forward, batch: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        scores = forward(batch)
+        scores = run()
     del scores
     return sum(seen.values())
 
@@ -224,7 +224,6 @@ def _saved_bytes(network: Network, forward: Forward, batch: Batch) -> int:
 def _time(network: Network, forward: Forward, recipe: Recipe, examples: Examples, order: Order) -> tuple[float, float]:
     """Seconds per token of forward and backward pass, and per optimiser update; the second of two tries counts."""
     optimizer = make_optimizer(network, recipe)
-    set_rates(optimizer, 0.0)
     parts = plan_comparisons(examples, order.chosen(0), max_tokens=recipe.max_tokens)
     loss = partial(reward_loss, settings=LossSettings())
     per_token = per_step = 0.0

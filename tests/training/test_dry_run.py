@@ -70,6 +70,13 @@ def test_memory_counts_parameters_and_what_autograd_keeps(recipe, bert):
     assert frozen.activations < memory.activations
 
 
+def test_activations_are_what_autograd_keeps_without_the_parameters():
+    layers = torch.nn.Sequential(torch.nn.Linear(7, 5, bias=False), torch.nn.Linear(5, 3, bias=False))
+    inputs = torch.zeros(11, 7)
+    kept = import_module("prefrank.training.dry_run")._saved_bytes(layers.parameters(), lambda: layers(inputs))
+    assert kept == 4 * (11 * 7 + 11 * 5)  # the input of each layer
+
+
 def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing(recipe):
     small, large = (dry_run(recipe(max_tokens=n, dropout=0.0)).memory for n in (40, 400))
     checkpointed = dry_run(recipe(max_tokens=400, dropout=0.0, gradient_checkpointing=True)).memory

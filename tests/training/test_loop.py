@@ -299,13 +299,15 @@ def test_weights_that_are_not_finite_stop_at_the_first_step(recipe, bert, tmp_pa
         train(recipe(model_name=str(folder)))
 
 
-def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(recipe, tmp_path):
+@pytest.mark.parametrize("room", [0.1, 1.5], ids=["for no weights", "for no optimiser state"])
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(recipe, bert, tmp_path, room):
     """A limit on the size of files stands in for the full disk: the writes fail as they do there."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = int(room * (bert / "model.safetensors").stat().st_size)
 
     def report(event: Event) -> None:
         if isinstance(event, Saved):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
 
     try:
         with pytest.raises(CannotWrite, match=r"cannot write .*\(the checkpoint .*checkpoint-000002 is kept\)"):
