@@ -40,10 +40,10 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -m "not slow"
 
 test-all: check
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest
 
 bench: $(READY)
 	$(BIN)/python benchmarks/hh_quality.py
