@@ -82,7 +82,7 @@ LONELY = own_row(replies=["Blue."], ranks=[0])
         ("surrogate.jsonl", GOOD + b"\n" + json.dumps(BROKEN).encode(), r"surrogate\.jsonl:2: .* lone surrogate"),
         ("column.jsonl", b'{"prompt": "a", "responses": ["b"]}', r"is 'responses' meant to be 'replies'\?"),
         ("none.jsonl", b"{}", r"none\.jsonl:1: columns \(none\) are those of no known format"),
-        ("short.jsonl.gz", gzip.compress(GOOD * 9)[:-20], r"short\.jsonl\.gz: cannot be read to its end"),
+        ("short.jsonl.gz", gzip.compress(GOOD * 9, mtime=0)[:-20], r"short\.jsonl\.gz: cannot be read to its end"),
         ("plain.jsonl.gz", GOOD, r"plain\.jsonl\.gz: cannot be read to its end"),
         ("short.jsonl.xz", lzma.compress(GOOD * 9)[:-20], r"short\.jsonl\.xz: cannot be read to its end"),
         ("text.parquet", b"PAR1 no PAR1", r"text\.parquet: cannot be read to its end"),
