@@ -78,8 +78,8 @@ class Progress:
             setattr(self, one.name, state[one.name])
 
 
-def open_output(recipe: Recipe) -> Path | None:
-    """Make the output folder; returns the checkpoint to resume from, None for a fresh start.
+def check_output(recipe: Recipe) -> Path | None:
+    """Make the output folder, deleting nothing; returns the checkpoint to resume from, None for a fresh start.
 
     Raises:
         CannotWrite: the folder cannot be made or written.
@@ -101,14 +101,20 @@ def open_output(recipe: Recipe) -> Path | None:
         raise BadRecipe(
             f"output_dir {folder} holds a run already; set resume: true, overwrite: true, or another folder"
         )
+    return None
+
+
+def clear_output(recipe: Recipe) -> None:
+    """Delete the checkpoints of an earlier run, once nothing can stop the new one but its own training."""
+    folder = Path(recipe.output_dir)
     for old in [*step_checkpoints(folder), folder / "best", folder / "last"]:
         shutil.rmtree(old, ignore_errors=True)
-    return None
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
     """`checkpoint-*` folders, oldest step first."""
-    return sorted(folder.glob("checkpoint-[0-9]*"))
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

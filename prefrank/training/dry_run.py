@@ -20,7 +20,7 @@ from prefrank.text import plan_batches
 from prefrank.training.corpus import read_corpus
 from prefrank.training.events import Report, ignore
 from prefrank.training.examples import Examples
-from prefrank.training.losses import LossSettings, reward_loss
+from prefrank.training.losses import LOSSES, LossSettings
 from prefrank.training.optim import make_optimizer
 from prefrank.training.order import Order, count_steps, make_order
 from prefrank.training.recipe import Recipe
@@ -225,7 +225,7 @@ def _time(network: Network, forward: Forward, recipe: Recipe, examples: Examples
     """Seconds per token of forward and backward pass, and per optimiser update; the second of two tries counts."""
     optimizer = make_optimizer(network, recipe)
     parts = plan_comparisons(examples, order.chosen(0), max_tokens=recipe.max_tokens)
-    loss = partial(reward_loss, settings=LossSettings())
+    loss = partial(LOSSES[recipe.loss], settings=LossSettings())
     per_token = per_step = 0.0
     for part in [parts[0], parts[-1]]:
         times = [time.perf_counter()]

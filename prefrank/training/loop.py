@@ -24,23 +24,29 @@ from prefrank.errors import Diverged, Interrupted
 from prefrank.model import Network, score_batches
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder, plan_batches
-from prefrank.training.checkpoint import Progress, load_state, open_output, remove_old, save_checkpoint, versions
+from prefrank.training.checkpoint import (
+    Progress,
+    check_output,
+    clear_output,
+    load_state,
+    remove_old,
+    save_checkpoint,
+    versions,
+)
 from prefrank.training.corpus import read_corpus
 from prefrank.training.events import EvaluationDone, Report, Saved, SetMetrics, Started, StepDone, ignore
 from prefrank.training.examples import Examples
-from prefrank.training.losses import LossSettings, Preferences, reward_loss
+from prefrank.training.losses import LOSSES, LossSettings, Preferences
 from prefrank.training.measure import Evaluate, evaluate_sets, name_some, pool
 from prefrank.training.optim import WeightAverage, make_optimizer, rate_factor, set_rates
 from prefrank.training.order import count_steps, make_order, seed_step
+from prefrank.training.processes import add_gradients, add_sums, any_process
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import RunLog, Speed, check_trackers
 from prefrank.training.setup import EncodedCorpus, encode_corpus, load_model, load_text, use_bf16
-from prefrank.training.signals import StopFlag, catch_signals
+from prefrank.training.signals import catch_signals
 from prefrank.training.step import StepSums, accumulate_gradient, rows_of
 from prefrank.types import Batch
-
-LOSSES = {"bradley_terry": reward_loss}
-"""Recipe name -> loss of scores, preferences and settings; each also adds the score terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evalu
     )
     report = report if accelerator.is_main_process else ignore
     with accelerator.main_process_first():
-        resume_from = open_output(recipe)
+        resume_from = check_output(recipe)
         folder = resume_from or resolve_model(recipe.model_name)
     set_seed(recipe.seed)
     network = load_model(recipe, folder, device=accelerator.device, resumed=resume_from is not None)
@@ -91,6 +97,8 @@ def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evalu
     corpus = read_corpus(recipe, report)
     encoded = encode_corpus(corpus, encoder, report)
     account = {"read": list(corpus.record), "encoded": dict(encoded.counts)}
+    if resume_from is None and accelerator.is_main_process:
+        clear_output(recipe)
     run = _Run(recipe, accelerator, network, encoder, encoded, account, report, evaluate)
     if resume_from is not None:
         load_state(resume_from, accelerator)
@@ -141,9 +149,9 @@ class _Run:
                 done = self._step()
                 self.report(done)
                 self.log.step(done)
-                if not self._asked_to_stop(flag):
+                if not any_process(self.accelerator, flag.wanted):
                     self._evaluate_if_due()
-                if self._asked_to_stop(flag):
+                if any_process(self.accelerator, flag.wanted):
                     self._stop()
                 if done.step % self.recipe.save_steps == 0 and not self._finished():
                     self._save(f"checkpoint-{done.step:06d}")
@@ -190,7 +198,8 @@ class _Run:
             max_tokens=recipe.max_tokens,
             weigh=recipe.weigh,
         )
-        sums = self._over_processes(own)
+        add_gradients(self.accelerator, self.network)
+        sums = add_sums(self.accelerator, own)
         norm = self._clip(sums, chosen)
         self.optimizer.step()
         self.average.update()
@@ -215,21 +224,6 @@ class _Run:
 
     def _loss(self, scores: Float[Tensor, " N"], preferences: Preferences) -> Float[Tensor, ""]:
         return LOSSES[self.recipe.loss](scores, preferences, self.settings)
-
-    def _over_processes(self, own: StepSums) -> StepSums:
-        """Add up sums and gradients over all processes."""
-        if self.accelerator.num_processes == 1:
-            return own
-        for parameter in self.network.parameters():
-            if parameter.requires_grad:
-                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(grad, "sum")
-        sums = torch.tensor([own.loss, own.correct, own.preferences, own.tokens, len(own.not_finite)])
-        loss, correct, preferences, tokens, bad = self.accelerator.reduce(
-            sums.to(self.accelerator.device), "sum"
-        ).tolist()
-        names = own.not_finite or (("a comparison of another process",) if bad else ())
-        return StepSums(loss, correct, int(preferences), int(tokens), names)
 
     def _clip(self, sums: StepSums, chosen: list[int]) -> float:
         """Clip the gradient; returns its norm before. Raises Diverged where something is not finite."""
@@ -278,13 +272,6 @@ class _Run:
             with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
                 scores[torch.from_numpy(places)] = score_batches(self.network, batches)
         return self.accelerator.reduce(scores.to(self.accelerator.device), "sum").cpu()
-
-    def _asked_to_stop(self, flag: StopFlag) -> bool:
-        """Whether any process was asked to."""
-        if self.accelerator.num_processes == 1:
-            return flag.wanted
-        asked = torch.tensor(float(flag.wanted), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(asked, "sum") > 0)
 
     def _stop(self) -> NoReturn:
         folder = self._save("last")

@@ -121,6 +121,10 @@ def reward_loss(scores: Float[Tensor, " N"], preferences: Preferences, settings:
     return loss
 
 
+LOSSES = {"bradley_terry": reward_loss}
+"""Recipe name -> loss of scores, preferences and settings."""
+
+
 def count_correct(scores: Float[Tensor, " N"], preferences: Preferences) -> Float[Tensor, " P"]:
     """1 where the scores order the likelier winner first, 0 where last; 0.5 for equal scores and for ties."""
     lead = scores[preferences.winner] - scores[preferences.loser]

@@ -17,8 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from prefrank import RewardModel
 from prefrank.data import load_comparisons
-from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, Diverged, Interrupted
+from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, Diverged, Interrupted, NotFound
 from prefrank.training import train
+from prefrank.training.checkpoint import step_checkpoints
 from prefrank.training.events import Encoding, EvaluationDone, Event, Saved, Started, StepDone
 from prefrank.training.examples import Examples
 from prefrank.training.measure import measure
@@ -189,6 +190,27 @@ def test_a_folder_with_a_run_is_not_overwritten_unasked(recipe, tmp_path):
     heard: list[Event] = []
     train(recipe(overwrite=True), report=heard.append)
     assert events_of(StepDone, heard)[0].step == 1
+
+
+def test_a_run_that_cannot_start_deletes_nothing(recipe):
+    done = train(recipe())
+    with pytest.raises(NotFound):
+        train(recipe(overwrite=True, datasets=["./no-such-file.jsonl"]))
+    with pytest.raises(BadRecipe, match="max_length"):
+        train(recipe(overwrite=True, max_length=999))
+    assert RewardModel.load(done.last).training["step"] == done.steps
+
+
+def test_a_run_may_overwrite_the_model_it_starts_from(recipe):
+    first = train(recipe())
+    again = train(recipe(overwrite=True, model_name=str(first.last)))
+    assert again.steps == first.steps
+
+
+def test_step_checkpoints_are_ordered_by_number(tmp_path):
+    for name in ("checkpoint-000900", "checkpoint-1000000", "checkpoint-999999", "checkpoint-old"):
+        (tmp_path / name).mkdir()
+    assert [path.name[11:] for path in step_checkpoints(tmp_path)] == ["000900", "999999", "1000000"]
 
 
 def test_a_resumed_run_keeps_its_recipe(recipe):
