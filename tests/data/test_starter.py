@@ -7,6 +7,9 @@ from itertools import combinations
 
 import pytest
 
+from prefrank.data import load_splits
+from prefrank.data.describe import longer_wins
+
 ROWS = [
     json.loads(line) for line in (files("prefrank.data") / "starter" / "comparisons.jsonl").read_text().splitlines()
 ]
@@ -38,6 +41,12 @@ def test_every_category_is_there_and_some_replies_are_tied() -> None:
 
 def test_length_does_not_give_the_answer_away() -> None:
     assert 0.45 < longer_is_better(ROWS) < 0.55
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_length_does_not_give_the_answer_away_in_either_split(split: str) -> None:
+    share = load_splits("starter")[split]
+    assert 0.45 < longer_wins(share.comparisons).value < 0.55
 
 
 @pytest.mark.parametrize("category", sorted(CATEGORIES))
