@@ -15,10 +15,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from common import Run, finish, run, say, show
 
 from prefrank.data import load_comparisons, split_of
 from prefrank.evaluation import Estimate, Evaluation, Metrics, Scorer, baselines, evaluate, measure, tfidf_scorer
+from prefrank.evaluation.estimates import estimate
 from prefrank.scoring import RewardModel
 from prefrank.training import DataSource, Recipe, load_recipe
 from prefrank.training.corpus import read_corpus
@@ -101,6 +103,36 @@ def table(results: dict[str, dict[str, Metrics]]) -> None:
     show("pairs in the right order, with 95 % intervals over prompts", ["", *sizes, "log loss\n(all)"], rows)
 
 
+def lead(model: Evaluation, other: Evaluation, comparisons: Sequence[Comparison], chosen: Sequence[int]) -> Estimate:
+    """Accuracy of the model less that of another scorer on the same pairs; prompts are resampled for both at once."""
+    gain = np.array([right(model, comparisons, i) - right(other, comparisons, i) for i in chosen])
+    prompts = np.unique([split_of(comparisons[i].prompt) for i in chosen], return_inverse=True)[1]
+    return estimate(gain, np.ones(len(gain)), prompts, n=len(gain), unit="pairs", bounds=(-1.0, 1.0))
+
+
+def right(result: Evaluation, comparisons: Sequence[Comparison], place: int) -> float:
+    """1 if the pair's winner has the higher score, one half for equal scores."""
+    preference, scores = comparisons[place].preferences[0], result.items[place].scores
+    gap = scores[preference.winner].value - scores[preference.loser].value
+    return 0.5 if gap == 0 else float(gap > 0)
+
+
+def leads(evaluations: dict[str, Evaluation], comparisons: Sequence[Comparison]) -> dict[str, dict[str, Estimate]]:
+    """By how much the model beats each baseline, on helpful pairs, on harmless ones, and on all."""
+    words = {"helpful": "helpful", "harmless": "harmless", "all": ""}
+    places = {name: [i for i, c in enumerate(comparisons) if word in c.source] for name, word in words.items()}
+    model, *others = evaluations.values()
+    return {
+        other.name: {name: lead(model, other, comparisons, at) for name, at in places.items() if at} for other in others
+    }
+
+
+def points(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:+.1f}\n{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}"
+
+
 def main() -> None:
     options = arguments()
     recipe = local_recipe(options)
@@ -112,6 +144,10 @@ def main() -> None:
     evaluations = {n: evaluate(s, comparisons, name=n) for n, s in scorers(model, train).items()}
     results = {name: grouped(result, comparisons) for name, result in evaluations.items()}
     table(results)
+    ahead = leads(evaluations, comparisons)
+    columns = [f"{name}\nn = {one.n:,}" for name, one in next(iter(ahead.values())).items()]
+    rows = [[name, *map(points, groups.values())] for name, groups in ahead.items()]
+    show("the reward model's lead in points, on the same pairs", ["over", *columns], rows)
     counts = evaluations["reward model"].overall.counts
     print(f"{counts.cut_prompts:,} of {counts.replies:,} prompts and {counts.cut_replies:,} replies were cut to fit")
     if training:
@@ -124,6 +160,7 @@ def main() -> None:
             "data": evaluations["reward model"].data,
             "versions": evaluations["reward model"].versions,
             "training": training.to_json() if training else None,
+            "lead": {n: {g: one.to_json() for g, one in groups.items()} for n, groups in ahead.items()},
             "results": {n: {g: m.to_json() for g, m in groups.items()} for n, groups in results.items()},
         }
     )

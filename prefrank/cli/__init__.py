@@ -15,6 +15,8 @@ from rich.markup import escape
 from prefrank.cli.commands import app
 from prefrank.errors import Interrupted, PrefrankError
 
+TRAINING_PACKAGES = ("accelerate", "pydantic", "yaml", "tensorboard")
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
@@ -22,11 +24,20 @@ def main() -> None:
     try:
         app()
     except PrefrankError as error:
-        message = escape(" ".join(str(error).split()))
-        Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+        _say(str(error))
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        _say(f"training needs the package {error.name}, which is not installed; run: pip install 'prefrank[train]'")
+        sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(message: str) -> None:
+    text = escape(" ".join(message.split()))
+    Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

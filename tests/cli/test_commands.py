@@ -155,3 +155,13 @@ def test_wrong_usage_ends_with_2(run: Run) -> None:
 def test_the_version_is_printed(run: Run) -> None:
     code, out, _ = run("--version")
     assert (code, out) == (0, "0.1.0\n")
+
+
+def test_training_without_its_extra_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("prefrank.training", "accelerate"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "accelerate", None)  # as if it were not installed
+    code, out, err = run("train", "recipes/demo.yaml")
+    assert (code, out) == (2, "")
+    assert "training needs the package accelerate" in err
+    assert "pip install 'prefrank[train]'" in err
