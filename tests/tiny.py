@@ -84,3 +84,34 @@ def decoder_folder(folder: Path, *, seed: int = 0) -> Path:
     )  # fmt: skip
     LlamaForSequenceClassification(config).save_pretrained(folder)
     return folder
+
+
+def seed_folder(folder: Path) -> Path:
+    """A random DeBERTa-v2 with exactly the files of the model card's checkpoint: spm.model, pytorch_model.bin, no JSON
+    tokenizer, and the convolution layer of the large models."""
+    import torch
+    from sentencepiece import SentencePieceTrainer
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    folder.mkdir(parents=True, exist_ok=True)
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([line.replace(";", " ").replace(":", " ") for line in CORPUS] * 20),
+        model_prefix=str(folder / "spm"), vocab_size=50, hard_vocab_limit=False, minloglevel=2,
+        pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]",
+        unk_piece="[UNK]",
+    )  # fmt: skip
+    (folder / "spm.vocab").unlink()
+    config = {"do_lower_case": False, "vocab_type": "spm", "tokenizer_class": "DebertaV2Tokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    network = DebertaV2ForSequenceClassification(
+        DebertaV2Config(
+            vocab_size=80, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+            relative_attention=True, position_buckets=16, pos_att_type=["p2c", "c2p"], norm_rel_ebd="layer_norm",
+            share_att_key=True, position_biased_input=False, type_vocab_size=0, max_relative_positions=-1,
+            num_labels=1, conv_kernel_size=3, conv_act="gelu", initializer_range=0.2,
+        )
+    )  # fmt: skip
+    network.config.save_pretrained(folder)
+    torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    return folder

@@ -13,7 +13,6 @@ import typer
 from prefrank.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
-    from prefrank.data import Loaded
     from prefrank.types import Comparison
 
 app = typer.Typer(
@@ -195,25 +194,13 @@ def _comparisons(sources: list[str], limit: int | None) -> "list[Comparison]":
 
     comparisons: list[Comparison] = []
     for source in sources:
-        loaded = _held_out(source.removesuffix(":eval"), limit) if source.endswith(":eval") else None
-        if loaded is None:
-            name, split = parse_source(source)
-            loaded = load_comparisons(name, split=split, limit=limit)
+        name, split = parse_source(source)
+        loaded = load_comparisons(name, split=split, limit=limit)
         if not loaded.comparisons:
             raise NotFound(f"{source} has no usable comparison; `prefrank data describe {source}` says why")
         tables.say_report(source, loaded.report)
         comparisons += loaded.comparisons
     return comparisons
-
-
-def _held_out(source: str, limit: int | None) -> "Loaded":
-    """`SOURCE:eval` is what training leaves alone: the validation split, or test where there is no validation."""
-    from prefrank.data import load_comparisons
-
-    try:
-        return load_comparisons(source, split="validation", limit=limit)
-    except NotFound:
-        return load_comparisons(source, split="test", limit=limit)
 
 
 def _result(record: Any, as_json: bool, show: Any) -> None:

@@ -12,7 +12,9 @@ SPLIT_WORDS |= {"dev": "validation", "test": "test"}
 SUMMARY_SPLITS = {"train": ("train",), "validation": ("valid1", "valid2"), "valid1": ("valid1",), "valid2": ("valid2",)}
 """Splits of the summaries, and the values of their own `split` column that make each."""
 
-KNOWN_SPLITS = {**SPLIT_WORDS, "valid1": "valid1", "valid2": "valid2"}
+EVALUATION_SPLITS = ("validation", "test")
+"""What `eval` stands for: the first of these that a source has."""
+KNOWN_SPLITS = {**SPLIT_WORDS, "valid1": "valid1", "valid2": "valid2", "eval": "eval"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from prefrank.data.candidates import DUPLICATE, MERGED, OTHER_SPLIT, Candidate, Drop, carry_over, settle
-from prefrank.data.catalogue import SOURCES, SUMMARY_SPLITS
+from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
 from prefrank.data.fields import text
 from prefrank.data.files import Record, read_records
 from prefrank.data.formats import Found, Reader
@@ -65,8 +65,9 @@ def load_comparisons(
 
     Args:
         source: a known name (`SOURCES`), a hub id, or a file or folder, recognised by its contents.
-        split: train, validation or test (valid1 and valid2 too for the summaries); None reads everything. Where only
-            `train` exists, or files without a split, one prompt in five is validation by `split_of`.
+        split: train, validation or test (valid1 and valid2 too for the summaries); `eval` is validation, or test
+            where there is no validation; None reads everything. Where only `train` exists, or files without a
+            split, one prompt in five is validation by `split_of`.
         limit: stop after this many comparisons, in file order.
         lang: of OASST, only trees whose first message is in this language, such as "en".
         group: merge the comparisons of one prompt into one that encodes each distinct reply once. Only stated
@@ -80,6 +81,9 @@ def load_comparisons(
         BadInput: arguments that do not fit the source.
     """
     split = None if split is None else known_split(split)
+    if split == "eval":
+        load = partial(load_comparisons, source, limit=limit, lang=lang, group=group, protocol=protocol)
+        return _first_found(load, EVALUATION_SPLITS)
     if limit is not None and limit < 1:
         raise BadInput(f"limit is {limit}; wanted at least 1")
     located = locate(source, split)
@@ -124,6 +128,16 @@ def load_splits(
         for name in names
         if name not in ("valid1", "valid2")
     }
+
+
+def _first_found(load: Callable[..., Loaded], splits: Sequence[str]) -> Loaded:
+    """The first of the splits that the source has; if it has none of them, what is said of the last."""
+    for split in splits[:-1]:
+        try:
+            return load(split=split)
+        except NotFound:
+            continue
+    return load(split=splits[-1])
 
 
 def _falls_in(split: str | None, prompt: Prompt) -> bool:

@@ -49,7 +49,7 @@ class _Set:
 
     @property
     def name(self) -> str:
-        return f"{self.source.source}:{self.source.split}"
+        return f"{self.source.source}:{self.read.report.split}"
 
     def keep(self, wanted: Callable[[Comparison], bool], otherwise: str) -> "_Set":
         """The set without the comparisons that are not wanted, which are counted."""
@@ -76,7 +76,7 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
     if recipe.evaluation is None:
         evaluation = list(chain.from_iterable(_own_evaluation(source) for source in recipe.datasets))
     else:
-        evaluation = [_read(_with_split(source, "validation"), "evaluation") for source in recipe.evaluation]
+        evaluation = [_read(_with_split(source, "eval"), "evaluation") for source in recipe.evaluation]
     seen = {split_of(comparison.prompt) for one in evaluation for comparison in one.kept}
     training = [
         one.keep(lambda c: split_of(c.prompt) not in seen, "prompt is in an evaluation set") for one in training
@@ -114,13 +114,11 @@ def _with_split(source: DataSource, split: str) -> DataSource:
 
 
 def _own_evaluation(source: DataSource) -> list[_Set]:
-    """A training set's own validation split, or its test split, or nothing."""
-    for split in ("validation", "test"):
-        try:
-            return [_read(source.model_copy(update={"split": split, "limit": None}), "evaluation")]
-        except NotFound:
-            continue
-    return []
+    """What a training set publishes or keeps for evaluation, or nothing."""
+    try:
+        return [_read(source.model_copy(update={"split": "eval", "limit": None}), "evaluation")]
+    except NotFound:
+        return []
 
 
 def _first_by_hash(one: _Set, limit: int) -> _Set:

@@ -38,7 +38,9 @@ class DataSource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     source: str = Field(description="A known name, a hub id, or a local file or folder.")
-    split: str | None = Field(None, description="The split; null: `train` to train on, `validation` to evaluate on.")
+    split: str | None = Field(
+        None, description="The split; null: `train` to train on, `eval` (validation, else test) to evaluate on."
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="Share of the prompts to use, chosen by a stable hash.")
     limit: Count | None = Field(None, ge=1, description="Read at most this many comparisons, from the start.")
     lang: str | None = Field(None, description="Of OASST, only trees in this language, such as `en`.")

@@ -1,5 +1,6 @@
 """Loading: every row is accounted for, splits go by prompt, repeats are dropped, nothing is invented."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,13 @@ def test_reports_merge_by_adding_up(tmp_path: Path) -> None:
     assert merged.to_json()["dropped"]["duplicate"] == 1
     with pytest.raises(ValueError, match="no reports"):
         merge_reports([])
+
+
+def test_eval_is_validation_or_test_where_there_is_no_validation(tmp_path: Path) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    for folder, names in {"both": ("train", "validation", "test"), "test": ("train", "test")}.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.jsonl").write_text(json.dumps(row | {"prompt": name}) + "\n")
+    assert load_comparisons(tmp_path / "both", split="eval").report.split == "validation"
+    assert load_comparisons(tmp_path / "test", split="eval").comparisons[0].prompt[0].text == "test"

@@ -10,7 +10,7 @@ def test_samples_score_as_their_pairs_do(model: RewardModel) -> None:
     values = card_rank_model_fn(model)(["how do I bake[SEP] mix flour ", "hello[SEP]there you are"])
     want = [model.score("how do I bake", ["mix flour"])[0].value, model.score("hello", ["there you are"])[0].value]
     assert values.dtype == np.float32
-    assert values.tolist() == pytest.approx(want, abs=1e-6)
+    assert values.tolist() == pytest.approx(want, abs=1e-5)
 
 
 def test_replies_of_three_characters_or_fewer_get_the_cards_floor(model: RewardModel) -> None:

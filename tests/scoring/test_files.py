@@ -35,7 +35,7 @@ def test_rows_come_back_with_the_scores_of_the_library(model: RewardModel, tmp_p
     turns = [Turn(message["role"], message["content"]) for message in ROWS[1]["prompt"]]
     want = model.score_pairs([("how do I bake", "mix flour"), (turns, "flour " * 300)])
     rows = read_lines(tmp_path / "out.jsonl")
-    assert [row["score"] for row in rows] == pytest.approx([score.value for score in want], abs=1e-6)
+    assert [row["score"] for row in rows] == pytest.approx([score.value for score in want], abs=1e-5)
     assert [row["keep"] for row in rows] == [1, 2]
     assert rows[1]["cut_reply"] == want[1].cut_reply > 0
     assert rows[0]["model"] == model.fingerprint
@@ -46,7 +46,7 @@ def test_a_list_of_replies_gives_lists(model: RewardModel, tmp_path: Path) -> No
     source = write_lines(tmp_path / "in.jsonl", [{"prompt": "p", "replies": ["a", "b", "a"]}])
     score_file(model, source, tmp_path / "out.jsonl")
     (row,) = read_lines(tmp_path / "out.jsonl")
-    assert row["score"] == [score.value for score in model.score("p", ["a", "b", "a"])]
+    assert row["score"] == pytest.approx([score.value for score in model.score("p", ["a", "b", "a"])], abs=1e-5)
     assert len(row["tokens"]) == 3
 
 
@@ -62,7 +62,7 @@ def test_other_formats_hold_the_same(model: RewardModel, tmp_path: Path, name: s
     else:
         rows = pq.read_table(tmp_path / name).to_pylist()
     want = model.score_pairs([(f"q{n}", "flour " * n) for n in range(5)])
-    assert [row["score"] for row in rows] == pytest.approx([score.value for score in want], abs=1e-6)
+    assert [row["score"] for row in rows] == pytest.approx([score.value for score in want], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefrank import RewardModel, Turn, win_probability
 from prefrank.errors import BadInput, BadModel, CannotWrite, NotFound
-from tests.tiny import bert_folder
+from tests.tiny import bert_folder, seed_folder
 
 PROMPT = "how do I bake bread at home"
 REPLIES = ["mix flour water salt and yeast", "the dough needs an hour to rise", "", "what?", "flour " * 200]
@@ -47,6 +48,21 @@ def test_a_score_is_the_same_alone_in_any_batch_and_in_any_order(
     assert [score.value for score in together] == pytest.approx([alone[n] for n in order], abs=1e-5)
 
 
+def test_the_model_cards_files_load_as_they_are_and_save_as_a_whole_checkpoint(tmp_path: Path) -> None:
+    folder = seed_folder(tmp_path / "card")
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "pytorch_model.bin", "spm.model", "tokenizer_config.json",
+    }  # fmt: skip
+    model = RewardModel.load(folder)
+    replies = ["mix flour water", "hello there", "the dough needs an hour"]
+    values = [score.value for score in model.score(PROMPT, replies)]
+    assert values == pytest.approx(reference_scores(folder, PROMPT, replies), abs=1e-5)
+    assert max(values) - min(values) > 1e-3
+    saved = model.save(tmp_path / "saved")
+    assert reference_scores(saved, PROMPT, replies) == pytest.approx(values, abs=1e-5)
+    assert RewardModel.load(saved).fingerprint == model.fingerprint
+
+
 def test_a_score_carries_its_facts(model: RewardModel) -> None:
     short, long = model.score(PROMPT, [REPLIES[0], REPLIES[4]])
     assert (short.cut_prompt, short.cut_reply) == (0, 0)
@@ -67,9 +83,10 @@ def test_equal_pairs_are_scored_once_and_equal(model: RewardModel, monkeypatch: 
 
 
 def test_a_string_prompt_is_one_user_turn(model: RewardModel) -> None:
-    assert model.score(PROMPT, ["a"]) == model.score([Turn("user", PROMPT)], ["a"])
+    string, turns = model.score(PROMPT, ["a"])[0], model.score([Turn("user", PROMPT)], ["a"])[0]
+    assert (string.value, string.tokens) == (pytest.approx(turns.value, abs=1e-5), turns.tokens)
     conversation = [Turn("user", PROMPT), Turn("assistant", "why"), Turn("user", "hungry")]
-    assert model.score(conversation, ["a"]) != model.score(PROMPT, ["a"])
+    assert model.score(conversation, ["a"])[0].tokens > string.tokens
 
 
 def test_ranking_puts_the_best_first_and_ties_share_a_rank(model: RewardModel) -> None:
@@ -87,7 +104,9 @@ def test_saving_and_loading_keeps_every_score_and_the_fingerprint(model: RewardM
     again = RewardModel.load(tmp_path / "saved")
     assert again.fingerprint == model.fingerprint
     assert again.encoder.settings == model.encoder.settings
-    assert again.score(PROMPT, REPLIES) == model.score(PROMPT, REPLIES)
+    before, after = model.score(PROMPT, REPLIES), again.score(PROMPT, REPLIES)
+    assert [score.value for score in after] == pytest.approx([score.value for score in before], abs=1e-5)
+    assert [replace(score, value=0.0) for score in after] == [replace(score, value=0.0) for score in before]
 
 
 def test_a_saved_checkpoint_is_a_plain_transformers_folder(model: RewardModel, tmp_path: Path) -> None:
@@ -105,7 +124,7 @@ def test_the_fingerprint_tells_other_weights_and_other_settings_apart(tmp_path: 
 def test_an_empty_score_is_given_only_when_asked_for(model: RewardModel) -> None:
     floored = RewardModel(model.network, model.encoder, empty_score=-4.0)
     values = [score.value for score in floored.score(PROMPT, ["", " \n", "OK"])]
-    assert values == [-4.0, -4.0, pytest.approx(model.score(PROMPT, ["OK"])[0].value, abs=1e-6)]
+    assert values == [-4.0, -4.0, pytest.approx(model.score(PROMPT, ["OK"])[0].value, abs=1e-5)]
     assert model.score(PROMPT, [""])[0].value != -4.0
 
 
@@ -118,7 +137,7 @@ def test_decoders_score_the_same_alone_and_beside_others(decoder: RewardModel) -
 def test_win_probability_is_the_sigmoid_of_the_difference(model: RewardModel, plain_folder: Path) -> None:
     first, second = model.score(PROMPT, ["a", "bread"])
     want = torch.sigmoid(torch.tensor(first.value - second.value)).item()
-    assert win_probability(first, second) == pytest.approx(want, abs=1e-6)
+    assert win_probability(first, second) == pytest.approx(want, abs=1e-5)
     assert win_probability(first, second) + win_probability(second, first) == pytest.approx(1)
     with pytest.raises(BadInput, match="not on one scale"):
         win_probability(first, RewardModel.load(plain_folder, max_length=64).score(PROMPT, ["a"])[0])
