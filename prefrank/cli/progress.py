@@ -42,11 +42,12 @@ class _Display:
             self.clear()
             self._title, self._task = title, self.bar.add_task(title, total=total, text="")
         assert self._task is not None
+        text = f"{done:,}/{total:,}  {text}" if total else text
         self.bar.update(self._task, completed=done, total=total, text=text)
         now = time.monotonic()
         if self.bar.disable and (now - self._last > SECONDS_BETWEEN_LINES or done == total):
             self._last = now
-            self.console.print(f"{title} {done:,}{f'/{total:,}' if total else ''}  {text}", markup=False)
+            self.console.print(f"{title} {text}", markup=False)
 
     def clear(self) -> None:
         if self._task is not None:
@@ -89,7 +90,7 @@ def _show_event(display: _Display, event: "Event") -> None:
 
 def _step_text(event: "StepDone") -> str:
     return (
-        f"{event.step}/{event.steps}  loss {event.loss:.3f}  accuracy {event.accuracy:.0%}"
+        f"loss {event.loss:.3f}  accuracy {event.accuracy:.0%}"
         f"  {event.tokens_per_s:,.0f} tokens/s  {clock(event.seconds_left)} left"
     )
 
@@ -146,7 +147,7 @@ def counted(
             for first in range(0, len(pairs), CHUNK):
                 scores += score_pairs(pairs[first : first + CHUNK])
                 rate = len(scores) / max(time.monotonic() - start, 1e-9)
-                display.show("scoring", len(scores), len(pairs), f"{len(scores):,}/{len(pairs):,}  {rate:,.0f}/s")
+                display.show("scoring", len(scores), len(pairs), f"{rate:,.0f}/s")
         return scores
 
     return score
