@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from prefrank.errors import CannotWrite
@@ -19,8 +20,8 @@ from prefrank.errors import CannotWrite
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder; when the block ends well it becomes `target`, else it is removed.
 
-    An existing `target` is replaced as a whole, if it is empty or an older version of the same thing: one that
-    shares a file name with the new folder. That keeps `save(home)` from deleting a home.
+    An existing `target` is replaced as a whole, if nothing is lost by it but an older checkpoint: any file in it that
+    is neither replaced nor a checkpoint's own, such as somebody's README, is an error and stays.
 
     Raises:
         CannotWrite: the disk is full, the place is not writable, or `target` holds something else.
@@ -41,14 +42,23 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+_CHECKPOINT_FILES = (
+    *("config.json", "generation_config.json", "prefrank.json", "model*.safetensors", "model*.json"),
+    *("pytorch_model*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("spm.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "state"),
+)
+"""What a checkpoint may have held that its successor does not, and so may go."""
+
+
 def _check_replaceable(target: Path, new: Path) -> None:
     if not target.exists():
         return
     if not target.is_dir():
         raise CannotWrite(f"cannot write {target}: it is a file; give the name of a folder")
-    old_names = {path.name for path in target.iterdir()}
-    if old_names and not old_names & {path.name for path in new.iterdir()}:
-        raise CannotWrite(f"cannot write {target}: it holds other files ({min(old_names)}); give a new or empty folder")
+    gone = {path.name for path in target.iterdir()} - {path.name for path in new.iterdir()}
+    foreign = sorted(name for name in gone if not any(fnmatch(name, pattern) for pattern in _CHECKPOINT_FILES))
+    if foreign:
+        raise CannotWrite(f"cannot write {target}: it holds other files ({foreign[0]}); give a new or empty folder")
 
 
 def _swap(new: Path, target: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_folder_appears_with_all_it_holds_and_nothing_beside_it(tmp_path: Path
 
 def test_a_new_version_replaces_the_old_one_whole(tmp_path: Path) -> None:
     write(tmp_path / "model", "one")
-    (tmp_path / "model" / "stale").touch()
+    (tmp_path / "model" / "pytorch_model.bin").touch()
     write(tmp_path / "model", "two")
     assert sorted(os.listdir(tmp_path / "model")) == ["config.json", "sub"]
     assert (tmp_path / "model" / "config.json").read_text() == "two"

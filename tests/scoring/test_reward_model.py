@@ -212,6 +212,18 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_saving_never_deletes_somebodys_own_files(model: RewardModel, tmp_path: Path) -> None:
+    target = model.save(tmp_path / "saved")
+    (target / "README.md").write_text("mine")
+    with pytest.raises(CannotWrite, match=r"it holds other files \(README\.md\); give a new or empty folder"):
+        model.save(target)
+    assert (target / "README.md").read_text() == "mine"
+    assert RewardModel.load(target).fingerprint == model.fingerprint
+    (target / "README.md").unlink()
+    (target / "pytorch_model.bin").touch()  # a checkpoint's own older weights go
+    assert not (model.save(target) / "pytorch_model.bin").exists()
+
+
 def test_a_torn_record_is_named(model: RewardModel, tmp_path: Path) -> None:
     folder = model.save(tmp_path / "saved")
     record = folder / "prefrank.json"
