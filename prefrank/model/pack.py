@@ -47,8 +47,8 @@ def pack_batch(batch: Batch, *, vocab_size: int, max_positions: int | None, devi
     Raises:
         BadInput: a row longer than the model's position table, or a token id it has no embedding for.
     """
+    check_batch(batch, vocab_size=vocab_size, max_positions=max_positions)
     lengths = np.diff(batch.starts)
-    _check(batch, lengths, vocab_size, max_positions)
     positions = np.arange(len(batch.ids)) - np.repeat(batch.starts[:-1], lengths)
     types = (positions >= np.repeat(batch.reply_starts, lengths)).astype(np.int64)
     edges = np.concatenate([[0], np.flatnonzero(np.diff(lengths)) + 1, [len(lengths)]])
@@ -62,9 +62,11 @@ def pack_batch(batch: Batch, *, vocab_size: int, max_positions: int | None, devi
     )
 
 
-def _check(batch: Batch, lengths: Int64[np.ndarray, " N"], vocab_size: int, max_positions: int | None) -> None:
-    if max_positions is not None and lengths.max() > max_positions:
-        raise BadInput(f"a row has {lengths.max()} tokens, the model takes {max_positions}; encode with a max_length")
+def check_batch(batch: Batch, *, vocab_size: int, max_positions: int | None) -> None:
+    """Raise BadInput for a row longer than the model's position table, or a token id it has no embedding for."""
+    longest = np.diff(batch.starts).max()
+    if max_positions is not None and longest > max_positions:
+        raise BadInput(f"a row has {longest} tokens, the model takes {max_positions}; encode with a max_length")
     if batch.ids.max() >= vocab_size or batch.ids.min() < 0:
         raise BadInput(
             f"token ids reach {batch.ids.max()}, the model knows 0 to {vocab_size - 1}; is this its own tokenizer?"
