@@ -28,5 +28,4 @@ setup(
         )
         for name, own in flags().items()
     ],
-    options={"build_ext": {"parallel": True}},
 )

@@ -7,11 +7,12 @@ own tensors; only the convolution and, of the last layer, what reads one query a
 A row's sums are the same bits whatever rows stand beside it, in every precision: no option is needed for that.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int16, Int32
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -148,6 +149,8 @@ class NativeEngine:
             last_key_bias=self._pointer(zeros if last.key.bias is None else last.key.bias),
             last_value=self._pointer(value),
             last_value_bias=self._pointer(zeros if last.value.bias is None else last.value.bias),
+            last_position_keys=self._pointer(last.position_keys),
+            last_position_queries=self._pointer(last.position_queries),
             last_positions=self._pointer(_fold_positions(key, last.position_queries, layout.num_heads)),
             relative_rows=0 if table is None else len(table),
         )
@@ -160,13 +163,14 @@ class NativeEngine:
         return model
 
     def _layer(self, layer: laid.Layer) -> native.Layer:
+        integers = layer.query.scale is not None
         linears = ("query", "key", "value", "attention_output", "up", "down")
         return native.Layer(
             **{name: self._linear(getattr(layer, name)) for name in linears},
             attention_norm=self._norm(layer.attention_norm),
             output_norm=self._norm(layer.output_norm),
-            position_keys=self._pointer(layer.position_keys),
-            position_queries=self._pointer(layer.position_queries),
+            position_keys=self._relative(layer.position_keys, integers),
+            position_queries=self._relative(layer.position_queries, integers),
         )
 
     def _linear(self, linear: laid.Linear | None) -> native.Linear:
@@ -188,6 +192,14 @@ class NativeEngine:
             precision=precision,
         )
 
+    def _relative(self, table: Float[Tensor, "S D"] | None, integers: bool) -> native.Relative:
+        if table is None:
+            return native.Relative()
+        if not integers:
+            return native.Relative(words=self._pointer(table))
+        rows, scale = _to_int16(table.view(len(table), self.layout.num_heads, -1))
+        return native.Relative(words=self._pointer(rows), scale=self._pointer(scale))
+
     def _norm(self, norm: laid.Norm) -> native.Norm:
         return native.Norm(weight=self._pointer(norm.weight), bias=self._pointer(norm.bias), eps=norm.eps)
 
@@ -197,6 +209,15 @@ class NativeEngine:
         tensor = tensor.contiguous()
         self._kept.append(tensor)
         return tensor.data_ptr()
+
+
+def _to_int16(x: Float[Tensor, "S H d"]) -> tuple[Int16[Tensor, "S H d"], Float[Tensor, "S H"]]:
+    """Integers in whole words, within the limit that keeps sums of d products inside int32 (attention.h, `top`)."""
+    width = x.shape[-1]
+    most = math.floor(math.sqrt(2147000000.0 / width)) - 1
+    scale = x.abs().amax(-1).clamp(min=1e-30) / most
+    rows = (x / scale[..., None]).round().to(torch.int16)
+    return F.pad(rows, (0, width % 2)), scale
 
 
 def _in_float(linear: laid.Linear) -> Float[Tensor, "O I"]:

@@ -46,6 +46,12 @@ class Norm(ctypes.Structure):
     _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("eps", c_float))
 
 
+class Relative(ctypes.Structure):
+    """Projected relative positions: see attention.h."""
+
+    _fields_ = (("words", c_void_p), ("scale", c_void_p))
+
+
 class Layer(ctypes.Structure):
     """An encoder layer."""
 
@@ -53,8 +59,8 @@ class Layer(ctypes.Structure):
         *((name, Linear) for name in ("query", "key", "value", "attention_output", "up", "down")),
         ("attention_norm", Norm),
         ("output_norm", Norm),
-        ("position_keys", c_void_p),
-        ("position_queries", c_void_p),
+        ("position_keys", Relative),
+        ("position_queries", Relative),
     )
 
 
@@ -84,7 +90,8 @@ class Model(ctypes.Structure):
         ("convolution_norm", Norm),
         ("dense", Linear),
         ("output", Linear),
-        *((name, c_void_p) for name in ("last_key", "last_key_bias", "last_value", "last_value_bias", "last_positions")),
+        *((name, c_void_p) for name in ("last_key", "last_key_bias", "last_value", "last_value_bias")),
+        *((name, c_void_p) for name in ("last_position_keys", "last_position_queries", "last_positions")),
         ("relative_rows", c_int32),
     )
 

@@ -19,27 +19,34 @@ struct Side {
     const float* scale;
 };
 
+// A layer's projected relative embeddings in the operands' own form: [S, heads, words], integers with a scale each.
+struct Relative {
+    const int32_t* words;
+    const float* scale;
+};
+
 // The relative embeddings of one head by distance, [words, columns]; column = distance + zero.
 template <class Op> struct Places {
     std::vector<int32_t> table;
     std::vector<float> scales;
-    int64_t stride = 0, zero = 0, words = 0, heads = 0;
+    int64_t stride = 0, zero = 0, words = 0;
 
-    // `row_of` names the row of `from` for the distances -longest .. longest; `sign` -1 lays columns by -distance.
-    void lay(const float* from, int64_t width, int64_t num_heads, const int32_t* row_of, int64_t longest, int64_t most,
-             int sign, float top, std::vector<int32_t>& rows) {
-        const int64_t d = width / num_heads, columns = 2 * most - 1;
-        words = (d + Op::per_word - 1) / Op::per_word, heads = num_heads, zero = most - 1 + MR;
-        stride = spread(columns + 2 * MR + (NV + 1) * V);
-        resized(table, heads * words * stride), resized(scales, heads * stride);
+    // `from` is [S, heads, words] with scales [S, heads]; row_of[distance + longest] names a row of it. Distances up to
+    // `most` - 1 are laid out; `sign` -1 lays columns by -distance.
+    void lay(const Relative& from, int64_t num_heads, int64_t head_words, const int32_t* row_of, int64_t longest,
+             int64_t most, int sign, std::vector<int32_t>& rows) {
+        words = head_words, zero = most - 1 + MR;
+        stride = spread(2 * most - 1 + 2 * MR + (NV + 1) * V);
+        resized(table, num_heads * words * stride);
+        if (from.scale) resized(scales, num_heads * stride);
         int32_t* one = resized(rows, stride * words);
-        for (int64_t h = 0; h < heads; ++h) {
+        for (int64_t h = 0; h < num_heads; ++h) {
             for (int64_t c = 0; c < stride; ++c) {
                 int64_t distance = (c - zero) * sign;
                 distance = distance < 1 - most ? 1 - most : distance > most - 1 ? most - 1 : distance;
-                const float* x = from + row_of[distance + longest] * width + h * d;
-                if constexpr (Op::per_word == 1) std::memcpy(one + c * words, x, 4 * d);
-                else scales[h * stride + c] = quantise_row<Op>(x, d, top, 0, one + c * words);
+                const int64_t at = row_of[distance + longest] * num_heads + h;
+                std::memcpy(one + c * words, from.words + at * words, 4 * words);
+                if (from.scale) scales[h * stride + c] = from.scale[at];
             }
             transpose_words(one, words, stride, words, table.data() + h * words * stride, stride, stride);
         }
@@ -60,19 +67,18 @@ template <class Op> struct Attention {
     // The int16 limit that keeps sums of d products inside int32, for both sides alike.
     static float top(int64_t d) { return Op::per_word == 1 ? 0 : std::floor(std::sqrt(2147000000.0 / d)) - 1; }
 
-    void lay_positions(const float* pk, const float* pq, int64_t width, int64_t heads, const int32_t* row_of,
+    void lay_positions(const Relative& pk, const Relative& pq, int64_t heads, int64_t d, const int32_t* row_of,
                        int64_t longest, int64_t most) {
-        float limit = top(width / heads);
-        if (pk) keys.lay(pk, width, heads, row_of, longest, most, -1, limit, rows);
-        if (pq) queries.lay(pq, width, heads, row_of, longest, most, 1, limit, rows);
+        const int64_t words = (d + Op::per_word - 1) / Op::per_word;
+        if (pk.words) keys.lay(pk, heads, words, row_of, longest, most, -1, rows);
+        if (pq.words) queries.lay(pq, heads, words, row_of, longest, most, 1, rows);
     }
 
     static Side side(const float* x, int64_t stride, int64_t length, int64_t d, float limit, std::vector<int32_t>& words,
                      std::vector<float>& scale) {
         if constexpr (Op::per_word == 1) return {(const int32_t*)x, stride, nullptr};
         const int64_t w = (d + Op::per_word - 1) / Op::per_word;
-        resized(words, length * w), resized(scale, whole_vectors(length));
-        if (d % Op::per_word) std::memset(words.data(), 0, 4 * length * w);
+        resized(words, length * w + V), resized(scale, whole_vectors(length));  // in order: a row's tail is written over
         for (int64_t i = 0; i < length; ++i) scale[i] = quantise_row<Op>(x + i * stride, d, limit, 0, words.data() + i * w);
         for (int64_t i = length; i < whole_vectors(length); ++i) scale[i] = 0;
         return {words.data(), w, scale.data()};
@@ -156,7 +162,7 @@ template <class Op> struct Attention {
             for (int64_t j = 0; j < wide; j += V) {
                 vi x[V];
                 each<V>([&](auto r) INLINED {
-                    x[r] = load((const int32_t*)p + (j + r) * p_stride + i + MR - 1 - r % MR);
+                    x[r] = load((const int32_t*)p + (j + r) * p_stride + i + MR - 1 - (j + r) % MR);
                 });
                 transpose_lanes(x);
                 each<V>([&](auto r) INLINED {
@@ -197,27 +203,25 @@ template <class Op> struct Attention {
         const int64_t words = (length + 1) / 2, wide = whole_vectors(d);
         int32_t* vw = resized(v_words, words * wide);
         float* vs = resized(v_scale, wide);
-        for (int64_t c = 0; c < wide; ++c) vs[c] = 0;
-        for (int64_t j = 0; j < length; ++j)
-            for (int64_t c = 0; c < d; ++c) vs[c] = std::fabs(v[j * stride + c]) > vs[c] ? std::fabs(v[j * stride + c]) : vs[c];
-        float by[256];
-        for (int64_t c = 0; c < d; ++c) by[c] = vs[c] > 0 ? 2047.0f / vs[c] : 1.0f;
-        for (int64_t w = 0; w < words; ++w)
-            for (int64_t c = 0; c < d; ++c) {
-                float even = v[2 * w * stride + c] * by[c];
-                float odd = 2 * w + 1 < length ? v[(2 * w + 1) * stride + c] * by[c] : 0.0f;
-                int32_t a = (int32_t)(even < 0 ? even - 0.5f : even + 0.5f), b = (int32_t)(odd < 0 ? odd - 0.5f : odd + 0.5f);
-                vw[w * wide + c] = (a & 0xffff) | (int32_t)((uint32_t)b << 16);
+        for (int64_t c = 0; c < wide; c += V) {  // lanes past d belong to other heads and are never stored
+            vf peak{};
+            for (int64_t j = 0; j < length; ++j) peak = max(abs(load(v + j * stride + c)), peak);
+            const vf by = peak > vf{} ? 2047.0f / peak : splat(1.0f);
+            for (int64_t w = 0; w < words; ++w) {
+                const float* even = v + 2 * w * stride + c;
+                vi x = round_to_int(load(even) * by) & 0xffff;
+                if (2 * w + 1 < length) x |= round_to_int(load(even + stride) * by) << 16;
+                store(vw + w * wide + c, x);
             }
-        for (int64_t c = 0; c < wide; ++c) vs[c] /= 2047.0f;
+            store(vs + c, peak / 2047.0f);
+        }
         for (int64_t i = 0; i < count; ++i) {
             // exp sums to 1 / total and is at most 1.
-            float most = 1048000.0f * total[i] - 0.5f * length * total[i];
-            float factor = most > 32767.0f ? 32767.0f : most;
+            const float most = (1048000.0f - 0.5f * length) * total[i];
+            const float factor = most > 32767.0f ? 32767.0f : most;
             float* x = s + i * s_stride;
-            int16_t* to = (int16_t*)x;  // in place: 2 bytes never pass the 4 they come from
-            for (int64_t j = 0; j < length; ++j) to[j] = (int16_t)(int32_t)(x[j] * factor + 0.5f);
-            if (length & 1) to[length] = 0;
+            // In place: the 2 bytes never pass the 4 that they come from. Past `length` x is 0.
+            for (int64_t j = 0; j < whole_vectors(length); j += V) store_short((int16_t*)x + j, round_to_int(load(x + j) * factor));
             total[i] /= factor;
         }
         for (int64_t i = 0; i < count; i += MR) {

@@ -18,7 +18,7 @@ struct Norm {
 struct Layer {
     Linear query, key, value, attention_output, up, down;
     Norm attention_norm, output_norm;
-    const float *position_keys, *position_queries;  // [span x 2, D] or null
+    Relative position_keys, position_queries;  // words null: none
 };
 struct Embeddings {
     const float *words, *positions, *types;
@@ -34,8 +34,9 @@ struct Model {
     Linear convolution;  // [D, kernel x D], weight null: none
     Norm convolution_norm;
     Linear dense, output;
-    // The last layer's, in float32: [D, D] with biases, and W_k^T PQ by row of the relative table [H, span x 2, D].
-    const float *last_key, *last_key_bias, *last_value, *last_value_bias, *last_positions;
+    // The last layer's, in float32: [D, D] with biases, relative tables [S, D], and W_k^T PQ by head and row [H, S, D].
+    const float *last_key, *last_key_bias, *last_value, *last_value_bias;
+    const float *last_position_keys, *last_position_queries, *last_positions;
     int32_t relative_rows;
 };
 }
@@ -143,13 +144,13 @@ static void attend(const Model& m, const Layer& layer, Attention<Op>& attention,
     const int64_t d = m.width / m.heads;
     int64_t most = 0;
     for (int64_t n = 0; n < rows; ++n) most = std::max(most, starts[n + 1] - starts[n]);
-    attention.lay_positions(layer.position_keys, layer.position_queries, m.width, m.heads, row_of, longest, most);
+    attention.lay_positions(layer.position_keys, layer.position_queries, m.heads, d, row_of, longest, most);
     for (int64_t h = 0; h < m.heads; ++h)
         for (int64_t n = 0; n < rows; ++n) {
             const int64_t t = starts[n], at = t * w.q.stride + h * d;
             attention.head(w.q.data.data() + at, w.k.data.data() + at, w.v.data.data() + at, w.q.stride,
                            w.mixed.data.data() + t * w.mixed.stride + h * d, w.mixed.stride, starts[n + 1] - t, d, h,
-                           layer.position_keys, layer.position_queries);
+                           layer.position_keys.words, layer.position_queries.words);
         }
 }
 
@@ -184,7 +185,7 @@ static INLINE void add_scaled(float* to, const float* x, float by, int64_t width
 }
 
 // One row of the last layer: its first token's query q against all tokens x, mixed into `out`.
-static void attend_first(const Model& m, const Layer& layer, Work& w, const float* q, const float* x, int64_t stride,
+static void attend_first(const Model& m, Work& w, const float* q, const float* x, int64_t stride,
                          int64_t length, const int32_t* row_of, int64_t longest, float* out) {
     const int64_t width = m.width, d = width / m.heads, wide = whole_vectors(length);
     float* folded = resized(w.folded, width);
@@ -197,13 +198,13 @@ static void attend_first(const Model& m, const Layer& layer, Work& w, const floa
             const float* side = folded;
             float extra = 0;
             const int64_t place = row_of ? row_of[longest - j] : 0;
-            if (layer.position_queries) {
+            if (m.last_position_queries) {
                 const float* by_place = m.last_positions + (h * m.relative_rows + place) * width;
                 for (int64_t k = 0; k < width; ++k) reading[k] = folded[k] + by_place[k];
                 side = reading;
-                extra = dot(m.last_key_bias + h * d, layer.position_queries + place * width + h * d, d);
+                extra = dot(m.last_key_bias + h * d, m.last_position_queries + place * width + h * d, d);
             }
-            if (layer.position_keys) extra += dot(q + h * d, layer.position_keys + place * width + h * d, d);
+            if (m.last_position_keys) extra += dot(q + h * d, m.last_position_keys + place * width + h * d, d);
             scores[j] = dot(x + j * stride, side, width) + extra;
         }
         const float by = 1.0f / Attention<Float32>::exponentials(scores, length, wide);
@@ -221,7 +222,7 @@ static void last_layer(const Model& m, const Layer& layer, Work& w, const int64_
     project(p, layer.query, p.quantise(w.firsts.rows(rows), m.width, layer.query.precision, layer.query.longest), m.scale, w.q);
     w.mixed.shape(rows, m.width);
     for (int64_t n = 0; n < rows; ++n)
-        attend_first(m, layer, w, w.q.row(n), w.x.row(starts[n]), w.x.stride, starts[n + 1] - starts[n], row_of, longest,
+        attend_first(m, w, w.q.row(n), w.x.row(starts[n]), w.x.stride, starts[n + 1] - starts[n], row_of, longest,
                      w.mixed.row(n));
     const Linear& out = layer.attention_output;
     Rows mixed = p.quantise(w.mixed.rows(rows), m.width, out.precision, out.longest);

@@ -85,10 +85,11 @@ INLINE void tile(const int32_t* const (&a)[MR], const int32_t* b, int64_t b_stri
     each<MR>([&](auto r) INLINED { each<N>([&](auto j) INLINED { f(r, j, c[r][j]); }); });
 }
 
-// Calls f with 1, 2 or 3 vectors until `vectors` are covered; 4 are two and two.
+// Calls f with up to NV vectors until `vectors` are covered; where three at a time would leave one, two and two.
 template <class F> INLINE void by_vectors(int64_t vectors, F&& f) {
     int64_t at = 0;
-    for (; vectors - at >= 3 && vectors - at != 4; at += 3) f(std::integral_constant<int, 3>{}, at * V);
+    if constexpr (NV == 3)
+        for (; vectors - at >= 3 && vectors - at != 4; at += 3) f(std::integral_constant<int, NV>{}, at * V);
     for (; vectors - at >= 2; at += 2) f(std::integral_constant<int, 2>{}, at * V);
     if (vectors > at) f(std::integral_constant<int, 1>{}, at * V);
 }
@@ -154,12 +155,17 @@ template <class Op> INLINE float quantise_row(const float* x, int64_t width, flo
     double size = std::sqrt((double)square), ratio = top > 0 ? most / (double)top : 1.0;
     if (norm > 0 && ratio * size > norm) ratio = norm / size;
     if (!(square - square == 0)) ratio = square;  // NaN or infinite stays so
-    float by = (float)ratio;
-    for (int64_t k = 0; k < width; ++k) {
-        float y = x[k] * by;
-        int32_t q = (int32_t)(y < 0 ? y - 0.5f : y + 0.5f);
-        if constexpr (Op::per_word == 4) ((uint8_t*)to)[k] = (uint8_t)(q + 128);
-        else ((int16_t*)to)[k] = (int16_t)q;
+    const float by = (float)ratio;
+    auto put = [&](int64_t k, vf v) INLINED {
+        const vi q = round_to_int(v * by);
+        if constexpr (Op::per_word == 4) store_byte((uint8_t*)to + k, q + 128);
+        else store_short((int16_t*)to + k, q);
+    };
+    for (int64_t k = 0; k < whole; k += V) put(k, load(x + k));
+    if (whole < width) {  // the row of integers has room for a whole vector more
+        float last[V] = {};
+        std::memcpy(last, x + whole, 4 * (width - whole));
+        put(whole, load(last));
     }
     return (float)(1.0 / ratio);
 }
@@ -174,7 +180,7 @@ struct Products {
         if (precision == FLOAT32) return rows;
         int per_word = precision == INT16 ? 2 : 4;
         rows.word_stride = (width + per_word - 1) / per_word + 16;
-        rows.words = resized(words, rows.rows * rows.word_stride + 16);
+        rows.words = resized(words, rows.rows * rows.word_stride);
         rows.scale = resized(scales, rows.rows);
         double norm = longest > 0 ? 2147000000.0 / longest - 0.5 * std::sqrt((double)width) - 1 : 0;
         for (int64_t i = 0; i < rows.rows; ++i) {

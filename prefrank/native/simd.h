@@ -12,15 +12,14 @@
 
 #if defined(__AVX512F__)
 constexpr int V = 16;  // lanes of a vector
-constexpr int MR = 8;  // rows of a tile: MR x 3 accumulators of 32 registers
+constexpr int MR = 8, NV = 3;  // a tile: rows by vectors, 24 accumulators of 32 registers
 #elif defined(__AVX2__)
 constexpr int V = 8;
-constexpr int MR = 4;  // of 16 registers
+constexpr int MR = 6, NV = 2;  // 12 of 16, as integer products need one more
 #else
 constexpr int V = 4;
-constexpr int MR = 4;
+constexpr int MR = 4, NV = 2;
 #endif
-constexpr int NV = 3;  // vectors across a tile
 
 typedef float vf __attribute__((vector_size(4 * V)));
 typedef int32_t vi __attribute__((vector_size(4 * V)));
@@ -74,6 +73,11 @@ INLINE float sum(vf x) {
     x += as_float(swapped<1>(as_int(x), Lanes{}));
     return x[0];
 }
+typedef int16_t Shorts __attribute__((vector_size(2 * V)));
+typedef uint8_t Bytes __attribute__((vector_size(V)));
+INLINE void store_short(void* p, vi x) { Shorts y = __builtin_convertvector(x, Shorts); std::memcpy(p, &y, sizeof y); }
+INLINE void store_byte(void* p, vi x) { Bytes y = __builtin_convertvector(x, Bytes); std::memcpy(p, &y, sizeof y); }
+
 INLINE float largest(vf x) {
     float most = x[0];
     for (int i = 1; i < V; ++i) most = x[i] > most ? x[i] : most;
