@@ -30,6 +30,15 @@ Model = Annotated[str, typer.Option("--model", "-m", help="A model folder or hub
 MaxLength = Annotated[int | None, typer.Option(help="Tokens per (prompt, reply); by default the model's own.")]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; by default a GPU if there is one.")]
 EmptyScore = Annotated[float | None, typer.Option(help="Score given to blank replies; by default the model's own.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="float32, int16 or int8 (native kernels), bfloat16, float16; by default the folder's."),
+]
+Threads = Annotated[int | None, typer.Option(help="Cores to score on; by default all.")]
+Kernels = Annotated[str | None, typer.Option(help="torch, avx512, avx2 or portable; by default the fastest there is.")]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Equal to the bit in any batch; free with native kernels.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -79,6 +88,10 @@ def score(
     reply_column: Annotated[str | None, typer.Option(help="Column of the reply or list of replies.")] = None,
     max_length: MaxLength = None,
     device: Device = None,
+    precision: Precision = None,
+    kernels: Kernels = None,
+    threads: Threads = None,
+    deterministic: Deterministic = False,
     empty_score: EmptyScore = None,
 ) -> None:
     """Score every row of a file; the rows come back with their scores."""
@@ -86,7 +99,16 @@ def score(
     from prefrank.scoring import RewardModel
     from prefrank.scoring.files import score_file
 
-    loaded = RewardModel.load(model, max_length=max_length, device=device, empty_score=empty_score)
+    loaded = RewardModel.load(
+        model,
+        max_length=max_length,
+        device=device,
+        precision=precision,
+        kernels=kernels,
+        num_threads=threads,
+        deterministic=deterministic,
+        empty_score=empty_score,
+    )
     with progress.scoring() as report:
         done = score_file(
             loaded, source, output, prompt_column=prompt_column, reply_column=reply_column, progress=report
@@ -104,6 +126,7 @@ def rank(
     reply: Annotated[list[str], typer.Option(help="A reply; give several.")],
     max_length: MaxLength = None,
     device: Device = None,
+    precision: Precision = None,
     empty_score: EmptyScore = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,7 +136,7 @@ def rank(
     from prefrank.cli import tables
     from prefrank.scoring import RewardModel
 
-    loaded = RewardModel.load(model, max_length=max_length, device=device, empty_score=empty_score)
+    loaded = RewardModel.load(model, max_length=max_length, device=device, precision=precision, empty_score=empty_score)
     ranked = loaded.rank(prompt, reply)
     record = {"prompt": prompt, "replies": [asdict(entry) for entry in ranked]}
     _result(record, as_json, lambda: tables.ranking(prompt, ranked))
@@ -129,6 +152,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each data set.")] = None,
     max_length: MaxLength = None,
     device: Device = None,
+    precision: Precision = None,
     output: Annotated[
         Path | None, typer.Option("--json", help="Write the results and every score to this file.")
     ] = None,
@@ -145,13 +169,34 @@ def evaluate(
     if model:
         from prefrank.scoring import RewardModel
 
-        loaded = RewardModel.load(model, max_length=max_length, device=device)
+        loaded = RewardModel.load(model, max_length=max_length, device=device, precision=precision)
         scorers = {model: progress.counted(loaded.score_pairs), **scorers}
     results = [measure(scorer, comparisons, name=name) for name, scorer in scorers.items()]
     tables.evaluations(results)
     if output:
         tables.write_json(output, [result.to_json(items=True) for result in results])
         tables.say(f"Results and scores are in {output}")
+
+
+@app.command()
+def quantise(
+    model: Annotated[str, typer.Argument(help="A float model folder or hub id.")],
+    output: Annotated[Path, typer.Argument(help="The new folder.")],
+    precision: Annotated[str, typer.Option(help="int16 (near float32) or int8 (coarser and faster).")] = "int16",
+    data: Annotated[str, typer.Option(help="SOURCE or SOURCE:SPLIT whose texts both models score.")] = "starter",
+    rows: Annotated[int, typer.Option(help="At most this many replies of it.")] = 500,
+    max_flips: Annotated[
+        float | None, typer.Option(help="Percent of pairs whose order may change; by default 0.5.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write the folder whatever the figures are.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a folder with integer weights, after measuring what that does to the scores."""
+    from prefrank.cli import tables
+    from prefrank.scoring.quantise import quantise_folder
+
+    found = quantise_folder(model, output, precision, data=data, num_rows=rows, max_flips=max_flips, force=force)
+    _result(found.to_json(), as_json, lambda: tables.parity(model, output, precision, found))
 
 
 @data_app.command("describe")

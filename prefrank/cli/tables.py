@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefrank.data.describe import SplitDescription
     from prefrank.evaluation import Estimate, Evaluation
     from prefrank.scoring import Ranked
+    from prefrank.scoring.quantise import Parity
     from prefrank.training.dry_run import Estimate as RunEstimate
 
 NARROWEST = 100
@@ -131,6 +132,20 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def parity(source: str, target: Path, precision: str, found: "Parity") -> None:
+    """What integer weights do to the scores, and where the folder is."""
+    values = {
+        "replies scored by both": f"{found.rows:,}",
+        "rms difference": f"{found.rms:.2g} ({found.rms_percent:.2g} % of the scores' spread)",
+        "largest difference": f"{found.largest:.2g} ({found.largest_percent:.2g} %)",
+        "found in a row of": f"{found.largest_tokens} tokens",
+        "rank correlation": f"{found.spearman:.6f}",
+        "pairs in another order": f"{found.flips_percent:.2g} % of {found.pairs:,}",
+    }
+    facts(f"{source} in float32 and {precision}", values)
+    say(f"The {precision} model is in [bold]{escape(str(target))}[/]")
 
 
 def dry_run(estimate: "RunEstimate") -> None:

@@ -1,6 +1,7 @@
 """Stage 3: a packed batch of token ids becomes scores."""
 
-from prefrank.model.checkpoint import load_network, save_network
+from prefrank.model.checkpoint import load_for_scoring, load_network, save_network
+from prefrank.model.engine import Engine, make_engine, run
 from prefrank.model.files import atomic_folder
 from prefrank.model.network import (
     Network,
@@ -11,12 +12,16 @@ from prefrank.model.network import (
 )
 
 __all__ = [
+    "Engine",
     "Network",
     "atomic_folder",
     "fingerprint",
     "head_parameter_names",
+    "load_for_scoring",
     "load_network",
+    "make_engine",
     "parameters_by_depth",
+    "run",
     "save_network",
     "score_batches",
 ]

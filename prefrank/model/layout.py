@@ -6,7 +6,6 @@ tensor, so a model of 6 GB stays 6 GB. Only what depends on the weights alone is
 DeBERTa's relative positions, which transformers computes again in every layer of every batch.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from prefrank.model.deberta import Convolution as DebertaConvolution
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.disentangled import DisentangledAttention, bucket
 from prefrank.model.encoder import Activation, AddNorm
+from prefrank.model.quantise import QuantisedLinear
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,26 +146,15 @@ class Layout:
         return self.embeddings.positions is None and not self.embeddings.typed
 
 
-_Read = Callable[[nn.Linear], Linear]
-
-
-def lay_out(network: BertNetwork | DebertaNetwork, quantised: Mapping[str, Linear] | None = None) -> Layout:
-    """The layout of a native network; it shares the network's weights.
-
-    Args:
-        quantised: by parameter prefix (such as `bert.encoder.layer.0.output.dense`), linear layers that stand in for
-            the network's own.
-    """
-    names = {module: name for name, module in network.named_modules()}
-    stand_ins = quantised or {}
-
-    def linear(module: nn.Linear) -> Linear:
-        return stand_ins.get(names[module]) or Linear(module.weight.detach(), _detached(module.bias))
-
+def lay_out(network: BertNetwork | DebertaNetwork) -> Layout:
+    """The layout of a native network, float or quantised; it shares the network's weights."""
     with torch.no_grad():
-        if isinstance(network, BertNetwork):
-            return _bert(network, linear)
-        return _deberta(network, linear)
+        return _bert(network) if isinstance(network, BertNetwork) else _deberta(network)
+
+
+def _linear(module: nn.Linear | QuantisedLinear) -> Linear:
+    scale = module.weight_scale.detach() if isinstance(module, QuantisedLinear) else None
+    return Linear(module.weight.detach(), _detached(module.bias), scale)
 
 
 def _detached(bias: Tensor | None) -> Tensor | None:
@@ -176,15 +165,15 @@ def _norm(module: nn.LayerNorm) -> Norm:
     return Norm(module.weight.detach(), module.bias.detach(), module.eps)
 
 
-def _bert(network: BertNetwork, linear: _Read) -> Layout:
+def _bert(network: BertNetwork) -> Layout:
     backbone: Any = network.get_submodule(network.family)
     classifier: Any = network.classifier
     words = backbone.embeddings
     projection = backbone.embeddings_project
     if network.family == "bert":
-        head = Head(linear(backbone.pooler.dense), torch.tanh, linear(classifier))
+        head = Head(_linear(backbone.pooler.dense), torch.tanh, _linear(classifier))
     else:
-        head = Head(linear(classifier.dense), classifier.activation, linear(classifier.out_proj))
+        head = Head(_linear(classifier.dense), classifier.activation, _linear(classifier.out_proj))
     first: Any = backbone.encoder.layer[0]
     return Layout(
         num_heads=first.attention.self.num_heads,
@@ -195,12 +184,12 @@ def _bert(network: BertNetwork, linear: _Read) -> Layout:
             words.position_embeddings.weight.detach(),
             words.token_type_embeddings.weight.detach(),
             _norm(words.LayerNorm),
-            None if projection is None else linear(projection),
+            None if projection is None else _linear(projection),
             words.first_position,
             words.typed,
             projected_first=False,
         ),
-        layers=tuple(_layer(layer, "query", "key", "value", linear, None) for layer in backbone.encoder.layer),
+        layers=tuple(_layer(layer, "query", "key", "value", None) for layer in backbone.encoder.layer),
         convolution=None,
         distances=None,
         head=head,
@@ -209,7 +198,7 @@ def _bert(network: BertNetwork, linear: _Read) -> Layout:
     )
 
 
-def _deberta(network: DebertaNetwork, linear: _Read) -> Layout:
+def _deberta(network: DebertaNetwork) -> Layout:
     words, encoder, pooler = network.deberta.embeddings, network.deberta.encoder, network.pooler
     first: Any = encoder.layer[0]
     attention: DisentangledAttention = first.attention.self
@@ -226,15 +215,15 @@ def _deberta(network: DebertaNetwork, linear: _Read) -> Layout:
             None if places is None else places.weight.detach(),
             None if kinds is None else kinds.weight.detach(),
             _norm(words.LayerNorm),
-            None if words.embed_proj is None else linear(words.embed_proj),
+            None if words.embed_proj is None else _linear(words.embed_proj),
             0,
             words.num_types > 1,
             projected_first=True,
         ),
-        layers=tuple(_layer(layer, "query_proj", "key_proj", "value_proj", linear, table) for layer in encoder.layer),
+        layers=tuple(_layer(layer, "query_proj", "key_proj", "value_proj", table) for layer in encoder.layer),
         convolution=None if encoder.conv is None else _convolution(encoder.conv),
         distances=None if table is None else Distances(encoder.span, encoder.buckets, encoder.max_distance),
-        head=Head(linear(pooler.dense), pooler.activation, linear(network.classifier)),
+        head=Head(_linear(pooler.dense), pooler.activation, _linear(network.classifier)),
         vocab_size=network.vocab_size,
         max_positions=network.max_positions,
     )
@@ -248,18 +237,18 @@ def _convolution(module: DebertaConvolution) -> Convolution:
     )
 
 
-def _layer(module: Any, query: str, key: str, value: str, linear: _Read, table: Tensor | None) -> Layer:
+def _layer(module: Any, query: str, key: str, value: str, table: Tensor | None) -> Layer:
     inner, out = module.attention.self, module.attention.output
     keys, queries = _positions(inner, table) if table is not None else (None, None)
     output: AddNorm = module.output
     return Layer(
-        query=linear(getattr(inner, query)),
-        key=linear(getattr(inner, key)),
-        value=linear(getattr(inner, value)),
-        attention_output=linear(out.dense),
+        query=_linear(getattr(inner, query)),
+        key=_linear(getattr(inner, key)),
+        value=_linear(getattr(inner, value)),
+        attention_output=_linear(out.dense),
         attention_norm=_norm(out.LayerNorm),
-        up=linear(module.intermediate.dense),
-        down=linear(output.dense),
+        up=_linear(module.intermediate.dense),
+        down=_linear(output.dense),
         output_norm=_norm(output.LayerNorm),
         position_keys=keys,
         position_queries=queries,
@@ -267,7 +256,7 @@ def _layer(module: Any, query: str, key: str, value: str, linear: _Read, table: 
 
 
 def _positions(attention: DisentangledAttention, table: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Relative embeddings through a layer's projections; always from the float weights, which are few."""
+    """Relative embeddings through a layer's projections, always float ones (see `quantise.FixedPositions`)."""
     key = attention.pos_key_proj or attention.key_proj
     query = attention.pos_query_proj or attention.query_proj
     keys = key(table).detach() if "c2p" in attention.terms else None

@@ -62,17 +62,19 @@ class NativeEngine:
 
     Args:
         layout: a model for which `unfit` is None; its tensors must not change while the engine lives.
-        kernels: one of `prefrank.native.available()`.
+        kernels: one of `prefrank.native.available()`; by default the first.
+        streams: threads that will call it at once.
 
     Raises:
         BadInput: the kernels are not there, or cannot run this model.
     """
 
-    def __init__(self, layout: laid.Layout, kernels: str | None = None) -> None:
+    def __init__(self, layout: laid.Layout, kernels: str | None = None, *, streams: int = 1) -> None:
         if reason := unfit(layout):
             raise BadInput(f"the native kernels cannot run this model: {reason}; use the kernels 'torch'")
         self.kernels = native.choose(kernels)
         self.layout = layout
+        self.streams = streams
         self._library = native.load(self.kernels)
         self._kept: list[Any] = []
         self._model = self._fill(layout)
@@ -102,7 +104,9 @@ class NativeEngine:
         """x W^T + b through the kernels alone, as they do it inside a layer."""
         outputs = len(linear.weight)
         out = torch.empty(len(x), -(-outputs // 16) * 16)
-        self._library.prefrank_multiply(self._linear(linear), x.data_ptr(), x.stride(0), len(x), out.data_ptr(), out.stride(0))
+        self._library.prefrank_multiply(
+            self._linear(linear), x.data_ptr(), x.stride(0), len(x), out.data_ptr(), out.stride(0)
+        )
         return out[:, :outputs]
 
     def _rows_by_distance(self, longest: int) -> Int32[np.ndarray, " R"] | None:
@@ -232,5 +236,3 @@ def _fold_positions(
         return None
     by_head = queries.view(len(queries), num_heads, -1).transpose(0, 1)
     return by_head @ key.view(num_heads, -1, key.shape[1])
-
-

@@ -1,7 +1,8 @@
 """`prefrank.json`: the one file prefrank adds to a plain transformers folder, which transformers ignores.
 
 It holds the text settings (so that loading rebuilds the exact text path), the fingerprint of weights, tokenizer and
-settings at saving time, and what is known of the training. A folder without it is a plain checkpoint.
+settings at saving time, what is known of the training, and how a quantised model was made. A folder without it is a
+plain checkpoint.
 """
 
 import json
@@ -26,11 +27,13 @@ class Record:
         text: the text settings, as `TextSettings.to_json()` gives them.
         fingerprint: of weights, tokenizer and text settings when the folder was saved.
         training: recipe, data counts, versions, metrics of the run that made it; None where unknown.
+        quantised: precision, fingerprint of the float model, data and parity figures; None for float weights.
     """
 
     text: dict[str, Any]
     fingerprint: str
     training: dict[str, Any] | None = None
+    quantised: dict[str, Any] | None = None
 
 
 @runtime_checkable
@@ -44,7 +47,14 @@ class TextPath(Protocol):
     def save(self, folder: Path) -> None: ...
 
 
-def write_checkpoint(folder: Path, network: Network, text: TextPath, training: dict[str, Any] | None) -> str:
+def write_checkpoint(
+    folder: Path,
+    network: Network,
+    text: TextPath,
+    training: dict[str, Any] | None,
+    *,
+    quantised: dict[str, Any] | None = None,
+) -> str:
     """Write weights, tokenizer and prefrank.json into an existing folder; returns the fingerprint.
 
     Call it inside `atomic_folder`, so that a checkpoint is whole or not there.
@@ -52,7 +62,7 @@ def write_checkpoint(folder: Path, network: Network, text: TextPath, training: d
     print_of = fingerprint(network, extra=text.fingerprint_bytes())
     save_network(network, folder)
     text.save(folder)
-    _write_record(folder, Record(text.text_json(), print_of, training))
+    _write_record(folder, Record(text.text_json(), print_of, training, quantised))
     return print_of
 
 
@@ -69,7 +79,7 @@ def read_record(folder: Path) -> Record | None:
         value = json.loads(path.read_text(encoding="utf-8"))
         if value["format"] != FORMAT:
             raise BadModel(f"{path} has format {value['format']}, this prefrank reads {FORMAT}; update prefrank")
-        return Record(value["text"], value["fingerprint"], value["training"])
+        return Record(value["text"], value["fingerprint"], value["training"], value.get("quantised"))
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, BadModel):
             raise
@@ -83,6 +93,7 @@ def _write_record(folder: Path, record: Record) -> None:
         "text": record.text,
         "fingerprint": record.fingerprint,
         "training": record.training,
+        **({"quantised": record.quantised} if record.quantised else {}),
     }
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")

@@ -18,7 +18,15 @@ KERNELS = ("avx512", "avx2", "portable")
 """Best first."""
 
 FLAGS = {
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mprefer-vector-width=512"),
+    "avx512": (
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512vnni",
+        "-mfma",
+        "-mprefer-vector-width=512",
+    ),
     "avx2": ("-mavx2", "-mfma"),
     "portable": (),
 }
@@ -129,7 +137,9 @@ def load(name: str) -> ctypes.CDLL:
     """The library of these kernels, with the types of its functions."""
     library = _open(name)
     if library is None:
-        raise BadInput(f"the native kernels {name!r} were not built; this machine has {', '.join(available()) or 'none'}")
+        raise BadInput(
+            f"the native kernels {name!r} were not built; this machine has {', '.join(available()) or 'none'}"
+        )
     library.prefrank_score.argtypes = (
         POINTER(Model), *(c_void_p,) * 4, c_int64, c_void_p, c_int64, c_void_p,
     )  # fmt: skip

@@ -28,6 +28,8 @@ def checkpoint_info(name: str) -> dict[str, Any]:
         "architecture": (config.get("architectures") or [config.get("model_type")])[0],
         "parameters": sum(parameter.numel() for parameter in parameters),
         "dtypes": dict(Counter(str(parameter.dtype).removeprefix("torch.") for parameter in parameters)),
+        "precision": model.engine.precision,
+        "kernels": model.engine.kernels,
         "positions": model.network.max_positions,
         "vocabulary": model.encoder.source.tokenizer.get_vocab_size(),
         "text": model.encoder.text_json(),

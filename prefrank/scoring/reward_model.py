@@ -12,14 +12,12 @@ from pathlib import Path
 import torch
 
 from prefrank.errors import BadInput, BadModel
-from prefrank.model import Network, fingerprint, load_network, score_batches
+from prefrank.model import Network, fingerprint, load_for_scoring, make_engine, run
 from prefrank.model.files import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import read_record, write_checkpoint
-from prefrank.text import TextEncoder, TextSettings, check_texts, plan_batches
+from prefrank.text import TextEncoder, TextSettings, check_texts, distinct_rows, plan_batches
 from prefrank.types import Prompt, PromptLike, Row, Score, as_prompt
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +34,12 @@ class RewardModel:
     """A network, its text path and what is known of it. Make one with `RewardModel.load`.
 
     Args:
-        network: scores packed batches.
+        network: a reward model in evaluation mode; its weights must not change from here on.
         encoder: turns (prompt, reply) into rows.
         training: the training record of the checkpoint, if it has one.
         max_tokens: tokens per batch; changes speed and memory, never a score.
         empty_score: the score given to blank replies in place of the model's; None leaves them to the model.
+        kernels, deterministic, num_threads: see `load`.
     """
 
     def __init__(
@@ -51,6 +50,9 @@ class RewardModel:
         training: dict | None = None,
         max_tokens: int = 1024,
         empty_score: float | None = None,
+        kernels: str | None = None,
+        deterministic: bool = False,
+        num_threads: int | None = None,
     ) -> None:
         positions = network.max_positions
         if positions is not None and encoder.settings.max_length > positions:
@@ -59,6 +61,7 @@ class RewardModel:
                 " pass a smaller max_length"
             )
         self.network = network
+        self.engine = make_engine(network, kernels=kernels, deterministic=deterministic, num_threads=num_threads)
         self.encoder = encoder
         self.training = training
         self.max_tokens = max_tokens
@@ -71,10 +74,13 @@ class RewardModel:
         name: str | Path,
         *,
         device: str | None = None,
-        dtype: str = "float32",
+        precision: str | None = None,
         max_length: int | None = None,
         max_tokens: int | None = None,
         empty_score: float | None = None,
+        kernels: str | None = None,
+        deterministic: bool = False,
+        num_threads: int | None = None,
     ) -> "RewardModel":
         """Load a folder or hub id: one of ours, or any sequence classifier of transformers with one output.
 
@@ -82,20 +88,24 @@ class RewardModel:
 
         Args:
             device: such as "cpu" or "cuda:1"; the first GPU if there is one.
-            dtype: float32 (exact), bfloat16 or float16.
+            precision: float32 (exact, the default), bfloat16 or float16; int16 or int8 on the native kernels, with the
+                error that docs/performance.md states. A quantised folder has its own.
             max_length: replaces the checkpoint's tokens per row; the fingerprint changes with it.
             max_tokens: tokens per batch; by default 1,024 on a CPU and 16,384 on a GPU.
+            kernels: what runs the model: torch, or avx512, avx2 or portable; by default the fastest there is.
+            deterministic: equal to the bit in any batch, order and thread count. The native kernels always are; torch
+                scores row by row for it, at one thread count.
+            num_threads: cores to use, by default torch's number of threads.
 
         Raises:
             NotFound: no such folder or hub id.
             BadModel: not a reward model, torn files, several outputs.
+            BadInput: a precision or kernels that are unknown or not to be had here.
         """
-        if dtype not in DTYPES:
-            raise BadInput(f"dtype is {dtype!r}; wanted one of {', '.join(DTYPES)}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         folder = resolve_model(str(name))
         record = read_record(folder)
-        network = load_network(folder, dtype=DTYPES[dtype], device=torch.device(device))
+        network = load_for_scoring(folder, precision=precision, device=torch.device(device))
         settings = TextSettings.from_json(record.text) if record else None
         encoder = TextEncoder.load(folder, settings, max_length=min(512, network.max_positions or 512))
         if max_length is not None:
@@ -106,6 +116,9 @@ class RewardModel:
             training=record.training if record else None,
             max_tokens=max_tokens or (1024 if device == "cpu" else 16_384),
             empty_score=empty_score,
+            kernels=kernels,
+            deterministic=deterministic,
+            num_threads=num_threads,
         )
 
     def save(self, folder: str | Path) -> Path:
@@ -149,8 +162,15 @@ class RewardModel:
 
     def _score_distinct(self, pairs: list[tuple[Prompt, str]]) -> list[Score]:
         rows = self.encoder.encode_pairs(pairs)
-        values = score_batches(self.network, plan_batches(rows, max_tokens=self.max_tokens)).tolist()
+        distinct, places = distinct_rows(rows)  # texts that differ may be cut to the same tokens
+        values = run(self.engine, plan_batches(distinct, max_tokens=self._budget(distinct)))[places].tolist()
         return [self._as_score(*each) for each in zip(pairs, rows, values, strict=True)]
+
+    def _budget(self, rows: list[Row]) -> int:
+        """Tokens per batch, so that every stream gets as many batches as the others."""
+        streams, tokens = self.engine.streams, sum(len(row.ids) for row in rows)
+        rounds = -(-tokens // (self.max_tokens * streams))
+        return max(1, -(-tokens // (rounds * streams))) if streams > 1 and rounds else self.max_tokens
 
     def _as_score(self, pair: tuple[Prompt, str], row: Row, value: float) -> Score:
         if self.empty_score is not None and not pair[1].strip():

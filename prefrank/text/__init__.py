@@ -1,6 +1,6 @@
 """Texts to packed batches: template, encoding with the truncation policy, planning and packing."""
 
-from prefrank.text.batches import pack, plan_batches
+from prefrank.text.batches import distinct_rows, pack, plan_batches
 from prefrank.text.encoder import TextEncoder, check_texts, default_settings
 from prefrank.text.settings import PLAIN_TURNS, TextSettings
 from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer
@@ -12,6 +12,7 @@ __all__ = [
     "TextSettings",
     "check_texts",
     "default_settings",
+    "distinct_rows",
     "load_tokenizer",
     "pack",
     "plan_batches",

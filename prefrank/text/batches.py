@@ -7,6 +7,7 @@ remembers where its rows stood, so the caller's order comes back. A score does n
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int64
 
 from prefrank.errors import BadInput
 from prefrank.types import Batch, Row
@@ -28,6 +29,14 @@ def plan_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
         group.append(n)
         tokens += length
     return [*batches, pack(rows, group)] if group else batches
+
+
+def distinct_rows(rows: Sequence[Row]) -> tuple[list[Row], Int64[np.ndarray, " N"]]:
+    """The rows without repetitions, in order, and which of them each of the N rows is."""
+    seen: dict[tuple[bytes, int], int] = {}
+    places = [seen.setdefault((row.ids.tobytes(), row.reply_start), len(seen)) for row in rows]
+    firsts = dict(zip(reversed(places), reversed(rows), strict=True))
+    return [firsts[place] for place in range(len(seen))], np.array(places, np.int64)
 
 
 def pack(rows: Sequence[Row], chosen: Sequence[int]) -> Batch:

@@ -1,5 +1,6 @@
 """Model folders in and out, in every layout that transformers has written, and every way they can be broken."""
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import safe_open
 
 from prefrank.errors import BadModel, NotFound, PrefrankError
 from prefrank.model import head_parameter_names, load_network, save_network, score_batches
+from prefrank.model import weights as weights_module
 from tests.parity.reference import CONFIGS, V3, batch_of, model_of, reference_scores, saved, scramble
 
 FAMILIES = ["bert", "roberta", "xlm-roberta", "camembert", "electra projected", "deberta v3", "deberta v2 xxlarge"]
@@ -28,6 +30,20 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def scores_of(folder: Path) -> torch.Tensor:
     return score_batches(load_network(folder), [BATCH])
+
+
+def maps(path: Path) -> list[tuple[int, int]]:
+    """Where this process has mapped the file."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    return [tuple(int(edge, 16) for edge in line[0].split("-")) for line in lines]
+
+
+def mapped_files(network: torch.nn.Module) -> set[str]:
+    """The files that are mapped while `network` is there."""
+    gc.collect()
+    assert next(network.parameters()).numel()
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[-1] for line in lines if line.endswith((".safetensors", ".bin"))}
 
 
 def as_bin(folder: Path) -> None:
@@ -116,6 +132,62 @@ def test_saved_files_are_readable_like_any_other(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+def test_a_network_can_be_saved_into_the_folder_it_is_mapped_from(tmp_path: Path) -> None:
+    save_network(load_network(plain(tmp_path)), tmp_path)
+    network = load_network(tmp_path)
+    wanted = score_batches(network, [BATCH])
+    assert mapped_files(network) == {str(tmp_path / "model.safetensors")}
+    save_network(network, tmp_path)
+    assert torch.equal(score_batches(network, [BATCH]), wanted)
+    assert torch.equal(scores_of(tmp_path), wanted)
+    (tmp_path / "model.safetensors").unlink()
+    assert torch.equal(score_batches(network, [BATCH]), wanted)
+
+
+def test_training_never_touches_the_file(tmp_path: Path) -> None:
+    save_network(load_network(plain(tmp_path)), tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    network = load_network(tmp_path)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    network(BATCH).sum().backward()
+    optimizer.step()
+    state = network.state_dict()
+    unchanged = {name for name, tensor in tensors_of(tmp_path).items() if torch.equal(tensor, state[name])}
+    assert not unchanged
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_we_save_is_used_where_it_is_mapped(name: str, tmp_path: Path) -> None:
+    """All but what follows a tensor whose size is no multiple of 64 bytes; those come last in the file."""
+    save_network(load_network(plain(tmp_path, name)), tmp_path)
+    network = load_network(tmp_path)
+    [(start, end)] = maps(tmp_path / "model.safetensors")
+    for key, tensor in network.state_dict().items():
+        assert start <= tensor.data_ptr() < end or tensor.nbytes % 64, key
+        assert tensor.data_ptr() % 64 == 0, key
+
+
+@pytest.mark.parametrize("layout", [lambda folder: None, as_safetensors_shards, as_bin, in_half_precision])
+def test_converting_leaves_no_second_copy_mapped(layout: Callable[[Path], None], tmp_path: Path) -> None:
+    layout(plain(tmp_path))
+    network = load_network(tmp_path, dtype=torch.float64)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float64}
+    assert mapped_files(network) == set()
+
+
+def test_many_tensors_are_converted_in_the_memory_of_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the file is opened anew on the way."""
+    wanted = {name: tensor.double() for name, tensor in tensors_of(plain(tmp_path)).items()}
+    opened = []
+    once = weights_module._open
+    monkeypatch.setattr(weights_module, "_open", lambda path: opened.append(path) or once(path))
+    monkeypatch.setattr(weights_module, "_PASSING_BYTES", 4000)
+    network = load_network(tmp_path, dtype=torch.float64)
+    assert len(opened) > 5
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in network.state_dict().items())
 
 
 def test_shared_memory_is_written_out(tmp_path: Path) -> None:
@@ -246,6 +318,13 @@ def add(folder: Path, name: str) -> None:
     safetensors.torch.save_file(tensors_of(folder) | {name: torch.zeros(3)}, folder / "model.safetensors")
 
 
+def in_integers(folder: Path) -> None:
+    changed = {
+        name: t.to(torch.int8) if name.endswith("output.dense.weight") else t for name, t in tensors_of(folder).items()
+    }
+    safetensors.torch.save_file(changed, folder / "model.safetensors")
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -289,7 +368,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "model.safetensors").unlink(), "has no weights; wanted model.safetensors or"),
     (lambda folder: cut(folder / "model.safetensors"), "cannot be read as weights"),
     (lambda folder: (folder / "model.safetensors").write_bytes(b""), "cannot be read as weights"),
-    (lose_a_shard, "missing the shard model-00002-of-00002.safetensors"),
+    (lose_a_shard, "missing model-00002-of-00002.safetensors, which another"),
     (escaping_shard, "wanted a file beside it"),
     (cut_bin, "cannot be read as weights"),
     (not_tensors, "does not hold a plain dictionary of tensors"),
@@ -298,6 +377,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: drop(folder, "bert.pooler.dense.bias"), "lack bert.pooler.dense.bias"),
     (lambda folder: add(folder, "bert.encoder.layer.2.output.dense.bias"), "it knows no bert.encoder.layer.2"),
     (lambda folder: add(folder, "qa_outputs.weight"), "it knows no qa_outputs.weight"),
+    (in_integers, "output.dense.weight is of int8; wanted float32"),
 ]
 
 

@@ -2,14 +2,15 @@
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from prefrank.errors import CannotWrite
 from prefrank.model import atomic_folder, load_network, save_network
-from prefrank.model import checkpoint as checkpoint_module
-from tests.parity.reference import CONFIGS, model_of, saved
+from prefrank.model.other import OtherNetwork
+from tests.parity.reference import CONFIGS, OTHERS, model_of, saved
 
 
 def write(target: Path, text: str) -> None:
@@ -74,15 +75,31 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_weights_that_cannot_be_written_whole_leave_the_old_ones(tmp_path: Path) -> None:
+    folder = saved(model_of(*CONFIGS["bert"]), tmp_path / "model")
+    network = load_network(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_network(network, folder)
+        with pytest.raises(CannotWrite, match=r"cannot write .*model: File too large"), atomic_folder(folder) as new:
+            save_network(network, new)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_full_disk_inside_safetensors_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors import SafetensorError
 
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    network = load_network(saved(model_of(*CONFIGS["bert"]), tmp_path / "model"))
+    network = load_network(saved(model_of(*OTHERS["distilbert"]), tmp_path / "model"))
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
-    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    monkeypatch.setattr(OtherNetwork, "save_weights", full)
     with pytest.raises(CannotWrite, match="the disk is full"), atomic_folder(tmp_path / "model") as folder:
         save_network(network, folder)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
