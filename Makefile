@@ -7,7 +7,9 @@ RUN := runs/demo
 DATA ?= starter
 RECIPE ?= recipes/demo.yaml
 
-.PHONY: help install demo test test-all check bench lock clean
+KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
+
+.PHONY: help install demo test test-all check bench bench-score bench-memory lock clean
 
 help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
@@ -15,8 +17,10 @@ help:
 	@echo "make test      lint, types and the whole suite"
 	@echo "make test-all  the slow tests too"
 	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
+	@echo "make bench-score   scoring speed beside the peers, which it installs for itself (needs the data, about an hour)"
+	@echo "make bench-memory  memory of the 1.5B shape, time to the first score"
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11; run: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Installing into $(VENV) (once; a few minutes with the packages to download)"
@@ -49,8 +53,14 @@ bench: $(READY)
 	$(BIN)/python benchmarks/hh_quality.py
 	$(BIN)/python benchmarks/oasst_groups.py
 
+bench-score: $(READY)
+	$(BIN)/python benchmarks/score.py
+
+bench-memory: $(READY)
+	$(BIN)/python benchmarks/memory.py
+
 lock: $(READY)
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs build dist *.egg-info prefrank/native/*.so

@@ -34,7 +34,6 @@ _ACTIVATIONS: dict[Activation, int] = {
     torch.sigmoid: 7,
 }
 _PRECISIONS = {torch.float32: 0, torch.int16: 1, torch.int8: 2}
-_WIDEST_HEAD = 256
 
 
 def unfit(layout: laid.Layout) -> str | None:
@@ -48,8 +47,6 @@ def unfit(layout: laid.Layout) -> str | None:
         return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
     if any(each not in _ACTIVATIONS for each in activations):
         return "it has an activation they do not know"
-    if layout.width // layout.num_heads > _WIDEST_HEAD:
-        return f"its heads are wider than {_WIDEST_HEAD}"
     if convolution and convolution.groups > 1:
         return "its convolution has groups"
     if convolution and len(layout.layers) == 1:
@@ -90,7 +87,7 @@ class NativeEngine:
         ids, starts = np.ascontiguousarray(batch.ids), np.ascontiguousarray(batch.starts)
         row_of = self._rows_by_distance(int(lengths.max()))
         scores = np.empty(len(lengths), np.float32)
-        self._library.prefrank_score(
+        failed = self._library.prefrank_score(
             self._model,
             *(array.ctypes.data for array in (ids, positions, types, starts)),
             len(lengths),
@@ -98,6 +95,8 @@ class NativeEngine:
             0 if row_of is None else len(row_of) // 2,
             scores.ctypes.data,
         )
+        if failed:
+            raise MemoryError(f"a batch of {len(ids):,} tokens does not fit into memory; set a smaller max_tokens")
         return torch.from_numpy(scores)
 
     def multiply(self, linear: laid.Linear, x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:

@@ -143,7 +143,7 @@ def load(name: str) -> ctypes.CDLL:
     library.prefrank_score.argtypes = (
         POINTER(Model), *(c_void_p,) * 4, c_int64, c_void_p, c_int64, c_void_p,
     )  # fmt: skip
-    library.prefrank_score.restype = None
+    library.prefrank_score.restype = c_int32
     library.prefrank_multiply.argtypes = (POINTER(Linear), c_void_p, c_int64, c_int64, c_void_p, c_int64)
     library.prefrank_multiply.restype = None
     return library

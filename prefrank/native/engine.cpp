@@ -6,6 +6,7 @@
 // values are not: with one query a head, q.(W x) is (W^T q).x, and the mix of W x is W times the mix of x. Where a model
 // knows no absolute positions, layer 0 projects each distinct token once.
 #include <algorithm>
+#include <new>
 #include <unordered_map>
 
 #include "attention.h"
@@ -230,11 +231,8 @@ static void last_layer(const Model& m, const Layer& layer, Work& w, const int64_
     feed_forward(layer, m.activation, w, w.firsts, rows);
 }
 
-extern "C" {
-// Scores of `rows` rows, the tokens of row n from starts[n] to starts[n + 1].
-// row_of[distance + longest] is the row of the relative tables for -longest .. longest (null without relative positions).
-void prefrank_score(const Model* model, const int64_t* ids, const int64_t* positions, const int64_t* types,
-                    const int64_t* starts, int64_t rows, const int32_t* row_of, int64_t longest, float* scores) {
+static void score(const Model* model, const int64_t* ids, const int64_t* positions, const int64_t* types,
+                  const int64_t* starts, int64_t rows, const int32_t* row_of, int64_t longest, float* scores) {
     static thread_local Work w;
     const Model& m = *model;
     const int64_t count = starts[rows];
@@ -280,6 +278,19 @@ void prefrank_score(const Model* model, const int64_t* ids, const int64_t* posit
     project(w.products, m.dense, w.firsts.rows(rows), 1.0f, w.y, m.head_activation);
     for (int64_t n = 0; n < rows; ++n)
         scores[n] = dot(w.y.row(n), (const float*)m.output.weight, m.width) + (m.output.bias ? m.output.bias[0] : 0.0f);
+}
+
+extern "C" {
+// Scores of `rows` rows, the tokens of row n from starts[n] to starts[n + 1]; 0, or 1 where memory ran out.
+// row_of[distance + longest] is the row of the relative tables for -longest .. longest (null without relative positions).
+int32_t prefrank_score(const Model* model, const int64_t* ids, const int64_t* positions, const int64_t* types,
+                       const int64_t* starts, int64_t rows, const int32_t* row_of, int64_t longest, float* scores) {
+    try {
+        score(model, ids, positions, types, starts, rows, row_of, longest, scores);
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
 }
 
 // out = x W^T + b, for tests and for measuring what the tiles reach; out's rows hold whole vectors.

@@ -154,7 +154,7 @@ template <class Op> INLINE float quantise_row(const float* x, int64_t width, flo
     }
     double size = std::sqrt((double)square), ratio = top > 0 ? most / (double)top : 1.0;
     if (norm > 0 && ratio * size > norm) ratio = norm / size;
-    if (!(square - square == 0)) ratio = square;  // NaN or infinite stays so
+    if (!(square - square == 0)) ratio = NAN;  // no number: nor is what comes of it
     const float by = (float)ratio;
     auto put = [&](int64_t k, vf v) INLINED {
         const vi q = round_to_int(v * by);
