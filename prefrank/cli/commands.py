@@ -35,7 +35,9 @@ Precision = Annotated[
     typer.Option(help="float32, int16 or int8 (native kernels), bfloat16, float16; by default the folder's."),
 ]
 Threads = Annotated[int | None, typer.Option(help="Cores to score on; by default all.")]
-Kernels = Annotated[str | None, typer.Option(help="torch, avx512, avx2 or portable; by default the fastest there is.")]
+Kernels = Annotated[
+    str | None, typer.Option(help="torch, avx512, avx2, portable, or flash on a GPU; by default the fastest there is.")
+]
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="Equal to the bit in any batch; free with native kernels.")
 ]

@@ -29,6 +29,7 @@ from prefrank.model.encoder import (
     size,
     split_heads,
 )
+from prefrank.model.flash import attend, obstacle
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
@@ -112,14 +113,19 @@ class SelfAttention(nn.Module):
     def forward(
         self, queries: Float[Tensor, "M D"], hidden: Float[Tensor, "T D"], pack: Pack, group_queries: list[int]
     ) -> Float[Tensor, "M D"]:
-        parts = zip(
+        if pack.fused is not None:
+            query = self.query(queries) * (queries.shape[-1] // self.num_heads) ** -0.5
+            dropout = self.dropout if self.training else 0.0
+            parts = self.key(hidden), self.value(hidden)
+            return attend(query, *parts, num_heads=self.num_heads, rows=pack.fused, dropout=dropout)
+        groups = zip(
             pack.group_rows,
             self.query(queries).split(group_queries),
             self.key(hidden).split(pack.group_tokens),
             self.value(hidden).split(pack.group_tokens),
             strict=True,
         )
-        return torch.cat([self._attend(*part) for part in parts])
+        return torch.cat([self._attend(*group) for group in groups])
 
     def _attend(
         self, rows: int, query: Float[Tensor, "q D"], key: Float[Tensor, "k D"], value: Float[Tensor, "k D"]
@@ -209,7 +215,8 @@ class BertNetwork(nn.Module):
     """A BERT-family reward model: `network(batch)` gives [N] float32 scores.
 
     `config` is the raw config.json. `max_positions` is the longest row. Set `gradient_checkpointing` to keep
-    no activations inside layers while training.
+    no activations inside layers while training, and `fused` to have attention in one kernel call, where `obstacle` is
+    None.
     """
 
     def __init__(self, raw: Mapping[str, Any], *, dropout: float | None = None) -> None:
@@ -219,9 +226,11 @@ class BertNetwork(nn.Module):
         self.config: dict[str, Any] = dict(raw)
         self.max_positions: int | None = config.encoder.num_positions - config.first_position
         self.gradient_checkpointing = False
+        self.fused = False
         self.family: str = config.family
         self.output_layer = "classifier" if config.family == "bert" else "classifier.out_proj"
         self.vocab_size = config.encoder.vocab_size
+        self.head_width = width // config.encoder.num_heads
         self.add_module(config.family, Backbone(config))
         self.dropout = nn.Dropout(config.head_dropout if config.family == "bert" else 0.0)
         self.classifier: nn.Module = nn.Linear(width, 1)
@@ -229,8 +238,12 @@ class BertNetwork(nn.Module):
             activation = torch.tanh if config.family == "roberta" else F.gelu
             self.classifier = DenseHead(width, activation, config.head_dropout)
 
+    def obstacle(self) -> str | None:
+        """Why `fused` cannot be set here, as the end of a sentence; None where it can."""
+        return obstacle(device=next(self.parameters()).device, head_width=self.head_width)
+
     def forward(self, batch: Batch) -> Float[Tensor, " N"]:
-        device = next(self.parameters()).device
-        pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=self.max_positions, device=device)
+        device, limit = next(self.parameters()).device, self.max_positions
+        pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
         firsts = self.get_submodule(self.family)(pack, self.gradient_checkpointing)
         return self.classifier(self.dropout(firsts)).squeeze(-1).float()

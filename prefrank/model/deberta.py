@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prefrank.model.disentangled import DebertaConfig, DisentangledAttention, Relative, bucket, read_deberta_config
 from prefrank.model.encoder import AddNorm, Attention, Intermediate, run_layer
+from prefrank.model.flash import lay_slots, obstacle
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
@@ -114,8 +115,9 @@ class Encoder(nn.Module):
         distances = torch.arange(-pack.longest, pack.longest + 1)
         if self.buckets:
             distances = bucket(distances, buckets=self.buckets, max_distance=self.max_distance)
-        order = (distances + self.span).clamp(0, 2 * self.span - 1).to(table.device)
-        return Relative(table=table, order=order, longest=pack.longest)
+        order = (distances + self.span).clamp(0, 2 * self.span - 1)
+        slots = None if pack.fused is None else lay_slots(order, table.device)
+        return Relative(table=table, order=order.to(table.device), longest=pack.longest, slots=slots)
 
 
 class Backbone(nn.Module):
@@ -147,7 +149,8 @@ class DebertaNetwork(nn.Module):
     """A DeBERTa-v2 or v3 reward model: `network(batch)` gives [N] float32 scores.
 
     `config` is the raw config.json. `max_positions` is the longest row, None where positions are only relative.
-    Set `gradient_checkpointing` to keep no activations inside layers while training.
+    Set `gradient_checkpointing` to keep no activations inside layers while training, and `fused` to have attention in
+    one kernel call, where `obstacle` is None.
     """
 
     def __init__(self, raw: Mapping[str, Any], *, dropout: float | None = None) -> None:
@@ -156,16 +159,22 @@ class DebertaNetwork(nn.Module):
         self.config: dict[str, Any] = dict(raw)
         self.max_positions: int | None = config.encoder.num_positions if config.absolute else None
         self.gradient_checkpointing = False
+        self.fused = False
         self.family = "deberta"
         self.output_layer = "classifier"
         self.vocab_size = config.encoder.vocab_size
+        self.head_width = config.encoder.width // config.encoder.num_heads
         self.deberta = Backbone(config)
         self.pooler = ContextPooler(config)
         self.dropout = nn.Dropout(config.head_dropout)
         self.classifier = nn.Linear(config.encoder.width, 1)
 
+    def obstacle(self) -> str | None:
+        """Why `fused` cannot be set here, as the end of a sentence; None where it can."""
+        return obstacle(device=self.classifier.weight.device, head_width=self.head_width)
+
     def forward(self, batch: Batch) -> Float[Tensor, " N"]:
-        device = self.classifier.weight.device
-        pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=self.max_positions, device=device)
+        device, limit = self.classifier.weight.device, self.max_positions
+        pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
         firsts = self.deberta(pack, self.gradient_checkpointing)
         return self.classifier(self.dropout(self.pooler(firsts))).squeeze(-1).float()

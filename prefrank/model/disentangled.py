@@ -29,6 +29,7 @@ from prefrank.model.encoder import (
     size,
     split_heads,
 )
+from prefrank.model.flash import Rows, Slots, attend
 from prefrank.model.pack import Pack
 
 
@@ -123,11 +124,13 @@ class Relative:
         table: the relative embeddings, by bucket.
         order: row of `table` for each distance from -longest to longest.
         longest: tokens of the longest row.
+        slots: where attention is one kernel call, what it reads of `table`.
     """
 
     table: Float[Tensor, "S D"]
     order: Int64[Tensor, " R"]
     longest: int
+    slots: Slots | None = None
 
     def ascending(self, lowest: int, count: int) -> Int64[Tensor, " C"]:
         """Rows of `table` for `count` distances from `lowest` up."""
@@ -168,6 +171,8 @@ class DisentangledAttention(nn.Module):
         group_queries: list[int],
         relative: Relative | None,
     ) -> Float[Tensor, "M D"]:
+        if pack.fused is not None:
+            return self._in_one_call(queries, hidden, pack.fused, relative)
         positions = None if relative is None else self._project(relative)
         parts = zip(
             pack.group_rows,
@@ -177,6 +182,30 @@ class DisentangledAttention(nn.Module):
             strict=True,
         )
         return torch.cat([self._attend(*part, relative, positions) for part in parts])
+
+    def _in_one_call(
+        self,
+        queries: Float[Tensor, "M D"],
+        hidden: Float[Tensor, "T D"],
+        rows: Rows,
+        relative: Relative | None,
+    ) -> Float[Tensor, "M D"]:
+        keys = asked = None
+        if relative is not None:
+            table = self.pos_dropout(relative.table)
+            keys = (self.pos_key_proj or self.key_proj)(table) if "c2p" in self.terms else None
+            asked = (self.pos_query_proj or self.query_proj)(table) * self.scale if "p2c" in self.terms else None
+        return attend(
+            self.query_proj(queries) * self.scale,
+            self.key_proj(hidden),
+            self.value_proj(hidden),
+            num_heads=self.num_heads,
+            rows=rows,
+            dropout=self.dropout.p if self.training else 0.0,
+            slots=None if relative is None else relative.slots,
+            position_keys=keys,
+            position_queries=asked,
+        )
 
     def _project(self, relative: Relative) -> tuple[Float[Tensor, "1 H S d"], Float[Tensor, "1 H S d"]]:
         """Keys and (scaled) queries of every relative position: once per layer, for all rows of the batch."""

@@ -26,6 +26,8 @@ from prefrank.model.network import Network
 from prefrank.types import Batch
 
 TORCH = "torch"
+FLASH = "flash"
+NAMES = (TORCH, FLASH, *native.KERNELS)
 
 
 @runtime_checkable
@@ -44,13 +46,13 @@ class Engine(Protocol):
 
 
 class NetworkEngine:
-    """A network that runs through transformers, as an engine."""
+    """A network's own forward pass as an engine: what runs through transformers, or on a GPU's fused attention."""
 
-    kernels = TORCH
     streams = 1
 
-    def __init__(self, network: Network, *, deterministic: bool) -> None:
+    def __init__(self, network: Network, kernels: str, *, deterministic: bool) -> None:
         self.network = network
+        self.kernels = kernels
         self.deterministic = deterministic
         self.precision = str(next(iter(network.parameters())).dtype).removeprefix("torch.")
 
@@ -71,7 +73,8 @@ def make_engine(
     """The engine for a network in evaluation mode, whose weights must not change while it is used.
 
     Args:
-        kernels: "torch", or one of `prefrank.native.available()`; by default the fastest that fits.
+        kernels: "torch", or one of `prefrank.native.available()`; by default the fastest that fits. "flash" is a GPU's
+            attention in one kernel call (`flash.py`), which is only used when it is asked for.
         deterministic: the same bits for a row in any batch. The native kernels always are; torch then scores each
             row by itself.
         num_threads: streams of the native kernels, by default torch's number of threads.
@@ -79,12 +82,14 @@ def make_engine(
     Raises:
         BadInput: kernels that are unknown, were not built, or cannot run this model; integer weights without kernels.
     """
-    if kernels is not None and kernels not in (TORCH, *native.KERNELS):
-        raise BadInput(f"the kernels {kernels!r} are unknown{suggest(kernels, (TORCH, *native.KERNELS))}")
+    if kernels is not None and kernels not in NAMES:
+        raise BadInput(f"the kernels {kernels!r} are unknown{suggest(kernels, NAMES)}")
     if not isinstance(network, BertNetwork | DebertaNetwork):
         if kernels not in (None, TORCH):
             raise BadInput(f"this model runs through transformers and has no kernels {kernels!r}; leave kernels out")
-        return NetworkEngine(network, deterministic=deterministic)
+        return NetworkEngine(network, TORCH, deterministic=deterministic)
+    if kernels == FLASH:
+        return _flash(network, deterministic)
     layout = lay_out(network)
     quantised = layout.layers[0].query.scale is not None
     if quantised and kernels == TORCH:
@@ -93,6 +98,13 @@ def make_engine(
     if kernels == TORCH or (kernels is None and not quantised and not fits):
         return TorchEngine(layout, deterministic=deterministic)
     return NativeEngine(layout, kernels, streams=num_threads or torch.get_num_threads())
+
+
+def _flash(network: BertNetwork | DebertaNetwork, deterministic: bool) -> Engine:
+    if reason := network.obstacle():
+        raise BadInput(f"the kernels 'flash' cannot be used: {reason}")
+    network.fused = True
+    return NetworkEngine(network, FLASH, deterministic=deterministic)
 
 
 def run(engine: Engine, batches: Sequence[Batch]) -> Float[Tensor, " N"]:

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from prefrank.errors import BadInput
+from prefrank.model.flash import Rows, lay_rows
 from prefrank.types import Batch
 
 
@@ -26,6 +27,7 @@ class Pack:
         firsts: index of each row's first token.
         group_rows: rows of each group.
         group_tokens: tokens of each group.
+        fused: the rows for attention in one kernel call; None: a loop over the groups.
     """
 
     ids: Int64[Tensor, " T"]
@@ -34,6 +36,7 @@ class Pack:
     firsts: Int64[Tensor, " N"]
     group_rows: list[int]
     group_tokens: list[int]
+    fused: Rows | None = None
 
     @property
     def longest(self) -> int:
@@ -41,7 +44,9 @@ class Pack:
         return max(tokens // rows for tokens, rows in zip(self.group_tokens, self.group_rows, strict=True))
 
 
-def pack_batch(batch: Batch, *, vocab_size: int, max_positions: int | None, device: torch.device) -> Pack:
+def pack_batch(
+    batch: Batch, *, vocab_size: int, max_positions: int | None, device: torch.device, fused: bool = False
+) -> Pack:
     """Check a batch against the model's limits and move it to the device.
 
     Raises:
@@ -59,6 +64,7 @@ def pack_batch(batch: Batch, *, vocab_size: int, max_positions: int | None, devi
         firsts=torch.tensor(batch.starts[:-1], device=device),
         group_rows=np.diff(edges).tolist(),
         group_tokens=np.diff(batch.starts[edges]).tolist(),
+        fused=lay_rows(batch.starts, device) if fused else None,
     )
 
 

@@ -92,7 +92,8 @@ class RewardModel:
                 error that docs/performance.md states. A quantised folder has its own.
             max_length: replaces the checkpoint's tokens per row; the fingerprint changes with it.
             max_tokens: tokens per batch; by default 1,024 on a CPU and 16,384 on a GPU.
-            kernels: what runs the model: torch, or avx512, avx2 or portable; by default the fastest there is.
+            kernels: what runs the model: torch, or avx512, avx2 or portable on a CPU, or flash on a GPU (the gpu
+                extra); by default the fastest there is, and never flash.
             deterministic: equal to the bit in any batch, order and thread count. The native kernels always are; torch
                 scores row by row for it, at one thread count.
             num_threads: cores to use, by default torch's number of threads.

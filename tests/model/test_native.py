@@ -179,6 +179,8 @@ def test_a_broken_weight_is_seen_in_the_score(tmp_path: Path) -> None:
 def test_names_and_batches_that_cannot_be_scored_are_refused(networks: dict[str, Network]) -> None:
     with pytest.raises(BadInput, match="did you mean 'avx2'"):
         make_engine(networks["bert float32"], kernels="avx")
+    with pytest.raises(BadInput, match="'flash' cannot be used: it runs on a GPU and the model is on cpu"):
+        make_engine(networks["bert float32"], kernels="flash")
     with pytest.raises(BadInput, match="run on the native kernels only"):
         make_engine(networks["bert int16"], kernels="torch")
     engine = make_engine(networks["bert float32"])
