@@ -35,6 +35,9 @@ TILE_SCORES = 2**18
 TILE_DISTANCES = 128
 
 
+_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
 class TorchEngine:
     """`engine(batch)` gives [N] float32 scores on the CPU, in the batch's order, without gradient.
 
@@ -131,6 +134,9 @@ def select_rows(batch: Batch, rows: list[int]) -> Batch:
 
 def _linear(x: Float[Tensor, "M I"], linear: Linear, scale: float = 1.0) -> Float[Tensor, "M O"]:
     """scale * (x W^T + b)."""
+    if _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+        y = torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "none", [], "")
+        return y if scale == 1.0 else y.mul_(scale)
     if scale == 1.0 or linear.bias is None:
         return F.linear(x * scale if scale != 1.0 else x, linear.weight, linear.bias)
     return torch.addmm(linear.bias, x, linear.weight.mT, beta=scale, alpha=scale)
@@ -238,8 +244,9 @@ def _attend_tile(
     """
     length = q.shape[2]
     scores = q @ k.mT
-    for start in range(0, length, TILE_DISTANCES):
-        end = min(start + TILE_DISTANCES, length)
+    step = -(-length // -(-length // TILE_DISTANCES))  # equal parts
+    for start in range(0, length, step):
+        end = min(start + step, length)
         reach = slice(longest - end + 1, longest - start + 1 + length)
         if keys is not None:  # queries start to end: distances from end - 1 down to start - length
             scores[:, :, start:end] += skew(q[:, :, start:end] @ keys[:, reach].mT, length)

@@ -19,13 +19,14 @@ Surprising: DeBERTa's relative positions go through the float32 key and query ma
 projections are computed first and kept (`FixedPositions`).
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from prefrank.errors import BadInput, BadModel, suggest
 from prefrank.model.bert import BertNetwork
@@ -35,6 +36,8 @@ from prefrank.model.disentangled import DisentangledAttention
 QUANTISED = ("int16", "int8")
 WEIGHT_NORM = 2**15.5
 SUM_LIMIT = 2_147_000_000  # of 2^31 - 1; the rest is for float32's rounding of norms and scales
+_BLOCK_ROWS = 128
+_PAGE = 4096
 _DTYPES = {"int16": torch.int16, "int8": torch.int8}
 _LARGEST_WEIGHT = {"int16": 32_767, "int8": 127}
 _LARGEST_ACTIVATION = {torch.int16: 32_000, torch.int8: 127}
@@ -72,15 +75,40 @@ class FixedPositions(nn.Module):
         return self.projected
 
 
-def quantise_weight(weight: Float32[Tensor, "O I"], precision: str) -> tuple[Tensor, Float32[Tensor, " O"]]:
-    """Integers [O, I] and their scales, row by row; rows of zeros have the scale 0."""
+def quantise_weight(weight: Float[Tensor, "O I"], precision: str) -> tuple[Tensor, Float32[Tensor, " O"]]:
+    """Integers [O, I] and their scales, row by row; rows of zeros have the scale 0. Of a meta tensor, shapes alone.
+
+    A row with an entry that is no number has a scale that is none.
+    """
+    integers = _apart(weight, weight.shape, _DTYPES[precision])
+    scales = _apart(weight, weight.shape[:1], torch.float32)
+    room = _apart(weight, (_BLOCK_ROWS, weight.shape[1]), torch.float32)
     largest = _LARGEST_WEIGHT[precision]
-    scale = weight.abs().amax(1) / largest
-    if precision == "int16":
-        norm = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float64)
-        scale = torch.maximum(scale, (norm / WEIGHT_NORM).float())
-    integers = weight / torch.where(scale > 0, scale, 1.0)[:, None]
-    return integers.round_().clamp_(-largest, largest).to(_DTYPES[precision]), scale
+    for start in range(0, 0 if weight.is_meta else len(weight), _BLOCK_ROWS):
+        rows = slice(start, min(start + _BLOCK_ROWS, len(weight)))
+        block = room[: rows.stop - start].copy_(weight[rows])
+        peak = block.abs_().amax(1)
+        scale = peak / largest
+        if precision == "int16":
+            norm = torch.linalg.vector_norm(block.div_(_divisor(peak)), dim=1) * peak
+            scale = torch.maximum(scale, norm / WEIGHT_NORM)
+        scales[rows] = scale
+        integers[rows] = block.copy_(weight[rows]).div_(_divisor(scale)).round_().clamp_(-largest, largest)
+    return integers, scales
+
+
+def _divisor(scale: Float[Tensor, " O"]) -> Float[Tensor, "O 1"]:
+    return torch.where(scale == 0, 1.0, scale)[:, None]
+
+
+def _apart(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory outside the heap, where tensors that stay among large ones that go would leave holes: aligned requests do
+    not fill holes of their own size, and a model would take twice its own.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if like.is_meta or size < _PAGE:
+        return like.new_empty(shape, dtype=dtype)
+    return torch.frombuffer(mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS), dtype=dtype).view(shape)
 
 
 def quantise_rows(x: Float[Tensor, "M I"], weight: Tensor) -> tuple[Float64[Tensor, "M I"], Float64[Tensor, "M 1"]]:
@@ -124,13 +152,13 @@ def check_quantised(precision: str) -> None:
         raise BadInput(f"{precision!r} is not a precision to quantise to{suggest(precision, QUANTISED)}")
 
 
-def replaced_weights(network: BertNetwork | DebertaNetwork) -> set[str]:
-    """Names of the float weights that quantising replaces: linear layers, own position projections."""
-    return {
+def replaced_weights(network: BertNetwork | DebertaNetwork) -> list[str]:
+    """Names of the float weights that quantising replaces, from below: linear layers, own position projections."""
+    return [
         f"{name}.weight"
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and ".encoder.layer." in name
-    }
+    ]
 
 
 def quantise_network(
@@ -148,23 +176,23 @@ def quantise_network(
     check_quantised(precision)
     if before := stored_precision(network.config):
         raise BadModel(f"the model is quantised to {before} already; quantise the float model it came from")
-    weights = network.state_dict()
-
-    def read_checked(name: str) -> Float32[Tensor, "O I"]:
-        weight = (read or weights.__getitem__)(name).float()
-        if not weight.is_meta and not weight.isfinite().all():
-            raise BadModel(f"the tensor {name} has entries that are NaN or infinite; the weights are not usable")
-        return weight
-
+    read = read or network.state_dict().__getitem__
     with torch.no_grad():
         if isinstance(network, DebertaNetwork):
-            _fix_positions(network, read_checked)
-        for name in [name.removesuffix(".weight") for name in replaced_weights(network)]:
+            _fix_positions(network, read)
+        for weight in replaced_weights(network):
+            name = weight.removesuffix(".weight")
             parent, _, child = name.rpartition(".")
-            bias = network.get_submodule(name).bias
-            integers = quantise_weight(read_checked(f"{name}.weight"), precision)
-            setattr(network.get_submodule(parent), child, QuantisedLinear(*integers, bias))  # type: ignore[arg-type]
+            bias: Any = network.get_submodule(name).bias
+            integers, scales = quantise_weight(read(weight), precision)
+            _check_finite(scales, weight)
+            setattr(network.get_submodule(parent), child, QuantisedLinear(integers, scales, bias))
     network.config["quantization_config"] = {"quant_method": "prefrank", "precision": precision}
+
+
+def _check_finite(values: Tensor, name: str) -> None:
+    if not values.is_meta and not values.isfinite().all():
+        raise BadModel(f"the tensor {name} has entries that are NaN or infinite; the weights are not usable")
 
 
 def _fix_positions(network: DebertaNetwork, read: Callable[[str], Tensor]) -> None:
@@ -172,12 +200,17 @@ def _fix_positions(network: DebertaNetwork, read: Callable[[str], Tensor]) -> No
     if encoder.rel_embeddings is None:
         return
     table = encoder.rel_embeddings.weight
-    table = table if encoder.LayerNorm is None else encoder.LayerNorm(table)
+    if encoder.LayerNorm is not None and not table.is_meta:
+        table = encoder.LayerNorm(table)
     for name, attention in list(network.named_modules()):
         if not isinstance(attention, DisentangledAttention):
             continue
         for term, own, shared in (("c2p", "pos_key_proj", "key_proj"), ("p2c", "pos_query_proj", "query_proj")):
             if term in attention.terms:
                 used = shared if getattr(attention, own) is None else own
-                weight, bias = read(f"{name}.{used}.weight"), getattr(attention, used).bias
-                setattr(attention, own, FixedPositions(F.linear(table, weight, bias)))
+                projected = _apart(table, table.shape, torch.float32)
+                if not table.is_meta:  # layers that run without numbers make torch import its compiler
+                    weight, bias = read(f"{name}.{used}.weight").float(), getattr(attention, used).bias
+                    torch.addmm(bias, table, weight.mT, out=projected)
+                    _check_finite(projected, f"{name}.{used}.weight")
+                setattr(attention, own, FixedPositions(projected))

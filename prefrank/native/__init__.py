@@ -125,7 +125,7 @@ def choose(name: str | None) -> str:
     found = available()
     if not found:
         raise BadInput(
-            "the native kernels were not built, as there was no C++ compiler when prefrank was installed;"
+            "the native kernels were not built with this version of prefrank, as where there is no C++ compiler;"
             " install one (g++ or clang++) and run pip install again, or use precision float32"
         )
     if name is not None and name not in found:
@@ -156,5 +156,9 @@ def _open(name: str) -> ctypes.CDLL | None:
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_{name}{suffix}")
         if path.exists():
-            return ctypes.CDLL(str(path))
+            library = ctypes.CDLL(str(path))
+            library.prefrank_sizes.restype = c_int64
+            # Built from another version's sources, it would read the structures wrongly: as good as not built.
+            fits = library.prefrank_sizes() == ctypes.sizeof(Model) + 1000 * ctypes.sizeof(Layer)
+            return library if fits else None
     return None
