@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrank import RewardModel
+from prefrank import RewardModel, native
 from prefrank.cli import main
 from tests.tiny import bert_folder
 
@@ -97,6 +97,34 @@ def test_describe_counts_what_a_file_holds(run: Run, pairs: str) -> None:
     code, out, _ = run("data", "describe", pairs)
     assert code == 0
     assert "comparisons" in out
+
+
+@pytest.mark.skipif(not native.available(), reason="the native kernels are not built: no C++ compiler")
+def test_quantise_prints_the_figures_and_its_folder_scores(run: Run, model: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "int16")
+    code, out, err = run("quantise", model, target, "--rows", "30")
+    assert code == 0
+    assert "pairs in another order" in out
+    assert target in "".join(err.split())
+    (tmp_path / "in.jsonl").write_text('{"prompt": "p", "reply": "a"}\n')
+    scores = []
+    for arguments in ((target,), (model, "--precision", "int16"), (model, "--deterministic", "--threads", "1")):
+        code, out, _ = run("score", str(tmp_path / "in.jsonl"), "--model", *arguments)
+        assert code == 0
+        scores.append(json.loads(out)["score"])
+    assert scores[0] == scores[1] != scores[2]
+    code, _, err = run("quantise", target, str(tmp_path / "again"))
+    assert code == 4
+    assert "load the float model" in " ".join(err.split())
+
+
+def test_an_unknown_precision_or_kernel_names_the_known_ones(run: Run, model: str) -> None:
+    code, _, err = run("rank", "--model", model, "--prompt", "p", "--reply", "a", "--precision", "int15")
+    assert code == 2
+    assert "did you mean 'int16'" in " ".join(err.split())
+    code, _, err = run("score", "-", "--model", model, "--kernels", "avx1024")
+    assert code == 2
+    assert "did you mean 'avx" in " ".join(err.split())
 
 
 def test_info_says_what_a_checkpoint_is(run: Run, model: str) -> None:
