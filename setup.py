@@ -6,7 +6,10 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOM = Path("prefrank/native")
-COMMON = ("-std=c++17", "-O3", "-fno-strict-aliasing", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+COMMON = (
+    *("-std=c++17", "-O3", "-g0"),
+    *("-fno-strict-aliasing", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+)
 
 
 def flags() -> dict[str, tuple[str, ...]]:
