@@ -18,7 +18,7 @@ from prefrank.model.deberta import Convolution as DebertaConvolution
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.disentangled import DisentangledAttention, bucket
 from prefrank.model.encoder import Activation, AddNorm
-from prefrank.model.quantise import QuantisedLinear
+from prefrank.model.quantise import FixedPositions, QuantisedLinear
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,8 @@ class Embeddings:
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """One encoder layer. `position_keys` and `position_queries` are DeBERTa's relative embeddings [S, D] after this
-    layer's projections: what queries read (c2p) and what reads the keys (p2c, with `Layout.scale` folded in).
+    layer's projections: what queries read (c2p) and what reads the keys (p2c, with `Layout.scale` folded in). Of a
+    quantised network they are int16, with a scale for each row and head.
     """
 
     query: Linear
@@ -73,8 +74,10 @@ class Layer:
     up: Linear
     down: Linear
     output_norm: Norm
-    position_keys: Float[Tensor, "S D"] | None
-    position_queries: Float[Tensor, "S D"] | None
+    position_keys: Tensor | None
+    position_queries: Tensor | None
+    position_keys_scale: Float[Tensor, "S H"] | None = None
+    position_queries_scale: Float[Tensor, "S H"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,7 +242,7 @@ def _convolution(module: DebertaConvolution) -> Convolution:
 
 def _layer(module: Any, query: str, key: str, value: str, table: Tensor | None) -> Layer:
     inner, out = module.attention.self, module.attention.output
-    keys, queries = _positions(inner, table) if table is not None else (None, None)
+    positions = {} if table is None else _positions(inner, table)
     output: AddNorm = module.output
     return Layer(
         query=_linear(getattr(inner, query)),
@@ -250,15 +253,22 @@ def _layer(module: Any, query: str, key: str, value: str, table: Tensor | None) 
         up=_linear(module.intermediate.dense),
         down=_linear(output.dense),
         output_norm=_norm(output.LayerNorm),
-        position_keys=keys,
-        position_queries=queries,
+        position_keys=positions.get("keys"),
+        position_queries=positions.get("queries"),
+        position_keys_scale=positions.get("keys_scale"),
+        position_queries_scale=positions.get("queries_scale"),
     )
 
 
-def _positions(attention: DisentangledAttention, table: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _positions(attention: DisentangledAttention, table: Tensor) -> dict[str, Tensor]:
     """Relative embeddings through a layer's projections, always float ones (see `quantise.FixedPositions`)."""
-    key = attention.pos_key_proj or attention.key_proj
-    query = attention.pos_query_proj or attention.query_proj
-    keys = key(table).detach() if "c2p" in attention.terms else None
-    queries = (query(table) * attention.scale).detach() if "p2c" in attention.terms else None
-    return keys, queries
+    found = {}
+    key: Any = attention.pos_key_proj or attention.key_proj
+    query: Any = attention.pos_query_proj or attention.query_proj
+    for term, name, module, scale in (("c2p", "keys", key, 1.0), ("p2c", "queries", query, attention.scale)):
+        if term in attention.terms and isinstance(module, FixedPositions):
+            found[name], found[f"{name}_scale"] = module.projected.detach(), module.projected_scale.detach() * scale
+        elif term in attention.terms:
+            projected = module(table).detach()
+            found[name] = projected if scale == 1.0 else projected * scale
+    return found

@@ -7,12 +7,11 @@ own tensors; only the convolution and, of the last layer, what reads one query a
 A row's sums are the same bits whatever rows stand beside it, in every precision: no option is needed for that.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16, Int32
+from jaxtyping import Float, Int32
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +20,7 @@ from prefrank.errors import BadInput
 from prefrank.model import layout as laid
 from prefrank.model.encoder import ACTIVATIONS, Activation
 from prefrank.model.pack import check_batch
+from prefrank.model.quantise import table_in_float
 from prefrank.types import Batch
 
 _ACTIVATIONS: dict[Activation, int] = {
@@ -123,7 +123,9 @@ class NativeEngine:
         layers = (native.Layer * len(layout.layers))(*(self._layer(layer) for layer in layout.layers))
         key, value = _in_float(last.key), _in_float(last.value)
         zeros = torch.zeros(layout.width)
-        table = last.position_keys if last.position_keys is not None else last.position_queries
+        keys = _table_in_float(last.position_keys, last.position_keys_scale)
+        queries = _table_in_float(last.position_queries, last.position_queries_scale)
+        table = keys if keys is not None else queries
         model = native.Model(
             width=layout.width,
             heads=layout.num_heads,
@@ -152,9 +154,9 @@ class NativeEngine:
             last_key_bias=self._pointer(zeros if last.key.bias is None else last.key.bias),
             last_value=self._pointer(value),
             last_value_bias=self._pointer(zeros if last.value.bias is None else last.value.bias),
-            last_position_keys=self._pointer(last.position_keys),
-            last_position_queries=self._pointer(last.position_queries),
-            last_positions=self._pointer(_fold_positions(key, last.position_queries, layout.num_heads)),
+            last_position_keys=self._pointer(keys),
+            last_position_queries=self._pointer(queries),
+            last_positions=self._pointer(_fold_positions(key, queries, layout.num_heads)),
             relative_rows=0 if table is None else len(table),
         )
         if layout.convolution is not None:
@@ -166,14 +168,13 @@ class NativeEngine:
         return model
 
     def _layer(self, layer: laid.Layer) -> native.Layer:
-        integers = layer.query.scale is not None
         linears = ("query", "key", "value", "attention_output", "up", "down")
         return native.Layer(
             **{name: self._linear(getattr(layer, name)) for name in linears},
             attention_norm=self._norm(layer.attention_norm),
             output_norm=self._norm(layer.output_norm),
-            position_keys=self._relative(layer.position_keys, integers),
-            position_queries=self._relative(layer.position_queries, integers),
+            position_keys=self._relative(layer.position_keys, layer.position_keys_scale),
+            position_queries=self._relative(layer.position_queries, layer.position_queries_scale),
         )
 
     def _linear(self, linear: laid.Linear | None) -> native.Linear:
@@ -182,8 +183,11 @@ class NativeEngine:
         weight, precision = linear.weight, _PRECISIONS[linear.weight.dtype]
         if precision and weight.shape[1] % 4:
             raise BadInput(f"a layer of {weight.shape[1]} inputs cannot be quantised; wanted a multiple of 4")
-        sums = 128 * weight.sum(1, dtype=torch.int32) if weight.dtype == torch.int8 else None
-        longest = float(weight.double().norm(dim=1).max()) if weight.dtype == torch.int16 else 0.0
+        sums, longest = None, 0.0  # without wide copies of whole matrices, which would leave holes in memory
+        if weight.dtype == torch.int8:
+            sums = torch.from_numpy(128 * weight.numpy().sum(1, dtype=np.int32))
+        if weight.dtype == torch.int16:
+            longest = max(float(block.double().norm(dim=1).max()) for block in weight.split(128))
         return native.Linear(
             weight=self._pointer(weight),
             bias=self._pointer(linear.bias),
@@ -195,12 +199,13 @@ class NativeEngine:
             precision=precision,
         )
 
-    def _relative(self, table: Float[Tensor, "S D"] | None, integers: bool) -> native.Relative:
+    def _relative(self, table: Tensor | None, scale: Float[Tensor, "S H"] | None) -> native.Relative:
         if table is None:
             return native.Relative()
-        if not integers:
+        if scale is None:
             return native.Relative(words=self._pointer(table))
-        rows, scale = _to_int16(table.view(len(table), self.layout.num_heads, -1))
+        heads = table.view(*scale.shape, -1)
+        rows = F.pad(heads, (0, 1)) if heads.shape[-1] % 2 else heads  # in whole words
         return native.Relative(words=self._pointer(rows), scale=self._pointer(scale))
 
     def _norm(self, norm: laid.Norm) -> native.Norm:
@@ -214,17 +219,12 @@ class NativeEngine:
         return tensor.data_ptr()
 
 
-def _to_int16(x: Float[Tensor, "S H d"]) -> tuple[Int16[Tensor, "S H d"], Float[Tensor, "S H"]]:
-    """Integers in whole words, within the limit that keeps sums of d products inside int32 (attention.h, `top`)."""
-    width = x.shape[-1]
-    most = math.floor(math.sqrt(2147000000.0 / width)) - 1
-    scale = x.abs().amax(-1).clamp(min=1e-30) / most
-    rows = (x / scale[..., None]).round().to(torch.int16)
-    return F.pad(rows, (0, width % 2)), scale
-
-
 def _in_float(linear: laid.Linear) -> Float[Tensor, "O I"]:
     return linear.weight if linear.scale is None else linear.weight.float() * linear.scale[:, None]
+
+
+def _table_in_float(table: Tensor | None, scale: Float[Tensor, "S H"] | None) -> Float[Tensor, "S D"] | None:
+    return table if table is None or scale is None else table_in_float(table, scale)
 
 
 def _fold_positions(

@@ -16,7 +16,7 @@ to twice as coarse, because |w| then differs from row to row and the longest row
 int8: the largest weight of a row, and of a token, is 127. No sum of fewer than 130,000 products can overflow.
 
 Surprising: DeBERTa's relative positions go through the float32 key and query matrices that are replaced here, so their
-projections are computed first and kept (`FixedPositions`).
+projections are computed first and kept (`FixedPositions`), as int16 in either precision.
 """
 
 import math
@@ -25,7 +25,7 @@ from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int16
 from torch import Tensor, nn
 
 from prefrank.errors import BadInput, BadModel, suggest
@@ -65,14 +65,40 @@ class QuantisedLinear(nn.Module):
 
 
 class FixedPositions(nn.Module):
-    """Stands in for a projection of DeBERTa's relative embeddings: the result, whatever it is given."""
+    """Stands in for a projection of DeBERTa's relative embeddings: the result, whatever it is given.
 
-    def __init__(self, projected: Float[Tensor, "S D"]) -> None:
+    Integers [S, D] with a scale for each row and head: what the kernels' attention multiplies, in either precision.
+    """
+
+    def __init__(self, projected: Int16[Tensor, "S D"], projected_scale: Float[Tensor, "S H"]) -> None:
         super().__init__()
         self.projected = nn.Parameter(projected, requires_grad=False)
+        self.projected_scale = nn.Parameter(projected_scale, requires_grad=False)
 
     def forward(self, table: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
-        return self.projected
+        return table_in_float(self.projected, self.projected_scale)
+
+
+def quantise_table(table: Float32[Tensor, "S D"], num_heads: int) -> tuple[Int16[Tensor, "S D"], Float[Tensor, "S H"]]:
+    """Relative embeddings as integers, a scale for each row and head. Of a meta tensor, shapes alone.
+
+    A head's queries (or keys) of width d are multiplied by them; where the entries of both are at most sqrt(2^31 / d),
+    no sum of d products can overflow.
+    """
+    integers = _apart(table, table.shape, torch.int16)
+    scale = _apart(table, (len(table), num_heads), torch.float32)
+    if not table.is_meta:
+        heads = table.view(*scale.shape, -1)
+        largest = min(_LARGEST_WEIGHT["int16"], math.floor(math.sqrt(SUM_LIMIT / heads.shape[-1])) - 1)
+        scale.copy_(torch.maximum(heads.amax(-1), -heads.amin(-1)) / largest)
+        room = _apart(table, heads.shape, torch.float32).copy_(heads)
+        integers.copy_(room.div_(_divisor(scale)).round_().clamp_(-largest, largest).flatten(1))
+    return integers, scale
+
+
+def table_in_float(table: Int16[Tensor, "S D"], scale: Float[Tensor, "S H"]) -> Float[Tensor, "S D"]:
+    """The relative embeddings that the integers stand for."""
+    return (table.view(*scale.shape, -1) * scale[..., None]).flatten(1)
 
 
 def quantise_weight(weight: Float[Tensor, "O I"], precision: str) -> tuple[Tensor, Float32[Tensor, " O"]]:
@@ -97,8 +123,8 @@ def quantise_weight(weight: Float[Tensor, "O I"], precision: str) -> tuple[Tenso
     return integers, scales
 
 
-def _divisor(scale: Float[Tensor, " O"]) -> Float[Tensor, "O 1"]:
-    return torch.where(scale == 0, 1.0, scale)[:, None]
+def _divisor(scale: Float[Tensor, " *O"]) -> Float[Tensor, "*O 1"]:
+    return torch.where(scale == 0, 1.0, scale)[..., None]
 
 
 def _apart(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -212,5 +238,6 @@ def _fix_positions(network: DebertaNetwork, read: Callable[[str], Tensor]) -> No
                 if not table.is_meta:  # layers that run without numbers make torch import its compiler
                     weight, bias = read(f"{name}.{used}.weight").float(), getattr(attention, used).bias
                     torch.addmm(bias, table, weight.mT, out=projected)
-                    _check_finite(projected, f"{name}.{used}.weight")
-                setattr(attention, own, FixedPositions(projected))
+                integers, scales = quantise_table(projected, attention.num_heads)
+                _check_finite(scales, f"{name}.{used}.weight")
+                setattr(attention, own, FixedPositions(integers, scales))

@@ -139,10 +139,16 @@ def test_a_network_can_be_saved_into_the_folder_it_is_mapped_from(tmp_path: Path
     network = load_network(tmp_path)
     wanted = score_batches(network, [BATCH])
     assert mapped_files(network) == {str(tmp_path / "model.safetensors")}
-    save_network(network, tmp_path)
+    other = load_network(tmp_path)
+    with torch.no_grad():
+        other.get_parameter("bert.embeddings.word_embeddings.weight").mul_(2)
+    changed = score_batches(other, [BATCH])
+    save_network(other, tmp_path)
+    assert torch.equal(scores_of(tmp_path), changed)
     assert torch.equal(score_batches(network, [BATCH]), wanted)
-    assert torch.equal(scores_of(tmp_path), wanted)
-    (tmp_path / "model.safetensors").unlink()
+    assert not torch.equal(changed, wanted)
+    save_network(network, tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "gone")
     assert torch.equal(score_batches(network, [BATCH]), wanted)
 
 

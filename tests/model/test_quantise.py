@@ -17,8 +17,17 @@ from prefrank.errors import BadInput, BadModel
 from prefrank.model import fingerprint, load_network, save_network, score_batches
 from prefrank.model.checkpoint import load_for_scoring, load_quantised
 from prefrank.model.layout import lay_out
-from prefrank.model.quantise import QUANTISED, WEIGHT_NORM, quantise_network, quantise_rows, quantise_weight
+from prefrank.model.quantise import (
+    QUANTISED,
+    WEIGHT_NORM,
+    quantise_network,
+    quantise_rows,
+    quantise_table,
+    quantise_weight,
+    table_in_float,
+)
 from prefrank.model.weights import QUANTISED as FILE
+from prefrank.model.weights import Weights
 from tests.parity.reference import CONFIGS, OTHERS, V3, batch_of, model_of, saved
 
 BATCH = batch_of([2, 5, 5, 17, 31])
@@ -157,16 +166,29 @@ def test_a_network_in_memory_is_quantised_in_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["deberta v3", "deberta own position projections", "deberta p2c, own projection"])
 def test_relative_positions_are_projected_by_the_float_weights(name: str, tmp_path: Path) -> None:
     floats = lay_out(load_network(plain(tmp_path, name)))
-    integers = lay_out(load_quantised(quantised(tmp_path / "float"), "int16"))
+    integers = lay_out(load_quantised(quantised(tmp_path / "float", "int8"), "int8"))
     for ours, theirs in zip(integers.layers, floats.layers, strict=True):
-        for table, wanted in [
-            (ours.position_keys, theirs.position_keys),
-            (ours.position_queries, theirs.position_queries),
-        ]:
-            assert (table is None) == (wanted is None)
-            assert table is None or torch.equal(table, wanted)
-        assert (ours.up.weight.dtype, theirs.up.weight.dtype) == (torch.int16, torch.float32)
+        for table, scale, wanted in (
+            (ours.position_keys, ours.position_keys_scale, theirs.position_keys),
+            (ours.position_queries, ours.position_queries_scale, theirs.position_queries),
+        ):
+            assert (table is None) == (scale is None) == (wanted is None)
+            if wanted is not None:
+                assert table.dtype == torch.int16
+                off = (table_in_float(table, scale) - wanted).abs()
+                assert off.max() <= 0.5001 * scale.max() < 1e-4 * wanted.abs().max()
+        assert (ours.up.weight.dtype, theirs.up.weight.dtype) == (torch.int8, torch.float32)
         assert torch.equal(ours.up.bias, theirs.up.bias)
+
+
+@pytest.mark.parametrize("width", [1, 8, 33, 64, 128])
+def test_no_sum_of_a_heads_products_with_relative_positions_can_overflow(width: int) -> None:
+    table = torch.cat([numbers("log-normal", 3, 2 * width, 0), torch.ones(1, 2 * width), torch.zeros(1, 2 * width)])
+    integers, _ = quantise_table(table, 2)
+    largest = integers.view(5, 2, width).long().abs()
+    assert width * largest.max() ** 2 < 2**31  # queries and keys have the same limit
+    assert largest[3].min() > 0.99 * min((2**31 / width) ** 0.5, 2**15) or width == 1
+    assert not integers[4].any()
 
 
 def test_a_layout_stands_for_the_float_weights_times_their_scales(tmp_path: Path) -> None:
@@ -180,10 +202,17 @@ def test_a_layout_stands_for_the_float_weights_times_their_scales(tmp_path: Path
     assert torch.equal(integers.embeddings.words, floats.embeddings.words)
 
 
-def test_half_precision_weights_are_quantised_as_their_float32_values(tmp_path: Path) -> None:
+def test_half_precision_weights_are_quantised_as_their_float32_values_and_never_converted_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     halves = {name: tensor.half() for name, tensor in tensors_of(plain(tmp_path), "model.safetensors").items()}
     write(halves, tmp_path / "float", "model.safetensors")
+    read = []
+    once = Weights.read_once
+    monkeypatch.setattr(Weights, "read_once", lambda self, name: read.append(name) or once(self, name))
     half = load_quantised(tmp_path / "float", "int16")
+    assert read.count("deberta.encoder.layer.1.output.dense.weight") == 1
+    assert half.state_dict()["deberta.embeddings.word_embeddings.weight"].dtype == torch.float32
     write({name: tensor.float() for name, tensor in halves.items()}, tmp_path / "float", "model.safetensors")
     assert fingerprint(half, extra=b"") == fingerprint(load_quantised(tmp_path / "float", "int16"), extra=b"")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from prefrank import RewardModel
 from prefrank.errors import BadInput, BadModel
 from prefrank.model.record import read_record
+from prefrank.scoring import quantise as module
 from prefrank.scoring.quantise import parity, quantise_folder
 
 PROMPT, REPLIES = "how do I bake bread at home", ["mix flour water salt", "the dough needs an hour", "what?"]
@@ -43,13 +45,13 @@ def test_a_quantised_folder_scores_like_its_original_and_carries_the_figures(
 ) -> None:
     found = quantise_folder(plain_folder, tmp_path / "int16", "int16", num_rows=40)
     assert found.rows == 40
-    assert 0 < found.rms_percent < 0.1
+    assert 0 < found.rms_percent < 0.5
     assert found.spearman > 0.999
     original, model = RewardModel.load(plain_folder, device="cpu"), RewardModel.load(tmp_path / "int16", device="cpu")
     near = [score.value for score in original.score(PROMPT, REPLIES)]
     values = [score.value for score in model.score(PROMPT, REPLIES)]
     assert values != near
-    assert values == pytest.approx(near, abs=1e-3)
+    assert values == pytest.approx(near, abs=1e-2)
     on_the_way = RewardModel.load(plain_folder, precision="int16", device="cpu")
     assert [score.value for score in on_the_way.score(PROMPT, REPLIES)] == values
     assert on_the_way.fingerprint == model.fingerprint != original.fingerprint
@@ -78,6 +80,17 @@ def test_a_model_that_would_be_reordered_is_refused_unless_that_is_asked_for(
     assert found.rms_percent > 1
     assert found.flips_percent > 0.5
     assert quantise_folder(plain_folder, tmp_path / "again", "int8", num_rows=200, force=True) == found
+
+
+def test_scores_may_not_move_far_even_where_no_order_changes(
+    plain_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = quantise_folder(plain_folder, tmp_path / "near", "int16", num_rows=20)
+    moved = replace(near, flips_percent=0.0, rms_percent=1.1)
+    monkeypatch.setattr(module, "parity", lambda *_: moved)
+    with pytest.raises(BadModel, match=r"order of 0 % of pairs and scores by 1.1 % of their spread .*; allow it with"):
+        quantise_folder(plain_folder, tmp_path / "far", "int16", num_rows=20)
+    assert quantise_folder(plain_folder, tmp_path / "far", "int16", num_rows=20, max_flips=0.5) == moved
 
 
 def test_a_source_of_ones_own_decides(plain_folder: Path, tmp_path: Path) -> None:
