@@ -199,7 +199,7 @@ def test_without_kernels_float32_runs_on_torch_and_integers_say_what_is_missing(
     try:
         assert native.available() == ()
         assert make_engine(networks["deberta float32"]).kernels == "torch"
-        with pytest.raises(BadInput, match="were not built.*no C\\+\\+ compiler"):
+        with pytest.raises(BadInput, match=r"were not built.*no C\+\+ compiler"):
             make_engine(networks["deberta int16"])
     finally:
         monkeypatch.undo()
