@@ -55,6 +55,7 @@ bench: $(READY)
 
 bench-score: $(READY)
 	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/cores.py
 
 bench-memory: $(READY)
 	$(BIN)/python benchmarks/memory.py
