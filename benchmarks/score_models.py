@@ -217,9 +217,13 @@ def padding(lengths: Sequence[int] | np.ndarray, rows: int = BLOCK) -> float:
 
 
 def of_length(rows: Sequence[Row], length: int, tokens: int) -> list[Row]:
-    """About `tokens` tokens in rows of exactly one length, cut from longer rows; the last id stays a separator."""
-    enough = [row for row in rows if len(row.ids) >= length][: max(1, tokens // length)]
-    return [Row(np.append(row.ids[: length - 1], SEPARATOR_ID), length - 1, 0, 0) for row in enough]
+    """About `tokens` tokens in distinct rows of one length, cut from longer rows; the last id stays a separator.
+
+    Replies to one prompt may be cut to the same row, which an engine may score once.
+    """
+    cut = {row.ids[: length - 1].tobytes(): row.ids[: length - 1] for row in rows if len(row.ids) >= length}
+    some = list(cut.values())[: max(1, tokens // length)]
+    return [Row(np.append(ids, SEPARATOR_ID), length - 1, 0, 0) for ids in some]
 
 
 def many(rows: Sequence[Row], count: int) -> list[Row]:
