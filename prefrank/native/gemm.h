@@ -25,15 +25,13 @@ struct Float32 {
     }
 };
 
-// Pairs of int16 products added in int32. Neither side's scale lets any sum pass 2^31: see quantise_rows.
+// Pairs of int16 products added in int32. Neither side's scale lets any sum pass 2^31: see quantise_row.
 struct Int16 {
     using Acc = vi;
     static constexpr int per_word = 2;
     static INLINE vi mac(vi c, const int32_t* a, vi b) {
 #if defined(__AVX512VNNI__)
         return (vi)_mm512_dpwssd_epi32((__m512i)c, _mm512_set1_epi32(*a), (__m512i)b);
-#elif defined(__AVX512BW__)
-        return c + (vi)_mm512_madd_epi16(_mm512_set1_epi32(*a), (__m512i)b);
 #elif defined(__AVX2__)
         return c + (vi)_mm256_madd_epi16(_mm256_set1_epi32(*a), (__m256i)b);
 #else
@@ -50,10 +48,6 @@ struct Int8 {
     static INLINE vi mac(vi c, const int32_t* a, vi b) {
 #if defined(__AVX512VNNI__)
         return (vi)_mm512_dpbusd_epi32((__m512i)c, _mm512_set1_epi32(*a), (__m512i)b);
-#elif defined(__AVX512BW__)
-        __m512i x = _mm512_set1_epi32(*a), low = _mm512_set1_epi32(0x00ff00ff), w = (__m512i)b;
-        __m512i even = _mm512_madd_epi16(_mm512_and_si512(x, low), _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8));
-        return c + (vi)even + (vi)_mm512_madd_epi16(_mm512_srli_epi16(x, 8), _mm512_srai_epi16(w, 8));
 #elif defined(__AVX2__)
         // maddubs would pass int16 with 8-bit weights; 7-bit ones would score differently from other processors.
         __m256i x = _mm256_set1_epi32(*a), low = _mm256_set1_epi32(0x00ff00ff), w = (__m256i)b;
