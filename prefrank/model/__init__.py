@@ -6,6 +6,7 @@ from prefrank.model.files import atomic_folder
 from prefrank.model.network import (
     Network,
     fingerprint,
+    head_modules,
     head_parameter_names,
     parameters_by_depth,
     score_batches,
@@ -16,6 +17,7 @@ __all__ = [
     "Network",
     "atomic_folder",
     "fingerprint",
+    "head_modules",
     "head_parameter_names",
     "load_for_scoring",
     "load_network",

@@ -6,11 +6,13 @@ The last layer computes only each row's first token, the one that is pooled; not
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,10 +21,15 @@ from prefrank.model.encoder import (
     Activation,
     AddNorm,
     Attention,
+    Dropout,
+    Embedding,
     EncoderConfig,
     Intermediate,
+    Linear,
+    can_fold,
     field,
     join_heads,
+    project_by_head,
     rate,
     read_encoder_config,
     run_layer,
@@ -30,6 +37,7 @@ from prefrank.model.encoder import (
     split_heads,
 )
 from prefrank.model.flash import attend, obstacle
+from prefrank.model.heads import ONLY_HEAD
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
@@ -84,11 +92,11 @@ class Embeddings(nn.Module):
         encoder, width = config.encoder, config.encoder.embedding_width
         # RoBERTa keeps the position row `padding_id` for padding and gives it no gradient.
         unused_position = config.first_position - 1 if config.first_position else None
-        self.word_embeddings = nn.Embedding(encoder.vocab_size, width, padding_idx=encoder.padding_id)
+        self.word_embeddings = Embedding(encoder.vocab_size, width, padding_idx=encoder.padding_id)
         self.position_embeddings = nn.Embedding(encoder.num_positions, width, padding_idx=unused_position)
         self.token_type_embeddings = nn.Embedding(encoder.num_types, width)
         self.LayerNorm = nn.LayerNorm(width, eps=encoder.norm_eps)
-        self.dropout = nn.Dropout(encoder.hidden_dropout)
+        self.dropout = Dropout(encoder.hidden_dropout)
         self.first_position = config.first_position
         self.typed = config.family != "roberta" and encoder.num_types > 1
 
@@ -104,20 +112,22 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.query = nn.Linear(config.width, config.width)
-        self.key = nn.Linear(config.width, config.width)
-        self.value = nn.Linear(config.width, config.width)
+        self.query = Linear(config.width, config.width)
+        self.key = Linear(config.width, config.width)
+        self.value = Linear(config.width, config.width)
         self.num_heads = config.num_heads
-        self.dropout = config.attention_dropout
+        self.dropout = Dropout(config.attention_dropout)
 
     def forward(
         self, queries: Float[Tensor, "M D"], hidden: Float[Tensor, "T D"], pack: Pack, group_queries: list[int]
     ) -> Float[Tensor, "M D"]:
         if pack.fused is not None:
             query = self.query(queries) * (queries.shape[-1] // self.num_heads) ** -0.5
-            dropout = self.dropout if self.training else 0.0
+            dropout = self.dropout.p if self.training else 0.0
             parts = self.key(hidden), self.value(hidden)
             return attend(query, *parts, num_heads=self.num_heads, rows=pack.fused, dropout=dropout)
+        if len(queries) < len(hidden) and can_fold(self.key, self.value, device=hidden.device):
+            return self._first_tokens(queries, hidden, pack)
         groups = zip(
             pack.group_rows,
             self.query(queries).split(group_queries),
@@ -131,7 +141,30 @@ class SelfAttention(nn.Module):
         self, rows: int, query: Float[Tensor, "q D"], key: Float[Tensor, "k D"], value: Float[Tensor, "k D"]
     ) -> Float[Tensor, "q D"]:
         q, k, v = (split_heads(x, rows, self.num_heads) for x in (query, key, value))
-        return join_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0))
+        if not self.training or not self.dropout.p:
+            return join_heads(F.scaled_dot_product_attention(q, k, v))
+        if q.device.type == "cpu":  # torch's own with dropout makes the same steps, with slower random numbers
+            return join_heads(self.dropout((q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1)) @ v)
+        return join_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout.p))
+
+    def _first_tokens(
+        self, firsts: Float[Tensor, "N D"], hidden: Float[Tensor, "T D"], pack: Pack
+    ) -> Float[Tensor, "N D"]:
+        """Attention of each row's first token without keys and values: q.(W x) is (W^T q).x, and sum a (W x) is
+        W sum a x.
+        """
+        query = (self.query(firsts) * (firsts.shape[-1] // self.num_heads) ** -0.5).unflatten(-1, (self.num_heads, -1))
+        matrices = self.key.weight.unflatten(0, (self.num_heads, -1))
+        asking = torch.bmm(query.transpose(0, 1), matrices).transpose(0, 1)
+        constant = (query * self.key.bias.unflatten(0, (self.num_heads, -1))).sum(-1, keepdim=True)
+        means, weights = [], []
+        parts = (one.split(pack.group_rows) for one in (asking, constant))
+        for rows, u, c, x in zip(pack.group_rows, *parts, hidden.split(pack.group_tokens), strict=True):
+            x = x.unflatten(0, (rows, -1))
+            shares = self.dropout((u @ x.mT + c).softmax(-1))
+            means.append(shares @ x)
+            weights.append(shares.sum(-1))
+        return project_by_head(torch.cat(means), self.value, torch.cat(weights))
 
 
 class Layer(nn.Module):
@@ -169,7 +202,7 @@ class Pooler(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
+        self.dense = Linear(width, width)
 
     def forward(self, firsts: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         return torch.tanh(self.dense(firsts))
@@ -182,9 +215,9 @@ class Backbone(nn.Module):
         super().__init__()
         encoder = config.encoder
         self.embeddings = Embeddings(config)
-        self.embeddings_project: nn.Linear | None = None
+        self.embeddings_project: Linear | None = None
         if encoder.embedding_width != encoder.width:
-            self.embeddings_project = nn.Linear(encoder.embedding_width, encoder.width)
+            self.embeddings_project = Linear(encoder.embedding_width, encoder.width)
         self.encoder = Layers(encoder)
         self.pooler = Pooler(encoder.width) if config.family == "bert" else None
 
@@ -201,9 +234,9 @@ class DenseHead(nn.Module):
 
     def __init__(self, width: int, activation: Activation, dropout: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
+        self.dense = Linear(width, width)
         self.out_proj = nn.Linear(width, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.activation = activation
 
     def forward(self, firsts: Float[Tensor, "N D"]) -> Float[Tensor, "N 1"]:
@@ -212,7 +245,7 @@ class DenseHead(nn.Module):
 
 
 class BertNetwork(nn.Module):
-    """A BERT-family reward model: `network(batch)` gives [N] float32 scores.
+    """A BERT-family reward model: `network(batch)` gives [N] float32 scores, [N, H] if it has H > 1 heads.
 
     `config` is the raw config.json. `max_positions` is the longest row. Set `gradient_checkpointing` to keep
     no activations inside layers while training, and `fused` to have attention in one kernel call, where `obstacle` is
@@ -227,12 +260,13 @@ class BertNetwork(nn.Module):
         self.max_positions: int | None = config.encoder.num_positions - config.first_position
         self.gradient_checkpointing = False
         self.fused = False
+        self.heads: tuple[str, ...] = (ONLY_HEAD,)
         self.family: str = config.family
         self.output_layer = "classifier" if config.family == "bert" else "classifier.out_proj"
         self.vocab_size = config.encoder.vocab_size
         self.head_width = width // config.encoder.num_heads
         self.add_module(config.family, Backbone(config))
-        self.dropout = nn.Dropout(config.head_dropout if config.family == "bert" else 0.0)
+        self.dropout = Dropout(config.head_dropout if config.family == "bert" else 0.0)
         self.classifier: nn.Module = nn.Linear(width, 1)
         if config.family != "bert":
             activation = torch.tanh if config.family == "roberta" else F.gelu
@@ -242,7 +276,11 @@ class BertNetwork(nn.Module):
         """Why `fused` cannot be set here, as the end of a sentence; None where it can."""
         return obstacle(device=next(self.parameters()).device, head_width=self.head_width)
 
-    def forward(self, batch: Batch) -> Float[Tensor, " N"]:
+    def sharing(self, ids: Int64[np.ndarray, " T"]) -> AbstractContextManager[None]:
+        """What the micro-batches of a step share: their rows of the word table. `ids` are those of the step."""
+        return self.get_submodule(self.family).embeddings.word_embeddings.sharing(ids)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         device, limit = next(self.parameters()).device, self.max_positions
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
         firsts = self.get_submodule(self.family)(pack, self.gradient_checkpointing)

@@ -12,20 +12,22 @@ import errno
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from prefrank.errors import BadInput, BadModel, suggest
+from prefrank.model.adapter import apply_adapter, is_adapter, read_adapter
 from prefrank.model.bert import FAMILIES, BertNetwork
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.encoder import field
+from prefrank.model.heads import ONLY_HEAD, check_heads, head_names, keep_heads
 from prefrank.model.network import Network, fingerprint, head_parameter_names
 from prefrank.model.other import OtherNetwork, load_other
 from prefrank.model.quantise import QUANTISED, check_quantised, quantise_network, replaced_weights, stored_precision
@@ -34,6 +36,8 @@ from prefrank.model.weights import QUANTISED as QUANTISED_FILE
 
 __all__ = ["fingerprint", "load_for_scoring", "load_network", "load_quantised", "save_network"]
 
+RECORD = "prefrank.json"
+"""The file that only prefrank writes (`record.py`)."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ARCHITECTURES = {
     "bert": "BertForSequenceClassification",
@@ -51,24 +55,34 @@ _LEFT_OUT = re.compile(
 """Names that a checkpoint may have and a reward model may not need: buffers, pre-training heads, unused tables."""
 
 
-def load_for_scoring(folder: Path, *, precision: str | None, device: torch.device | None = None) -> Network:
+def load_for_scoring(
+    folder: Path, *, precision: str | None, head: str | None = None, device: torch.device | None = None
+) -> Network:
     """Load a model folder in one of the precisions by name; None is the folder's own: float32, or quantised.
 
+    Args:
+        head: the one that scores; by default the first of those that prefrank trained.
+
     Raises:
-        BadInput: an unknown precision.
+        BadInput: an unknown precision or head.
         NotFound, BadModel: as `load_network` and `load_quantised`.
     """
-    precision = precision or stored_precision(read_config(folder)) or "float32"
+    whole = not is_adapter(folder)
+    precision = precision or (stored_precision(read_config(folder)) if whole else None) or "float32"
+    heads = None if head is None else (head,)
     if precision in QUANTISED:
-        return load_quantised(folder, precision)
+        return load_quantised(folder, precision, heads=heads)
     if precision not in DTYPES:
         raise BadInput(f"there is no precision {precision!r}{suggest(precision, [*DTYPES, *QUANTISED])}")
-    return load_network(folder, dtype=DTYPES[precision], device=device)
+    network = load_network(folder, heads=heads, dtype=DTYPES[precision], device=device)
+    keep_heads(network, network.heads[:1])
+    return network
 
 
 def load_network(
     folder: Path,
     *,
+    heads: Sequence[str] | None = None,
     new_head: bool = False,
     dropout: float | None = None,
     dtype: torch.dtype = torch.float32,
@@ -79,6 +93,8 @@ def load_network(
     Weights that are stored in `dtype` stay in the mapped file (see `weights.py`); training changes them in memory only.
 
     Args:
+        heads: names of the outputs to keep, in this order, or to make with `new_head`. By default all that prefrank
+            trained, and one for a new head.
         new_head: give the model a new output layer, drawn from torch's default generator with the config's
             initializer_range, whatever it had; a missing pooler is made too. Needed to train from a backbone.
         dropout: replaces every dropout rate of the config; it is not saved.
@@ -86,36 +102,49 @@ def load_network(
 
     Raises:
         NotFound: no such folder.
-        BadModel: torn or missing files, several outputs, no reward head, quantised weights, or parts that do not fit
-            each other.
+        BadInput: a head that the folder does not have.
+        BadModel: torn or missing files, several outputs of another program with no word on which, no reward head,
+            quantised weights, or parts that do not fit each other.
     """
-    raw = read_config(folder)
     device = device or torch.device("cpu")
+    if is_adapter(folder):
+        return _load_adapted(folder, heads, new_head=new_head, dropout=dropout).to(device, dtype)
+    raw = read_config(folder)
     if precision := stored_precision(raw):
         raise BadModel(f"{folder} is quantised to {precision}, which only scores; load the float model it came from")
     network = _empty(raw, dropout)
     if network is None:
-        return load_other(folder, raw, new_head=new_head, dropout=dropout, dtype=dtype, device=device)
+        made = tuple(heads or (ONLY_HEAD,)) if new_head else None
+        other = load_other(folder, raw, new_heads=made, dropout=dropout, dtype=dtype, device=device)
+        _keep(folder, other, heads)
+        return other
     weights = _stored(folder, network)
+    _set_outputs(network, tuple(heads or (ONLY_HEAD,)) if new_head else _stored_heads(folder, network, weights))
     head = _new_head(network, weights.tensors) if new_head else {}
     _check(folder, network, weights.tensors | head)
     tensors = {name: _placed(weights, name, dtype, device) for name in weights.tensors if name not in head}
     tensors |= {name: tensor.to(device, dtype) for name, tensor in head.items()}
     network.load_state_dict(tensors, assign=True)
+    _keep(folder, network, heads)
     return network.eval()
 
 
-def load_quantised(folder: Path, precision: str) -> BertNetwork | DebertaNetwork:
+def load_quantised(folder: Path, precision: str, *, heads: Sequence[str] | None = None) -> BertNetwork | DebertaNetwork:
     """Load a folder with integer weights, for scoring on the CPU: a quantised one as it is, a float one by quantising.
 
     Both give the same network, bit for bit. A float folder is read tensor by tensor and leaves nothing else behind.
 
+    Args:
+        heads: the one to keep; by default the first of those that prefrank trained.
+
     Raises:
-        BadInput: an unknown precision.
+        BadInput: an unknown precision or head.
         NotFound, BadModel: as `load_network`; also a model that does not run on our encoders, weights that are not
             numbers, and a folder that is quantised to another precision.
     """
     check_quantised(precision)
+    if is_adapter(folder):
+        return _quantise_adapted(folder, precision, heads)
     raw = read_config(folder)
     stored = stored_precision(raw)
     if stored not in (None, precision):
@@ -129,17 +158,74 @@ def load_quantised(folder: Path, precision: str) -> BertNetwork | DebertaNetwork
         with torch.device("meta"):
             quantise_network(network, precision)  # for the names, shapes and types; there are no numbers yet
         weights = _stored(folder, network, quantised=True)
+        _set_outputs(network, _stored_heads(folder, network, weights))
         _check(folder, network, weights.tensors)
         network.load_state_dict(weights.tensors, assign=True)
     else:
         weights = _stored(folder, network)
+        _set_outputs(network, _stored_heads(folder, network, weights))
         _check(folder, network, weights.tensors)
         replaced = replaced_weights(network)
         cpu = torch.device("cpu")
         tensors = {name: _placed(weights, name, torch.float32, cpu, keep=replaced) for name in weights.tensors}
         network.load_state_dict(tensors, assign=True)
         quantise_network(network, precision, weights.read_once)
+    _keep(folder, network, heads)
+    keep_heads(network, network.heads[:1])
     return network.eval()
+
+
+def heads_in(folder: Path) -> tuple[str, ...] | None:
+    """Names of the heads that config.json says a model folder has; None where it is no sequence classifier.
+
+    Of an adapter, those it brings, else its base's.
+
+    Raises:
+        NotFound, BadModel: no such folder, torn files, or an adapter whose base is missing.
+    """
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        if adapter.num_outputs:
+            return _adapter_heads(folder, adapter.num_outputs, adapter.base_folder())
+        return heads_in(adapter.base_folder())
+    config = read_config(folder)
+    architectures = config.get("architectures") or [""]
+    if not str(architectures[0]).endswith("ForSequenceClassification"):
+        return None
+    return head_names(config, len(config.get("id2label") or {0: "", 1: ""}))
+
+
+def _load_adapted(folder: Path, heads: Sequence[str] | None, *, new_head: bool, dropout: float | None) -> Any:
+    """An adapter merged into its base, in float32 on the CPU; see `load_network`."""
+    adapter = read_adapter(folder)
+    base, count = adapter.base_folder(), adapter.num_outputs
+    if new_head or not count:
+        network = load_network(base, heads=heads if new_head else None, new_head=new_head, dropout=dropout)
+    else:
+        with torch.random.fork_rng(devices=[]):  # its head is replaced by the adapter's
+            made = _adapter_heads(folder, count, base)
+            network = load_network(base, heads=made, new_head=True, dropout=dropout)
+    apply_adapter(network, adapter, keep_output=new_head)
+    if not new_head:
+        check_heads(folder, network.heads, heads, ours=(folder / RECORD).is_file() or not count)
+        keep_heads(network, heads or network.heads)
+    return network
+
+
+def _adapter_heads(folder: Path, count: int, base: Path) -> tuple[str, ...]:
+    """Names of the heads that an adapter brings: from its own record, else as its base calls so many."""
+    path = folder / RECORD
+    names = json.loads(path.read_text(encoding="utf-8")).get("heads") if path.is_file() else None
+    return tuple(names) if names else head_names({} if is_adapter(base) else read_config(base), count)
+
+
+def _quantise_adapted(folder: Path, precision: str, heads: Sequence[str] | None) -> BertNetwork | DebertaNetwork:
+    network = load_network(folder, heads=heads)
+    if not isinstance(network, BertNetwork | DebertaNetwork):
+        raise BadModel(f"{folder} changes a model that cannot be quantised; load it in float32")
+    keep_heads(network, network.heads[:1])
+    quantise_network(network, precision)
+    return network
 
 
 def save_network(network: Network, folder: Path) -> None:
@@ -189,6 +275,28 @@ def _native(raw: Mapping[str, Any], dropout: float | None) -> BertNetwork | Debe
     return DebertaNetwork(raw, dropout=dropout) if kind == "deberta-v2" else None
 
 
+def _stored_heads(folder: Path, network: BertNetwork | DebertaNetwork, weights: Weights) -> tuple[str, ...]:
+    """Names of the outputs that the folder's weights have, whatever its config.json counts."""
+    output = weights.tensors.get(f"{network.output_layer}.weight")
+    if output is None or not output.ndim:
+        raise BadModel(f"{folder} has no reward head; train one, or pass a reward model")
+    return head_names(network.config, len(output))
+
+
+def _set_outputs(network: BertNetwork | DebertaNetwork, heads: tuple[str, ...]) -> None:
+    """Give a network without memory an output layer for these heads."""
+    parent, _, name = network.output_layer.rpartition(".")
+    before: Any = network.get_submodule(network.output_layer)
+    with torch.device("meta"), _WithoutValues():
+        setattr(network.get_submodule(parent), name, nn.Linear(before.in_features, len(heads)))
+    network.heads = heads
+
+
+def _keep(folder: Path, network: Network, heads: Sequence[str] | None) -> None:
+    check_heads(folder, network.heads, heads, ours=(folder / RECORD).is_file())
+    keep_heads(network, heads or network.heads)
+
+
 def _stored(folder: Path, network: BertNetwork | DebertaNetwork, *, quantised: bool = False) -> Weights:
     expected = network.state_dict()
 
@@ -225,11 +333,6 @@ def _new_head(network: BertNetwork | DebertaNetwork, stored: Mapping[str, Tensor
 
 def _check(folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping[str, Tensor]) -> None:
     expected = network.state_dict()
-    output = tensors.get(f"{network.output_layer}.weight")
-    if output is None:
-        raise BadModel(f"{folder} has no reward head; train one, or pass a reward model")
-    if output.shape[:1] != (1,):
-        raise BadModel(f"{folder} holds a classifier with {len(output)} outputs; a reward model has one")
     if missing := expected.keys() - tensors.keys():
         raise BadModel(f"the weights in {folder} lack {_some(missing)}; copy or download them again")
     if unexpected := tensors.keys() - expected.keys():
@@ -261,7 +364,7 @@ def _as_os_error(error: SafetensorError) -> OSError:
 
 
 def _config_to_save(network: Network) -> dict[str, Any]:
-    """The config.json it came with, for one output; `id2label` is where transformers counts outputs."""
+    """The config.json it came with, for the network's heads; `id2label` is where transformers counts outputs."""
     kept = {key: value for key, value in network.config.items() if key not in ("num_labels", "torch_dtype")}
     name = network.architecture if isinstance(network, OtherNetwork) else ARCHITECTURES[kept["model_type"]]
     dtype = next(network.parameters()).dtype
@@ -269,7 +372,7 @@ def _config_to_save(network: Network) -> dict[str, Any]:
         **kept,
         "architectures": [name],
         "dtype": _said(dtype),
-        "id2label": {"0": "REWARD"},
-        "label2id": {"REWARD": 0},
+        "id2label": {str(number): name for number, name in enumerate(network.heads)},
+        "label2id": {name: number for number, name in enumerate(network.heads)},
         "problem_type": "regression",
     }

@@ -4,16 +4,19 @@ The convolution runs over each row on its own, so that no row leaks into its nei
 layer computes only each row's first token, the one that is pooled; nothing else reads the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.model.disentangled import DebertaConfig, DisentangledAttention, Relative, bucket, read_deberta_config
-from prefrank.model.encoder import AddNorm, Attention, Intermediate, run_layer
+from prefrank.model.encoder import AddNorm, Attention, Dropout, Embedding, Intermediate, Linear, run_layer, shared
 from prefrank.model.flash import lay_slots, obstacle
+from prefrank.model.heads import ONLY_HEAD
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
@@ -45,7 +48,7 @@ class Convolution(nn.Module):
         width, kernel = config.encoder.width, config.conv_kernel
         self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.conv_groups)
         self.LayerNorm = nn.LayerNorm(width, eps=config.encoder.norm_eps)
-        self.dropout = nn.Dropout(config.encoder.hidden_dropout)
+        self.dropout = Dropout(config.encoder.hidden_dropout)
         self.activation = config.conv_activation
 
     def forward(self, embedded: Float[Tensor, "T D"], output: Float[Tensor, "T D"], pack: Pack) -> Float[Tensor, "T D"]:
@@ -64,12 +67,12 @@ class Embeddings(nn.Module):
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
         encoder, width = config.encoder, config.encoder.embedding_width
-        self.word_embeddings = nn.Embedding(encoder.vocab_size, width, padding_idx=encoder.padding_id)
+        self.word_embeddings = Embedding(encoder.vocab_size, width, padding_idx=encoder.padding_id)
         self.position_embeddings = nn.Embedding(encoder.num_positions, width) if config.absolute else None
         self.token_type_embeddings = nn.Embedding(encoder.num_types, width) if encoder.num_types else None
-        self.embed_proj = nn.Linear(width, encoder.width, bias=False) if width != encoder.width else None
+        self.embed_proj = Linear(width, encoder.width, bias=False) if width != encoder.width else None
         self.LayerNorm = nn.LayerNorm(encoder.width, eps=encoder.norm_eps)
-        self.dropout = nn.Dropout(encoder.hidden_dropout)
+        self.dropout = Dropout(encoder.hidden_dropout)
         self.num_types = encoder.num_types
 
     def forward(self, pack: Pack) -> Float[Tensor, "T D"]:
@@ -107,11 +110,34 @@ class Encoder(nn.Module):
                 hidden = hidden[pack.firsts] if last else hidden
         return hidden
 
-    def _relative(self, pack: Pack) -> Relative | None:
+    def table(self) -> Float[Tensor, "S D"] | None:
+        """The relative embeddings by bucket, normed where the model norms them."""
         if self.rel_embeddings is None:
             return None
         table = self.rel_embeddings.weight
-        table = table if self.LayerNorm is None else self.LayerNorm(table)
+        return table if self.LayerNorm is None else self.LayerNorm(table)
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Inside the block, the projections of relative positions are made once, for all micro-batches."""
+        table = self.table()
+        if table is None:
+            yield
+            return
+        attentions = [layer.attention.self for layer in self.layer]
+        with shared(lambda: [one for attention in attentions for one in attention.project(table)]) as leaves:
+            for attention in attentions:
+                attention.step_positions = [leaves.pop(0) for _ in attention.terms]
+            try:
+                yield
+            finally:
+                for attention in attentions:
+                    attention.step_positions = None
+
+    def _relative(self, pack: Pack) -> Relative | None:
+        table = self.table()
+        if table is None:
+            return None
         distances = torch.arange(-pack.longest, pack.longest + 1)
         if self.buckets:
             distances = bucket(distances, buckets=self.buckets, max_distance=self.max_distance)
@@ -137,8 +163,8 @@ class ContextPooler(nn.Module):
 
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.encoder.width, config.encoder.width)
-        self.dropout = nn.Dropout(config.pooler_dropout)
+        self.dense = Linear(config.encoder.width, config.encoder.width)
+        self.dropout = Dropout(config.pooler_dropout)
         self.activation = config.pooler_activation
 
     def forward(self, firsts: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
@@ -146,7 +172,7 @@ class ContextPooler(nn.Module):
 
 
 class DebertaNetwork(nn.Module):
-    """A DeBERTa-v2 or v3 reward model: `network(batch)` gives [N] float32 scores.
+    """A DeBERTa-v2 or v3 reward model: `network(batch)` gives [N] float32 scores, [N, H] if it has H > 1 heads.
 
     `config` is the raw config.json. `max_positions` is the longest row, None where positions are only relative.
     Set `gradient_checkpointing` to keep no activations inside layers while training, and `fused` to have attention in
@@ -160,20 +186,29 @@ class DebertaNetwork(nn.Module):
         self.max_positions: int | None = config.encoder.num_positions if config.absolute else None
         self.gradient_checkpointing = False
         self.fused = False
+        self.heads: tuple[str, ...] = (ONLY_HEAD,)
         self.family = "deberta"
         self.output_layer = "classifier"
         self.vocab_size = config.encoder.vocab_size
         self.head_width = config.encoder.width // config.encoder.num_heads
         self.deberta = Backbone(config)
         self.pooler = ContextPooler(config)
-        self.dropout = nn.Dropout(config.head_dropout)
+        self.dropout = Dropout(config.head_dropout)
         self.classifier = nn.Linear(config.encoder.width, 1)
 
     def obstacle(self) -> str | None:
         """Why `fused` cannot be set here, as the end of a sentence; None where it can."""
         return obstacle(device=self.classifier.weight.device, head_width=self.head_width)
 
-    def forward(self, batch: Batch) -> Float[Tensor, " N"]:
+    @contextmanager
+    def sharing(self, ids: Int64[np.ndarray, " T"]) -> Iterator[None]:
+        """What the micro-batches of a step share: their rows of the word table, and the projections of relative
+        positions. `ids` are those of the step.
+        """
+        with self.deberta.embeddings.word_embeddings.sharing(ids), self.deberta.encoder.sharing():
+            yield
+
+    def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         device, limit = self.classifier.weight.device, self.max_positions
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
         firsts = self.deberta(pack, self.gradient_checkpointing)

@@ -9,7 +9,7 @@ The bucket function is odd and its rounding is float32's, on the CPU, so that ev
 training of the published checkpoints. Rows may be longer than the relative range: the last bucket is used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,14 @@ from torch import Tensor, nn
 from prefrank.errors import BadModel
 from prefrank.model.encoder import (
     Activation,
+    Dropout,
     EncoderConfig,
+    Linear,
     activation,
+    can_fold,
     field,
     join_heads,
+    project_by_head,
     rate,
     read_encoder_config,
     size,
@@ -150,18 +154,20 @@ class DisentangledAttention(nn.Module):
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
         width, terms = config.encoder.width, config.terms
-        self.query_proj = nn.Linear(width, width)
-        self.key_proj = nn.Linear(width, width)
-        self.value_proj = nn.Linear(width, width)
+        self.query_proj = Linear(width, width)
+        self.key_proj = Linear(width, width)
+        self.value_proj = Linear(width, width)
         own = config.relative and not config.shared
-        self.pos_key_proj = nn.Linear(width, width) if own and "c2p" in terms else None
-        self.pos_query_proj = nn.Linear(width, width) if own and "p2c" in terms else None
-        self.pos_dropout = nn.Dropout(config.encoder.hidden_dropout)
-        self.dropout = nn.Dropout(config.encoder.attention_dropout)
+        self.pos_key_proj = Linear(width, width) if own and "c2p" in terms else None
+        self.pos_query_proj = Linear(width, width) if own and "p2c" in terms else None
+        self.pos_dropout = Dropout(config.encoder.hidden_dropout)
+        self.dropout = Dropout(config.encoder.attention_dropout)
         self.num_heads = config.encoder.num_heads
         # The scale counts the terms named in config.json even where relative attention is off, as in transformers.
         self.scale = (width // self.num_heads * (1 + len(terms))) ** -0.5
-        self.terms = terms
+        # In the order in which `project` gives them; none where the model knows no relative positions.
+        self.terms = tuple(term for term in ("c2p", "p2c") if config.relative and term in terms)
+        self.step_positions: list[Tensor] | None = None
 
     def forward(
         self,
@@ -173,15 +179,27 @@ class DisentangledAttention(nn.Module):
     ) -> Float[Tensor, "M D"]:
         if pack.fused is not None:
             return self._in_one_call(queries, hidden, pack.fused, relative)
-        positions = None if relative is None else self._project(relative)
+        positions = [split_heads(one, 1, self.num_heads) for one in self._positions(relative)]
+        folded = len(queries) < len(hidden) and can_fold(self.value_proj, device=hidden.device)
         parts = zip(
             pack.group_rows,
             (self.query_proj(queries) * self.scale).split(group_queries),
             self.key_proj(hidden).split(pack.group_tokens),
-            self.value_proj(hidden).split(pack.group_tokens),
+            (hidden if folded else self.value_proj(hidden)).split(pack.group_tokens),
             strict=True,
         )
-        return torch.cat([self._attend(*part, relative, positions) for part in parts])
+        if not folded:
+            return torch.cat(
+                [
+                    join_heads(shares @ split_heads(value, rows, self.num_heads))
+                    for rows, shares, value in self._shares(parts, relative, positions)
+                ]
+            )
+        means, weights = [], []
+        for rows, shares, x in self._shares(parts, relative, positions):
+            means.append(shares.squeeze(2) @ x.unflatten(0, (rows, -1)))
+            weights.append(shares.sum(-1).squeeze(2))
+        return project_by_head(torch.cat(means), self.value_proj, torch.cat(weights))
 
     def _in_one_call(
         self,
@@ -190,11 +208,7 @@ class DisentangledAttention(nn.Module):
         rows: Rows,
         relative: Relative | None,
     ) -> Float[Tensor, "M D"]:
-        keys = asked = None
-        if relative is not None:
-            table = self.pos_dropout(relative.table)
-            keys = (self.pos_key_proj or self.key_proj)(table) if "c2p" in self.terms else None
-            asked = (self.pos_query_proj or self.query_proj)(table) * self.scale if "p2c" in self.terms else None
+        positions = dict(zip(self.terms, self._positions(relative), strict=False))
         return attend(
             self.query_proj(queries) * self.scale,
             self.key_proj(hidden),
@@ -203,30 +217,34 @@ class DisentangledAttention(nn.Module):
             rows=rows,
             dropout=self.dropout.p if self.training else 0.0,
             slots=None if relative is None else relative.slots,
-            position_keys=keys,
-            position_queries=asked,
+            position_keys=positions.get("c2p"),
+            position_queries=positions.get("p2c"),
         )
 
-    def _project(self, relative: Relative) -> tuple[Float[Tensor, "1 H S d"], Float[Tensor, "1 H S d"]]:
-        """Keys and (scaled) queries of every relative position: once per layer, for all rows of the batch."""
-        table = self.pos_dropout(relative.table)
+    def project(self, table: Float[Tensor, "S D"]) -> list[Float[Tensor, "S D"]]:
+        """What `terms` read of every relative position: keys for c2p, scaled queries for p2c."""
+        table = self.pos_dropout(table)
         key, query = self.pos_key_proj or self.key_proj, self.pos_query_proj or self.query_proj
-        return split_heads(key(table), 1, self.num_heads), split_heads(query(table) * self.scale, 1, self.num_heads)
+        return [key(table) if term == "c2p" else query(table) * self.scale for term in self.terms]
 
-    def _attend(
+    def _positions(self, relative: Relative | None) -> list[Float[Tensor, "S D"]]:
+        if relative is None:
+            return []
+        return self.project(relative.table) if self.step_positions is None else self.step_positions
+
+    def _shares(
         self,
-        rows: int,
-        query: Float[Tensor, "q D"],
-        key: Float[Tensor, "k D"],
-        value: Float[Tensor, "k D"],
+        parts: Iterable[tuple[int, Tensor, Tensor, Tensor]],
         relative: Relative | None,
-        positions: tuple[Float[Tensor, "1 H S d"], Float[Tensor, "1 H S d"]] | None,
-    ) -> Float[Tensor, "q D"]:
-        q, k, v = (split_heads(x, rows, self.num_heads) for x in (query, key, value))
-        scores = q @ k.mT
-        if relative is not None and positions is not None:
-            scores = self._add_positions(scores, q, k, relative, positions)
-        return join_heads(self.dropout(scores.softmax(-1)) @ v)
+        positions: list[Float[Tensor, "1 H S d"]],
+    ) -> Iterator[tuple[int, Float[Tensor, "n H a b"], Float[Tensor, "k D"]]]:
+        """Attention's weights of each group of rows, with what they weigh."""
+        for rows, query, key, value in parts:
+            q, k = (split_heads(x, rows, self.num_heads) for x in (query, key))
+            scores = q @ k.mT
+            if relative is not None:
+                scores = self._add_positions(scores, q, k, relative, positions)
+            yield rows, self.dropout(scores.softmax(-1)), value
 
     def _add_positions(
         self,
@@ -234,13 +252,14 @@ class DisentangledAttention(nn.Module):
         q: Float[Tensor, "n H a d"],
         k: Float[Tensor, "n H b d"],
         relative: Relative,
-        positions: tuple[Float[Tensor, "1 H S d"], Float[Tensor, "1 H S d"]],
+        positions: list[Float[Tensor, "1 H S d"]],
     ) -> Float[Tensor, "n H a b"]:
         asking, length = scores.shape[-2:]
-        if "c2p" in self.terms:
-            falling = relative.ascending(-length, asking + length).flip(0)
-            scores = scores + skew(q @ positions[0].index_select(2, falling).mT, length)
-        if "p2c" in self.terms:
-            rising = relative.ascending(1 - length, length + asking)
-            scores = scores + skew(k @ positions[1].index_select(2, rising).mT, asking).mT
+        for term, table in zip(self.terms, positions, strict=True):
+            if term == "c2p":
+                falling = relative.ascending(-length, asking + length).flip(0)
+                scores = scores + skew(q @ table.index_select(2, falling).mT, length)
+            else:
+                rising = relative.ascending(1 - length, length + asking)
+                scores = scores + skew(k @ table.index_select(2, rising).mT, asking).mT
         return scores

@@ -1,15 +1,18 @@
 """What BERT and DeBERTa encoders share: the reading of config.json and the blocks around attention.
 
-Parameter names follow transformers, so `LayerNorm` and `self` are attribute names here on purpose.
+Parameter names follow transformers, so `LayerNorm` and `self` are attribute names here on purpose. `Linear` and
+`Dropout` are torch's with less work on a CPU; elsewhere, and in other dtypes, they are torch's own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -145,14 +148,118 @@ def read_encoder_config(
     )
 
 
+# F.linear in float32 is MKL's, on Zen 4 a tenth slower than oneDNN's, but faster on Zen 3, which has no AVX-512.
+# The operator is the one torch.compile calls; the public way to oneDNN copies the input.
+ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+class Linear(nn.Linear):
+    """torch's linear layer, forward and backward by oneDNN where that is the faster library."""
+
+    def forward(self, x: Float[Tensor, "*m I"]) -> Float[Tensor, "*m O"]:
+        plain = x.dtype != torch.float32 or x.device.type != "cpu" or x.ndim != 2 or not len(x)
+        if not ONEDNN or plain or torch.is_autocast_enabled("cpu"):
+            return F.linear(x, self.weight, self.bias)
+        return _Product.apply(x, self.weight, self.bias)
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b. Of the three products only that for the weights' gradient is faster by MKL."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        slope = slope.contiguous()
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        return (
+            torch.ops.mkldnn._linear_pointwise(slope, weight.mT, None, "none", [], "") if for_x else None,
+            slope.mT @ x if for_weight else None,
+            slope.sum(0) if for_bias else None,
+        )
+
+
+class Dropout(nn.Dropout):
+    """torch's dropout from a sixth of the random numbers on a CPU: 16 bits an element, not a float of 24.
+
+    The rate is rounded to a multiple of 2^-16 and the scale with it, so the expectation stays exact. The bits come from
+    torch's default generator.
+    """
+
+    def forward(self, x: Float[Tensor, "*m"]) -> Float[Tensor, "*m"]:
+        if not self.training or not self.p or x.device.type != "cpu":
+            return super().forward(x)
+        return x * keep_mask(x, self.p)
+
+
+def keep_mask(x: Float[Tensor, "*m"], rate: float) -> Float[Tensor, "*m"]:
+    """Of the shape and dtype of x: 0 with that rate, else what makes up for it."""
+    limit = round(rate * 2**16)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= limit - 2**15
+    return kept.to(x.dtype).mul_(2**16 / (2**16 - limit))
+
+
+class Embedding(nn.Embedding):
+    """torch's embedding; inside `sharing`, micro-batches read and give gradient to the rows of one step alone.
+
+    torch's own makes a gradient as large as the table in every backward pass.
+    """
+
+    step_ids: Int64[np.ndarray, " U"] | None = None
+    step_rows: Float[Tensor, "U E"]
+
+    def forward(self, ids: Int64[Tensor, " T"]) -> Float[Tensor, "T E"]:
+        if self.step_ids is None:
+            return super().forward(ids)
+        places = np.searchsorted(self.step_ids, ids.cpu().numpy())
+        return F.embedding(torch.from_numpy(places).to(ids.device), self.step_rows)
+
+    @contextmanager
+    def sharing(self, ids: Int64[np.ndarray, " T"]) -> Iterator[None]:
+        """The block sees these ids only; the table's gradient is added up at its end."""
+        if not self.weight.requires_grad:
+            yield
+            return
+        self.step_ids = np.unique(ids)
+        places = torch.from_numpy(self.step_ids).to(self.weight.device)
+        self.step_rows = self.weight.detach()[places].requires_grad_()
+        try:
+            yield
+            slopes = self.step_rows.grad
+        finally:
+            del self.step_ids, self.step_rows
+        if slopes is not None:
+            if self.padding_idx is not None:
+                slopes[places == self.padding_idx] = 0.0
+            if self.weight.grad is None:
+                self.weight.grad = torch.zeros_like(self.weight)
+            self.weight.grad.index_add_(0, places, slopes)
+
+
+@contextmanager
+def shared(make: Callable[[], list[Tensor]]) -> Iterator[list[Tensor]]:
+    """Tensors made once for many backward passes, whose slopes go on into what made them at the end of the block."""
+    made = make()
+    leaves = [one.detach().requires_grad_(one.requires_grad) for one in made]
+    yield leaves
+    ends = [(one, leaf.grad) for one, leaf in zip(made, leaves, strict=True) if leaf.grad is not None]
+    if ends:
+        torch.autograd.backward([one for one, _ in ends], [slope for _, slope in ends])
+
+
 class AddNorm(nn.Module):
     """A projection back to the model's width, added to its input and normed (after attention and feed-forward)."""
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, config.width)
+        self.dense = Linear(width, config.width)
         self.LayerNorm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
     def forward(self, x: Float[Tensor, "M W"], residual: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         return self.LayerNorm(self.dropout(self.dense(x)) + residual)
@@ -163,7 +270,7 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.width, config.feed_forward_width)
+        self.dense = Linear(config.width, config.feed_forward_width)
         self.activation = config.activation
 
     def forward(self, x: Float[Tensor, "M D"]) -> Float[Tensor, "M W"]:
@@ -187,6 +294,27 @@ def split_heads(x: Float[Tensor, "M D"], rows: int, num_heads: int) -> Float[Ten
 def join_heads(x: Float[Tensor, "n H l d"]) -> Float[Tensor, "M D"]:
     """The inverse of `split_heads`."""
     return x.transpose(1, 2).reshape(-1, x.shape[1] * x.shape[3])
+
+
+def can_fold(*projections: nn.Module, device: torch.device) -> bool:
+    """Whether keys and values of a last layer need not be computed: plain layers (no adapters) in full precision."""
+    plain = all(isinstance(one, Linear) for one in projections)
+    return plain and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def project_by_head(
+    means: Float[Tensor, "N H D"], projection: nn.Module, weights: Float[Tensor, "N H"]
+) -> Float[Tensor, "N D"]:
+    """Each head's part of W x + b for its own x: values after the weighted sum instead of before it.
+
+    Args:
+        weights: the sum of the weights behind each x, 1 but for dropout, which the bias is multiplied with.
+    """
+    matrices = projection.weight.unflatten(0, (means.shape[1], -1)).mT
+    mixed = torch.bmm(means.transpose(0, 1), matrices).transpose(0, 1)
+    if projection.bias is not None:
+        mixed = mixed + weights[..., None] * projection.bias.unflatten(0, (means.shape[1], -1))
+    return mixed.flatten(1)
 
 
 def run_layer(layer: nn.Module, checkpointed: bool, *inputs: Any) -> Float[Tensor, "M D"]:

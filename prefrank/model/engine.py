@@ -80,10 +80,13 @@ def make_engine(
         num_threads: streams of the native kernels, by default torch's number of threads.
 
     Raises:
-        BadInput: kernels that are unknown, were not built, or cannot run this model; integer weights without kernels.
+        BadInput: a network of several heads; kernels that are unknown, were not built, or cannot run this model;
+            integer weights without kernels.
     """
     if kernels is not None and kernels not in NAMES:
         raise BadInput(f"the kernels {kernels!r} are unknown{suggest(kernels, NAMES)}")
+    if len(network.heads) > 1:
+        raise BadInput(f"the model has the heads {', '.join(network.heads)}; load it with head= to score with one")
     if not isinstance(network, BertNetwork | DebertaNetwork):
         if kernels not in (None, TORCH):
             raise BadInput(f"this model runs through transformers and has no kernels {kernels!r}; leave kernels out")

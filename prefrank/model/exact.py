@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prefrank.model.disentangled import skew
+from prefrank.model.encoder import ONEDNN
 from prefrank.model.layout import Convolution, Layer, Layout, Linear, Norm
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
@@ -33,10 +34,6 @@ from prefrank.types import Batch
 BLOCK_ROWS = 512
 TILE_SCORES = 2**18
 TILE_DISTANCES = 96
-
-# F.linear in float32 is MKL's, on Zen 4 a tenth slower than oneDNN's, but faster on Zen 3, which has no AVX-512.
-# The operator is the one torch.compile calls; the public way to oneDNN copies the input.
-_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class TorchEngine:
@@ -136,7 +133,7 @@ def select_rows(batch: Batch, rows: list[int]) -> Batch:
 
 def _linear(x: Float[Tensor, "M I"], linear: Linear, scale: float = 1.0) -> Float[Tensor, "M O"]:
     """scale * (x W^T + b)."""
-    if _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+    if ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         y = torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "none", [], "")
         return y if scale == 1.0 else y.mul_(scale)
     if scale == 1.0 or linear.bias is None:

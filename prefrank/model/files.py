@@ -45,6 +45,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 _CHECKPOINT_FILES = (
     *("config.json", "generation_config.json", "prefrank.json", "model*.safetensors", "model*.json"),
     *("pytorch_model*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("adapter", "adapter_config.json", "adapter_model.safetensors"),
     *("quantised.safetensors", "spm.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "state"),
 )
 """What a checkpoint may have held that its successor does not, and so may go."""

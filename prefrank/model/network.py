@@ -18,13 +18,16 @@ from prefrank.types import Batch
 
 @runtime_checkable
 class Network(Protocol):
-    """A reward model as an `nn.Module`: `network(batch)` gives [N] float32 scores, in the batch's order, with gradient.
+    """A reward model as an `nn.Module`: `network(batch)` gives float32 scores, in the batch's order, with gradient.
 
-    `config` is the raw config.json; `max_positions` the longest row it takes, None for no limit. With
+    They are [N] with one head and [N, H] with several. `heads` names them, and `output_layer` is the linear layer that
+    gives them. `config` is the raw config.json; `max_positions` the longest row it takes, None for no limit. With
     `gradient_checkpointing` set to True, training keeps no activations inside layers and computes them twice.
     """
 
     config: dict[str, Any]
+    heads: tuple[str, ...]
+    output_layer: str
     max_positions: int | None
     gradient_checkpointing: bool
     training: bool
@@ -33,6 +36,8 @@ class Network(Protocol):
 
     def train(self, mode: bool = True) -> Any: ...
 
+    def get_submodule(self, target: str) -> nn.Module: ...
+
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
@@ -40,12 +45,14 @@ class Network(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
 
-def score_batches(network: Network, batches: Sequence[Batch]) -> Float[Tensor, " N"]:
+def score_batches(network: Network, batches: Sequence[Batch]) -> Float[Tensor, "N *H"]:
     """Scores of all rows, in the order `Batch.rows` gives, on the CPU: evaluation mode, no gradient.
 
-    The network's training flag is as before afterwards. A score that is not a number is returned as it is.
+    They are [N], or [N, H] with several heads. The network's training flag is as before afterwards. A score that is
+    not a number is returned as it is.
     """
-    scores = torch.empty(sum(len(batch.rows) for batch in batches))
+    heads = [len(network.heads)] if len(network.heads) > 1 else []
+    scores = torch.empty(sum(len(batch.rows) for batch in batches), *heads)
     training = network.training
     network.train(False)
     try:
@@ -100,6 +107,11 @@ def parameters_by_depth(network: Network) -> list[list[str]]:
 def head_parameter_names(network: Network) -> list[str]:
     """Names of the parameters above the backbone: pooler and classifier, or a decoder's score layer."""
     return parameters_by_depth(network)[-1]
+
+
+def head_modules(network: Network) -> list[str]:
+    """Names of the modules that hold the head's parameters: pooler and classifier, or a decoder's score layer."""
+    return list(dict.fromkeys(match.group()[:-1] for match in map(_HEAD.match, head_parameter_names(network)) if match))
 
 
 def _layer_of(name: str) -> int | None:

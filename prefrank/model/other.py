@@ -1,4 +1,4 @@
-"""Any other sequence classifier of transformers with one output, behind the same call as our own encoders.
+"""Any other sequence classifier of transformers, behind the same call as our own encoders.
 
 A decoder (its head is the linear layer `score`) runs on the whole batch padded on the right: nothing that stands
 after a token can reach it. Its score is read at each row's last real token. transformers itself looks for the last
@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.errors import BadModel
+from prefrank.model.heads import head_names
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
@@ -30,19 +31,22 @@ _OLD_BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias", ".position_ids")
 
 
 class OtherNetwork(nn.Module):
-    """A transformers sequence classifier: `network(batch)` gives [N] float32 scores.
+    """A transformers sequence classifier: `network(batch)` gives [N] float32 scores, [N, H] if it has H > 1 heads.
 
     Args:
-        model: a `PreTrainedModel` with one output.
+        model: a `PreTrainedModel`.
         raw: its config.json.
+        heads: names of its outputs.
     """
 
-    def __init__(self, model: nn.Module, raw: Mapping[str, Any]) -> None:
+    def __init__(self, model: nn.Module, raw: Mapping[str, Any], heads: tuple[str, ...]) -> None:
         super().__init__()
         config: Any = model.config
         text = config.get_text_config()
         self.model: Any = model
         self.config: dict[str, Any] = dict(raw)
+        self.heads = heads
+        self.output_layer = f"model.{_output_layer(model, len(heads))}"
         self.architecture = type(model).__name__
         self.vocab_size: int = text.vocab_size
         self.max_positions = _max_positions(model, text)
@@ -69,14 +73,14 @@ class OtherNetwork(nn.Module):
         getattr(self.model, f"{word}_checkpointing_{'enable' if wanted else 'disable'}")()
         self._checkpointed = wanted
 
-    def forward(self, batch: Batch) -> Float[Tensor, " N"]:
+    def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         device = next(self.parameters()).device
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=self.max_positions, device=device)
         if self.decoder:
             return self._score_last(pack, torch.tensor(np.diff(batch.starts), device=device)).float()
         return torch.cat([self._score_group(*group) for group in _groups(pack)]).float()
 
-    def _score_last(self, pack: Pack, lengths: Int64[Tensor, " N"]) -> Float[Tensor, " N"]:
+    def _score_last(self, pack: Pack, lengths: Int64[Tensor, " N"]) -> Float[Tensor, "N *H"]:
         """A decoder's scores at the last token of each row."""
         mask = torch.arange(pack.longest, device=lengths.device) < lengths[:, None]
         ids = torch.zeros(mask.shape, dtype=torch.long, device=lengths.device)
@@ -85,7 +89,7 @@ class OtherNetwork(nn.Module):
         rows = torch.arange(len(lengths), device=lengths.device)
         return self.model.score(hidden[rows, lengths - 1]).squeeze(-1)
 
-    def _score_group(self, ids: Int64[Tensor, "n L"], types: Int64[Tensor, "n L"]) -> Float[Tensor, " n"]:
+    def _score_group(self, ids: Int64[Tensor, "n L"], types: Int64[Tensor, "n L"]) -> Float[Tensor, "n *H"]:
         """The model's own scores of rows of equal length."""
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.typed:
@@ -102,15 +106,18 @@ def load_other(
     folder: Path,
     raw: Mapping[str, Any],
     *,
-    new_head: bool,
+    new_heads: tuple[str, ...] | None,
     dropout: float | None,
     dtype: torch.dtype,
     device: torch.device,
 ) -> OtherNetwork:
-    """Load any sequence classifier through transformers; see `load_network`.
+    """Load any sequence classifier through transformers, with all of its outputs; see `load_network`.
+
+    Args:
+        new_heads: names of new outputs, None to keep those it has.
 
     Raises:
-        BadModel: transformers cannot load it, it has several outputs or no head, or is an encoder-decoder.
+        BadModel: transformers cannot load it, it has no head, or is an encoder-decoder.
     """
     import transformers  # costs seconds, so not at the top
 
@@ -118,8 +125,9 @@ def load_other(
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
-        if new_head:
-            config.num_labels = 1
+        if new_heads:
+            config.id2label = dict(enumerate(new_heads))
+            config.label2id = {name: number for number, name in enumerate(new_heads)}
         if dropout is not None:
             _set_dropout(config, dropout)
         model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -128,12 +136,13 @@ def load_other(
             dtype=dtype,
             local_files_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=new_head,
+            ignore_mismatched_sizes=new_heads is not None,
         )
-    _check(folder, model, report, new_head)
-    if new_head:
-        _reset_output(model, config.get_text_config())
-    return OtherNetwork(model.to(device), raw).eval()
+    _check(folder, model, report, new_heads is not None)
+    network = OtherNetwork(model.to(device), raw, new_heads or head_names(raw, config.num_labels))
+    if new_heads:
+        _reset_output(network.get_submodule(network.output_layer), config.get_text_config())
+    return network.eval()
 
 
 def _groups(pack: Pack) -> Iterator[tuple[Int64[Tensor, "n L"], Int64[Tensor, "n L"]]]:
@@ -161,13 +170,8 @@ def _set_dropout(config: Any, rate: float) -> None:
 def _check(folder: Path, model: Any, report: Mapping[str, Any], new_head: bool) -> None:
     backbone = f"{model.base_model_prefix}."
     missing = sorted(report["missing_keys"])
-    if not new_head:
-        if any(not name.startswith(backbone) for name in missing):
-            raise BadModel(f"{folder} has no reward head; train one, or pass a reward model")
-        if model.config.num_labels != 1:
-            raise BadModel(
-                f"{folder} holds a classifier with {model.config.num_labels} outputs; a reward model has one"
-            )
+    if not new_head and any(not name.startswith(backbone) for name in missing):
+        raise BadModel(f"{folder} has no reward head; train one, or pass a reward model")
     lacking = [name for name in missing if name.startswith(backbone)]
     if lacking:
         raise BadModel(f"the weights in {folder} lack {', '.join(lacking[:3])}; copy or download them again")
@@ -178,8 +182,13 @@ def _check(folder: Path, model: Any, report: Mapping[str, Any], new_head: bool) 
         raise BadModel(f"the weights in {folder} do not fit its config.json: it knows no {', '.join(unknown[:3])}")
 
 
-def _reset_output(model: nn.Module, config: Any) -> None:
-    output = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1][-1]
+def _output_layer(model: nn.Module, count: int) -> str:
+    """Name of the linear layer that gives the outputs: the last one of so many."""
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name, module in linear if module.out_features == count][-1]
+
+
+def _reset_output(output: Any, config: Any) -> None:
     spread = getattr(config, "initializer_range", 0.02)
     with torch.no_grad():
         output.weight.copy_(torch.empty(output.weight.shape).normal_(0.0, spread))

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prefrank.errors import BadModel
-from prefrank.model.checkpoint import save_network
+from prefrank.model.checkpoint import RECORD, save_network
 from prefrank.model.network import Network, fingerprint
 
-FILE = "prefrank.json"
 FORMAT = 1
 
 
@@ -28,12 +27,14 @@ class Record:
         fingerprint: of weights, tokenizer and text settings when the folder was saved.
         training: recipe, data counts, versions, metrics of the run that made it; None where unknown.
         quantised: precision, fingerprint of the float model, data and parity figures; None for float weights.
+        heads: of an adapter, the names of its heads, which a plain folder has in config.json.
     """
 
     text: dict[str, Any]
     fingerprint: str
     training: dict[str, Any] | None = None
     quantised: dict[str, Any] | None = None
+    heads: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -62,7 +63,7 @@ def write_checkpoint(
     print_of = fingerprint(network, extra=text.fingerprint_bytes())
     save_network(network, folder)
     text.save(folder)
-    _write_record(folder, Record(text.text_json(), print_of, training, quantised))
+    write_record(folder, Record(text.text_json(), print_of, training, quantised))
     return print_of
 
 
@@ -72,21 +73,28 @@ def read_record(folder: Path) -> Record | None:
     Raises:
         BadModel: the file is there but torn, or of a newer format.
     """
-    path = folder / FILE
+    path = folder / RECORD
     if not path.is_file():
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if value["format"] != FORMAT:
             raise BadModel(f"{path} has format {value['format']}, this prefrank reads {FORMAT}; update prefrank")
-        return Record(value["text"], value["fingerprint"], value["training"], value.get("quantised"))
+        return Record(
+            value["text"],
+            value["fingerprint"],
+            value["training"],
+            value.get("quantised"),
+            tuple(value.get("heads", ())),
+        )
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, BadModel):
             raise
         raise BadModel(f"{path} cannot be read: {error!r}; save the checkpoint again or delete that file") from error
 
 
-def _write_record(folder: Path, record: Record) -> None:
+def write_record(folder: Path, record: Record) -> None:
+    """Write prefrank.json into an existing folder."""
     value = {
         "prefrank": version("prefrank"),
         "format": FORMAT,
@@ -94,6 +102,7 @@ def _write_record(folder: Path, record: Record) -> None:
         "fingerprint": record.fingerprint,
         "training": record.training,
         **({"quantised": record.quantised} if record.quantised else {}),
+        **({"heads": list(record.heads)} if record.heads else {}),
     }
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
