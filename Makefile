@@ -9,7 +9,7 @@ RECIPE ?= recipes/demo.yaml
 
 KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
 
-.PHONY: help install demo test test-all check bench bench-score bench-memory lock clean
+.PHONY: help install demo test test-all check bench bench-score bench-train bench-memory lock clean
 
 help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-all  the slow tests too"
 	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
 	@echo "make bench-score   scoring speed beside the peers, which it installs for itself (needs the data, about an hour)"
+	@echo "make bench-train   training beside the peers, which it installs for itself (needs the data, about 25 minutes)"
 	@echo "make bench-memory  memory of the 1.5B shape, time to the first score"
 
 $(READY): requirements.lock pyproject.toml $(KERNELS)
@@ -56,6 +57,9 @@ bench: $(READY)
 bench-score: $(READY)
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/cores.py
+
+bench-train: $(READY)
+	$(BIN)/python benchmarks/train.py
 
 bench-memory: $(READY)
 	$(BIN)/python benchmarks/memory.py

@@ -16,8 +16,6 @@ import argparse
 import json
 import math
 import os
-import select
-import signal
 import statistics
 import subprocess
 import sys
@@ -28,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from common import finish, say, show
+from peers import Failed, Worker, make_environment, offline
 from score_models import Model, make_models, many, multiply_adds, of_length, read_rows, spread_blocks, write_rows
 from score_report import Measured, ModelResult, machine, report
 from score_worker import VARIANTS, Rows, one_line
@@ -52,7 +51,6 @@ SWEEP_ROWS = {100: 9, 1_000: 7, 10_000: 3, 100_000: 1}
 SWEEP_VARIANTS = ("ours_float32", "ours_int16")
 COMPILERS = ("torch_compile", "zentorch")
 MEMORY_LEFT_MB = 2_500
-ANSWER_S = 3_600
 
 
 def arguments() -> argparse.Namespace:
@@ -83,34 +81,10 @@ def default_data() -> Path:
     return Path(os.environ.get("PREFRANK_SHARED_DATA", REPOSITORY.parent / "shared/data")) / "hh-rlhf"
 
 
-def make_environment(name: str, cache: Path) -> Path | str:
-    """The interpreter of an environment, installed on first use, or the reason why there is none."""
-    if name == "own":
-        return Path(sys.executable)
-    folder, wanted = cache / "envs" / name, REQUIREMENTS / f"{name}.txt"
-    python, done = folder / "bin/python", folder / "installed.txt"
-    if done.exists() and done.read_text(encoding="utf-8") == wanted.read_text(encoding="utf-8"):
-        return python
-    say(f"installing {wanted.relative_to(REPOSITORY)} into {folder}")
-    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
-    if outcome.returncode:
-        return "cannot be installed: " + (outcome.stderr.strip().splitlines() or ["pip gave no reason"])[-1][:200]
-    done.write_text(wanted.read_text(encoding="utf-8"), encoding="utf-8")
-    return python
-
-
 def one_core(cache: Path) -> dict[str, str]:
     """The environment variables of a process that computes on one thread and fetches nothing."""
-    threads = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")
-    return os.environ | {f"{name}_NUM_THREADS": "1" for name in threads} | {
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
-        "INFINITY_ANONYMOUS_USAGE_STATS": "0",
-        "DO_NOT_TRACK": "1",
-    }  # fmt: skip
+    places = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"), "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+    return offline(threads=1) | places
 
 
 def command(python: Path, variant: str, folder: Path, core: int) -> list[str]:
@@ -118,59 +92,9 @@ def command(python: Path, variant: str, folder: Path, core: int) -> list[str]:
     return [str(python), program, "--variant", variant, "--folder", str(folder), "--core", str(core)]
 
 
-class Failed(Exception):
-    """A variant's process could not do what it was asked; the message is the reason the report gives."""
-
-
-class Worker:
-    """A variant's process. It is stopped whenever it has nothing to answer."""
-
-    def __init__(self, python: Path, variant: str, model: Model, core: int, cache: Path) -> None:
-        log = cache / "logs" / f"{model.name}-{variant}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w", encoding="utf-8") as errors:
-            self.process = subprocess.Popen(
-                command(python, variant, model.folder, core), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=errors, text=True, env=one_core(cache), start_new_session=True,
-            )  # fmt: skip
-        self.variant = variant
-        self.versions: dict[str, str] = self._answer()["versions"]
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Let it run until it has answered.
-
-        Raises:
-            Failed: it raised, died, or took longer than an hour.
-        """
-        self._signal(signal.SIGCONT)
-        assert self.process.stdin
-        try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died; `_answer` says how
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout
-        if not select.select([self.process.stdout], [], [], ANSWER_S)[0]:
-            raise Failed(f"gave no answer in {ANSWER_S / 60:.0f} minutes")
-        line = self.process.stdout.readline()
-        if not line:
-            raise Failed(f"its process ended with code {self.process.wait()}")
-        self._signal(signal.SIGSTOP)
-        answer = json.loads(line)
-        if "error" in answer:
-            raise Failed(answer["error"])
-        return answer
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
-
-    def close(self) -> None:
-        self._signal(signal.SIGKILL)
-        self.process.communicate()
+def start_worker(python: Path, variant: str, model: Model, options: argparse.Namespace) -> Worker:
+    log = options.cache / "logs" / f"{model.name}-{variant}.log"
+    return Worker(variant, command(python, variant, model.folder, options.core), log, one_core(options.cache))
 
 
 def export(python: Path, model: Model, calibration: Path, options: argparse.Namespace) -> str | None:
@@ -197,7 +121,7 @@ class Tuned:
         Raises:
             Failed: no setting works.
         """
-        key = f"{model.folder.name} {worker.variant}"
+        key = f"{model.folder.name} {worker.name}"
         if key in self.settings and not self.again:
             choice, budget = self.settings[key]
             worker.ask(rows=str(rows), choice=choice, budget=budget)
@@ -214,7 +138,7 @@ def tune(worker: Worker, rows: Path) -> tuple[str, int]:
     Raises:
         Failed: no setting works.
     """
-    settings = VARIANTS[worker.variant].settings
+    settings = VARIANTS[worker.name].settings
     seconds: dict[tuple[str, int], float] = {}
     reasons: list[str] = []
     for choice in dict.fromkeys(choice for choice, _ in settings):
@@ -222,7 +146,7 @@ def tune(worker: Worker, rows: Path) -> tuple[str, int]:
         for number, budget in enumerate(budget for name, budget in settings if name == choice):
             request = {"rows": str(rows), "choice": choice, "budget": budget}
             try:
-                if number == 0 or worker.variant in COMPILERS:
+                if number == 0 or worker.name in COMPILERS:
                     worker.ask(**request)
                 taken = worker.ask(**request)["cpu_s"] if len(settings) > 1 else 0.0
             except Failed as failure:
@@ -267,7 +191,7 @@ def start(
                 raise Failed(exported)
             if memory_left_mb() < MEMORY_LEFT_MB:
                 raise Failed("there was too little memory left for its process")
-            worker = Worker(python, name, model, options.core, options.cache)
+            worker = start_worker(python, name, model, options)
             stack.callback(worker.close)
             begun = time.perf_counter()
             choice, budget = tuned.find(worker, model, tuning)
@@ -278,7 +202,7 @@ def start(
             say(f"  {variant.label}: {skipped[name]}")
             continue
         workers[name] = worker
-        measured[name] = Measured(choice=choice, budget=budget, versions=worker.versions)
+        measured[name] = Measured(choice=choice, budget=budget, versions=worker.first["versions"])
     return workers, measured, skipped
 
 
@@ -309,7 +233,7 @@ def measure_model(model: Model, options: argparse.Namespace, pythons: dict[str, 
         workers, measured, skipped = start(
             model, folder / f"{model.name}-tuning.npz", exported, pythons, options, stack
         )
-        rates = Worker(Path(sys.executable), "rate", model, options.core, options.cache)
+        rates = start_worker(Path(sys.executable), "rate", model, options)
         stack.callback(rates.close)
         result = ModelResult(
             name=model.name,
@@ -379,7 +303,7 @@ def sweep(options: argparse.Namespace) -> None:
     by_rows: dict[str, dict[str, float]] = {}
     by_length: dict[str, dict[str, float]] = {}
     for name in names:
-        worker = Worker(Path(sys.executable), name, model, options.core, options.cache)
+        worker = start_worker(Path(sys.executable), name, model, options)
         try:
             by_rows[name] = {
                 str(count): per_token(worker, write_rows(many(real, count), path), path, passes)
@@ -433,9 +357,8 @@ def main() -> None:
         report(results, records[0]["machine"], "` and `".join(record["command"] for record in records), options.output)
         return
     names = options.models or [name for name in MODELS if name != "trained" or options.trained]
-    pythons = {
-        name: make_environment(name, options.cache) for name in {VARIANTS[v].environment for v in options.variants}
-    }
+    environments = {VARIANTS[variant].environment for variant in options.variants}
+    pythons = {name: make_environment(name, REQUIREMENTS, options.cache) for name in environments}
     models = make_models(names, options.cache / "models", options.trained)
     begun = time.perf_counter()
     results = [measure_model(model, options, pythons) for model in models]

@@ -138,7 +138,7 @@ def _random(cache: Path, name: str, config: Mapping[str, Any]) -> Path:
         with atomic_folder(folder) as temporary:
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
             (temporary / "config.json").write_text(json.dumps(config), encoding="utf-8")
-            _save_words_tokenizer(temporary, config)
+            save_words_tokenizer(temporary, config)
     return folder
 
 
@@ -154,11 +154,11 @@ def _copied(cache: Path, name: str, source: Path | None) -> Path:
     if not folder.exists():
         with atomic_folder(folder) as temporary:
             save_network(network, temporary)
-            _save_words_tokenizer(temporary, network.config)
+            save_words_tokenizer(temporary, network.config)
     return folder
 
 
-def _save_words_tokenizer(folder: Path, config: Mapping[str, Any]) -> None:
+def save_words_tokenizer(folder: Path, config: Mapping[str, Any]) -> None:
     """A tokenizer whose word `<123>` is the id 123, with BERT's pair encoding."""
     words = {f"<{i}>": i for i in range(config["vocab_size"])}
     first, separator = f"<{CLASSIFIER_ID}>", f"<{SEPARATOR_ID}>"
@@ -170,7 +170,8 @@ def _save_words_tokenizer(folder: Path, config: Mapping[str, Any]) -> None:
         special_tokens=[(first, CLASSIFIER_ID), (separator, SEPARATOR_ID)],
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = ["input_ids", "attention_mask"] + (["token_type_ids"] if config["model_type"] == "bert" else [])
+    typed = config["model_type"] == "bert" and config.get("type_vocab_size", 2) > 1
+    names = ["input_ids", "attention_mask"] + (["token_type_ids"] if typed else [])
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": 512,

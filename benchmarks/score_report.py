@@ -498,8 +498,8 @@ def markdown(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(headings)} |", rule, *(f"| {' | '.join(row)} |" for row in bold)])
 
 
-def write_page(path: Path, measured: str) -> None:
+def write_page(path: Path, measured: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the two marks."""
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n\n{measured}\n\n{END}{after}", encoding="utf-8")
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    after = rest.split(end)[1]
+    path.write_text(f"{before}{begin}\n\n{measured}\n\n{end}{after}", encoding="utf-8")

@@ -57,6 +57,10 @@ def as_prompt(prompt: PromptLike) -> Prompt:
     return turns
 
 
+MAIN_HEAD = "overall"
+"""The head of a label that names none: how good a reply is as a whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preference:
     """People preferred reply `winner` to reply `loser` with the given probability.
@@ -67,6 +71,9 @@ class Preference:
         probability: of the winner winning, 0 to 1; 0.5 is a tie.
         weight: how much this preference counts inside its comparison, above 0.
         margin: by how much the winner's score should lead, in score units (0: any lead will do).
+        strength: how much better the likelier winner was called, on the data set's own scale of levels: 0 about the
+            same (a tie), 1 slightly better, then 2, 3, ...; None where nobody said.
+        head: which of several labels this is, such as "accuracy"; each head is an output of its own.
     """
 
     winner: int
@@ -74,6 +81,8 @@ class Preference:
     probability: float = 1.0
     weight: float = 1.0
     margin: float = 0.0
+    strength: int | None = None
+    head: str = MAIN_HEAD
 
     def __post_init__(self) -> None:
         if self.winner == self.loser:
@@ -84,10 +93,33 @@ class Preference:
             raise ValueError(f"a preference's weight is {self.weight}; wanted a finite number above 0")
         if not math.isfinite(self.margin):
             raise ValueError(f"a preference's margin is {self.margin}; wanted a finite number")
+        if self.strength is not None and (self.strength < 0 or (self.strength == 0) != self.tie):
+            raise ValueError(
+                f"a preference's strength is {self.strength} at probability {self.probability};"
+                " wanted 0 for a tie (probability 0.5), else 1 or more"
+            )
 
     @property
     def tie(self) -> bool:
         return self.probability == 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """What the replies of one comparison were rated, under one head, higher is better.
+
+    Args:
+        values: one for each reply; None where it was not rated.
+        head: which of several labels this is.
+    """
+
+    values: tuple[float | None, ...]
+    head: str = MAIN_HEAD
+
+    def __post_init__(self) -> None:
+        for value in self.values:
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"a rating of {self.head} is {value}; wanted a finite number or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +132,8 @@ class Comparison:
         preferences: index pairs into `replies`.
         source: the data set it came from.
         id: unique inside its source.
+        ratings: at most one entry for each head. Preferences of a head that only has ratings are derived from them
+            where that head is trained (`training.examples`); those of the main head stand in `preferences` already.
     """
 
     prompt: Prompt
@@ -107,6 +141,7 @@ class Comparison:
     preferences: tuple[Preference, ...]
     source: str
     id: str
+    ratings: tuple[Ratings, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -122,6 +157,12 @@ class Comparison:
                 raise ValueError(
                     f"comparison {self.id} prefers reply {preference.winner} to {preference.loser}"
                     f" but has replies 0 to {len(self.replies) - 1}"
+                )
+        for rated in self.ratings:
+            if len(rated.values) != len(self.replies):
+                raise ValueError(
+                    f"comparison {self.id} has {len(rated.values)} ratings of {rated.head}"
+                    f" for {len(self.replies)} replies; wanted as many"
                 )
 
 

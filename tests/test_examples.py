@@ -57,3 +57,9 @@ def test_rewards_for_rl_are_centred_in_each_group(
     rewards = json.loads(capsys.readouterr().out)
     assert sum(rewards) == pytest.approx(0, abs=1e-6)
     assert rewards[0] != 0
+
+
+def test_loss_curves_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    run("loss_curves", monkeypatch, str(tmp_path / "curves.png"))
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

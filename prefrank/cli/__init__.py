@@ -15,7 +15,7 @@ from rich.markup import escape
 from prefrank.cli.commands import app
 from prefrank.errors import Interrupted, PrefrankError
 
-TRAINING_PACKAGES = ("accelerate", "pydantic", "yaml", "tensorboard")
+TRAINING_PACKAGES = ("accelerate", "matplotlib", "psutil", "pydantic", "yaml", "tensorboard")
 
 
 def main() -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from prefrank.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from prefrank.training import Recipe
     from prefrank.types import Comparison
 
 app = typer.Typer(
@@ -29,6 +31,7 @@ app.add_typer(data_app, name="data")
 Model = Annotated[str, typer.Option("--model", "-m", help="A model folder or hub id.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens per (prompt, reply); by default the model's own.")]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; by default a GPU if there is one.")]
+Head = Annotated[str | None, typer.Option(help="Of a model with several heads, the one that scores.")]
 EmptyScore = Annotated[float | None, typer.Option(help="Score given to blank replies; by default the model's own.")]
 Precision = Annotated[
     str | None,
@@ -60,6 +63,11 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Counts, tokens, steps, memory and time; no run.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where there already is a run.")] = False,
+    find_lr: Annotated[bool, typer.Option("--find-lr", help="Suggest a learning rate after a short test.")] = False,
+    sweep: Annotated[
+        Path | None, typer.Option(help="A YAML grid of changes: one run each, in subfolders; again: goes on.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="With --find-lr or --sweep: a PNG of the losses.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a reward model from a recipe."""
@@ -67,8 +75,15 @@ def train(
     from prefrank.training import load_recipe
     from prefrank.training import train as run
 
+    _check_modes(plot, dry_run=dry_run, find_lr=find_lr, sweep=sweep is not None)
     overrides = [*(set_ or ()), *(["resume=true"] if resume else ()), *(["overwrite=true"] if overwrite else ())]
+    if sweep:
+        _sweep(recipe, overrides, sweep, plot, as_json)
+        return
     loaded = load_recipe(recipe, overrides)
+    if find_lr:
+        _find_rate(loaded, plot, as_json)
+        return
     if dry_run:
         from prefrank.training import dry_run as estimate_run
 
@@ -88,6 +103,7 @@ def score(
     output: Annotated[str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz or .parquet; - for stdout.")] = "-",
     prompt_column: Annotated[str, typer.Option(help="Column of the prompt: a string or messages.")] = "prompt",
     reply_column: Annotated[str | None, typer.Option(help="Column of the reply or list of replies.")] = None,
+    head: Head = None,
     max_length: MaxLength = None,
     device: Device = None,
     precision: Precision = None,
@@ -103,6 +119,7 @@ def score(
 
     loaded = RewardModel.load(
         model,
+        head=head,
         max_length=max_length,
         device=device,
         precision=precision,
@@ -126,6 +143,7 @@ def rank(
     model: Model,
     prompt: Annotated[str, typer.Option(help="The prompt: one user turn.")],
     reply: Annotated[list[str], typer.Option(help="A reply; give several.")],
+    head: Head = None,
     max_length: MaxLength = None,
     device: Device = None,
     precision: Precision = None,
@@ -138,7 +156,9 @@ def rank(
     from prefrank.cli import tables
     from prefrank.scoring import RewardModel
 
-    loaded = RewardModel.load(model, max_length=max_length, device=device, precision=precision, empty_score=empty_score)
+    loaded = RewardModel.load(
+        model, head=head, max_length=max_length, device=device, precision=precision, empty_score=empty_score
+    )
     ranked = loaded.rank(prompt, reply)
     record = {"prompt": prompt, "replies": [asdict(entry) for entry in ranked]}
     _result(record, as_json, lambda: tables.ranking(prompt, ranked))
@@ -152,6 +172,7 @@ def evaluate(
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model folder or hub id.")] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="Also what length alone would get.")] = False,
     limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each data set.")] = None,
+    head: Head = None,
     max_length: MaxLength = None,
     device: Device = None,
     precision: Precision = None,
@@ -161,17 +182,18 @@ def evaluate(
 ) -> None:
     """Measure how well a model agrees with human comparisons."""
     from prefrank.cli import progress, tables
+    from prefrank.data.candidates import labelled
     from prefrank.evaluation import evaluate as measure
     from prefrank.evaluation import longer_wins, shorter_wins
 
     if not (model or baselines):
         raise BadInput("there is nothing to evaluate; give --model, --baselines or both")
-    comparisons = _comparisons(data, limit)
+    comparisons = labelled(_comparisons(data, limit), head)
     scorers: dict[str, Any] = {"longer wins": longer_wins, "shorter wins": shorter_wins} if baselines else {}
     if model:
         from prefrank.scoring import RewardModel
 
-        loaded = RewardModel.load(model, max_length=max_length, device=device, precision=precision)
+        loaded = RewardModel.load(model, head=head, max_length=max_length, device=device, precision=precision)
         scorers = {model: progress.counted(loaded.score_pairs), **scorers}
     results = [measure(scorer, comparisons, name=name) for name, scorer in scorers.items()]
     tables.evaluations(results)
@@ -185,6 +207,7 @@ def quantise(
     model: Annotated[str, typer.Argument(help="A float model folder or hub id.")],
     output: Annotated[Path, typer.Argument(help="The new folder.")],
     precision: Annotated[str, typer.Option(help="int16 (near float32) or int8 (coarser and faster).")] = "int16",
+    head: Head = None,
     data: Annotated[str, typer.Option(help="SOURCE or SOURCE:SPLIT whose texts both models score.")] = "starter",
     rows: Annotated[int, typer.Option(help="At most this many replies of it.")] = 500,
     max_flips: Annotated[
@@ -197,8 +220,46 @@ def quantise(
     from prefrank.cli import tables
     from prefrank.scoring.quantise import quantise_folder
 
-    found = quantise_folder(model, output, precision, data=data, num_rows=rows, max_flips=max_flips, force=force)
+    found = quantise_folder(
+        model, output, precision, head=head, data=data, num_rows=rows, max_flips=max_flips, force=force
+    )
     _result(found.to_json(), as_json, lambda: tables.parity(model, output, precision, found))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[str, typer.Argument(help="A LoRA adapter: a folder or hub id, as peft writes them.")],
+    output: Annotated[Path, typer.Argument(help="The new folder.")],
+) -> None:
+    """Write a LoRA adapter and its base as one plain model folder."""
+    from prefrank.cli import tables
+    from prefrank.scoring import merge_adapter
+
+    tables.say(f"The merged model is in [bold]{merge_adapter(adapter, output)}[/]")
+
+
+@app.command()
+def runs(
+    places: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs, or folders that hold some; by default runs.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the curves of the runs to this PNG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List training runs, or compare those that are named: settings, metrics, curves."""
+    from prefrank.cli import run_tables, tables
+    from prefrank.training.runs import differing_keys, find_runs
+
+    found = find_runs(places or [Path("runs")])
+    named = len(places or ()) == len(found) > 1  # each place is a run: they are to be compared
+    differing = differing_keys(found)
+    table = (lambda: run_tables.comparison(found, differing)) if named else (lambda: run_tables.runs(found))
+    _result({"runs": [run.to_json() for run in found], "differing": differing}, as_json, table)
+    if plot:
+        from prefrank.training.plots import plot_runs
+
+        plot_runs(found, run_tables.short_names(found), plot)
+        tables.say(f"The curves are in {plot}")
 
 
 @data_app.command("describe")
@@ -248,6 +309,49 @@ def _comparisons(sources: list[str], limit: int | None) -> "list[Comparison]":
         tables.say_report(source, loaded.report)
         comparisons += loaded.comparisons
     return comparisons
+
+
+def _check_modes(plot: Path | None, *, dry_run: bool, find_lr: bool, sweep: bool) -> None:
+    if dry_run + find_lr + sweep > 1:
+        raise BadInput("--dry-run, --find-lr and --sweep exclude each other; give one of them")
+    if plot and not (find_lr or sweep):
+        raise BadInput("--plot goes with --find-lr or --sweep; for the curves of runs there is prefrank runs --plot")
+
+
+def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
+    from prefrank.cli import progress, run_tables, tables
+    from prefrank.training.find_rate import find_rate
+
+    with progress.training() as report:
+        found = find_rate(recipe, report=report)
+    _result(found.to_json(), as_json, lambda: run_tables.rate_search(found))
+    if plot:
+        from prefrank.training.plots import plot_rate_search
+
+        plot_rate_search(found, plot)
+        tables.say(f"The curve is in {plot}")
+
+
+def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as_json: bool) -> None:
+    from prefrank.cli import progress, run_tables, tables
+    from prefrank.training.recipe_file import load_sweep, read_values
+    from prefrank.training.sweep import run_sweep
+
+    base, changes = read_values(recipe, overrides), load_sweep(grid)
+    with progress.training() as report:
+        rows = run_sweep(
+            base,
+            changes,
+            report=report,
+            next_run=lambda name, number, total: tables.say(f"[bold]run {number} of {total}[/]: {escape(name)}"),
+        )
+    _result([row.to_json() for row in rows], as_json, lambda: run_tables.sweep(rows))
+    if plot:
+        from prefrank.training.plots import plot_runs
+
+        shown = [row for row in rows if row.run is not None]
+        plot_runs([row.run for row in shown if row.run], [row.name for row in shown], plot)
+        tables.say(f"The curves are in {plot}")
 
 
 def _result(record: Any, as_json: bool, show: Any) -> None:

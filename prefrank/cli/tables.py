@@ -30,15 +30,16 @@ def say(text: str) -> None:
     Console(stderr=True, highlight=False, emoji=False).print(text)
 
 
-def _show(table: Table) -> None:
+def show(table: Table, *, width: int = NARROWEST) -> None:
+    """Print a table on standard output; `width` is that of a pipe or a log."""
     console = Console(highlight=False, emoji=False)
     # A pipe or a log has no width of its own; 80 columns would fold the tables.
     if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, width=NARROWEST)
+        console = Console(highlight=False, emoji=False, width=width)
     console.print(table)
 
 
-def _table(title: str | None, *columns: str, left: int = 1) -> Table:
+def new_table(title: str | None, *columns: str, left: int = 1) -> Table:
     """Columns after the first `left` hold figures and stand to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
@@ -50,18 +51,18 @@ def ranking(prompt: str, ranked: "Sequence[Ranked]") -> None:
     """Replies, best first, with the probability of being preferred to the best."""
     from prefrank.scoring import win_probability
 
-    table = _table(escape(prompt), "rank", "score", "beats best", "reply", left=0)
+    table = new_table(escape(prompt), "rank", "score", "beats best", "reply", left=0)
     table.columns[3].justify = "left"
     for entry in ranked:
         cut = " [yellow](cut)[/]" if entry.score.cut_reply else ""
         chance = "" if entry is ranked[0] else f"{win_probability(entry.score, ranked[0].score):.0%}"
         table.add_row(str(entry.rank + 1), f"{entry.score.value:+.3f}", chance, escape(entry.reply) + cut)
-    _show(table)
+    show(table)
 
 
 def evaluations(results: "Sequence[Evaluation]") -> None:
     """Every scorer on every data set, with n and 95 % intervals."""
-    table = _table(None, "data set", "scorer", "accuracy", "95 % interval", "log loss", "pairs", "ties", left=2)
+    table = new_table(None, "data set", "scorer", "accuracy", "95 % interval", "log loss", "pairs", "ties", left=2)
     sources = list(results[0].sources)
     names = {source: source for source in sources} | ({"": "all"} if len(sources) > 1 else {})
     for source, title in names.items():
@@ -78,7 +79,7 @@ def evaluations(results: "Sequence[Evaluation]") -> None:
                 f"{counts.ties:,}",
                 end_section=number == len(results) - 1,
             )
-    _show(table)
+    show(table)
     counts = results[0].overall.counts
     say(
         f"n: {counts.comparisons:,} comparisons of {counts.prompts:,} prompts; equal scores count one half; tied"
@@ -105,11 +106,11 @@ def say_report(source: str, report: "Report") -> None:
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Nested plain values as name and value."""
-    table = _table(escape(title), "", "", left=2)
+    table = new_table(escape(title), "", "", left=2)
     table.show_header = False
     for name, value in _flat(values):
         table.add_row(name, escape(value))
-    _show(table)
+    show(table)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -150,18 +151,21 @@ def parity(source: str, target: Path, precision: str, found: "Parity") -> None:
 
 def dry_run(estimate: "RunEstimate") -> None:
     """A run, foreseen: what is read, how long rows are, and what it will take."""
-    table = _table("Data", "set", "comparisons", "rows", "tokens", "prompts cut", "replies cut", "equal after cutting")
+    columns = ("comparisons", "rows", "tokens", "prompts cut", "replies cut", "equal after cutting")
+    table = new_table("Data", "set", *columns)
     for name, counts in estimate.encoding.items():
         keys = ("comparisons", "rows", "tokens", "rows_with_cut_prompt", "rows_with_cut_reply", _EQUAL)
         table.add_row(escape(name), *(f"{counts[key]:,}" for key in keys))
-    _show(table)
-    table = _table("Row lengths in tokens", "up to", "rows", "")
+    show(table)
+    if estimate.drawn:
+        draw(estimate.drawn)
+    table = new_table("Row lengths in tokens", "up to", "rows", "")
     most = max(count for _, count in estimate.histogram)
     for edge, count in estimate.histogram:
         table.add_row(f"{edge:,}", f"{count:,}", "█" * round(40 * count / most))
     table.columns[2].justify = "left"
-    _show(table)
-    table = _table("The run", "", "", left=2)
+    show(table)
+    table = new_table("The run", "", "", left=2)
     table.show_header = False
     saved = 1 - estimate.tokens / estimate.padded_tokens
     table.add_row("steps", f"{estimate.steps:,} of {estimate.prompts_per_step:,} prompts, on {estimate.device}")
@@ -173,9 +177,18 @@ def dry_run(estimate: "RunEstimate") -> None:
             "memory", f"{_gib(estimate.memory.total)}: " + ", ".join(f"{k} {_gib(v)}" for k, v in parts.items())
         )
     table.add_row("time", "-" if estimate.seconds is None else f"about {clock(estimate.seconds)}")
-    _show(table)
+    show(table)
     for note in estimate.notes:
         say(f"[yellow]{escape(note)}[/]")
+
+
+def draw(drawn: Sequence[Mapping[str, Any]]) -> None:
+    """What an epoch draws from each training set."""
+    keys = ("comparisons", "drawn", "beyond_per_prompt", "longer_preferred", "shorter_preferred")
+    table = new_table("Drawn for each epoch", "set", *(key.replace("_", " ") for key in keys))
+    for one in drawn:
+        table.add_row(escape(one["name"]), *(f"{one[key]:,}" if key in one else "-" for key in keys))
+    show(table)
 
 
 def _gib(count: int) -> str:
@@ -185,12 +198,12 @@ def _gib(count: int) -> str:
 def description(source: str, description: "Description") -> None:
     """One column per split."""
     splits = description.splits
-    table = _table(escape(source), f"lengths in {description.unit}", *splits)
+    table = new_table(escape(source), f"lengths in {description.unit}", *splits)
     sizes = sorted({k for split in splits.values() for k in split.num_replies})
     rows = {name: _split_facts(split, sizes) for name, split in splits.items()}
     for fact in dict.fromkeys(fact for facts in rows.values() for fact in facts):
         table.add_row(fact, *(facts.get(fact, "0") for facts in rows.values()))
-    _show(table)
+    show(table)
     for overlap in description.overlaps:
         if overlap.opening or overlap.normalised:
             say(

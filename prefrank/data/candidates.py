@@ -6,12 +6,15 @@ preference that would then hold between a reply and itself disappears. Explicit 
 are; nothing here makes an order up.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
+from statistics import fmean
 
-from prefrank.types import Preference, Prompt, Turn
+from prefrank.errors import BadData
+from prefrank.types import MAIN_HEAD, Comparison, Preference, Prompt, Ratings, Turn
 
 DUPLICATE = "duplicate"
 EMPTY_PROMPT = "empty prompt"
@@ -34,6 +37,7 @@ class Candidate:
         id: the data set's own name for it; "" takes the file and line.
         voter: tells equal judgements by two people from a row that was written twice.
         left_out: one reason for each reply that the reader itself left out.
+        ratings: of the replies, by head; a rating for every reply or None.
     """
 
     prompt: Prompt
@@ -42,6 +46,7 @@ class Candidate:
     id: str = ""
     voter: str = ""
     left_out: tuple[str, ...] = ()
+    ratings: tuple[Ratings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,8 @@ class Drop:
 def from_ranks(ranks: Sequence[float | int]) -> tuple[Preference, ...]:
     """All pairs of a ranking, 0 best; equal ranks are ties (probability 0.5).
 
-    >>> from_ranks([1, 0])
-    (Preference(winner=1, loser=0, probability=1.0, weight=1.0, margin=0.0),)
+    >>> [(p.winner, p.loser, p.probability) for p in from_ranks([1, 0])]
+    [(1, 0, 1.0)]
     """
     return _all_pairs(tuple(ranks))
 
@@ -98,7 +103,8 @@ def settle(candidate: Candidate) -> Candidate | Drop:
     if not preferences:
         return Drop(NO_PREFERENCE, candidate.left_out)
     merged = (EMPTY_REPLY,) * texts.count("") + (EQUAL_REPLIES,) * (len(texts) - texts.count("") - len(distinct))
-    return Candidate(prompt, distinct, preferences, candidate.id, candidate.voter, candidate.left_out + merged)
+    ratings = carry_over_ratings([(candidate.ratings, texts)], distinct)
+    return Candidate(prompt, distinct, preferences, candidate.id, candidate.voter, candidate.left_out + merged, ratings)
 
 
 def _bare(turn: Turn) -> Turn:
@@ -115,7 +121,58 @@ def carry_over(
     new = {reply: index for index, reply in enumerate(distinct)}
     index = [new.get(reply) for reply in replies]
     return tuple(
-        Preference(winner, loser, p.probability, p.weight, p.margin)
+        replace(p, winner=winner, loser=loser)
         for p in preferences
         if (winner := index[p.winner]) is not None and (loser := index[p.loser]) is not None and winner != loser
     )
+
+
+def carry_over_ratings(
+    rated: Iterable[tuple[Sequence[Ratings], Sequence[str]]], distinct: Sequence[str]
+) -> tuple[Ratings, ...]:
+    """Ratings of several lists of replies as ratings of `distinct`; a reply rated more than once takes its mean."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for ratings, replies in rated:
+        for one in ratings:
+            for reply, value in zip(replies, one.values, strict=True):
+                if value is not None:
+                    found[one.head][reply].append(value)
+    means = {head: {reply: fmean(values) for reply, values in by_reply.items()} for head, by_reply in found.items()}
+    return tuple(Ratings(tuple(map(by_reply.get, distinct)), head) for head, by_reply in means.items())
+
+
+def preferences_of(comparison: Comparison, heads: Sequence[str]) -> tuple[Preference, ...]:
+    """The preferences of these heads; those of a head that only has ratings are all pairs of what was rated."""
+    stated = {one.head for one in comparison.preferences}
+    derived: list[Preference] = []
+    for rated in comparison.ratings:
+        if rated.head in heads and rated.head not in stated:
+            derived += from_ratings_of(rated)
+    if not derived and stated <= set(heads):
+        return comparison.preferences
+    return (*(one for one in comparison.preferences if one.head in heads), *derived)
+
+
+def labelled(comparisons: Sequence[Comparison], head: str | None = None) -> tuple[Comparison, ...]:
+    """The comparisons that have labels of one head, with those alone as preferences.
+
+    Args:
+        head: the head asked for; the main one where it is None or the data have no such labels.
+
+    Raises:
+        BadData: labels of neither.
+    """
+    for name in (head or MAIN_HEAD, MAIN_HEAD):
+        found = [(one, preferences_of(one, (name,))) for one in comparisons]
+        kept = tuple(replace(one, preferences=preferences) for one, preferences in found if preferences)
+        if kept or not comparisons:
+            return kept
+    others = sorted({p.head for one in comparisons for p in one.preferences})
+    raise BadData(f"no comparison has labels of {head or MAIN_HEAD}; the data have {', '.join(others)}")
+
+
+def from_ratings_of(rated: Ratings) -> tuple[Preference, ...]:
+    """All pairs of the replies that were rated, under the ratings' head."""
+    judged = [reply for reply, value in enumerate(rated.values) if value is not None]
+    pairs = from_ratings([value for value in rated.values if value is not None])
+    return tuple(replace(p, winner=judged[p.winner], loser=judged[p.loser], head=rated.head) for p in pairs)

@@ -69,6 +69,10 @@ SOURCES: dict[str, Source] = {
     "hellaswag": Source(
         "hellaswag", "Rowan/hellaswag", ("*/{split}/*.parquet",), ("train", "validation", "test"), PARQUET_BRANCH
     ),
+    "helpsteer2": Source("helpsteer_ratings", "nvidia/HelpSteer2", ("{split}.jsonl.gz",), ("train", "validation")),
+    "helpsteer2_preference": Source("helpsteer_pairs", "nvidia/HelpSteer2", ("preference/preference.jsonl.gz",)),
+    "helpsteer3": Source("helpsteer3", "nvidia/HelpSteer3", ("preference/{split}.jsonl.gz",), ("train", "validation")),
+    "ultrafeedback": Source("ultrafeedback", "openbmb/UltraFeedback", ("*.jsonl",)),
 }
 ALIASES = {source.hub.lower(): name for name, source in reversed(SOURCES.items()) if source.hub}
 ALIASES |= {"hh": "anthropic_rlhf", "alekseykorshuk/hellaswag": "hellaswag"}

@@ -4,8 +4,6 @@ The warnings are what a scorer that only looks at length would get, and how many
 """
 
 import math
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from prefrank.data.overlap import prompt_key
 from prefrank.data.report import Loaded
 from prefrank.types import Comparison, Prompt
 
@@ -161,7 +160,7 @@ def wilson(points: float | int, n: int) -> Share:
 def _overlap(split: str, other: str, loaded: Mapping[str, Loaded]) -> Overlap:
     mine, theirs = ({c.prompt for c in loaded[name].comparisons} for name in (split, other))
     counts = {}
-    for name, form in (("exact", _exact), ("normalised", _normalised), ("opening", _opening)):
+    for name, form in (("exact", _exact), ("normalised", prompt_key), ("opening", _opening)):
         there = {form(prompt) for prompt in theirs}
         counts[name] = sum(form(prompt) in there for prompt in mine)
     return Overlap(split, other, len(mine), counts["exact"], counts["normalised"], counts["opening"])
@@ -169,12 +168,6 @@ def _overlap(split: str, other: str, loaded: Mapping[str, Loaded]) -> Overlap:
 
 def _exact(prompt: Prompt) -> str:
     return "\0".join(turn.text for turn in prompt)
-
-
-def _normalised(prompt: Prompt) -> str:
-    """Letters and digits alone, compatibility forms unified; a prompt of signs only stays as it is."""
-    folded = unicodedata.normalize("NFKC", _exact(prompt)).casefold()
-    return " ".join(re.findall(r"\w+", folded)) or folded
 
 
 def _opening(prompt: Prompt) -> str:

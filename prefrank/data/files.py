@@ -9,7 +9,7 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -40,26 +40,36 @@ def is_data_file(path: Path) -> bool:
     return path.name.endswith(SUFFIXES) and not path.name.startswith(".")
 
 
-def read_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Record]:
-    """The rows of one file, lazily.
+def read_records(
+    path: Path, columns: Sequence[str] | None = None, *, bad_row: Callable[[BadData], None] | None = None
+) -> Iterator[Record]:
+    """The rows of one file, lazily (a JSON array is read whole).
 
     Args:
         path: a file whose name ends in one of SUFFIXES.
         columns: of a Parquet file, the only ones to read; nested ones as `question.full_text`.
+        bad_row: hears of a row that is no JSON object, which is then passed over; None raises the error.
 
     Raises:
         BadData: an empty or damaged file, invalid JSON, a row that is not an object; with file and line.
     """
     if path.suffix == ".parquet":
         rows = _parquet_rows(path, columns)
-    elif _opens_with_bracket(path):
+    elif is_json_array(path):
         rows = enumerate(_json_array(path), start=1)
     else:
-        rows = _json_lines(path)
+        rows = _json_lines(path, bad_row)
     for line, row in rows:
-        if not isinstance(row, Mapping):
-            raise BadData(f"{path}:{line}: the row is {short(row)}; wanted an object with named columns")
-        yield Record(row, path, line)
+        if isinstance(row, Mapping):
+            yield Record(row, path, line)
+        else:
+            _pass_over(BadData(f"{path}:{line}: the row is {short(row)}; wanted an object with named columns"), bad_row)
+
+
+def _pass_over(error: BadData, bad_row: Callable[[BadData], None] | None) -> None:
+    if bad_row is None:
+        raise error from None
+    bad_row(error)
 
 
 def first_row(path: Path) -> Row | None:
@@ -96,11 +106,16 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise _damaged(path, error) from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def _json_lines(path: Path, bad_row: Callable[[BadData], None] | None) -> Iterator[tuple[int, Any]]:
     line = 0
     for line, content in enumerate(_lines(path), start=1):
         if content.strip():
-            yield line, _parse(content, f"{path}:{line}")
+            try:
+                row = _parse(content, f"{path}:{line}")
+            except BadData as error:
+                _pass_over(error, bad_row)
+            else:
+                yield line, row
     if line == 0:
         raise BadData(f"{path}: the file is empty; wanted one JSON object per line")
 
@@ -112,7 +127,7 @@ def _json_array(path: Path) -> list[Any]:
     return cast(list[Any], rows)
 
 
-def _opens_with_bracket(path: Path) -> bool:
+def is_json_array(path: Path) -> bool:
     """Whether a `.json` file is one array; it may as well hold JSON lines."""
     if ".json" not in path.suffixes:
         return False

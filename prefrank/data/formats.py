@@ -15,6 +15,15 @@ from prefrank.data.oasst import oasst
 from prefrank.data.own import COLUMNS as OWN_COLUMNS
 from prefrank.data.own import own
 from prefrank.data.pairs import hellaswag, oa_private, ranked_list, shp, webgpt
+from prefrank.data.rated import (
+    ATTRIBUTES,
+    PREDICTIONS,
+    finegrained,
+    helpsteer3,
+    helpsteer_pair,
+    helpsteer_ratings,
+    ultrafeedback,
+)
 from prefrank.data.summaries import rated_summaries, summary_pair
 from prefrank.errors import BadData
 
@@ -73,6 +82,30 @@ FORMATS: dict[str, Format] = {
     "threads": Format(oasst, frozenset({"thread_id", "thread"}), by_row=False),
     "shp": Format(each_row(shp), frozenset({"history", "human_ref_A", "human_ref_B"}), _SHP),
     "hellaswag": Format(each_row(hellaswag), frozenset({"ctx", "endings"}), ("ctx", "endings", "label")),
+    "helpsteer_ratings": Format(
+        helpsteer_ratings,
+        frozenset({"prompt", "response", "helpfulness"}),
+        ("prompt", "response", *ATTRIBUTES),
+        by_row=False,
+    ),
+    "helpsteer_pairs": Format(
+        each_row(helpsteer_pair),
+        frozenset({"prompt", "response_1", "response_2", "preference_strength"}),
+        ("prompt", "response_1", "response_2", "preference_strength"),
+    ),
+    "helpsteer3": Format(
+        each_row(helpsteer3),
+        frozenset({"context", "response1", "response2", "overall_preference"}),
+        ("context", "response1", "response2", "overall_preference"),
+    ),
+    "ultrafeedback": Format(
+        each_row(ultrafeedback), frozenset({"instruction", "completions"}), ("instruction", "completions")
+    ),
+    "finegrained": Format(
+        each_row(finegrained),
+        frozenset({"question", "preference", *PREDICTIONS}),
+        ("question", "passages", "preference", *PREDICTIONS),
+    ),
     "ranked_lists": Format(each_row(ranked_list), frozenset({"instruction", "output"})),
     "prefrank": Format(each_row(own), frozenset({"prompt", "replies"}), OWN_COLUMNS),
     "prefrank_pairs": Format(each_row(own), frozenset({"chosen", "rejected"}), OWN_COLUMNS),

@@ -16,7 +16,16 @@ from typing import Literal
 
 import numpy as np
 
-from prefrank.data.candidates import DUPLICATE, MERGED, OTHER_SPLIT, Candidate, Drop, carry_over, settle
+from prefrank.data.candidates import (
+    DUPLICATE,
+    MERGED,
+    OTHER_SPLIT,
+    Candidate,
+    Drop,
+    carry_over,
+    carry_over_ratings,
+    settle,
+)
 from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
 from prefrank.data.fields import text
 from prefrank.data.files import Record, read_records
@@ -217,7 +226,8 @@ def _settled(
         seen.add(meaning)
         ids.add(id)
         tally.left_out.update(kept.left_out)
-        yield Comparison(prompts.setdefault(kept.prompt, kept.prompt), kept.replies, kept.preferences, source, id)
+        prompt = prompts.setdefault(kept.prompt, kept.prompt)
+        yield Comparison(prompt, kept.replies, kept.preferences, source, id, kept.ratings)
 
 
 def _meaning(kept: Candidate) -> tuple[object, ...]:
@@ -225,8 +235,10 @@ def _meaning(kept: Candidate) -> tuple[object, ...]:
     stated = []
     for p in kept.preferences:
         sides = (kept.replies[p.winner], kept.replies[p.loser])
-        stated.append((tuple(sorted(sides)) if p.tie else sides, p.probability, p.weight, p.margin))
-    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), kept.voter
+        how = (p.probability, p.weight, p.margin, -1 if p.strength is None else p.strength, p.head)
+        stated.append((tuple(sorted(sides)) if p.tie else sides, how))
+    rated = {(one.head, pair) for one in kept.ratings for pair in zip(kept.replies, one.values, strict=True)}
+    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), frozenset(rated), kept.voter
 
 
 def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Comparison, ...]:
@@ -242,7 +254,8 @@ def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Compariso
 def _union(group: Sequence[Comparison]) -> Comparison:
     replies = tuple(dict.fromkeys(reply for comparison in group for reply in comparison.replies))
     carried = (carry_over(comparison.preferences, comparison.replies, replies) for comparison in group)
-    return replace(group[0], replies=replies, preferences=tuple(chain.from_iterable(carried)))
+    ratings = carry_over_ratings(((one.ratings, one.replies) for one in group), replies)
+    return replace(group[0], replies=replies, preferences=tuple(chain.from_iterable(carried)), ratings=ratings)
 
 
 def _reasons(report: Report) -> str:

@@ -4,10 +4,11 @@ Without a `prompt`, what `chosen` and `rejected` share at their start is the pro
 two strings.
 """
 
-from itertools import takewhile
+from collections.abc import Mapping
+from itertools import chain, takewhile
 from typing import Any
 
-from prefrank.data.candidates import Candidate, Drop, from_ranks, from_ratings
+from prefrank.data.candidates import Candidate, Drop, from_ratings_of
 from prefrank.data.fields import (
     Row,
     as_list,
@@ -26,10 +27,11 @@ from prefrank.data.fields import (
 )
 from prefrank.data.hh import PROMPTS_DIFFER
 from prefrank.errors import BadData
-from prefrank.types import Preference, Prompt, Turn
+from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Turn
 
 JUDGEMENTS = ("ranks", "ratings", "preferences")
-COLUMNS = ("id", "prompt", "replies", *JUDGEMENTS, "chosen", "rejected", "margin", "probability", "weight")
+_SAID = ("probability", "weight", "margin", "strength", "head")
+COLUMNS = ("id", "prompt", "replies", *JUDGEMENTS, "chosen", "rejected", *_SAID)
 UNJUDGED = "reply without a rank or rating"
 NOT_ONE_REPLY = "the completion is not one assistant message"
 
@@ -50,17 +52,45 @@ def own(row: Row) -> Candidate | Drop:
     if len(given) != 1:
         came = " and ".join(given) or "no judgement"
         raise BadData(f"'replies' came with {came}; wanted one of {', '.join(JUDGEMENTS)}")
-    name, values = given[0], as_list(row[given[0]], given[0])
+    name = given[0]
     if name == "preferences":
+        values = as_list(row[name], name)
         preferences = tuple(_preference(v, f"{name}[{i}]", len(replies)) for i, v in enumerate(values))
         return Candidate(prompt, replies, preferences, _id(row))
-    if len(values) != len(replies):
-        raise BadData(f"{len(replies)} replies came with {len(values)} {name}; wanted as many of each")
-    judged = [i for i, value in enumerate(values) if value is not None]
-    numbers = [as_number(values[i], name) for i in judged]
-    preferences = from_ranks(numbers) if name == "ranks" else from_ratings(numbers)
-    left_out = (UNJUDGED,) * (len(values) - len(judged))
-    return Candidate(prompt, tuple(replies[i] for i in judged), preferences, _id(row), left_out=left_out)
+    return _judged(row, prompt, replies, name)
+
+
+def _judged(row: Row, prompt: Prompt, replies: tuple[str, ...], name: str) -> Candidate:
+    """`ranks` or `ratings`: one list, or one for each head by name."""
+    said = row[name]
+    lists = {
+        head: _numbers(values, f"{name}.{head}" if isinstance(said, Mapping) else name, len(replies))
+        for head, values in (said if isinstance(said, Mapping) else {MAIN_HEAD: said}).items()
+        if values is not None  # Parquet gives every row every head
+    }
+    judged = [i for i in range(len(replies)) if any(values[i] is not None for values in lists.values())]
+    # ranks are ratings upside down; as such they give preferences, but are no ratings to learn
+    up = 1 if name == "ratings" else -1
+    rated = tuple(
+        Ratings(tuple(None if (value := values[i]) is None else up * value for i in judged), head)
+        for head, values in lists.items()
+    )
+    given = [one for one in rated if name == "ranks" or MAIN_HEAD not in lists or one.head == MAIN_HEAD]
+    return Candidate(
+        prompt,
+        tuple(replies[i] for i in judged),
+        tuple(chain.from_iterable(map(from_ratings_of, given))),
+        _id(row),
+        left_out=(UNJUDGED,) * (len(replies) - len(judged)),
+        ratings=rated if name == "ratings" else (),
+    )
+
+
+def _numbers(value: object, name: str, count: int) -> list[float | None]:
+    values = as_list(value, name)
+    if len(values) != count:
+        raise BadData(f"{count} replies came with {len(values)} {name}; wanted as many of each")
+    return [None if one is None else as_number(one, name) for one in values]
 
 
 def _id(row: Row) -> str:
@@ -73,22 +103,31 @@ def _prompt(value: object) -> Prompt:
 
 
 def _preference(value: Any, name: str, count: int) -> Preference:
-    """[winner, loser], [winner, loser, probability] or an object with those names, `weight` and `margin`."""
+    """[winner, loser], [winner, loser, probability] or an object with those names and the others of `_SAID`."""
     if isinstance(value, list):
         if len(value) not in (2, 3):
             raise BadData(f"{name!r} holds {short(value)}; wanted [winner, loser] or [winner, loser, probability]")
         value = dict(zip(("winner", "loser", "probability"), value, strict=False))
     entry = as_row(value, name)
-    known_keys(entry, name, ("winner", "loser", "probability", "weight", "margin"))
+    known_keys(entry, name, ("winner", "loser", *_SAID))
+    winner = index_of(field(entry, "winner"), f"{name}.winner", count)
+    return _stated(entry, winner, index_of(field(entry, "loser"), f"{name}.loser", count))
+
+
+def _stated(row: Row, winner: int, loser: int) -> Preference:
+    """What a row or an entry says of a pair; strength 0 alone says that it is a tie."""
+    strength = None if row.get("strength") is None else number(row, "strength")
+    if strength is not None and (strength < 0 or strength != int(strength)):
+        raise BadData(f"'strength' holds {short(strength)}; wanted a whole number from 0")
     return Preference(
-        index_of(field(entry, "winner"), f"{name}.winner", count),
-        index_of(field(entry, "loser"), f"{name}.loser", count),
-        *_strength(entry),
+        winner,
+        loser,
+        probability=number(row, "probability", 0.5 if strength == 0 else 1.0),
+        weight=number(row, "weight", 1.0),
+        margin=number(row, "margin", 0.0),
+        strength=None if strength is None else int(strength),
+        head=maybe_text(row, "head") or MAIN_HEAD,
     )
-
-
-def _strength(row: Row) -> tuple[float, float, float]:
-    return number(row, "probability", 1.0), number(row, "weight", 1.0), number(row, "margin", 0.0)
 
 
 def _pair(row: Row) -> Candidate | Drop:
@@ -103,7 +142,7 @@ def _pair(row: Row) -> Candidate | Drop:
         split = _shared_turns(prompt or (), as_turns(chosen, "chosen"), as_turns(rejected, "rejected"))
     if isinstance(split, Drop):
         return split
-    return Candidate(split[0], split[1], (Preference(0, 1, *_strength(row)),), id=_id(row))
+    return Candidate(split[0], split[1], (_stated(row, 0, 1),), id=_id(row))
 
 
 def _shared_words(chosen: str, rejected: str) -> tuple[Prompt, tuple[str, str]]:

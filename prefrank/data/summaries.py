@@ -1,4 +1,5 @@
-"""openai/summarize_from_feedback: `comparisons` (two summaries, one choice) and `axis` (summaries rated 1 to 7).
+"""openai/summarize_from_feedback: `comparisons` (two summaries, one choice) and `axis` (summaries rated 1 to 7 on four
+axes: overall, accuracy, coverage, coherence; each is a head, and `overall` alone gives the preferences).
 
 Each comparison stands alone: several of one post are never pooled into a ranking, since most pairs of its summaries
 were never compared. `extra.confidence` is not read: it exists for a part of the rows only, so weighing by it would
@@ -7,17 +8,25 @@ weigh batches; every choice has weight 1.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from statistics import fmean
 
-from prefrank.data.candidates import EMPTY_REPLY, FEW_REPLIES, Candidate, Drop, best_against_rest, from_ratings
+from prefrank.data.candidates import (
+    EMPTY_REPLY,
+    FEW_REPLIES,
+    Candidate,
+    Drop,
+    best_against_rest,
+    carry_over_ratings,
+    from_ratings_of,
+)
 from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, maybe_text, text, user
 from prefrank.data.files import Record
 from prefrank.errors import BadData
-from prefrank.types import Prompt
+from prefrank.types import MAIN_HEAD, Prompt, Ratings
 
 NOTHING_TO_SUMMARIZE = "neither post nor article"
 UNRATED = "unrated reply"
 CUE = "TL;DR:"
+AXES = (MAIN_HEAD, "accuracy", "coverage", "coherence")
 
 
 def summary_prompt(info: Row) -> Prompt | None:
@@ -62,27 +71,33 @@ def _key(record: Record) -> str:
 
 
 def _rated(key: str, group: list[Record]) -> Candidate | Drop:
-    ratings: dict[str, list[float]] = defaultdict(list)
+    found: list[tuple[tuple[Ratings, ...], tuple[str]]] = []
     left_out: list[str] = []
     for record in group:
         try:
-            summary, rating = _rating(record.row)
+            summary, ratings = _ratings(record.row)
         except BadData as error:
             raise BadData(f"{record.where}: {error}") from None
-        if rating is None or not summary:
-            left_out.append(UNRATED if rating is None else EMPTY_REPLY)
+        unrated = ratings[0].values == (None,)
+        if unrated or not summary:
+            left_out.append(UNRATED if unrated else EMPTY_REPLY)
         else:
-            ratings[summary].append(rating)
+            found.append((ratings, (summary,)))
+    replies = tuple(dict.fromkeys(summary for _, (summary,) in found))
     prompt = summary_prompt(group[0].row["info"])
     if prompt is None:
         return Drop(NOTHING_TO_SUMMARIZE, tuple(left_out))
-    if len(ratings) < 2:
+    if len(replies) < 2:
         return Drop(FEW_REPLIES, tuple(left_out))
-    means = [fmean(values) for values in ratings.values()]
-    return Candidate(prompt, tuple(ratings), from_ratings(means), id=key, left_out=tuple(left_out))
+    rated = carry_over_ratings(found, replies)
+    return Candidate(prompt, replies, from_ratings_of(rated[0]), id=key, left_out=tuple(left_out), ratings=rated)
 
 
-def _rating(row: Row) -> tuple[str, float | None]:
-    overall = field(row, "summary.axes.overall")
-    rating = None if overall is None else as_number(overall, "summary.axes.overall")
-    return text(row, "summary.text").strip(), rating
+def _ratings(row: Row) -> tuple[str, tuple[Ratings, ...]]:
+    """A summary, and its one rating on each axis, `overall` first."""
+    axes = as_row(field(row, "summary.axes"), "summary.axes")
+    given = {axis: field(axes, axis) if axis == MAIN_HEAD else axes.get(axis) for axis in AXES}
+    return text(row, "summary.text").strip(), tuple(
+        Ratings((None if value is None else as_number(value, f"summary.axes.{axis}"),), axis)
+        for axis, value in given.items()
+    )

@@ -239,7 +239,7 @@ class DenseHead(nn.Module):
         self.dropout = Dropout(dropout)
         self.activation = activation
 
-    def forward(self, firsts: Float[Tensor, "N D"]) -> Float[Tensor, "N 1"]:
+    def forward(self, firsts: Float[Tensor, "N D"]) -> Float[Tensor, "N H"]:
         inner = self.activation(self.dense(self.dropout(firsts)))
         return self.out_proj(self.dropout(inner))
 

@@ -126,8 +126,9 @@ class Encoder(nn.Module):
             return
         attentions = [layer.attention.self for layer in self.layer]
         with shared(lambda: [one for attention in attentions for one in attention.project(table)]) as leaves:
+            given = iter(leaves)
             for attention in attentions:
-                attention.step_positions = [leaves.pop(0) for _ in attention.terms]
+                attention.step_positions = [next(given) for _ in attention.terms]
             try:
                 yield
             finally:

@@ -2,6 +2,7 @@
 
 from prefrank.scoring.card import card_rank_model_fn
 from prefrank.scoring.info import checkpoint_info
+from prefrank.scoring.merge import merge_adapter
 from prefrank.scoring.reward_model import Ranked, RewardModel, win_probability
 
-__all__ = ["Ranked", "RewardModel", "card_rank_model_fn", "checkpoint_info", "win_probability"]
+__all__ = ["Ranked", "RewardModel", "card_rank_model_fn", "checkpoint_info", "merge_adapter", "win_probability"]

@@ -1,9 +1,13 @@
 """What a checkpoint is, for people: architecture, size, text settings, fingerprint, training record."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from prefrank.model import fingerprint, load_network
+from prefrank.model.adapter import is_adapter, read_adapter
 from prefrank.model.hub import resolve_model
+from prefrank.model.quantise import QUANTISED
 from prefrank.model.record import read_record
 from prefrank.scoring.reward_model import RewardModel
 
@@ -22,18 +26,29 @@ def checkpoint_info(name: str) -> dict[str, Any]:
     model = RewardModel.load(folder, device="cpu")
     parameters = list(model.network.parameters())
     config = model.network.config
+    whole = model.network if model.engine.precision in QUANTISED else load_network(folder)
+    found = model.fingerprint
+    if len(whole.heads) > 1:  # the record's is of the model with all its heads
+        found = fingerprint(whole, extra=model.encoder.fingerprint_bytes())
     return {
         "folder": str(folder),
-        "kind": "prefrank checkpoint" if record else "plain transformers checkpoint",
+        "kind": _kind(folder, ours=record is not None),
         "architecture": (config.get("architectures") or [config.get("model_type")])[0],
         "parameters": sum(parameter.numel() for parameter in parameters),
         "dtypes": dict(Counter(str(parameter.dtype).removeprefix("torch.") for parameter in parameters)),
+        "heads": list(whole.heads),
         "precision": model.engine.precision,
         "kernels": model.engine.kernels,
         "positions": model.network.max_positions,
         "vocabulary": model.encoder.source.tokenizer.get_vocab_size(),
         "text": model.encoder.text_json(),
         "fingerprint": model.fingerprint,
-        "as_saved": None if record is None else record.fingerprint == model.fingerprint,
+        "as_saved": None if record is None else record.fingerprint == found,
         "training": model.training,
     }
+
+
+def _kind(folder: Path, *, ours: bool) -> str:
+    if is_adapter(folder):
+        return f"LoRA adapter of {read_adapter(folder).base}"
+    return "prefrank checkpoint" if ours else "plain transformers checkpoint"

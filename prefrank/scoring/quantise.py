@@ -94,6 +94,7 @@ def quantise_folder(
     target: str | Path,
     precision: str,
     *,
+    head: str | None = None,
     data: str = "starter",
     num_rows: int = 500,
     max_flips: float | None = None,
@@ -105,6 +106,7 @@ def quantise_folder(
         source: a float model folder or hub id; its weights are stored in any float type.
         target: the new folder, which appears whole or not at all.
         precision: "int16" or "int8".
+        head: of a model with several, the one to keep; by default the first of those that prefrank trained.
         data: SOURCE or SOURCE:SPLIT whose prompts and replies are scored by both models.
         num_rows: at most this many of its (prompt, reply) rows, evenly spaced.
         max_flips: percent of pairs whose order may change. By default 0.5, and the root mean square difference may be
@@ -112,7 +114,7 @@ def quantise_folder(
         force: write the folder whatever the figures are.
 
     Raises:
-        BadInput: an unknown precision, a target that holds the source, or rows whose scores are all equal.
+        BadInput: an unknown precision or head, a target that holds the source, or rows whose scores are all equal.
         BadModel: scores that differ by more than that, a model that cannot be quantised or is already, torn files.
         NotFound, BadData: no such model or data.
         CannotWrite: the target cannot be written or the disk is full.
@@ -122,11 +124,11 @@ def quantise_folder(
     if folder.is_relative_to(Path(target).resolve()):
         raise BadInput(f"{target} holds the model itself, which would be replaced; give the name of a new folder")
     pairs = _rows(data, num_rows)
-    model = RewardModel.load(folder, precision="float32", device="cpu")
+    model = RewardModel.load(folder, head=head, precision="float32", device="cpu")
     reference = model.score_pairs(pairs)
     original, training = model.fingerprint, model.training
     del model  # the float weights leave memory before the integers come
-    model = RewardModel.load(folder, precision=precision, device="cpu")
+    model = RewardModel.load(folder, head=head, precision=precision, device="cpu")
     scores = model.score_pairs(pairs)
     found = parity(
         np.array([score.value for score in reference]),

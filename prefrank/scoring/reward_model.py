@@ -13,6 +13,7 @@ import torch
 
 from prefrank.errors import BadInput, BadModel
 from prefrank.model import Network, fingerprint, load_for_scoring, make_engine, run
+from prefrank.model.adapter import text_folder
 from prefrank.model.files import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import read_record, write_checkpoint
@@ -73,6 +74,7 @@ class RewardModel:
         cls,
         name: str | Path,
         *,
+        head: str | None = None,
         device: str | None = None,
         precision: str | None = None,
         max_length: int | None = None,
@@ -82,11 +84,13 @@ class RewardModel:
         deterministic: bool = False,
         num_threads: int | None = None,
     ) -> "RewardModel":
-        """Load a folder or hub id: one of ours, or any sequence classifier of transformers with one output.
+        """Load a folder or hub id: one of ours, any sequence classifier of transformers, or a LoRA adapter of either.
 
         A plain checkpoint (no prefrank.json) gets the text defaults of `TextEncoder.load` and at most 512 tokens.
 
         Args:
+            head: of a model with several, the one that scores; by default the first of those that prefrank trained.
+                Other programs' models of several outputs are refused without it.
             device: such as "cpu" or "cuda:1"; the first GPU if there is one.
             precision: float32 (exact, the default), bfloat16 or float16; int16 or int8 on the native kernels, with the
                 error that docs/performance.md states. A quantised folder has its own.
@@ -100,15 +104,15 @@ class RewardModel:
 
         Raises:
             NotFound: no such folder or hub id.
-            BadModel: not a reward model, torn files, several outputs.
-            BadInput: a precision or kernels that are unknown or not to be had here.
+            BadModel: not a reward model, torn files, several outputs of another program with no word on which.
+            BadInput: a head, precision or kernels that are unknown or not to be had here.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         folder = resolve_model(str(name))
         record = read_record(folder)
-        network = load_for_scoring(folder, precision=precision, device=torch.device(device))
+        network = load_for_scoring(folder, precision=precision, head=head, device=torch.device(device))
         settings = TextSettings.from_json(record.text) if record else None
-        encoder = TextEncoder.load(folder, settings, max_length=min(512, network.max_positions or 512))
+        encoder = TextEncoder.load(text_folder(folder), settings, max_length=min(512, network.max_positions or 512))
         if max_length is not None:
             encoder = TextEncoder(encoder.source, replace(encoder.settings, max_length=max_length))
         return cls(

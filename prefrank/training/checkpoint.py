@@ -2,28 +2,42 @@
 
 `OUTPUT/checkpoint-000500/`, `OUTPUT/last/` are plain transformers folders with prefrank.json and a `state/` folder to
 resume from; `OUTPUT/best/` is one without. Each appears whole or not at all; a full disk leaves the one before.
+
+Surprising: a killed process may leave hidden folders, among them a whole checkpoint that had not got its name yet, or
+the one it was to replace. They get their names, or go, when a run next opens the folder. What is resumed from is checked
+against the list of files that was written last, so a checkpoint that was torn later, by a copy that broke off, is passed
+over too.
 """
 
+import hashlib
+import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+import torch
 
-from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, PrefrankError
+from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite
 from prefrank.model import Network, atomic_folder
+from prefrank.model.adapter import merged
 from prefrank.model.record import read_record, write_checkpoint
 from prefrank.text import TextEncoder
+from prefrank.training.events import PassedOver, Report, ignore
+from prefrank.training.lora import ADAPTER, save_adapter
 from prefrank.training.recipe import Recipe
 
 _STATE = "state"
+_FILES = "files.json"
+"""In `state`: sha256 of every other file of the checkpoint, written last."""
 _FREE_ON_RESUME = {
     "eval_steps",
     "gradient_checkpointing",
     "logging_steps",
+    "max_memory",
     "max_tokens",
     "output_dir",
     "overwrite",
@@ -31,6 +45,7 @@ _FREE_ON_RESUME = {
     "resume",
     "save_steps",
     "save_total_limit",
+    "sharding",
     "trackers",
 }
 """Recipe keys that may differ when a run is resumed: they change no gradient."""
@@ -42,7 +57,8 @@ class Progress:
 
     Args:
         step: optimiser steps done.
-        best: the best value of the best metric so far.
+        best: the least value of the best metric so far (accuracy counts as its negative).
+        mark: the value from which early stopping counts improvements.
         waited: evaluations since then.
         evaluated: the step of the last evaluation.
         metrics: of the last evaluation, per set, as plain values.
@@ -54,9 +70,25 @@ class Progress:
     prompts_per_step: int = 0
     step: int = 0
     best: float | None = None
+    mark: float | None = None
     waited: int = 0
     evaluated: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    def judge(self, value: float, improvement: float) -> bool:
+        """Take in an evaluation's value, less being better; returns whether it is the best so far.
+
+        Args:
+            improvement: what early stopping asks for to count it as better.
+        """
+        better = self.best is None or value < self.best
+        if self.mark is None or value < self.mark - improvement:
+            self.mark, self.waited = value, 0
+        else:
+            self.waited += 1
+        if better:
+            self.best = value
+        return better
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,8 +110,8 @@ class Progress:
             setattr(self, one.name, state[one.name])
 
 
-def check_output(recipe: Recipe) -> Path | None:
-    """Make the output folder, deleting nothing; returns the checkpoint to resume from, None for a fresh start.
+def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
+    """Make the output folder, deleting no checkpoint; returns the one to resume from, None for a fresh start.
 
     Raises:
         CannotWrite: the folder cannot be made or written.
@@ -93,11 +125,15 @@ def check_output(recipe: Recipe) -> Path | None:
         probe.unlink()
     except OSError as error:
         raise CannotWrite(f"cannot write output_dir {folder}: {error.strerror}; choose another place") from error
-    newest = newest_checkpoint(folder)
-    if recipe.resume and newest is not None:
+    _recover(folder)
+    there = _resumable(folder)
+    if recipe.resume and there:
+        newest = newest_checkpoint(folder, report)
+        if newest is None:
+            raise BadModel(f"no checkpoint in {folder} is whole; start anew with overwrite: true, or another folder")
         _check_same_run(recipe, newest)
         return newest
-    if newest is not None and not recipe.overwrite:
+    if there and not recipe.overwrite:
         raise BadRecipe(
             f"output_dir {folder} holds a run already; set resume: true, overwrite: true, or another folder"
         )
@@ -117,10 +153,51 @@ def step_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step that can be resumed from."""
-    candidates = [one for one in [*step_checkpoints(folder), folder / "last"] if (one / _STATE).is_dir()]
-    return max(candidates, key=_step_of, default=None)
+def newest_checkpoint(folder: Path, report: Report = ignore) -> Path | None:
+    """The whole checkpoint of the highest step that can be resumed from; torn ones are reported and passed over."""
+    for newest in sorted(_resumable(folder), key=_step_of, reverse=True):
+        torn = _what_is_torn(newest)
+        if torn is None:
+            return newest
+        report(PassedOver(newest, torn))
+    return None
+
+
+def _resumable(folder: Path) -> list[Path]:
+    return [one for one in [*step_checkpoints(folder), folder / "last"] if (one / _STATE).is_dir()]
+
+
+def _what_is_torn(folder: Path) -> str | None:
+    """What a checkpoint to resume from lacks, None if it is whole."""
+    path = folder / _STATE / _FILES
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{_STATE}/{_FILES} is missing or torn"
+    for name, digest in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _digest(file) != digest:
+            return f"{name} is torn"
+    return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _recover(folder: Path) -> None:
+    """Name or remove what a killed process left between writing and naming a checkpoint."""
+    for ending in ("tmp", "old"):
+        for left in folder.glob(f".*.*.{ending}"):
+            target = folder / left.name.split(".")[1]
+            whole = ending == "old" or _what_is_torn(left) is None
+            if whole and not target.exists():
+                left.rename(target)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _training_record(folder: Path) -> dict[str, Any]:
@@ -131,7 +208,11 @@ def _training_record(folder: Path) -> dict[str, Any]:
 
 
 def _step_of(folder: Path) -> int:
-    return int(_training_record(folder)["step"])
+    """The step of a checkpoint; one whose record is torn counts as the last, to be looked at first."""
+    try:
+        return int(_training_record(folder)["step"])
+    except BadModel:
+        return sys.maxsize
 
 
 def _check_same_run(recipe: Recipe, folder: Path) -> None:
@@ -150,14 +231,14 @@ def save_checkpoint(
     encoder: TextEncoder,
     training: dict[str, Any],
     *,
-    state_of: Accelerator | None,
+    state: Mapping[str, Any] | None,
     previous: Path | None,
 ) -> None:
     """Write one checkpoint folder, whole or not at all.
 
     Args:
         training: the record for prefrank.json.
-        state_of: also write what resuming needs: optimiser, generators, and the objects registered with it.
+        state: what resuming needs besides the weights; None for a checkpoint that is not resumed from.
         previous: the checkpoint that stays if this one fails, for the error message.
 
     Raises:
@@ -165,25 +246,33 @@ def save_checkpoint(
     """
     try:
         with atomic_folder(folder) as temporary:
-            write_checkpoint(temporary, network, encoder, training)
-            if state_of is not None:
-                state_of.save_state(str(temporary / _STATE))
+            with merged(network):
+                fingerprint = write_checkpoint(temporary, network, encoder, training)
+            save_adapter(temporary / ADAPTER, network, encoder, training, fingerprint=fingerprint)
+            if state is not None:
+                _write_state(temporary, state)
     except (CannotWrite, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
         kept = f"the checkpoint {previous} is kept" if previous else "there is no earlier checkpoint"
         reason = str(error) if isinstance(error, CannotWrite) else f"cannot write {folder}: is the disk full?"
         raise CannotWrite(f"{reason} ({kept})") from error
 
 
-def load_state(folder: Path, accelerator: Accelerator) -> None:
-    """Restore optimiser, generators and registered objects.
+def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    (folder / _STATE).mkdir()
+    torch.save(dict(state), folder / _STATE / "state.pt")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    (folder / _STATE / _FILES).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as state.
 
     Raises:
-        BadModel: state files that are missing or torn.
+        BadModel: it cannot be read.
     """
     try:
-        accelerator.load_state(str(folder / _STATE))
-    except PrefrankError:
-        raise
+        return torch.load(folder / _STATE / "state.pt", map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a torn file can fail anywhere in the unpickler
         raise BadModel(f"the state in {folder / _STATE} cannot be read ({error}); remove that checkpoint") from error
 

@@ -1,139 +1,198 @@
-"""What a recipe would do, before it does it: rows, tokens, steps, padding saved, memory and time.
+"""What a recipe would do, before it does it: rows, tokens, steps, padding saved, memory, time and operations.
 
-Surprising: activations are not guessed but counted, as the bytes autograd keeps for the longest micro-batch, and time
-comes from running two micro-batches. Nothing is written; everything that would stop `train` stops this too.
+Memory and time are measured on the first steps of the run itself (probe.py), where its device can hold it. For a run on
+several devices, or a model that does not fit here, memory is counted from config.json alone (foresee.py).
+
+Surprising: it goes the way of `train` up to the first step, so that whatever would stop the one stops the other with
+the same words, and it leaves nothing behind.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
-from torch import Tensor
+from accelerate.utils import set_seed
 
 from prefrank.model import Network
 from prefrank.model.hub import resolve_model
-from prefrank.text import plan_batches
+from prefrank.model.weights import read_config
+from prefrank.training.best import check_best
+from prefrank.training.checkpoint import Progress, check_output, read_state
 from prefrank.training.corpus import read_corpus
 from prefrank.training.events import Report, ignore
-from prefrank.training.examples import Examples
-from prefrank.training.losses import LOSSES, LossSettings
-from prefrank.training.optim import make_optimizer
-from prefrank.training.order import Order, count_steps, make_order
+from prefrank.training.feed import StreamFeed, make_feed
+from prefrank.training.flops import row_flops
+from prefrank.training.foresee import Foreseen, foresee, without_weights
+from prefrank.training.losses import make_loss
+from prefrank.training.memory import Memory, average_bytes, forget_peak, optimizer_bytes, size_of
+from prefrank.training.probe import Probe, Seconds, StepPlan, plan_steps
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import check_trackers
-from prefrank.training.setup import EncodedCorpus, encode_corpus, load_model, load_text, use_bf16
-from prefrank.training.step import Forward, accumulate_gradient, plan_comparisons, rows_of
-from prefrank.types import Batch
+from prefrank.training.setup import EncodedCorpus, encode_corpus, load_model, load_text
 
 _EDGES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes on the device.
-
-    Args:
-        weights: of the network, in float32.
-        gradients: of the trained parameters.
-        optimizer: AdamW's two moments, and the average of the weights if there is one.
-        activations: what autograd keeps for the longest micro-batch.
-    """
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
-
-
-@dataclass(frozen=True, slots=True)
 class Estimate:
-    """A run, foreseen. Tokens, rows and comparisons are those of one epoch.
+    """A run, foreseen.
 
     Args:
-        data: one entry per set read: kept, left out, and its reader's report.
+        data: one entry per set read: kept, left out by reason, and its reader's report.
         encoding: set -> rows, tokens, cuts and drops.
-        comparisons: to train on.
-        rows: encoded replies, each once per epoch.
+        drawn: what an epoch takes of each data set; empty where it takes everything once.
+        comparisons: to train on; of streams, those of the whole run.
+        rows: encoded replies of the training data, each once; of streams, of a sample, as are tokens and histogram.
         tokens: of all rows.
         pairwise_rows: rows if every preference encoded both of its replies.
-        padded_tokens: tokens if every device batch of the first epoch were padded to its longest row.
+        step_tokens: mean of a step, in the first epoch.
+        padding_saved: share of those tokens in padded batches of the same comparisons that is padding.
         histogram: (longest length in the bin, rows), by row length.
         prompts_per_step: comparisons behind one step.
+        first_step: steps done already, by the run that is resumed.
         steps: of the whole run.
+        evaluations: of the steps that are left.
         evaluation_rows: of all evaluation sets together.
+        flops: floating point operations of the steps that are left, by the formula in `flops`; None for
+            a model of unknown shape that does not fit.
         device: what memory and time speak of.
-        memory: None if the model could not be loaded.
-        seconds: of the whole run; None if the model could not be loaded.
+        memory: None if the run does not fit here.
+        seconds: of what is left; None if the run does not fit here.
+        foreseen: memory on GPUs, in several layouts, where the run asks for several devices or does not fit here.
         notes: what deserves a second look.
     """
 
     data: Sequence[Mapping[str, Any]]
     encoding: Mapping[str, Mapping[str, int]]
+    drawn: Sequence[Mapping[str, Any]]
     comparisons: int
     rows: int
     tokens: int
     pairwise_rows: int
-    padded_tokens: int
+    step_tokens: float
+    padding_saved: float
     histogram: tuple[tuple[int, int], ...]
     prompts_per_step: int
+    first_step: int
     steps: int
+    evaluations: int
     evaluation_rows: int
+    flops: float | None
     device: str
     memory: Memory | None
-    seconds: float | None
+    seconds: Seconds | None
+    foreseen: tuple[Foreseen, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        return value | {"memory": {**value["memory"], "total": self.memory.total} if self.memory else None}
+        return value | {"seconds": {**value["seconds"], "total": self.seconds.total} if self.seconds else None}
 
 
 def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     """Foresee a run on this process's device.
 
     Raises:
-        BadRecipe, BadData, BadModel, NotFound: whatever would stop the run before its first step.
+        BadRecipe, BadData, BadModel, NotFound, CannotWrite: whatever would stop the run before its first step.
     """
+    began = time.perf_counter()
+    forget_peak()
     check_trackers(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = resolve_model(recipe.model_name)
-    try:
-        network = load_model(recipe, folder, device=device)
-    except (MemoryError, torch.OutOfMemoryError):
-        network = None
+    resume_from = _check_output(recipe, report)
+    folder = resume_from or resolve_model(recipe.model_name)
+    set_seed(recipe.seed)
+    network = _load(recipe, folder, device, resumed=resume_from is not None)
     encoder = load_text(recipe, folder)
     corpus = read_corpus(recipe, report)
-    encoded = encode_corpus(corpus, encoder, report)
-    examples = encoded.training
-    order = make_order(recipe, comparisons=len(examples), num_processes=1)
-    steps = count_steps(recipe, order)
-    memory, seconds = (None, None) if network is None else _probe(network, recipe, encoded, order, steps)
-    lengths = np.diff(examples.starts)
+    encoded = encode_corpus(recipe, corpus, encoder, report)
+    feed = make_feed(recipe, encoded, encoder, num_processes=1)
+    loss = make_loss(recipe, encoded.training).to(device)
+    check_best(recipe, encoded.evaluation)
+    progress = Progress(data=feed.digest(), prompts_per_step=feed.per_step)
+    if resume_from is not None:
+        progress.load_state_dict(read_state(resume_from)["progress"])
+    plans = plan_steps(feed, max_tokens=recipe.max_tokens)
+    preparing = time.perf_counter() - began
+    left = feed.steps - progress.step
+    evaluations = _evaluations(recipe, feed.steps, progress.step) if encoded.evaluation else 0
+    fits = network is not None and _fits(network, recipe, steps=left)
+    memory, seconds = None, None
+    if network is not None and fits:
+        probe = Probe(network, loss, recipe, encoder, steps=left)
+        memory, seconds = probe.run(
+            plans,
+            row_flops(network),
+            encoded.evaluation,
+            preparing=preparing,
+            evaluations=evaluations,
+            saves=_saves(recipe, feed.steps, progress.step),
+        )
+    config = read_config(folder) if network is None else network.config
+    shape = without_weights(config, recipe) if network is None else network
+    devices = recipe.num_devices or 1
+    foreseen = foresee(config, recipe, devices=devices, steps=left) if devices > 1 or not fits else []
+    lengths = np.diff(encoded.training.starts)
+    step_tokens = float(np.mean([plan.lengths.sum() for plan in plans]))
     return Estimate(
         data=corpus.record,
         encoding=encoded.counts,
-        comparisons=len(examples),
+        drawn=() if isinstance(feed, StreamFeed) else feed.account(),
+        comparisons=feed.comparisons,
         rows=len(lengths),
         tokens=int(lengths.sum()),
-        pairwise_rows=2 * sum(len(group) for group in examples.preferences),
-        padded_tokens=_padded_tokens(examples, order, recipe.per_device_train_batch_size),
+        pairwise_rows=2 * sum(len(group) for group in encoded.training.preferences),
+        step_tokens=step_tokens,
+        padding_saved=1 - step_tokens * len(plans) / _padded_tokens(plans, recipe.per_device_train_batch_size),
         histogram=_histogram(lengths),
-        prompts_per_step=order.per_step,
-        steps=steps,
-        evaluation_rows=_evaluation(encoded)[0],
+        prompts_per_step=feed.per_step,
+        first_step=progress.step,
+        steps=feed.steps,
+        evaluations=evaluations,
+        evaluation_rows=sum(len(one.reply_starts) for one in encoded.evaluation.values()),
+        flops=None if shape is None else left * sum(plan.flops(row_flops(shape)) for plan in plans) / len(plans),
         device=str(device),
         memory=memory,
         seconds=seconds,
-        notes=tuple(_notes(recipe, encoded, steps, loaded=network is not None)),
+        foreseen=tuple(foreseen),
+        notes=tuple(_notes(recipe, encoded, feed.steps, fits=fits)),
     )
+
+
+def _check_output(recipe: Recipe, report: Report) -> Path | None:
+    """As `train` checks the output folder, without leaving one."""
+    folder = Path(recipe.output_dir).absolute()
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        return check_output(recipe, report)
+    finally:
+        for one in missing:
+            with suppress(OSError):
+                one.rmdir()
+
+
+def _load(recipe: Recipe, folder: Path, device: torch.device, *, resumed: bool) -> Network | None:
+    """The network; None where there is no memory for its weights."""
+    try:
+        return load_model(recipe, folder, device=device, resumed=resumed)
+    except (MemoryError, torch.OutOfMemoryError):
+        return None
+
+
+def _fits(network: Network, recipe: Recipe, *, steps: int) -> bool:
+    """Whether the weights, and what is as large as them, leave room; mapped weights are not in memory yet."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    needed = size_of(trained) + optimizer_bytes(trained, recipe) + average_bytes(trained, recipe, steps=steps)
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        return needed < torch.cuda.mem_get_info(device)[0]
+    return needed + size_of(network.parameters()) < psutil.virtual_memory().available
 
 
 def _histogram(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
@@ -143,26 +202,29 @@ def _histogram(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple(zip(edges, counts.tolist(), strict=True))
 
 
-def _padded_tokens(examples: Examples, order: Order, batch_size: int) -> int:
-    """What plain batches of the first epoch would process, every row padded to its batch's longest."""
+def _padded_tokens(plans: Sequence[StepPlan], batch_size: int) -> int:
+    """What plain batches of the steps' comparisons would process, every row padded to its batch's longest."""
     total = 0
-    for step in range(order.steps_per_epoch):
-        chosen = order.chosen(step)
-        for first in range(0, len(chosen), batch_size):
-            batch = chosen[first : first + batch_size]
-            total += sum(examples.size(c) for c in batch) * max(examples.longest(c) for c in batch)
+    for plan in plans:
+        for first in range(0, len(plan.chosen), batch_size):
+            batch = plan.chosen[first : first + batch_size]
+            total += sum(map(plan.examples.size, batch)) * max(map(plan.examples.longest, batch))
     return total
 
 
-def _evaluation(encoded: EncodedCorpus) -> tuple[int, int]:
-    """Rows and tokens of all evaluation sets."""
-    sets = encoded.evaluation.values()
-    return sum(len(one.reply_starts) for one in sets), sum(len(one.ids) for one in sets)
+def _evaluations(recipe: Recipe, steps: int, first_step: int) -> int:
+    """Evaluations of the steps that are left: every `eval_steps`, and at the end."""
+    return -(-steps // recipe.eval_steps) - first_step // recipe.eval_steps
 
 
-def _notes(recipe: Recipe, encoded: EncodedCorpus, steps: int, *, loaded: bool) -> list[str]:
+def _saves(recipe: Recipe, steps: int, first_step: int) -> int:
+    """Checkpoints of the steps that are left: every `save_steps` before the end, and then the last."""
+    return max(0, (steps - 1) // recipe.save_steps - first_step // recipe.save_steps) + 1
+
+
+def _notes(recipe: Recipe, encoded: EncodedCorpus, steps: int, *, fits: bool) -> list[str]:
     counts = encoded.counts["training"]
-    notes = [] if loaded else ["the model does not fit into memory here: no estimate of memory and time"]
+    notes = [] if fits else ["the run does not fit into memory here: time is not measured"]
     if recipe.warmup_steps >= steps and recipe.scheduler != "constant":
         notes.append(f"warmup_steps is {recipe.warmup_steps} but the run has {steps} steps: its rate never peaks")
     if not encoded.evaluation:
@@ -174,71 +236,6 @@ def _notes(recipe: Recipe, encoded: EncodedCorpus, steps: int, *, loaded: bool) 
     if counts["dropped_replies_equal_after_cutting"]:
         dropped = counts["dropped_replies_equal_after_cutting"]
         notes.append(f"{dropped} comparisons are dropped because their replies are equal after cutting")
+    if encoded.streams:
+        notes.append(f"data sets stream: rows, tokens and histogram are those of {len(encoded.training)} comparisons")
     return notes
-
-
-def _probe(network: Network, recipe: Recipe, encoded: EncodedCorpus, order: Order, steps: int) -> tuple[Memory, float]:
-    """Memory and seconds, from the longest micro-batch and two micro-batches of the first step."""
-    examples = encoded.training
-    device = next(network.parameters()).device
-    bf16 = use_bf16(recipe, device)
-
-    def forward(batch: Batch) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return network(batch)
-
-    network.train()
-    longest = plan_comparisons(examples, range(len(examples)), max_tokens=recipe.max_tokens)[-1]
-    batch = plan_batches(rows_of(examples, longest), max_tokens=recipe.max_tokens)[-1]
-    trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
-    memory = Memory(
-        weights=sum(p.numel() * p.element_size() for p in network.parameters()),
-        gradients=trained,
-        optimizer=trained * (3 if recipe.ema_decay else 2),
-        activations=_saved_bytes(network.parameters(), lambda: forward(batch)),
-    )
-    per_token, per_step = _time(network, forward, recipe, examples, order)
-    evaluations = 1 + (steps - 1) // recipe.eval_steps
-    # an evaluation is a forward pass: a third of a step
-    tokens = len(examples.ids) * recipe.num_train_epochs + _evaluation(encoded)[1] * evaluations / 3
-    return memory, tokens * per_token + steps * per_step
-
-
-def _saved_bytes(parameters: Iterable[Tensor], run: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps for the backward pass of a run, parameters not counted, shared memory once."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    seen: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        scores = run()
-    del scores
-    return sum(seen.values())
-
-
-def _time(network: Network, forward: Forward, recipe: Recipe, examples: Examples, order: Order) -> tuple[float, float]:
-    """Seconds per token of forward and backward pass, and per optimiser update; the second of two tries counts."""
-    optimizer = make_optimizer(network, recipe)
-    parts = plan_comparisons(examples, order.chosen(0), max_tokens=recipe.max_tokens)
-    loss = partial(LOSSES[recipe.loss], settings=LossSettings())
-    per_token = per_step = 0.0
-    for part in [parts[0], parts[-1]]:
-        times = [time.perf_counter()]
-        sums = accumulate_gradient(forward, examples, part, loss, divide_by=1, max_tokens=recipe.max_tokens)
-        _wait()
-        times.append(time.perf_counter())
-        optimizer.step()
-        _wait()
-        times.append(time.perf_counter())
-        per_token, per_step = (times[1] - times[0]) / sums.tokens, times[2] - times[1]
-    return per_token, per_step
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -95,8 +95,9 @@ class SetMetrics:
         ties: preferences of probability 0.5.
         accuracy: mean over comparisons of the share of its pairs in the right order; equal scores count one half.
         interval: 95 % Wilson interval of the accuracy with n = decided (too wide, if anything, for K > 2).
-        log_loss: mean over comparisons of the mean Bradley-Terry loss of their preferences, ties included; ln 2 is
-            what equal scores get.
+        log_loss: mean over comparisons of the mean -log P of their preferences, ties included, under the likelihood of
+            the run's loss; under Bradley-Terry ln 2 is what equal scores get.
+        log_loss_interval: 95 % normal interval of that mean with n = comparisons; None where it was not measured.
     """
 
     comparisons: int
@@ -106,6 +107,7 @@ class SetMetrics:
     accuracy: float
     interval: tuple[float, float]
     log_loss: float
+    log_loss_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,15 @@ class Saved:
     folder: Path
 
 
-Event = DataRead | Encoding | Started | StepDone | EvaluationDone | Saved
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A checkpoint that is not whole, and so not resumed from; `torn` says what it lacks."""
+
+    folder: Path
+    torn: str
+
+
+Event = PassedOver | DataRead | Encoding | Started | StepDone | EvaluationDone | Saved
 Report = Callable[[Event], None]
 
 

@@ -2,7 +2,7 @@
 
 Surprising: ids are kept as int32 in one run (half the memory, no object per row) and widened when a row is taken.
 Replies that became equal by cutting lose the preference between them; a comparison left with none is dropped and
-counted.
+counted. So are preferences of heads that are not trained. A head that a data set only rates gets its preferences here.
 """
 
 import hashlib
@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Float32, Int32, Int64
 
+from prefrank.data.candidates import preferences_of
 from prefrank.text import TextEncoder
-from prefrank.types import Comparison, Preference, Row
+from prefrank.training.labels import Preferences, Weigh, number_rows, rank_replies
+from prefrank.types import MAIN_HEAD, Comparison, Preference, Row
 
 _CHUNK = 256
 """Comparisons tokenised in one call: enough to keep the tokenizer's threads busy, few enough to report progress."""
@@ -32,6 +34,11 @@ class Examples:
         preferences: of each comparison, as indexes into its rows.
         weights: what each comparison counts in the loss.
         names: `source/id` of each comparison.
+        heads: what preferences, levels and ratings may speak of, in the order of the network's scores.
+        ratings: [N H] of every row, NaN where there is none; None if nothing was rated.
+        levels: [N H] place of every row in its comparison's ranking, 0 best, -1 for none; None unless asked for.
+        unordered: names of comparisons whose preferences give no ranking as far as was asked.
+        left_heads: heads in the data that are not among `heads`.
     """
 
     ids: Int32[np.ndarray, " T"]
@@ -41,6 +48,11 @@ class Examples:
     preferences: tuple[tuple[Preference, ...], ...]
     weights: tuple[float, ...]
     names: tuple[str, ...]
+    heads: tuple[str, ...] = (MAIN_HEAD,)
+    ratings: Float32[np.ndarray, "N H"] | None = None
+    levels: Int32[np.ndarray, "N H"] | None = None
+    unordered: tuple[str, ...] = ()
+    left_heads: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -56,14 +68,36 @@ class Examples:
     def tokens(self, comparison: int) -> int:
         return int(self.starts[self.groups[comparison + 1]] - self.starts[self.groups[comparison]])
 
+    def tokens_of(self, comparison: int) -> Int32[np.ndarray, " T"]:
+        """The token ids of all of its rows."""
+        return self.ids[self.starts[self.groups[comparison]] : self.starts[self.groups[comparison + 1]]]
+
     def longest(self, comparison: int) -> int:
         """Tokens of the comparison's longest row."""
         first, end = self.groups[comparison], self.groups[comparison + 1]
         return int(np.diff(self.starts[first : end + 1]).max())
 
+    def labels(self, chosen: Sequence[int], *, weigh: Weigh = "comparison") -> Preferences:
+        """What people said of the chosen comparisons, over their rows in their order."""
+        sizes = [self.size(comparison) for comparison in chosen]
+
+        def cut(table: np.ndarray | None) -> list[np.ndarray] | None:
+            return None if table is None else [table[self.groups[c] : self.groups[c + 1]] for c in chosen]
+
+        return number_rows(
+            [self.preferences[comparison] for comparison in chosen],
+            np.cumsum([0, *sizes])[:-1].tolist(),
+            weigh=weigh,
+            weights=[self.weights[comparison] for comparison in chosen],
+            heads=self.heads,
+            levels=cut(self.levels),
+            ratings=cut(self.ratings),
+        )
+
     def digest(self) -> str:
         """A hash of everything a run trains on, so that a resumed run can tell whether its data changed."""
-        parts = (self.ids, self.reply_starts, self.starts, self.groups)
+        tables = [table for table in (self.ratings, self.levels) if table is not None]
+        parts = (self.ids, self.reply_starts, self.starts, self.groups, *tables)
         rest = repr((self.preferences, self.weights)).encode()
         return hashlib.sha256(b"".join([*(part.tobytes() for part in parts), rest])).hexdigest()[:16]
 
@@ -80,14 +114,33 @@ class EncodingCounts:
     dropped_replies_equal_after_cutting: int = 0
     preferences: int = 0
     preferences_dropped_replies_equal_after_cutting: int = 0
+    preferences_of_other_heads: int = 0
+    dropped_without_label_of_heads: int = 0
     rows: int = 0
     tokens: int = 0
     rows_with_cut_prompt: int = 0
     rows_with_cut_reply: int = 0
 
-    def add(self, comparison: Comparison, rows: Sequence[Row], preferences: Sequence[Preference]) -> None:
-        """Count one comparison; rows and tokens only if it is kept."""
-        self.preferences_dropped_replies_equal_after_cutting += len(comparison.preferences) - len(preferences)
+    def add(
+        self,
+        comparison: Comparison,
+        rows: Sequence[Row],
+        wanted: Sequence[Preference],
+        preferences: Sequence[Preference],
+        heads: Sequence[str],
+    ) -> None:
+        """Count one comparison; rows and tokens only if it is kept.
+
+        Args:
+            wanted: its preferences of the heads to train.
+            preferences: those of them that are left after cutting.
+            heads: the heads to train.
+        """
+        self.preferences_of_other_heads += sum(one.head not in heads for one in comparison.preferences)
+        if not wanted:
+            self.dropped_without_label_of_heads += 1
+            return
+        self.preferences_dropped_replies_equal_after_cutting += len(wanted) - len(preferences)
         if not preferences:
             self.dropped_replies_equal_after_cutting += 1
             return
@@ -105,16 +158,26 @@ class EncodingCounts:
 class _Builder:
     """Collects encoded comparisons as int32, so that the int64 rows of a large data set never stand together."""
 
-    def __init__(self) -> None:
+    def __init__(self, heads: tuple[str, ...], places: int | None) -> None:
+        self.heads, self.places = heads, places
         self.ids: list[np.ndarray] = [np.zeros(0, np.int32)]
         self.reply_starts: list[int] = []
         self.sizes: list[int] = []
         self.preferences: list[tuple[Preference, ...]] = []
         self.weights: list[float] = []
         self.names: list[str] = []
+        self.ratings: list[np.ndarray] = [np.zeros((0, len(heads)), np.float32)]
+        self.levels: list[np.ndarray] = [np.zeros((0, len(heads)), np.int32)]
+        self.unordered: list[str] = []
+        self.left_heads: set[str] = set()
 
     def add(
-        self, comparison: Comparison, rows: Sequence[Row], preferences: tuple[Preference, ...], weight: float
+        self,
+        comparison: Comparison,
+        rows: Sequence[Row],
+        wanted: Sequence[Preference],
+        preferences: tuple[Preference, ...],
+        weight: float,
     ) -> None:
         self.ids += [row.ids.astype(np.int32) for row in rows]
         self.reply_starts += [row.reply_start for row in rows]
@@ -122,8 +185,15 @@ class _Builder:
         self.preferences.append(preferences)
         self.weights.append(weight)
         self.names.append(f"{comparison.source}/{comparison.id}")
+        self.ratings.append(_rating_table(comparison, self.heads))
+        if self.places is not None:
+            by_head = [[one for one in wanted if one.head == head] for head in self.heads]
+            found = [rank_replies(group, len(rows), places=self.places) for group in by_head]
+            self.levels.append(np.array([levels or (-1,) * len(rows) for levels in found], np.int32).T)
+            self.unordered += [self.names[-1]] * (None in found)
 
     def build(self) -> Examples:
+        ratings = np.concatenate(self.ratings)
         return Examples(
             ids=np.concatenate(self.ids),
             reply_starts=np.array(self.reply_starts, np.int32),
@@ -132,6 +202,11 @@ class _Builder:
             preferences=tuple(self.preferences),
             weights=tuple(self.weights),
             names=tuple(self.names),
+            heads=self.heads,
+            ratings=None if np.isnan(ratings).all() else ratings,
+            levels=None if self.places is None else np.concatenate(self.levels),
+            unordered=tuple(self.unordered),
+            left_heads=tuple(sorted(self.left_heads)),
         )
 
 
@@ -140,29 +215,47 @@ def encode(
     encoder: TextEncoder,
     *,
     weights: Sequence[float] | None = None,
+    heads: tuple[str, ...] = (MAIN_HEAD,),
+    places: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Examples, EncodingCounts]:
     """Encode every reply once.
 
     Args:
         weights: what each comparison counts in the loss; 1 by default.
+        heads: whose labels to keep.
+        places: derive rankings that hold for this many replies at least; None derives none.
         progress: hears how many comparisons are done, of how many.
 
     Raises:
         BadText: a text that cannot be encoded.
     """
     outer = [1.0] * len(comparisons) if weights is None else weights
-    counts, builder = EncodingCounts(comparisons=len(comparisons)), _Builder()
+    counts, builder = EncodingCounts(comparisons=len(comparisons)), _Builder(heads, places)
     for first in range(0, len(comparisons), _CHUNK):
         chunk = slice(first, first + _CHUNK)
         encoded = _encode_chunk(comparisons[chunk], encoder)
         for comparison, rows, weight in zip(comparisons[chunk], encoded, outer[chunk], strict=True):
-            preferences = _between_distinct(comparison, rows)
-            counts.add(comparison, rows, preferences)
+            wanted = preferences_of(comparison, heads)
+            preferences = _between_distinct(wanted, rows)
+            counts.add(comparison, rows, wanted, preferences, heads)
+            builder.left_heads.update(_heads_of(comparison).difference(heads))
             if preferences:
-                builder.add(comparison, rows, preferences, weight)
+                builder.add(comparison, rows, wanted, preferences, weight)
         progress(min(first + _CHUNK, len(comparisons)), len(comparisons))
     return builder.build(), counts
+
+
+def _heads_of(comparison: Comparison) -> set[str]:
+    return {one.head for one in comparison.preferences} | {one.head for one in comparison.ratings}
+
+
+def _rating_table(comparison: Comparison, heads: Sequence[str]) -> Float32[np.ndarray, "K H"]:
+    table = np.full((len(comparison.replies), len(heads)), np.nan, np.float32)
+    for rated in comparison.ratings:
+        if rated.head in heads:
+            table[:, heads.index(rated.head)] = [np.nan if value is None else value for value in rated.values]
+    return table
 
 
 def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> list[list[Row]]:
@@ -170,10 +263,10 @@ def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> li
     return [[next(rows) for _ in one.replies] for one in comparisons]
 
 
-def _between_distinct(comparison: Comparison, rows: Sequence[Row]) -> tuple[Preference, ...]:
+def _between_distinct(preferences: Sequence[Preference], rows: Sequence[Row]) -> tuple[Preference, ...]:
     """The preferences between rows that still differ: equal rows score alike whatever the model learns."""
     keys = [(row.ids.tobytes(), row.reply_start) for row in rows]
-    return tuple(one for one in comparison.preferences if keys[one.winner] != keys[one.loser])
+    return tuple(one for one in preferences if keys[one.winner] != keys[one.loser])
 
 
 def _boundaries(sizes: Sequence[int]) -> Int64[np.ndarray, " M"]:

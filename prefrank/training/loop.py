@@ -2,14 +2,15 @@
 
 One optimiser step takes a fixed number of comparisons, over all devices, whatever the micro-batches; which ones is a
 pure function of seed and step, and so is every dropout mask. A resumed run therefore needs the weights, the
-optimiser's state and a step number, and goes on bit for bit on a CPU. Gradients are summed over processes by hand, not
-by DDP, because processes hold different numbers of micro-batches, or none. Nothing here prints: events go to `report`.
+optimiser's state and a step number, and goes on bit for bit on a CPU. How the processes of a run share the model is the
+business of `processes.py`. Nothing here prints: events go to `report`.
 """
 
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,14 +22,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefrank.errors import Diverged, Interrupted
-from prefrank.model import Network, score_batches
+from prefrank.model import Network
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder, plan_batches
+from prefrank.training.best import check_best, judged, loss_of
 from prefrank.training.checkpoint import (
     Progress,
     check_output,
     clear_output,
-    load_state,
+    read_state,
     remove_old,
     save_checkpoint,
     versions,
@@ -36,16 +38,17 @@ from prefrank.training.checkpoint import (
 from prefrank.training.corpus import read_corpus
 from prefrank.training.events import EvaluationDone, Report, Saved, SetMetrics, Started, StepDone, ignore
 from prefrank.training.examples import Examples
-from prefrank.training.losses import LOSSES, LossSettings, Preferences
+from prefrank.training.feed import Feed, make_feed
+from prefrank.training.losses import PreferenceLoss, make_loss
 from prefrank.training.measure import Evaluate, evaluate_sets, name_some, pool
-from prefrank.training.optim import WeightAverage, make_optimizer, rate_factor, set_rates
-from prefrank.training.order import count_steps, make_order, seed_step
-from prefrank.training.processes import add_gradients, add_sums, any_process
+from prefrank.training.optim import Schedule, WeightAverage, make_optimizer, rate_factor, set_rates
+from prefrank.training.order import seed_step
+from prefrank.training.processes import add_sums, any_process, free_memory, most_of_processes, place
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import RunLog, Speed, check_trackers
-from prefrank.training.setup import EncodedCorpus, encode_corpus, load_model, load_text, use_bf16
+from prefrank.training.setup import encode_corpus, load_model, load_text, use_bf16
 from prefrank.training.signals import catch_signals
-from prefrank.training.step import StepSums, accumulate_gradient, rows_of
+from prefrank.training.step import Graphs, StepSums, accumulate_gradient, plan_lockstep, rows_of
 from prefrank.types import Batch
 
 
@@ -66,12 +69,19 @@ class Trained:
     metrics: Mapping[str, SetMetrics]
 
 
-def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evaluate_sets) -> Trained:
+def train(
+    recipe: Recipe,
+    *,
+    report: Report = ignore,
+    evaluate: Evaluate | None = None,
+    schedule: Schedule = rate_factor,
+) -> Trained:
     """Train a reward model as the recipe says.
 
     Args:
         report: hears what happens, on the main process only (see `events`).
-        evaluate: turns scores of the evaluation sets into metrics.
+        evaluate: turns scores of the evaluation sets into metrics; by default `evaluate_sets` with the run's loss.
+        schedule: what the peak rates are multiplied with in each step.
 
     Raises:
         BadRecipe, BadData, BadModel, NotFound: before the first step.
@@ -89,24 +99,29 @@ def train(recipe: Recipe, *, report: Report = ignore, evaluate: Evaluate = evalu
     )
     report = report if accelerator.is_main_process else ignore
     with accelerator.main_process_first():
-        resume_from = check_output(recipe)
+        resume_from = check_output(recipe, report)
         folder = resume_from or resolve_model(recipe.model_name)
     set_seed(recipe.seed)
     network = load_model(recipe, folder, device=accelerator.device, resumed=resume_from is not None)
     encoder = load_text(recipe, folder)
     corpus = read_corpus(recipe, report)
-    encoded = encode_corpus(corpus, encoder, report)
-    account = {"read": list(corpus.record), "encoded": dict(encoded.counts)}
+    encoded = encode_corpus(recipe, corpus, encoder, report)
+    feed = make_feed(recipe, encoded, encoder, num_processes=accelerator.num_processes)
+    loss = make_loss(recipe, encoded.training).to(accelerator.device)
+    check_best(recipe, encoded.evaluation)
+    digests = {"training": feed.digest(), **{name: one.digest() for name, one in encoded.evaluation.items()}}
+    account = {"read": list(corpus.record), "encoded": dict(encoded.counts), "digests": digests}
     if resume_from is None and accelerator.is_main_process:
         clear_output(recipe)
-    run = _Run(recipe, accelerator, network, encoder, encoded, account, report, evaluate)
+    sets = encoded.evaluation
+    run = _Run(recipe, accelerator, network, encoder, feed, sets, loss, account, report, evaluate, schedule)
     if resume_from is not None:
-        load_state(resume_from, accelerator)
-        run.kept = resume_from
+        run.load_state(resume_from)
     try:
         return run.run()
     finally:
-        accelerator.end_training()
+        for tracker in accelerator.trackers:  # not `end_training`: another run may follow among the same processes
+            tracker.finish()
 
 
 class _Run:
@@ -118,22 +133,33 @@ class _Run:
         accelerator: Accelerator,
         network: Network,
         encoder: TextEncoder,
-        encoded: EncodedCorpus,
+        feed: Feed,
+        sets: Mapping[str, Examples],
+        loss: PreferenceLoss,
         account: dict[str, Any],
         report: Report,
-        evaluate: Evaluate,
+        evaluate: Evaluate | None,
+        schedule: Schedule,
     ) -> None:
         self.recipe, self.accelerator, self.network, self.encoder = recipe, accelerator, network, encoder
-        self.examples, self.sets, self.account = encoded.training, encoded.evaluation, account
-        self.report, self.evaluate = report, evaluate
-        self.order = make_order(recipe, comparisons=len(self.examples), num_processes=accelerator.num_processes)
-        self.steps = count_steps(recipe, self.order)
-        self.optimizer = accelerator.prepare(make_optimizer(network, recipe))
-        self.average = WeightAverage(network.named_parameters(), recipe.ema_decay)
-        self.progress = Progress(data=self.examples.digest(), prompts_per_step=self.order.per_step)
-        accelerator.register_for_checkpointing(self.progress, self.average)
+        self.feed, self.sets, self.account = feed, sets, account
+        self.report, self.loss, self.schedule = report, loss, schedule
+        self.evaluate: Evaluate = evaluate or partial(evaluate_sets, loss=loss)
+        self.steps = feed.steps
+        self.place = place(recipe, accelerator, network)
+        self.optimizer = make_optimizer(network, recipe)
+        loss.add_to(self.optimizer, recipe)
+        self.place.take(self.optimizer)
+        self.average = WeightAverage(
+            network.named_parameters(),
+            recipe.ema_decay,
+            last=recipe.average_last,
+            every=recipe.eval_steps,
+            final=self.steps,
+        )
+        self.progress = Progress(data=feed.digest(), prompts_per_step=feed.per_step)
+        self.graphs = Graphs(free_memory(recipe, self.optimizer, accelerator.device), network.parameters())
         self.bf16 = use_bf16(recipe, accelerator.device)
-        self.settings = LossSettings(recipe.label_smoothing, recipe.score_l2, recipe.centering)
         self.metrics: Mapping[str, SetMetrics] = {}
         self.kept: Path | None = None
         self.speed = Speed()
@@ -141,9 +167,10 @@ class _Run:
 
     def run(self) -> Trained:
         """Every step that is left, then `last`."""
-        self._report_start()
+        started = self._started()
+        self.report(started)
         self.speed.pause()
-        with catch_signals() as flag:
+        with catch_signals() as flag, self.log.open(started):
             self._evaluate_if_due()
             while not self._finished():
                 done = self._step()
@@ -161,18 +188,16 @@ class _Run:
         best = last.with_name("best")
         return Trained(last, best if best.is_dir() else None, self.progress.step, self.metrics)
 
-    def _report_start(self) -> None:
+    def _started(self) -> Started:
         parameters = list(self.network.parameters())
-        self.report(
-            Started(
-                steps=self.steps,
-                first_step=self.progress.step,
-                comparisons=len(self.examples),
-                prompts_per_step=self.order.per_step,
-                parameters=sum(p.numel() for p in parameters),
-                trainable=sum(p.numel() for p in parameters if p.requires_grad),
-                device=str(self.accelerator.device),
-            )
+        return Started(
+            steps=self.steps,
+            first_step=self.progress.step,
+            comparisons=self.feed.comparisons,
+            prompts_per_step=self.feed.per_step,
+            parameters=sum(p.numel() for p in parameters),
+            trainable=sum(p.numel() for p in parameters if p.requires_grad),
+            device=str(self.accelerator.device),
         )
 
     def _finished(self) -> bool:
@@ -182,26 +207,30 @@ class _Run:
     def _step(self) -> StepDone:
         """One optimiser step over one step's comparisons."""
         recipe, number = self.recipe, self.progress.step
-        chosen = self.order.chosen(number)
-        count = sum(len(self.examples.preferences[c]) for c in chosen) if recipe.weigh == "pair" else len(chosen)
+        examples, chosen = self.feed.take(number)
+        count = sum(len(examples.preferences[c]) for c in chosen) if recipe.weigh == "pair" else len(chosen)
         seed_step(recipe.seed, step=number, process=self.accelerator.process_index)
-        factor = rate_factor(number, steps=self.steps, recipe=recipe)
+        factor = self.schedule(number, steps=self.steps, recipe=recipe)
         set_rates(self.optimizer, factor)
         self.network.train()
-        self.optimizer.zero_grad()
+        self.place.zero_grad()
+        shares = [chosen[first :: self.place.count] for first in range(self.place.count)]
         own = accumulate_gradient(
             self._forward,
-            self.examples,
-            chosen[self.accelerator.process_index :: self.accelerator.num_processes],
-            self._loss,
-            divide_by=count,
+            examples,
+            shares[self.accelerator.process_index],
+            self.loss,
+            divide_by=self.place.divisor(count),
             max_tokens=recipe.max_tokens,
             weigh=recipe.weigh,
+            graphs=self.graphs,
+            sharing=self.place.sharing,
+            lockstep=plan_lockstep(examples, shares, max_tokens=recipe.max_tokens) if self.place.lockstep else None,
         )
-        add_gradients(self.accelerator, self.network)
+        self.place.add_gradients(self.loss)
         sums = add_sums(self.accelerator, own)
-        norm = self._clip(sums, chosen)
-        self.optimizer.step()
+        norm = self._clip(sums, examples, chosen)
+        self.place.step()
         self.average.update()
         self.progress.step += 1
         tokens_per_s, seconds = self.speed.step(sums.tokens)
@@ -217,24 +246,20 @@ class _Run:
             grad_norm=norm,
         )
 
-    def _forward(self, batch: Batch) -> Float[Tensor, " N"]:
+    def _forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         # Autocast is left after each batch: casts cached without a graph must not serve the pass that needs one.
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.network(batch)
+            return self.place.forward(batch)
 
-    def _loss(self, scores: Float[Tensor, " N"], preferences: Preferences) -> Float[Tensor, ""]:
-        return LOSSES[self.recipe.loss](scores, preferences, self.settings)
-
-    def _clip(self, sums: StepSums, chosen: list[int]) -> float:
+    def _clip(self, sums: StepSums, examples: Examples, chosen: list[int]) -> float:
         """Clip the gradient; returns its norm before. Raises Diverged where something is not finite."""
         where, rate = f"step {self.progress.step + 1}", self.recipe.learning_rate
         advice = f"lower learning_rate (now {rate:g}), or look at these comparisons"
         if sums.not_finite:
             raise Diverged(f"{where}: scores are not finite for {name_some(list(sums.not_finite))}; {advice}")
-        limit = self.recipe.max_grad_norm or math.inf
-        norm = float(self.accelerator.clip_grad_norm_(self.network.parameters(), limit))
+        norm = self.place.clip(self.recipe.max_grad_norm or math.inf)
         if not math.isfinite(norm):
-            names = name_some([self.examples.names[c] for c in chosen])
+            names = name_some([examples.names[c] for c in chosen])
             raise Diverged(f"{where}: the gradient is not finite; it came from {names}; {advice}")
         return norm
 
@@ -249,29 +274,38 @@ class _Run:
         with self.average.swapped_in():
             self.metrics = self.evaluate(self._score, self.sets)
         overall = pool(self.metrics.values())
-        value = overall.log_loss if self.recipe.best_metric == "log_loss" else -overall.accuracy
+        value = loss_of(self.recipe, judged(self.recipe, self.metrics))
         progress = self.progress
-        better = progress.best is None or value < progress.best
-        progress.evaluated, progress.waited = progress.step, 0 if better else progress.waited + 1
+        better = progress.judge(value, self.recipe.early_stop_improvement)
+        progress.evaluated = progress.step
         progress.metrics = {name: asdict(one) for name, one in self.metrics.items()}
         self.report(EvaluationDone(progress.step, self.metrics, overall, better, time.perf_counter() - began))
-        self.log.evaluation(progress.step, {**self.metrics, "overall": overall})
+        self.log.evaluation(progress.step, {"overall": overall, **self.metrics}, best=better)
         if better:
-            progress.best = value
             self._save("best", resumable=False)
         self.speed.pause()
 
-    def _score(self, examples: Examples) -> Float[Tensor, " N"]:
+    def _score(self, examples: Examples) -> Float[Tensor, "N *H"]:
         """Scores of all rows of a set, each process doing its share of the comparisons."""
-        scores = torch.zeros(len(examples.reply_starts))
-        mine = range(self.accelerator.process_index, len(examples), self.accelerator.num_processes)
-        for first in range(0, len(mine), self.recipe.per_device_eval_batch_size):
-            chunk = mine[first : first + self.recipe.per_device_eval_batch_size]
-            places = np.concatenate([np.arange(examples.groups[c], examples.groups[c + 1]) for c in chunk])
+        count, size, me = self.place.count, self.recipe.per_device_eval_batch_size, self.accelerator.process_index
+        heads = [len(self.network.heads)] if len(self.network.heads) > 1 else []
+        scores = torch.zeros(len(examples.reply_starts), *heads)
+        self.network.train(False)
+        for first in range(0, len(examples), count * size):
+            chunk = range(first + me, min(first + count * size, len(examples)), count)
+            places = [np.arange(examples.groups[c], examples.groups[c + 1]) for c in chunk]
             batches = plan_batches(rows_of(examples, chunk), max_tokens=self.recipe.max_tokens)
-            with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-                scores[torch.from_numpy(places)] = score_batches(self.network, batches)
+            for batch in batches:
+                scores[torch.from_numpy(np.concatenate(places)[batch.rows])] = self._forward_only(batch)
+            if self.place.lockstep:
+                spare = plan_batches(rows_of(examples, [first])[:1], max_tokens=self.recipe.max_tokens)[0]
+                for _ in range(most_of_processes(self.accelerator, len(batches)) - len(batches)):
+                    self._forward_only(spare)
         return self.accelerator.reduce(scores.to(self.accelerator.device), "sum").cpu()
+
+    @torch.no_grad()
+    def _forward_only(self, batch: Batch) -> Float[Tensor, "N *H"]:
+        return self._forward(batch).cpu()
 
     def _stop(self) -> NoReturn:
         folder = self._save("last")
@@ -281,17 +315,38 @@ class _Run:
     def _save(self, name: str, *, resumable: bool = True) -> Path:
         """Write a checkpoint folder, on the main process, with the averaged weights."""
         folder = Path(self.recipe.output_dir) / name
+        with self.average.swapped_in():
+            state = self._state() if resumable else None
+            with self.place.whole() as network:
+                if network is not None:
+                    save_checkpoint(folder, network, self.encoder, self._record(), state=state, previous=self.kept)
+        if resumable:
+            self.place.save_more(folder / "state")
         if self.accelerator.is_main_process:
-            state_of = self.accelerator if resumable else None
-            with self.average.swapped_in():
-                save_checkpoint(
-                    folder, self.network, self.encoder, self._record(), state_of=state_of, previous=self.kept
-                )
             remove_old(folder.parent, keep=self.recipe.save_total_limit)
             self.report(Saved(self.progress.step, folder))
         self.accelerator.wait_for_everyone()
         self.kept = folder
         return folder
+
+    def _state(self) -> dict[str, Any]:
+        """What resuming needs besides the weights, whole, on the main process."""
+        return {
+            "optimizer": self.place.state(),
+            "progress": self.progress.state_dict(),
+            "average": self.place.gather(self.average.state_dict()),
+            "loss": self.place.gather(self.loss.state_dict()),
+        }
+
+    def load_state(self, folder: Path) -> None:
+        """Go on from a checkpoint, whichever layout wrote it; its weights were loaded with the network."""
+        state = read_state(folder)
+        self.progress.load_state_dict(state["progress"])
+        self.place.load_more(folder / "state")
+        self.place.load_state(state["optimizer"])
+        self.average.load_state_dict(self.place.spread(state["average"]))
+        self.loss.load_state_dict(state["loss"])
+        self.kept = folder
 
     def _record(self) -> dict[str, Any]:
         """The training record of prefrank.json: the run, its data, and how good it was when last evaluated."""
@@ -299,11 +354,13 @@ class _Run:
             "recipe": self.recipe.model_dump(mode="json"),
             "step": self.progress.step,
             "steps": self.steps,
-            "comparisons_per_step": self.order.per_step,
+            "comparisons_per_step": self.feed.per_step,
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
             "bf16": self.bf16,
-            "data": self.account,
+            "loss": self.loss.record(),
+            "data": {**self.account, "drawn": self.feed.account()},
             "metrics": {"step": self.progress.evaluated, "sets": self.progress.metrics},
             "versions": versions(),
+            **self.log.record(),
         }

@@ -6,10 +6,10 @@ Surprising: the learning rate is a pure function of the step, so a resumed run h
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prefrank.errors import BadRecipe
 from prefrank.model import Network, parameters_by_depth
@@ -33,7 +33,7 @@ def freeze(network: Network, recipe: Recipe) -> None:
 
 
 def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
-    """AdamW's groups: by peak learning rate, and without weight decay for biases and norms (all of one axis)."""
+    """The optimiser's groups: by peak learning rate; no weight decay for biases and norms (all of one axis)."""
     depths = parameters_by_depth(network)
     num_layers = len(depths) - 2
     rates = {name: _rate(depth, num_layers, recipe) for depth, names in enumerate(depths) for name in names}
@@ -52,14 +52,38 @@ def _rate(depth: int, num_layers: int, recipe: Recipe) -> float:
     return recipe.learning_rate * recipe.layer_decay ** (num_layers - depth)
 
 
-def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over the trained parameters."""
-    return torch.optim.AdamW(
+def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) over the trained parameters, or its 8-bit form (Dettmers et al. 2022).
+
+    Raises:
+        BadRecipe: an optimiser whose package is not installed.
+    """
+    return _optimizer_class(recipe)(
         parameter_groups(network, recipe),
         lr=recipe.learning_rate,
         betas=(recipe.adam_beta1, recipe.adam_beta2),
         eps=recipe.adam_epsilon,
     )
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What the peak rates are multiplied with in step number `step`, from 0, of `steps`."""
+
+    def __call__(self, step: int, *, steps: int, recipe: Recipe) -> float: ...
+
+
+def _optimizer_class(recipe: Recipe) -> Any:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise BadRecipe(
+            f"optimizer is {recipe.optimizer}, which needs bitsandbytes ({error}); pip install bitsandbytes, or set"
+            " optimizer: adamw"
+        ) from error
+    return AdamW8bit
 
 
 def rate_factor(step: int, *, steps: int, recipe: Recipe) -> float:
@@ -87,25 +111,58 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class WeightAverage:
-    """An exponential moving average of the trained weights; a plain mean of all until it has seen 1 / (1 - decay).
+    """An average of the trained weights over the steps of a run: exponential, or the mean of its last snapshots.
 
-    Kept outside the network: `swapped_in` puts it there for evaluating and saving. With decay 0 it does nothing.
+    The exponential one is a plain mean of all until it has seen 1 / (1 - decay). A snapshot is taken every `every`
+    steps and after step `final`; before the first one the average is the weights themselves. Kept outside the network:
+    `swapped_in` puts it there for evaluating and saving. With neither decay nor last it does nothing.
+
+    Args:
+        parameters: of the network, by name; those that are trained count.
+        decay: of the exponential average (Polyak & Juditsky 1992; Tarvainen & Valpola 2017); 0 for none.
+        last: snapshots whose mean is taken (Izmailov et al. 2018, arXiv 1803.05407); 0 for none.
+        every: steps between snapshots.
+        final: steps of the whole run.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
-        self.decay = decay
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        decay: float = 0.0,
+        *,
+        last: int = 0,
+        every: int = 1,
+        final: int = 0,
+    ) -> None:
+        self.decay, self.last, self.every, self.final = decay, last, every, final
         self.updates = 0
         self._inside = False
-        self._live = {name: p for name, p in parameters if p.requires_grad} if decay else {}
-        self._average = {name: p.detach().clone() for name, p in self._live.items()}
+        self._live = {name: p for name, p in parameters if p.requires_grad} if decay or last else {}
+        self._average = self._copy()
+        self._snapshots: list[dict[str, Tensor]] = []
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after one step."""
         self.updates += 1
+        if self.last:
+            self._update_last()
+            return
         rate = max(1.0 - self.decay, 1.0 / self.updates)
         for name, parameter in self._live.items():
             self._average[name].lerp_(parameter, rate)
+
+    def _update_last(self) -> None:
+        if self.updates % self.every == 0 or self.updates == self.final:
+            self._snapshots = [*self._snapshots, self._copy()][-self.last :]
+            for name, average in self._average.items():
+                average.copy_(torch.stack([one[name] for one in self._snapshots]).mean(0))
+        elif not self._snapshots:
+            for name, parameter in self._live.items():
+                self._average[name].copy_(parameter)
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self._live.items()}
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -125,11 +182,10 @@ class WeightAverage:
             self._average[name].copy_(live)
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs: both sets of weights, since a checkpoint's own are the averaged ones."""
+        """What resuming needs: the weights themselves too, since a checkpoint's own are the averaged ones."""
         live = {name: parameter.detach() for name, parameter in self._live.items()}
-        if self._inside:
-            return {"updates": self.updates, "live": self._average, "average": live}
-        return {"updates": self.updates, "live": live, "average": self._average}
+        inner, outer = (self._average, live) if self._inside else (live, self._average)
+        return {"updates": self.updates, "live": inner, "average": outer, "snapshots": self._snapshots}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -137,3 +193,6 @@ class WeightAverage:
         for name, parameter in self._live.items():
             parameter.copy_(state["live"][name])
             self._average[name].copy_(state["average"][name])
+        self._snapshots = [
+            {name: tensor.to(self._live[name].device) for name, tensor in one.items()} for one in state["snapshots"]
+        ]

@@ -1,48 +1,212 @@
-"""Which comparisons make which step, and which random numbers a step draws: pure functions of seed and step."""
+"""Which comparisons make which step, and which random numbers a step draws: pure functions of seed and step.
+
+An epoch is one draw. Without options it is a permutation of everything; shares, samples, caps and length balance make
+it another selection, drawn anew for every epoch. Surprising: with a cap and length balance together, epochs may differ
+a little in size, so the first step of an epoch is found by drawing those before it.
+"""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
+from prefrank.errors import BadRecipe
 from prefrank.training.recipe import Recipe
 
 
-class Order:
-    """A new permutation for every epoch, cut into steps; an epoch's last step may be smaller.
-
-    Lengths play no part, so that sampling stays independent of them; sorting happens inside a step.
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The examples of one training set, and how an epoch draws from them.
 
     Args:
-        size: comparisons of one epoch.
-        per_step: comparisons of a step.
-        seed: of the permutations.
+        name: of the set.
+        examples: [n] their numbers.
+        prompts: [n] equal numbers for equal prompts.
+        sides: [n] 1 where the longer reply is preferred, -1 where the shorter is, 0 where neither.
+        share: of the epoch's comparisons, relative to the other pools' shares; None: by its size.
+        samples: comparisons of an epoch; None: all.
+        per_prompt: most comparisons of one prompt in one pass; None: all.
+        balanced: draw as many comparisons of side 1 as of side -1.
     """
 
-    def __init__(self, size: int, *, per_step: int, seed: int) -> None:
+    name: str
+    examples: Int64[np.ndarray, " n"]
+    prompts: Int64[np.ndarray, " n"]
+    sides: Int64[np.ndarray, " n"]
+    share: float | None = None
+    samples: int | None = None
+    per_prompt: int | None = None
+    balanced: bool = False
+
+    @property
+    def plain(self) -> bool:
+        return self.share is self.samples is self.per_prompt is None and not self.balanced
+
+    def draw_pass(self, draw: np.random.Generator) -> Int64[np.ndarray, " m"]:
+        """One pass in a random order, of which every beginning is balanced too: what cap and balance let through."""
+        chosen = draw.permutation(len(self.examples))
+        if self.per_prompt is not None:
+            chosen = chosen[_place_in_group(self.prompts[chosen]) < self.per_prompt]
+        if self.balanced:
+            sides = self.sides[chosen]
+            longer, shorter, neither = (chosen[sides == side] for side in (1, -1, 0))
+            count = min(len(longer), len(shorter))
+            places = [(np.arange(count) + 0.25) / max(1, count), (np.arange(count) + 0.75) / max(1, count)]
+            order = np.argsort(np.concatenate([*places, draw.random(len(neither))]), kind="stable")
+            chosen = np.concatenate([longer[:count], shorter[:count], neither])[order]
+        return self.examples[chosen]
+
+    def account(self, drawn: int) -> dict[str, Any]:
+        """What an epoch takes of the pool and what it leaves, in comparisons, as plain values."""
+        counts = np.unique(self.prompts, return_counts=True)[1]
+        capped = int(np.minimum(counts, self.per_prompt or len(self.prompts)).sum())
+        return {
+            "name": self.name,
+            "comparisons": len(self.examples),
+            "drawn": drawn,
+            "beyond_per_prompt": len(self.examples) - capped,
+            "longer_preferred": int((self.sides == 1).sum()),
+            "shorter_preferred": int((self.sides == -1).sum()),
+        }
+
+
+class Order:
+    """A new draw for every epoch, cut into steps; an epoch's last step may be smaller.
+
+    Sorting by length happens inside a step and plays no part here.
+
+    Args:
+        size: training comparisons.
+        per_step: comparisons of a step.
+        seed: of the draws.
+        pools: how epochs draw; None: each epoch is a permutation of all.
+    """
+
+    def __init__(self, size: int, *, per_step: int, seed: int, pools: Sequence[Pool] | None = None) -> None:
         self.size, self.per_step, self.seed = size, per_step, seed
-        self.steps_per_epoch = math.ceil(size / per_step)
-        self._epoch, self._permutation = -1, np.zeros(0, np.int64)
+        self._pools = None if pools is None or all(pool.plain for pool in pools) else tuple(pools)
+        self._number, self._epoch = -1, np.zeros(0, np.int64)
+        self._first_steps = [0]
+        self.steps_per_epoch = self._steps_in(0)
+        """Of the first epoch."""
+
+    def epoch(self, number: int) -> Int64[np.ndarray, " E"]:
+        """The comparisons of an epoch, in order; with repeats where a set is smaller than its share."""
+        if number != self._number:
+            draw = np.random.default_rng([self.seed, number])
+            self._number = number
+            self._epoch = draw.permutation(self.size) if self._pools is None else _draw_epoch(self._pools, draw)
+        return self._epoch
 
     def chosen(self, step: int) -> list[int]:
         """The comparisons of step number `step`, from 0."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.size)
-        return self._permutation[place * self.per_step : (place + 1) * self.per_step].tolist()
+        if self._pools is None:
+            number, place = divmod(step, self.steps_per_epoch)
+        else:
+            while self._first_steps[-1] <= step:
+                self._first_steps.append(self._first_steps[-1] + self._steps_in(len(self._first_steps) - 1))
+            number = int(np.searchsorted(self._first_steps, step, side="right")) - 1
+            place = step - self._first_steps[number]
+        return self.epoch(number)[place * self.per_step : (place + 1) * self.per_step].tolist()
+
+    def steps(self, epochs: float) -> int:
+        """Steps of so many epochs; a fraction of one is rounded up to whole steps."""
+        whole = math.floor(epochs)
+        done = sum(self._steps_in(number) for number in range(whole))
+        rest = epochs - whole
+        # rounded, so that a fifth of five steps is one, whatever the floating point makes of it
+        return max(1, done + (math.ceil(round(rest * self._steps_in(whole), 6)) if rest else 0))
+
+    def account(self) -> list[dict[str, Any]]:
+        """What the first epoch takes of each pool; nothing where every epoch takes everything once."""
+        if self._pools is None:
+            return []
+        epoch = self.epoch(0)
+        return [pool.account(int(np.isin(epoch, pool.examples).sum())) for pool in self._pools]
+
+    def _steps_in(self, number: int) -> int:
+        return math.ceil((self.size if self._pools is None else len(self.epoch(number))) / self.per_step)
 
 
-def make_order(recipe: Recipe, *, comparisons: int, num_processes: int) -> Order:
-    """The order of a recipe over so many training comparisons."""
-    return Order(comparisons, per_step=recipe.prompts_per_update(num_processes), seed=recipe.seed)
+def make_order(recipe: Recipe, *, comparisons: int, num_processes: int, pools: Sequence[Pool] | None = None) -> Order:
+    """The order of a recipe over so many training comparisons.
+
+    Raises:
+        BadRecipe: a step larger than an epoch, fewer prompts a step than processes, or a pool that gives nothing.
+    """
+    per_step = recipe.prompts_per_update(num_processes)
+    check_step(recipe, num_processes)
+    for pool in pools or ():
+        sides = [int((pool.sides == side).sum()) for side in (1, -1)]
+        if pool.balanced and 0 in sides and len(pool.examples):
+            raise BadRecipe(
+                f"length_balance is true, but of {pool.name} the longer reply is preferred in {sides[0]} comparisons"
+                f" and the shorter in {sides[1]}; leave it out, or that data set"
+            )
+    order = Order(comparisons, per_step=per_step, seed=recipe.seed, pools=pools)
+    if len(order.epoch(0)) < per_step:
+        raise BadRecipe(
+            f"per_device_train_batch_size {recipe.per_device_train_batch_size} makes {per_step} prompts a step, but an"
+            f" epoch has {len(order.epoch(0))} comparisons; lower it or gradient_accumulation_steps, or add data"
+        )
+    return order
+
+
+def check_step(recipe: Recipe, num_processes: int) -> None:
+    """Refuse a step that leaves a process without a prompt.
+
+    Raises:
+        BadRecipe: as said.
+    """
+    per_step = recipe.prompts_per_update(num_processes)
+    if per_step < num_processes:
+        raise BadRecipe(
+            f"num_devices is {recipe.num_devices} and makes {per_step} prompts a step, for {num_processes} processes;"
+            " start fewer processes, or raise per_device_train_batch_size or gradient_accumulation_steps"
+        )
 
 
 def count_steps(recipe: Recipe, order: Order) -> int:
-    """Optimiser steps of the whole run; a fraction of an epoch is rounded up to whole steps."""
-    return max(1, math.ceil(recipe.num_train_epochs * order.steps_per_epoch))
+    """Optimiser steps of the whole run."""
+    return recipe.max_steps or order.steps(recipe.num_train_epochs)
 
 
 def seed_step(seed: int, *, step: int, process: int) -> None:
     """Set torch's generators for one step, so that dropout does not depend on what ran before it."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> 1))
+
+
+def _draw_epoch(pools: Sequence[Pool], draw: np.random.Generator) -> Int64[np.ndarray, " E"]:
+    """The wanted number from every pool: the start of a pass, or several passes; all of it in a random order."""
+    passes = [pool.draw_pass(draw) for pool in pools]
+    parts: list[np.ndarray] = []
+    for pool, first, count in zip(pools, passes, _counts(pools, [len(one) for one in passes]), strict=True):
+        drawn = [first]
+        while sum(map(len, drawn)) < count and len(first):
+            drawn.append(pool.draw_pass(draw))
+        parts.append(np.concatenate(drawn)[:count])
+    return draw.permutation(np.concatenate(parts))
+
+
+def _counts(pools: Sequence[Pool], sizes: Sequence[int]) -> list[int]:
+    """Comparisons to draw from each pool. Shares divide the sum of the sizes, by largest remainders."""
+    shares = np.array([pool.share or 0.0 for pool in pools])
+    if not shares.any():
+        return [size if pool.samples is None else pool.samples for pool, size in zip(pools, sizes, strict=True)]
+    exact = sum(sizes) * shares / shares.sum()
+    counts = np.floor(exact).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: sum(sizes) - counts.sum()]] += 1
+    return counts.tolist()
+
+
+def _place_in_group(groups: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """How many of the same group stand before each."""
+    order = np.argsort(groups, kind="stable")
+    _, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
+    place = np.empty(len(groups), np.int64)
+    place[order] = np.arange(len(groups)) - np.repeat(first, counts)
+    return place

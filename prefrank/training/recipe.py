@@ -6,9 +6,9 @@ documented in docs/recipes.md and read by the training code. `recipe_file.py` re
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Tracker = Literal["tensorboard", "wandb", "trackio"]
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 
 def _whole(value: Any) -> Any:
@@ -49,6 +49,18 @@ class DataSource(BaseModel):
         "by_prompt", description="How a split that was never published is made; as_published splits rows, and leaks."
     )
     weight: float = Field(1.0, gt=0, description="What each of its comparisons counts in the loss.")
+    share: float | None = Field(
+        None, gt=0, description="Part of each epoch drawn from it, relative to the others' shares; null: by its size."
+    )
+    samples: Count | None = Field(
+        None, ge=1, description="Comparisons drawn from it for each epoch, newly each time; null: all, once."
+    )
+    per_prompt: Count | None = Field(
+        None, ge=1, description="Most comparisons of one prompt in one pass, newly drawn each time; null: all."
+    )
+    stream: bool = Field(
+        False, description="Read it as training goes, in the memory of shuffle_buffer; JSONL or Parquet."
+    )
 
 
 _Source = Annotated[DataSource, BeforeValidator(_data_source)]
@@ -74,6 +86,18 @@ class Recipe(BaseModel):
         ge=1,
         description="Most comparisons of each evaluation set, whole prompts chosen by a stable hash; null: all.",
     )
+    duplicates: Literal["keep", "exact", "near"] = Field(
+        "keep",
+        description="exact: merge comparisons of the same prompt and replies; near: drop nearly equal ones too.",
+    )
+    leaks: Literal["refuse", "drop", "allow"] = Field(
+        "refuse",
+        description="What to do about training comparisons that an evaluation set nearly holds; docs/training.md.",
+    )
+    length_balance: bool = Field(
+        False, description="Draw as many comparisons whose longer reply is preferred as whose shorter one is."
+    )
+    shuffle_buffer: Count = Field(10_000, ge=1, description="Comparisons of each stream held in memory to shuffle.")
     output_dir: str = Field("runs/reward-model", description="Folder for checkpoints and logs.")
     overwrite: bool = Field(
         False, description="Start anew where output_dir already holds a run, deleting its checkpoints; resume wins."
@@ -89,19 +113,43 @@ class Recipe(BaseModel):
     )
 
     # Loss
-    loss: Literal["bradley_terry"] = Field(
-        "bradley_terry", description="-log sigmoid(winner - loser - margin), with soft labels; a tie is 0.5."
+    loss: Literal["bradley_terry", "plackett_luce", "rao_kupper", "davidson", "ordinal", "regression"] = Field(
+        "bradley_terry", description="The likelihood of the labels given the scores; docs/losses.md helps to choose."
+    )
+    heads: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
+        ("overall",), min_length=1, description="Labels to train, one score head each; labels of others are left out."
+    )
+    margin: float = Field(
+        0.0, ge=0, description="Lead asked for per level of strength, on top of the data's own margins (Llama 2)."
+    )
+    top_k: Count | None = Field(
+        None, ge=1, description="Of plackett_luce: only the first so many places of a ranking count; null: all."
+    )
+    tie_parameter: float | None = Field(
+        None, gt=0, description="Fixes theta (above 1) of rao_kupper or nu of davidson; null: learned from the ties."
+    )
+    rating_offset: float | None = Field(
+        None, description="Of regression: the rating that scores 0; null: the mean of the training ratings."
+    )
+    rating_scale: float | None = Field(
+        None, gt=0, description="Of regression: rating points per unit of score; null: their standard deviation."
+    )
+    loss_learning_rate: float = Field(
+        0.01, gt=0, description="Peak rate of the loss's own parameters: cut-points and tie parameter."
     )
     weigh: Literal["comparison", "pair"] = Field(
         "comparison", description="What counts 1 in the loss: each comparison (prompt), as InstructGPT, or each pair."
     )
     label_smoothing: float = Field(0.0, ge=0, le=0.5, description="Chance that a label is the wrong way round.")
     score_l2: float = Field(
-        0.0, ge=0, description="Coefficient of 0.5 * (winner^2 + loser^2); Open Assistant's later trainer used 0.001."
+        0.0, ge=0, description="Coefficient of 0.5 * (winner^2 + loser^2): beta of Open Assistant's RMLoss (0.001)."
     )
     centering: float = Field(0.0, ge=0, description="Coefficient of (winner + loser)^2 (Eisenstein et al. 2023).")
 
     # Optimiser
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="AdamW, or with 8-bit moments by bitsandbytes: a quarter of the optimiser's memory."
+    )
     learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
     head_learning_rate: float | None = Field(
         None, gt=0, description="Peak rate of pooler and score head; null: learning_rate."
@@ -121,7 +169,7 @@ class Recipe(BaseModel):
     freeze_layers: Count = Field(0, ge=0, description="Do not train the embeddings and this many bottom layers.")
     freeze_embeddings: bool = Field(False, description="Do not train the input embeddings.")
     new_head: Literal[True, False, "auto"] = Field(
-        "auto", description="Start from a new score head; auto: unless the model already has one with one output."
+        "auto", description="Start from a new output layer; auto: unless the model already has the recipe's heads."
     )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Replaces every dropout rate of the model; null: as the model's config says."
@@ -129,9 +177,25 @@ class Recipe(BaseModel):
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="Evaluate and save an exponential average of the weights (0: the weights)."
     )
+    average_last: Count = Field(
+        0, ge=0, description="Evaluate and save the mean weights of the last so many evaluations (0: the weights)."
+    )
+
+    # LoRA
+    lora_rank: Count = Field(
+        0, ge=0, description="Train low-rank changes of this rank, and the head, and freeze the rest (0: train all)."
+    )
+    lora_alpha: Count = Field(16, ge=1, description="The changes count alpha / rank.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of what the changes are applied to.")
+    lora_targets: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
+        ("auto",),
+        min_length=1,
+        description="Endings of module names, such as query; auto: all linear layers of attention and feed-forward.",
+    )
 
     # Batches
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training data; may be a fraction.")
+    max_steps: Count | None = Field(None, ge=1, description="Updates of the run, in place of num_train_epochs.")
     per_device_train_batch_size: Count = Field(
         8, ge=1, description="Prompts (whole comparisons, all replies) per device and accumulation step."
     )
@@ -144,6 +208,17 @@ class Recipe(BaseModel):
     max_tokens: Count = Field(
         4096, ge=1, description="Tokens of one micro-batch: bounds memory, never changes the gradient."
     )
+    max_memory: float | Literal["auto"] | None = Field(
+        None,
+        gt=0,
+        description="GB a device may use: graphs of long comparisons are kept as far as it goes, not computed twice;"
+        " auto: what is free at the start; null: one micro-batch's graph at a time.",
+    )
+    sharding: Literal["auto", "none", "full"] = Field(
+        "auto",
+        description="full: weights, gradients and optimiser in shards over all processes (FSDP2); none: whole on each;"
+        " auto: what the launcher's configuration says.",
+    )
     per_device_eval_batch_size: Count = Field(64, ge=1, description="Prompts per evaluation batch.")
     gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")
     bf16: Literal[True, False, "auto"] = Field("auto", description="bfloat16 autocast; auto: on GPUs that have it.")
@@ -153,11 +228,62 @@ class Recipe(BaseModel):
     save_steps: Count = Field(500, ge=1, description="Updates between checkpoints.")
     save_total_limit: Count = Field(2, ge=1, description="Step checkpoints to keep, besides `best` and `last`.")
     best_metric: Literal["log_loss", "accuracy"] = Field("log_loss", description="What chooses the `best` checkpoint.")
-    early_stop: Count = Field(0, ge=0, description="Stop after this many evaluations without a better one (0: never).")
-    logging_steps: Count = Field(10, ge=1, description="Updates between records sent to the trackers.")
-    trackers: Annotated[tuple[Tracker, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
-        ("tensorboard",), description="Where records go: tensorboard, wandb, trackio; none for nowhere."
+    best_set: str | None = Field(
+        None, description="The evaluation set that chooses it, such as `hh:test`; null: all of them together."
     )
+    early_stop: Count = Field(0, ge=0, description="Stop after this many evaluations without a better one (0: never).")
+    early_stop_improvement: float = Field(
+        0.0, ge=0, description="By how much best_metric must improve for early_stop to count it as better."
+    )
+    logging_steps: Count = Field(
+        10, ge=1, description="Updates between entries of the run's curve, in its folder and the trackers."
+    )
+    trackers: Annotated[tuple[Tracker, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
+        ("tensorboard",), description="Where records go: tensorboard, wandb, trackio, mlflow; none for nowhere."
+    )
+
+    @model_validator(mode="after")
+    def _one_average(self) -> "Recipe":
+        if self.ema_decay and self.average_last:
+            raise ValueError(
+                f"ema_decay is {self.ema_decay:g} and average_last {self.average_last}; set one of them to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _data_can_be_drawn(self) -> "Recipe":
+        """Refuse options of data sets that cannot be honoured together."""
+        shares = [one.share for one in self.datasets]
+        streams = any(one.stream for one in self.datasets)
+        if None in shares and len(shares) > 1 and (streams or any(shares)):
+            why = "a stream has no size to go by" if streams else "others have one"
+            raise ValueError(f"datasets[{shares.index(None)}] has no share, but {why}; give every data set a share")
+        for number, one in enumerate(self.datasets):
+            if one.share is not None and one.samples is not None:
+                raise ValueError(f"datasets[{number}] has both share and samples; keep one of them")
+            if one.stream and (one.group or one.protocol == "as_published"):
+                raise ValueError(f"datasets[{number}] is a stream: group and protocol need all of it; leave them out")
+        for number, one in enumerate(self.evaluation or ()):
+            if one.stream or one.share or one.samples or one.per_prompt:
+                raise ValueError(
+                    f"evaluation[{number}] has one of stream, share, samples, per_prompt; they are for training sets"
+                )
+        if streams:
+            self._check_streams()
+        return self
+
+    def _check_streams(self) -> None:
+        if self.max_steps is None:
+            raise ValueError("max_steps is null; a stream has no end that epochs could be counted by: set it")
+        if self.evaluation is None:
+            raise ValueError("evaluation is null, but what a stream keeps for it is unknown; name sets, or give []")
+        whole = {"length_balance": self.length_balance, "duplicates": self.duplicates != "keep"}
+        for number, one in enumerate(self.datasets):
+            whole[f"datasets[{number}].samples"] = one.samples is not None
+            whole[f"datasets[{number}].per_prompt"] = one.per_prompt is not None
+        for key, is_set in whole.items():
+            if is_set:
+                raise ValueError(f"{key} needs all comparisons at hand, but a data set is a stream; leave one out")
 
     def prompts_per_update(self, num_processes: int) -> int:
         """Comparisons behind one optimiser step, over all devices."""

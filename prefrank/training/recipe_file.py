@@ -5,6 +5,8 @@ Surprising: YAML 1.1 reads `2e-6` as a string and lets a key stand twice; the re
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,21 @@ _FLOAT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
+@dataclass(frozen=True, slots=True)
+class RecipeValues:
+    """A recipe as it was written, before it is checked.
+
+    Args:
+        values: key -> plain value.
+        where: key -> what a complaint about it opens with.
+        otherwise: what a complaint about a key not in `where` opens with.
+    """
+
+    values: Mapping[str, Any]
+    where: Mapping[str, str]
+    otherwise: str
+
+
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a YAML recipe; `overrides` are `key=value` with YAML values, and win.
 
@@ -30,14 +47,19 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         NotFound: no such file.
         BadRecipe: anything in it that cannot be used.
     """
+    written = read_values(path, overrides)
+    return make_recipe(written.values, where=written.where, otherwise=written.otherwise)
+
+
+def read_values(path: str | Path, overrides: Iterable[str] = ()) -> RecipeValues:
+    """A YAML recipe with its overrides, unchecked.
+
+    Raises:
+        NotFound: no such file.
+        BadRecipe: it is not YAML, or an override is not `key=value`.
+    """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise NotFound(f"there is no recipe {path}; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path} cannot be read as text: {error}") from error
-    values, lines = _parse(text, str(path))
+    values, lines = _parse(_read(path, "recipe"), str(path))
     where = {key: f"{path}, line {line}: " for key, line in lines.items()}
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -45,7 +67,38 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             raise BadRecipe(f"--set {override!r} has no '='; wanted key=value")
         values[key.strip()], _ = _yaml(value, f"--set {override}")
         where[key.strip()] = "--set: "
-    return make_recipe(values, where=where, otherwise=f"{path}: ")
+    return RecipeValues(values, where, f"{path}: ")
+
+
+def load_sweep(path: str | Path) -> tuple[dict[str, Any], ...]:
+    """Read the changes of a sweep's runs.
+
+    A mapping of keys to lists of values stands for every combination of them, the last key changing fastest; a list of
+    mappings for one run each.
+
+    Raises:
+        NotFound: no such file.
+        BadRecipe: anything else, or no run at all.
+    """
+    path = Path(path)
+    value, _ = _yaml(_read(path, "sweep"), str(path))
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return tuple(value)
+    if not isinstance(value, dict) or not value:
+        raise BadRecipe(f"{path} holds {_kind(value)}; wanted `key: [values]` lines, or a list of mappings")
+    for key, values in value.items():
+        if not isinstance(values, list) or not values:
+            raise BadRecipe(f"{path}: {key} is {_kind(values)}; wanted a list of its values, such as [1e-5, 2e-5]")
+    return tuple(dict(zip(value, each, strict=True)) for each in product(*value.values()))
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"there is no {what} {path}; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRecipe(f"{path} cannot be read as text: {error}") from error
 
 
 def make_recipe(values: Mapping[str, Any], *, where: Mapping[str, str] | None = None, otherwise: str = "") -> Recipe:

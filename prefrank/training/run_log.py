@@ -1,17 +1,42 @@
-"""What a run tells the trackers, and how fast it is."""
+"""What a run leaves behind while it goes: `run.json` (its state), `curve.jsonl`, and what the trackers are sent.
 
+Surprising: `run.json` says "running" until the run ends, so a run that was killed is one whose process is gone;
+`runs.py` looks. A resumed run goes on with the trackers' own runs, and steps they already have are not sent again.
+"""
+
+import json
+import re
+import secrets
+import shutil
+import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
+import psutil
 from accelerate import Accelerator
 
-from prefrank.errors import BadRecipe
-from prefrank.training.events import SetMetrics, StepDone
+from prefrank.errors import BadRecipe, Interrupted
+from prefrank.training.best import judged
+from prefrank.training.curve import Curve, thin, write_whole
+from prefrank.training.events import SetMetrics, Started, StepDone
 from prefrank.training.recipe import Recipe
+from prefrank.training.spent import Meter, hardware
 
-_PACKAGES = {"tensorboard": "prefrank[train]", "wandb": "prefrank[wandb]", "trackio": "prefrank[trackio]"}
+FILE = "run.json"
+_PROJECT = "prefrank"
+_PACKAGES = {
+    "tensorboard": "prefrank[train]",
+    "wandb": "prefrank[wandb]",
+    "trackio": "prefrank[trackio]",
+    "mlflow": "prefrank[mlflow]",
+}
 
 
 def check_trackers(recipe: Recipe) -> None:
@@ -24,38 +49,181 @@ def check_trackers(recipe: Recipe) -> None:
 
 
 class RunLog:
-    """Sends means over `logging_steps` steps, and evaluations, to the recipe's trackers (none on other processes)."""
+    """The log of one run: means over `logging_steps` steps, and evaluations. It writes on the main process only."""
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
-        self._accelerator, self._every, self._on = accelerator, recipe.logging_steps, bool(recipe.trackers)
-        self._unsent: list[StepDone] = []
-        if self._on:
-            values = recipe.model_dump(mode="json")
-            plain = {
-                key: value if isinstance(value, int | float | str) else str(value) for key, value in values.items()
-            }
-            accelerator.init_trackers("prefrank", config=plain)
+        self.recipe, self._accelerator = recipe, accelerator
+        self._folder = Path(recipe.output_dir)
+        self._main = accelerator.is_main_process
+        self._waiting: list[StepDone] = []
+        self._sent: set[tuple[int, bool]] = set()
+        self._state: dict[str, Any] = {}
+
+    @contextmanager
+    def open(self, started: Started) -> Iterator[None]:
+        """Keep the log while the run goes on inside the block, and write how it ended."""
+        if self._main:
+            self._start(started)
+        self._start_trackers(resumed=started.first_step > 0)
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            self._end("stopped" if stopped else "failed", " ".join(str(error).split()) or type(error).__name__)
+            raise
+        self._end("finished", None)
+
+    def _start(self, started: Started) -> None:
+        before = read_state(self._folder) if started.first_step else {}
+        if not started.first_step:
+            shutil.rmtree(self._folder / "logs" / _PROJECT, ignore_errors=True)  # of a run that this one overwrites
+        self._curve = Curve(self._folder, first_step=started.first_step)
+        self._sent = {(one["step"], "evaluation" in one) for one in self._curve.lost}
+        self._meter = Meter(before.get("spent", {}))
+        me = psutil.Process()
+        self._state = {
+            "state": "running",
+            "error": None,
+            "started": before.get("started") or _now(),
+            "process": {"host": socket.gethostname(), "pid": me.pid, "created": me.create_time()},
+            **asdict(started),
+            "step": started.first_step,
+            "processes": self._accelerator.num_processes,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "hardware": hardware(),
+            "trackers": dict(before.get("trackers", {})),
+        }
+        self._write()
 
     def step(self, done: StepDone) -> None:
-        self._unsent.append(done)
-        if not self._on or done.step % self._every:
+        """Take in one step."""
+        if not self._main:
             return
-        count = len(self._unsent)
-        values = {
-            "train/loss": sum(one.loss for one in self._unsent) / count,
-            "train/accuracy": sum(one.accuracy for one in self._unsent) / count,
-            "train/grad_norm": sum(one.grad_norm for one in self._unsent) / count,
-            "train/learning_rate": done.learning_rate,
-            "train/tokens_per_s": done.tokens_per_s,
-        }
-        self._accelerator.log(values, step=done.step)
-        self._unsent.clear()
+        self._waiting.append(done)
+        self._state["step"] = done.step
+        if done.step % self.recipe.logging_steps == 0:
+            self._flush()
+            self._write()
 
-    def evaluation(self, step: int, metrics: Mapping[str, SetMetrics]) -> None:
-        if self._on:
-            values = {f"eval/{name}/log_loss": one.log_loss for name, one in metrics.items()}
-            values |= {f"eval/{name}/accuracy": one.accuracy for name, one in metrics.items()}
+    def evaluation(self, step: int, metrics: Mapping[str, SetMetrics], *, best: bool) -> None:
+        """Take in one evaluation: `overall` and every set by its name."""
+        if not self._main:
+            return
+        self._flush()
+        chosen_by = judged(self.recipe, {name: one for name, one in metrics.items() if name != "overall"})
+        entry = {"step": step, "best": best, "judged": asdict(chosen_by), "wall_s": self._meter.totals()["wall_s"]}
+        self._curve.add({**entry, "evaluation": {name: asdict(one) for name, one in metrics.items()}})
+        values = {f"eval/{_tag(name)}/log_loss": one.log_loss for name, one in metrics.items()}
+        values |= {f"eval/{_tag(name)}/accuracy": one.accuracy for name, one in metrics.items()}
+        self._send(values, step, evaluation=True)
+        self._write()
+
+    def record(self) -> dict[str, Any]:
+        """For a checkpoint's record: hardware, what the run has spent, and its curve, thinned."""
+        self._flush()
+        self._write()
+        return {
+            "started": self._state["started"],
+            "hardware": self._state["hardware"],
+            "spent": self._state["spent"],
+            "curve": thin(self._curve.entries),
+        }
+
+    def _flush(self) -> None:
+        """Turn the steps that wait into one entry: their means, and the last one's rate and speed."""
+        if not self._waiting:
+            return
+        last, count = self._waiting[-1], len(self._waiting)
+        values = {
+            "loss": sum(one.loss for one in self._waiting) / count,
+            "accuracy": sum(one.accuracy for one in self._waiting) / count,
+            "grad_norm": sum(one.grad_norm for one in self._waiting) / count,
+            "learning_rate": last.learning_rate,
+            "tokens_per_s": last.tokens_per_s,
+        }
+        self._waiting.clear()
+        self._curve.add({"step": last.step, **values, "wall_s": self._meter.totals()["wall_s"]})
+        self._send({f"train/{name}": value for name, value in values.items()}, last.step, evaluation=False)
+
+    def _start_trackers(self, *, resumed: bool) -> None:
+        names = self.recipe.trackers
+        if not names:
+            return
+        ids = self._state.get("trackers", {})
+        values = self.recipe.model_dump(mode="json")
+        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in values.items()}
+        options = {name: self._options(name, ids.get(name), ids) for name in names}
+        # a run that goes on has its configuration already; mlflow refuses another one
+        self._accelerator.init_trackers(_PROJECT, config=None if resumed else plain, init_kwargs=options)
+        if self._main:
+            if "mlflow" in names:
+                ids["mlflow"] = self._accelerator.get_tracker("mlflow", unwrap=True).info.run_id
+            self._write()
+
+    def _options(self, tracker: str, known: str | None, ids: dict[str, str]) -> dict[str, Any]:
+        """What a tracker needs to go on with the run it knows under an id, or to begin one."""
+        title = self._folder.resolve().name
+        match tracker:
+            case "wandb":
+                ids["wandb"] = known or secrets.token_hex(4)
+                place = self._folder / "logs"
+                place.mkdir(exist_ok=True)  # wandb falls back on a temporary folder where there is none
+                return {"id": ids["wandb"], "name": title, "resume": "allow", "dir": str(place)}
+            case "trackio":
+                ids["trackio"] = known or f"{title}-{secrets.token_hex(4)}"
+                return {"name": ids["trackio"], "resume": "allow"}
+            case "mlflow":
+                return {"run_id": known} if known else {"run_name": title}
+        return {}
+
+    def _send(self, values: dict[str, float], step: int, *, evaluation: bool) -> None:
+        if self.recipe.trackers and (step, evaluation) not in self._sent:
             self._accelerator.log(values, step=step)
+
+    def _end(self, state: str, error: str | None) -> None:
+        if not self._main:
+            return
+        self._flush()
+        self._state |= {"state": state, "error": error}
+        self._meter.stop()
+        self._write()
+
+    def _write(self) -> None:
+        self._state |= {"updated": _now(), "spent": self._meter.totals()}
+        text = json.dumps(self._state, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            write_whole(self._folder / FILE, text.encode())
+        except OSError:
+            return  # the next line of the log tries again; a full disk is for the checkpoints to report
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """A run's `run.json`; empty where there is none that can be read."""
+    try:
+        value = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def is_alive(state: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote "running" is still there; on another machine nobody can tell, so it counts."""
+    process = state.get("process", {})
+    if process.get("host") != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(process["pid"]).create_time() - process["created"]) < 1.0
+    except (psutil.Error, KeyError):
+        return False
+
+
+def _tag(name: str) -> str:
+    """The name of an evaluation set as trackers take it: mlflow knows no `..`, `//` or `#`."""
+    return re.sub(r"[^\w.:\- ]", "_", name.strip("./").replace("/", "."))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Speed:

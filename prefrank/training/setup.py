@@ -6,20 +6,31 @@ are always the recipe's.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from prefrank.errors import BadData, BadRecipe
 from prefrank.model import Network, load_network
-from prefrank.model.weights import read_config
+from prefrank.model.adapter import text_folder
+from prefrank.model.checkpoint import heads_in
+from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder
-from prefrank.training.corpus import Corpus
+from prefrank.training.corpus import Corpus, make_pools
 from prefrank.training.events import Encoding, Report, ignore
 from prefrank.training.examples import Examples, encode
+from prefrank.training.lora import ADAPTER, add_adapters, check_lora, restore_adapters
+from prefrank.training.losses import ranked_places
 from prefrank.training.optim import freeze
+from prefrank.training.order import Pool
 from prefrank.training.recipe import Recipe
+from prefrank.training.streams import Mixture, StreamedSet
+
+STREAM_SAMPLE = 256
+"""Comparisons of a stream that are encoded before the run, to judge it by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +41,16 @@ class EncodedCorpus:
         training: examples to train on.
         evaluation: name -> examples.
         counts: set name -> what encoding did to it, as plain values; `training` for the training sets together.
+        pools: how epochs draw from `training`.
+        streams: what is drawn from in place of it, where a data set streams; then `training` is a sample of the draw,
+            and `counts` speak of the sample.
     """
 
     training: Examples
     evaluation: Mapping[str, Examples]
     counts: Mapping[str, Mapping[str, int]]
+    pools: tuple[Pool, ...]
+    streams: tuple[StreamedSet, ...]
 
 
 def load_text(recipe: Recipe, folder: Path) -> TextEncoder:
@@ -43,7 +59,7 @@ def load_text(recipe: Recipe, folder: Path) -> TextEncoder:
     Raises:
         BadRecipe: a setting without effect on this model.
     """
-    encoder = TextEncoder.load(folder, max_length=recipe.max_length)
+    encoder = TextEncoder.load(text_folder(folder), max_length=recipe.max_length)
     labels = recipe.turns == "labels"
     if labels and encoder.settings.template != "pair":
         raise BadRecipe(f"turns is labels, but {recipe.model_name} marks turns its own way; set turns: separator")
@@ -55,25 +71,47 @@ def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: b
 
     Raises:
         BadModel: the folder is not a usable model.
-        BadRecipe: rows longer than the model's positions, or more layers to freeze than it has.
+        BadRecipe: rows longer than the model's positions, more layers to freeze than it has, heads that it does not
+            have, or modules to adapt that it does not have.
     """
-    fresh = not resumed and (recipe.new_head is True or (recipe.new_head == "auto" and not has_reward_head(folder)))
-    network = load_network(folder, new_head=fresh, dropout=recipe.dropout, device=device)
+    check_lora(recipe)
+    adapted = recipe.lora_rank > 0
+    # A resumed LoRA run takes up its adapter over the first weights: merged ones have lost the adapter's bits.
+    start = resolve_model(recipe.model_name) if resumed and adapted else folder
+    fresh, heads = choose_heads(recipe, start, resumed=resumed and not adapted)
+    network = load_network(start, heads=heads, new_head=fresh, dropout=recipe.dropout, device=device)
     positions = network.max_positions
     if positions is not None and recipe.max_length > positions:
         raise BadRecipe(f"max_length is {recipe.max_length}, but {recipe.model_name} has positions for {positions}")
     if recipe.gradient_checkpointing:
         network.gradient_checkpointing = True
     freeze(network, recipe)
+    if adapted:
+        add_adapters(network, recipe)
+    if adapted and resumed:
+        restore_adapters(network, folder / ADAPTER)
     return network
 
 
-def has_reward_head(folder: Path) -> bool:
-    """Whether config.json says: a sequence classifier with one output."""
-    config = read_config(folder)
-    architectures = config.get("architectures") or [""]
-    classifier = str(architectures[0]).endswith("ForSequenceClassification")
-    return classifier and len(config.get("id2label") or {0: "", 1: ""}) == 1
+def choose_heads(recipe: Recipe, folder: Path, *, resumed: bool) -> tuple[bool, tuple[str, ...] | None]:
+    """Whether to start from a new head, and the heads to make or to keep; None for the only one there is.
+
+    A model's one head serves a recipe of one head, whatever it is called.
+
+    Raises:
+        BadRecipe: the recipe keeps the head, but has others than the model.
+    """
+    stored = heads_in(folder)
+    only = stored is not None and len(stored) == len(recipe.heads) == 1
+    has_them = stored is not None and (only or set(recipe.heads) <= set(stored))
+    if not resumed and (recipe.new_head is True or (recipe.new_head == "auto" and not has_them)):
+        return True, recipe.heads
+    if stored is not None and not has_them:
+        raise BadRecipe(
+            f"heads are {', '.join(recipe.heads)}, but {recipe.model_name} has {', '.join(stored)};"
+            " name those, or set new_head: true"
+        )
+    return False, None if only else recipe.heads
 
 
 def use_bf16(recipe: Recipe, device: torch.device) -> bool:
@@ -83,8 +121,8 @@ def use_bf16(recipe: Recipe, device: torch.device) -> bool:
     return recipe.bf16
 
 
-def encode_corpus(corpus: Corpus, encoder: TextEncoder, report: Report = ignore) -> EncodedCorpus:
-    """Encode training and evaluation sets.
+def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, report: Report = ignore) -> EncodedCorpus:
+    """Encode training and evaluation sets, with the labels that the recipe's heads and loss want.
 
     Raises:
         BadData: no training comparison is left.
@@ -93,17 +131,35 @@ def encode_corpus(corpus: Corpus, encoder: TextEncoder, report: Report = ignore)
     def progress(name: str) -> Any:
         return lambda done, total: report(Encoding(name, done, total))
 
-    training, counted = encode(corpus.training, encoder, weights=corpus.weights, progress=progress("training"))
+    drawn = list(islice(Mixture(corpus.streams, recipe.seed).draw(), STREAM_SAMPLE)) if corpus.streams else None
+    comparisons = corpus.training if drawn is None else [comparison for comparison, _ in drawn]
+    weights = corpus.weights if drawn is None else [weight for _, weight in drawn]
+    training, counted = encode(
+        comparisons,
+        encoder,
+        weights=[float(place) for place in range(len(comparisons))],  # finds again those that are kept
+        heads=recipe.heads,
+        places=ranked_places(recipe),
+        progress=progress("training"),
+    )
+    if counted.dropped_without_label_of_heads == counted.comparisons:
+        raise BadRecipe(
+            f"heads is {', '.join(recipe.heads)}, but no training comparison is labelled so;"
+            f" the data have {', '.join(training.left_heads)}"
+        )
     if not len(training):
         raise BadData(
             f"all {counted.comparisons} training comparisons have replies that are equal within"
             f" {encoder.settings.max_length} tokens; raise max_length"
         )
+    places = np.array(training.weights, np.int64)
+    training = replace(training, weights=tuple(weights[place] for place in places))
+    pools = make_pools(recipe, corpus, places) if drawn is None else ()
     counts: dict[str, Mapping[str, int]] = {"training": counted.to_json()}
     evaluation: dict[str, Examples] = {}
     for name, comparisons in corpus.evaluation.items():
-        examples, counted = encode(comparisons, encoder, progress=progress(name))
+        examples, counted = encode(comparisons, encoder, heads=recipe.heads, progress=progress(name))
         counts[name] = counted.to_json()
         if len(examples):
             evaluation[name] = examples
-    return EncodedCorpus(training, evaluation, counts)
+    return EncodedCorpus(training, evaluation, counts, pools, corpus.streams)

@@ -1,30 +1,37 @@
 """The gradient of one optimiser step over any set of comparisons, in the memory of one micro-batch.
 
 A reward loss couples rows only through their scores, and each of its terms only rows of one comparison. So whole
-comparisons are split over micro-batches of at most `max_tokens` tokens, each with its own forward and backward pass.
-A comparison (or a loss over many) too big for one micro-batch is scored once without a graph; the loss gives
-d loss / d score, one number per row; then each micro-batch is scored again and back-propagates its slice. That is the
-gradient cache of Gao et al. 2021 (arXiv 2101.06983) with one number per sequence, and exact. The generators are set
-back before the second pass, so that both passes drop the same activations.
+comparisons are split over parts of at most `max_tokens` tokens. A part is scored, the loss gives d loss / d score, one
+number per row, and micro-batches are back-propagated one by one with their slice of it: the gradient cache of Gao et
+al. 2021 (arXiv 2101.06983) with one number per sequence, and exact. A part of one micro-batch needs one forward pass. A
+larger one, such as a prompt with hundreds of replies, needs a second for every micro-batch whose graph there was no
+memory to keep; the generators are set back before it, so that both passes drop the same activations.
+
+Surprising: back-propagation always runs from the longest micro-batch to the shortest, so what memory allows to keep
+changes no bit of the sum.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from prefrank.text import plan_batches
 from prefrank.training.examples import Examples
-from prefrank.training.losses import Preferences, Weigh, count_correct, number_rows
+from prefrank.training.labels import Preferences, Weigh
+from prefrank.training.losses import count_correct
 from prefrank.types import Batch, Row
 
-Forward = Callable[[Batch], Float[Tensor, " n"]]
+Forward = Callable[[Batch], Float[Tensor, "n *H"]]
 """Scores a batch with its graph; the caller has set train mode and mixed precision."""
-ScoreLoss = Callable[[Float[Tensor, " N"]], Float[Tensor, ""]]
-PreferenceLoss = Callable[[Float[Tensor, " N"], Preferences], Float[Tensor, ""]]
+ScoreLoss = Callable[[Float[Tensor, "N *H"]], Float[Tensor, ""]]
+PreferenceLoss = Callable[[Float[Tensor, "N *H"], Preferences], Float[Tensor, ""]]
+Sharing = Callable[[Int64[np.ndarray, " T"]], AbstractContextManager[None]]
+"""A network's `sharing`: what all micro-batches of these token ids have in common is computed once inside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +62,123 @@ class StepSums:
         )
 
 
+class Graphs:
+    """How many micro-batches of a part may keep their graphs: one, and more where `room` allows.
+
+    Args:
+        room: bytes that the graphs may take together; one micro-batch's are kept whatever they take.
+        own: tensors that are there anyway, such as parameters.
+    """
+
+    def __init__(self, room: int = 0, own: Iterable[Tensor] = ()) -> None:
+        self.room, self._own = room, tuple(own)
+        self._per_token = float("inf")
+
+    def num_kept(self, batches: Sequence[Batch]) -> int:
+        """Of these batches, shortest first, how many of the last may keep their graphs."""
+        tokens = np.cumsum([len(batch.ids) for batch in reversed(batches)])
+        return max(1, int((tokens * self._per_token <= self.room).sum()))
+
+    def forward(self, forward: Forward, batch: Batch) -> Float[Tensor, "n *H"]:
+        """A forward pass with a graph, counted the first time: long rows come first and take the most per token."""
+        if not self.room or self._per_token < float("inf"):
+            return forward(batch)
+        scores, taken = saved_bytes(self._own, lambda: forward(batch))
+        self._per_token = taken / len(batch.ids)
+        return scores
+
+
+def saved_bytes(own: Iterable[Tensor], run: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """A run's answer, and the bytes that autograd keeps for its backward pass: shared memory once, `own` not at all."""
+    known = {_memory_of(tensor) for tensor in own}
+    seen: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        memory = _memory_of(tensor)
+        if memory not in known:
+            seen[memory] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        answer = run()
+    return answer, sum(seen.values())
+
+
+def _memory_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+@dataclass(frozen=True, slots=True)
+class Lockstep:
+    """Passes that processes which share one sharded model make together; who has less to do repeats a spare row.
+
+    Args:
+        plans: of every process, the micro-batches of each of its parts.
+        spare: a batch to repeat.
+    """
+
+    plans: tuple[tuple[int, ...], ...]
+    spare: Batch
+
+    @property
+    def num_parts(self) -> int:
+        return max(map(len, self.plans))
+
+    def passes(self, part: int) -> int:
+        """Passes with a graph that every process makes in this part; one fewer has none."""
+        return max(plan[part] for plan in self.plans if part < len(plan))
+
+
 def accumulate_gradient(
     forward: Forward,
     examples: Examples,
     chosen: Sequence[int],
     loss: PreferenceLoss,
     *,
-    divide_by: int,
+    divide_by: int | float,
     max_tokens: int,
     weigh: Weigh = "comparison",
+    graphs: Graphs | None = None,
+    sharing: Sharing | None = None,
+    lockstep: Lockstep | None = None,
 ) -> StepSums:
     """Add the gradient of `loss / divide_by` over the chosen comparisons to every parameter's `.grad`.
 
     Args:
         divide_by: the global count, over all devices, so that accumulating is exact however the step is split.
         max_tokens: of one micro-batch.
+        graphs: what memory there is for more than one micro-batch's graph.
+        sharing: of the network, where it has one and is whole on this device.
+        lockstep: with a model sharded over processes, the passes of all of them.
     """
     sums = StepSums()
-    for part in plan_comparisons(examples, chosen, max_tokens=max_tokens):
-        preferences = preferences_of(examples, part, weigh=weigh)
+    parts = plan_comparisons(examples, chosen, max_tokens=max_tokens)
+    graphs = graphs or Graphs()
+    with _share(sharing, examples, chosen):
+        for number, part in enumerate(parts):
+            preferences = examples.labels(part, weigh=weigh)
 
-        def mean(scores: Float[Tensor, " N"], preferences: Preferences = preferences) -> Float[Tensor, ""]:
-            return loss(scores, preferences.to(scores.device)) / divide_by
+            def mean(scores: Float[Tensor, "N *H"], preferences: Preferences = preferences) -> Float[Tensor, ""]:
+                return loss(scores, preferences.to(scores.device)) / divide_by
 
-        scores = backpropagate(forward, rows_of(examples, part), mean, max_tokens=max_tokens).cpu()
-        sums = sums + _sum_part(scores, examples, part, preferences, loss)
+            scores = backpropagate(
+                forward,
+                rows_of(examples, part),
+                mean,
+                max_tokens=max_tokens,
+                graphs=graphs,
+                spare=None if lockstep is None else (lockstep.passes(number), lockstep.spare),
+            ).cpu()
+            sums = sums + _sum_part(scores, examples, part, preferences, loss)
+        for number in range(len(parts), 0 if lockstep is None else lockstep.num_parts):
+            _repeat_spare(forward, lockstep, number)
     return sums
+
+
+def _share(sharing: Sharing | None, examples: Examples, chosen: Sequence[int]) -> AbstractContextManager[None]:
+    if sharing is None or not len(chosen):
+        return nullcontext()
+    return sharing(np.concatenate([examples.tokens_of(comparison) for comparison in chosen]).astype(np.int64))
 
 
 def plan_comparisons(examples: Examples, chosen: Sequence[int], *, max_tokens: int) -> list[list[int]]:
@@ -97,54 +195,94 @@ def plan_comparisons(examples: Examples, chosen: Sequence[int], *, max_tokens: i
     return parts
 
 
+def plan_lockstep(examples: Examples, shares: Sequence[Sequence[int]], *, max_tokens: int) -> Lockstep:
+    """The passes of every process of a step, from each one's share of its comparisons."""
+    plans = tuple(
+        tuple(
+            len(plan_batches(rows_of(examples, part), max_tokens=max_tokens))
+            for part in plan_comparisons(examples, share, max_tokens=max_tokens)
+        )
+        for share in shares
+    )
+    shortest = min((comparison for share in shares for comparison in share), key=examples.longest)
+    return Lockstep(plans, plan_batches(rows_of(examples, [shortest])[:1], max_tokens=max_tokens)[0])
+
+
 def rows_of(examples: Examples, chosen: Sequence[int]) -> list[Row]:
     """Every row of the chosen comparisons, in their order."""
     return [row for comparison in chosen for row in examples.rows(comparison)]
 
 
-def preferences_of(examples: Examples, chosen: Sequence[int], *, weigh: Weigh = "comparison") -> Preferences:
-    """The preferences of the chosen comparisons, between the rows that `rows_of` gives."""
-    sizes = [examples.size(comparison) for comparison in chosen]
-    firsts = [sum(sizes[:i]) for i in range(len(sizes))]
-    groups = [examples.preferences[comparison] for comparison in chosen]
-    return number_rows(groups, firsts, weigh=weigh, weights=[examples.weights[comparison] for comparison in chosen])
-
-
-def backpropagate(forward: Forward, rows: Sequence[Row], loss: ScoreLoss, *, max_tokens: int) -> Float[Tensor, " N"]:
+def backpropagate(
+    forward: Forward,
+    rows: Sequence[Row],
+    loss: ScoreLoss,
+    *,
+    max_tokens: int,
+    graphs: Graphs | None = None,
+    spare: tuple[int, Batch] | None = None,
+) -> Float[Tensor, "N *H"]:
     """Add d loss(scores) / d parameters to every `.grad`; returns the scores of the rows, in their order.
 
-    One micro-batch keeps its graph; several are scored twice, so that only one graph lives at a time. A loss that is
-    not finite adds nothing.
+    Parameters of the loss itself get their gradient too. A loss that is not finite adds nothing.
+
+    Args:
+        spare: passes with a graph to make in all, and what to run in those beyond the rows' own.
     """
     batches = plan_batches(rows, max_tokens=max_tokens)
-    return _direct(forward, batches[0], loss) if len(batches) == 1 else _cached(forward, batches, loss)
-
-
-def _direct(forward: Forward, batch: Batch, loss: ScoreLoss) -> Float[Tensor, " N"]:
-    scores = _restore_order([forward(batch)], [batch])
+    graphs = graphs or Graphs()
+    num_kept = 1 if spare else graphs.num_kept(batches)
+    generators, parts = [], []
+    for number, batch in enumerate(batches):
+        generators.append(_generators())
+        if number == len(batches) - num_kept:
+            _idle(forward, spare, passes=len(batches), graph=False)
+        if number < len(batches) - num_kept:
+            with torch.no_grad():
+                parts.append(forward(batch))
+        else:
+            parts.append(graphs.forward(forward, batch))
+    after = _generators()
+    scores = _restore_order([part.detach() for part in parts], batches).requires_grad_()
     value = loss(scores)
+    slope = torch.zeros_like(scores)
     if torch.isfinite(value):
         value.backward()
-    return scores.detach()
-
-
-def _cached(forward: Forward, batches: Sequence[Batch], loss: ScoreLoss) -> Float[Tensor, " N"]:
-    generators, parts = [], []
-    with torch.no_grad():
-        for batch in batches:
-            generators.append(_generators())
-            parts.append(forward(batch))
-    scores = _restore_order(parts, batches).requires_grad_()
-    value = loss(scores)
-    if torch.isfinite(value):
-        (slope,) = torch.autograd.grad(value, scores)
-        for batch, states in zip(batches, generators, strict=True):
+        slope = slope if scores.grad is None else scores.grad
+    elif spare is None:
+        return scores.detach()
+    for batch, states in zip(reversed(batches), reversed(generators), strict=True):
+        part = parts.pop()
+        if part.grad_fn is None:
             _set_generators(states)
-            forward(batch).backward(slope[torch.from_numpy(batch.rows).to(slope.device)])
+            part = forward(batch)
+        part.backward(slope[torch.from_numpy(batch.rows).to(slope.device)])
+        del part
+    _set_generators(after)
+    _idle(forward, spare, passes=len(batches), graph=True)
     return scores.detach()
 
 
-def _restore_order(parts: Sequence[Float[Tensor, " _"]], batches: Sequence[Batch]) -> Float[Tensor, " N"]:
+def _repeat_spare(forward: Forward, lockstep: Lockstep, part: int) -> None:
+    """The passes of a part that this process has none of."""
+    spare = lockstep.passes(part), lockstep.spare
+    _idle(forward, spare, passes=1, graph=False)
+    _idle(forward, spare, passes=0, graph=True)
+
+
+def _idle(forward: Forward, spare: tuple[int, Batch] | None, *, passes: int, graph: bool) -> None:
+    """Make the passes that other processes make beyond this one's: without a graph, or forward and backward."""
+    if spare is None:
+        return
+    wanted, batch = spare
+    for _ in range(wanted - passes):
+        with torch.set_grad_enabled(graph):
+            scores = forward(batch)
+        if graph:
+            scores.backward(torch.zeros_like(scores))
+
+
+def _restore_order(parts: Sequence[Float[Tensor, "_ *H"]], batches: Sequence[Batch]) -> Float[Tensor, "N *H"]:
     """Scores of all batches, each back in its row's place."""
     places = torch.from_numpy(np.concatenate([batch.rows for batch in batches])).to(parts[0].device)
     return torch.cat(list(parts))[torch.argsort(places)]
@@ -163,11 +301,17 @@ def _set_generators(states: Sequence[Tensor]) -> None:
 
 
 def _sum_part(
-    scores: Float[Tensor, " N"], examples: Examples, part: Sequence[int], preferences: Preferences, loss: PreferenceLoss
+    scores: Float[Tensor, "N *H"],
+    examples: Examples,
+    part: Sequence[int],
+    preferences: Preferences,
+    loss: PreferenceLoss,
 ) -> StepSums:
-    value = loss(scores, preferences)
+    with torch.no_grad():
+        value = loss(scores, preferences)
     owner = np.repeat(part, [examples.size(comparison) for comparison in part])
-    bad = dict.fromkeys(owner[~torch.isfinite(scores).numpy()].tolist())
+    finite = torch.isfinite(scores).reshape(len(scores), -1).all(1).numpy()
+    bad = dict.fromkeys(owner[~finite].tolist())
     if not bad and not torch.isfinite(value):
         bad = dict.fromkeys(part)
     return StepSums(

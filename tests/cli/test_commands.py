@@ -118,6 +118,23 @@ def test_quantise_prints_the_figures_and_its_folder_scores(run: Run, model: str,
     assert "load the float model" in " ".join(err.split())
 
 
+def test_a_head_is_chosen_by_name(run: Run, tmp_path: Path) -> None:
+    folder = str(bert_folder(tmp_path / "three", num_labels=3))
+    arguments = ("--model", folder, "--prompt", "how do I bake", "--reply", "mix flour", "--reply", "no", "--json")
+    code, _, err = run("rank", *arguments, "--max-length", "64")
+    assert code == 4
+    assert "a classifier with 3 outputs (LABEL_0, LABEL_1, LABEL_2)" in " ".join(err.split())
+    scores = []
+    for head in ("LABEL_0", "LABEL_2"):
+        code, out, _ = run("rank", *arguments, "--max-length", "64", "--head", head)
+        assert code == 0
+        scores.append({entry["index"]: entry["score"]["value"] for entry in json.loads(out)["replies"]})
+    assert scores[0] != scores[1]
+    model = RewardModel.load(folder, head="LABEL_2", max_length=64)
+    assert scores[1] == {n: score.value for n, score in enumerate(model.score("how do I bake", ["mix flour", "no"]))}
+    assert run("rank", *arguments, "--head", "humour")[0] == 2
+
+
 def test_an_unknown_precision_or_kernel_names_the_known_ones(run: Run, model: str) -> None:
     code, _, err = run("rank", "--model", model, "--prompt", "p", "--reply", "a", "--precision", "int15")
     assert code == 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prefrank.data.candidates import Candidate, Drop, from_ranks, from_ratings, settle
 from prefrank.data.hh import PROMPTS_DIFFER
 from prefrank.data.own import NOT_ONE_REPLY, UNJUDGED, own
-from prefrank.types import Preference, Turn
+from prefrank.types import Preference, Ratings, Turn
 from tests.data.files import own_row, user
 
 
@@ -39,6 +39,31 @@ def test_preferences_may_be_lists_or_objects_and_repeat_a_pair() -> None:
         Preference(1, 0, probability=0.5),
         Preference(2, 1, probability=0.8, weight=2.0, margin=0.5),
     )
+
+
+def test_a_preference_may_have_a_strength_and_belong_to_a_head() -> None:
+    votes = [{"winner": 0, "loser": 1, "strength": 3}, {"winner": 2, "loser": 1, "strength": 0, "head": "honesty"}]
+    assert own(own_row(preferences=votes)).preferences == (
+        Preference(0, 1, strength=3),
+        Preference(2, 1, probability=0.5, strength=0, head="honesty"),
+    )
+    row = {"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "Tuesday.", "strength": 2, "head": "honesty"}
+    assert own(row).preferences == (Preference(0, 1, strength=2, head="honesty"),)
+
+
+def test_ratings_of_several_heads_are_kept_and_the_main_one_orders_the_replies() -> None:
+    found = own(own_row(ratings={"honesty": [1, 2, None], "overall": [4.5, 1, None], "wit": None}))
+    assert found.replies == ("Blue.", "Tuesday.")
+    assert found.preferences == (Preference(0, 1),)
+    assert found.ratings == (Ratings((1.0, 2.0), "honesty"), Ratings((4.5, 1.0)))
+    assert own(own_row(ratings=[4.5, 1, 4.5])).ratings == (Ratings((4.5, 1.0, 4.5)),)
+
+
+def test_without_the_main_head_every_head_orders_the_replies_and_ranks_are_no_ratings() -> None:
+    found = own(own_row(ranks={"honesty": [0, 1, None], "wit": [None, 0, 1]}))
+    assert found.preferences == (Preference(0, 1, head="honesty"), Preference(1, 2, head="wit"))
+    assert found.ratings == ()
+    assert own(own_row(ratings={"honesty": [2, 1, 0]})).preferences[0] == Preference(0, 1, head="honesty")
 
 
 def test_a_prompt_may_be_messages() -> None:
@@ -145,6 +170,10 @@ def test_an_implicit_prompt_loses_no_text(shared: str, chosen: str, rejected: st
         (own_row(preferences=[[0, 1, 1.5]]), "probability is 1.5; wanted 0 to 1"),
         (own_row(preferences=[{"winner": 0, "loser": 1, "wieght": 2}]), "'wieght'; did you mean 'weight'"),
         (own_row(preferences=[{"winner": 0}]), "no column 'loser'"),
+        (own_row(preferences=[{"winner": 0, "loser": 1, "strength": 1.5}]), "'strength' holds 1.5; wanted a whole"),
+        (own_row(preferences=[{"winner": 0, "loser": 1, "strength": -1}]), "'strength' holds -1.0; wanted a whole"),
+        (own_row(preferences=[{"winner": 0, "loser": 1, "strength": 1, "probability": 0.5}]), "strength is 1 at prob"),
+        (own_row(ratings={"overall": [1, 2]}), "3 replies came with 2 ratings.overall; wanted as many of each"),
         (own_row(prompt=3, ranks=[0, 1, 2]), "'prompt' holds 3; wanted a list"),
         (own_row(prompt=[{"role": "bot", "content": "x"}], ranks=[0, 1, 2]), "role 'bot'; wanted one of system, user"),
         (own_row(prompt=[{"role": "user"}], ranks=[0, 1, 2]), "content' holds null; wanted a string"),

@@ -99,6 +99,17 @@ def test_axis_ratings_compare_summaries_of_one_post_only(tmp_path: Path) -> None
     assert (loaded.report.rows, loaded.report.candidates, loaded.report.ties) == (6, 2, 1)
 
 
+def test_every_axis_is_a_head_with_ratings_and_overall_alone_gives_preferences(tmp_path: Path) -> None:
+    rows = [axis_row("A.", 7), axis_row("B.", 5)]
+    (comparison,) = load_comparisons(write_lines(tmp_path / "test.jsonl", rows)).comparisons
+    assert {one.head: one.values for one in comparison.ratings} == {
+        "overall": (7, 5),
+        "accuracy": (7, 7),
+        "coherence": (6, 6),
+    }
+    assert {one.head for one in comparison.preferences} == {"overall"}
+
+
 def test_a_summary_rated_twice_takes_its_mean(tmp_path: Path) -> None:
     rows = [axis_row("A.", 7), axis_row("A.", 1), axis_row("B.", 5)]
     (comparison,) = load_comparisons(write_lines(tmp_path / "test.jsonl", rows)).comparisons

@@ -68,7 +68,7 @@ def test_the_words_of_a_row_are_tokenised_to_its_own_ids(tmp_path: Path) -> None
 
     config = {"model_type": "bert", "vocab_size": 1200, "hidden_size": 8}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    score_models._save_words_tokenizer(tmp_path, config)
+    score_models.save_words_tokenizer(tmp_path, config)
     first, separator = score_models.CLASSIFIER_ID, score_models.SEPARATOR_ID
     ids = np.array([first, 7, 1021, separator, 1013, 5, separator, 10, 102, 1111, separator])
     row = Row(ids, 7, 0, 0)
@@ -159,8 +159,8 @@ def test_rank_correlation_is_scipys(pairs: list[tuple[int, int]]) -> None:
 class FakeWorker:
     """Takes as many seconds as its table says for a choice and a budget; fails where it says nothing."""
 
-    def __init__(self, variant: str, seconds: dict[tuple[str, int], float]) -> None:
-        self.variant, self.seconds = variant, seconds
+    def __init__(self, name: str, seconds: dict[tuple[str, int], float]) -> None:
+        self.name, self.seconds = name, seconds
         self.asked: list[tuple[str, int]] = []
 
     def ask(self, *, rows: str, choice: str, budget: int) -> dict[str, float]:

@@ -54,7 +54,7 @@ def test_padding_is_that_of_plain_batches(recipe, bert, tmp_path):
     alone = {examples.names[c][5:]: 2 * examples.longest(c) for c in range(len(examples))}
     kept = load_comparisons(data, split="train").comparisons
     assert each_alone.padded_tokens == sum(alone[one.id] for one in kept)
-    assert dry_run(recipe(**keys, per_device_train_batch_size=9)).padded_tokens == len(kept) * max(
+    assert dry_run(recipe(**keys, per_device_train_batch_size=len(kept))).padded_tokens == len(kept) * max(
         alone[one.id] for one in kept
     )
 

@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -106,6 +109,21 @@ def test_the_recipes_numbers_reach_adamw(network, recipe):
     assert {group["eps"] for group in optimizer.param_groups} == {1e-3}
 
 
+def test_the_8_bit_optimiser_takes_the_same_groups(network, recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", SimpleNamespace(AdamW8bit=torch.optim.Adamax))
+    ours, theirs = (make_optimizer(network, recipe(optimizer=name)) for name in ("adamw_8bit", "adamw"))
+    assert isinstance(ours, torch.optim.Adamax)
+    for key in ("lr", "peak", "weight_decay", "betas", "eps"):
+        assert [group[key] for group in ours.param_groups] == [group[key] for group in theirs.param_groups]
+
+
+def test_a_missing_8_bit_optimiser_is_an_error_with_its_cure(network, recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(BadRecipe, match=r"optimizer is adamw_8bit, .*; pip install bitsandbytes, or set optimizer: ad"):
+        make_optimizer(network, recipe(optimizer="adamw_8bit"))
+
+
 def test_the_average_of_the_weights_is_exponential_after_a_plain_mean():
     layer = torch.nn.Linear(1, 1, bias=False)
     average = WeightAverage(layer.named_parameters(), 0.75)
@@ -117,6 +135,39 @@ def test_the_average_of_the_weights_is_exponential_after_a_plain_mean():
             seen.append(layer.weight.item())
         assert layer.weight.item() == value
     assert seen == pytest.approx([4.0, 6.0, 4.0, 4.0, 28.0])
+
+
+def test_the_last_snapshots_are_averaged_and_the_final_step_takes_one():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(layer.named_parameters(), last=2, every=2, final=7)
+    seen = []
+    for value in (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0):
+        layer.weight.data.fill_(value)
+        average.update()
+        with average.swapped_in():
+            seen.append(layer.weight.item())
+        assert layer.weight.item() == value
+    # snapshots after steps 2, 4, 6 and 7: before the first the weights themselves count
+    assert seen == [1.0, 2.0, 2.0, 3.0, 3.0, 7.0, 15.0]
+
+
+def test_a_restored_average_goes_on_as_if_never_saved():
+    def values(average: WeightAverage, layer: torch.nn.Module, numbers: list[float]) -> list[float]:
+        seen = []
+        for value in numbers:
+            layer.weight.data.fill_(value)
+            average.update()
+            with average.swapped_in():
+                seen.append(layer.weight.item())
+        return seen
+
+    layers = [torch.nn.Linear(1, 1, bias=False) for _ in range(2)]
+    straight, resumed = (WeightAverage(layer.named_parameters(), last=3, every=1) for layer in layers)
+    values(straight, layers[0], [0.1, 0.7])
+    with straight.swapped_in():
+        resumed.load_state_dict(straight.state_dict())
+    assert layers[1].weight.item() == layers[0].weight.item()
+    assert values(resumed, layers[1], [0.3, 0.9]) == values(straight, layers[0], [0.3, 0.9])
 
 
 def test_no_average_leaves_the_weights_alone():
@@ -134,7 +185,8 @@ def test_the_averages_state_is_the_same_saved_inside_the_swap_or_outside():
     for value in (1.0, 3.0, 3.0):
         layer.weight.data.fill_(value)
         average.update()
-    outside = {key: value["weight"].item() for key, value in average.state_dict().items() if key != "updates"}
+    kept = ("live", "average")
+    outside = {key: average.state_dict()[key]["weight"].item() for key in kept}
     with average.swapped_in():
-        inside = {key: value["weight"].item() for key, value in average.state_dict().items() if key != "updates"}
+        inside = {key: average.state_dict()[key]["weight"].item() for key in kept}
     assert inside == outside == {"live": 3.0, "average": 2.5}

@@ -93,7 +93,7 @@ def test_names_that_look_like_numbers_in_part_stay_names(tmp_path):
         ({"datasets": [{"sorce": "a"}]}, "a data set has no option 'sorce'; did you mean 'source'?"),
         ({"datasets": ["a", {"source": "b", "weight": 0}]}, "[1].weight is 0 (an integer); wanted greater than 0"),
         ({"resume": "yes"}, "resume is 'yes' (a string); wanted true or false"),
-        ({"trackers": ["wandbb"]}, "'tensorboard', 'wandb' or 'trackio'; did you mean 'wandb'?"),
+        ({"trackers": ["wandbb"]}, "'tensorboard', 'wandb', 'trackio' or 'mlflow'; did you mean 'wandb'?"),
         (
             {"scheduler": "cosin"},
             "scheduler is 'cosin' (a string); wanted 'cosine', 'linear' or 'constant'; did you mean 'cosine'?",

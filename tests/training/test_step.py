@@ -1,6 +1,5 @@
 import math
 import weakref
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,21 @@ from transformers import AutoModelForSequenceClassification, DebertaV2Config, De
 from prefrank.model import load_network
 from prefrank.text import TextEncoder, TextSettings, plan_batches
 from prefrank.training.examples import Examples, encode
-from prefrank.training.losses import LossSettings, bradley_terry, reward_loss
+from prefrank.training.likelihoods import BradleyTerry
+from prefrank.training.losses import LossSettings, PreferenceLoss
 from prefrank.training.step import (
+    Graphs,
     accumulate_gradient,
     backpropagate,
     plan_comparisons,
-    preferences_of,
+    plan_lockstep,
     rows_of,
+    saved_bytes,
 )
 from tests.tiny import wordpiece_folder
 from tests.training.conftest import make_comparisons
 
-LOSS = partial(reward_loss, settings=LossSettings(score_l2=0.01, centering=0.01))
+LOSS = PreferenceLoss(BradleyTerry(), LossSettings(score_l2=0.01, centering=0.01))
 WHOLE = 10_000
 
 
@@ -85,18 +87,22 @@ def padded_gradients(folder: Path, examples: Examples) -> dict[str, Tensor]:
         mask[n, : len(row.ids)] = 1
         types[n, row.reply_start : len(row.ids)] = 1
     scores = model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits[:, 0].float()
-    (LOSS(scores, preferences_of(examples, range(len(examples)))) / len(examples)).backward()
+    (LOSS(scores, examples.labels(range(len(examples)))) / len(examples)).backward()
     return gradients(model)
 
 
-def our_gradients(folder: Path, examples: Examples, order: list[int], *, max_tokens: int, cached: bool):
+def our_gradients(
+    folder: Path, examples: Examples, order: list[int], *, max_tokens: int, cached: bool, **options
+) -> dict[str, Tensor]:
     network = load_network(folder, dropout=0.0, dtype=torch.float64).train()
+    if options.pop("shared", False):
+        options["sharing"] = network.sharing
     if cached:
-        preferences = preferences_of(examples, order)
+        preferences = examples.labels(order)
         loss = lambda scores: LOSS(scores, preferences) / len(order)  # noqa: E731
         backpropagate(network, rows_of(examples, order), loss, max_tokens=max_tokens)
     else:
-        accumulate_gradient(network, examples, order, LOSS, divide_by=len(order), max_tokens=max_tokens)
+        accumulate_gradient(network, examples, order, LOSS, divide_by=len(order), max_tokens=max_tokens, **options)
     return gradients(network)
 
 
@@ -107,6 +113,12 @@ def test_cached_packed_sorted_and_plain_padded_gradients_agree(folder, examples)
         "direct, one packed micro-batch": our_gradients(folder, examples, order, max_tokens=WHOLE, cached=False),
         "whole comparisons in many": our_gradients(folder, examples, order, max_tokens=200, cached=False),
         "each comparison cached": our_gradients(folder, examples, order, max_tokens=longest, cached=False),
+        "each comparison cached, some graphs kept": our_gradients(
+            folder, examples, order, max_tokens=20, cached=False, graphs=Graphs(10**6)
+        ),
+        "tables shared by all micro-batches": our_gradients(
+            folder, examples, order, max_tokens=longest, cached=False, shared=True
+        ),
         "cached over all, sorted": our_gradients(folder, examples, order, max_tokens=150, cached=True),
         "cached, every row alone": our_gradients(folder, examples, order[::-1], max_tokens=1, cached=True),
     }
@@ -125,24 +137,75 @@ def test_cached_and_direct_give_the_same_scores(bert, examples):
     assert torch.allclose(one, many, atol=1e-6)
 
 
-def test_dropout_masks_are_the_same_in_both_passes(folder, examples):
-    """A cached step equals one that keeps every graph, micro-batch for micro-batch, from the same generator state."""
+@pytest.mark.parametrize("shared", [False, True])
+def test_keeping_graphs_changes_no_bit_with_dropout_on_too(folder, examples, shared):
+    """Scored twice from the same generator state, or once with every graph kept: the same scores and gradients."""
     network = load_network(folder, dropout=0.3).train()
-    rows = rows_of(examples, range(len(examples)))
-    preferences = preferences_of(examples, range(len(examples)))
-    torch.manual_seed(1)
-    scores = backpropagate(network, rows, lambda scores: bradley_terry(scores, preferences), max_tokens=200)
-    after, cached = torch.get_rng_state(), gradients(network)
-    torch.manual_seed(1)
-    batches = plan_batches(rows, max_tokens=200)
-    assert len(batches) > 2
-    kept = torch.empty(len(rows))
-    for batch in batches:
-        kept = kept.index_put((torch.from_numpy(batch.rows),), network(batch))
-    bradley_terry(kept, preferences).backward()
-    assert torch.equal(scores, kept.detach())
-    assert torch.equal(after, torch.get_rng_state())
-    assert_same(cached, gradients(network))
+    found = {}
+    longest = plan_batches(rows_of(examples, [0]), max_tokens=20)[-1]
+    for room in (0, 2 * saved_bytes(network.parameters(), lambda: network(longest))[1], 10**9):
+        torch.manual_seed(1)
+        graphs = Graphs(room, network.parameters())
+        sums = [
+            accumulate_gradient(
+                network, examples, range(len(examples)), LOSS, divide_by=2, max_tokens=20, graphs=graphs,
+                sharing=network.sharing if shared else None,
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        kept = graphs.num_kept(plan_batches(rows_of(examples, [0]), max_tokens=20))
+        found[room] = kept, sums, torch.get_rng_state(), gradients(network)
+    assert [kept for kept, *_ in found.values()] == [1, 2, 3]
+    for _, sums, state, ours in found.values():
+        assert sums == found[0][1]
+        assert torch.equal(state, found[0][2])
+        assert ours.keys() == found[0][3].keys()
+        assert all(torch.equal(ours[name], found[0][3][name]) for name in ours)
+
+
+def test_sharing_tables_keeps_the_gradient_of_frozen_parts_away(folder, examples):
+    network = load_network(folder, dropout=0.0).train()
+    words = next(p for name, p in network.named_parameters() if "word_embeddings" in name)
+    words.requires_grad_(False)
+    accumulate_gradient(network, examples, [0], LOSS, divide_by=1, max_tokens=20, sharing=network.sharing)
+    assert words.grad is None
+    assert network.classifier.weight.grad is not None
+
+
+def test_the_bytes_autograd_keeps_are_counted_once_and_parameters_not_at_all():
+    weight, x = torch.ones(4, 4, requires_grad=True), torch.ones(8, 4)
+
+    def run() -> Tensor:
+        y = x @ weight  # keeps x and the weight
+        return (y * y).sum() + y.exp().sum()  # keeps y twice, and exp(y)
+
+    answer, count = saved_bytes([weight], run)
+    assert count == 3 * 8 * 4 * 4
+    assert answer.grad_fn is not None
+
+
+def test_processes_in_lockstep_make_the_same_number_of_passes(bert, examples):
+    """Whoever has fewer parts or micro-batches repeats a spare row, which adds nothing to the gradient."""
+    shares = [[0, 1, 2, 3, 4], [5], []]
+    lockstep = plan_lockstep(examples, shares, max_tokens=40)
+    passes, found = [], []
+    for share in shares:
+        network = load_network(bert, dropout=0.0).train()
+        made: list[bool] = []
+
+        def forward(batch, network=network, made=made):
+            made.append(torch.is_grad_enabled())
+            return network(batch)
+
+        accumulate_gradient(forward, examples, share, LOSS, divide_by=6, max_tokens=40, lockstep=lockstep)
+        passes.append(made)
+        found.append(gradients(network))
+    assert passes[0] == passes[1] == passes[2]
+    assert {True, False} == set(passes[0])
+    network = load_network(bert, dropout=0.0).train()
+    accumulate_gradient(network, examples, range(6), LOSS, divide_by=6, max_tokens=WHOLE)
+    together = {name: sum(one[name] for one in found) for name in found[0]}
+    assert_same(together, gradients(network))
 
 
 def test_dropout_is_on_in_the_direct_pass_too(bert, examples):
@@ -196,7 +259,7 @@ def test_no_more_than_one_micro_batchs_graph_lives_at_a_time(bert, examples, cac
 def test_sums_count_preferences_tokens_and_right_answers(bert, examples):
     network = load_network(bert, dropout=0.0).train()
     sums = accumulate_gradient(network, examples, [0, 3], LOSS, divide_by=2, max_tokens=100)
-    preferences = preferences_of(examples, [0, 3])
+    preferences = examples.labels([0, 3])
     scores = torch.cat([network(batch) for batch in plan_batches(rows_of(examples, [0, 3]), max_tokens=1)])
     order = [n for batch in plan_batches(rows_of(examples, [0, 3]), max_tokens=1) for n in batch.rows]
     scores = scores[torch.argsort(torch.tensor(order))]

@@ -1,0 +1,39 @@
+"""What each loss makes of a lead in score: the chances of win, tie and loss. Usage: loss_curves.py OUT.png"""
+
+import sys
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+
+from prefrank.training.likelihoods import BradleyTerry, Davidson, Ordinal, Thurstone, start_cut_points, start_nu
+
+COUNTS = np.array([[200.0, 350.0, 250.0, 200.0]])  # labels: tie, slightly better, better, much better
+TWO = np.stack([COUNTS[:, 0], COUNTS[:, 1:].sum(1)], 1)
+MODELS = {
+    "bradley_terry, plackett_luce": BradleyTerry(),
+    "regression (Thurstone)": Thurstone(np.zeros(1), np.ones(1)),
+    "rao_kupper": Ordinal(start_cut_points(TWO, ties=True), ties=True),
+    "davidson": Davidson(start_nu(TWO)),
+    "ordinal, three strengths": Ordinal(start_cut_points(COUNTS, ties=True), ties=True),
+}
+
+
+def main(path: str) -> None:
+    lead = torch.linspace(-6, 6, 241)
+    figure, axes = plt.subplots(1, len(MODELS), figsize=(15, 3.4), sharey=True)
+    for axis, (name, model) in zip(axes, MODELS.items(), strict=True):
+        win, tie, loss = (one.detach() for one in model.probabilities(lead))
+        for values, label, color in ((win, "win", "#2a6fbb"), (tie, "tie", "#8a8a8a"), (loss, "loss", "#c0562f")):
+            axis.plot(lead, values, label=label, color=color)
+        head = torch.zeros(len(lead), dtype=torch.int64)
+        for strength in (1, 2, 3) if name.startswith("ordinal") else ():
+            level = model.outcomes(lead, torch.full_like(head, strength), head).win.exp().detach()
+            axis.plot(lead, level, "--", color="#2a6fbb", linewidth=0.5 + 0.4 * strength)
+        axis.set(title=name, xlabel="lead in score", ylim=(0, 1.02))
+    axes[2].legend(frameon=False)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,168 @@
+"""Runs, sweeps and learning-rate searches as tables on standard output."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from prefrank.cli.progress import clock
+from prefrank.cli.tables import new_table, say, show
+
+if TYPE_CHECKING:
+    from prefrank.training.find_rate import RateSearch
+    from prefrank.training.runs import Best, Run
+    from prefrank.training.sweep import SweepRow
+
+_COLORS = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
+_LONGEST_VALUE = 60
+_WIDTH = 160
+"""Of a pipe or a log: names of runs are long, and a folded row is hard to read by eye and by program."""
+
+
+def runs(found: "Sequence[Run]") -> None:
+    """One line a run: how it stands, how good it got, and what it cost."""
+    table = new_table(None, "run", "state", "steps", "data", "log loss", "accuracy", "n", "time", "energy", left=2)
+    table.columns[3].justify = "left"
+    for run, name in zip(found, short_names(found), strict=True):
+        table.add_row(
+            escape(name),
+            _state(run),
+            f"{run.step:,}/{run.steps:,}",
+            escape(", ".join(Path(one).name for one in run.data)),
+            *_cells(run),
+        )
+    show(table, width=_WIDTH)
+    _say_errors({name: run.error for run, name in zip(found, short_names(found), strict=True) if run.state == "failed"})
+
+
+def comparison(found: "Sequence[Run]", differing: Mapping[str, Sequence[Any]]) -> None:
+    """Runs side by side: what differs in their recipes, and every figure."""
+    table = new_table(None, "", *map(escape, short_names(found)))
+    for key, values in differing.items():
+        table.add_row(escape(key), *(escape(_value(value)) for value in values))
+    table.add_section()
+    rows = {name: [_best_cell(run, name) for run in found] for name in ("log loss", "accuracy", "comparisons", "step")}
+    for name, cells in rows.items():
+        table.add_row(f"best: {name}", *cells)
+    sets = dict.fromkeys(
+        name for run in found for name in _last_sets(run) if len(_last_sets(run)) > 2 or name != "overall"
+    )
+    for name in sets:
+        table.add_row(f"last: {escape(name)}", *(_figures(_last_sets(run).get(name)) for run in found))
+    table.add_section()
+    table.add_row("state", *map(_state, found))
+    table.add_row("steps", *(f"{run.step:,}/{run.steps:,}" for run in found))
+    table.add_row("time", *(_time(run) for run in found))
+    table.add_row("energy", *(_energy(run) for run in found))
+    table.add_row("peak memory", *(_memory(run) for run in found))
+    show(table, width=_WIDTH)
+
+
+def sweep(rows: "Sequence[SweepRow]") -> None:
+    """A sweep's runs, best first; those that cannot be told from the best are marked."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.changes))
+    table = new_table(
+        None, "", *map(escape, keys), "state", "log loss", "accuracy", "n", "time", "energy", left=len(keys) + 2
+    )
+    for row in rows:
+        values = [escape(_value(row.changes[key])) if key in row.changes else "" for key in keys]
+        cells = ["[red]failed[/]", *[""] * 5] if row.run is None or row.error else [_state(row.run), *_cells(row.run)]
+        table.add_row("≈" if row.undecided else "", *values, *cells)
+    show(table, width=_WIDTH)
+    _say_errors({row.name: row.error for row in rows if row.error})
+    marked = sum(row.undecided for row in rows)
+    if marked > 1:
+        say(f"≈ {marked} runs cannot be told from the best: they differ by less than 1.96 standard errors")
+
+
+def rate_search(found: "RateSearch") -> None:
+    """What a range test suggests, and its losses in some steps."""
+    table = new_table("Learning rate against loss", "learning rate", "loss", "smoothed", left=0)
+    last = len(found.rates) - 1
+    for n in dict.fromkeys(round(place * last / 14) for place in range(15)):
+        table.add_row(f"{found.rates[n]:.1e}", f"{found.losses[n]:.3f}", f"{found.smoothed[n]:.3f}")
+    show(table, width=_WIDTH)
+    rate = "no suggestion" if found.suggestion is None else f"suggested: [bold]learning_rate={found.suggestion:.2g}[/]"
+    say(f"{rate}; {found.rule}")
+
+
+def short_names(found: "Sequence[Run]") -> list[str]:
+    """Paths without the part that all have in common."""
+    paths = [str(run.folder) for run in found]
+    if len(paths) == 1:
+        return paths
+    common = os.path.commonpath([os.path.abspath(path) for path in paths])
+    return [os.path.relpath(path, common) for path in paths]
+
+
+def _cells(run: "Run") -> list[str]:
+    best = run.best
+    if best is None:
+        return ["-", "-", "-", _time(run), _energy(run)]
+    n = f"{best.comparisons:,}"
+    return [_loss(best), _accuracy(best), n, _time(run), _energy(run)]
+
+
+def _loss(best: "Best") -> str:
+    low_high = "" if best.log_loss_interval is None else " [{:.3f}, {:.3f}]".format(*best.log_loss_interval)
+    return escape(f"{best.log_loss:.3f}{low_high}")
+
+
+def _accuracy(best: "Best") -> str:
+    low, high = best.interval
+    return escape(f"{best.accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]")
+
+
+def _best_cell(run: "Run", name: str) -> str:
+    best = run.best
+    if best is None:
+        return "-"
+    match name:
+        case "log loss":
+            return _loss(best)
+        case "accuracy":
+            return _accuracy(best)
+        case "comparisons":
+            return f"{best.comparisons:,}"
+    return f"{best.step:,}"
+
+
+def _last_sets(run: "Run") -> dict[str, Any]:
+    """Metrics of the last evaluation, by set."""
+    evaluations = [one for one in run.curve if "evaluation" in one]
+    return evaluations[-1]["evaluation"] if evaluations else {}
+
+
+def _figures(metrics: Mapping[str, Any] | None) -> str:
+    return "-" if metrics is None else f"{metrics['log_loss']:.3f}, {metrics['accuracy']:.1%}"
+
+
+def _state(run: "Run") -> str:
+    return f"[{_COLORS[run.state]}]{run.state}[/]"
+
+
+def _time(run: "Run") -> str:
+    return clock(run.spent["wall_s"]) if "wall_s" in run.spent else "-"
+
+
+def _energy(run: "Run") -> str:
+    used = run.spent.get("energy_kwh")
+    return "-" if used is None else f"{1000 * used:,.3g} Wh"
+
+
+def _memory(run: "Run") -> str:
+    peak = run.spent.get("peak_gpu_memory_bytes") or run.spent.get("peak_memory_bytes")
+    return "-" if peak is None else f"{peak / 2**30:.2f} GiB"
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+def _say_errors(errors: Mapping[str, str | None]) -> None:
+    for name, error in errors.items():
+        say(f"[red]{escape(name)}: {escape(error or 'failed')}[/]")

@@ -1,0 +1,135 @@
+"""Sets that say more than who won: HelpSteer 2 and 3, UltraFeedback, finegrained-rlhf.
+
+Surprising: `overall` of HelpSteer's ratings is what it calls helpfulness ("overall helpfulness of the response"), so
+that the main head means the same everywhere; the other attributes keep their names and are heads of their own. A
+strength is the published one, 1 slightly better to 3 much better, never made up from a difference of ratings.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from typing import Any
+
+from prefrank.data.candidates import FEW_REPLIES, Candidate, Drop, carry_over_ratings, from_ratings_of
+from prefrank.data.fields import Row, as_list, as_number, as_row, as_text, as_turns, field, short, text, user
+from prefrank.data.files import Record
+from prefrank.errors import BadData
+from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Role, Turn
+
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+PREDICTIONS = tuple(f"prediction {number}" for number in range(1, 5))
+
+_ROLE = re.compile(r"\s*<extra_id_1>(User|Assistant)\s*\n")
+_ROLES: dict[str, Role] = {"User": "user", "Assistant": "assistant"}
+
+
+def helpsteer_ratings(records: Iterable[Record]) -> Iterator[tuple[Record, Candidate | Drop]]:
+    """nvidia/HelpSteer and HelpSteer2: one response rated 0 to 4 on five attributes; those of one prompt compared."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[_at(record, lambda row: text(row, "prompt"))].append(record)
+    for prompt, group in groups.items():
+        found = [_at(record, _rated_response) for record in group]
+        replies = tuple(dict.fromkeys(reply for _, (reply,) in found))
+        if len(replies) < 2:
+            yield group[0], Drop(FEW_REPLIES)
+            continue
+        ratings = carry_over_ratings(found, replies)
+        yield group[0], Candidate(_helpsteer_prompt(prompt), replies, from_ratings_of(ratings[0]), ratings=ratings)
+
+
+def _at(record: Record, read: Any) -> Any:
+    """What a row gives, its errors with file and line."""
+    try:
+        return read(record.row)
+    except BadData as error:
+        raise BadData(f"{record.where}: {error}") from None
+
+
+def _rated_response(row: Row) -> tuple[tuple[Ratings, ...], tuple[str]]:
+    ratings = tuple(
+        Ratings((as_number(field(row, name), name),), MAIN_HEAD if name == "helpfulness" else name)
+        for name in ATTRIBUTES
+    )
+    return ratings, (text(row, "response").strip(),)
+
+
+def _helpsteer_prompt(prompt: str) -> Prompt:
+    """HelpSteer writes a longer conversation as one text, with a line `<extra_id_1>Assistant` before each turn."""
+    first, *rest = _ROLE.split(prompt)
+    later = tuple(Turn(_ROLES[who], said) for who, said in zip(rest[::2], rest[1::2], strict=True))
+    return (*user(first), *later)
+
+
+def helpsteer_pair(row: Row) -> Candidate:
+    """nvidia/HelpSteer2, `preference`: two responses and a strength from -3 (the first much better) to 3."""
+    replies = (text(row, "response_1"), text(row, "response_2"))
+    return Candidate(_helpsteer_prompt(text(row, "prompt")), replies, (_signed(row, "preference_strength"),))
+
+
+def helpsteer3(row: Row) -> Candidate:
+    """nvidia/HelpSteer3, `preference`: messages, two responses and a strength from -3 (the first much better) to 3."""
+    replies = (text(row, "response1"), text(row, "response2"))
+    return Candidate(as_turns(field(row, "context"), "context"), replies, (_signed(row, "overall_preference"),))
+
+
+def _signed(row: Row, name: str) -> Preference:
+    value = as_number(field(row, name), name)
+    if value not in range(-3, 4):
+        raise BadData(f"{name!r} holds {short(value)}; wanted a whole number from -3 to 3")
+    strength = abs(int(value))
+    if not strength:
+        return Preference(0, 1, probability=0.5, strength=0)
+    return Preference(0, 1, strength=strength) if value < 0 else Preference(1, 0, strength=strength)
+
+
+def ultrafeedback(row: Row) -> Candidate:
+    """openbmb/UltraFeedback: four completions, rated by GPT-4 as a whole (1 to 10) and on four aspects (1 to 5)."""
+    completions = [as_row(one, "completions") for one in as_list(field(row, "completions"), "completions")]
+    ratings = [Ratings(tuple(_score(one.get("overall_score"), "overall_score") for one in completions))]
+    for aspect in ASPECTS:
+        values = tuple(_score(_aspect(one, aspect), f"annotations.{aspect}.Rating") for one in completions)
+        if any(value is not None for value in values):
+            ratings.append(Ratings(values, aspect))
+    replies = tuple(text(one, "response") for one in completions)
+    return Candidate(user(text(row, "instruction")), replies, from_ratings_of(ratings[0]), ratings=tuple(ratings))
+
+
+def _aspect(completion: Row, aspect: str) -> object:
+    annotations = as_row(completion.get("annotations") or {}, "annotations")
+    return as_row(annotations.get(aspect) or {}, f"annotations.{aspect}").get("Rating")
+
+
+def _score(value: object, name: str) -> float | None:
+    """A number, also as a string; None for a missing one and for "N/A"."""
+    if value is None or (isinstance(value, str) and value.strip() in ("", "N/A")):
+        return None
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise BadData(f"{name!r} holds {short(value)}; wanted a number") from None
+    return as_number(value, name)
+
+
+def finegrained(row: Row) -> Candidate:
+    """allenai/FineGrainedRLHF, long-form answers: of each two of four, 1 or 2 is better, 0 neither.
+
+    The prompt is the passages that people judged by, then the question, so that cutting takes passages first.
+    """
+    answers = tuple(text(row, name) for name in PREDICTIONS)
+    said = as_list(field(row, "preference"), "preference")
+    pairs = list(combinations(range(len(answers)), 2))
+    if len(said) != len(pairs) or any(one not in (0, 1, 2) for one in said):
+        raise BadData(f"'preference' holds {short(said)}; wanted six numbers, each 0, 1 or 2")
+    preferences = tuple(
+        Preference(a, b, probability=0.5) if one == 0 else Preference(a, b) if one == 1 else Preference(b, a)
+        for (a, b), one in zip(pairs, said, strict=True)
+    )
+    passages = [
+        " ".join(as_text(part, "passages") for part in as_list(passage, "passages"))
+        for passage in as_list(row.get("passages") or [], "passages")
+    ]
+    return Candidate(user("\n\n".join([*passages, text(row, "question")])), answers, preferences)

@@ -1,0 +1,99 @@
+"""A source's comparisons one at a time, in file order, in the memory of one row.
+
+What `load_comparisons` does with all of a source at hand is left out here: repeated comparisons stay, ids may repeat,
+nothing is grouped, and formats whose comparisons are gathered from many rows (OASST messages, rated summaries) cannot
+be streamed. A malformed row does not end a stream: it is counted and passed over.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+from prefrank.data.candidates import OTHER_SPLIT, Drop, settle
+from prefrank.data.catalogue import SUMMARY_SPLITS
+from prefrank.data.files import is_json_array, read_records
+from prefrank.data.load import VALIDATION_SHARE, split_of
+from prefrank.data.sources import Located, Part, known_split, locate
+from prefrank.errors import BadData, BadInput, NotFound
+from prefrank.types import Comparison
+
+MALFORMED = "malformed row"
+_ENDS = 1 << 16
+"""Bytes of a file's beginning and end that go into its fingerprint."""
+
+
+class ComparisonStream:
+    """Where a stream's files are; found and checked once, read as often as wanted.
+
+    Args:
+        source: a known name, a hub id, or a file or folder.
+        split: as for `load_comparisons`, without `eval`; None reads everything.
+
+    Raises:
+        NotFound: no such source or split.
+        BadInput: a format or a file that can only be read whole.
+    """
+
+    def __init__(self, source: str, *, split: str | None = None) -> None:
+        self.source, self.split = source, None if split is None else known_split(split)
+        self._located = locate(source, self.split)
+        if self.split is not None and self.split not in self._located.splits:
+            raise NotFound(f"{source} has no split {split!r}; it has {', '.join(self._located.splits)}")
+        self._parts = self._located.parts_of(self.split)
+        for part in self._parts:
+            if not part.format.by_row:
+                raise BadInput(f"{source}: its comparisons are gathered from many rows; leave out stream: true")
+            if part.path.suffix != ".parquet" and is_json_array(part.path):
+                raise BadInput(f"{part.path} is one JSON array, which is read whole; write one object per line")
+
+    def read(self, dropped: Callable[[str], None]) -> Iterator[Comparison]:
+        """One pass over the files.
+
+        Args:
+            dropped: hears the reason of each row that gives no comparison.
+
+        Raises:
+            BadData: a file that is damaged or cannot be read to its end.
+        """
+        for part in self._parts:
+            yield from self._read_part(part, dropped)
+
+    def fingerprint(self) -> str:
+        """A hash of the files' names, sizes, and bytes at their ends; of what a run reads, without reading it all."""
+        digest = hashlib.sha256(str(self.split).encode())
+        for part in self._parts:
+            size = part.path.stat().st_size
+            digest.update(f"\0{self._located.shown(part.path)}\0{size}\0".encode())
+            with part.path.open("rb") as file:
+                digest.update(file.read(_ENDS))
+                file.seek(max(0, size - _ENDS))
+                digest.update(file.read())
+        return digest.hexdigest()[:16]
+
+    def _read_part(self, part: Part, dropped: Callable[[str], None]) -> Iterator[Comparison]:
+        located, path = self._located, part.path
+        label, name = located.label(path), located.shown(path)
+        for record in read_records(path, part.format.columns, bad_row=lambda error: dropped(MALFORMED)):
+            try:
+                (_, stated), *_ = part.format.read([record])
+                kept = stated if isinstance(stated, Drop) else settle(stated)
+                if not self._has_split(part, located, record.row.get("split")):
+                    kept = Drop(OTHER_SPLIT)
+            except BadData:
+                dropped(MALFORMED)
+                continue
+            if isinstance(kept, Drop):
+                dropped(kept.reason)
+            elif self._falls_outside(located, split_of(kept.prompt)):
+                dropped(OTHER_SPLIT)
+            else:
+                id = kept.id or f"{name}:{record.line}"
+                yield Comparison(kept.prompt, kept.replies, kept.preferences, label, id, kept.ratings)
+
+    def _has_split(self, part: Part, located: Located, column: object) -> bool:
+        """Of the summaries, whose rows of all splits stand in one file: whether the row's own column names ours."""
+        return part.format_name != "summaries" or self.split is None or column in SUMMARY_SPLITS[self.split]
+
+    def _falls_outside(self, located: Located, place: float) -> bool:
+        """Whether a split that is made here by prompt puts the prompt on the other side."""
+        made = self.split is not None and located.made_here
+        return made and (place >= 1 - VALIDATION_SHARE) != (self.split == "validation")

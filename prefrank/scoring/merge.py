@@ -1,0 +1,37 @@
+"""A LoRA adapter and its base as one plain folder, which everything loads."""
+
+from pathlib import Path
+
+from prefrank.errors import BadInput
+from prefrank.model import load_network
+from prefrank.model.adapter import is_adapter, text_folder
+from prefrank.model.files import atomic_folder
+from prefrank.model.hub import resolve_model
+from prefrank.model.record import read_record, write_checkpoint
+from prefrank.text import TextEncoder, TextSettings
+
+
+def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
+    """Write the merged model of an adapter, with all its heads, whole or not at all.
+
+    Args:
+        adapter: a folder or hub id as peft writes them; its base is the one that its adapter_config.json names.
+        target: the new folder.
+
+    Raises:
+        BadInput: a folder that is no adapter, or a target that holds it.
+        BadModel: torn files, another kind of adapter, or one that does not fit its base.
+        NotFound: no such adapter, or no such base.
+        CannotWrite: the target cannot be written or the disk is full.
+    """
+    folder = resolve_model(str(adapter)).resolve()
+    if not is_adapter(folder):
+        raise BadInput(f"{adapter} is not an adapter; wanted a folder with adapter_config.json and no config.json")
+    if folder.is_relative_to(Path(target).resolve()):
+        raise BadInput(f"{target} holds the adapter itself, which would be replaced; give the name of a new folder")
+    network, record = load_network(folder), read_record(folder)
+    settings = TextSettings.from_json(record.text) if record else None
+    text = TextEncoder.load(text_folder(folder), settings, max_length=min(512, network.max_positions or 512))
+    with atomic_folder(Path(target)) as temporary:
+        write_checkpoint(temporary, network, text, record.training if record else None)
+    return Path(target)

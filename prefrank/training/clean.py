@@ -1,0 +1,156 @@
+"""Training comparisons that say the same twice, and those that an evaluation set nearly holds.
+
+Surprising: several people's judgements of the same replies are not copies of each other. Within a data set they are
+merged, each judgement counting; only what another data set states again word for word is left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from prefrank.data import split_of
+from prefrank.data.candidates import carry_over, carry_over_ratings
+from prefrank.data.overlap import NGRAM, near_duplicates, prompt_key, shared_ngrams, text_of
+from prefrank.types import Comparison, Preference
+
+MERGED = "same prompt and replies as an earlier comparison"
+NEAR = "nearly the same prompt and replies as an earlier comparison"
+LEAK = "nearly in an evaluation set"
+LEAK_SHARE = 0.5
+"""Share of the shorter text's 13-grams from which a text counts as taken over. On Anthropic HH, between its published
+splits, only one writer's template with another dish reaches it; a prompt of the test split wrapped in a request always
+does, and one with a word in fifty left out does in nine of ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """What is left of C comparisons.
+
+    Args:
+        kept: [C] each comparison, with the judgements of those merged into it; None where it is gone.
+        reasons: [C] why it is gone, "" where it is not.
+        contradicting: [C] whether it prefers the other one of two replies that an earlier comparison judged.
+    """
+
+    kept: tuple[Comparison | None, ...]
+    reasons: tuple[str, ...]
+    contradicting: tuple[bool, ...]
+
+
+def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merge: bool, near: bool) -> Repeats:
+    """Find comparisons of the same prompt and replies.
+
+    Args:
+        comparisons: C comparisons, of which the earlier ones stay.
+        sets: [C] the data set that each comes from.
+        merge: merge those of the same prompt and replies into the first; else they are only compared with it.
+        near: also drop what nearly repeats an earlier comparison (`overlap.near_duplicates`).
+    """
+    kept: list[Comparison | None] = list(comparisons)
+    reasons = [""] * len(comparisons)
+    contradicting = [False] * len(comparisons)
+    first: dict[object, int] = {}
+    said: dict[int, set[tuple[int, int, str]]] = {}
+    again: dict[int, list[int]] = {}
+    for number, one in enumerate(comparisons):
+        earlier = first.setdefault((one.prompt, frozenset(one.replies)), number)
+        stated = carry_over(one.preferences, one.replies, comparisons[earlier].replies)
+        contradicting[number] = _contradicts(stated, said.setdefault(earlier, set()))
+        if merge and earlier != number:
+            again.setdefault(earlier, []).append(number)
+            kept[number], reasons[number] = None, MERGED
+    for earlier, numbers in again.items():
+        kept[earlier] = _merged(comparisons[earlier], [(comparisons[n], sets[n] == sets[earlier]) for n in numbers])
+    if near:
+        left = [number for number, one in enumerate(kept) if one is not None]
+        texts = [text_of(comparisons[number].prompt) for number in left]
+        for later, (earlier, like) in near_duplicates(texts, [comparisons[n].replies for n in left]).items():
+            number = left[later]
+            stated = _in_place(comparisons[number], like)
+            contradicting[number] |= _contradicts(stated, said[left[earlier]])
+            kept[number], reasons[number] = None, NEAR
+    return Repeats(tuple(kept), tuple(reasons), tuple(contradicting))
+
+
+def _merged(first: Comparison, others: Sequence[tuple[Comparison, bool]]) -> Comparison:
+    """The first with the judgements of others that are of its own data set, and of those of others what is new."""
+    preferences = first.preferences
+    for one, own in others:
+        stated = carry_over(one.preferences, one.replies, first.replies)
+        preferences += stated if own else tuple(p for p in stated if p not in preferences)
+    rated = [(one.ratings, one.replies) for one in (first, *(one for one, _ in others))]
+    return replace(first, preferences=preferences, ratings=carry_over_ratings(rated, first.replies))
+
+
+def _in_place(one: Comparison, places: Sequence[int]) -> tuple[Preference, ...]:
+    """The preferences with each reply's place in another comparison for its own."""
+    return tuple(replace(p, winner=places[p.winner], loser=places[p.loser]) for p in one.preferences)
+
+
+def _contradicts(preferences: Sequence[Preference], said: set[tuple[int, int, str]]) -> bool:
+    """Whether one of them prefers what was said to be worse; what they say is said from here on."""
+    decided = {
+        (p.winner, p.loser, p.head) if p.probability > 0.5 else (p.loser, p.winner, p.head)
+        for p in preferences
+        if not p.tie
+    }
+    opposed = any((loser, winner, head) in said for winner, loser, head in decided)
+    said |= decided
+    return opposed
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A training comparison that an evaluation set nearly holds.
+
+    Args:
+        training: its number.
+        set: name of the evaluation set.
+        example: both texts and what they share, in a few words.
+    """
+
+    training: int
+    set: str
+    example: str
+
+
+def find_leaks(training: Sequence[Comparison], evaluation: Mapping[str, Sequence[Comparison]]) -> list[Leak]:
+    """Training comparisons whose prompt has the same words as one of an evaluation set, or which share at least
+    `LEAK_SHARE` of a prompt's or a reply's 13-grams with one; each once, in their order.
+
+    Wording that stands under several openings is not looked at (`overlap.shared_ngrams`), so that templates, and turns
+    that conversations of one opening share, raise no alarm.
+    """
+    there = [(name, one) for name, those in evaluation.items() for one in those]
+    keys = {prompt_key(one.prompt): number for number, (_, one) in reversed(list(enumerate(there)))}
+    found: dict[int, Leak] = {}
+
+    def add(number: int, other: int, mine: str, theirs: str, what: str) -> None:
+        name, one = there[other]
+        example = f"{_short(mine)} ({training[number].source}/{training[number].id}) {what} {_short(theirs)} ({one.id})"
+        found.setdefault(number, Leak(number, name, example))
+
+    for number, one in enumerate(training):
+        other = keys.get(prompt_key(one.prompt))
+        if other is not None:
+            add(number, other, text_of(one.prompt), text_of(there[other][1].prompt), "has the words of")
+    ours = [(number, text) for number, one in enumerate(training) for text in [text_of(one.prompt)]]
+    theirs = [(number, text) for number, (_, one) in enumerate(there) for text in [text_of(one.prompt)]]
+    replies = [(number, text) for number, one in enumerate(training) for text in one.replies]
+    their_replies = [(number, text) for number, (_, one) in enumerate(there) for text in one.replies]
+    for mine, others in ((ours, theirs), (replies, their_replies)):
+        shared = shared_ngrams(
+            [text for _, text in mine],
+            [text for _, text in others],
+            origins=[split_of(training[number].prompt) for number, _ in mine],
+            other_origins=[split_of(there[number][1].prompt) for number, _ in others],
+        )
+        for a, b, share in zip(shared.text.tolist(), shared.other.tolist(), shared.share.tolist(), strict=True):
+            if share >= LEAK_SHARE:
+                what = f"shares {share:.0%} of its {NGRAM}-grams with"
+                add(mine[a][0], others[b][0], mine[a][1], others[b][1], what)
+    return [found[number] for number in sorted(found)]
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 60 else f"{line[:57]}...")

@@ -1,0 +1,159 @@
+"""What a run costs and what it runs on: time, energy, memory, hardware.
+
+Surprising: everything is of the main process, and from the first step on; encoding comes before. Totals go on where an
+earlier session of the run stopped, work that was lost with a killed one included. Energy needs the package codecarbon,
+which estimates it from the hardware's counters or its nominal power; without it the record says why there is none.
+"""
+
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+_ENERGY_EVERY_S = 15.0
+"""Reading the counters costs some milliseconds, so it is not done at every logging step."""
+
+
+def hardware() -> dict[str, Any]:
+    """The machine: CPU model, cores (logical, and those this process may use), memory in bytes, names of the GPUs."""
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "usable_cores": usable,
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": gpus,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+class Meter:
+    """Adds up what the sessions of one run spend.
+
+    Args:
+        before: `totals()` of the run's earlier sessions; empty for a new run.
+    """
+
+    def __init__(self, before: Mapping[str, Any]) -> None:
+        self._before = before
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._energy = _Energy()
+        _reset_peak()
+
+    def totals(self) -> dict[str, Any]:
+        """Wall and CPU seconds, kWh and kg of CO2 equivalents (None with a reason), peak memory in bytes."""
+        kwh, co2e = self._energy.read()
+        mine = {
+            "wall_s": time.perf_counter() - self._wall,
+            "cpu_s": time.process_time() - self._cpu,
+            "energy_kwh": kwh,
+            "co2e_kg": co2e,
+        }
+        total: dict[str, Any] = {name: _add(self._before.get(name, 0.0), value) for name, value in mine.items()}
+        missing = self._energy.missing or self._before.get("energy_missing")
+        if total["energy_kwh"] is None:
+            total["energy_missing"] = missing or "codecarbon gave no reading"
+        total["sessions"] = self._before.get("sessions", 0) + 1
+        for name, value in _peaks().items():
+            total[name] = max(value, self._before.get(name, 0))
+        return total
+
+    def stop(self) -> None:
+        """End the measuring of energy; the totals keep their last reading."""
+        self._energy.stop()
+
+
+def _add(before: float | None, more: float | None) -> float | None:
+    """A sum with an unknown part is unknown."""
+    return None if before is None or more is None else before + more
+
+
+class _Energy:
+    """Codecarbon's reading so far, if it is installed."""
+
+    def __init__(self) -> None:
+        self.missing: str | None = None
+        self._tracker: Any = None
+        self._reading: tuple[float | None, float | None] = (None, None)
+        self._read_at = -_ENERGY_EVERY_S
+        if find_spec("codecarbon") is None:
+            self.missing = "codecarbon is not installed"
+            return
+        try:
+            from codecarbon import EmissionsTracker
+
+            logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it warns before it reads log_level
+            self._tracker = EmissionsTracker(save_to_file=False, log_level="error", allow_multiple_runs=True)
+            self._tracker.start()
+        except Exception as error:  # another package's measuring must never stop a run
+            self._give_up(error)
+
+    def read(self) -> tuple[float | None, float | None]:
+        if self._tracker is not None and time.perf_counter() - self._read_at >= _ENERGY_EVERY_S:
+            self._take(self._tracker.flush)
+        return self._reading
+
+    def stop(self) -> None:
+        if self._tracker is not None:
+            self._take(self._tracker.stop)
+            self._tracker = None
+
+    def _take(self, measure: Any) -> None:
+        try:
+            emissions = measure()
+            # the public figures appear only when its tracker has stopped
+            self._reading = float(self._tracker._total_energy.kWh), float(emissions)
+            self._read_at = time.perf_counter()
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self.missing = f"codecarbon failed: {' '.join(str(error).split()) or type(error).__name__}"
+        self._tracker = None
+
+
+def _reset_peak() -> None:
+    """Forget earlier peaks of this process, where the system can: a sweep trains many models in one process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux, or not allowed: the peak is then the process's
+        return
+
+
+def _peaks() -> dict[str, int]:
+    """Most resident memory of the process, and most memory allocated on its GPU, in bytes."""
+    peaks = {"peak_memory_bytes": _resident_peak()}
+    if torch.cuda.is_available():
+        peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+    return peaks
+
+
+def _resident_peak() -> int:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,106 @@
+from typing import Any
+
+import pytest
+import torch
+
+from prefrank import RewardModel
+from prefrank.errors import BadRecipe
+from prefrank.training import train
+from prefrank.training.checkpoint import Progress
+from prefrank.training.events import EvaluationDone, Event, SetMetrics
+from prefrank.training.measure import measure
+from tests.training.conftest import make_comparisons, write_jsonl
+
+
+def two_sets(tmp_path: Any) -> list[str]:
+    return [
+        str(write_jsonl(tmp_path / f"{name}.jsonl", make_comparisons(20, seed=seed)))
+        for name, seed in (("one", 1), ("two", 2))
+    ]
+
+
+def test_a_named_set_may_choose_the_best(recipe, tmp_path):
+    """The two sets disagree about which evaluation is best; each run follows its own."""
+    heard: dict[str, list[Event]] = {}
+    one, two = [f"{path}:train" for path in two_sets(tmp_path)]
+
+    def evaluate(score: Any, sets: Any) -> dict[str, SetMetrics]:
+        calls.append(0)
+        signs = {one: len(calls), two: -len(calls)}
+        return {
+            name: measure(signs[name] * torch.arange(len(each.reply_starts)).neg().float(), each)
+            for name, each in sets.items()
+        }
+
+    for name in (one, two):
+        calls: list[int] = []
+        heard[name] = []
+        trained = train(
+            recipe(
+                evaluation=[{"source": path.removesuffix(":train"), "split": "train"} for path in (one, two)],
+                best_set=name,
+                eval_steps=2,
+                output_dir=str(tmp_path / str(len(heard))),
+            ),
+            report=heard[name].append,
+            evaluate=evaluate,
+        )
+        evaluations = [each for each in heard[name] if isinstance(each, EvaluationDone)]
+        least = min(evaluations, key=lambda each: each.sets[name].log_loss)
+        assert trained.best is not None
+        record = RewardModel.load(trained.best).training
+        assert record is not None
+        assert record["step"] == least.step
+    assert [each.best for each in heard[one] if isinstance(each, EvaluationDone)] == [True, True, True]
+    assert [each.best for each in heard[two] if isinstance(each, EvaluationDone)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"best_set": "nothing"}, "best_set is 'nothing', which is no evaluation set of this run; known: "),
+        ({"best_set": "x", "evaluation": []}, "best_set is 'x', .*; there is none"),
+    ],
+)
+def test_a_best_that_nothing_can_choose_is_refused_before_the_first_step(recipe, changes, message, tmp_path):
+    with pytest.raises(BadRecipe, match=message):
+        train(recipe(**changes))
+    assert not list((tmp_path / "run").glob("*/model.safetensors"))
+
+
+def test_two_averages_at_once_are_refused(recipe):
+    with pytest.raises(BadRecipe, match=r"ema_decay is 0.9 and average_last 3; set one of them to 0"):
+        recipe(ema_decay=0.9, average_last=3)
+
+
+def test_early_stopping_counts_improvements_from_where_it_last_had_one():
+    progress = Progress()
+    values = [1.0, 0.96, 0.93, 0.89, 0.95, 0.88]
+    seen = []
+    for value in values:
+        better = progress.judge(value, 0.1)
+        seen.append((better, progress.best, progress.waited))
+    assert seen == [
+        (True, 1.0, 0),
+        (True, 0.96, 1),
+        (True, 0.93, 2),
+        (True, 0.89, 0),  # 0.11 under the first, though each gain alone is too small
+        (False, 0.89, 1),
+        (True, 0.88, 2),
+    ]
+
+
+def test_without_a_least_improvement_any_better_value_resets_the_wait():
+    progress = Progress()
+    assert [(progress.judge(value, 0.0), progress.waited) for value in (1.0, 1.0, 0.999)] == [
+        (True, 0),
+        (False, 1),
+        (True, 0),
+    ]
+
+
+def test_a_resumed_run_keeps_its_notion_of_the_best(recipe):
+    train(recipe())
+    for changes in ({"best_metric": "accuracy"}, {"early_stop": 5}, {"early_stop_improvement": 0.1}):
+        with pytest.raises(BadRecipe, match="a resumed run keeps its recipe"):
+            train(recipe(resume=True, **changes))

@@ -1,0 +1,140 @@
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefrank.errors import CannotWrite, NotFound
+from prefrank.training import train
+from prefrank.training.find_rate import RateSearch
+from prefrank.training.plots import _running_mean, plot_rate_search, plot_runs
+from prefrank.training.runs import Best, differing_keys, find_runs, rank_runs, read_run, undecided
+
+A_BEST = Best(20, "overall", 0.7, (0.65, 0.75), 0.60, (0.55, 0.65), 300, "log_loss")
+
+
+def write_run(folder: Path, *, losses: tuple[float, ...] = (0.7, 0.6, 0.65), **changes: Any) -> Path:
+    """A run's files, as the log leaves them, with an evaluation every ten steps."""
+    folder.mkdir(parents=True)
+    recipe = {"datasets": [{"source": "starter"}], "learning_rate": 1e-5, "best_metric": "log_loss", "seed": 0}
+    state = {
+        "state": "finished",
+        "step": 30,
+        "steps": 30,
+        "recipe": recipe | changes.pop("recipe", {}),
+        "spent": {"wall_s": 61.0, "energy_kwh": 0.5},
+        **changes,
+    }
+    (folder / "run.json").write_text(json.dumps(state))
+    lines = []
+    for number, loss in enumerate(losses, start=1):
+        lines.append({"step": 10 * number, "loss": loss, "learning_rate": 1e-5 / number})
+        metrics = {"accuracy": 1 - loss, "interval": [0.3, 0.5], "log_loss": loss, "comparisons": 40}
+        metrics |= {"log_loss_interval": [loss - 0.1, loss + 0.1]}
+        best = loss == min(losses[:number])
+        lines.append({"step": 10 * number, "best": best, "judged": metrics, "evaluation": {"overall": metrics}})
+    (folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_runs_are_found_in_a_folder_or_named(tmp_path):
+    for name in ("b", "a", "deep/c"):
+        write_run(tmp_path / name)
+    (tmp_path / "no-run").mkdir()
+    assert [Path(run.name).name for run in find_runs([tmp_path])] == ["a", "b", "c"]
+    assert [run.folder for run in find_runs([tmp_path / "b", tmp_path / "a"])] == [tmp_path / "b", tmp_path / "a"]
+    assert len(find_runs([tmp_path, tmp_path / "a"])) == 3
+    with pytest.raises(NotFound, match="there is no folder"):
+        find_runs([tmp_path / "nowhere"])
+    with pytest.raises(NotFound, match="no run in"):
+        find_runs([tmp_path / "no-run"])
+
+
+def test_a_run_tells_its_best_evaluation_and_what_it_spent(tmp_path):
+    run = read_run(write_run(tmp_path / "a"))
+    assert (run.state, run.step, run.steps, run.data) == ("finished", 30, 30, ("starter",))
+    assert run.best is not None
+    assert (run.best.step, run.best.log_loss, run.best.log_loss_interval) == (20, 0.6, (0.5, 0.7))
+    assert run.spent["wall_s"] == 61.0
+    assert "curve" not in run.to_json()
+    assert json.loads(json.dumps(run.to_json()))["best"]["accuracy"] == pytest.approx(0.4)
+    named = read_run(write_run(tmp_path / "b", recipe={"best_set": "starter:dev", "best_metric": "accuracy"}))
+    assert named.best is not None
+    assert (named.best.name, named.best.loss) == ("starter:dev", pytest.approx(-0.4))
+
+
+def test_a_run_says_running_only_while_its_process_lives(tmp_path):
+    killed = {"host": socket.gethostname(), "pid": 2**22 + 1, "created": 0.0}
+    assert read_run(write_run(tmp_path / "a", state="running", process=killed)).state == "stopped"
+    elsewhere = killed | {"host": "elsewhere"}
+    assert read_run(write_run(tmp_path / "b", state="running", process=elsewhere)).state == "running"
+
+
+def test_a_finished_run_is_read_back_and_so_is_one_without_its_state(recipe, tmp_path):
+    trained = train(recipe(eval_steps=2))
+    run = read_run(tmp_path / "run")
+    assert (run.state, run.step, run.steps) == ("finished", trained.steps, trained.steps)
+    assert run.best is not None
+    assert run.best.comparisons > 0
+    (tmp_path / "run" / "run.json").unlink()
+    (tmp_path / "run" / "curve.jsonl").unlink()
+    bare = read_run(tmp_path / "run")
+    assert (bare.state, bare.step, bare.best, bare.recipe) == ("finished", trained.steps, None, run.recipe)
+
+
+def test_runs_differ_in_the_keys_that_matter(tmp_path):
+    runs = [
+        read_run(write_run(tmp_path / str(n), recipe={"seed": n, "output_dir": str(n), "warmup_steps": 3}))
+        for n in range(2)
+    ]
+    assert differing_keys(runs) == {"seed": [0, 1]}
+    assert differing_keys(runs[:1]) == {}
+
+
+def test_runs_are_ranked_by_their_best(tmp_path):
+    worse, better = (read_run(write_run(tmp_path / str(loss), losses=(loss,))) for loss in (0.7, 0.5))
+    empty = replace(worse, best=None)
+    assert rank_runs([empty, worse, better]) == [better, worse, empty]
+
+
+@pytest.mark.parametrize(
+    ("log_loss", "half", "expected"), [(0.60, 0.05, True), (0.66, 0.05, True), (0.68, 0.05, False), (0.68, 0.2, True)]
+)
+def test_a_run_is_undecided_within_the_error_of_the_difference(log_loss, half, expected):
+    """Half widths 0.05 and 0.05 add to 0.0707."""
+    other = replace(A_BEST, log_loss=log_loss, log_loss_interval=(log_loss - half, log_loss + half))
+    assert undecided(other, A_BEST) is expected
+
+
+def test_a_run_without_an_interval_is_never_called_undecided():
+    assert not undecided(replace(A_BEST, log_loss_interval=None), A_BEST)
+    accuracy = replace(A_BEST, metric="accuracy", log_loss_interval=None)
+    assert undecided(replace(accuracy, accuracy=0.66), accuracy)
+
+
+def test_curves_become_a_picture(tmp_path):
+    runs = [read_run(write_run(tmp_path / str(n))) for n in range(10)]
+    runs.append(replace(runs[0], curve=(), best=None))
+    plot_runs(runs, [run.name for run in runs], tmp_path / "new" / "curves.png")
+    assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWrite, match="cannot be written"):
+        plot_runs(runs[:1], ["a"], tmp_path / "file" / "curves.png")
+
+
+@pytest.mark.parametrize("suggestion", [None, 1e-4])
+def test_a_rate_search_becomes_a_picture(tmp_path, suggestion):
+    rates = tuple(10 ** (-6 + n / 10) for n in range(30))
+    losses = tuple(1.0 - 0.01 * n for n in range(30))
+    plot_rate_search(RateSearch(rates, losses, losses, suggestion, "rule"), tmp_path / "rates.png")
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_running_mean_is_over_what_came_before():
+    values = [float(n) for n in range(30)]
+    import numpy as np
+
+    assert _running_mean(np.array(values)).tolist()[:3] == [0.0, 0.5, 1.5]
+    assert _running_mean(np.array([])).tolist() == []
