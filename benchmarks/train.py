@@ -43,8 +43,10 @@ REQUIREMENTS = Path(__file__).with_name("train-requirements")
 SETTINGS = {"learning_rate": 1e-4, "weight_decay": 0.01, "adam_epsilon": 1e-8, "max_grad_norm": 1.0}
 """Of AdamW, whose other settings are everybody's default; linear to 0 without warm-up."""
 ROUNDS = 3
-QUICK_STEP = 4
-"""Groups of a step in a quick run."""
+HELD_OUT = 300
+"""Most comparisons that the final weights are scored on."""
+QUICK_STEP, QUICK_HELD_OUT = 4, 40
+"""Groups of a step in a quick run, and held-out comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,10 @@ def measure_task(name: str, options: argparse.Namespace, pythons: dict[str, Path
     stops = [1 + steps * n for n in range(options.rounds + 1)]
     folder = options.cache / "train" / name
     shutil.rmtree(folder, ignore_errors=True)
-    made = make_task(data, model, options.data, folder, per_step=per_step, stops=stops, settings=SETTINGS)
+    made = make_task(
+        data, model, options.data, folder, per_step=per_step, stops=stops, settings=SETTINGS,
+        held_out=QUICK_HELD_OUT if options.quick else HELD_OUT,
+    )  # fmt: skip
     result = TaskResult(
         name=name,
         title=f"{data.title}, {model.title}",
@@ -288,11 +293,11 @@ def main() -> None:
     begun = time.perf_counter()
     words = " ".join(["python benchmarks/train.py", *sys.argv[1:]])
     record: dict[str, Any] = {"command": words, "machine": machine(), "cores": options.cores, "tasks": []}
-    results = []
+    results, path = [], options.cache / ("train.json" if options.whole else "train-part.json")
     for name in names:
         results.append(measure_task(name, options, pythons))
         record["tasks"].append(results[-1].to_json())
-        (options.cache / "train.json").write_text(json.dumps(record), encoding="utf-8")
+        path.write_text(json.dumps(record), encoding="utf-8")
     say(f"measured in {(time.perf_counter() - begun) / 60:.1f} minutes")
     report(results, record["machine"], words, options.cores, options.output if options.whole else None)
 

@@ -35,8 +35,6 @@ from prefrank.types import Comparison, Preference, Turn
 SEED = 0
 STD = 0.02
 MAX_LENGTH = 512
-HELD_OUT = 300
-"""Most comparisons that the final weights are scored on."""
 ONE_OUTPUT = {"id2label": {"0": "REWARD"}, "label2id": {"REWARD": 0}}
 MINILM = {
     **ONE_OUTPUT,
@@ -150,13 +148,13 @@ class Data:
 def read_hh(data: Path) -> tuple[list[Comparison], list[Comparison]]:
     """HH's train files, and its test files held out."""
     train, test = (load_comparisons(data / "hh-rlhf", split=split).comparisons for split in ("train", "test"))
-    return [one for one in train if not one.preferences[0].tie], some(test, HELD_OUT)
+    return [one for one in train if not one.preferences[0].tie], list(test)
 
 
 def read_oasst(data: Path) -> tuple[list[Comparison], list[Comparison]]:
     """Prompts with three ranked replies; the export has too few with four. All of the validation split held out."""
     train, test = (load_comparisons(data / "oasst1-en", split=split).comparisons for split in ("train", "validation"))
-    return [one for one in train if len(one.replies) == 3 and len(one.preferences) == 3], some(test, HELD_OUT)
+    return [one for one in train if len(one.replies) == 3 and len(one.preferences) == 3], list(test)
 
 
 def read_finegrained(data: Path) -> tuple[list[Comparison], list[Comparison]]:
@@ -165,7 +163,7 @@ def read_finegrained(data: Path) -> tuple[list[Comparison], list[Comparison]]:
         every = [finegrained(json.loads(line), f"dev/{number}") for number, line in enumerate(lines, 1)]
     decided = [one for one in every if one and len(one.preferences) == 6]
     held = [one for one in every if one and split_of(one.prompt) < 0.2]
-    return [one for one in decided if split_of(one.prompt) >= 0.2], some(held, HELD_OUT)
+    return [one for one in decided if split_of(one.prompt) >= 0.2], held
 
 
 def finegrained(row: Mapping[str, Any], name: str) -> Comparison | None:
@@ -220,23 +218,26 @@ class Made:
 
 
 def make_task(
-    data: Data, model: Model, source: Path, folder: Path, *, per_step: int, stops: Sequence[int],
+    data: Data, model: Model, source: Path, folder: Path, *, per_step: int, stops: Sequence[int], held_out: int,
     settings: Mapping[str, float],
 ) -> Made:  # fmt: skip
     """Write what the contenders read: texts for ours, rows in the order of training for the others.
+
+    Args:
+        held_out: most comparisons to keep for scoring the final weights.
 
     Raises:
         Failed: too few comparisons for so many steps.
     """
     encoder = TextEncoder.load(model.texts, max_length=MAX_LENGTH)
-    train, held_out = data.read(source)
-    train = uncut(train, encoder)
+    train, held = data.read(source)
+    train, held = uncut(train, encoder), some(held, held_out)
     steps = stops[-1]
     count = steps * per_step
     if len(train) < count:
         raise Failed(f"{data.title}: {steps} steps want {count} groups of {len(train)}; lower --steps or --per-step")
     chosen = some(train, count)
-    texts = write_comparisons(folder / "texts", chosen, held_out)
+    texts = write_comparisons(folder / "texts", chosen, held)
     recipe = own_recipe(model.texts, str(texts), per_step, dict(settings), folder)
     order = make_order(recipe, comparisons=count, num_processes=1)
     groups = [chosen[n] for step in range(steps) for n in order.chosen(step)]
@@ -255,7 +256,7 @@ def make_task(
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return Made(
         folder=folder,
-        held_out=held_out,
+        held_out=held,
         stops=list(stops),
         lengths=lengths.tolist(),
         group_size=size,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from prefrank.scoring import Ranked
     from prefrank.scoring.quantise import Parity
     from prefrank.training.dry_run import Estimate as RunEstimate
+    from prefrank.training.foresee import Foreseen
+    from prefrank.training.memory import Memory
 
 NARROWEST = 100
 _EQUAL = "dropped_replies_equal_after_cutting"
@@ -157,6 +159,11 @@ def dry_run(estimate: "RunEstimate") -> None:
         keys = ("comparisons", "rows", "tokens", "rows_with_cut_prompt", "rows_with_cut_reply", _EQUAL)
         table.add_row(escape(name), *(f"{counts[key]:,}" for key in keys))
     show(table)
+    if left_out := _left_out(estimate):
+        table = new_table("Left out", "set", "why", "count", left=2)
+        for name, why, count in left_out:
+            table.add_row(escape(name), escape(why), f"{count:,}")
+        show(table)
     if estimate.drawn:
         draw(estimate.drawn)
     table = new_table("Row lengths in tokens", "up to", "rows", "")
@@ -167,19 +174,63 @@ def dry_run(estimate: "RunEstimate") -> None:
     show(table)
     table = new_table("The run", "", "", left=2)
     table.show_header = False
-    saved = 1 - estimate.tokens / estimate.padded_tokens
-    table.add_row("steps", f"{estimate.steps:,} of {estimate.prompts_per_step:,} prompts, on {estimate.device}")
-    table.add_row("padding saved", f"{saved:.0%} of {estimate.padded_tokens:,} tokens a padded epoch would take")
+    done = f" ({estimate.first_step:,} of them done)" if estimate.first_step else ""
+    table.add_row("steps", f"{estimate.steps:,}{done} of {estimate.prompts_per_step:,} prompts, on {estimate.device}")
+    table.add_row("evaluations", f"{estimate.evaluations:,} of {estimate.evaluation_rows:,} rows")
+    padded = estimate.step_tokens / (1 - estimate.padding_saved)
+    table.add_row("padding saved", f"{estimate.padding_saved:.0%} of the {padded:,.0f} tokens of a padded step")
     table.add_row("encodings saved", f"{estimate.rows:,} rows in place of {estimate.pairwise_rows:,} in pairs")
-    if estimate.memory:
-        parts = asdict(estimate.memory)
-        table.add_row(
-            "memory", f"{_gib(estimate.memory.total)}: " + ", ".join(f"{k} {_gib(v)}" for k, v in parts.items())
-        )
-    table.add_row("time", "-" if estimate.seconds is None else f"about {clock(estimate.seconds)}")
+    if estimate.flops is not None:
+        table.add_row("operations", f"{estimate.flops:.2g} of floating point in the steps")
+    if estimate.seconds is not None:
+        parts = {name: _span(value) for name, value in _fields(estimate.seconds).items()}
+        table.add_row("time", f"about {_span(estimate.seconds.total)}: " + _listed(parts))
+    if estimate.memory is not None:
+        kind = "measured" if estimate.memory.measured else "counted"
+        table.add_row("memory", f"{_gib(estimate.memory.peak)} at the peak, {kind}: {_memory_parts(estimate.memory)}")
     show(table)
+    if estimate.foreseen:
+        _foreseen(estimate.foreseen)
     for note in estimate.notes:
         say(f"[yellow]{escape(note)}[/]")
+
+
+def _left_out(estimate: "RunEstimate") -> list[tuple[str, str, int]]:
+    """(set, why, comparisons or rows) of all that is read and not used."""
+    found = [(one["name"], why, count) for one in estimate.data for why, count in one["dropped"].items()]
+    for name, counts in estimate.encoding.items():
+        found += [(name, key.partition("dropped_")[2], n) for key, n in counts.items() if key.startswith("dropped_")]
+    return [(name, why.replace("_", " "), count) for name, why, count in found if count]
+
+
+def _foreseen(foreseen: "Sequence[Foreseen]") -> None:
+    """Memory of one device, for every layout."""
+    names = {"whole": "whole on each (DDP)", "zero2": "ZeRO-2", "full": "full shard (FSDP2, ZeRO-3)"}
+    parts = [part for part in _fields(foreseen[0].memory) if part not in ("process", "peak", "measured")]
+    title = f"Foreseen for each of {foreseen[0].devices} GPUs, in GB, for the largest micro-batch the recipe allows"
+    table = new_table(title, "layout", "checkpointing", *parts, "peak", left=2)
+    for one in foreseen:
+        values = _fields(one.memory)
+        figures = (f"{values[part] / 1e9:.1f}" for part in [*parts, "peak"])
+        table.add_row(names[one.layout], "yes" if one.checkpointing else "no", *figures)
+    show(table)
+
+
+def _memory_parts(memory: "Memory") -> str:
+    return _listed({name: _gib(n) for name, n in _fields(memory).items() if name not in ("peak", "measured") and n})
+
+
+def _span(seconds: "tuple[float, float]") -> str:
+    low, high = map(clock, seconds)
+    return low if low == high else f"{low} to {high}"
+
+
+def _listed(parts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in parts.items())
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {one.name: getattr(value, one.name) for one in fields(value)}
 
 
 def draw(drawn: Sequence[Mapping[str, Any]]) -> None:

@@ -154,7 +154,12 @@ ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_cap
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, forward and backward by oneDNN where that is the faster library."""
+    """torch's linear layer, forward and backward by oneDNN where that is the faster library.
+
+    `whole` is False where the weights come from other processes when the layer is called, and only then.
+    """
+
+    whole = True
 
     def forward(self, x: Float[Tensor, "*m I"]) -> Float[Tensor, "*m O"]:
         plain = x.dtype != torch.float32 or x.device.type != "cpu" or x.ndim != 2 or not len(x)
@@ -298,7 +303,7 @@ def join_heads(x: Float[Tensor, "n H l d"]) -> Float[Tensor, "M D"]:
 
 def can_fold(*projections: nn.Module, device: torch.device) -> bool:
     """Whether keys and values of a last layer need not be computed: plain layers (no adapters) in full precision."""
-    plain = all(isinstance(one, Linear) for one in projections)
+    plain = all(isinstance(one, Linear) and one.whole for one in projections)
     return plain and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 

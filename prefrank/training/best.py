@@ -4,10 +4,12 @@ Surprising: `best` takes any improvement; only early stopping asks for one of a 
 had one, so that many small ones add up.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping
 
 from prefrank.errors import BadRecipe, suggest
 from prefrank.training.events import SetMetrics
+from prefrank.training.examples import Examples
 from prefrank.training.measure import pool
 from prefrank.training.recipe import Recipe
 
@@ -22,16 +24,22 @@ def check_best(recipe: Recipe, sets: Collection[str]) -> None:
         BadRecipe: it is none of them.
     """
     heads = recipe.heads if len(recipe.heads) > 1 else ()
-    known = [*sets, *(f"{name} [{head}]" for name in sets for head in heads)]
+    known = [*sets, *(f"{name}/{head}" for name in sets for head in heads)]
     if recipe.best_set is not None and recipe.best_set not in known:
         hint = suggest(recipe.best_set, known) if known else "; there is none"
         raise BadRecipe(f"best_set is {recipe.best_set!r}, which is no evaluation set of this run{hint}")
 
 
+def digest_sets(sets: Mapping[str, Examples]) -> str:
+    """A hash of the evaluation data, so that a resumed run can tell whether its best is still measured on them."""
+    text = repr([(name, examples.digest()) for name, examples in sorted(sets.items())])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def judged(recipe: Recipe, metrics: Mapping[str, SetMetrics]) -> SetMetrics:
     """The metrics that choose the best: those of best_set (all of its heads), or of all comparisons together."""
     best = recipe.best_set
-    return pool(one for name, one in metrics.items() if best is None or name == best or name.startswith(f"{best} ["))
+    return pool(one for name, one in metrics.items() if best is None or name == best or name.startswith(f"{best}/"))
 
 
 def loss_of(recipe: Recipe, metrics: SetMetrics) -> float:

@@ -63,10 +63,12 @@ class Progress:
         evaluated: the step of the last evaluation.
         metrics: of the last evaluation, per set, as plain values.
         data: digest of the encoded training data.
+        evaluation: digest of the encoded evaluation data, which `best` speaks of.
         prompts_per_step: comparisons behind one step.
     """
 
     data: str = ""
+    evaluation: str = ""
     prompts_per_step: int = 0
     step: int = 0
     best: float | None = None
@@ -97,10 +99,16 @@ class Progress:
         """Take over a saved state.
 
         Raises:
-            BadData: it belongs to other training data or another batch size.
+            BadData: it belongs to other training or evaluation data.
+            BadRecipe: it belongs to another batch size.
         """
         if state["data"] != self.data:
             raise BadData("the training data are not those the run was started with; start anew with overwrite: true")
+        if state["evaluation"] != self.evaluation:
+            raise BadData(
+                "the evaluation data are not those the run was started with, so its best checkpoint cannot be judged by"
+                " them; start anew with overwrite: true"
+            )
         if state["prompts_per_step"] != self.prompts_per_step:
             raise BadRecipe(
                 f"the run was started with {state['prompts_per_step']} prompts a step, this one has"
@@ -217,7 +225,8 @@ def _step_of(folder: Path) -> int:
 
 def _check_same_run(recipe: Recipe, folder: Path) -> None:
     before, now = _training_record(folder)["recipe"], recipe.model_dump(mode="json")
-    for key in sorted(now.keys() - _FREE_ON_RESUME):
+    free = _FREE_ON_RESUME - {"eval_steps"} if recipe.average_last else _FREE_ON_RESUME  # its snapshots are taken then
+    for key in sorted(now.keys() - free):
         if before.get(key) != now[key]:
             raise BadRecipe(
                 f"{key} is {now[key]!r} but the run in {folder.parent} was started with {before.get(key)!r};"

@@ -22,7 +22,7 @@ from accelerate.utils import set_seed
 from prefrank.model import Network
 from prefrank.model.hub import resolve_model
 from prefrank.model.weights import read_config
-from prefrank.training.best import check_best
+from prefrank.training.best import check_best, digest_sets
 from prefrank.training.checkpoint import Progress, check_output, read_state
 from prefrank.training.corpus import read_corpus
 from prefrank.training.events import Report, ignore
@@ -115,7 +115,9 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     feed = make_feed(recipe, encoded, encoder, num_processes=1)
     loss = make_loss(recipe, encoded.training).to(device)
     check_best(recipe, encoded.evaluation)
-    progress = Progress(data=feed.digest(), prompts_per_step=feed.per_step)
+    progress = Progress(
+        data=feed.digest(), evaluation=digest_sets(encoded.evaluation), prompts_per_step=feed.per_step
+    )
     if resume_from is not None:
         progress.load_state_dict(read_state(resume_from)["progress"])
     plans = plan_steps(feed, max_tokens=recipe.max_tokens)

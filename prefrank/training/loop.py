@@ -25,7 +25,7 @@ from prefrank.errors import Diverged, Interrupted
 from prefrank.model import Network
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder, plan_batches
-from prefrank.training.best import check_best, judged, loss_of
+from prefrank.training.best import check_best, digest_sets, judged, loss_of
 from prefrank.training.checkpoint import (
     Progress,
     check_output,
@@ -157,7 +157,9 @@ class _Run:
             every=recipe.eval_steps,
             final=self.steps,
         )
-        self.progress = Progress(data=feed.digest(), prompts_per_step=feed.per_step)
+        self.progress = Progress(
+            data=feed.digest(), evaluation=digest_sets(sets), prompts_per_step=feed.per_step
+        )
         self.graphs = Graphs(free_memory(recipe, self.optimizer, accelerator.device), network.parameters())
         self.bf16 = use_bf16(recipe, accelerator.device)
         self.metrics: Mapping[str, SetMetrics] = {}

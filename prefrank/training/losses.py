@@ -93,7 +93,7 @@ class PreferenceLoss(nn.Module):
     ) -> None:
         """`ranked`: learn from whole rankings (Plackett-Luce) rather than from pairs."""
         super().__init__()
-        self.likelihood, self.settings, self.ranked = likelihood, settings or LossSettings(), ranked
+        self.likelihood, self.settings, self.ranked = likelihood, settings, ranked
 
     def forward(self, scores: Scores, preferences: Preferences) -> Float[Tensor, ""]:
         """The sum over comparisons."""

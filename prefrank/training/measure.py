@@ -29,7 +29,7 @@ Evaluate = Callable[[ScoreExamples, Mapping[str, Examples]], Mapping[str, SetMet
 def evaluate_sets(
     score: ScoreExamples, sets: Mapping[str, Examples], *, loss: PreferenceLoss | None = None
 ) -> dict[str, SetMetrics]:
-    """The built-in evaluation: `measure` on every set; of several heads on each by itself, as `SET [HEAD]`.
+    """The built-in evaluation: `measure` on every set; of several heads on each by itself, as `SET/HEAD`.
 
     Args:
         loss: whose likelihood the log loss is; Bradley-Terry's by default.
@@ -42,7 +42,7 @@ def evaluate_sets(
         scores = score(examples)
         check_finite(scores, examples, f"the evaluation on {name}")
         for head, title in enumerate(examples.heads):
-            key = name if len(examples.heads) == 1 else f"{name} [{title}]"
+            key = name if len(examples.heads) == 1 else f"{name}/{title}"
             one = measure(scores, examples, loss=loss, head=head)
             if one.comparisons:
                 metrics[key] = one

@@ -156,7 +156,10 @@ class WeightAverage:
         if self.updates % self.every == 0 or self.updates == self.final:
             self._snapshots = [*self._snapshots, self._copy()][-self.last :]
             for name, average in self._average.items():
-                average.copy_(torch.stack([one[name] for one in self._snapshots]).mean(0))
+                average.copy_(self._snapshots[0][name])
+                for one in self._snapshots[1:]:
+                    average.add_(one[name])
+                average.div_(len(self._snapshots))
         elif not self._snapshots:
             for name, parameter in self._live.items():
                 self._average[name].copy_(parameter)

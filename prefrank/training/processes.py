@@ -14,18 +14,19 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prefrank.errors import BadModel, BadRecipe
 from prefrank.model import Network
+from prefrank.model.encoder import Linear
 from prefrank.training.recipe import Recipe
 from prefrank.training.step import StepSums
 from prefrank.types import Batch
@@ -193,28 +194,47 @@ class Sharded(Replicated):
 
 
 class DeepSpeed(Replicated):
-    """ZeRO, configured by the launcher's file; the engine adds up gradients, clips, and makes the step."""
+    """ZeRO stage 2 (gradients and optimiser in shards) or 3 (weights too); the engine clips and makes the step."""
 
     lockstep = True
     sharing = None
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, network: Network) -> None:
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, network: Network, stage: int) -> None:
         super().__init__(recipe, accelerator, network)
         for key in ("ema_decay", "average_last"):
             if getattr(recipe, key):
                 raise BadRecipe(f"{key} is set, but DeepSpeed keeps the weights itself; set {key}: 0, or use sharding")
-        config = accelerator.state.deepspeed_plugin.deepspeed_config
-        config["train_micro_batch_size_per_gpu"] = config["gradient_accumulation_steps"] = 1
-        config["managed_gradient_accumulation"] = False  # a step ends where we say, not after so many passes
-        config["gradient_clipping"] = float(recipe.max_grad_norm)
-        config.setdefault("zero_allow_untested_optimizer", True)
+        self._stage = stage
+        for module in self.network.modules():  # type: ignore[attr-defined]
+            if isinstance(module, Linear):
+                module.whole = False
 
     def take(self, optimizer: torch.optim.Optimizer) -> None:
-        if len({id(p) for group in optimizer.param_groups for p in group["params"]}) > sum(
-            p.requires_grad for p in self.network.parameters()
-        ):
-            raise BadRecipe(f"loss {self.recipe.loss} learns parameters of its own, which DeepSpeed would leave out")
-        self._engine, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        own = {id(parameter) for parameter in self.network.parameters()}
+        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+            raise BadRecipe(
+                f"loss {self.recipe.loss} learns parameters of its own, which DeepSpeed leaves out; shard fully"
+            )
+        import deepspeed
+
+        self._engine, self.optimizer, *_ = deepspeed.initialize(
+            model=self.network, optimizer=optimizer, config=self._config(), dist_init_required=False
+        )
+
+    def _config(self) -> dict[str, Any]:
+        """The launcher's configuration, or the least one of the stage; what a recipe says too is the recipe's."""
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        given = {} if plugin is None else plugin.deepspeed_config
+        least = {"zero_optimization": {"stage": self._stage}}
+        return {key: value for key, value in (least | given).items() if value != "auto"} | {
+            "train_micro_batch_size_per_gpu": 1,  # passes are ours to count
+            "train_batch_size": self.count,
+            "gradient_accumulation_steps": 1,
+            "managed_gradient_accumulation": False,  # a step ends where we say, not after so many passes
+            "gradient_clipping": float(self.recipe.max_grad_norm),
+            "zero_allow_untested_optimizer": True,
+            "bf16": {"enabled": False},  # autocast does it
+        }
 
     def forward(self, batch: Batch) -> Tensor:
         return self._engine(batch)
@@ -257,22 +277,33 @@ class DeepSpeed(Replicated):
 
 
 def place(recipe: Recipe, accelerator: Accelerator, network: Network) -> Replicated:
-    """The network where the recipe and the launcher want it.
+    """The network where the recipe, or the launcher, wants it.
 
     Raises:
         BadRecipe: shards without processes to hold them, or something that a layout cannot train.
     """
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        return DeepSpeed(recipe, accelerator, network)
-    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if recipe.sharding == "none" or (recipe.sharding == "auto" and not launched):
+    sharding = launched() if recipe.sharding == "auto" else recipe.sharding
+    if sharding == "none":
         return Replicated(recipe, accelerator, network)
     if accelerator.num_processes == 1:
         raise BadRecipe(
-            "sharding is full, but there is one process to hold the shards;"
+            f"sharding is {sharding}, but there is one process to hold the shards;"
             " start with torchrun or accelerate launch, or set sharding: none"
         )
-    return Sharded(recipe, accelerator, network)
+    if sharding == "full":
+        return Sharded(recipe, accelerator, network)
+    if find_spec("deepspeed") is None:
+        raise BadRecipe(
+            f"sharding is {sharding}, but DeepSpeed is missing; pip install deepspeed, or set sharding: full"
+        )
+    return DeepSpeed(recipe, accelerator, network, stage=int(sharding[-1]))
+
+
+def launched() -> str:
+    """What the launcher's configuration asks for."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        return "zero3" if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else "zero2"
+    return "full" if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" else "none"
 
 
 def free_memory(recipe: Recipe, optimizer: torch.optim.Optimizer, device: torch.device) -> int:

@@ -214,10 +214,10 @@ class Recipe(BaseModel):
         description="GB a device may use: graphs of long comparisons are kept as far as it goes, not computed twice;"
         " auto: what is free at the start; null: one micro-batch's graph at a time.",
     )
-    sharding: Literal["auto", "none", "full"] = Field(
+    sharding: Literal["auto", "none", "full", "zero2", "zero3"] = Field(
         "auto",
-        description="full: weights, gradients and optimiser in shards over all processes (FSDP2); none: whole on each;"
-        " auto: what the launcher's configuration says.",
+        description="full: weights, gradients and optimiser in shards over all processes (FSDP2); zero2, zero3: by"
+        " DeepSpeed; none: whole on each; auto: what the launcher's configuration says.",
     )
     per_device_eval_batch_size: Count = Field(64, ge=1, description="Prompts per evaluation batch.")
     gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")

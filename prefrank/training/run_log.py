@@ -74,7 +74,7 @@ class RunLog:
         self._end("finished", None)
 
     def _start(self, started: Started) -> None:
-        before = read_state(self._folder) if started.first_step else {}
+        before = read_run_state(self._folder) if started.first_step else {}
         if not started.first_step:
             shutil.rmtree(self._folder / "logs" / _PROJECT, ignore_errors=True)  # of a run that this one overwrites
         self._curve = Curve(self._folder, first_step=started.first_step)
@@ -197,7 +197,7 @@ class RunLog:
             return  # the next line of the log tries again; a full disk is for the checkpoints to report
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_run_state(folder: Path) -> dict[str, Any]:
     """A run's `run.json`; empty where there is none that can be read."""
     try:
         value = json.loads((folder / FILE).read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from prefrank.errors import BadModel, NotFound
 from prefrank.model.record import read_record
 from prefrank.training.curve import Entry, evaluations_of, read_curve
-from prefrank.training.run_log import is_alive, read_state
+from prefrank.training.run_log import is_alive, read_run_state
 
 State = Literal["finished", "running", "stopped", "failed"]
 _NOT_SETTINGS = ("output_dir", "resume", "overwrite")
@@ -121,7 +121,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         BadData: a curve that cannot be read.
     """
-    state = read_state(folder) or _from_checkpoint(folder)
+    state = read_run_state(folder) or _from_checkpoint(folder)
     recipe = state.get("recipe", {})
     curve = tuple(read_curve(folder))
     ended = state.get("state", "stopped")

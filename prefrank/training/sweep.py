@@ -19,7 +19,7 @@ from prefrank.training.find_rate import check_alone
 from prefrank.training.loop import train
 from prefrank.training.recipe import Recipe
 from prefrank.training.recipe_file import RecipeValues, make_recipe
-from prefrank.training.run_log import read_state
+from prefrank.training.run_log import read_run_state
 from prefrank.training.runs import Run, rank_runs, read_run, undecided
 
 FILE = "sweep.json"
@@ -132,7 +132,7 @@ def _short(value: Any) -> str:
 
 def _is_finished(recipe: Recipe) -> bool:
     """Whether its folder holds a run of this very recipe that came to its end."""
-    state = read_state(Path(recipe.output_dir))
+    state = read_run_state(Path(recipe.output_dir))
     return state.get("state") == "finished" and _plain(state["recipe"]) == _plain(recipe.model_dump(mode="json"))
 
 

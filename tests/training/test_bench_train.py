@@ -60,7 +60,7 @@ def read(_: Path) -> tuple[list[Comparison], list[Comparison]]:
 def made(model: train_data.Model, tmp_path: Path) -> train_data.Made:
     data = train_data.Data("made up", read)
     return train_data.make_task(
-        data, model, tmp_path, tmp_path / "task", per_step=4, stops=STOPS, settings=bench.SETTINGS
+        data, model, tmp_path, tmp_path / "task", per_step=4, stops=STOPS, held_out=4, settings=bench.SETTINGS
     )
 
 
@@ -107,14 +107,18 @@ def test_a_contender_answers_before_the_first_step_and_at_every_stop(
 def test_too_few_groups_for_the_steps_are_said_before_anything_runs(model: train_data.Model, tmp_path: Path) -> None:
     data = train_data.Data("made up", read)
     with pytest.raises(Failed, match="3 steps want 15 groups of 14"):
-        train_data.make_task(data, model, tmp_path, tmp_path, per_step=5, stops=STOPS, settings=bench.SETTINGS)
+        train_data.make_task(
+            data, model, tmp_path, tmp_path, per_step=5, stops=STOPS, held_out=4, settings=bench.SETTINGS
+        )
 
 
 def test_a_group_with_one_cut_row_is_left_out_whole(model: train_data.Model) -> None:
     encoder = TextEncoder.load(model.texts, max_length=64)
     first, second, third = make_comparisons(3)
-    long = Comparison(second.prompt, (second.replies[0] * 20, second.replies[1]), second.preferences, "made", "long")
-    assert train_data.uncut([first, long, third], encoder) == [first, third]
+    short, other = second.replies
+    one = Comparison(second.prompt, (short * 20, other), second.preferences, "made", "one row")
+    both = Comparison(second.prompt, (short * 20, other * 20), second.preferences, "made", "both rows")
+    assert train_data.uncut([first, one, both, third], encoder) == [first, third]
 
 
 def test_parameters_that_start_alike_are_refused(model: train_data.Model, tmp_path: Path) -> None:

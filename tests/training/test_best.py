@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prefrank import RewardModel
-from prefrank.errors import BadRecipe
+from prefrank.errors import BadData, BadRecipe
 from prefrank.training import train
 from prefrank.training.checkpoint import Progress
 from prefrank.training.events import EvaluationDone, Event, SetMetrics
@@ -97,6 +97,21 @@ def test_without_a_least_improvement_any_better_value_resets_the_wait():
         (False, 1),
         (True, 0),
     ]
+
+
+def test_a_resumed_run_notices_other_evaluation_data(recipe, tmp_path):
+    held_out = write_jsonl(tmp_path / "held-out.jsonl", make_comparisons(12, seed=5))
+    keys = {"evaluation": [{"source": str(held_out), "split": "train"}]}
+    train(recipe(**keys))
+    write_jsonl(held_out, make_comparisons(12, seed=6))
+    with pytest.raises(BadData, match="the evaluation data are not those the run was started with"):
+        train(recipe(resume=True, **keys))
+
+
+def test_snapshots_of_the_weights_keep_their_steps_when_resumed(recipe):
+    train(recipe(average_last=2))
+    with pytest.raises(BadRecipe, match="eval_steps is 3 but the run"):
+        train(recipe(average_last=2, resume=True, eval_steps=3))
 
 
 def test_a_resumed_run_keeps_its_notion_of_the_best(recipe):

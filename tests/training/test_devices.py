@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from prefrank import RewardModel
-from prefrank.errors import BadRecipe
+from prefrank.errors import BadModel, BadRecipe
 from prefrank.training import Recipe, train
+from prefrank.training.processes import launched
 from tests.training.conftest import make_comparisons, write_jsonl
 from tests.training.launched import run
 
@@ -103,3 +105,60 @@ def test_two_processes_train_like_one_whole_or_in_shards_and_resume_each_other(r
 def test_shards_without_processes_to_hold_them_are_refused(recipe):
     with pytest.raises(BadRecipe, match="sharding is full, but there is one process to hold the shards"):
         train(recipe(sharding="full"))
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+@pytest.mark.parametrize("sharding", ["zero2", "zero3"])
+def test_deepspeed_trains_like_one_process_and_resumes(recipe, groups, tmp_path, sharding, monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+
+    def make(name: str, **changes: Any) -> Recipe:
+        return recipe(
+            datasets=[str(groups)], output_dir=str(tmp_path / name), dropout=0.0, num_devices=1, eval_steps=4,
+            per_device_train_batch_size=5, max_tokens=60, max_length=48, save_steps=1000, num_train_epochs=2, **changes
+        )  # fmt: skip
+
+    run(make("alone").model_dump(mode="json"), None)
+    launch(
+        tmp_path,
+        [
+            (make("straight", sharding=sharding), None),
+            (make("stopped", sharding=sharding), STOP),
+            (make("stopped", sharding=sharding, resume=True), None),
+        ],
+    )
+    expected, _ = result(make("alone"))
+    for name, first in (("straight", 0), ("stopped", STOP)):
+        steps, error = result(make(name))
+        assert error is None
+        assert torch.allclose(torch.tensor(steps), torch.tensor(expected[first:]), rtol=2e-6), name
+        assert_close(tmp_path / name, tmp_path / "alone")
+    with pytest.raises(BadModel, match=r"the state in .* is DeepSpeed's; resume with DeepSpeed"):
+        train(make("stopped", resume=True))
+
+
+@pytest.mark.parametrize("name", ["whole", "fsdp2", "zero2", "zero3"])
+def test_the_launchers_configurations_are_what_accelerate_reads(name):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(ROOT / "recipes" / "launch" / f"{name}.yaml"))
+    kinds = {"whole": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+    assert found.distributed_type == kinds[name]
+    assert found.num_processes == 8
+    if name.startswith("zero"):
+        assert found.deepspeed_config["zero_stage"] == int(name[-1])
+
+
+@pytest.mark.parametrize(
+    ("environment", "sharding"),
+    [
+        ({}, "none"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "full"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, "zero2"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero3"),
+    ],
+)
+def test_the_launchers_environment_decides_where_the_recipe_does_not(monkeypatch, environment, sharding):
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert launched() == sharding

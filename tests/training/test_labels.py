@@ -14,10 +14,13 @@ import torch
 from prefrank.errors import BadRecipe, Interrupted
 from prefrank.text import TextEncoder, TextSettings
 from prefrank.training import Recipe, dry_run, train
+from prefrank.training.corpus import read_corpus
 from prefrank.training.events import Event, StepDone
 from prefrank.training.examples import EncodingCounts, Examples, encode
+from prefrank.training.feed import make_feed
 from prefrank.training.losses import PreferenceLoss, make_loss, ranked_places
 from prefrank.training.measure import evaluate_sets, measure
+from prefrank.training.setup import encode_corpus, load_text
 from prefrank.types import Comparison, Preference, Ratings, Turn
 
 PROMPT = (Turn("user", "question"),)
@@ -181,6 +184,23 @@ def test_labels_that_cannot_teach_the_loss_are_refused_with_the_cure(encoder, re
     assert message in str(caught.value)
 
 
+def test_a_stream_is_held_to_its_ranking_comparison_by_comparison(recipe, bert, tmp_path):
+    rows = [{"prompt": f"q {n}", "replies": ["a", "b", "c"], "preferences": [[0, 1], [0, 2]]} for n in range(9)]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stream = {
+        "datasets": [{"source": str(path), "stream": True}],
+        "evaluation": [],
+        "max_steps": 1,
+        "shuffle_buffer": 4,
+    }
+    made = recipe(**stream, loss="plackett_luce")
+    encoder = load_text(made, bert)
+    feed = make_feed(made, encode_corpus(made, read_corpus(made), encoder), encoder, num_processes=1)
+    with pytest.raises(BadRecipe, match="do not order the replies"):
+        feed.take(0)
+
+
 def test_the_best_of_all_is_enough_for_the_first_place_alone(encoder, recipe):
     made = recipe(loss="plackett_luce", top_k=1)
     examples, _ = encoded(encoder, made, comparison(Preference(2, 0), Preference(2, 1)))
@@ -195,7 +215,7 @@ def test_metrics_are_those_of_each_head_and_of_the_losss_own_likelihood(encoder,
     examples, _ = encoded(encoder, made, first, comparison(Preference(0, 1), id="1"))
     scores = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.5, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     found = evaluate_sets(lambda _: scores, {"set": examples}, loss=make_loss(made, examples))
-    assert list(found) == ["set [overall]", "set [accuracy]"]
+    assert list(found) == ["set/overall", "set/accuracy"]
     overall, accuracy = found.values()
     assert (overall.comparisons, overall.decided, overall.pairs, overall.ties, overall.accuracy) == (2, 2, 2, 1, 0.5)
     assert (accuracy.comparisons, accuracy.pairs, accuracy.ties, accuracy.accuracy) == (1, 1, 0, 1.0)
@@ -265,7 +285,7 @@ def test_two_heads_train_together_and_are_measured_apart(recipe, tmp_path):
     trained = train(
         recipe(loss="davidson", heads=["overall", "accuracy"], datasets=[data], evaluation=[source], num_train_epochs=1)
     )
-    assert {name.rpartition(" ")[2] for name in trained.metrics} == {"[overall]", "[accuracy]"}
+    assert {name.rpartition("/")[2] for name in trained.metrics} == {"overall", "accuracy"}
     assert len(loss_record(trained.last)["values"]["nu"]) == 2
 
 

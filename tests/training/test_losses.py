@@ -436,7 +436,7 @@ def test_gradients_equal_finite_differences(name):
     loss = loss.double()
     scores = torch.randn(5, heads, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     own = list(loss.parameters())
-    assert torch.autograd.gradcheck(lambda values, *own: loss(values, labels), [scores, *own], atol=2e-5)
+    assert torch.autograd.gradcheck(lambda values, *own: loss(values, labels), [scores, *own])
 
 
 @each_loss
@@ -496,7 +496,7 @@ def test_its_own_parameters_go_to_json_and_back(name):
 scores_strategy = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=2)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(scores_strategy, st.floats(0, 1, width=32), st.floats(-2, 2, width=32), st.floats(0, 0.5, width=32))
 @pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "regression"])
 def test_swapping_winner_and_loser_of_the_opposite_label_changes_nothing(name, scores, probability, margin, smoothing):

@@ -13,7 +13,7 @@ from prefrank.errors import BadData
 from prefrank.training import curve, train
 from prefrank.training.curve import Curve, evaluations_of, read_curve, steps_of, thin
 from prefrank.training.events import Event, SetMetrics, Started, StepDone
-from prefrank.training.run_log import RunLog, is_alive, read_state
+from prefrank.training.run_log import RunLog, is_alive, read_run_state
 from prefrank.training.spent import Meter
 
 
@@ -53,7 +53,7 @@ def test_a_run_leaves_its_curve_and_its_state(recipe, tmp_path):
     (name,) = trained.metrics
     assert evaluations_of(entries)[-1]["evaluation"][name]["log_loss"] == trained.metrics[name].log_loss
     assert "interval" in entries[2]["evaluation"]["overall"]
-    state = read_state(tmp_path / "run")
+    state = read_run_state(tmp_path / "run")
     assert (state["state"], state["step"], state["steps"], state["error"]) == ("finished", 7, 7, None)
     assert state["recipe"] == wanted.model_dump(mode="json")
     assert state["process"]["pid"] == os.getpid()
@@ -77,14 +77,14 @@ def test_a_killed_and_resumed_run_has_one_curve_and_its_times_add_up(recipe, tmp
     keys = {"trackers": "tensorboard", "logging_steps": 1, "save_steps": 3, "eval_steps": 4}
     with pytest.raises(Killed):
         train(recipe(**keys), report=killed_after(6))
-    before = read_state(tmp_path / "run")
+    before = read_run_state(tmp_path / "run")
     assert (before["state"], before["error"]) == ("failed", "Killed")
     assert [one["step"] for one in steps_of(read_curve(tmp_path / "run"))] == [1, 2, 3, 4, 5]
     trained = train(recipe(resume=True, **keys))
     entries = read_curve(tmp_path / "run")
     assert [one["step"] for one in steps_of(entries)] == list(range(1, trained.steps + 1))
     assert [one["step"] for one in evaluations_of(entries)] == [4, 6]
-    after = read_state(tmp_path / "run")
+    after = read_run_state(tmp_path / "run")
     assert (after["state"], after["spent"]["sessions"]) == ("finished", 2)
     assert after["started"] == before["started"]
     assert after["spent"]["cpu_s"] > before["spent"]["cpu_s"] > 0
@@ -189,7 +189,7 @@ def test_without_trackers_nothing_is_kept_waiting(recipe):
 
 def test_a_process_that_is_gone_is_not_alive(recipe, tmp_path):
     train(recipe())
-    state = read_state(tmp_path / "run")
+    state = read_run_state(tmp_path / "run")
     assert is_alive(state)
     gone = state | {"process": state["process"] | {"created": state["process"]["created"] - 60}}
     assert not is_alive(gone)
@@ -197,9 +197,9 @@ def test_a_process_that_is_gone_is_not_alive(recipe, tmp_path):
 
 
 def test_a_state_that_is_torn_or_missing_is_empty(tmp_path):
-    assert read_state(tmp_path) == {}
+    assert read_run_state(tmp_path) == {}
     (tmp_path / "run.json").write_text('{"state": ')
-    assert read_state(tmp_path) == {}
+    assert read_run_state(tmp_path) == {}
 
 
 def test_a_meter_adds_to_what_was_spent_before():
