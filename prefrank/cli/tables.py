@@ -205,14 +205,13 @@ def _left_out(estimate: "RunEstimate") -> list[tuple[str, str, int]]:
 
 def _foreseen(foreseen: "Sequence[Foreseen]") -> None:
     """Memory of one device, for every layout."""
-    names = {"whole": "whole on each (DDP)", "zero2": "ZeRO-2", "full": "full shard (FSDP2, ZeRO-3)"}
-    parts = [part for part in _fields(foreseen[0].memory) if part not in ("process", "peak", "measured")]
-    title = f"Foreseen for each of {foreseen[0].devices} GPUs, in GB, for the largest micro-batch the recipe allows"
-    table = new_table(title, "layout", "checkpointing", *parts, "peak", left=2)
+    names = {"whole": "whole (DDP)", "zero2": "ZeRO-2", "full": "full shard"}
+    parts = [part for part in _fields(foreseen[0].memory) if part not in ("process", "measured")]
+    title = f"Foreseen for each of {foreseen[0].devices} GPUs, in GB, with the largest micro-batch the recipe allows"
+    table = new_table(title, "layout", *parts)
     for one in foreseen:
-        values = _fields(one.memory)
-        figures = (f"{values[part] / 1e9:.1f}" for part in [*parts, "peak"])
-        table.add_row(names[one.layout], "yes" if one.checkpointing else "no", *figures)
+        name = names[one.layout] + (", checkpointed" if one.checkpointing else "")
+        table.add_row(name, *(f"{_fields(one.memory)[part] / 1e9:.1f}" for part in parts))
     show(table)
 
 

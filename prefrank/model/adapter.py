@@ -212,10 +212,10 @@ def adapter_tensors(network: Network, head: list[str]) -> dict[str, Tensor]:
     """
     own = dict(network.named_parameters())
     names = [name for name in own if ".lora_A." in name or ".lora_B." in name] + head
-    return {file_name(network, name): own[name].detach() for name in names}
+    return {_file_name(network, name): own[name].detach() for name in names}
 
 
-def file_name(network: Network, name: str) -> str:
+def _file_name(network: Network, name: str) -> str:
     """The name in an adapter's file of a parameter of a network that trains LoRA."""
     inner = name.removeprefix("model.") if isinstance(network, OtherNetwork) else name
     return _PREFIX + inner.replace(".default.weight", ".weight")

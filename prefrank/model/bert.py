@@ -278,7 +278,8 @@ class BertNetwork(nn.Module):
 
     def sharing(self, ids: Int64[np.ndarray, " T"]) -> AbstractContextManager[None]:
         """What the micro-batches of a step share: their rows of the word table. `ids` are those of the step."""
-        return self.get_submodule(self.family).embeddings.word_embeddings.sharing(ids)
+        backbone: Any = self.get_submodule(self.family)
+        return backbone.embeddings.word_embeddings.sharing(ids)
 
     def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         device, limit = next(self.parameters()).device, self.max_positions

@@ -124,7 +124,7 @@ class Encoder(nn.Module):
         if table is None:
             yield
             return
-        attentions = [layer.attention.self for layer in self.layer]
+        attentions: list[DisentangledAttention] = [layer.attention.self for layer in self.layer]  # type: ignore[union-attr,misc]
         with shared(lambda: [one for attention in attentions for one in attention.project(table)]) as leaves:
             given = iter(leaves)
             for attention in attentions:

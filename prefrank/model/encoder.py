@@ -308,7 +308,7 @@ def can_fold(*projections: nn.Module, device: torch.device) -> bool:
 
 
 def project_by_head(
-    means: Float[Tensor, "N H D"], projection: nn.Module, weights: Float[Tensor, "N H"]
+    means: Float[Tensor, "N H D"], projection: nn.Linear, weights: Float[Tensor, "N H"]
 ) -> Float[Tensor, "N D"]:
     """Each head's part of W x + b for its own x: values after the weighted sum instead of before it.
 

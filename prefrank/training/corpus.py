@@ -56,8 +56,6 @@ class Corpus:
         """What deserves a second look."""
         opposed, leaks = (sum(one.get(key, 0) for one in self.record) for key in ("contradicting", "leaks"))
         notes = []
-        if self.streams:
-            notes.append("a data set streams: rows, tokens and lengths are those of the first comparisons drawn")
         if opposed:
             notes.append(f"{opposed} comparisons prefer a reply that an earlier one of the same prompt judged worse")
         if leaks:

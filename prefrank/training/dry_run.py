@@ -115,9 +115,7 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     feed = make_feed(recipe, encoded, encoder, num_processes=1)
     loss = make_loss(recipe, encoded.training).to(device)
     check_best(recipe, encoded.evaluation)
-    progress = Progress(
-        data=feed.digest(), evaluation=digest_sets(encoded.evaluation), prompts_per_step=feed.per_step
-    )
+    progress = Progress(feed.digest(), digest_sets(encoded.evaluation), feed.per_step)
     if resume_from is not None:
         progress.load_state_dict(read_state(resume_from)["progress"])
     plans = plan_steps(feed, max_tokens=recipe.max_tokens)
@@ -163,7 +161,7 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
         memory=memory,
         seconds=seconds,
         foreseen=tuple(foreseen),
-        notes=tuple(_notes(recipe, encoded, feed.steps, fits=fits)),
+        notes=(*_notes(recipe, encoded, feed.steps, fits=fits), *corpus.notes()),
     )
 
 

@@ -63,16 +63,13 @@ class MemoryFeed:
 class StreamFeed:
     """Steps drawn and encoded as they come, in the memory of one step and the shuffle buffers.
 
-    `per_step` comparisons make a step, `steps` the run, of `comparisons` in all; `order` goes through the sample that
-    was encoded before the run, to foresee it by.
+    `per_step` comparisons make a step, `steps` the run, of `comparisons` in all.
     """
 
     def __init__(self, recipe: Recipe, encoded: EncodedCorpus, encoder: TextEncoder, *, num_processes: int) -> None:
         assert recipe.max_steps is not None, "the recipe refuses streams without max_steps"
         self.per_step, self.steps = recipe.prompts_per_update(num_processes), recipe.max_steps
         self.comparisons = self.per_step * self.steps
-        size = len(encoded.training)
-        self.order = Order(size, per_step=min(self.per_step, size), seed=recipe.seed)
         self._mixture = Mixture(encoded.streams, recipe.seed)
         self._encode = partial(encode, encoder=encoder, heads=recipe.heads, places=ranked_places(recipe))
         self._check = partial(check_ranked, recipe)

@@ -157,9 +157,7 @@ class _Run:
             every=recipe.eval_steps,
             final=self.steps,
         )
-        self.progress = Progress(
-            data=feed.digest(), evaluation=digest_sets(sets), prompts_per_step=feed.per_step
-        )
+        self.progress = Progress(feed.digest(), digest_sets(sets), feed.per_step)
         self.graphs = Graphs(free_memory(recipe, self.optimizer, accelerator.device), network.parameters())
         self.bf16 = use_bf16(recipe, accelerator.device)
         self.metrics: Mapping[str, SetMetrics] = {}
@@ -344,6 +342,7 @@ class _Run:
         """Go on from a checkpoint, whichever layout wrote it; its weights were loaded with the network."""
         state = read_state(folder)
         self.progress.load_state_dict(state["progress"])
+        self.metrics = {name: SetMetrics(**one) for name, one in self.progress.metrics.items()}
         self.place.load_more(folder / "state")
         self.place.load_state(state["optimizer"])
         self.average.load_state_dict(self.place.spread(state["average"]))

@@ -60,16 +60,9 @@ def add_adapters(network: Network, recipe: Recipe) -> None:
 
 
 def check_trained(network: Network, recipe: Recipe) -> None:
-    """Raise BadRecipe unless the output layer and an adapter are trained."""
+    """Raise BadRecipe unless the output layer is trained."""
     output: Any = network.get_submodule(network.output_layer)
-    adapted = adapted_modules(network)
-    if (
-        not output.weight.requires_grad
-        or not adapted
-        or not all(
-            factor["default"].weight.requires_grad for one in adapted.values() for factor in (one.lora_A, one.lora_B)
-        )
-    ):
+    if not output.weight.requires_grad:
         raise BadRecipe(
             f"lora_rank is {recipe.lora_rank}, but the head of {recipe.model_name} ({network.output_layer}) would stay"
             " untrained; set lora_rank: 0"

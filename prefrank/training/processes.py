@@ -94,8 +94,8 @@ class Replicated:
 
     def state(self) -> dict[str, Any]:
         """The optimiser's state by parameter name, whole, on the main process; every process must ask."""
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
-        found = {}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        found: dict[str, Any] = {}
         for parameter, values in self.optimizer.state.items():
             name = names.get(parameter, f"loss.{len(found)}")
             found[name] = {key: self.gather(value) for key, value in values.items()}

@@ -66,26 +66,24 @@ class Graphs:
     """How many micro-batches of a part may keep their graphs: one, and more where `room` allows.
 
     Args:
-        room: bytes that the graphs may take together; one micro-batch's are kept whatever they take.
+        room: bytes that the graphs may take together; one micro-batch's is kept whatever it takes.
         own: tensors that are there anyway, such as parameters.
     """
 
-    def __init__(self, room: int = 0, own: Iterable[Tensor] = ()) -> None:
+    def __init__(self, room: int, own: Iterable[Tensor] = ()) -> None:
         self.room, self._own = room, tuple(own)
-        self._per_token = float("inf")
+        self._per_token: float | None = None
 
-    def num_kept(self, batches: Sequence[Batch]) -> int:
+    def num_kept(self, forward: Forward, batches: Sequence[Batch]) -> int:
         """Of these batches, shortest first, how many of the last may keep their graphs."""
+        if not self.room or len(batches) == 1:
+            return 1
+        if self._per_token is None:  # the longest rows take the most per token; this pass is made once in a run
+            before = _generators()
+            self._per_token = saved_bytes(self._own, lambda: forward(batches[-1]))[1] / len(batches[-1].ids)
+            _set_generators(before)
         tokens = np.cumsum([len(batch.ids) for batch in reversed(batches)])
         return max(1, int((tokens * self._per_token <= self.room).sum()))
-
-    def forward(self, forward: Forward, batch: Batch) -> Float[Tensor, "n *H"]:
-        """A forward pass with a graph, counted the first time: long rows come first and take the most per token."""
-        if not self.room or self._per_token < float("inf"):
-            return forward(batch)
-        scores, taken = saved_bytes(self._own, lambda: forward(batch))
-        self._per_token = taken / len(batch.ids)
-        return scores
 
 
 def saved_bytes(own: Iterable[Tensor], run: Callable[[], Tensor]) -> tuple[Tensor, int]:
@@ -153,7 +151,6 @@ def accumulate_gradient(
     """
     sums = StepSums()
     parts = plan_comparisons(examples, chosen, max_tokens=max_tokens)
-    graphs = graphs or Graphs()
     with _share(sharing, examples, chosen):
         for number, part in enumerate(parts):
             preferences = examples.labels(part, weigh=weigh)
@@ -170,8 +167,9 @@ def accumulate_gradient(
                 spare=None if lockstep is None else (lockstep.passes(number), lockstep.spare),
             ).cpu()
             sums = sums + _sum_part(scores, examples, part, preferences, loss)
-        for number in range(len(parts), 0 if lockstep is None else lockstep.num_parts):
-            _repeat_spare(forward, lockstep, number)
+        if lockstep is not None:
+            for number in range(len(parts), lockstep.num_parts):
+                _repeat_spare(forward, lockstep, number)
     return sums
 
 
@@ -230,18 +228,14 @@ def backpropagate(
         spare: passes with a graph to make in all, and what to run in those beyond the rows' own.
     """
     batches = plan_batches(rows, max_tokens=max_tokens)
-    graphs = graphs or Graphs()
-    num_kept = 1 if spare else graphs.num_kept(batches)
+    num_kept = 1 if spare or graphs is None else graphs.num_kept(forward, batches)
     generators, parts = [], []
     for number, batch in enumerate(batches):
         generators.append(_generators())
         if number == len(batches) - num_kept:
             _idle(forward, spare, passes=len(batches), graph=False)
-        if number < len(batches) - num_kept:
-            with torch.no_grad():
-                parts.append(forward(batch))
-        else:
-            parts.append(graphs.forward(forward, batch))
+        with torch.set_grad_enabled(number >= len(batches) - num_kept):
+            parts.append(forward(batch))
     after = _generators()
     scores = _restore_order([part.detach() for part in parts], batches).requires_grad_()
     value = loss(scores)

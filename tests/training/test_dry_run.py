@@ -1,17 +1,21 @@
 import json
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from prefrank.data import load_comparisons
-from prefrank.errors import BadRecipe, NotFound
+from prefrank.errors import BadData, BadRecipe, CannotWrite, NotFound, PrefrankError
 from prefrank.model import load_network
 from prefrank.text import TextEncoder, TextSettings, plan_batches
 from prefrank.training import dry_run, train
 from prefrank.training.events import Started
 from prefrank.training.examples import encode
+from prefrank.training.feed import MemoryFeed
+from prefrank.training.order import Order
+from prefrank.training.probe import plan_steps
 from prefrank.training.step import plan_comparisons, rows_of
 from tests.training.conftest import make_comparisons, write_jsonl
 
@@ -59,22 +63,23 @@ def test_padding_is_that_of_plain_batches(recipe, bert, tmp_path):
     )
 
 
-def test_memory_counts_parameters_and_what_autograd_keeps(recipe, bert):
+def test_memory_counts_parameters_and_what_the_backward_pass_needs(recipe, bert):
     size = 4 * sum(p.numel() for p in load_network(bert).parameters())
     memory = dry_run(recipe(dropout=0.0)).memory
-    assert (memory.weights, memory.gradients, memory.optimizer) == (size, size, 2 * size)
-    assert memory.total == memory.weights + memory.gradients + memory.optimizer + memory.activations
+    counters = 4 * len(list(load_network(bert).parameters()))  # AdamW's count of steps, a number for each
+    assert (memory.weights, memory.gradients, memory.optimizer) == (size, size, 2 * size + counters)
+    assert memory.averages == 0
     frozen = dry_run(recipe(dropout=0.0, freeze_layers=2, ema_decay=0.9)).memory
     assert frozen.weights == size
-    assert frozen.optimizer == 3 * frozen.gradients < size
+    assert frozen.averages == frozen.gradients < size
     assert frozen.activations < memory.activations
 
 
-def test_activations_are_what_autograd_keeps_without_the_parameters():
-    layers = torch.nn.Sequential(torch.nn.Linear(7, 5, bias=False), torch.nn.Linear(5, 3, bias=False))
-    inputs = torch.zeros(11, 7)
-    kept = import_module("prefrank.training.dry_run")._saved_bytes(layers.parameters(), lambda: layers(inputs))
-    assert kept == 4 * (11 * 7 + 11 * 5)  # the input of each layer
+def test_the_peak_is_at_least_what_stands_through_the_run(recipe):
+    memory = dry_run(recipe(average_last=2, eval_steps=1)).memory
+    assert memory.measured
+    assert memory.averages == 4 * memory.gradients  # the average, two snapshots, and a new one before an old one goes
+    assert memory.peak > memory.process + memory.weights + memory.optimizer + memory.averages
 
 
 def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing(recipe):
@@ -84,9 +89,32 @@ def test_activations_grow_with_the_micro_batch_and_shrink_with_checkpointing(rec
     assert checkpointed.activations < large.activations / 2
 
 
-def test_time_is_above_nothing_and_the_probe_leaves_no_trace(recipe):
-    torch.manual_seed(0)
-    assert dry_run(recipe()).seconds > 0
+def test_time_is_named_by_what_takes_it(recipe):
+    seconds = dry_run(recipe(save_steps=1)).seconds
+    parts = (seconds.preparing, seconds.steps, seconds.evaluating, seconds.saving)
+    assert all(0 < low <= high for low, high in parts)
+    assert seconds.total == (sum(low for low, _ in parts), sum(high for _, high in parts))
+    assert dry_run(recipe(evaluation=[])).seconds.evaluating == (0, 0)
+
+
+def test_evaluations_are_those_of_training(recipe):
+    heard = []
+    train(recipe(eval_steps=4, num_train_epochs=1.5), report=heard.append)
+    done = sum(type(event).__name__ == "EvaluationDone" for event in heard)
+    assert dry_run(recipe(eval_steps=4, num_train_epochs=1.5, overwrite=True)).evaluations == done == 3
+
+
+def test_micro_batches_are_planned_as_a_step_makes_them(bert):
+    encoder = TextEncoder.load(bert, TextSettings("pair", 64))
+    examples, _ = encode(make_comparisons(10, replies=5, words=20), encoder)
+    plans = plan_steps(MemoryFeed(examples, Order(10, per_step=4, seed=0), 3), max_tokens=100)
+    assert [plan.number for plan in plans] == [0, 1, 2]
+    for plan in plans:
+        parts = plan_comparisons(examples, plan.chosen, max_tokens=100)
+        made = [plan_batches(rows_of(examples, part), max_tokens=100) for part in parts]
+        lengths = [np.diff(batch.starts).tolist() for batches in made for batch in batches]
+        assert [one.tolist() for one in plan.batches] == lengths
+        assert sum(plan.twice) == sum(len(batches) - 1 for batches in made) > 0
 
 
 def test_what_deserves_a_second_look_is_noted(recipe, tmp_path):
@@ -97,13 +125,23 @@ def test_what_deserves_a_second_look_is_noted(recipe, tmp_path):
     assert any("replies are cut at 20 tokens" in note for note in notes)
 
 
+def test_what_is_left_out_is_given_by_reason(recipe, tmp_path):
+    data = write_jsonl(tmp_path / "data.jsonl", make_comparisons(30, words=40))
+    estimate = dry_run(recipe(datasets=[{"source": str(data), "fraction": 0.5}], evaluation=[str(data)]))
+    (training, evaluation) = estimate.data
+    assert set(training["dropped"]) == {"not in the fraction"}
+    assert training["dropped"]["not in the fraction"] + training["comparisons"] + evaluation["comparisons"] <= 30
+    assert estimate.comparisons == training["comparisons"]
+
+
 def test_an_estimate_is_json(recipe):
-    value = json.loads(json.dumps(dry_run(recipe()).to_json(), allow_nan=False))
-    assert value["memory"]["total"] > 0
-    assert value["steps"] > 0
+    value = json.loads(json.dumps(dry_run(recipe(num_devices=2)).to_json(), allow_nan=False))
+    assert value["memory"]["peak"] > 0
+    assert value["seconds"]["total"][0] > 0
+    assert [one["layout"] for one in value["foreseen"]] == 2 * ["whole", "zero2", "full"]
 
 
-def test_a_model_that_does_not_fit_still_gets_its_counts(recipe, monkeypatch):
+def test_a_model_that_does_not_fit_still_gets_its_counts_and_a_count_of_its_memory(recipe, monkeypatch):
     def load(*args, **kwargs):
         raise MemoryError
 
@@ -112,21 +150,78 @@ def test_a_model_that_does_not_fit_still_gets_its_counts(recipe, monkeypatch):
     assert estimate.memory is None
     assert estimate.seconds is None
     assert estimate.steps > 0
+    assert estimate.flops > 0
+    assert [(one.layout, one.checkpointing) for one in estimate.foreseen] == [("whole", False), ("whole", True)]
     assert "does not fit into memory" in estimate.notes[0]
 
 
-def test_what_cannot_work_is_refused(recipe):
-    with pytest.raises(BadRecipe, match=r"max_length is 999, but .* has positions for 128"):
-        dry_run(recipe(max_length=999))
-    with pytest.raises(NotFound):
-        dry_run(recipe(model_name="./none"))
-    with pytest.raises(NotFound):
-        dry_run(recipe(datasets=["./none.jsonl"]))
+def test_a_run_is_not_tried_where_its_state_alone_does_not_fit(recipe, monkeypatch):
+    import psutil
+
+    memory = psutil.virtual_memory()._replace(available=100_000)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    assert dry_run(recipe()).memory is None
 
 
-def test_the_longest_micro_batch_is_the_one_measured(bert):
-    encoder = TextEncoder.load(bert, TextSettings("pair", 64))
-    examples, _ = encode(make_comparisons(10, words=20), encoder)
-    part = plan_comparisons(examples, range(10), max_tokens=100)[-1]
-    batch = plan_batches(rows_of(examples, part), max_tokens=100)[-1]
-    assert np.diff(batch.starts).max() == np.diff(examples.starts).max()
+def test_streams_are_foreseen_from_a_sample(recipe, tmp_path):
+    data = write_jsonl(tmp_path / "data.jsonl", make_comparisons(300))
+    keys = {"datasets": [{"source": str(data), "stream": True}], "evaluation": [], "max_steps": 200}
+    estimate = dry_run(recipe(**keys))
+    assert (estimate.steps, estimate.comparisons, estimate.rows) == (200, 800, 512)
+    assert estimate.memory.peak > 0
+    assert any("stream" in note for note in estimate.notes)
+
+
+def test_adapters_are_foreseen_with_their_own_gradients_alone(recipe, bert):
+    memory = dry_run(recipe(lora_rank=2, new_head=True)).memory
+    size = 4 * sum(p.numel() for p in load_network(bert).parameters())
+    assert memory.gradients < size / 4
+    assert memory.weights > size
+    assert 2 * memory.gradients < memory.optimizer < 2.2 * memory.gradients
+
+
+def refusal(run: Any, recipe: Any) -> tuple[type, str]:
+    with pytest.raises(PrefrankError) as caught:
+        run(recipe)
+    return type(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "keys"),
+    [
+        (BadRecipe, {"max_length": 999}),
+        (NotFound, {"model_name": "./none"}),
+        (NotFound, {"datasets": ["./none.jsonl"]}),
+        (BadRecipe, {"per_device_train_batch_size": 500}),
+        (BadRecipe, {"loss": "rao_kupper"}),
+        (BadRecipe, {"heads": ["helpfulness"]}),
+        (BadRecipe, {"early_stop": 2, "evaluation": []}),
+        (BadRecipe, {"best_set": "none"}),
+        (BadRecipe, {"lora_rank": 2, "lora_targets": ["nothing"]}),
+        (BadRecipe, {"freeze_layers": 9}),
+        (BadRecipe, {"lora_alpha": 3}),
+        (BadData, {"max_length": 8}),
+        (CannotWrite, {"output_dir": "/proc/none"}),
+    ],
+)
+def test_what_would_stop_training_stops_a_dry_run_with_the_same_words(recipe, error: type, keys: Mapping[str, Any]):
+    kind, sentence = refusal(dry_run, recipe(**keys))
+    assert kind is error
+    assert (kind, sentence) == refusal(train, recipe(**keys))
+
+
+def test_a_folder_that_holds_a_run_is_refused_too(recipe, tmp_path):
+    train(recipe(max_steps=2))
+    before = sorted((tmp_path / "run").rglob("*"))
+    assert refusal(dry_run, recipe()) == refusal(train, recipe())
+    assert "holds a run already" in refusal(dry_run, recipe())[1]
+    dry_run(recipe(overwrite=True))
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_a_run_that_goes_on_is_foreseen_from_where_it_stands(recipe, tmp_path):
+    train(recipe(max_steps=4))
+    whole, rest = dry_run(recipe(max_steps=4, overwrite=True)), dry_run(recipe(max_steps=4, resume=True))
+    assert (rest.first_step, rest.steps, rest.flops, rest.seconds.steps) == (4, 4, 0, (0, 0))
+    assert whole.first_step == 0 < whole.flops
+    assert refusal(dry_run, recipe(max_steps=5, resume=True)) == refusal(train, recipe(max_steps=5, resume=True))

@@ -172,6 +172,7 @@ def test_resuming_a_finished_run_trains_no_more(recipe):
     again = train(recipe(resume=True), report=heard.append)
     assert not events_of(StepDone, heard)
     assert again.steps == done.steps
+    assert again.metrics == done.metrics
     assert_equal(weights(again.last), before)
 
 

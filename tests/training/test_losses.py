@@ -273,6 +273,27 @@ def test_the_tie_parameter_is_learned_from_ties():
     assert likelihood.probabilities(torch.zeros(1))[1].item() == pytest.approx(0.5, abs=1e-3)
 
 
+def test_cut_points_are_recovered_from_labels_drawn_from_them():
+    draw, count = np.random.default_rng(0), 4000
+    lead = torch.tensor(draw.normal(0, 1.5, count), dtype=torch.float32)
+    # a logistic variable around the lead falls between two cut-points, or beyond the last
+    fallen = lead.numpy() + draw.logistic(size=count)
+    strengths = np.searchsorted([0.4, 1.1, 2.5], np.abs(fallen))
+    groups = [
+        [Preference(int(x < 0), int(x >= 0), 1.0 if s else 0.5, strength=int(s))]
+        for x, s in zip(fallen, strengths, strict=True)
+    ]
+    labels = number_rows(groups, range(0, 2 * count, 2))
+    likelihood = Ordinal(start_cut_points(np.bincount(strengths)[None].astype(float), ties=True), ties=True)
+    scores = torch.stack([lead, torch.zeros(count)], 1).flatten()
+    optimizer = torch.optim.Adam(likelihood.parameters(), lr=0.05)
+    for _ in range(80):
+        optimizer.zero_grad()
+        (PreferenceLoss(likelihood)(scores, labels) / count).backward()
+        optimizer.step()
+    assert likelihood.cut_points()[0].tolist() == pytest.approx([0.4, 1.1, 2.5], abs=0.1)
+
+
 # Rankings
 
 
@@ -375,10 +396,9 @@ def test_squared_error_by_hand_with_missing_ratings_left_out():
     assert PreferenceLoss(likelihood)(scores, labels).item() == pytest.approx(expected)
 
 
-@each_likelihood
-def test_each_preference_speaks_of_its_own_heads_score(likelihood):
-    if isinstance(likelihood, Thurstone):
-        pytest.skip("ratings have their own test")
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "regression"])
+def test_each_preference_speaks_of_its_own_heads_score(name):
+    likelihood = LIKELIHOODS[name]
     both = number_rows([[Preference(0, 1), Preference(1, 0, head="accuracy")]], [0], heads=TWO, weigh="pair")
     two = replace_heads(likelihood)
     scores = torch.tensor([[1.0, 0.2], [-0.5, 0.9]])

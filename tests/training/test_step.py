@@ -153,7 +153,7 @@ def test_keeping_graphs_changes_no_bit_with_dropout_on_too(folder, examples, sha
             )
             for _ in range(2)
         ]  # fmt: skip
-        kept = graphs.num_kept(plan_batches(rows_of(examples, [0]), max_tokens=20))
+        kept = graphs.num_kept(network, plan_batches(rows_of(examples, [0]), max_tokens=20))
         found[room] = kept, sums, torch.get_rng_state(), gradients(network)
     assert [kept for kept, *_ in found.values()] == [1, 2, 3]
     for _, sums, state, ours in found.values():
