@@ -19,7 +19,7 @@ help:
 	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
 	@echo "make bench-score   scoring speed beside the peers, which it installs for itself (needs the data, about an hour)"
 	@echo "make bench-train   training beside the peers, which it installs for itself (needs the data, about 25 minutes)"
-	@echo "make bench-memory  memory of the 1.5B shape, time to the first score"
+	@echo "make bench-memory  memory of the 1.5B shape and of large groups, time to the first score"
 
 $(READY): requirements.lock pyproject.toml $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -63,6 +63,7 @@ bench-train: $(READY)
 
 bench-memory: $(READY)
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/group_memory.py
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock

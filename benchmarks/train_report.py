@@ -46,7 +46,7 @@ class Stretch:
 
 @dataclass(slots=True)
 class HeldOut:
-    """Log loss of the final weights on comparisons not trained on."""
+    """Log loss of the final weights on `n` pairs not trained on; the interval is over prompts."""
 
     log_loss: float
     low: float
@@ -195,7 +195,7 @@ def about(result: TaskResult) -> str:
         f"{result.per_step} groups of {result.group_size} replies a step, {len(result.pairs)} rounds of"
         f" {sum(result.pairs) / len(result.pairs):.0f} comparisons after a step to warm up; {count} rows, mean"
         f" {sum(result.lengths) / count:.0f} tokens, longest {max(result.lengths)}."
-        + (f" Held out: {held.n} groups." if held else "")
+        + (f" Held out: {held.n} comparisons." if held else "")
         + f" Other processes took at most {100 * max(result.others):.0f} % of the machine before a round."
     )
 

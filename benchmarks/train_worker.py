@@ -107,15 +107,13 @@ class Course:
     losses: list[float] = field(default_factory=list)
     work: Work = field(default_factory=Work)
     done: int = 0
-    base_mb: float = 0.0
     clocks: tuple[float, float] = (0.0, 0.0)
 
     def begin(self) -> None:
         """Training is about to take its first step."""
         forget_peak()
-        self.base_mb = resident_megabytes()
         self._dump_first_gradient()
-        self._wait({"base_mb": self.base_mb})
+        self._wait({"base_mb": resident_megabytes()})
 
     def step(self, loss: float) -> None:
         """An optimiser step is done."""
@@ -322,8 +320,14 @@ def count_work(model: Any, course: Course) -> None:
 
 
 def trainer_settings(task: Task, course: Course, batch: int, per_step: int) -> dict[str, Any]:
-    """What both libraries on transformers' Trainer are told."""
-    settings = task.settings
+    """What both libraries on transformers' Trainer are told.
+
+    Raises:
+        ValueError: a step is not a whole number of batches, which the Trainer would weigh unequally.
+    """
+    settings, batch = task.settings, min(batch, per_step)
+    if per_step % batch:
+        raise ValueError(f"a step of {per_step} is not a whole number of batches of {batch}")
     return {
         "output_dir": str(course.output / "run"),
         "per_device_train_batch_size": batch,

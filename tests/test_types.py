@@ -2,7 +2,7 @@ import pytest
 
 from prefrank import Comparison, Preference, Turn
 from prefrank.errors import suggest
-from prefrank.types import as_prompt
+from prefrank.types import Ratings, as_prompt
 
 PROMPT = (Turn("user", "hello"),)
 
@@ -26,6 +26,9 @@ def test_half_a_chance_is_a_tie() -> None:
         ((0, 1, float("nan")), "probability is nan"),
         ((0, 1, 1.0, 0.0), "weight is 0.0; wanted a finite number above 0"),
         ((0, 1, 1.0, 1.0, float("inf")), "margin is inf"),
+        ((0, 1, 1.0, 1.0, 0.0, -1), "strength is -1 at probability 1.0; wanted 0 for a tie"),
+        ((0, 1, 1.0, 1.0, 0.0, 0), "strength is 0 at probability 1.0; wanted 0 for a tie"),
+        ((0, 1, 0.5, 1.0, 0.0, 2), "strength is 2 at probability 0.5; wanted 0 for a tie"),
     ],
 )
 def test_impossible_preferences_are_refused(arguments: tuple, message: str) -> None:
@@ -46,6 +49,13 @@ def test_impossible_preferences_are_refused(arguments: tuple, message: str) -> N
 def test_impossible_comparisons_are_refused(prompt: tuple, replies: tuple, preferences: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Comparison(prompt, replies, preferences, source="test", id="1")
+
+
+def test_impossible_ratings_are_refused() -> None:
+    with pytest.raises(ValueError, match="a rating of honesty is nan; wanted a finite number or None"):
+        Ratings((1.0, float("nan")), "honesty")
+    with pytest.raises(ValueError, match="comparison 1 has 1 ratings of overall for 2 replies; wanted as many"):
+        Comparison(PROMPT, ("a", "b"), (Preference(0, 1),), source="test", id="1", ratings=(Ratings((1.0,)),))
 
 
 def test_a_misspelt_name_gets_a_suggestion() -> None:

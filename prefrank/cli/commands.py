@@ -74,6 +74,7 @@ def train(
     from prefrank.cli import progress, tables
     from prefrank.training import load_recipe
     from prefrank.training import train as run
+    from prefrank.training.processes import close_processes
 
     _check_modes(plot, dry_run=dry_run, find_lr=find_lr, sweep=sweep is not None)
     overrides = [*(set_ or ()), *(["resume=true"] if resume else ()), *(["overwrite=true"] if overwrite else ())]
@@ -92,6 +93,8 @@ def train(
         return
     with progress.training() as report:
         trained = run(loaded, report=report)
+    if not close_processes():
+        return
     facts = {"last": str(trained.last), "best": trained.best and str(trained.best), "steps": trained.steps}
     _result(facts, as_json, lambda: tables.say(f"The model is in [bold]{trained.best or trained.last}[/]"))
 

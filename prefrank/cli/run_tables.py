@@ -67,13 +67,13 @@ def sweep(rows: "Sequence[SweepRow]") -> None:
     table = new_table(
         None, "", *map(escape, keys), "state", "log loss", "accuracy", "n", "time", "energy", left=len(keys) + 2
     )
+    marked = sum(row.undecided for row in rows)
     for row in rows:
         values = [escape(_value(row.changes[key])) if key in row.changes else "" for key in keys]
         cells = ["[red]failed[/]", *[""] * 5] if row.run is None or row.error else [_state(row.run), *_cells(row.run)]
-        table.add_row("≈" if row.undecided else "", *values, *cells)
+        table.add_row("≈" if row.undecided and marked > 1 else "", *values, *cells)
     show(table, width=_WIDTH)
     _say_errors({row.name: row.error for row in rows if row.error})
-    marked = sum(row.undecided for row in rows)
     if marked > 1:
         say(f"≈ {marked} runs cannot be told from the best: they differ by less than 1.96 standard errors")
 

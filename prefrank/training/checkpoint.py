@@ -36,6 +36,7 @@ _FILES = "files.json"
 _FREE_ON_RESUME = {
     "eval_steps",
     "gradient_checkpointing",
+    "kernels",
     "logging_steps",
     "max_memory",
     "max_tokens",

@@ -27,7 +27,7 @@ from prefrank.model import Network, parameters_by_depth
 from prefrank.model.bert import FAMILIES, BertNetwork
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.training.lora import add_adapters
-from prefrank.training.memory import Memory, average_bytes, count_passes, optimizer_bytes, size_of
+from prefrank.training.memory import Memory, Passes, average_bytes, count_passes, optimizer_bytes, size_of
 from prefrank.training.optim import freeze, parameter_groups
 from prefrank.training.recipe import Recipe
 from prefrank.types import Batch
@@ -74,8 +74,11 @@ def foresee(
         if network is None:
             return []
         network.gradient_checkpointing = checkpointing
-        for layout in LAYOUTS if devices > 1 else LAYOUTS[:1]:
-            memory = _of_layout(network, recipe, layout, devices, steps=steps, bf16=bf16)
+        layouts = LAYOUTS if devices > 1 else LAYOUTS[:1]
+        batch, whole = largest_batch(recipe), [True, False] if devices > 1 else [True]
+        passes = {sharing: count_passes(network, batch, bf16=bf16, sharing=sharing) for sharing in whole}
+        for layout in layouts:
+            memory = _of_layout(network, recipe, layout, devices, passes[layout == "whole"], steps=steps)
             found.append(Foreseen(layout, devices, checkpointing, memory))
     return found
 
@@ -105,9 +108,9 @@ def largest_batch(recipe: Recipe) -> Batch:
 
 
 def _of_layout(
-    network: BertNetwork | DebertaNetwork, recipe: Recipe, layout: Layout, devices: int, *, steps: int, bf16: bool
+    network: BertNetwork | DebertaNetwork, recipe: Recipe, layout: Layout, devices: int, passes: Passes, *, steps: int
 ) -> Memory:
-    passes = count_passes(network, largest_batch(recipe), bf16=bf16, sharing=layout == "whole")
+    """What one device holds in a layout, given what passes over the whole model take."""
     trained = [p for p in network.parameters() if p.requires_grad]
     weights, gradients = size_of(network.parameters()), size_of(trained)
     states = optimizer_bytes(trained, recipe)

@@ -131,14 +131,19 @@ class Ordinal(Likelihood):
         levels = cuts.shape[1]
         edges = torch.cat([cuts, torch.full_like(cuts[:, :1], math.inf)], 1)
         level = strength.clamp(1, levels)
-        low = edges[head, level - 1]
-        high = edges[head, torch.where(strength == UNKNOWN, levels, level)]
-        first = cuts[head, 0]
+        low = pick(edges, head, level - 1)
+        high = pick(edges, head, torch.where(strength == UNKNOWN, levels, level))
+        first = pick(cuts, head, torch.zeros_like(head))
         tie = _between(lead, -first, first) if self.ties else None
         return Outcomes(_between(lead, low, high), tie, _between(-lead, low, high))
 
     def values(self) -> Mapping[str, list[list[float]]]:
         return {"cut_points": self.cut_points().detach().tolist()}
+
+
+def pick(table: Float[Tensor, "R C"], row: Int64[Tensor, " P"], column: Int64[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """`table[row, column]`, whose gradient is added up many times faster this way."""
+    return table.flatten().index_select(0, row * table.shape[1] + column)
 
 
 def _between(lead: Float[Tensor, " P"], low: Float[Tensor, " P"], high: Float[Tensor, " P"]) -> Float[Tensor, " P"]:

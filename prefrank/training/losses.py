@@ -26,6 +26,7 @@ from prefrank.training.likelihoods import (
     Likelihood,
     Ordinal,
     Thurstone,
+    pick,
     start_cut_points,
     start_nu,
 )
@@ -44,7 +45,7 @@ def plackett_luce(scores: Float[Tensor, "N H"], choices: Choices, *, top_k: int 
     Bradley-Terry, ties included.
     """
     count = len(choices.place)
-    entry = scores[choices.row, choices.head[choices.stage]]
+    entry = pick(scores, choices.row, choices.head[choices.stage])
     blank = torch.zeros(count, dtype=entry.dtype, device=entry.device)
     best = (blank - torch.inf).scatter_reduce(0, choices.stage, entry.detach(), "amax")
     left = blank.index_add(0, choices.stage, choices.odds.to(entry.dtype) * torch.exp(entry - best[choices.stage]))
@@ -62,7 +63,7 @@ def squared_error(scores: Float[Tensor, "N H"], rated: RatedRows, likelihood: Th
 
 def sides(scores: Float[Tensor, "N H"], preferences: Preferences) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
     """The winners' and the losers' scores, each of its preference's head."""
-    return scores[preferences.winner, preferences.head], scores[preferences.loser, preferences.head]
+    return pick(scores, preferences.winner, preferences.head), pick(scores, preferences.loser, preferences.head)
 
 
 def by_head(scores: Scores) -> Float[Tensor, "N H"]:

@@ -1,16 +1,15 @@
 """How much memory a run takes, part by part: counted on tensors without memory, or measured while a step runs.
 
 A count follows every tensor that a real forward and backward pass makes on torch's meta device, from the operation
-that allocates it to the last reference that goes, so it needs neither weights nor the device in question. Inside the
-block `as_on_gpus` operations take the types that CUDA's autocast gives them, and dropout keeps a byte an element, as
-there. What kernels allocate for themselves while they run is not seen.
+that allocates it to the last reference that goes, so it needs neither weights nor the device in question. Operations
+take the types that CUDA's autocast gives them, dropout keeps a byte an element, and attention that is one kernel there
+keeps no table of scores. What kernels allocate for themselves while they run is not seen.
 
 Surprising: peaks of parts are no sum. Gradients appear while activations go, and what an update needs comes after
 both, so `Memory.peak` may be less than its parts together.
 """
 
 import ctypes
-import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -132,6 +131,8 @@ class _AsOnGpus(TorchFunctionMode):
             return torch.zeros(args[0].shape, dtype=args[0].dtype)
         if func is F.dropout:
             return self._dropout(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **kwargs)
         if self._bf16 and func in self._NARROW:
             args = [self._cast(one, torch.bfloat16) for one in args]
         elif self._bf16 and func in self._WIDE:
@@ -140,6 +141,11 @@ class _AsOnGpus(TorchFunctionMode):
 
     def _dropout(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         return torch.native_dropout(x, p, True)[0] if training and p else x
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
+        """In one kernel, which keeps no table of scores."""
+        q, k, v = (self._cast(one, torch.bfloat16) if self._bf16 else one for one in (q, k, v))
+        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, dropout_p)[0]
 
     def _cast(self, value: Any, dtype: torch.dtype) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == dtype:
@@ -237,7 +243,6 @@ def size_of(tensors: Iterable[Tensor]) -> int:
 
 def resident() -> int:
     """Bytes of this process that are in memory, once free ones have been given back to the system."""
-    gc.collect()
     with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss

@@ -78,7 +78,7 @@ class StepPlan:
     number: int
     examples: Examples
     chosen: Sequence[int]
-    batches: Sequence[Int64[np.ndarray, " n"]]
+    batches: Sequence[Int64[np.ndarray, " _"]]
     twice: Sequence[bool]
 
     @property
@@ -119,7 +119,7 @@ def _plan(number: int, examples: Examples, chosen: Sequence[int], max_tokens: in
     return StepPlan(number, examples, chosen, batches, twice)
 
 
-def _cut(lengths: Int64[np.ndarray, " n"], max_tokens: int) -> list[Int64[np.ndarray, " m"]]:
+def _cut(lengths: Int64[np.ndarray, " n"], max_tokens: int) -> list[Int64[np.ndarray, " _"]]:
     """As `plan_batches` does."""
     edges, tokens = [0], 0
     for place, length in enumerate(lengths.tolist()):

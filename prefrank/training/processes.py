@@ -376,6 +376,15 @@ def any_process(accelerator: Accelerator, mine: bool) -> bool:
     return bool(accelerator.reduce(torch.tensor(float(mine), device=accelerator.device), "sum") > 0)
 
 
+def close_processes() -> bool:
+    """End what the processes of a launch have in common; returns whether this is the one that speaks."""
+    if not torch.distributed.is_initialized():
+        return True
+    main = torch.distributed.get_rank() == 0
+    torch.distributed.destroy_process_group()
+    return main
+
+
 def most_of_processes(accelerator: Accelerator, mine: int) -> int:
     """The largest of the processes' numbers."""
     if accelerator.num_processes == 1:

@@ -208,9 +208,8 @@ class Recipe(BaseModel):
     max_tokens: Count = Field(
         4096, ge=1, description="Tokens of one micro-batch: bounds memory, never changes the gradient."
     )
-    max_memory: float | Literal["auto"] | None = Field(
+    max_memory: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
         None,
-        gt=0,
         description="GB a device may use: graphs of long comparisons are kept as far as it goes, not computed twice;"
         " auto: what is free at the start; null: one micro-batch's graph at a time.",
     )
@@ -221,6 +220,9 @@ class Recipe(BaseModel):
     )
     per_device_eval_batch_size: Count = Field(64, ge=1, description="Prompts per evaluation batch.")
     gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")
+    kernels: Literal["torch", "flash"] = Field(
+        "torch", description="Attention on a GPU: a loop over rows of one length, or one kernel call (prefrank[gpu])."
+    )
     bf16: Literal[True, False, "auto"] = Field("auto", description="bfloat16 autocast; auto: on GPUs that have it.")
 
     # Evaluation, checkpoints, logs
@@ -261,8 +263,8 @@ class Recipe(BaseModel):
         for number, one in enumerate(self.datasets):
             if one.share is not None and one.samples is not None:
                 raise ValueError(f"datasets[{number}] has both share and samples; keep one of them")
-            if one.stream and (one.group or one.protocol == "as_published"):
-                raise ValueError(f"datasets[{number}] is a stream: group and protocol need all of it; leave them out")
+            if one.stream and (one.group or one.lang or one.protocol == "as_published"):
+                raise ValueError(f"datasets[{number}] is a stream: group, lang and protocol want it whole; drop them")
         for number, one in enumerate(self.evaluation or ()):
             if one.stream or one.share or one.samples or one.per_prompt:
                 raise ValueError(

@@ -131,7 +131,8 @@ _URGENCY = {"extra_forbidden": 0, "missing": 2}
 
 def _complaint(error: Mapping[str, Any]) -> str:
     """What came and what was wanted, from one of pydantic's errors."""
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    loc = [part for part in error["loc"] if isinstance(part, int) or part.isidentifier()]  # no kinds of a union
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     last = str(error["loc"][-1]) if error["loc"] else ""
     match error["type"]:
         case "missing":

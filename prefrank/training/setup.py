@@ -16,7 +16,9 @@ import torch
 from prefrank.errors import BadData, BadRecipe
 from prefrank.model import Network, load_network
 from prefrank.model.adapter import text_folder
+from prefrank.model.bert import BertNetwork
 from prefrank.model.checkpoint import heads_in
+from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder
 from prefrank.training.corpus import Corpus, make_pools
@@ -85,6 +87,11 @@ def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: b
         raise BadRecipe(f"max_length is {recipe.max_length}, but {recipe.model_name} has positions for {positions}")
     if recipe.gradient_checkpointing:
         network.gradient_checkpointing = True
+    if recipe.kernels == "flash":
+        reason = network.obstacle() if isinstance(network, BertNetwork | DebertaNetwork) else "it is for our encoders"
+        if reason:
+            raise BadRecipe(f"kernels is flash, but {reason}")
+        network.fused = True  # type: ignore[attr-defined]
     freeze(network, recipe)
     if adapted:
         add_adapters(network, recipe)

@@ -155,8 +155,11 @@ def accumulate_gradient(
         for number, part in enumerate(parts):
             preferences = examples.labels(part, weigh=weigh)
 
-            def mean(scores: Float[Tensor, "N *H"], preferences: Preferences = preferences) -> Float[Tensor, ""]:
-                return loss(scores, preferences.to(scores.device)) / divide_by
+            def total(scores: Float[Tensor, "N *H"], preferences: Preferences = preferences) -> Float[Tensor, ""]:
+                return loss(scores, preferences.to(scores.device))
+
+            def mean(scores: Float[Tensor, "N *H"], total: ScoreLoss = total) -> Float[Tensor, ""]:
+                return total(scores) / divide_by
 
             scores = backpropagate(
                 forward,
@@ -165,8 +168,8 @@ def accumulate_gradient(
                 max_tokens=max_tokens,
                 graphs=graphs,
                 spare=None if lockstep is None else (lockstep.passes(number), lockstep.spare),
-            ).cpu()
-            sums = sums + _sum_part(scores, examples, part, preferences, loss)
+            )
+            sums = sums + _sum_part(scores, examples, part, preferences, total)
         if lockstep is not None:
             for number in range(len(parts), lockstep.num_parts):
                 _repeat_spare(forward, lockstep, number)
@@ -299,10 +302,11 @@ def _sum_part(
     examples: Examples,
     part: Sequence[int],
     preferences: Preferences,
-    loss: PreferenceLoss,
+    loss: ScoreLoss,
 ) -> StepSums:
     with torch.no_grad():
-        value = loss(scores, preferences)
+        value = loss(scores)
+    scores = scores.cpu()
     owner = np.repeat(part, [examples.size(comparison) for comparison in part])
     finite = torch.isfinite(scores).reshape(len(scores), -1).all(1).numpy()
     bad = dict.fromkeys(owner[~finite].tolist())

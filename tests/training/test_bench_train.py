@@ -222,4 +222,4 @@ def test_a_record_reads_back_as_it_was_written_and_makes_the_same_page() -> None
     machine = {"processor": "p", "family": "1", "flags": [], "cores": 2, "memory_gib": 1, "system": "s", "python": "3"}
     text = train_report.page([again], machine, "command", [0, 1])
     assert "| **ours** |" in text
-    assert "Held out: 40 groups." in text
+    assert "Held out: 40 comparisons." in text

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,9 +7,10 @@ import torch
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadRecipe
 from prefrank.training import train
+from prefrank.training.best import check_best, judged
 from prefrank.training.checkpoint import Progress
 from prefrank.training.events import EvaluationDone, Event, SetMetrics
-from prefrank.training.measure import measure
+from prefrank.training.measure import measure, pool
 from tests.training.conftest import make_comparisons, write_jsonl
 
 
@@ -119,3 +121,27 @@ def test_a_resumed_run_keeps_its_notion_of_the_best(recipe):
     for changes in ({"best_metric": "accuracy"}, {"early_stop": 5}, {"early_stop_improvement": 0.1}):
         with pytest.raises(BadRecipe, match="a resumed run keeps its recipe"):
             train(recipe(resume=True, **changes))
+
+
+def test_a_set_of_several_heads_is_judged_by_all_of_them_and_a_head_by_itself(recipe):
+    def metrics(accuracy: float, comparisons: int) -> SetMetrics:
+        return SetMetrics(comparisons, comparisons, comparisons, 0, accuracy, (0.0, 1.0), 1.0 - accuracy)
+
+    found = {"a/x": metrics(0.2, 10), "a/y": metrics(0.8, 30), "ab/x": metrics(1.0, 50)}
+    assert judged(recipe(best_set="a"), found).accuracy == pytest.approx(0.65)
+    assert judged(recipe(best_set="a/x"), found).accuracy == pytest.approx(0.2)
+    assert judged(recipe(), found).comparisons == 90
+    check_best(recipe(best_set="a/x", heads=["x", "y"]), ["a", "ab"])
+    with pytest.raises(BadRecipe, match="did you mean 'a/"):
+        check_best(recipe(best_set="a/z", heads=["x", "y"]), ["a"])
+
+
+def test_the_log_loss_has_an_interval_that_pooling_combines():
+    """Half widths 0.2 and 0.1 of 10 and 30 comparisons: hypot(2, 3) / 40."""
+    sets = [
+        SetMetrics(10, 10, 10, 0, 0.5, (0.0, 1.0), 0.6, (0.4, 0.8)),
+        SetMetrics(30, 30, 30, 0, 0.5, (0.0, 1.0), 0.2, (0.1, 0.3)),
+    ]
+    half = 13**0.5 / 40
+    assert pool(sets).log_loss_interval == pytest.approx((0.3 - half, 0.3 + half))
+    assert pool([replace(sets[0], log_loss_interval=None), sets[1]]).log_loss_interval is None

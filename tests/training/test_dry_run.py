@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prefrank.data import load_comparisons
-from prefrank.errors import BadData, BadRecipe, CannotWrite, NotFound, PrefrankError
+from prefrank.errors import BadRecipe, CannotWrite, NotFound, PrefrankError
 from prefrank.model import load_network
 from prefrank.text import TextEncoder, TextSettings, plan_batches
 from prefrank.training import dry_run, train
@@ -57,10 +57,11 @@ def test_padding_is_that_of_plain_batches(recipe, bert, tmp_path):
     examples, _ = encode(comparisons, encoder)
     alone = {examples.names[c][5:]: 2 * examples.longest(c) for c in range(len(examples))}
     kept = load_comparisons(data, split="train").comparisons
-    assert each_alone.padded_tokens == sum(alone[one.id] for one in kept)
-    assert dry_run(recipe(**keys, per_device_train_batch_size=len(kept))).padded_tokens == len(kept) * max(
-        alone[one.id] for one in kept
-    )
+    padded = sum(alone[one.id] for one in kept)
+    assert each_alone.padding_saved == pytest.approx(1 - each_alone.tokens / padded)
+    together = dry_run(recipe(**keys, per_device_train_batch_size=len(kept)))
+    padded = len(kept) * max(alone[one.id] for one in kept)
+    assert together.padding_saved == pytest.approx(1 - together.tokens / padded)
 
 
 def test_memory_counts_parameters_and_what_the_backward_pass_needs(recipe, bert):
@@ -200,7 +201,6 @@ def refusal(run: Any, recipe: Any) -> tuple[type, str]:
         (BadRecipe, {"lora_rank": 2, "lora_targets": ["nothing"]}),
         (BadRecipe, {"freeze_layers": 9}),
         (BadRecipe, {"lora_alpha": 3}),
-        (BadData, {"max_length": 8}),
         (CannotWrite, {"output_dir": "/proc/none"}),
     ],
 )

@@ -199,7 +199,8 @@ def test_a_resumed_stream_notices_other_files(streamed, tmp_path):
         ({"length_balance": True}, "length_balance needs all comparisons at hand"),
         ({"source": {"samples": 5}}, "datasets\\[0\\].samples needs all comparisons at hand"),
         ({"source": {"per_prompt": 5}}, "datasets\\[0\\].per_prompt needs all comparisons at hand"),
-        ({"source": {"group": True}}, "datasets\\[0\\] is a stream: group and protocol need all of it"),
+        ({"source": {"group": True}}, "datasets\\[0\\] is a stream: group, lang and protocol want it whole"),
+        ({"source": {"lang": "en"}}, "datasets\\[0\\] is a stream: group, lang and protocol want it whole"),
         (
             {"datasets": [{"source": "a", "stream": True}, "b"]},
             "datasets\\[0\\] has no share, but a stream has no size",

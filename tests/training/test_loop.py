@@ -471,3 +471,15 @@ def test_evaluating_more_often_does_not_change_the_run(recipe, tmp_path):
 
 def test_the_order_follows_the_recipes_batch(recipe):
     assert make_order(recipe(gradient_accumulation_steps=3), comparisons=99, num_processes=2).per_step == 24
+
+
+def test_flash_kernels_without_a_gpu_are_refused(recipe):
+    with pytest.raises(BadRecipe, match="kernels is flash, but it runs on a GPU and the model is on cpu"):
+        train(recipe(kernels="flash"))
+
+
+def test_keeping_graphs_does_not_change_the_run(recipe, tmp_path):
+    keys = {"dropout": 0.2, "max_tokens": 20, "num_train_epochs": 1}
+    runs = [train(recipe(output_dir=str(tmp_path / str(n)), max_memory=n, **keys)) for n in (None, "auto", 64.0)]
+    for other in runs[1:]:
+        assert_equal(weights(other.last), weights(runs[0].last))

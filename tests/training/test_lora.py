@@ -38,7 +38,7 @@ TEXTS = [("how do I bake bread", "good flour water"), ("what is salt", "no idea"
 
 def adapted(recipe, folder: Path, **changes):
     """A network with adapters that change its scores."""
-    network = load_network(folder)
+    network = load_network(folder, dropout=0.0)
     freeze(network, wanted := recipe(**LORA | changes))
     torch.manual_seed(0)
     add_adapters(network, wanted)
@@ -358,9 +358,9 @@ def test_adapters_of_several_heads_keep_them_here_and_in_peft(make, recipe, tmp_
     torch.testing.assert_close(scores, theirs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("extra", [{}, {"ema_decay": 0.5, "lora_dropout": 0.3}], ids=["plain", "average and dropout"])
-def test_a_resumed_lora_run_gives_the_bits_of_one_that_was_not_stopped(extra, recipe, tmp_path):
-    keys = LORA | {"new_head": True, "num_train_epochs": 2, "dropout": 0.2} | extra
+def test_a_resumed_lora_run_gives_the_bits_of_one_that_was_not_stopped(recipe, tmp_path):
+    """With an average, so that the saved adapter is not the one that is trained, and dropout in it."""
+    keys = LORA | {"new_head": True, "num_train_epochs": 2, "dropout": 0.2, "ema_decay": 0.5, "lora_dropout": 0.3}
 
     def stop(event: Event) -> None:
         if isinstance(event, StepDone) and event.step == 5:

@@ -92,6 +92,7 @@ def test_names_that_look_like_numbers_in_part_stay_names(tmp_path):
         ({"datasets": [5]}, "datasets[0] is 5 (an integer); wanted a name or a mapping with the key source"),
         ({"datasets": [{"sorce": "a"}]}, "a data set has no option 'sorce'; did you mean 'source'?"),
         ({"datasets": ["a", {"source": "b", "weight": 0}]}, "[1].weight is 0 (an integer); wanted greater than 0"),
+        ({"max_memory": 0}, "max_memory is 0 (an integer); wanted greater than 0"),
         ({"resume": "yes"}, "resume is 'yes' (a string); wanted true or false"),
         ({"trackers": ["wandbb"]}, "'tensorboard', 'wandb', 'trackio' or 'mlflow'; did you mean 'wandb'?"),
         (

@@ -123,7 +123,7 @@ def test_what_a_full_disk_refuses_is_written_later(tmp_path, monkeypatch):
         kept.add({"step": 2})
     assert [one["step"] for one in kept.entries] == [1, 2]
     with (tmp_path / curve.FILE).open("a") as file:
-        file.write('{"st')  # what the disk took before it was full
+        file.write('{"step": 2, "torn": "' + "x" * 100)  # what the disk took before it was full
     kept.add({"step": 3})
     assert [one["step"] for one in read_curve(tmp_path)] == [1, 2, 3]
 
