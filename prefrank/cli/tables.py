@@ -205,12 +205,11 @@ def _left_out(estimate: "RunEstimate") -> list[tuple[str, str, int]]:
 
 def _foreseen(foreseen: "Sequence[Foreseen]") -> None:
     """Memory of one device, for every layout."""
-    names = {"whole": "whole (DDP)", "zero2": "ZeRO-2", "full": "full shard"}
     parts = [part for part in _fields(foreseen[0].memory) if part not in ("process", "measured")]
     title = f"Foreseen for each of {foreseen[0].devices} GPUs, in GB, with the largest micro-batch the recipe allows"
-    table = new_table(title, "layout", *parts)
+    table = new_table(title, "sharding", *parts)
     for one in foreseen:
-        name = names[one.layout] + (", checkpointed" if one.checkpointing else "")
+        name = one.layout + (", checkpointed" if one.checkpointing else "")
         table.add_row(name, *(f"{_fields(one.memory)[part] / 1e9:.1f}" for part in parts))
     show(table)
 

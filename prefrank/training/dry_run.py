@@ -227,6 +227,8 @@ def _notes(recipe: Recipe, encoded: EncodedCorpus, steps: int, *, fits: bool) ->
     notes = [] if fits else ["the run does not fit into memory here: time is not measured"]
     if recipe.warmup_steps >= steps and recipe.scheduler != "constant":
         notes.append(f"warmup_steps is {recipe.warmup_steps} but the run has {steps} steps: its rate never peaks")
+    if recipe.sharding not in ("auto", "none"):
+        notes.append(f"sharding is {recipe.sharding}: what is measured here is the whole model in one process")
     if not encoded.evaluation:
         notes.append("nothing to evaluate on: no best checkpoint, no early stop")
     if counts["rows_with_cut_reply"]:

@@ -2,17 +2,18 @@
 
 Surprising: neither weights nor a GPU are needed. Activations are counted on the meta device (memory.py) for the largest
 micro-batch that the recipe allows, `max_tokens` of rows of `max_length`; the rest are numbers of parameters. What the
-layouts add is by rule:
+layouts add is by rule, and they are called as in the recipe's `sharding`:
 
-- whole on each device (DDP): everything on every device.
-- ZeRO-2: gradients, optimiser state and averages in shards; weights whole, and the gradient of one layer before it is
-  added up over devices.
-- full shard (FSDP2, ZeRO-3): weights in shards too. Gathered at one time: what stands outside the layers, two layers
-  (the one at work and the one fetched ahead), and one layer's gradient.
+- none: everything on every device.
+- full (FSDP2): weights, gradients, optimiser state and averages in shards. Gathered at one time: what stands outside the
+  layers, two layers (the one at work and the one fetched ahead), and one layer's gradient.
+- zero2: gradients and optimiser state in shards, and DeepSpeed's own copy of the trained weights; weights whole, and the
+  gradient of one layer before it is added up over devices.
+- zero3: as full, with that copy. No averages with either.
 
 An update takes as much again as the largest of the optimiser's groups, since torch's AdamW works on lists on a GPU.
-Not counted: what kernels and collectives take for themselves (CUDA, cuBLAS and NCCL: about 1 to 2 GB), and holes
-between tensors.
+Not counted: what kernels and collectives take for themselves (CUDA, cuBLAS and NCCL: about 1 to 2 GB;
+DeepSpeed's buckets of 5e8 numbers: 2 GB each), and holes between tensors.
 """
 
 from collections.abc import Mapping
@@ -32,8 +33,7 @@ from prefrank.training.optim import freeze, parameter_groups
 from prefrank.training.recipe import Recipe
 from prefrank.types import Batch
 
-Layout = Literal["whole", "zero2", "full"]
-LAYOUTS: tuple[Layout, ...] = ("whole", "zero2", "full")
+Layout = Literal["none", "full", "zero2", "zero3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Foreseen:
     """What one device needs in one layout.
 
     Args:
-        layout: whole on each device, ZeRO-2, or full shard (FSDP2, ZeRO-3).
+        layout: what is in shards, as the recipe's `sharding` calls it.
         devices: that share the run.
         checkpointing: whether layers are computed again in the backward pass.
         memory: of one device.
@@ -74,11 +74,14 @@ def foresee(
         if network is None:
             return []
         network.gradient_checkpointing = checkpointing
-        layouts = LAYOUTS if devices > 1 else LAYOUTS[:1]
+        averaged = recipe.ema_decay or recipe.average_last
+        layouts: list[Layout] = ["none"]
+        if devices > 1:
+            layouts += ["full"] if averaged else ["full", "zero2", "zero3"]
         batch, whole = largest_batch(recipe), [True, False] if devices > 1 else [True]
         passes = {sharing: count_passes(network, batch, bf16=bf16, sharing=sharing) for sharing in whole}
         for layout in layouts:
-            memory = _of_layout(network, recipe, layout, devices, passes[layout == "whole"], steps=steps)
+            memory = _of_layout(network, recipe, layout, devices, passes[layout == "none"], steps=steps)
             found.append(Foreseen(layout, devices, checkpointing, memory))
     return found
 
@@ -116,15 +119,15 @@ def _of_layout(
     states = optimizer_bytes(trained, recipe)
     averages = average_bytes(trained, recipe, steps=steps)
     passing = passes.peak - gradients  # the count holds all gradients from the start
-    update = (
-        0 if recipe.optimizer != "adamw" else max(size_of(one["params"]) for one in parameter_groups(network, recipe))
-    )
+    groups = parameter_groups(network, recipe)
+    update = max(size_of(one["params"]) for one in groups) if recipe.optimizer == "adamw" else 0
     gathered = 0
-    if layout != "whole":
+    if layout != "none":
         layer, outside = _units(network)
+        states += gradients if layout.startswith("zero") else 0
         gradients, states, averages, update = (-(-n // devices) for n in (gradients, states, averages, update))
         gathered = layer
-        if layout == "full":
+        if layout != "zero2":
             gathered += outside + 2 * layer
             weights = -(-weights // devices)
     temporary = max(passing - passes.activations + gathered, update)

@@ -15,9 +15,9 @@ def main(task: str, recipe_file: str) -> None:
         import torch
 
         train(recipe)
-        print(json.dumps({"peak": peak(torch.device("cpu"))}))
+        sys.stdout.write(json.dumps({"peak": peak(torch.device("cpu"))}))
     else:
-        print(json.dumps(asdict(dry_run(recipe).memory)))
+        sys.stdout.write(json.dumps(asdict(dry_run(recipe).memory)))
 
 
 if __name__ == "__main__":

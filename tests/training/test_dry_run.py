@@ -139,7 +139,7 @@ def test_an_estimate_is_json(recipe):
     value = json.loads(json.dumps(dry_run(recipe(num_devices=2)).to_json(), allow_nan=False))
     assert value["memory"]["peak"] > 0
     assert value["seconds"]["total"][0] > 0
-    assert [one["layout"] for one in value["foreseen"]] == 2 * ["whole", "zero2", "full"]
+    assert [one["layout"] for one in value["foreseen"]] == 2 * ["none", "full", "zero2", "zero3"]
 
 
 def test_a_model_that_does_not_fit_still_gets_its_counts_and_a_count_of_its_memory(recipe, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_model_that_does_not_fit_still_gets_its_counts_and_a_count_of_its_memo
     assert estimate.seconds is None
     assert estimate.steps > 0
     assert estimate.flops > 0
-    assert [(one.layout, one.checkpointing) for one in estimate.foreseen] == [("whole", False), ("whole", True)]
+    assert [(one.layout, one.checkpointing) for one in estimate.foreseen] == [("none", False), ("none", True)]
     assert "does not fit into memory" in estimate.notes[0]
 
 
@@ -171,6 +171,12 @@ def test_streams_are_foreseen_from_a_sample(recipe, tmp_path):
     assert (estimate.steps, estimate.comparisons, estimate.rows) == (200, 800, 512)
     assert estimate.memory.peak > 0
     assert any("stream" in note for note in estimate.notes)
+
+
+def test_shards_are_foreseen_though_one_process_has_none(recipe):
+    estimate = dry_run(recipe(sharding="full", num_devices=2, ema_decay=0.5))
+    assert {one.layout for one in estimate.foreseen} == {"none", "full"}
+    assert any("sharding is full" in note for note in estimate.notes)
 
 
 def test_adapters_are_foreseen_with_their_own_gradients_alone(recipe, bert):

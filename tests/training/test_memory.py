@@ -96,17 +96,19 @@ def test_dropout_costs_a_byte_an_element_and_bfloat16_saves_on_what_is_not_softm
 
 
 def test_layouts_divide_what_they_share():
-    recipe = recipe_of(max_tokens=512, ema_decay=0.9)
+    recipe = recipe_of(max_tokens=512)
     config = {**DEBERTA, "num_hidden_layers": 3}
     found = {(one.layout, one.checkpointing): one.memory for one in foresee(config, recipe, devices=8)}
     network = without_weights(config, recipe)
     size = size_of(network.parameters())
-    whole, zero2, full = (found[layout, False] for layout in ("whole", "zero2", "full"))
-    assert (whole.weights, whole.gradients, whole.optimizer, whole.averages) == (size, size, 2 * size, size)
-    assert (zero2.weights, zero2.gradients, zero2.optimizer) == (size, -(-size // 8), -(-size // 4))
-    assert (full.weights, full.averages) == (-(-size // 8), -(-size // 8))
-    assert found["whole", True].activations < whole.activations / 3
-    assert found["full", True].peak < found["zero2", True].peak < found["whole", True].peak < whole.peak
+    whole, zero2, full = (found[layout, False] for layout in ("none", "zero2", "full"))
+    eighth = -(-size // 8)
+    assert (whole.weights, whole.gradients, whole.optimizer) == (size, size, 2 * size)
+    assert (full.weights, full.gradients, full.optimizer) == (eighth, eighth, -(-size // 4))
+    assert (zero2.weights, zero2.gradients, zero2.optimizer) == (size, eighth, -(-3 * size // 8))  # with its own copy
+    assert found["zero3", False].optimizer == zero2.optimizer
+    assert found["none", True].activations < whole.activations / 3
+    assert found["full", True].peak < found["zero3", True].peak < found["none", True].peak < whole.peak
 
 
 def test_the_largest_micro_batch_is_full_of_the_longest_rows():
@@ -120,7 +122,7 @@ def test_adapters_are_counted_without_the_gradient_of_what_is_frozen():
     network = without_weights(config, recipe)
     whole, checkpointed = foresee(config, recipe, devices=1)
     memory = whole.memory
-    assert (whole.layout, checkpointed.layout) == ("whole", "whole")
+    assert (whole.layout, checkpointed.layout) == ("none", "none")
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert memory.gradients == 4 * trained < memory.weights / 5
     assert memory.optimizer == 8 * trained

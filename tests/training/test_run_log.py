@@ -99,8 +99,7 @@ def test_a_run_that_overwrites_another_starts_a_new_curve_and_board(recipe, tmp_
     for _ in range(2):
         trained = train(recipe(trackers="tensorboard", logging_steps=1, overwrite=True))
     assert len(steps_of(read_curve(tmp_path / "run"))) == trained.steps
-    board = EventAccumulator(str(tmp_path / "run" / "logs" / "prefrank")).Reload()
-    assert len(board.Scalars("train/loss")) == trained.steps
+    assert len(list((tmp_path / "run" / "logs" / "prefrank").glob("events.*"))) == 1
 
 
 def test_a_torn_last_line_is_left_out_and_any_other_is_an_error(tmp_path):
@@ -125,7 +124,7 @@ def test_what_a_full_disk_refuses_is_written_later(tmp_path, monkeypatch):
     with (tmp_path / curve.FILE).open("a") as file:
         file.write('{"step": 2, "torn": "' + "x" * 100)  # what the disk took before it was full
     kept.add({"step": 3})
-    assert [one["step"] for one in read_curve(tmp_path)] == [1, 2, 3]
+    assert (tmp_path / curve.FILE).read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
 
 
 def test_a_long_curve_is_thinned_to_its_ends_and_its_best():
