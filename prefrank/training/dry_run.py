@@ -126,14 +126,17 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     memory, seconds = None, None
     if network is not None and fits:
         probe = Probe(network, loss, recipe, encoder, steps=left)
-        memory, seconds = probe.run(
-            plans,
-            row_flops(network),
-            encoded.evaluation,
-            preparing=preparing,
-            evaluations=evaluations,
-            saves=_saves(recipe, feed.steps, progress.step),
-        )
+        try:
+            memory, seconds = probe.run(
+                plans,
+                row_flops(network),
+                encoded.evaluation,
+                preparing=preparing,
+                evaluations=evaluations,
+                saves=_saves(recipe, feed.steps, progress.step),
+            )
+        except (MemoryError, torch.OutOfMemoryError):
+            fits = False
     config = read_config(folder) if network is None else network.config
     shape = without_weights(config, recipe) if network is None else network
     devices = recipe.num_devices or 1

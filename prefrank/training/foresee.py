@@ -5,10 +5,10 @@ micro-batch that the recipe allows, `max_tokens` of rows of `max_length`; the re
 layouts add is by rule, and they are called as in the recipe's `sharding`:
 
 - none: everything on every device.
-- full (FSDP2): weights, gradients, optimiser state and averages in shards. Gathered at one time: what stands outside the
-  layers, two layers (the one at work and the one fetched ahead), and one layer's gradient.
-- zero2: gradients and optimiser state in shards, and DeepSpeed's own copy of the trained weights; weights whole, and the
-  gradient of one layer before it is added up over devices.
+- full (FSDP2): weights, gradients, optimiser state and averages in shards. Gathered at one time: what stands outside
+  the layers, two layers (the one at work and the one fetched ahead), and one layer's gradient.
+- zero2: gradients and optimiser state in shards, and DeepSpeed's own copy of the trained weights; weights whole, and
+  the gradient of one layer before it is added up over devices.
 - zero3: as full, with that copy. No averages with either.
 
 An update takes as much again as the largest of the optimiser's groups, since torch's AdamW works on lists on a GPU.

@@ -91,6 +91,10 @@ class StepPlan:
         again = sum(row.forward(one) for one, twice in zip(self.batches, self.twice, strict=True) if twice)
         return row.training(self.lengths) + again
 
+    def work(self, row: RowFlops) -> int:
+        """What its time goes by: operations; tokens, for a model whose layers are not known."""
+        return self.flops(row) or int(self.lengths.sum())
+
     def largest(self, size: Callable[[np.ndarray], float]) -> float:
         """The size of its largest micro-batch, given that of rows of some lengths."""
         return max(map(size, self.batches))
@@ -178,8 +182,8 @@ class Probe:
         activations = self._activations(largest)
         if largest.number > 2 or largest.number == 0:
             self._step(largest)
-        mean = sum(one.flops(row) for one in plans) / len(plans)
-        steps = sorted(self.steps * (mean * passing / plan.flops(row) + update) for plan, passing, update in timed)
+        mean = sum(one.work(row) for one in plans) / len(plans)
+        steps = sorted(self.steps * (mean * passing / plan.work(row) + update) for plan, passing, update in timed)
         evaluating = evaluations * self._evaluate(sets, row) if evaluations else 0.0
         best, whole = self._save()
         seconds = Seconds(

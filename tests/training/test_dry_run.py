@@ -135,11 +135,13 @@ def test_what_is_left_out_is_given_by_reason(recipe, tmp_path):
     assert estimate.comparisons == training["comparisons"]
 
 
-def test_an_estimate_is_json(recipe):
-    value = json.loads(json.dumps(dry_run(recipe(num_devices=2)).to_json(), allow_nan=False))
+def test_an_estimate_is_json_with_shards_though_one_process_has_none(recipe):
+    estimate = dry_run(recipe(num_devices=2, sharding="full", ema_decay=0.5))
+    value = json.loads(json.dumps(estimate.to_json(), allow_nan=False))
     assert value["memory"]["peak"] > 0
     assert value["seconds"]["total"][0] > 0
-    assert [one["layout"] for one in value["foreseen"]] == 2 * ["none", "full", "zero2", "zero3"]
+    assert [one["layout"] for one in value["foreseen"]] == 2 * ["none", "full"]  # DeepSpeed takes no averages
+    assert any("sharding is full" in note for note in estimate.notes)
 
 
 def test_a_model_that_does_not_fit_still_gets_its_counts_and_a_count_of_its_memory(recipe, monkeypatch):
@@ -164,6 +166,16 @@ def test_a_run_is_not_tried_where_its_state_alone_does_not_fit(recipe, monkeypat
     assert dry_run(recipe()).memory is None
 
 
+def test_a_first_step_that_does_not_fit_leaves_the_counts(recipe, monkeypatch):
+    def forward(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr("prefrank.training.probe.Probe._forward", forward)
+    estimate = dry_run(recipe())
+    assert estimate.memory is None
+    assert "does not fit into memory" in estimate.notes[0]
+
+
 def test_streams_are_foreseen_from_a_sample(recipe, tmp_path):
     data = write_jsonl(tmp_path / "data.jsonl", make_comparisons(300))
     keys = {"datasets": [{"source": str(data), "stream": True}], "evaluation": [], "max_steps": 200}
@@ -171,12 +183,6 @@ def test_streams_are_foreseen_from_a_sample(recipe, tmp_path):
     assert (estimate.steps, estimate.comparisons, estimate.rows) == (200, 800, 512)
     assert estimate.memory.peak > 0
     assert any("stream" in note for note in estimate.notes)
-
-
-def test_shards_are_foreseen_though_one_process_has_none(recipe):
-    estimate = dry_run(recipe(sharding="full", num_devices=2, ema_decay=0.5))
-    assert {one.layout for one in estimate.foreseen} == {"none", "full"}
-    assert any("sharding is full" in note for note in estimate.notes)
 
 
 def test_adapters_are_foreseen_with_their_own_gradients_alone(recipe, bert):
