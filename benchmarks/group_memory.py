@@ -3,7 +3,7 @@
 One step over one comparison with K replies of like length, in a fresh process for every K: scores, gradient, AdamW. The
 micro-batch holds four replies (`max_tokens`), so that K = 4 is one forward and one backward pass and more replies are
 scored twice. Peak resident memory is the kernel's count; what Python, torch and the model took before the step is shown
-beside it. The last variant keeps graphs up to `max_memory` instead, as does one with everything in a single micro-batch.
+beside it. Two variants keep more graphs: as many as fit into 4 GB, and all of them, in a single micro-batch.
 
     python benchmarks/group_memory.py
     python benchmarks/group_memory.py --replies 4 64
@@ -65,8 +65,8 @@ def main() -> None:
 
 
 def make_model(folder: Path) -> None:
-    from prefrank.model.deberta import DebertaNetwork
     from prefrank.model.checkpoint import save_network
+    from prefrank.model.deberta import DebertaNetwork
 
     torch.manual_seed(0)
     save_network(DebertaNetwork(SHAPE), folder)

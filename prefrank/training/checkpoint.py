@@ -4,9 +4,9 @@
 resume from; `OUTPUT/best/` is one without. Each appears whole or not at all; a full disk leaves the one before.
 
 Surprising: a killed process may leave hidden folders, among them a whole checkpoint that had not got its name yet, or
-the one it was to replace. They get their names, or go, when a run next opens the folder. What is resumed from is checked
-against the list of files that was written last, so a checkpoint that was torn later, by a copy that broke off, is passed
-over too.
+the one it was to replace. They get their names, or go, when a run next opens the folder. What is resumed from is
+checked against the list of files that was written last, so a checkpoint that was torn later, by a copy that broke off,
+is passed over too.
 """
 
 import hashlib

@@ -30,7 +30,7 @@ from prefrank.training.feed import StreamFeed, make_feed
 from prefrank.training.flops import row_flops
 from prefrank.training.foresee import Foreseen, foresee, without_weights
 from prefrank.training.losses import make_loss
-from prefrank.training.memory import Memory, average_bytes, forget_peak, optimizer_bytes, size_of
+from prefrank.training.memory import Memory, average_bytes, forget_peak, keep_freed_memory, optimizer_bytes, size_of
 from prefrank.training.probe import Probe, Seconds, StepPlan, plan_steps
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import check_trackers
@@ -95,6 +95,7 @@ class Estimate:
         return value | {"seconds": {**value["seconds"], "total": self.seconds.total} if self.seconds else None}
 
 
+@keep_freed_memory()
 def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     """Foresee a run on this process's device.
 

@@ -41,6 +41,7 @@ from prefrank.training.examples import Examples
 from prefrank.training.feed import Feed, make_feed
 from prefrank.training.losses import PreferenceLoss, make_loss
 from prefrank.training.measure import Evaluate, evaluate_sets, name_some, pool
+from prefrank.training.memory import keep_freed_memory
 from prefrank.training.optim import Schedule, WeightAverage, make_optimizer, rate_factor, set_rates
 from prefrank.training.order import seed_step
 from prefrank.training.processes import add_sums, any_process, free_memory, most_of_processes, place
@@ -69,6 +70,7 @@ class Trained:
     metrics: Mapping[str, SetMetrics]
 
 
+@keep_freed_memory()
 def train(
     recipe: Recipe,
     *,

@@ -58,11 +58,13 @@ def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     Raises:
         BadRecipe: an optimiser whose package is not installed.
     """
+    options = {"fused": True} if recipe.optimizer == "adamw" else {}  # one pass over the weights, on CPUs too
     return _optimizer_class(recipe)(
         parameter_groups(network, recipe),
         lr=recipe.learning_rate,
         betas=(recipe.adam_beta1, recipe.adam_beta2),
         eps=recipe.adam_epsilon,
+        **options,
     )
 
 
