@@ -15,7 +15,7 @@ from rich.markup import escape
 from prefrank.cli.commands import app
 from prefrank.errors import Interrupted, PrefrankError
 
-TRAINING_PACKAGES = ("accelerate", "matplotlib", "psutil", "pydantic", "yaml", "tensorboard")
+TRAINING_PACKAGES = ("accelerate", "matplotlib", "peft", "psutil", "pydantic", "yaml", "tensorboard")
 
 
 def main() -> None:
@@ -27,9 +27,10 @@ def main() -> None:
         _say(str(error))
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        if error.name not in TRAINING_PACKAGES:
+        package = str(error.name).partition(".")[0]
+        if package not in TRAINING_PACKAGES:
             raise
-        _say(f"training needs the package {error.name}, which is not installed; run: pip install 'prefrank[train]'")
+        _say(f"training needs the package {package}, which is not installed; run: pip install 'prefrank[train]'")
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

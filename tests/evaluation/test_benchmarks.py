@@ -88,7 +88,7 @@ def test_hh_quality_tunes_on_training_prompts_alone_and_takes_a_saved_model(run:
 
 def test_groups_need_fewer_encodings_than_the_same_pairs_apart(run: Any, tmp_path: Path) -> None:
     data = ranked_folder(tmp_path / "ranked")
-    output, record = run("oasst_groups", "--data", str(data), "--seeds", "2")
+    output, record = run("oasst_groups", "--data", str(data), "--seeds", "2", "--set", "per_device_train_batch_size=4")
     grouped, pairwise = record["results"]["grouped"], record["results"]["pairwise"]
     # Prompts of 3 and 4 replies alone: 3 x 3 and 3 x 6 pairs from 3 x 3 and 3 x 4 replies.
     assert grouped["pairs"] == pairwise["pairs"] == 27
