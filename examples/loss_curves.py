@@ -30,7 +30,8 @@ def main(path: str) -> None:
         for strength in (1, 2, 3) if name.startswith("ordinal") else ():
             level = model.outcomes(lead, torch.full_like(head, strength), head).win.exp().detach()
             axis.plot(lead, level, "--", color="#2a6fbb", linewidth=0.5 + 0.4 * strength)
-        axis.set(title=name, xlabel="lead in score", ylim=(0, 1.02))
+        axis.set_title(name, fontsize=10)
+        axis.set(xlabel="lead in score", ylim=(0, 1.02))
     axes[2].legend(frameon=False)
     figure.savefig(path, dpi=100, bbox_inches="tight")
 

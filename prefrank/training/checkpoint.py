@@ -242,6 +242,7 @@ def save_checkpoint(
     training: dict[str, Any],
     *,
     state: Mapping[str, Any] | None,
+    more: Path | None = None,
     previous: Path | None,
 ) -> None:
     """Write one checkpoint folder, whole or not at all.
@@ -249,6 +250,7 @@ def save_checkpoint(
     Args:
         training: the record for prefrank.json.
         state: what resuming needs besides the weights; None for a checkpoint that is not resumed from.
+        more: a folder to move into the state, and its parent to remove.
         previous: the checkpoint that stays if this one fails, for the error message.
 
     Raises:
@@ -260,15 +262,18 @@ def save_checkpoint(
                 fingerprint = write_checkpoint(temporary, network, encoder, training)
             save_adapter(temporary / ADAPTER, network, encoder, training, fingerprint=fingerprint)
             if state is not None:
-                _write_state(temporary, state)
+                _write_state(temporary, state, more)
     except (CannotWrite, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
         kept = f"the checkpoint {previous} is kept" if previous else "there is no earlier checkpoint"
         reason = str(error) if isinstance(error, CannotWrite) else f"cannot write {folder}: is the disk full?"
         raise CannotWrite(f"{reason} ({kept})") from error
 
 
-def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+def _write_state(folder: Path, state: Mapping[str, Any], more: Path | None) -> None:
     (folder / _STATE).mkdir()
+    if more is not None:
+        shutil.move(more, folder / _STATE / more.name)
+        shutil.rmtree(more.parent, ignore_errors=True)
     torch.save(dict(state), folder / _STATE / "state.pt")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}

@@ -165,7 +165,7 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
         memory=memory,
         seconds=seconds,
         foreseen=tuple(foreseen),
-        notes=(*_notes(recipe, encoded, feed.steps, fits=fits), *corpus.notes()),
+        notes=(*_notes(recipe, encoded, fits=fits), *corpus.notes()),
     )
 
 
@@ -226,11 +226,9 @@ def _saves(recipe: Recipe, steps: int, first_step: int) -> int:
     return max(0, (steps - 1) // recipe.save_steps - first_step // recipe.save_steps) + 1
 
 
-def _notes(recipe: Recipe, encoded: EncodedCorpus, steps: int, *, fits: bool) -> list[str]:
+def _notes(recipe: Recipe, encoded: EncodedCorpus, *, fits: bool) -> list[str]:
     counts = encoded.counts["training"]
     notes = [] if fits else ["the run does not fit into memory here: time is not measured"]
-    if recipe.warmup_steps >= steps and recipe.scheduler != "constant":
-        notes.append(f"warmup_steps is {recipe.warmup_steps} but the run has {steps} steps: its rate never peaks")
     if recipe.sharding not in ("auto", "none"):
         notes.append(f"sharding is {recipe.sharding}: what is measured here is the whole model in one process")
     if not encoded.evaluation:

@@ -16,7 +16,7 @@ from prefrank.errors import BadData
 from prefrank.text import TextEncoder
 from prefrank.training.examples import Examples, encode
 from prefrank.training.losses import check_ranked, ranked_places
-from prefrank.training.order import Order, check_step, count_steps, make_order
+from prefrank.training.order import Order, check_step, check_warmup, count_steps, make_order
 from prefrank.training.recipe import Recipe
 from prefrank.training.setup import EncodedCorpus
 from prefrank.training.streams import Mixture
@@ -136,11 +136,15 @@ def make_feed(recipe: Recipe, encoded: EncodedCorpus, encoder: TextEncoder, *, n
     """What a recipe's steps train on.
 
     Raises:
-        BadRecipe: a step larger than an epoch, fewer prompts a step than processes, or a set that cannot be balanced.
+        BadRecipe: a step larger than an epoch, fewer prompts a step than processes, a set that cannot be balanced, or
+            a warm-up that the run ends before.
     """
-    if not encoded.streams:
+    if encoded.streams:
+        check_step(recipe, num_processes)
+        feed: Feed = StreamFeed(recipe, encoded, encoder, num_processes=num_processes)
+    else:
         size = len(encoded.training)
         order = make_order(recipe, comparisons=size, num_processes=num_processes, pools=encoded.pools)
-        return MemoryFeed(encoded.training, order, count_steps(recipe, order))
-    check_step(recipe, num_processes)
-    return StreamFeed(recipe, encoded, encoder, num_processes=num_processes)
+        feed = MemoryFeed(encoded.training, order, count_steps(recipe, order))
+    check_warmup(recipe, feed.steps)
+    return feed

@@ -317,13 +317,14 @@ class _Run:
     def _save(self, name: str, *, resumable: bool = True) -> Path:
         """Write a checkpoint folder, on the main process, with the averaged weights."""
         folder = Path(self.recipe.output_dir) / name
+        more = self.place.save_more(folder.parent / ".state.more.tmp") if resumable else None
         with self.average.swapped_in():
             state = self._state() if resumable else None
             with self.place.whole() as network:
                 if network is not None:
-                    save_checkpoint(folder, network, self.encoder, self._record(), state=state, previous=self.kept)
-        if resumable:
-            self.place.save_more(folder / "state")
+                    save_checkpoint(
+                        folder, network, self.encoder, self._record(), state=state, more=more, previous=self.kept
+                    )
         if self.accelerator.is_main_process:
             remove_old(folder.parent, keep=self.recipe.save_total_limit)
             self.report(Saved(self.progress.step, folder))

@@ -170,6 +170,19 @@ def check_step(recipe: Recipe, num_processes: int) -> None:
         )
 
 
+def check_warmup(recipe: Recipe, steps: int) -> None:
+    """Refuse a run that ends before its learning rate is at its peak.
+
+    Raises:
+        BadRecipe: as said.
+    """
+    if recipe.warmup_steps >= steps:
+        raise BadRecipe(
+            f"warmup_steps is {recipe.warmup_steps}, but the run has {steps} steps: its rate would never peak;"
+            " lower it, or train for longer (num_train_epochs, max_steps)"
+        )
+
+
 def count_steps(recipe: Recipe, order: Order) -> int:
     """Optimiser steps of the whole run."""
     return recipe.max_steps or order.steps(recipe.num_train_epochs)

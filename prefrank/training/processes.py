@@ -31,7 +31,8 @@ from prefrank.training.recipe import Recipe
 from prefrank.training.step import StepSums
 from prefrank.types import Batch
 
-_ENGINE = "deepspeed"
+ENGINE = "deepspeed"
+"""DeepSpeed's folder in a checkpoint's state."""
 _BUCKET = 2**24
 """Numbers that are added up over processes in one call."""
 
@@ -111,8 +112,12 @@ class Replicated:
             parameter = next(rest) if name.startswith("loss.") else named[name]
             self.optimizer.state[parameter] = {key: _placed(value, key, parameter) for key, value in values.items()}
 
-    def save_more(self, folder: Path) -> None:
-        """Write what only this layout can read; every process must ask."""
+    def save_more(self, folder: Path) -> Path | None:
+        """Write what only this layout can read into a new folder; returns what of it belongs into the checkpoint.
+
+        Every process must ask.
+        """
+        return None
 
     def load_more(self, folder: Path) -> None:
         """Read what `save_more` wrote.
@@ -120,7 +125,7 @@ class Replicated:
         Raises:
             BadModel: another layout wrote the checkpoint, and this one cannot read its state.
         """
-        if (folder / _ENGINE).is_dir():
+        if (folder / ENGINE).is_dir():
             raise BadModel(f"the state in {folder} is DeepSpeed's; resume with DeepSpeed and as many processes")
 
     def gather(self, value: Any) -> Any:
@@ -267,13 +272,15 @@ class DeepSpeed(Replicated):
     def state(self) -> dict[str, Any]:
         return {}
 
-    def save_more(self, folder: Path) -> None:
-        self._engine.save_checkpoint(str(folder), tag=_ENGINE)
+    def save_more(self, folder: Path) -> Path | None:
+        self._engine.save_checkpoint(str(folder), tag=ENGINE)
+        self.accelerator.wait_for_everyone()
+        return folder / ENGINE
 
     def load_more(self, folder: Path) -> None:
-        if not (folder / _ENGINE).is_dir():
+        if not (folder / ENGINE).is_dir():
             raise BadModel(f"{folder} is not of a DeepSpeed run; go on with the layout that the run was started with")
-        self._engine.load_checkpoint(str(folder), tag=_ENGINE)
+        self._engine.load_checkpoint(str(folder), tag=ENGINE)
 
 
 def place(recipe: Recipe, accelerator: Accelerator, network: Network) -> Replicated:

@@ -47,7 +47,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     """A function that runs a benchmark with a tiny model and returns its output and the closing JSON line."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.chdir(tmp_path)
-    tiny = ["--set", f"model_name={bert_folder(tmp_path / 'tiny')}", "--set", "max_length=32", "--set", "trackers=none"]
+    tiny = ["--set", f"model_name={bert_folder(tmp_path / 'tiny')}", "--set", "max_length=32"]
+    tiny += ["--set", "trackers=none", "--set", "warmup_steps=0"]
 
     def main(program: str, *words: str, train: bool = True) -> tuple[str, dict[str, Any]]:
         monkeypatch.setattr(sys, "argv", [program, *words, *(tiny if train else [])])

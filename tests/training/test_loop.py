@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from prefrank import RewardModel
 from prefrank.data import load_comparisons
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, Diverged, Interrupted, NotFound
-from prefrank.training import train
+from prefrank.training import dry_run, train
 from prefrank.training.checkpoint import step_checkpoints
 from prefrank.training.events import Encoding, EvaluationDone, Event, PassedOver, Saved, Started, StepDone
 from prefrank.training.examples import Examples
@@ -471,6 +471,14 @@ def test_evaluating_more_often_does_not_change_the_run(recipe, tmp_path):
 
 def test_the_order_follows_the_recipes_batch(recipe):
     assert make_order(recipe(gradient_accumulation_steps=3), comparisons=99, num_processes=2).per_step == 24
+
+
+@pytest.mark.parametrize("way", [train, dry_run])
+def test_a_warm_up_that_outlasts_the_run_is_refused(recipe, way):
+    with pytest.raises(
+        BadRecipe, match="warmup_steps is 6, but the run has 6 steps: its rate would never peak; lower it"
+    ):
+        way(recipe(warmup_steps=6))
 
 
 def test_flash_kernels_without_a_gpu_are_refused(recipe):
