@@ -11,11 +11,11 @@ from prefrank.training.likelihoods import BradleyTerry, Davidson, Ordinal, Thurs
 COUNTS = np.array([[200.0, 350.0, 250.0, 200.0]])  # labels: tie, slightly better, better, much better
 TWO = np.stack([COUNTS[:, 0], COUNTS[:, 1:].sum(1)], 1)
 MODELS = {
-    "bradley_terry, plackett_luce": BradleyTerry(),
-    "regression (Thurstone)": Thurstone(np.zeros(1), np.ones(1)),
+    "bradley_terry,\nplackett_luce": BradleyTerry(),
+    "regression": Thurstone(np.zeros(1), np.ones(1)),
     "rao_kupper": Ordinal(start_cut_points(TWO, ties=True), ties=True),
     "davidson": Davidson(start_nu(TWO)),
-    "ordinal, three strengths": Ordinal(start_cut_points(COUNTS, ties=True), ties=True),
+    "ordinal,\nthree strengths": Ordinal(start_cut_points(COUNTS, ties=True), ties=True),
 }
 
 
@@ -30,8 +30,7 @@ def main(path: str) -> None:
         for strength in (1, 2, 3) if name.startswith("ordinal") else ():
             level = model.outcomes(lead, torch.full_like(head, strength), head).win.exp().detach()
             axis.plot(lead, level, "--", color="#2a6fbb", linewidth=0.5 + 0.4 * strength)
-        axis.set_title(name, fontsize=10)
-        axis.set(xlabel="lead in score", ylim=(0, 1.02))
+        axis.set(title=name, xlabel="lead in score", ylim=(0, 1.02))
     axes[2].legend(frameon=False)
     figure.savefig(path, dpi=100, bbox_inches="tight")
 
