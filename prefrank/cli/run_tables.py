@@ -75,7 +75,8 @@ def sweep(rows: "Sequence[SweepRow]") -> None:
     show(table, width=_WIDTH)
     _say_errors({row.name: row.error for row in rows if row.error})
     if marked > 1:
-        say(f"≈ {marked} runs cannot be told from the best: they differ by less than 1.96 standard errors")
+        others = "another run" if marked == 2 else f"{marked - 1} others"
+        say(f"≈ marks the best and {others} within 1.96 standard errors of it")
 
 
 def rate_search(found: "RateSearch") -> None:
