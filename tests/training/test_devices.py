@@ -64,7 +64,10 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_jsonl(folder / "groups.jsonl", make_comparisons(27, replies=3, words=12))
 
 
-def test_two_processes_train_like_one_whole_or_in_shards_and_resume_each_other(recipe, groups, tmp_path):
+@pytest.fixture
+def make(recipe: Any, groups: Path, tmp_path: Path) -> Any:
+    """A function from a run's name and changed keys to its recipe."""
+
     def make(name: str, **changes: Any) -> Recipe:
         return recipe(
             datasets=[str(groups)], output_dir=str(tmp_path / name), dropout=0.0, num_devices=1, eval_steps=4,
@@ -73,6 +76,10 @@ def test_two_processes_train_like_one_whole_or_in_shards_and_resume_each_other(r
             **changes
         )  # fmt: skip
 
+    return make
+
+
+def test_two_processes_train_like_one_whole_or_in_shards_and_resume_each_other(make, tmp_path):
     alone = make("alone")
     run(alone.model_dump(mode="json"), None)
     run(make("from one").model_dump(mode="json"), STOP)
@@ -111,16 +118,8 @@ def test_shards_without_processes_to_hold_them_are_refused(recipe):
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 @pytest.mark.parametrize("sharding", ["zero2", "zero3"])
-def test_deepspeed_trains_like_one_process_and_resumes(recipe, groups, tmp_path, sharding, monkeypatch):
+def test_deepspeed_trains_like_one_process_and_resumes(make, tmp_path, sharding, monkeypatch):
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-
-    def make(name: str, **changes: Any) -> Recipe:
-        return recipe(
-            datasets=[str(groups)], output_dir=str(tmp_path / name), dropout=0.0, num_devices=1, eval_steps=4,
-            per_device_train_batch_size=5, max_tokens=60, max_length=48, save_steps=1000, num_train_epochs=2,
-            adam_epsilon=1e-4,  # else a gradient that is rounding alone moves its weight as far as any other
-            **changes
-        )  # fmt: skip
 
     run(make("alone").model_dump(mode="json"), None)
     launch(
