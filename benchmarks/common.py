@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from rich.table import Table
 from prefrank.cli import progress
 from prefrank.training import Recipe, Trained, train
 from prefrank.training.events import Event, Started, StepDone
+from prefrank.types import Comparison
 
 
 @dataclass(slots=True)
@@ -88,3 +90,22 @@ def say(text: str) -> None:
 def finish(record: dict[str, Any]) -> None:
     """The last line: everything measured, as one line of strict JSON."""
     print(json.dumps(record, allow_nan=False))
+
+
+def write_comparisons(folder: Path, train: Sequence[Comparison], validation: Sequence[Comparison]) -> Path:
+    """A folder in prefrank's own format. With a file for each split, none is made by prompt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, comparisons in (("train", train), ("validation", validation)):
+        lines = "".join(json.dumps(plain(one)) + "\n" for one in comparisons)
+        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def plain(one: Comparison) -> dict[str, Any]:
+    """A row of prefrank's own format."""
+    return {
+        "id": one.id,
+        "prompt": [{"role": turn.role, "content": turn.text} for turn in one.prompt],
+        "replies": list(one.replies),
+        "preferences": [[p.winner, p.loser, p.probability] for p in one.preferences],
+    }

@@ -11,14 +11,13 @@ in pairs instead of prompts.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common import Run, finish, run, show
+from common import Run, finish, run, show, write_comparisons
 
 from prefrank.data import load_comparisons
 from prefrank.evaluation import Metrics, evaluate, measure
@@ -55,24 +54,6 @@ def pairwise(comparisons: Sequence[Comparison]) -> list[Comparison]:
         for c in comparisons
         for number, p in enumerate(c.preferences)
     ]
-
-
-def write(folder: Path, train: Sequence[Comparison], validation: Sequence[Comparison]) -> Path:
-    """A folder in prefrank's own format."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, comparisons in (("train", train), ("validation", validation)):
-        lines = "".join(json.dumps(plain(comparison)) + "\n" for comparison in comparisons)
-        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    return folder
-
-
-def plain(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "id": comparison.id,
-        "prompt": [{"role": turn.role, "content": turn.text} for turn in comparison.prompt],
-        "replies": list(comparison.replies),
-        "preferences": [[p.winner, p.loser, p.probability] for p in comparison.preferences],
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +136,7 @@ def main() -> None:
     results, metrics = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in kinds(train, recipe.per_device_train_batch_size):
-            data = write(Path(folder) / kind.name, kind.train, held_out)
+            data = write_comparisons(Path(folder) / kind.name, kind.train, held_out)
             runs = train_all(kind, data, recipe, options)
             metrics[kind.name] = average(runs, held_out)
             results[kind.name] = summary(kind, runs, metrics[kind.name])

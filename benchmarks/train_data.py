@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import write_comparisons
 from peers import Failed
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
@@ -284,21 +285,3 @@ def digests(model: Model) -> dict[str, str]:
     if len(names) < len(tensors):
         raise ValueError(f"{len(tensors) - len(names)} parameters of {model.name} start like another one")
     return names
-
-
-def write_comparisons(folder: Path, train: Sequence[Comparison], validation: Sequence[Comparison]) -> Path:
-    """A folder in prefrank's own format. With a file for each split, none is made by prompt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, comparisons in (("train", train), ("validation", validation)):
-        lines = "".join(json.dumps(plain(one)) + "\n" for one in comparisons)
-        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    return folder
-
-
-def plain(one: Comparison) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "prompt": [{"role": turn.role, "content": turn.text} for turn in one.prompt],
-        "replies": list(one.replies),
-        "preferences": [[p.winner, p.loser, p.probability] for p in one.preferences],
-    }

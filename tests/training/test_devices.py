@@ -40,6 +40,14 @@ def result(recipe: Recipe) -> tuple[list[list[float]], str | None]:
     return found["steps"], found["error"]
 
 
+def assert_same_steps(steps: list[list[float]], expected: list[list[float]]) -> None:
+    """Equal losses to 1e-6, and gradient norms to 2e-6."""
+    one, other = torch.tensor(steps, dtype=torch.float64), torch.tensor(expected, dtype=torch.float64)
+    assert one.shape == other.shape
+    torch.testing.assert_close(one[:, :2], other[:, :2], rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(one[:, 2], other[:, 2], rtol=2e-6, atol=0.0)
+
+
 def evaluated(recipe: Recipe) -> dict[str, Any]:
     """The metrics of the one evaluation set after the last step."""
     record = RewardModel.load(Path(recipe.output_dir) / "last").training
@@ -103,7 +111,7 @@ def test_two_processes_train_like_one_whole_or_in_shards_and_resume_each_other(m
         steps, error = result(make(name))
         assert error is None, name
         resumed = name in ("whole to shards", "to one", "from one")
-        assert torch.allclose(torch.tensor(steps), torch.tensor(expected[STOP if resumed else 0 :]), rtol=2e-6), name
+        assert_same_steps(steps, expected[STOP if resumed else 0 :])
         one, other = evaluated(make(name)), evaluated(alone)
         assert one["log_loss"] == pytest.approx(other["log_loss"], rel=1e-5)
         assert one["accuracy"] == other["accuracy"]
@@ -134,7 +142,7 @@ def test_deepspeed_trains_like_one_process_and_resumes(make, tmp_path, sharding,
     for name, first in (("straight", 0), ("stopped", STOP)):
         steps, error = result(make(name))
         assert error is None
-        assert torch.allclose(torch.tensor(steps), torch.tensor(expected[first:]), rtol=2e-6), name
+        assert_same_steps(steps, expected[first:])
         assert_close(tmp_path / name, tmp_path / "alone")
     with pytest.raises(BadModel, match=r"the state in .* is DeepSpeed's; resume with DeepSpeed"):
         train(make("stopped", resume=True))
