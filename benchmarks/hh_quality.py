@@ -76,11 +76,11 @@ def scorers(model: str, train: Sequence[Comparison]) -> dict[str, Scorer]:
 
 def grouped(result: Evaluation, comparisons: Sequence[Comparison]) -> dict[str, Metrics]:
     """The helpful subsets and all of them together, the others, everything together."""
-    subsets = {source.removeprefix("hh/"): metrics for source, metrics in sorted(result.sources.items())}
+    subsets = {source.removeprefix("hh/"): metrics for source, metrics in sorted(result.subsets.items())}
     helpful = {name: metrics for name, metrics in subsets.items() if "helpful" in name}
     if len(helpful) > 1:
         places = [place for place, comparison in enumerate(comparisons) if "helpful" in comparison.source]
-        helpful["helpful"] = measure([comparisons[i] for i in places], [result.items[i].scores for i in places])
+        helpful["helpful"] = measure(result.sample.take(places))
     return helpful | subsets | {"all": result.overall}
 
 
@@ -112,7 +112,7 @@ def lead(model: Evaluation, other: Evaluation, comparisons: Sequence[Comparison]
 
 def right(result: Evaluation, comparisons: Sequence[Comparison], place: int) -> float:
     """1 if the pair's winner has the higher score, one half for equal scores."""
-    preference, scores = comparisons[place].preferences[0], result.items[place].scores
+    preference, scores = comparisons[place].preferences[0], result.sample.scores[place]
     gap = scores[preference.winner].value - scores[preference.loser].value
     return 0.5 if gap == 0 else float(gap > 0)
 

@@ -20,7 +20,7 @@ from typing import Any
 from common import Run, finish, run, show, write_comparisons
 
 from prefrank.data import load_comparisons
-from prefrank.evaluation import Metrics, evaluate, measure
+from prefrank.evaluation import Metrics, evaluate, measure, sample_of
 from prefrank.scoring import RewardModel
 from prefrank.training import DataSource, Recipe, load_recipe
 from prefrank.types import Comparison
@@ -89,11 +89,11 @@ def train_all(kind: Kind, data: Path, recipe: Recipe, options: argparse.Namespac
 def average(runs: Sequence[Run], comparisons: list[Comparison]) -> Metrics:
     """Metrics over all seeds; a prompt's results are resampled together, so seeds do not count as more prompts."""
     scores = [
-        item.scores
+        scores
         for one in runs
-        for item in evaluate(RewardModel.load(one.trained.last).score_pairs, comparisons, name="run").items
+        for scores in evaluate(RewardModel.load(one.trained.last).score_pairs, comparisons, name="run").sample.scores
     ]
-    return measure(comparisons * len(runs), scores)
+    return measure(sample_of(comparisons * len(runs), scores))
 
 
 def summary(kind: Kind, runs: Sequence[Run], metrics: Metrics) -> dict[str, Any]:

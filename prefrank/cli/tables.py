@@ -65,11 +65,11 @@ def ranking(prompt: str, ranked: "Sequence[Ranked]") -> None:
 def evaluations(results: "Sequence[Evaluation]") -> None:
     """Every scorer on every data set, with n and 95 % intervals."""
     table = new_table(None, "data set", "scorer", "accuracy", "95 % interval", "log loss", "pairs", "ties", left=2)
-    sources = list(results[0].sources)
-    names = {source: source for source in sources} | ({"": "all"} if len(sources) > 1 else {})
-    for source, title in names.items():
+    subsets = list(results[0].subsets)
+    names = {subset: subset for subset in subsets} | ({"": "all"} if len(subsets) > 1 else {})
+    for subset, title in names.items():
         for number, result in enumerate(results):
-            metrics = result.sources[source] if source else result.overall
+            metrics = result.subsets[subset] if subset else result.overall
             counts = metrics.counts
             table.add_row(
                 title if number == 0 else "",

@@ -2,8 +2,9 @@
 
 from prefrank.evaluation.baselines import baselines, longer_wins, random_scorer, shorter_wins, tfidf_scorer
 from prefrank.evaluation.estimates import Bootstrap, Estimate, cluster_bootstrap, estimate, wilson
+from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Counts, Metrics, measure
-from prefrank.evaluation.run import Evaluation, Item, Scorer, data_hash, evaluate
+from prefrank.evaluation.run import Evaluation, Scorer, data_hash, evaluate
 
 __all__ = [
     "Bootstrap",
@@ -12,7 +13,9 @@ __all__ = [
     "Evaluation",
     "Item",
     "Metrics",
+    "Sample",
     "Scorer",
+    "as_item",
     "baselines",
     "cluster_bootstrap",
     "data_hash",
@@ -21,6 +24,7 @@ __all__ = [
     "longer_wins",
     "measure",
     "random_scorer",
+    "sample_of",
     "shorter_wins",
     "tfidf_scorer",
     "wilson",

@@ -15,7 +15,8 @@ from jaxtyping import Float64
 
 from prefrank.data import split_of
 from prefrank.errors import BadData, NotFound
-from prefrank.evaluation.metrics import Pairs, flatten, log_losses
+from prefrank.evaluation.items import Pairs, flatten
+from prefrank.evaluation.metrics import log_losses
 from prefrank.evaluation.run import Scorer
 from prefrank.types import Comparison, Prompt, Score
 
@@ -78,7 +79,7 @@ def tfidf_scorer(train: Sequence[Comparison], *, strengths: Sequence[float] = ST
         )
     strength = _best_strength(kept, held, strengths)
     vectorizer = _vectorizer(train)
-    weights = _fit(_gaps(vectorizer, train), flatten(train), strength)
+    weights = _fit(_gaps(vectorizer, train), pairs_of(train), strength)
     model = f"baseline:tfidf:C={strength:g}:{hashlib.sha256(weights.tobytes()).hexdigest()[:16]}"
 
     def score_pairs(pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
@@ -111,9 +112,15 @@ def _vectorizer(train: Sequence[Comparison]) -> Any:
         raise BadData(f"the TF-IDF baseline finds no words in {len(train)} training comparisons") from error
 
 
+def pairs_of(comparisons: Sequence[Comparison]) -> Pairs:
+    """All preferences as arrays."""
+    prompts, sizes = [split_of(c.prompt) for c in comparisons], [len(c.replies) for c in comparisons]
+    return flatten([c.preferences for c in comparisons], prompts, sizes)
+
+
 def _gaps(vectorizer: Any, comparisons: Sequence[Comparison]) -> Any:
     """[P, V] sparse: the preferred reply's vector minus the other's."""
-    pairs = flatten(comparisons)
+    pairs = pairs_of(comparisons)
     vectors = vectorizer.transform([reply for comparison in comparisons for reply in comparison.replies])
     return vectors[pairs.ahead] - vectors[pairs.behind]
 
@@ -134,7 +141,7 @@ def _fit(gaps: Any, pairs: Pairs, strength: float) -> Float64[np.ndarray, " V"]:
 
 
 def _best_strength(kept: Sequence[Comparison], held: Sequence[Comparison], strengths: Sequence[float]) -> float:
-    vectorizer, pairs, held_pairs = _vectorizer(kept), flatten(kept), flatten(held)
+    vectorizer, pairs, held_pairs = _vectorizer(kept), pairs_of(kept), pairs_of(held)
     gaps, held_gaps = _gaps(vectorizer, kept), _gaps(vectorizer, held)
     losses = [
         float((log_losses(held_gaps @ _fit(gaps, pairs, strength), held_pairs) * _shares(held_pairs)).sum())

@@ -7,6 +7,7 @@ a bounded mean falls back on Wilson with one trial per prompt. Nothing is made f
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from jaxtyping import Float64, Int64
 
 from prefrank.errors import BadInput
 
-Unit = Literal["pairs", "comparisons"]
+Unit = Literal["pairs", "comparisons", "items", "prompts", "votes"]
 Bounds = tuple[float, float]
 Interval = tuple[float, float]
 
@@ -168,3 +169,69 @@ def _interval(
             low, high = wilson(float(shares.sum()), len(shares), confidence=bootstrap.confidence)
             return least + width * low, least + width * high
     return cluster_bootstrap(totals, counts, bootstrap) if len(totals) > 1 else (None, None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One weighted mean inside a figure.
+
+    Args:
+        values: [n] one for each unit, such as 1 for an item answered right; NaN leaves the figure without a value.
+        prompts: [n] units of equal number are of one prompt, and resampled together. Numbers are shared by all parts
+            and figures that are estimated together.
+        weights: [n] above 0, inside this mean; None: all equal.
+        coefficient: of this mean in the figure.
+    """
+
+    values: Float64[np.ndarray, " n"]
+    prompts: Int64[np.ndarray, " n"]
+    weights: Float64[np.ndarray, " n"] | None = None
+    coefficient: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Figure:
+    """A figure before it has an interval: the sum over parts of coefficient times weighted mean.
+
+    Every score of every benchmark is of this form, so one bootstrap serves them all, and the difference of two models
+    on the same items is a figure too (`minus`).
+
+    Args:
+        parts: at least one, or none where there is nothing to measure.
+        n: items, as reported.
+        unit: what `n` counts.
+        bounds: the least and the greatest value possible, if there are such.
+    """
+
+    parts: tuple[Part, ...]
+    n: int
+    unit: Unit
+    bounds: Bounds | None = (0.0, 1.0)
+
+
+def minus(figure: Figure, other: Figure) -> Figure:
+    """The difference of the same figure of two models on the same items."""
+    parts = tuple(
+        Part(mine.values - theirs.values, mine.prompts, mine.weights, mine.coefficient)
+        for mine, theirs in zip(figure.parts, other.parts, strict=True)
+    )
+    bounds = figure.bounds and (figure.bounds[0] - figure.bounds[1], figure.bounds[1] - figure.bounds[0])
+    return Figure(parts, figure.n, figure.unit, bounds)
+
+
+def estimate_all(
+    figures: Mapping[str, Figure], bootstrap: Bootstrap, *, strata: Int64[np.ndarray, " G"] | None = None
+) -> dict[str, Estimate]:
+    """Every figure with its interval, from one set of resamples of prompts.
+
+    Args:
+        strata: [G] of prompt number 0, 1, ...: prompts are resampled inside their stratum, so that a benchmark's fixed
+            subsets keep their sizes. None: all prompts are one stratum.
+    """
+    found = {}
+    for name, figure in figures.items():
+        prompts = np.concatenate([np.zeros(0, np.int64), *(part.prompts for part in figure.parts)])
+        value = sum(part.coefficient * np.average(part.values, weights=part.weights) for part in figure.parts)
+        value = float(value) if figure.parts and np.isfinite(value) else None
+        found[name] = Estimate(value, None, None, figure.n, figure.unit, len(np.unique(prompts)))
+    return found

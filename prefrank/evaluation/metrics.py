@@ -1,4 +1,4 @@
-"""How well scores agree with preferences: pure functions of comparisons and their scores.
+"""How well scores agree with preferences: pure functions of a sample of scored items.
 
 Surprising, and on purpose:
 - A comparison's pairs are averaged first (by their weights), then comparisons: a ranking of nine replies (36 pairs)
@@ -9,18 +9,15 @@ Surprising, and on purpose:
 - Soft labels are judged against their majority side. Margins in the labels are for training and ignored here.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64
 
-from prefrank.data import split_of
-from prefrank.errors import BadInput
 from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Unit, estimate
-from prefrank.types import Comparison, Score
+from prefrank.evaluation.items import Pairs, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,60 +80,6 @@ class Metrics:
     def to_json(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "counts"}
         return {name: value.to_json() for name, value in values.items()} | {"counts": asdict(self.counts)}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
-    """The P preferences of C comparisons with N replies, seen from their majority side.
-
-    Args:
-        ahead: [P] row of the reply the majority prefers (either, for a tie).
-        behind: [P] row of the other.
-        probability: [P] of `ahead` winning, 0.5 to 1.
-        weight: [P] inside its comparison.
-        comparison: [P] which one.
-        prompt: [C] comparisons of one conversation start share a number.
-        first: [C+1] first row of each comparison, and N.
-    """
-
-    ahead: Int64[np.ndarray, " P"]
-    behind: Int64[np.ndarray, " P"]
-    probability: Float64[np.ndarray, " P"]
-    weight: Float64[np.ndarray, " P"]
-    comparison: Int64[np.ndarray, " P"]
-    prompt: Int64[np.ndarray, " C"]
-    first: Int64[np.ndarray, " C+1"]
-
-    @property
-    def decided(self) -> Bool[np.ndarray, " P"]:
-        return self.probability > 0.5
-
-
-def flatten(comparisons: Sequence[Comparison]) -> Pairs:
-    """All preferences as arrays; one with probability below 0.5 is turned round."""
-    first = np.cumsum([0, *(len(comparison.replies) for comparison in comparisons)])
-    flat = [(c, preference) for c, comparison in enumerate(comparisons) for preference in comparison.preferences]
-    place = np.array([c for c, _ in flat], np.int64)
-    winner = first[place] + np.array([preference.winner for _, preference in flat], np.int64)
-    loser = first[place] + np.array([preference.loser for _, preference in flat], np.int64)
-    probability = np.array([preference.probability for _, preference in flat], np.float64)
-    turned = probability < 0.5
-    return Pairs(
-        ahead=np.where(turned, loser, winner),
-        behind=np.where(turned, winner, loser),
-        probability=np.where(turned, 1 - probability, probability),
-        weight=np.array([preference.weight for _, preference in flat], np.float64),
-        comparison=place,
-        prompt=np.unique([split_of(comparison.prompt) for comparison in comparisons], return_inverse=True)[1],
-        first=first,
-    )
-
-
-def leads(values: Float64[np.ndarray, " N"], pairs: Pairs) -> Float64[np.ndarray, " P"]:
-    """Score of the preferred reply minus the other's; NaN where either is not finite."""
-    finite = np.where(np.isfinite(values), values, np.nan)
-    with np.errstate(over="ignore"):
-        return finite[pairs.ahead] - finite[pairs.behind]
 
 
 def wins(lead: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
@@ -205,24 +148,11 @@ def mean(
     return estimate(means * counts, counts, prompt, n=n, unit=unit, bounds=bounds, bootstrap=bootstrap)
 
 
-def measure(
-    comparisons: Sequence[Comparison], scores: Sequence[Sequence[Score]], *, bootstrap: Bootstrap | None = None
-) -> Metrics:
-    """All metrics of C comparisons.
-
-    Args:
-        scores: for each comparison one score per reply, in their order.
-
-    Raises:
-        BadInput: the scores do not match the comparisons.
-    """
-    if [len(each) for each in scores] != [len(comparison.replies) for comparison in comparisons]:
-        raise BadInput("the scores do not match the comparisons; wanted one score per reply, in the same order")
-    flat = [score for each in scores for score in each]
-    values = np.array([score.value for score in flat], np.float64)
-    lengths = np.array([len(reply) for comparison in comparisons for reply in comparison.replies], np.float64)
-    pairs, style = flatten(comparisons), bootstrap or Bootstrap()
-    lead, decided, ends = leads(values, pairs), pairs.decided, best_and_worst(pairs)
+def measure(sample: Sample, *, bootstrap: Bootstrap | None = None) -> Metrics:
+    """All metrics of a sample of C items."""
+    pairs, style = sample.pairs, bootstrap or Bootstrap()
+    lead, decided, ends = sample.lead, pairs.decided, best_and_worst(pairs)
+    longer = sample.lengths[pairs.ahead] - sample.lengths[pairs.behind]
     over = partial(mean, pairs=pairs, bootstrap=style)
     share = partial(over, bounds=(0.0, 1.0))
     return Metrics(
@@ -233,8 +163,8 @@ def measure(
         best_worst=share(wins(lead), ends, unit="comparisons"),
         best_worst_published=share(np.where(lead >= 0, 1.0, 0.0), ends, unit="comparisons"),
         kendall_tau=_mean_tau(kendall_taus(lead, pairs), pairs, style),
-        length_accuracy=share(wins(leads(lengths, pairs)), decided),
-        counts=_counts(flat, lead, pairs),
+        length_accuracy=share(wins(longer), decided),
+        counts=_counts(sample),
     )
 
 
@@ -244,7 +174,9 @@ def _mean_tau(tau: Float64[np.ndarray, " C"], pairs: Pairs, bootstrap: Bootstrap
     return estimate(tau[kept], ones, prompt, n=len(kept), unit="comparisons", bounds=(-1.0, 1.0), bootstrap=bootstrap)
 
 
-def _counts(scores: Sequence[Score], lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Counts:
+def _counts(sample: Sample) -> Counts:
+    lead, pairs = sample.lead, sample.pairs
+    scores = [score for each in sample.scores for score in each]
     return Counts(
         comparisons=len(pairs.prompt),
         prompts=len(np.unique(pairs.prompt)),
@@ -252,7 +184,7 @@ def _counts(scores: Sequence[Score], lead: Float64[np.ndarray, " P"], pairs: Pai
         pairs=len(lead),
         ties=int((~pairs.decided).sum()),
         score_ties=int((pairs.decided & (lead == 0)).sum()),
-        failures=sum(not np.isfinite(score.value) for score in scores),
+        failures=int(np.isnan(sample.values).sum()),
         failed_pairs=int((pairs.decided & np.isnan(lead)).sum()),
         cut_prompts=sum(score.cut_prompt > 0 for score in scores),
         cut_replies=sum(score.cut_reply > 0 for score in scores),

@@ -1,4 +1,4 @@
-"""`evaluate`: a scorer and comparisons in, one record of results out, per data set and overall.
+"""`evaluate`: a scorer and items in, one record of results out, per subset and overall.
 
 A scorer is a function, `RewardModel.score_pairs` or a baseline alike, and is called once with every distinct
 (prompt, reply): a reply in five pairs, or in two comparisons, is scored once. The record keeps every score, so that
@@ -16,51 +16,39 @@ from typing import Any
 
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.estimates import Bootstrap
+from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Metrics, measure
 from prefrank.types import Comparison, Prompt, Score
 
 Scorer = Callable[[Sequence[tuple[Prompt, str]]], Sequence[Score]]
-"""(prompt, reply) pairs in, one score for each out, in their order."""
+"""(prompt, reply) pairs in, one score for each out, in their order. A value may be NaN: a failure, counted as lost."""
 
 PACKAGES = ("prefrank", "numpy", "torch", "tokenizers", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One comparison's scores, in the order of its replies."""
-
-    source: str
-    id: str
-    scores: tuple[Score, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        values = [score.value if math.isfinite(score.value) else None for score in self.scores]
-        return {"source": self.source, "id": self.id, "scores": values}
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one scorer got on one collection of comparisons.
+    """What one scorer got on one collection of items.
 
     Args:
         name: of the scorer, as the caller calls it.
         model: its fingerprint, from the scores.
-        data: sha256 of the comparisons, whatever their order.
-        overall: all comparisons together.
-        sources: `Comparison.source` -> its own results, in order of first appearance.
+        data: sha256 of the items, whatever their order.
+        overall: all items together.
+        subsets: an item's subset (a comparison's source) -> its own results, in order of first appearance.
         bootstrap: how the intervals were made.
         versions: Python, prefrank and the libraries under it.
-        items: every comparison's scores, in the given order.
+        sample: every item's facts and scores, in the given order.
     """
 
     name: str
     model: str
     data: str
     overall: Metrics
-    sources: dict[str, Metrics]
+    subsets: dict[str, Metrics]
     bootstrap: Bootstrap
     versions: dict[str, str]
-    items: tuple[Item, ...]
+    sample: Sample
 
     def to_json(self, *, items: bool = False) -> dict[str, Any]:
         """Plain values for strict JSON: what has no value is null, never NaN. `items` adds every score."""
@@ -69,54 +57,62 @@ class Evaluation:
             "model": self.model,
             "data": self.data,
             "overall": self.overall.to_json(),
-            "sources": {source: metrics.to_json() for source, metrics in self.sources.items()},
+            "subsets": {subset: metrics.to_json() for subset, metrics in self.subsets.items()},
             "intervals": asdict(self.bootstrap),
             "versions": self.versions,
         }
-        return record | {"items": [item.to_json() for item in self.items]} if items else record
+        both = zip(self.sample.facts, self.sample.scores, strict=True)
+        scores = [{"subset": facts.subset, "id": facts.id, "scores": plain_values(each)} for facts, each in both]
+        return record | {"items": scores} if items else record
+
+
+def plain_values(scores: Sequence[Score]) -> list[float | None]:
+    """Values for JSON; null for one that is not finite."""
+    return [score.value if math.isfinite(score.value) else None for score in scores]
 
 
 def evaluate(
-    score_pairs: Scorer, comparisons: Sequence[Comparison], *, name: str, bootstrap: Bootstrap | None = None
+    score_pairs: Scorer, items: Sequence[Comparison | Item], *, name: str, bootstrap: Bootstrap | None = None
 ) -> Evaluation:
     """Score every distinct (prompt, reply) once and measure agreement with the preferences.
 
     Args:
         score_pairs: such as `RewardModel.load(folder).score_pairs`.
+        items: comparisons, or a suite's items.
         name: what to call the scorer in tables.
         bootstrap: how to make intervals; 2,000 resamples of prompts, 95 % by default.
 
     Raises:
-        BadData: no comparisons.
+        BadData: no items.
         BadInput: the scorer gives too few or too many scores, or scores of several models.
     """
-    if not comparisons:
+    if not items:
         raise BadData(f"there are no comparisons to evaluate {name!r} on; wanted at least one")
     style = bootstrap or Bootstrap()
-    scores = score_once(score_pairs, comparisons)
+    sample = sample_of(items, score_once(score_pairs, items))
     grouped: dict[str, list[int]] = {}
-    for place, comparison in enumerate(comparisons):
-        grouped.setdefault(comparison.source, []).append(place)
-    parts = {source: ([comparisons[i] for i in at], [scores[i] for i in at]) for source, at in grouped.items()}
-    overall = measure(comparisons, scores, bootstrap=style)
+    for place, facts in enumerate(sample.facts):
+        grouped.setdefault(facts.subset, []).append(place)
+    overall = measure(sample, bootstrap=style)
     return Evaluation(
         name=name,
-        model=scores[0][0].model,
-        data=data_hash(comparisons),
+        model=sample.scores[0][0].model,
+        data=data_hash(items),
         overall=overall,
-        # One source alone is the whole: its intervals need not be drawn twice.
-        sources={
-            source: overall if len(parts) == 1 else measure(*part, bootstrap=style) for source, part in parts.items()
+        # One subset alone is the whole: its intervals need not be drawn twice.
+        subsets={
+            subset: overall if len(grouped) == 1 else measure(sample.take(places), bootstrap=style)
+            for subset, places in grouped.items()
         },
         bootstrap=style,
         versions=versions(),
-        items=tuple(Item(c.source, c.id, each) for c, each in zip(comparisons, scores, strict=True)),
+        sample=sample,
     )
 
 
-def score_once(score_pairs: Scorer, comparisons: Sequence[Comparison]) -> list[tuple[Score, ...]]:
-    """Each comparison's scores; equal (prompt, reply) pairs go to the scorer once, in one call."""
-    pairs = [[(comparison.prompt, reply) for reply in comparison.replies] for comparison in comparisons]
+def score_once(score_pairs: Scorer, items: Sequence[Comparison | Item]) -> list[tuple[Score, ...]]:
+    """Each item's scores; equal (prompt, reply) pairs go to the scorer once, in one call."""
+    pairs = [[(item.prompt, reply) for reply in item.replies] for item in items]
     distinct = list(dict.fromkeys(pair for each in pairs for pair in each))
     scores = score_pairs(distinct)
     if len(scores) != len(distinct):
@@ -128,18 +124,20 @@ def score_once(score_pairs: Scorer, comparisons: Sequence[Comparison]) -> list[t
     return [tuple(known[pair] for pair in each) for each in pairs]
 
 
-def data_hash(comparisons: Sequence[Comparison]) -> str:
-    """sha256 over the comparisons' own hashes, sorted: the same for the same comparisons in any order."""
-    return hashlib.sha256("".join(sorted(map(_hash, comparisons))).encode()).hexdigest()
+def data_hash(items: Sequence[Comparison | Item]) -> str:
+    """sha256 over the items' own hashes, sorted: the same for the same items in any order."""
+    return hashlib.sha256("".join(sorted(map(_hash, items))).encode()).hexdigest()
 
 
-def _hash(comparison: Comparison) -> str:
+def _hash(given: Comparison | Item) -> str:
+    item = given if isinstance(given, Item) else as_item(given)
     plain = [
-        comparison.source,
-        comparison.id,
-        [[turn.role, turn.text] for turn in comparison.prompt],
-        comparison.replies,
-        [[p.winner, p.loser, float(p.probability), float(p.weight), float(p.margin)] for p in comparison.preferences],
+        item.subset,
+        item.id,
+        [[turn.role, turn.text] for turn in item.prompt],
+        item.replies,
+        [[p.winner, p.loser, float(p.probability), float(p.weight), float(p.margin)] for p in item.preferences],
+        *([item.gold] if item.gold else []),
     ]
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 

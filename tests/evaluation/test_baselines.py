@@ -137,7 +137,7 @@ def test_all_baselines_go_through_the_same_evaluation() -> None:
 def test_length_says_next_to_nothing_about_hh_as_a_whole(shared_data: Path) -> None:
     comparisons = load_comparisons(shared_data / "hh-rlhf", split="test").comparisons
     result = evaluate(longer_wins, comparisons, name="longer", bootstrap=FAST)
-    assert len(result.sources) == 4
+    assert len(result.subsets) == 4
     assert 0.48 < result.overall.accuracy.value < 0.55
     assert result.overall.accuracy.prompts < result.overall.accuracy.n == len(comparisons)
-    assert result.sources["hh/harmless-base"].accuracy.value < 0.5 < result.sources["hh/helpful-base"].accuracy.value
+    assert result.subsets["hh/harmless-base"].accuracy.value < 0.5 < result.subsets["hh/helpful-base"].accuracy.value

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from prefrank.errors import BadInput
-from prefrank.evaluation import Bootstrap, Estimate, Metrics, measure
+from prefrank.evaluation import Bootstrap, Estimate, Metrics, measure, sample_of
 from prefrank.types import Comparison, Preference, Turn
 from tests.evaluation.making import comparison, preference, ranking, scored
 
@@ -22,7 +22,7 @@ ESTIMATES = [
 
 
 def measured(comparisons: list[Comparison], values: list[list[float]]) -> Metrics:
-    return measure(comparisons, [scored(each) for each in values], bootstrap=FAST)
+    return measure(sample_of(comparisons, [scored(each) for each in values]), bootstrap=FAST)
 
 
 def pair(*preferences: Preference, prompt: str = "why?") -> Comparison:
@@ -184,7 +184,7 @@ def test_length_accuracy_is_of_the_same_pairs_in_characters() -> None:
 
 def test_cut_rows_are_counted() -> None:
     scores = [scored([1, 0], cut_prompt=3), scored([1, 0], cut_prompt=1, cut_reply=2)]
-    counts = measure([pair(prompt="a"), pair(prompt="b")], scores, bootstrap=FAST).counts
+    counts = measure(sample_of([pair(prompt="a"), pair(prompt="b")], scores), bootstrap=FAST).counts
     assert (counts.replies, counts.cut_prompts, counts.cut_replies) == (4, 4, 2)
 
 

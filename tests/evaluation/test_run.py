@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation import Bootstrap, data_hash, evaluate, measure
+from prefrank.evaluation import Bootstrap, data_hash, evaluate, measure, sample_of
 from prefrank.types import Prompt, Score
 from tests.evaluation.making import comparison, preference, ranking, scored, table_scorer
 
@@ -21,9 +21,9 @@ VALUES = {"good": 2.0, "bad": 0.0, "ugly": 1.0}
 
 def test_results_come_for_each_source_and_overall() -> None:
     result = evaluate(table_scorer(VALUES), COMPARISONS, name="table", bootstrap=FAST)
-    assert list(result.sources) == ["first", "second"]
-    assert result.sources["first"] == measure(COMPARISONS[:1], [scored([2, 0])], bootstrap=FAST)
-    assert result.sources["second"].accuracy.value == 0.75
+    assert list(result.subsets) == ["first", "second"]
+    assert result.subsets["first"] == measure(sample_of(COMPARISONS[:1], [scored([2, 0])]), bootstrap=FAST)
+    assert result.subsets["second"].accuracy.value == 0.75
     assert result.overall.accuracy.value == pytest.approx(2.5 / 3)
     assert result.overall.counts.pairs == 4
 
@@ -43,8 +43,12 @@ def test_every_reply_is_scored_once_in_one_call() -> None:
 
 def test_scores_reach_the_reply_they_belong_to() -> None:
     result = evaluate(table_scorer(VALUES), COMPARISONS, name="table", bootstrap=FAST)
-    assert [[score.value for score in item.scores] for item in result.items] == [[2, 0], [2, 1], [0, 1, 2]]
-    assert [(item.source, item.id) for item in result.items] == [("first", "0"), ("second", "0"), ("second", "1")]
+    assert [[score.value for score in scores] for scores in result.sample.scores] == [[2, 0], [2, 1], [0, 1, 2]]
+    assert [(facts.subset, facts.id) for facts in result.sample.facts] == [
+        ("first", "0"),
+        ("second", "0"),
+        ("second", "1"),
+    ]
 
 
 def test_nothing_to_evaluate_is_refused() -> None:
@@ -69,7 +73,7 @@ def test_the_record_is_strict_json_with_its_origin() -> None:
     result = evaluate(table_scorer(VALUES | {"bad": math.nan}), COMPARISONS, name="table", bootstrap=FAST)
     record = json.loads(json.dumps(result.to_json(items=True), allow_nan=False))
     assert (record["name"], record["model"]) == ("table", "abc")
-    assert record["items"][0] == {"source": "first", "id": "0", "scores": [2.0, None]}
+    assert record["items"][0] == {"subset": "first", "id": "0", "scores": [2.0, None]}
     assert record["overall"]["log_loss"] == {
         "value": None, "low": None, "high": None, "n": 4, "unit": "pairs", "prompts": 2,
     }  # fmt: skip
@@ -104,5 +108,5 @@ def test_a_longer_ranking_in_two_sources_is_measured_in_each() -> None:
     both = [ranking(3, source="one", id="x"), ranking(3, source="two", id="y")]
     values = {reply: -float(i) for comparison in both for i, reply in enumerate(comparison.replies)}
     result = evaluate(table_scorer(values), both, name="table", bootstrap=FAST)
-    assert result.sources["one"].kendall_tau.value == result.sources["two"].kendall_tau.value == 1.0
+    assert result.subsets["one"].kendall_tau.value == result.subsets["two"].kendall_tau.value == 1.0
     assert result.overall.kendall_tau.n == 2

@@ -1,0 +1,231 @@
+"""What an evaluation is made of: items to score, the facts of them that are kept, and a sample of scored items.
+
+An item is a comparison as a benchmark states it. Surprising: its replies may repeat (two samples of one model are
+sometimes equal), and its preferences keep the benchmark's order, which may mean something (RM-Bench's nine cells).
+`Facts` hold everything that figures are made from and no text, so that a run file can be analysed and compared later
+without the data or the model; a `Sample` is facts with one scorer's scores, and every figure is a function of it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from prefrank.data import split_of
+from prefrank.errors import BadInput
+from prefrank.types import Comparison, Preference, Prompt, Score
+
+Style = tuple[int, int, int]
+"""Markdown headers, list items and bold spans of a reply."""
+
+_HEADER = re.compile(r"^ {0,3}#{1,6}\s", re.MULTILINE)
+_LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d{1,3}[.)])\s", re.MULTILINE)
+_BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One prompt, K >= 2 replies, and what people or a check said of them.
+
+    Args:
+        prompt: the turns before the reply, oldest first.
+        replies: texts; may repeat.
+        preferences: index pairs into `replies`, at least one; several votes on one pair are several preferences.
+        subset: the part of its suite it belongs to, such as "llmbar-natural".
+        id: unique inside its subset.
+        gold: what each reply is worth by another measure, such as a judge's win probability; None where it was not
+            measured, () where there is no such measure.
+        language: as the data state it, such as "en"; "" where they do not.
+    """
+
+    prompt: Prompt
+    replies: tuple[str, ...]
+    preferences: tuple[Preference, ...]
+    subset: str
+    id: str
+    gold: tuple[float | None, ...] = ()
+    language: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.prompt or len(self.replies) < 2 or not self.preferences:
+            raise ValueError(
+                f"item {self.id} has {len(self.prompt)} prompt turns, {len(self.replies)} replies and"
+                f" {len(self.preferences)} preferences; wanted at least 1, 2 and 1"
+            )
+        if max(max(p.winner, p.loser) for p in self.preferences) >= len(self.replies):
+            raise ValueError(f"item {self.id} prefers a reply beyond its {len(self.replies)}")
+        if self.gold and len(self.gold) != len(self.replies):
+            raise ValueError(f"item {self.id} has {len(self.gold)} gold values for {len(self.replies)} replies")
+
+
+def as_item(comparison: Comparison) -> Item:
+    """A comparison as an item; the subset is its source."""
+    c = comparison
+    return Item(c.prompt, c.replies, c.preferences, c.source, c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a run file keeps of an item.
+
+    Args:
+        subset, id, preferences, gold, language: as the item's.
+        prompt: items of one conversation start share it (`split_of`), and are resampled together.
+        turns: of the prompt.
+        prompt_length: characters of the prompt.
+        lengths: [K] characters of each reply.
+        styles: [K] markdown headers, list items and bold spans of each reply.
+    """
+
+    subset: str
+    id: str
+    prompt: float
+    preferences: tuple[Preference, ...]
+    gold: tuple[float | None, ...]
+    turns: int
+    prompt_length: int
+    language: str
+    lengths: tuple[int, ...]
+    styles: tuple[Style, ...]
+
+
+def sample_of(items: Sequence[Item | Comparison], scores: Sequence[Sequence[Score]]) -> "Sample":
+    """Items, or comparisons, with their scores.
+
+    Args:
+        scores: for each item one score per reply, in their order.
+    """
+    facts = tuple(facts_of(one if isinstance(one, Item) else as_item(one)) for one in items)
+    return Sample(facts, tuple(map(tuple, scores)))
+
+
+def facts_of(item: Item) -> Facts:
+    return Facts(
+        subset=item.subset,
+        id=item.id,
+        prompt=split_of(item.prompt),
+        preferences=item.preferences,
+        gold=item.gold,
+        turns=len(item.prompt),
+        prompt_length=sum(len(turn.text) for turn in item.prompt),
+        language=item.language,
+        lengths=tuple(map(len, item.replies)),
+        styles=tuple(map(style_of, item.replies)),
+    )
+
+
+def style_of(text: str) -> Style:
+    """Markdown headers, list items and bold spans.
+
+    >>> style_of("# Yeast\\n- a **fungus**\\n2. alive")
+    (1, 2, 1)
+    """
+    return len(_HEADER.findall(text)), len(_LIST_ITEM.findall(text)), len(_BOLD.findall(text))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """The P preferences of C items with N replies, seen from their majority side.
+
+    Args:
+        ahead: [P] row of the reply the majority prefers (either, for a tie).
+        behind: [P] row of the other.
+        probability: [P] of `ahead` winning, 0.5 to 1.
+        weight: [P] inside its item.
+        comparison: [P] which item.
+        prompt: [C] items of one conversation start share a number.
+        first: [C+1] first row of each item, and N.
+    """
+
+    ahead: Int64[np.ndarray, " P"]
+    behind: Int64[np.ndarray, " P"]
+    probability: Float64[np.ndarray, " P"]
+    weight: Float64[np.ndarray, " P"]
+    comparison: Int64[np.ndarray, " P"]
+    prompt: Int64[np.ndarray, " C"]
+    first: Int64[np.ndarray, " C+1"]
+
+    @property
+    def decided(self) -> Bool[np.ndarray, " P"]:
+        return self.probability > 0.5
+
+
+def flatten(preferences: Sequence[Sequence[Preference]], prompts: Sequence[float], sizes: Sequence[int]) -> Pairs:
+    """All preferences as arrays; one with probability below 0.5 is turned round.
+
+    Args:
+        preferences: [C] those of each item.
+        prompts: [C] equal for items of one conversation start.
+        sizes: [C] replies of each item.
+    """
+    first = np.cumsum([0, *sizes])
+    flat = [(c, preference) for c, those in enumerate(preferences) for preference in those]
+    place = np.array([c for c, _ in flat], np.int64)
+    winner = first[place] + np.array([preference.winner for _, preference in flat], np.int64)
+    loser = first[place] + np.array([preference.loser for _, preference in flat], np.int64)
+    probability = np.array([preference.probability for _, preference in flat], np.float64)
+    turned = probability < 0.5
+    return Pairs(
+        ahead=np.where(turned, loser, winner),
+        behind=np.where(turned, winner, loser),
+        probability=np.where(turned, 1 - probability, probability),
+        weight=np.array([preference.weight for _, preference in flat], np.float64),
+        comparison=place,
+        prompt=np.unique(np.array(prompts, np.float64), return_inverse=True)[1],
+        first=first,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """C items with one scorer's scores: what every figure is a function of.
+
+    Args:
+        facts: [C]
+        scores: [C] one score for each reply, in their order; a value may be NaN or infinite, which is a failure.
+    """
+
+    facts: tuple[Facts, ...]
+    scores: tuple[tuple[Score, ...], ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if [len(each) for each in self.scores] != [len(one.lengths) for one in self.facts]:
+            raise BadInput("the scores do not match the items; wanted one score per reply, in the same order")
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The P preferences as arrays, in the items' order and each item's own."""
+        return flatten(
+            [one.preferences for one in self.facts],
+            [one.prompt for one in self.facts],
+            [len(one.lengths) for one in self.facts],
+        )
+
+    @cached_property
+    def values(self) -> Float64[np.ndarray, " N"]:
+        """Every score; NaN for one that is not finite."""
+        values = np.array([score.value for each in self.scores for score in each], np.float64)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    @cached_property
+    def lengths(self) -> Float64[np.ndarray, " N"]:
+        """Characters of every reply."""
+        return np.array([length for one in self.facts for length in one.lengths], np.float64)
+
+    @cached_property
+    def lead(self) -> Float64[np.ndarray, " P"]:
+        """Score of the preferred reply minus the other's; NaN where either failed."""
+        with np.errstate(over="ignore"):
+            return self.values[self.pairs.ahead] - self.values[self.pairs.behind]
+
+    @cached_property
+    def strata(self) -> Int64[np.ndarray, " C"]:
+        """Number of each item's subset."""
+        return np.unique([one.subset for one in self.facts], return_inverse=True)[1]
+
+    def take(self, places: Sequence[int]) -> "Sample":
+        """The items at these places."""
+        return Sample(tuple(self.facts[i] for i in places), tuple(self.scores[i] for i in places))
