@@ -1,4 +1,4 @@
-"""Suites: published protocols as values. A name, where the data are, a reader, and the figures with their weights.
+"""A suite is a published protocol as a value: a name, where the data are, a reader, the figures with their weights.
 
 A suite's data come from a local folder in the published layout or from the hub by id. Reading gives items; measuring is
 a function of a scored sample and knows nothing of texts, so a run file can be measured again.
@@ -7,6 +7,7 @@ a function of a scored sample and knows nothing of texts, so a run file can be m
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from prefrank.evaluation.estimates import Figure
 from prefrank.evaluation.items import Item, Sample
@@ -27,6 +28,27 @@ class SuiteData:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """How a report draws some of a suite's figures.
+
+    Args:
+        title: above the chart.
+        rows: of a matrix, top to bottom; of curves, the name of each line.
+        columns: of a matrix, left to right; of curves, the places on the x axis, ascending.
+        figures: name of the figure in each cell, row by row.
+        kind: a matrix of percentages, or curves.
+        x_label: of curves.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str | float, ...]
+    figures: tuple[str, ...]
+    kind: Literal["matrix", "curves"]
+    x_label: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
     """A published protocol.
@@ -42,6 +64,7 @@ class Suite:
         source: paper and code the protocol follows.
         ties: how equal scores count in it: "half", "wrong" or "shared".
         revision: branch on the hub; None is the main one.
+        charts: how some of the figures are drawn.
     """
 
     name: str
@@ -53,3 +76,4 @@ class Suite:
     source: str
     ties: str
     revision: str | None = None
+    charts: tuple[Chart, ...] = ()
