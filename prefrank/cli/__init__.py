@@ -12,6 +12,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
+from prefrank.cli import measuring as measuring  # its commands join the app
 from prefrank.cli.commands import app
 from prefrank.errors import Interrupted, PrefrankError
 

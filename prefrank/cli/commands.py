@@ -89,14 +89,14 @@ def train(
         from prefrank.training import dry_run as estimate_run
 
         estimate = estimate_run(loaded)
-        _result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))
+        print_result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))
         return
     with progress.training() as report:
         trained = run(loaded, report=report)
     if not close_processes():
         return
     facts = {"last": str(trained.last), "best": trained.best and str(trained.best), "steps": trained.steps}
-    _result(facts, as_json, lambda: tables.say(f"The model is in [bold]{trained.best or trained.last}[/]"))
+    print_result(facts, as_json, lambda: tables.say(f"The model is in [bold]{trained.best or trained.last}[/]"))
 
 
 @app.command()
@@ -164,45 +164,7 @@ def rank(
     )
     ranked = loaded.rank(prompt, reply)
     record = {"prompt": prompt, "replies": [asdict(entry) for entry in ranked]}
-    _result(record, as_json, lambda: tables.ranking(prompt, ranked))
-
-
-@app.command()
-def evaluate(
-    data: Annotated[
-        list[str], typer.Option(help="SOURCE or SOURCE:SPLIT (:eval: validation, else test); give several.")
-    ],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A model folder or hub id.")] = None,
-    baselines: Annotated[bool, typer.Option("--baselines", help="Also what length alone would get.")] = False,
-    limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each data set.")] = None,
-    head: Head = None,
-    max_length: MaxLength = None,
-    device: Device = None,
-    precision: Precision = None,
-    output: Annotated[
-        Path | None, typer.Option("--json", help="Write the results and every score to this file.")
-    ] = None,
-) -> None:
-    """Measure how well a model agrees with human comparisons."""
-    from prefrank.cli import progress, tables
-    from prefrank.data.candidates import labelled
-    from prefrank.evaluation import evaluate as measure
-    from prefrank.evaluation import longer_wins, shorter_wins
-
-    if not (model or baselines):
-        raise BadInput("there is nothing to evaluate; give --model, --baselines or both")
-    comparisons = labelled(_comparisons(data, limit), head)
-    scorers: dict[str, Any] = {"longer wins": longer_wins, "shorter wins": shorter_wins} if baselines else {}
-    if model:
-        from prefrank.scoring import RewardModel
-
-        loaded = RewardModel.load(model, head=head, max_length=max_length, device=device, precision=precision)
-        scorers = {model: progress.counted(loaded.score_pairs), **scorers}
-    results = [measure(scorer, comparisons, name=name) for name, scorer in scorers.items()]
-    tables.evaluations(results)
-    if output:
-        tables.write_json(output, [result.to_json(items=True) for result in results])
-        tables.say(f"Results and scores are in {output}")
+    print_result(record, as_json, lambda: tables.ranking(prompt, ranked))
 
 
 @app.command()
@@ -226,7 +188,7 @@ def quantise(
     found = quantise_folder(
         model, output, precision, head=head, data=data, num_rows=rows, max_flips=max_flips, force=force
     )
-    _result(found.to_json(), as_json, lambda: tables.parity(model, output, precision, found))
+    print_result(found.to_json(), as_json, lambda: tables.parity(model, output, precision, found))
 
 
 @app.command()
@@ -257,7 +219,7 @@ def runs(
     named = len(places or ()) == len(found) > 1  # each place is a run: they are to be compared
     differing = differing_keys(found)
     table = (lambda: run_tables.comparison(found, differing)) if named else (lambda: run_tables.runs(found))
-    _result({"runs": [run.to_json() for run in found], "differing": differing}, as_json, table)
+    print_result({"runs": [run.to_json() for run in found], "differing": differing}, as_json, table)
     if plot:
         from prefrank.training.plots import plot_runs
 
@@ -283,7 +245,7 @@ def describe(
 
         count = TextEncoder.load(resolve_model(model)).count_tokens
     description = describe_loaded(load_splits(source), count_tokens=count)
-    _result(description.to_json(), as_json, lambda: tables.description(source, description))
+    print_result(description.to_json(), as_json, lambda: tables.description(source, description))
 
 
 @app.command()
@@ -296,10 +258,10 @@ def info(
     from prefrank.scoring import checkpoint_info
 
     facts = checkpoint_info(model)
-    _result(facts, as_json, lambda: tables.facts(model, facts))
+    print_result(facts, as_json, lambda: tables.facts(model, facts))
 
 
-def _comparisons(sources: list[str], limit: int | None) -> "list[Comparison]":
+def read_comparisons(sources: list[str], limit: int | None) -> "list[Comparison]":
     from prefrank.cli import tables
     from prefrank.data import load_comparisons, parse_source
 
@@ -327,7 +289,7 @@ def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
 
     with progress.training() as report:
         found = find_rate(recipe, report=report)
-    _result(found.to_json(), as_json, lambda: run_tables.rate_search(found))
+    print_result(found.to_json(), as_json, lambda: run_tables.rate_search(found))
     if plot:
         from prefrank.training.plots import plot_rate_search
 
@@ -348,7 +310,7 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
             report=report,
             next_run=lambda name, number, total: tables.say(f"[bold]run {number} of {total}[/]: {escape(name)}"),
         )
-    _result([row.to_json() for row in rows], as_json, lambda: run_tables.sweep(rows))
+    print_result([row.to_json() for row in rows], as_json, lambda: run_tables.sweep(rows))
     if plot:
         from prefrank.training.plots import plot_runs
 
@@ -357,7 +319,7 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
         tables.say(f"The curves are in {plot}")
 
 
-def _result(record: Any, as_json: bool, show: Any) -> None:
+def print_result(record: Any, as_json: bool, show: Any) -> None:
     if as_json:
         json.dump(record, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()

@@ -135,7 +135,7 @@ def scoring() -> "Iterator[Callable[[FileReport], None]]":
 
 
 def counted(
-    score_pairs: "Callable[[Sequence[tuple[Prompt, str]]], list[Score]]",
+    name: str, score_pairs: "Callable[[Sequence[tuple[Prompt, str]]], Sequence[Score]]"
 ) -> "Callable[[Sequence[tuple[Prompt, str]]], list[Score]]":
     """The scorer, in chunks of pairs with a bar; scores do not depend on the chunks."""
 
@@ -147,7 +147,7 @@ def counted(
             for first in range(0, len(pairs), CHUNK):
                 scores += score_pairs(pairs[first : first + CHUNK])
                 rate = len(scores) / max(time.monotonic() - start, 1e-9)
-                display.show("scoring", len(scores), len(pairs), f"{rate:,.0f}/s")
+                display.show(f"scoring: {name}", len(scores), len(pairs), f"{rate:,.0f}/s")
         return scores
 
     return score

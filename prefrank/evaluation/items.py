@@ -226,6 +226,16 @@ class Sample:
         """Number of each item's subset."""
         return np.unique([one.subset for one in self.facts], return_inverse=True)[1]
 
+    @cached_property
+    def prompt_strata(self) -> Int64[np.ndarray, " G"]:
+        """Stratum of each prompt number: prompts that have items in the same subsets share one."""
+        within: dict[int, set[int]] = {}
+        for prompt, subset in zip(self.pairs.prompt.tolist(), self.strata.tolist(), strict=True):
+            within.setdefault(prompt, set()).add(subset)
+        numbers: dict[frozenset[int], int] = {}
+        found = [numbers.setdefault(frozenset(within[prompt]), len(numbers)) for prompt in range(len(within))]
+        return np.array(found, np.int64)
+
     def take(self, places: Sequence[int]) -> "Sample":
         """The items at these places."""
         return Sample(tuple(self.facts[i] for i in places), tuple(self.scores[i] for i in places))

@@ -3,20 +3,20 @@
 Surprising, and on purpose:
 - A comparison's pairs are averaged first (by their weights), then comparisons: a ranking of nine replies (36 pairs)
   counts as much as one pair. `accuracy_by_pair` lets every pair count the same.
-- Equal scores are half a win. A score that is NaN or infinite is a failure: its pairs are lost, never won, its
-  comparison gets the worst tau, and log loss and margin have no value at all, as they would be infinite.
+- Equal scores are half a win, and lost in `accuracy_ties_lost`. A score that is NaN or infinite is a failure: its pairs
+  are lost, never won, its comparison gets the worst tau, and log loss and margin have no value at all, as they would be
+  infinite.
 - Tied preferences (probability 0.5) have no right answer: they count in the log loss, not in accuracies.
 - Soft labels are judged against their majority side. Margins in the labels are for training and ignored here.
 """
 
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Unit, estimate
+from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, Unit, estimate_all, one_mean
 from prefrank.evaluation.items import Pairs, Sample
 
 
@@ -55,7 +55,8 @@ class Metrics:
 
     Args:
         accuracy: share of pairs in the right order, averaged inside each comparison, then over comparisons.
-        accuracy_by_pair: the same with every pair counting once.
+        accuracy_ties_lost: the same with equal scores lost, as RewardBench counts.
+        accuracy_by_pair: `accuracy` with every pair counting once.
         log_loss: mean of -log P(label), P = sigmoid(difference of scores) (Bradley-Terry), ties and soft labels
             included; ln 2 = 0.693 is what equal scores get.
         margin: mean score difference in favour of the preferred reply.
@@ -68,6 +69,7 @@ class Metrics:
     """
 
     accuracy: Estimate
+    accuracy_ties_lost: Estimate
     accuracy_by_pair: Estimate
     log_loss: Estimate
     margin: Estimate
@@ -129,49 +131,66 @@ def best_and_worst(pairs: Pairs) -> Bool[np.ndarray, " P"]:
 def mean(
     result: Float64[np.ndarray, " P"],
     chosen: Bool[np.ndarray, " P"],
-    *,
     pairs: Pairs,
-    bootstrap: Bootstrap,
+    *,
     unit: Unit = "pairs",
-    bounds: Bounds | None = None,
+    bounds: Bounds | None = (0.0, 1.0),
     by_pair: bool = False,
-) -> Estimate:
+) -> Figure:
     """Mean of the chosen pairs' results: inside each comparison by weight, then over comparisons (or pairs)."""
     weight, size = np.where(chosen, pairs.weight, 0.0), len(pairs.prompt)
     mass = np.bincount(pairs.comparison, weight, size)
     kept = mass > 0
     means = np.bincount(pairs.comparison, weight * np.where(chosen, result, 0.0), size)[kept] / mass[kept]
-    counts = (
-        np.bincount(pairs.comparison[chosen], minlength=size)[kept].astype(float) if by_pair else np.ones_like(means)
-    )
-    prompt, n = pairs.prompt[kept], int(chosen.sum())
-    return estimate(means * counts, counts, prompt, n=n, unit=unit, bounds=bounds, bootstrap=bootstrap)
+    counts = np.bincount(pairs.comparison[chosen], minlength=size)[kept].astype(np.float64) if by_pair else None
+    return one_mean(means, pairs.prompt[kept], counts, n=int(chosen.sum()), unit=unit, bounds=bounds)
 
 
-def measure(sample: Sample, *, bootstrap: Bootstrap | None = None) -> Metrics:
-    """All metrics of a sample of C items."""
-    pairs, style = sample.pairs, bootstrap or Bootstrap()
-    lead, decided, ends = sample.lead, pairs.decided, best_and_worst(pairs)
+def metric_figures(sample: Sample) -> dict[str, Figure]:
+    """Every estimate of `Metrics` before it has an interval."""
+    pairs, lead = sample.pairs, sample.lead
+    decided, ends, tau = pairs.decided, best_and_worst(pairs), kendall_taus(lead, pairs)
     longer = sample.lengths[pairs.ahead] - sample.lengths[pairs.behind]
-    over = partial(mean, pairs=pairs, bootstrap=style)
-    share = partial(over, bounds=(0.0, 1.0))
-    return Metrics(
-        accuracy=share(wins(lead), decided),
-        accuracy_by_pair=share(wins(lead), decided, by_pair=True),
-        log_loss=over(log_losses(lead, pairs), np.ones_like(decided)),
-        margin=over(lead, decided),
-        best_worst=share(wins(lead), ends, unit="comparisons"),
-        best_worst_published=share(np.where(lead >= 0, 1.0, 0.0), ends, unit="comparisons"),
-        kendall_tau=_mean_tau(kendall_taus(lead, pairs), pairs, style),
-        length_accuracy=share(wins(longer), decided),
-        counts=_counts(sample),
-    )
+    kept = ~np.isnan(tau)
+    return {
+        "accuracy": mean(wins(lead), decided, pairs),
+        "accuracy_ties_lost": mean(np.where(lead > 0, 1.0, 0.0), decided, pairs),
+        "accuracy_by_pair": mean(wins(lead), decided, pairs, by_pair=True),
+        "log_loss": mean(log_losses(lead, pairs), np.ones_like(decided), pairs, bounds=None),
+        "margin": mean(lead, decided, pairs, bounds=None),
+        "best_worst": mean(wins(lead), ends, pairs, unit="comparisons"),
+        "best_worst_published": mean(np.where(lead >= 0, 1.0, 0.0), ends, pairs, unit="comparisons"),
+        "kendall_tau": one_mean(
+            tau[kept], pairs.prompt[kept], n=int(kept.sum()), unit="comparisons", bounds=(-1.0, 1.0)
+        ),
+        "length_accuracy": mean(wins(longer), decided, pairs),
+    }
 
 
-def _mean_tau(tau: Float64[np.ndarray, " C"], pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
-    kept = np.flatnonzero(~np.isnan(tau))
-    ones, prompt = np.ones(len(kept)), pairs.prompt[kept]
-    return estimate(tau[kept], ones, prompt, n=len(kept), unit="comparisons", bounds=(-1.0, 1.0), bootstrap=bootstrap)
+def measure(
+    sample: Sample, bootstrap: Bootstrap | None = None, *, strata: Int64[np.ndarray, " G"] | None = None
+) -> Metrics:
+    """All metrics of a sample of C items.
+
+    Args:
+        strata: [G] of each prompt, as in `estimate_all`; None: prompts are drawn from all.
+    """
+    found = estimate_all(metric_figures(sample), bootstrap or Bootstrap(), strata=strata)
+    return Metrics(**found, counts=_counts(sample))
+
+
+def measure_subsets(sample: Sample, bootstrap: Bootstrap | None = None) -> tuple[Metrics, dict[str, Metrics]]:
+    """All metrics overall, with prompts resampled inside their subset, and of each subset by its own prompts.
+
+    Subsets are in order of first appearance. One subset alone is the whole.
+    """
+    places: dict[str, list[int]] = {}
+    for place, facts in enumerate(sample.facts):
+        places.setdefault(facts.subset, []).append(place)
+    overall = measure(sample, bootstrap, strata=sample.prompt_strata)
+    if len(places) == 1:
+        return overall, dict.fromkeys(places, overall)
+    return overall, {name: measure(sample.take(those), bootstrap) for name, those in places.items()}
 
 
 def _counts(sample: Sample) -> Counts:

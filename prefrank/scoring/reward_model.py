@@ -5,7 +5,8 @@ are scored once. Nothing is standardised or clipped silently: `empty_score` is t
 and only when asked for.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -149,13 +150,23 @@ class RewardModel:
             raise BadInput("there are no replies to score; give at least one")
         return self.score_pairs([(prompt, reply) for reply in replies])
 
-    def score_pairs(self, pairs: Sequence[tuple[PromptLike, str]]) -> list[Score]:
-        """Score many (prompt, reply) pairs, of any prompts, in the given order; equal pairs are scored once."""
+    def score_pairs(self, pairs: Sequence[tuple[PromptLike, str]], *, allow_failures: bool = False) -> list[Score]:
+        """Score many (prompt, reply) pairs, of any prompts, in the given order; equal pairs are scored once.
+
+        Args:
+            allow_failures: give a score that is not finite as it is, for an evaluation to count; otherwise it is an
+                error.
+
+        Raises:
+            BadModel: a score that is not finite.
+        """
         wanted = [(_prompt(prompt, number), reply) for number, (prompt, reply) in enumerate(pairs)]
         if not all(isinstance(reply, str) for _, reply in wanted):
             check_texts(wanted)
         distinct = list(dict.fromkeys(wanted))
         scores = dict(zip(distinct, self._score_distinct(distinct), strict=True))
+        if not allow_failures:
+            _check_finite(scores)
         return [scores[pair] for pair in wanted]
 
     def rank(self, prompt: PromptLike, replies: Sequence[str]) -> list[Ranked]:
@@ -180,8 +191,6 @@ class RewardModel:
     def _as_score(self, pair: tuple[Prompt, str], row: Row, value: float) -> Score:
         if self.empty_score is not None and not pair[1].strip():
             value = self.empty_score
-        elif value != value or abs(value) == float("inf"):
-            raise BadModel(f"the model's score of the reply {pair[1][:60]!r} is {value}; its weights are not usable")
         return Score(value, len(row.ids), row.cut_prompt, row.cut_reply, self.fingerprint)
 
 
@@ -194,6 +203,14 @@ def win_probability(first: Score, second: Score) -> float:
     if first.model != second.model:
         raise BadInput(f"scores of two models ({first.model[:12]}, {second.model[:12]}) are not on one scale")
     return float(torch.sigmoid(torch.tensor(first.value - second.value, dtype=torch.float64)))
+
+
+def _check_finite(scores: Mapping[tuple[Prompt, str], Score]) -> None:
+    for (_, reply), score in scores.items():
+        if not math.isfinite(score.value):
+            raise BadModel(
+                f"the model's score of the reply {reply[:60]!r} is {score.value}; its weights are not usable"
+            )
 
 
 def _prompt(prompt: PromptLike, number: int) -> Prompt:

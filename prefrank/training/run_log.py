@@ -23,11 +23,12 @@ import psutil
 from accelerate import Accelerator
 
 from prefrank.errors import BadRecipe, Interrupted
+from prefrank.model.hardware import hardware
 from prefrank.training.best import judged
 from prefrank.training.curve import Curve, thin, write_whole
 from prefrank.training.events import SetMetrics, Started, StepDone
 from prefrank.training.recipe import Recipe
-from prefrank.training.spent import Meter, hardware
+from prefrank.training.spent import Meter
 
 FILE = "run.json"
 _PROJECT = "prefrank"

@@ -6,8 +6,6 @@ which estimates it from the hardware's counters or its nominal power; without it
 """
 
 import logging
-import os
-import platform
 import resource
 import sys
 import time
@@ -16,35 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 _ENERGY_EVERY_S = 15.0
 """Reading the counters costs some milliseconds, so it is not done at every logging step."""
-
-
-def hardware() -> dict[str, Any]:
-    """The machine: CPU model, cores (logical, and those this process may use), memory in bytes, names of the GPUs."""
-    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return {
-        "cpu": _cpu_model(),
-        "cores": cores,
-        "usable_cores": usable,
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpus": gpus,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 class Meter:

@@ -9,7 +9,6 @@ from scipy import stats
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap, Estimate, cluster_bootstrap, estimate, wilson
-from prefrank.evaluation.estimates import _resample
 
 FAST = Bootstrap(resamples=400)
 SHARE = (0.0, 1.0)
@@ -76,7 +75,7 @@ def test_all_right_is_not_certain_and_repeating_a_prompt_adds_nothing() -> None:
     four = plain([1, 1, 1, 1])
     repeated = estimate(np.full(8, 1.0), np.ones(8), np.arange(8) // 2, n=8, unit="pairs", bounds=SHARE, bootstrap=FAST)
     assert (four.low, four.high) == wilson(4.0, 4)
-    assert (repeated.low, repeated.high) == (four.low, four.high)
+    assert (repeated.low, repeated.high) == pytest.approx((four.low, four.high))
     assert (repeated.n, repeated.prompts) == (8, 4)
 
 
@@ -122,8 +121,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None
 
 
 def test_resampling_in_several_parts_is_still_a_resampling() -> None:
-    totals = np.random.default_rng(0).normal(3.0, 1.0, 2500)  # 400 resamples fit in a part
-    assert len(_resample(totals, np.ones(2500), Bootstrap(resamples=900))) == 900
+    totals = np.random.default_rng(0).normal(3.0, 1.0, 2500)  # 200 resamples fit in a part
     low, high = cluster_bootstrap(totals, np.ones(2500), Bootstrap(resamples=900))
     half = 1.96 * totals.std() / 50
     assert (low, high) == pytest.approx((totals.mean() - half, totals.mean() + half), abs=0.006)

@@ -16,7 +16,7 @@ from tests.evaluation.making import comparison, preference, ranking, scored
 FAST = Bootstrap(resamples=50)
 FINITE = st.floats(-50, 50).map(lambda value: round(value, 1))
 ESTIMATES = [
-    "accuracy", "accuracy_by_pair", "log_loss", "margin",
+    "accuracy", "accuracy_ties_lost", "accuracy_by_pair", "log_loss", "margin",
     "best_worst", "best_worst_published", "kendall_tau", "length_accuracy",
 ]  # fmt: skip
 

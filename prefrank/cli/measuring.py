@@ -1,0 +1,300 @@
+"""The commands that measure: evaluate, compare, leaderboard, card, calibrate, suites."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefrank.cli.commands import AsJson, Device, Head, MaxLength, Precision, app, print_result
+from prefrank.errors import BadInput, NotFound
+
+if TYPE_CHECKING:
+    from prefrank.evaluation.run_file import Run
+    from prefrank.evaluation.runs import Entrant, Part
+    from prefrank.evaluation.scorers import OpenedScorer
+    from prefrank.types import Comparison
+
+Runs = Annotated[list[Path], typer.Argument(help="Run files that prefrank evaluate --json wrote.")]
+Resamples = Annotated[int, typer.Option(help="Resamples of prompts behind each interval.")]
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A folder, a hub id, a server's URL, python:module:function or scores:FILE; give several.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Comparisons: SOURCE or SOURCE:SPLIT (:eval: validation, else test); give several."),
+    ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="A benchmark: NAME (from the hub) or NAME=FOLDER; `prefrank suites` lists them."),
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="What length, chance and a bag of words get.")
+    ] = True,
+    train: Annotated[
+        list[str] | None,
+        typer.Option(help="What the model was trained on: for the bag of words and the check for contamination."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each --data.")] = None,
+    head: Head = None,
+    max_length: MaxLength = None,
+    device: Device = None,
+    precision: Precision = None,
+    protocol: Annotated[str | None, typer.Option(help="Of a server, where its URL does not tell.")] = None,
+    resamples: Resamples = 10_000,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Also score some pairs in other formats, paddings and precisions.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--json", help="Write the run, every score in it, to this file (.json or .json.gz).")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report with plots to this file.")] = None,
+) -> None:
+    """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
+    from prefrank.cli import measured, progress, tables
+    from prefrank.evaluation.estimates import Bootstrap
+    from prefrank.evaluation.run_file import write_run
+    from prefrank.evaluation.runs import compare_runs, run_all
+    from prefrank.evaluation.scorers import ModelOptions
+    from prefrank.evaluation.suites import SUITES
+    from prefrank.model.hardware import hardware
+
+    if not (model or baselines):
+        raise BadInput("there is nothing to evaluate; give --model, or leave --no-baselines out")
+    if not (data or suite):
+        raise BadInput("there is nothing to evaluate on; give --data, --suite or both (prefrank suites lists them)")
+    options = ModelOptions(head=head, max_length=max_length, device=device, precision=precision)
+    trained_on = _comparisons(train or [], None)
+    parts = _parts(data or [], suite or [], limit, head, trained_on)
+    entrants, opened = _entrants(model or [], options, protocol, baselines, parts, trained_on)
+    run = run_all(
+        entrants,
+        parts,
+        bootstrap=Bootstrap(resamples=resamples),
+        command="prefrank " + shlex.join(sys.argv[1:]),
+        hardware=hardware(),
+        scoring=progress.counted,
+        noting=tables.say,
+    )
+    if audit:
+        _audit(run, opened, parts)
+    if len(entrants) > 1:
+        run["comparison"] = compare_runs({"": run}, SUITES)
+    measured.run(run)
+    if output:
+        write_run(output, run)
+        tables.say(f"The run, with every score, is in {output}")
+    if html:
+        from prefrank.evaluation.report import write_report
+
+        write_report(run, html)
+        tables.say(f"The report is in {html}")
+
+
+def _parts(
+    data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None, trained_on: "list[Comparison]"
+) -> "list[Part]":
+    """What is to be scored: data sets, then suites."""
+    from prefrank.cli import tables
+    from prefrank.data import load_comparisons, parse_source
+    from prefrank.data.candidates import labelled
+    from prefrank.evaluation.contamination import contamination
+    from prefrank.evaluation.items import as_item
+    from prefrank.evaluation.language import languages_of
+    from prefrank.evaluation.runs import Part, comparisons_suite
+    from prefrank.evaluation.suite import SuiteData
+    from prefrank.evaluation.suites import find_suite, load_suite
+
+    found = []
+    for source in data:
+        name, split = parse_source(source)
+        loaded = load_comparisons(name, split=split, limit=limit)
+        if not loaded.comparisons:
+            raise NotFound(f"{source} has no usable comparison; `prefrank data describe {source}` says why")
+        tables.say_report(source, loaded.report)
+        items = tuple(map(as_item, labelled(loaded.comparisons, head)))
+        rows = SuiteData(items, loaded.report.rows, dict(loaded.report.dropped))
+        found.append((comparisons_suite(_short_name(source)), rows, source))
+    for one in suites:
+        name, _, folder = one.partition("=")
+        found.append((find_suite(name), load_suite(name, folder or None), folder or find_suite(name).hub or "prefrank"))
+    return [
+        Part(
+            kind,
+            SuiteData(languages_of(rows.items), rows.read, rows.dropped),
+            where,
+            contamination(trained_on, rows.items) if trained_on else None,
+        )
+        for kind, rows, where in found
+    ]
+
+
+def _short_name(source: str) -> str:
+    """A path's last part, with its split."""
+    return source.rstrip("/").replace("\\", "/").rpartition("/")[2] if "/" in source else source
+
+
+def _entrants(
+    models: Sequence[str],
+    options: Any,
+    protocol: str | None,
+    baselines: bool,
+    parts: "Sequence[Part]",
+    trained_on: "list[Comparison]",
+) -> "tuple[list[Entrant], list[OpenedScorer]]":
+    from prefrank.evaluation.baselines import default_baselines
+    from prefrank.evaluation.calibration import stored_temperature
+    from prefrank.evaluation.runs import Entrant
+    from prefrank.evaluation.scorers import ModelOptions, open_scorer
+    from prefrank.evaluation.servers import ServerOptions
+
+    server = ServerOptions(protocol=protocol) if protocol else None
+    items = [item for part in parts for item in part.data.items]
+    opened = []
+    for name in models:
+        folder = not name.startswith(("http://", "https://", "python:", "scores:"))
+        opened.append(open_scorer(name, model=options if folder else ModelOptions(), server=server, items=items))
+    found = [
+        Entrant(
+            one.name,
+            one.kind,
+            one.score_pairs,
+            one.format,
+            stored_temperature(one.calibration) if one.calibration else None,
+        )
+        for one in opened
+    ]
+    beside = default_baselines(trained_on or None) if baselines else {}
+    return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in beside.items())], opened
+
+
+def _comparisons(sources: Sequence[str], limit: int | None) -> "list[Comparison]":
+    from prefrank.cli.commands import read_comparisons
+
+    return read_comparisons(list(sources), limit)
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    resamples: Resamples = 10_000,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report of all of them to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
+    from prefrank.cli import measured
+    from prefrank.evaluation.estimates import Bootstrap
+    from prefrank.evaluation.run_file import read_run
+    from prefrank.evaluation.runs import compare_runs
+    from prefrank.evaluation.suites import SUITES
+
+    loaded = {str(path): read_run(path) for path in runs}
+    found = compare_runs(loaded, SUITES, bootstrap=Bootstrap(resamples=resamples))
+    print_result(found, as_json, lambda: measured.comparison(found))
+    if html:
+        _report(list(loaded.values()), found, html)
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="A folder of run files.")],
+    suite: Annotated[str | None, typer.Option(help="Sort by this one; by default the one most models have.")] = None,
+    resamples: Resamples = 10_000,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the table and charts to this page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Models side by side from their run files, with groups that cannot be told apart."""
+    from prefrank.cli import measured, tables
+    from prefrank.evaluation.estimates import Bootstrap
+    from prefrank.evaluation.leaderboard import leaderboard as rank_runs
+    from prefrank.evaluation.leaderboard import write_leaderboard
+
+    found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
+    print_result(found.to_json(), as_json, lambda: measured.leaderboard(found))
+    if html:
+        write_leaderboard(found, html)
+        tables.say(f"The page is in {html}")
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="A model folder; its README.md becomes the card.")],
+    run: Annotated[list[Path] | None, typer.Option("--run", help="A run file of this model; give several.")] = None,
+    fact: Annotated[
+        list[str] | None, typer.Option("--fact", help="What nothing records, as NAME=TEXT; give several.")
+    ] = None,
+    facts: Annotated[Path | None, typer.Option("--facts", help="The same from a YAML file of names and texts.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a README.md of another origin.")] = False,
+) -> None:
+    """Write a model card from the training record and run files; what is missing is asked for, never left blank."""
+    from prefrank.cli import tables
+    from prefrank.evaluation.card import read_facts, write_card
+    from prefrank.evaluation.run_file import read_run
+
+    given = read_facts(facts, fact or [])
+    path = write_card(folder, [read_run(path) for path in run or []], given, overwrite=overwrite)
+    tables.say(f"The model card is in {path}")
+
+
+@app.command()
+def calibrate(
+    folder: Annotated[Path, typer.Argument(help="A model folder; its prefrank.json keeps the temperature.")],
+    data: Annotated[list[str], typer.Option(help="Held-out comparisons: SOURCE or SOURCE:SPLIT; give several.")],
+    head: Head = None,
+    max_length: MaxLength = None,
+    device: Device = None,
+    precision: Precision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the temperature that makes score differences probabilities, and store it with the model."""
+    from prefrank.cli import measured
+    from prefrank.cli.commands import read_comparisons
+    from prefrank.data.candidates import labelled
+    from prefrank.evaluation.calibration import calibrate as fit
+
+    comparisons = labelled(read_comparisons(data, None), head)
+    found = fit(
+        folder,
+        comparisons,
+        fitted_on=", ".join(data),
+        head=head,
+        device=device,
+        precision=precision,
+        max_length=max_length,
+    )
+    print_result(found, as_json, lambda: measured.calibrated(folder, found))
+
+
+@app.command()
+def suites(as_json: AsJson = False) -> None:
+    """List the benchmarks that prefrank evaluate --suite knows, and where their data come from."""
+    from prefrank.cli import measured
+    from prefrank.evaluation.suites import SUITES
+
+    plain = [
+        {"name": one.name, "title": one.title, "hub": one.hub, "files": list(one.layout), "source": one.source}
+        for one in SUITES.values()
+    ]
+    print_result(plain, as_json, lambda: measured.suites(list(SUITES.values())))
+
+
+def _report(runs: "list[Run]", comparison: dict[str, Any], html: Path) -> None:
+    from prefrank.cli import tables
+    from prefrank.evaluation.report import write_report
+
+    write_report([{**runs[0], "comparison": comparison}, *runs[1:]], html)
+    tables.say(f"The report is in {html}")
+
+
+def _audit(run: "Run", opened: "Sequence[OpenedScorer]", parts: "Sequence[Part]") -> None: ...

@@ -1,0 +1,90 @@
+"""Ratios and rank correlations as figures: means of one value for each unit, so that they get intervals and tests.
+
+A figure is a sum of means, and neither a ratio of means nor a correlation is one. Surprising: the values here are the
+statistic plus each unit's influence on it (its first-order change when the unit gets a little more weight). Influences
+average to zero, so the mean is the statistic, exactly, and its resampled spread is the delta method's. Units of one
+prompt stay together as everywhere.
+"""
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from prefrank.evaluation.estimates import Bounds, Figure, Part, Unit
+
+
+def average(
+    values: Float64[np.ndarray, " n"],
+    prompts: Int64[np.ndarray, " n"],
+    *,
+    unit: Unit = "items",
+    bounds: Bounds | None = None,
+) -> Figure:
+    """The mean of one value for each unit; nothing where there are none."""
+    return Figure((Part(values, prompts),) if len(values) else (), len(values), unit, bounds)
+
+
+def ratio(
+    top: Float64[np.ndarray, " n"],
+    bottom: Float64[np.ndarray, " n"],
+    prompts: Int64[np.ndarray, " n"],
+    *,
+    unit: Unit = "items",
+) -> Figure:
+    """mean(top) / mean(bottom); nothing where the bottom is zero."""
+    if not len(top) or abs(bottom.mean()) < 1e-12:
+        return Figure((), len(top), unit, None)
+    value = top.mean() / bottom.mean()
+    return average(value + (top - value * bottom) / bottom.mean(), prompts, unit=unit)
+
+
+def spearman(
+    x: Float64[np.ndarray, " n"],
+    y: Float64[np.ndarray, " n"],
+    prompts: Int64[np.ndarray, " n"],
+    *,
+    unit: Unit = "items",
+) -> Figure:
+    """Spearman's rank correlation over units, equal values sharing their rank; nothing where all x or all y are equal.
+
+    The influence is that of Pearson's correlation of the ranks, and of each unit on the others' ranks (Croux and Dehon
+    2010, proposition 1, here for samples with equal values). A value that is not finite leaves no correlation.
+    """
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return average(np.full(len(x), np.nan), prompts, unit=unit)
+    a, b = _centred_ranks(x), _centred_ranks(y)
+    both, spread_a, spread_b = (float((p * q).mean()) if len(x) else 0.0 for p, q in ((a, b), (a, a), (b, b)))
+    if spread_a < 1e-12 or spread_b < 1e-12:
+        return Figure((), len(x), unit, None)
+    change_both = a * b + _above(x, b) + _above(y, a) - 3 * both
+    change_a, change_b = (p * p + 2 * _above(z, p) - 3 * s for z, p, s in ((x, a, spread_a), (y, b, spread_b)))
+    scale = np.sqrt(spread_a * spread_b)
+    value = both / scale
+    influence = change_both / scale - value / 2 * (change_a / spread_a + change_b / spread_b)
+    return average(value + influence, prompts, unit=unit)
+
+
+def _centred_ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Share of units below each one, equal ones as half, less a half."""
+    return 0.5 - _above(x, np.ones(len(x)))
+
+
+def _above(x: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """For each unit the summed weight of those above it, equal ones as half, divided by n."""
+    order = np.argsort(x)
+    summed, ascending = np.concatenate([[0.0], np.cumsum(weights[order])]), x[order]
+    below, up_to = summed[np.searchsorted(ascending, x)], summed[np.searchsorted(ascending, x, side="right")]
+    return (summed[-1] - (below + up_to) / 2) / max(len(x), 1)
+
+
+def rank_correlations(x: Float64[np.ndarray, " N"], y: Float64[np.ndarray, " N"]) -> tuple[float, float]:
+    """Kendall's tau-b and Spearman's rho of two orders of N things; 0 where all x, or all y, are equal.
+
+    Both come from the signs of the differences: their sums are the ranks.
+    """
+    signs_x, signs_y = (np.sign(z[:, None] - z[None]) for z in (x, y))
+    return _cosine(signs_x, signs_y), _cosine(signs_x.sum(1), signs_y.sum(1))
+
+
+def _cosine(a: Float64[np.ndarray, "..."], b: Float64[np.ndarray, "..."]) -> float:
+    scale = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / scale) if scale > 0 else 0.0

@@ -1,0 +1,418 @@
+"""Calibration: are a model's probabilities worth their name, and what does it gain by abstaining?
+
+P(ahead wins) = sigmoid(lead / T); a pair's confidence is the larger of P and 1 - P, and it is right if the preferred
+reply leads (half right if neither does). T is fitted by log loss (Guo et al. 2017, arXiv 1706.04599, section 4.2).
+
+Surprising, and on purpose:
+- "scaled" figures are always held out: with a temperature that was fitted elsewhere, or cross-fitted, each pair's
+  temperature coming from other prompts.
+- A failed score makes its pair one of confidence 1/2 that is lost. Log loss and Brier then have no value.
+- Every pair weighs as in `accuracy`: its share of its item. Log loss and Brier take tied and soft labels too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from prefrank.errors import BadInput
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all, wilson
+from prefrank.evaluation.items import Item, Pairs, Sample, sample_of
+from prefrank.evaluation.metrics import log_losses, wins
+from prefrank.evaluation.run import data_hash, score_once
+from prefrank.evaluation.slices import figure_of, shares
+from prefrank.types import Comparison
+
+NUM_BINS = 15
+MIN_PAIRS = 20
+"""Fewer pairs with different scores give no temperature."""
+
+COVERAGES = tuple(share / 100 for share in range(100, 0, -5))
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """What scores are divided by to become logits.
+
+    Args:
+        value: above 0; above 1 for a model that is too sure of itself.
+        n: pairs it was fitted on.
+        prompts: distinct prompts among them.
+        fitted_on: what those were, for people.
+    """
+
+    value: float
+    n: int
+    prompts: int
+    fitted_on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Pairs of about one confidence.
+
+    Args:
+        confidence: their mean.
+        accuracy: theirs; calibrated if the two agree.
+        low, high: Wilson's interval of the accuracy, one trial for each prompt.
+        n: pairs.
+    """
+
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How confidence and accuracy agree, over decided pairs.
+
+    Args:
+        ece: mean of |accuracy - confidence| over 15 bins of equal width from 1/2 to 1, weighed by their mass. Biased
+            upwards on few pairs: chance alone makes bins differ.
+        ece_equal_mass: the same over 15 bins of equal mass; equal confidences stay together.
+        mce: the largest |accuracy - confidence| of the bins of equal width, however few pairs are in it.
+        log_loss: as in `Metrics`.
+        brier: mean squared distance of P from the label.
+        auroc: how well confidence tells right from wrong, 1/2 by chance; None where all are right or all wrong.
+        n: decided pairs.
+        bins, bins_equal_mass: those that are not empty, confidence ascending.
+    """
+
+    ece: float | None
+    ece_equal_mass: float | None
+    mce: float | None
+    log_loss: Estimate
+    brier: Estimate
+    auroc: float | None
+    n: int
+    bins: tuple[Bin, ...]
+    bins_equal_mass: tuple[Bin, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Reliability of the probabilities as they are, and with a temperature.
+
+    Args:
+        temperature: None where none can be fitted.
+        raw: at temperature 1.
+        scaled: held out; None where no temperature can be fitted.
+        note: why not.
+    """
+
+    temperature: Temperature | None
+    raw: Reliability
+    scaled: Reliability | None
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "temperature": self.temperature and self.temperature.value,
+            "fitted_on": self.temperature and self.temperature.fitted_on,
+            "raw": self.raw.to_json(),
+            "scaled": self.scaled and self.scaled.to_json(),
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The accuracy on the most confident pairs.
+
+    Args:
+        coverage: their share of all, by weight. Pairs of equal confidence are kept together, so it can be above what
+            was asked for.
+        threshold: the least lead, either way, that is kept.
+        accuracy, low, high: and its interval.
+        n: pairs.
+    """
+
+    coverage: float
+    threshold: float
+    accuracy: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """What a model that abstains from its least confident pairs gets on the rest.
+
+    Args:
+        points: coverage descending from 1.
+        area: under the curve of risk (1 - accuracy) over coverage: less is better (Geifman and El-Yaniv 2017, arXiv
+            1705.08500).
+    """
+
+    points: tuple[Point, ...]
+    area: float | None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [asdict(point) for point in self.points]
+
+
+def calibration(
+    sample: Sample, bootstrap: Bootstrap | None = None, *, temperature: Temperature | None = None
+) -> Calibration:
+    """Calibration of a sample, raw and scaled.
+
+    Args:
+        temperature: fitted on other data, such as `stored_temperature(model.calibration)`. None: cross-fitted here.
+    """
+    style, pairs = bootstrap or Bootstrap(), sample.pairs
+    scaled, note = None, None
+    try:
+        if temperature is None:
+            scaled = cross_fitted(sample, seed=style.seed)
+            temperature = fit_temperature(sample, fitted_on="cross-fitted, each of these prompts by others")
+        else:
+            scaled = sample.lead / temperature.value
+    except BadInput as error:
+        note = str(error)
+    leads = {"raw": sample.lead} | ({"scaled": scaled} if scaled is not None else {})
+    figures = {f"{key} {name}": one for key, lead in leads.items() for name, one in _losses(lead, pairs).items()}
+    found = estimate_all(figures, style)
+    raw, *rest = (
+        _reliability(lead, pairs, found[f"{key} log_loss"], found[f"{key} brier"], style.confidence)
+        for key, lead in leads.items()
+    )
+    return Calibration(temperature, raw, rest[0] if rest else None, note)
+
+
+def abstention(sample: Sample, bootstrap: Bootstrap | None = None) -> Abstention:
+    """Accuracy at coverage 100, 95, ..., 5 %, the largest leads kept; no point without decided pairs.
+
+    A pair keeps its weight when others of its item are left out. Failed scores are the first to be left out.
+    """
+    pairs, lead = sample.pairs, sample.lead
+    weight, right, size = shares(pairs, pairs.decided), wins(lead), np.abs(np.nan_to_num(lead))
+    kept = weight > 0
+    if not kept.any():
+        return Abstention((), None)
+    levels, place = np.unique(-size[kept], return_inverse=True)
+    mass = np.bincount(place, weight[kept])
+    covered = np.cumsum(mass) / mass.sum()
+    risk = np.cumsum(np.bincount(place, weight[kept] * (1 - right[kept]))) / np.cumsum(mass)
+    # A hair less than asked for, or rounding in the sum could keep a pair too many.
+    chosen = list(dict.fromkeys(np.searchsorted(covered, np.array(COVERAGES) - 1e-9).tolist()))
+    figures = {str(level): figure_of(right, np.where(size >= -levels[level], weight, 0.0), pairs) for level in chosen}
+    found = estimate_all(figures, bootstrap or Bootstrap())
+    points = [
+        Point(float(covered[level]), float(-levels[level]), float(1 - risk[level]), one.low, one.high, one.n)
+        for level, one in ((level, found[str(level)]) for level in chosen)
+    ]
+    return Abstention(tuple(points), float(mass @ risk / mass.sum()))
+
+
+def fit_temperature(sample: Sample, *, fitted_on: str = "") -> Temperature:
+    """The temperature of least log loss; tied and soft labels count as in `log_loss`, failed scores do not.
+
+    Raises:
+        BadInput: too few pairs, or scores for which no temperature is best: all pairs right, or no better than chance.
+    """
+    pairs, usable = sample.pairs, ~np.isnan(sample.lead)
+    value = _fit(*_fitted(sample))
+    prompts = len(np.unique(pairs.prompt[pairs.comparison[usable]]))
+    return Temperature(value, int(usable.sum()), prompts, fitted_on)
+
+
+def cross_fitted(sample: Sample, *, folds: int = 5, seed: int = 0) -> Float64[np.ndarray, " P"]:
+    """Leads divided by a temperature that was fitted on other prompts.
+
+    Raises:
+        BadInput: fewer prompts than folds, or a fold whose others give no temperature.
+    """
+    pairs = sample.pairs
+    size = int(pairs.prompt.max()) + 1
+    if size < folds:
+        raise BadInput(f"there are {size} prompts to cross-fit a temperature in {folds} folds; wanted at least {folds}")
+    fold = (np.random.default_rng(seed).permutation(size) % folds)[pairs.prompt[pairs.comparison]]
+    parts, scaled = _fitted(sample), sample.lead.copy()
+    for one in range(folds):
+        scaled[fold == one] /= _fit(*(part[fold != one] for part in parts))
+    return scaled
+
+
+def calibrate(
+    folder: str | Path,
+    comparisons: Sequence[Comparison | Item],
+    *,
+    fitted_on: str,
+    head: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    max_length: int | None = None,
+) -> dict[str, Any]:
+    """Score comparisons with a saved model, fit its temperature and store it in the folder's prefrank.json.
+
+    The weights and the fingerprint stay. What is stored is for the model as it is loaded here: with another head,
+    precision or length its scores are others, and `RewardModel.calibration` is None.
+
+    Args:
+        comparisons: that the model was not trained on; fitted on its training data it would look better than it is.
+        fitted_on: what they are, for people, such as "anthropic_rlhf:validation".
+        head, device, precision, max_length: as `RewardModel.load`.
+
+    Returns:
+        What was stored: temperature, fitted_on, data (sha256), model, pairs, prompts, log_loss (before), scaled_log_loss
+        (cross-fitted), prefrank.
+
+    Raises:
+        BadInput: a folder without prefrank.json or one to resume training from; otherwise as `fit_temperature`.
+        NotFound, BadModel: as `RewardModel.load`.
+        CannotWrite: prefrank.json cannot be written.
+    """
+    from prefrank.scoring.reward_model import RewardModel, check_calibratable, store_calibration
+
+    check_calibratable(folder)
+    model = RewardModel.load(folder, head=head, device=device, precision=precision, max_length=max_length)
+    sample = sample_of(comparisons, score_once(model.score_pairs, comparisons))
+    temperature, scaled = fit_temperature(sample), cross_fitted(sample)
+    usable = shares(sample.pairs, ~np.isnan(sample.lead))
+
+    def mean_loss(lead: Float64[np.ndarray, " P"]) -> float:
+        return float(np.nan_to_num(log_losses(lead, sample.pairs)) @ usable / usable.sum())
+
+    facts = {
+        "temperature": temperature.value,
+        "fitted_on": fitted_on,
+        "data": data_hash(comparisons),
+        "model": model.fingerprint,
+        "pairs": temperature.n,
+        "prompts": temperature.prompts,
+        "log_loss": mean_loss(sample.lead),
+        "scaled_log_loss": mean_loss(scaled),
+        "prefrank": version("prefrank"),
+    }
+    store_calibration(folder, facts)
+    return facts
+
+
+def stored_temperature(facts: Mapping[str, Any]) -> Temperature:
+    """The temperature of a `RewardModel.calibration`."""
+    return Temperature(facts["temperature"], facts["pairs"], facts["prompts"], facts["fitted_on"])
+
+
+def _fitted(sample: Sample) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " P"], Float64[np.ndarray, " P"]]:
+    """Lead, label and weight of every pair; a failed pair's lead of 0 costs the same at any temperature."""
+    pairs = sample.pairs
+    return np.nan_to_num(sample.lead), pairs.probability, shares(pairs, ~np.isnan(sample.lead))
+
+
+def _fit(lead: Float64[np.ndarray, " P"], label: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> float:
+    """The root of the log loss' slope, which rises with b = 1 / T: the loss is convex in b."""
+    used = np.count_nonzero(lead)
+    if used < MIN_PAIRS:
+        raise BadInput(f"there are {used} pairs with different scores to fit a temperature on; wanted {MIN_PAIRS}")
+    unit = float(np.abs(lead).max())
+    x = lead / unit
+
+    def slope(b: float) -> float:
+        return float(weight @ (x * (_sigmoid(b * x) - label)))
+
+    if weight @ np.where(x > 0, x * (1 - label), -x * label) <= 0:  # the slope at b = infinity
+        raise BadInput(
+            f"all {used} pairs with different scores are in the right order, so the log loss only falls as the"
+            " temperature goes to 0; give more, or harder, comparisons"
+        )
+    if slope(0.0) >= 0:
+        raise BadInput(
+            f"the scores of {used} pairs follow the labels no better than chance, so no temperature is best;"
+            " are the labels, or the scores, the wrong way round?"
+        )
+    low, high = 0.0, 1.0
+    while slope(high) < 0:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return unit / high
+
+
+def _sigmoid(x: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
+def _losses(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> dict[str, Figure]:
+    every = shares(pairs, np.ones(len(lead), bool))
+    win, label = _sigmoid(lead), pairs.probability
+    brier = label * (1 - win) ** 2 + (1 - label) * win**2
+    return {
+        "log_loss": figure_of(log_losses(lead, pairs), every, pairs, bounds=None),
+        "brier": figure_of(brier, every, pairs),
+    }
+
+
+def _reliability(
+    lead: Float64[np.ndarray, " P"], pairs: Pairs, log_loss: Estimate, brier: Estimate, level: float
+) -> Reliability:
+    weight = shares(pairs, pairs.decided)
+    kept = np.flatnonzero(weight > 0)
+    weight, right, prompt = weight[kept], wins(lead)[kept], pairs.prompt[pairs.comparison[kept]]
+    size = np.abs(np.nan_to_num(lead))[kept]  # orders pairs where the confidence itself is rounded to 1
+    confidence = _sigmoid(size)
+    width = np.minimum(((confidence - 0.5) * 2 * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    mass = (_middles(size, weight) * NUM_BINS).astype(np.int64)
+    (bins, gaps), (even, even_gaps) = (_bins(each, confidence, right, weight, prompt, level) for each in (width, mass))
+    return Reliability(
+        ece=float(gaps.sum()) if bins else None,
+        ece_equal_mass=float(even_gaps.sum()) if even else None,
+        mce=max((abs(one.accuracy - one.confidence) for one in bins), default=None),
+        log_loss=log_loss,
+        brier=brier,
+        auroc=_auroc(size, right, weight),
+        n=len(kept),
+        bins=bins,
+        bins_equal_mass=even,
+    )
+
+
+def _middles(values: Float64[np.ndarray, " n"], weight: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """The share of the mass below each value, with half of its equals'."""
+    _, place = np.unique(values, return_inverse=True)
+    mass = np.bincount(place, weight)
+    return ((np.cumsum(mass) - mass / 2) / mass.sum())[place] if len(values) else values
+
+
+def _bins(
+    number: Int64[np.ndarray, " n"],
+    confidence: Float64[np.ndarray, " n"],
+    right: Float64[np.ndarray, " n"],
+    weight: Float64[np.ndarray, " n"],
+    prompt: Int64[np.ndarray, " n"],
+    level: float,
+) -> tuple[tuple[Bin, ...], Float64[np.ndarray, " B"]]:
+    """The bins, and what each adds to the expected calibration error."""
+    found, gaps = [], []
+    for one in np.unique(number):
+        inside = number == one
+        sure, accuracy = (float(np.average(each[inside], weights=weight[inside])) for each in (confidence, right))
+        trials = len(np.unique(prompt[inside]))
+        low, high = wilson(min(accuracy, 1.0) * trials, trials, confidence=level)
+        found.append(Bin(sure, accuracy, low, high, int(inside.sum())))
+        gaps.append(abs(accuracy - sure) * weight[inside].sum() / weight.sum())
+    return tuple(found), np.array(gaps, np.float64)
+
+
+def _auroc(
+    size: Float64[np.ndarray, " n"], right: Float64[np.ndarray, " n"], weight: Float64[np.ndarray, " n"]
+) -> float | None:
+    """P(a right pair is more confident than a wrong one), equals half; a pair of equal scores is half of each."""
+    good, bad = weight * right, weight * (1 - right)
+    if not good.sum() > 0 or not bad.sum() > 0:
+        return None
+    _, place = np.unique(size, return_inverse=True)
+    wrong = np.bincount(place, bad)
+    below = np.cumsum(wrong) - wrong / 2
+    return float(good @ below[place] / (good.sum() * bad.sum()))

@@ -1,0 +1,674 @@
+"""A model card for the hub: README.md of a checkpoint, every section filled from records, measurements and answers.
+
+Sources, in this order: the files (`checkpoint_info`, config.json), the training record in prefrank.json, run files in
+which this model was a scorer (found by its fingerprint), and facts that people state (`card_facts.py`). The headings
+are those of the hub's own template. Surprising: nothing is left blank and nothing is made up; what is missing is one
+error that names it all. Carbon that was not measured is estimated by a published rule, and the card says so.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefrank.errors import BadInput, CannotWrite
+from prefrank.evaluation.card_facts import (
+    BASES,
+    CONDITIONAL,
+    DATA,
+    KEYS,
+    REQUIRED,
+    WITHOUT_RECORD,
+    base_of,
+    catalogue_name,
+    check_facts,
+    data_license,
+    hub_name,
+    is_blank,
+    is_hub_id,
+    public_name,
+)
+from prefrank.evaluation.run_file import Run
+from prefrank.scoring.info import checkpoint_info
+
+FILE = "README.md"
+MARK = "<!-- Written by prefrank card"
+PROBES = "probes"
+
+CORE_WATTS, MEMORY_WATTS_PER_GB, OVERHEAD, GRAMS_PER_KWH = 12.0, 0.3725, 1.67, 475.0
+"""Green Algorithms (Lannelongue et al. 2021, eq. 1 and the tool's defaults v2.2): an unknown core, memory, the mean
+overhead of data centres, the world's mean electricity."""
+
+_PRIVATE_KEYS = {"output_dir", "overwrite", "resume", "trackers"}
+"""Recipe keys that say nothing of the model."""
+_FEW_SURE = 0.9
+"""A probe that is told from a good reply less often than this is named as a weakness."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one run says of this model on one suite.
+
+    Args:
+        name: of the suite.
+        suite: its entry in the run.
+        result: the model's results.
+        scorer: the model's entry.
+        others: entries of the other scorers that were measured beside it.
+        run: the whole.
+    """
+
+    name: str
+    suite: Json
+    result: Json
+    scorer: Json
+    others: tuple[Json, ...]
+    run: Run
+
+    @property
+    def headline(self) -> Json:
+        return self.result["figures"][self.result["headline"]]
+
+    @property
+    def baseline(self) -> tuple[str, Json] | None:
+        """The best baseline and its headline; None where none has a value."""
+        found = [
+            (one["name"], one["results"][self.name]["figures"][self.result["headline"]])
+            for one in self.others
+            if one["kind"] == "baseline"
+        ]
+        return max((one for one in found if one[1]["value"] is not None), key=lambda one: one[1]["value"], default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The model a card is of.
+
+    Args:
+        folder: its checkpoint.
+        info: as `checkpoint_info` gives it.
+        config: config.json.
+        training: the training record; None where it is missing or lacks what a card needs.
+        quantised: how a quantised folder was made; None for float weights.
+        measured: suite -> the newest results.
+        facts: answers.
+    """
+
+    folder: Path
+    info: Json
+    config: Json
+    training: Json | None
+    quantised: Json | None
+    measured: Mapping[str, Measured]
+    facts: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.facts.get("name") or _own_name(self.folder)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The training data sets, as the recipe names them."""
+        read = self.training["recipe"]["datasets"] if self.training else ()
+        return tuple(dict.fromkeys(one["source"] for one in read))
+
+    @property
+    def base(self) -> str | None:
+        """The model it started from; None where nobody knows."""
+        recorded = base_of(self.training["recipe"]["model_name"]) if self.training else None
+        return self.facts.get("base_model") or recorded
+
+    @property
+    def main(self) -> Measured:
+        """What the first figures are of: the first suite that is no probe."""
+        return sorted(self.measured.values(), key=lambda one: one.name == PROBES)[0]
+
+
+def write_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str], *, overwrite: bool = False) -> Path:
+    """Write README.md into a checkpoint's folder and return its path.
+
+    Args:
+        overwrite: replace a README.md that prefrank did not write, too.
+
+    Raises:
+        BadInput: as `model_card`; or there is a README.md of somebody else.
+        CannotWrite: the folder cannot be written.
+    """
+    text = model_card(folder, runs, facts)
+    path = Path(checkpoint_info(str(folder))["folder"]) / FILE
+    if path.exists() and not overwrite and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        raise BadInput(f"{path} was not written by prefrank card; move it away, or overwrite it on purpose")
+    try:
+        temporary = path.with_name(f".{FILE}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written ({error.strerror or error}); make room or copy the folder") from error
+    return path
+
+
+def model_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> str:
+    """The card as Markdown with the hub's metadata on top.
+
+    Args:
+        folder: of a checkpoint, or of a training run (its best one).
+        runs: run files; those count in which this model's fingerprint is a scorer's.
+        facts: answers by key, as `read_facts` gives them.
+
+    Raises:
+        NotFound, BadModel: as `RewardModel.load`.
+        BadInput: facts are missing, all named at once; the weights are not those that were saved; or no run is of
+            this model.
+    """
+    subject = _subject(folder, runs, facts)
+    check_facts(facts, _wanted(subject))
+    return _render(subject)
+
+
+def _subject(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> Subject:
+    info = checkpoint_info(str(folder))
+    if info["as_saved"] is False:
+        raise BadInput(
+            f"the weights, tokenizer or text settings in {info['folder']} are not those its prefrank.json was written"
+            " for, so its record is not of them; save or train the model again"
+        )
+    place = Path(info["folder"])
+    record = _read_json(place / "prefrank.json")
+    training = info["training"] or {}
+    whole = {"recipe", "data", "hardware", "spent", "versions"} <= training.keys()
+    return Subject(
+        folder=place,
+        info=info,
+        config=_read_json(place / "config.json"),
+        training=training if whole else None,
+        quantised=record.get("quantised"),
+        measured=_measured(runs, info["fingerprint"]),
+        facts={key: value for key, value in facts.items() if not is_blank(value)},
+    )
+
+
+def _read_json(path: Path) -> Json:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _own_name(folder: Path) -> str:
+    """A checkpoint's name; `best` and the like have their run's."""
+    own = re.fullmatch(r"best|last|checkpoint-\d+", folder.name)
+    return folder.parent.name if own and folder.parent.name else folder.name
+
+
+def _measured(runs: Sequence[Run], model: str) -> dict[str, Measured]:
+    """The newest results of each suite; suites in the order in which they first appear."""
+    found: dict[str, Measured] = {}
+    for run in runs:
+        for scorer in run["scorers"]:
+            for suite, result in scorer["results"].items() if scorer["model"] == model else ():
+                if suite in found and found[suite].run["created"] >= run["created"]:
+                    continue
+                others = tuple(one for one in run["scorers"] if one is not scorer and suite in one["results"])
+                found[suite] = Measured(suite, run["suites"][suite], result, scorer, others, run)
+    if not found:
+        seen = ", ".join(sorted({f"{one['name']} ({one['model'][:12]})" for run in runs for one in run["scorers"]}))
+        raise BadInput(
+            f"no run file is of this model (fingerprint {model[:12]}; found: {seen or 'no run'}); make one with"
+            " prefrank evaluate --model FOLDER --json FILE, and name it"
+        )
+    return found
+
+
+def _wanted(subject: Subject) -> dict[str, str]:
+    """The facts that this model's card needs, with what is wanted."""
+    wanted = dict(REQUIRED)
+    if subject.training is None:
+        wanted |= WITHOUT_RECORD | {"data_license": CONDITIONAL["data_license"]}
+    if subject.base is None:
+        wanted["base_model"] = CONDITIONAL["base_model"]
+    if subject.base not in BASES and not _from_scratch(subject.base):
+        wanted["base_license"] = CONDITIONAL["base_license"]
+    for source in subject.sources:
+        if data_license(source, subject.facts) is None:
+            wanted[f"data_license.{public_name(source)}"] = f"licence of the training data {public_name(source)}"
+    if not _languages(subject):
+        wanted["language"] = CONDITIONAL["language"]
+    if _emissions(subject) is None:
+        wanted["co2"] = CONDITIONAL["co2"]
+    return wanted
+
+
+def _from_scratch(base: str | None) -> bool:
+    return base is not None and base.lower().startswith("none")
+
+
+def _languages(subject: Subject) -> tuple[str, ...]:
+    """Of the training data where they are known, else of the items it was measured on, commonest first."""
+    if "language" in subject.facts:
+        return tuple(code.strip() for code in subject.facts["language"].split(",") if code.strip())
+    known = [DATA[name].languages for source in subject.sources if (name := catalogue_name(source)) in DATA]
+    asked = [one["lang"] for one in (subject.training["recipe"]["datasets"] if subject.training else ()) if one["lang"]]
+    trained = dict.fromkeys([*asked, *(code for codes in known for code in codes)])
+    return tuple(trained or _item_languages(subject))
+
+
+def _item_languages(subject: Subject) -> dict[str, float]:
+    """Share of the items in each language, among those whose language is known; below 1 % it may be a wrong guess."""
+    codes = [item["language"] for one in subject.measured.values() for item in one.suite["items"] if item["language"]]
+    shares = {code: codes.count(code) / len(codes) for code in dict.fromkeys(codes)}
+    return {code: share for code, share in sorted(shares.items(), key=lambda one: -one[1]) if share >= 0.01}
+
+
+def _emissions(subject: Subject) -> str | None:
+    """Carbon: measured, else as stated, else estimated; None where none of these can be."""
+    spent = subject.training["spent"] if subject.training else {}
+    if spent.get("co2e_kg") is not None:
+        return f"{_weight(spent['co2e_kg'])} CO2eq from {spent['energy_kwh']:.3g} kWh, by codecarbon's reading"
+    if "co2" in subject.facts:
+        return subject.facts["co2"]
+    if subject.training is None or not subject.training["device"].startswith("cpu"):
+        return None  # what a GPU draws cannot be told from the record
+    kwh = _estimated_kwh(spent) * subject.training["processes"]
+    why = spent.get("energy_missing") or "it was not recorded"
+    return (
+        f"{_weight(kwh * GRAMS_PER_KWH / 1000)} CO2eq from {kwh:.2g} kWh: estimated, not measured ({why}), by the rule of"
+        f" Green Algorithms (Lannelongue et al. 2021): {CORE_WATTS:g} W for each busy core over the recorded CPU time,"
+        f" {MEMORY_WATTS_PER_GB} W for each GB of peak memory, times {OVERHEAD} for the data centre and"
+        f" {GRAMS_PER_KWH:g} g/kWh, the world's mean"
+    )
+
+
+def _estimated_kwh(spent: Json) -> float:
+    memory = spent["peak_memory_bytes"] / 1e9 * MEMORY_WATTS_PER_GB * spent["wall_s"]
+    return (spent["cpu_s"] * CORE_WATTS + memory) / 3.6e6 * OVERHEAD
+
+
+def _weight(kilograms: float) -> str:
+    if kilograms >= 1:
+        return f"{kilograms:.3g} kg"
+    grams = kilograms * 1000
+    return f"{grams:.3g} g" if grams >= 0.1 else f"{grams * 1000:.2g} mg"
+
+
+# What the card says of the figures
+
+
+def number(value: float | None) -> str:
+    """A figure for people; a missing one is said to be missing."""
+    if value is None:
+        return "no value"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def estimate(found: Json) -> str:
+    """Value, interval and n in one phrase."""
+    if found["value"] is None:
+        return f"no value ({found['n']:,} {found['unit']})"
+    interval = "" if found["low"] is None else f" [{number(found['low'])}, {number(found['high'])}]"
+    return f"{number(found['value'])}{interval} ({found['n']:,} {found['unit']})"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB" if count < 1000 else f"{count / 1000:.3g} TB"
+
+
+def bare(text: object) -> str:
+    """Somebody else's text on one line, without the folders of their machine before a file's name."""
+    return re.sub(r"(?<![\w.:/])(?:~|/|[A-Za-z]:\\)[^\s=:'\"]*[/\\](?=[^\s/\\])", "", " ".join(str(text).split()))
+
+
+def plain(text: object) -> str:
+    """The same inside Markdown, without markup."""
+    return re.sub(r"([\\`*_\[\]|<>])", r"\\\1", bare(text))
+
+
+def _limits(subject: Subject) -> list[str]:
+    """Measured weaknesses as sentences."""
+    found = [*_training_limits(subject)]
+    for one in subject.measured.values():
+        found += [*_length_limits(one), *_part_limits(one), *_slice_limits(one), *_count_limits(one)]
+    return found
+
+
+def _training_limits(subject: Subject) -> Iterator[str]:
+    if subject.training:
+        kept = sum(one["comparisons"] for one in subject.training["data"]["read"] if one["role"] == "training")
+        yield (
+            f"It learned from {kept:,} comparisons. What they do not hold (other languages, subjects, or people with"
+            " other tastes) it does not know."
+        )
+    if subject.quantised:
+        yield f"Its weights are {subject.info['precision']}; scores differ slightly from the float model's."
+
+
+def _length_limits(one: Measured) -> Iterator[str]:
+    style = one.result["style"]
+    if one.name == PROBES or style["longer"]["value"] is None or style["shorter"]["value"] is None:
+        return
+    gap = style["longer"]["value"] - style["shorter"]["value"]
+    lean = "longer" if gap > 0 else "shorter"
+    yield (
+        f"Length, {plain(one.suite['title'])}: accuracy is {estimate(style['longer'])} where people preferred the longer"
+        f" reply and {estimate(style['shorter'])} where they preferred the shorter one. It leans towards {lean} replies by"
+        f" {number(abs(gap))}; rank correlation of score lead and length difference {estimate(style['spearman'])}."
+    )
+
+
+def _part_limits(one: Measured) -> Iterator[str]:
+    """Probes by kind; of other suites the weakest and the strongest part, and those about harm and help."""
+    parts = {name: found["accuracy"] for name, found in one.result["subsets"].items()}
+    parts = {name: found for name, found in parts.items() if found["value"] is not None}
+    order = sorted(parts, key=lambda name: parts[name]["value"])
+    if one.name == PROBES:
+        yield "Probes, how often a good reply beats a cheat: " + _listed(order, parts) + "."
+    elif len(parts) > 1:
+        rest = [name for name in order[1:-1] if re.search("harm|help|safe|refus", name.lower())]
+        more = f"; parts on help and harm: {_listed(rest, parts)}" if rest else ""
+        yield (
+            f"Parts of {plain(one.suite['title'])}: weakest {_listed(order[:1], parts)}, strongest"
+            f" {_listed(order[-1:], parts)}{more}."
+        )
+
+
+def _listed(names: Sequence[str], parts: Mapping[str, Json]) -> str:
+    return ", ".join(f"{plain(name)} {estimate(parts[name])}" for name in names) or "none has a value"
+
+
+def _slice_limits(one: Measured) -> Iterator[str]:
+    for found in one.result["slices"]:
+        if found["worst"]:
+            where = f"{plain(found['slice'])} = {plain(found['value'])}"
+            yield f"Worst slice of {plain(one.suite['title'])}: {where}, accuracy {estimate(found['accuracy'])}."
+
+
+def _count_limits(one: Measured) -> Iterator[str]:
+    counts, title = one.result["overall"]["counts"], plain(one.suite["title"])
+    cut, replies = max(counts["cut_prompts"], counts["cut_replies"]), counts["replies"]
+    if cut:
+        yield (
+            f"Truncation, {title}: of {replies:,} replies {counts['cut_prompts']:,} lost a part of their prompt and"
+            f" {counts['cut_replies']:,} a part of their own end, at least {cut / replies:.1%} of all."
+        )
+    if counts["failures"]:
+        yield f"Failures, {title}: {counts['failures']:,} of {replies:,} scores were no finite number; they count as lost."
+    if one.suite["contamination"]:
+        yield f"Overlap of training data and {title}: {_flat(one.suite['contamination'])}."
+
+
+def _flat(values: Mapping[str, Any]) -> str:
+    """The plain numbers and words of a record as a phrase; lists by their length, parts of parts left out."""
+    said = {key: len(value) if isinstance(value, list) else value for key, value in values.items()}
+    kept = {key: value for key, value in said.items() if isinstance(value, int | float | str) and value != ""}
+    return ", ".join(f"{key.replace('_', ' ')} {plain(value)}" for key, value in kept.items())
+
+
+def _advice(subject: Subject) -> list[str]:
+    """What follows from the limits."""
+    found = ["Compare scores of replies to one prompt only, and read a small lead as a guess."]
+    main = subject.main
+    scaled = main.result["calibration"]["temperature"]
+    if scaled is not None:
+        found.append(
+            f"Where a probability is needed, divide the difference of two scores by {scaled:.3g}"
+            f" (fitted on {plain(main.result['calibration']['fitted_on'])}) before the sigmoid."
+        )
+    probes = subject.measured.get(PROBES)
+    weak = _weak_probes(probes) if probes else []
+    if weak:
+        found.append(f"Filter replies before scoring where these cheats can occur: {', '.join(map(plain, weak))}.")
+    if not probes:
+        found.append("It was not measured on prefrank's probes; measure it before optimising against it.")
+    found.append(
+        f"Keep prompt and reply within {subject.info['text']['max_length']} tokens, and look at how many of your own"
+        " rows are cut (every score says so)."
+    )
+    found.append("Measure it on comparisons of your own before relying on it; what people prefer differs by task.")
+    return found
+
+
+def _weak_probes(probes: Measured) -> list[str]:
+    parts = probes.result["subsets"].items()
+    return [name for name, one in parts if one["accuracy"]["value"] is not None and one["accuracy"]["value"] < _FEW_SURE]
+
+
+# What the card says of the training
+
+
+def _training_sets(subject: Subject) -> list[Json]:
+    """One row for each set that was read whole, as the record counts them."""
+    read = subject.training["data"]["read"] if subject.training else []
+    return [
+        {
+            "name": _set_name(one["name"]),
+            "hub": hub_name(one["read"]["source"]),
+            "license": data_license(one["read"]["source"], subject.facts),
+            "rows": one["read"]["rows"],
+            "made": one["read"]["kept"],
+            "kept": one["comparisons"],
+            "dropped": _reasons(one["dropped"]),
+            "pairs": one["read"]["pairs"],
+            "ties": one["read"]["ties"],
+            "role": one["role"],
+        }
+        for one in read
+    ]
+
+
+def _set_name(name: str) -> str:
+    """`source:split` with a public source."""
+    source, _, split = name.rpartition(":")
+    return f"{public_name(source)}:{split}"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count) or "none"
+
+
+def _recipe_yaml(recipe: Json) -> str:
+    """The recipe as a file that trains again; places on the trainer's machine are left to whoever does."""
+    import yaml
+
+    kept = {key: value for key, value in recipe.items() if key not in _PRIVATE_KEYS}
+    kept["model_name"] = public_name(kept["model_name"])
+    for key in ("datasets", "evaluation"):
+        if kept[key] is not None:
+            kept[key] = [{**one, "source": public_name(one["source"])} for one in kept[key]]
+            kept[key] = [{name: value for name, value in one.items() if value is not None} for one in kept[key]]
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).strip()
+
+
+def _speed(curve: Sequence[Json]) -> float | None:
+    found = [one["tokens_per_s"] for one in curve if "tokens_per_s" in one]
+    return statistics.median(found) if found else None
+
+
+def _checkpoint_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file() and path.name != FILE)
+
+
+def _papers(subject: Subject) -> list[str]:
+    """Of the likelihood, the base model and the data, as far as they are known."""
+    loss = subject.training["recipe"]["loss"] if subject.training else "bradley_terry"
+    data = [DATA[name].paper for source in subject.sources if (name := catalogue_name(source)) in DATA]
+    base = BASES[subject.base].paper if subject.base in BASES else ""
+    return [one for one in dict.fromkeys([_LOSSES[loss][1], base, *data]) if one]
+
+
+_LOSSES = {
+    "bradley_terry": ("Bradley-Terry", "Bradley and Terry (1952), Rank analysis of incomplete block designs"),
+    "plackett_luce": ("Plackett-Luce", "Plackett (1975), The analysis of permutations"),
+    "rao_kupper": ("Rao-Kupper", "Rao and Kupper (1967), Ties in paired-comparison experiments"),
+    "davidson": ("Davidson", "Davidson (1970), On extending the Bradley-Terry model to accommodate ties"),
+    "ordinal": ("ordinal", "McCullagh (1980), Regression models for ordinal data"),
+    "regression": ("normal errors of ratings", "Thurstone (1927), A law of comparative judgment"),
+}
+"""Recipe's loss -> what the likelihood is called, and its paper."""
+
+
+# The page
+
+
+def _render(subject: Subject) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(  # Markdown, so escaping is `plain`'s business
+        loader=PackageLoader("prefrank.evaluation"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_never_none,
+    )
+    environment.filters |= {
+        "number": number, "estimate": estimate, "duration": duration, "size": size, "plain": plain, "bare": bare,
+        "public": public_name, "flat": _flat, "reasons": _reasons,
+    }  # fmt: skip
+    text = environment.get_template("card.md.jinja").render(_context(subject))
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _never_none(value: Any) -> Any:
+    assert value is not None, "the template shows a value that is not there"
+    return value
+
+
+def _context(subject: Subject) -> Json:
+    info, training, facts = subject.info, subject.training, subject.facts
+    base = subject.base or ""
+    started = training["started"] if training else subject.main.run["created"]
+    return {
+        "metadata": _metadata(subject),
+        "mark": f"{MARK} {subject.main.run['prefrank']}: change the facts and write it again. -->",
+        "name": subject.name,
+        "model_id": _model_id(subject),
+        "code": _code(subject),
+        "facts": dict.fromkeys(KEYS, "") | dict(facts),
+        "info": info,
+        "config": subject.config,
+        "objective": _LOSSES[training["recipe"]["loss"] if training else "bradley_terry"][0],
+        "quantised": subject.quantised,
+        "training": training,
+        "base": {
+            "name": "none: trained from scratch" if _from_scratch(base) else base,
+            "license": facts.get("base_license") or (BASES[base].license if base in BASES else ""),
+        },
+        "languages": ", ".join(_languages(subject)),
+        "item_languages": _item_languages(subject),
+        "measured": list(subject.measured.values()),
+        "main": subject.main,
+        "probes": subject.measured.get(PROBES),
+        "limits": _limits(subject),
+        "advice": _advice(subject),
+        "sets": _training_sets(subject),
+        "recipe": _recipe_yaml(training["recipe"]) if training else "",
+        "speed": _speed(training["curve"]) if training else None,
+        "bytes": _checkpoint_bytes(subject.folder),
+        "emissions": _emissions(subject),
+        "papers": _papers(subject),
+        "year": facts.get("year") or started[:4],
+        "key": re.sub(r"\W+", "-", subject.name).strip("-").lower(),
+        "runs": list({id(one.run): one.run for one in subject.measured.values()}.values()),
+    }
+
+
+def _model_id(subject: Subject) -> str:
+    """As the code of the card loads it: beside the folder, if nothing else is said."""
+    own = subject.folder.name
+    return subject.facts.get("model_id") or (own if own == _own_name(subject.folder) else f"{subject.name}/{own}")
+
+
+def _code(subject: Subject) -> str:
+    """How plain transformers scores one reply to one prompt as prefrank does; "" where it cannot read the folder."""
+    if subject.quantised or not (subject.folder / "config.json").is_file():
+        return ""
+    text = subject.info["text"]
+    opening = [
+        "import torch",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        f"name = {json.dumps(_model_id(subject))}",
+        'tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")',
+        "model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32).eval()",
+        f"prompt, replies = {json.dumps(EXAMPLE[0])}, {json.dumps(list(EXAMPLE[1]))}",
+    ]
+    match text["template"]:
+        case "pair":
+            encode = f'tokenizer(prompt, reply, truncation="only_first", max_length={text["max_length"]}'
+            rows = [f'rows = [{encode}, return_tensors="pt") for reply in replies]']
+        case "chat":
+            turns = '[{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]'
+            rows = [
+                "rows = [",
+                f'    tokenizer.apply_chat_template({turns}, return_tensors="pt", return_dict=True)',
+                "    for reply in replies",
+                "]",
+            ]
+        case _:  # fixed strings around each turn, for which transformers' tokenizers have no call
+            opening[0] = "import torch\nfrom prefrank import RewardModel, Turn"
+            encode = 'RewardModel.load(name).encoder.encode((Turn("user", prompt),), replies)'
+            rows = [f'rows = [{{"input_ids": torch.tensor(row.ids)[None]}} for row in {encode}]']
+    closing = ["with torch.no_grad():", "    print([model(**row).logits[0, 0].item() for row in rows])"]
+    return "\n".join([*opening, *rows, *closing])
+
+
+EXAMPLE = ("How do I bake bread?", ("Mix flour, water, salt and yeast; let it rise; bake it.", "No idea."))
+"""Prompt and replies of the card's code."""
+
+
+def _metadata(subject: Subject) -> str:
+    from huggingface_hub import ModelCardData
+
+    base = subject.base if subject.base and is_hub_id(subject.base) else None
+    data = [name for source in subject.sources if (name := hub_name(source))]
+    return ModelCardData(
+        language=list(_languages(subject)),
+        license=subject.facts["license"],
+        base_model=base,
+        datasets=list(dict.fromkeys(data)) or None,
+        tags=["reward-model", "human-feedback", "preference", "prefrank"],
+        pipeline_tag="text-classification",
+        library_name="transformers",
+        metrics=["accuracy"],
+        model_name=subject.name,
+        eval_results=[result for one in subject.measured.values() for result in _eval_results(one)] or None,
+    ).to_yaml(line_break="\n")
+
+
+def _eval_results(one: Measured) -> list[Any]:
+    """Accuracy and, where it is another figure, the headline, for the hub's `model-index`."""
+    found = {"accuracy": ("Accuracy", one.result["overall"]["accuracy"])}
+    headline = one.result["headline"]
+    if headline.lower() != "accuracy":
+        found[re.sub(r"\W+", "_", headline).strip("_").lower()] = (headline, one.headline)
+    return [_eval_result(one, kind, *what) for kind, what in found.items() if what[1]["value"] is not None]
+
+
+def _eval_result(one: Measured, kind: str, title: str, found: Json) -> Any:
+    from huggingface_hub import EvalResult
+
+    interval = "" if found["low"] is None else f"{one.run['intervals']['confidence']:.0%} interval"
+    bounds = interval and f"{interval} {number(found['low'])} to {number(found['high'])}, "
+    return EvalResult(
+        task_type="text-classification",
+        task_name="Reward modelling",
+        dataset_type=hub_name(one.suite["from"]) or one.name,
+        dataset_name=one.suite["title"],
+        dataset_config=one.name,
+        dataset_args={"sha256": one.suite["data"]},
+        metric_type=kind,
+        metric_name=f"{title} ({bounds}n = {found['n']} {found['unit']})",
+        metric_value=round(found["value"], 4),
+        metric_args={key: found[key] for key in ("low", "high", "n", "unit", "prompts")},
+    )

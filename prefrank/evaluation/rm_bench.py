@@ -1,0 +1,107 @@
+"""RM-Bench (Liu et al., arXiv 2410.16184): three right and three wrong replies, each concise, detailed and in markdown.
+
+The nine comparisons of an item make a matrix, right reply's style by wrong reply's style. Above the diagonal the wrong
+reply has the fancier style (Hard), on it both have one (Normal), below it the right one (Easy), so that Easy minus Hard
+says how far style alone moves a model. Equal scores are wrong (`compute_accuracy` of `scripts/utils.py`).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from prefrank.data.candidates import Drop
+from prefrank.data.fields import as_texts, field, text, user
+from prefrank.data.files import Record
+from prefrank.errors import BadData, BadInput
+from prefrank.evaluation.estimates import Figure
+from prefrank.evaluation.figures import combine, in_subset, mean_of, mean_over, wins
+from prefrank.evaluation.items import Item, Sample
+from prefrank.evaluation.reading import contest, published_files, read_items, records_of
+from prefrank.evaluation.suite import Chart, Suite, SuiteData
+
+STYLES = ("concise", "detailed", "markdown")
+DOMAINS = {"chat": ("chat",), "code": ("code",), "math": ("math",), "safety": ("safety-refuse", "safety-response")}
+ROWS = {"chat": 129, "code": 228, "math": 529, "safety-refuse": 284, "safety-response": 157}
+OVERALL, STYLE_GAP = "Overall", "Style gap"
+LEVELS: dict[str, Bool[np.ndarray, "3 3"]] = {
+    "Hard": np.triu(np.ones((3, 3), bool), 1),
+    "Normal": np.eye(3, dtype=bool),
+    "Easy": np.tril(np.ones((3, 3), bool), -1),
+}
+CELLS = {f"{right} over {wrong}": (i, j) for i, right in enumerate(STYLES) for j, wrong in enumerate(STYLES)}
+
+WHOLE = "total_dataset.json"
+LAYOUT = (WHOLE, "*_filtered.json", f"data/{WHOLE}", "data/*_filtered.json")
+
+
+def read(folder: Path) -> SuiteData:
+    """The one file of everything where it is there, else a file for each domain."""
+    files = published_files(folder, LAYOUT)
+    return read_items(records_of([path for path in files if path.name == WHOLE] or files), _item)
+
+
+def _item(record: Record) -> Item | Drop:
+    row = record.row
+    right, wrong = (as_texts(field(row, name), name) for name in ("chosen", "rejected"))
+    if len(right) != 3 or len(wrong) != 3:
+        raise BadData(
+            f"a row has {len(right)} chosen and {len(wrong)} rejected replies; wanted one for each of 3 styles"
+        )
+    domain = text(row, "domain")
+    if domain not in ROWS:
+        raise BadData(f"the domain is {domain!r}; wanted one of {', '.join(ROWS)}")
+    return contest(user(text(row, "prompt")), right, wrong, subset=domain, id=field(row, "id"))
+
+
+def matrix(sample: Sample) -> Float64[np.ndarray, "C 3 3"]:
+    """1 where a right reply (row: its style) outscores a wrong one (column).
+
+    Raises:
+        BadInput: items that do not have nine comparisons each.
+    """
+    if (np.bincount(sample.pairs.comparison, minlength=len(sample.facts)) != 9).any():
+        raise BadInput("an item of RM-Bench has other than 9 preferences; wanted 3 chosen against 3 rejected replies")
+    return wins(sample, "wrong").reshape(-1, 3, 3)
+
+
+def measure(sample: Sample) -> dict[str, Figure]:
+    """Scores of domains, of difficulties (means over domains), and of the nine cells (means over domains)."""
+    won = matrix(sample)
+    values = {level: won[:, cells].mean(1) for level, cells in LEVELS.items()}
+    values |= {cell: won[:, i, j] for cell, (i, j) in CELLS.items()}
+    places = {domain: in_subset(sample, *subsets) for domain, subsets in DOMAINS.items()}
+    each = {(domain, name): mean_over(sample, values[name], places[domain]) for domain in DOMAINS for name in values}
+    over_domains = {name: mean_of(each[domain, name] for domain in DOMAINS) for name in values}
+    domains = {domain: mean_of(each[domain, level] for level in LEVELS) for domain in DOMAINS}
+    parts = {f"{domain}/{level}": each[domain, level] for domain in DOMAINS for level in LEVELS}
+    subsets = {
+        f"safety/{subset.removeprefix('safety-')}": mean_over(sample, won.mean((1, 2)), in_subset(sample, subset))
+        for subset in DOMAINS["safety"]
+    }
+    gap = combine([(1.0, over_domains["Easy"]), (-1.0, over_domains["Hard"])])
+    return {OVERALL: mean_of(domains.values())} | over_domains | {STYLE_GAP: gap} | domains | parts | subsets
+
+
+RM_BENCH = Suite(
+    name="rm-bench",
+    title="RM-Bench",
+    hub="THU-KEG/RM-Bench",
+    layout=LAYOUT,
+    read=read,
+    measure=measure,
+    source="arXiv 2410.16184; github.com/THU-KEG/RM-Bench, scripts/utils.py",
+    ties="wrong",
+    charts=(
+        Chart(
+            "Style of the right reply (rows) against the wrong one's (columns)", STYLES, STYLES, tuple(CELLS), "matrix"
+        ),
+        Chart(
+            "Domains",
+            tuple(DOMAINS),
+            tuple(LEVELS),
+            tuple(f"{domain}/{level}" for domain in DOMAINS for level in LEVELS),
+            "matrix",
+        ),
+    ),
+)

@@ -1,0 +1,354 @@
+"""Runs: some scorers on some suites, everything that is measured of each, as one record; and runs compared.
+
+Scoring is the only heavy part, and happens once for each scorer and suite; all figures are functions of the scored
+samples. Comparing takes two scorers' samples of the same items, from one run or from two files.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from prefrank.errors import BadData, BadInput
+from prefrank.evaluation.calibration import Temperature, abstention, calibration
+from prefrank.evaluation.ceiling import noise_ceiling
+from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
+from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
+from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
+from prefrank.evaluation.items import Item, Sample, sample_of
+from prefrank.evaluation.metrics import measure_subsets, metric_figures
+from prefrank.evaluation.run import Scorer, data_hash, score_once, versions
+from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run, scorer_of, scores_json
+from prefrank.evaluation.slices import slices
+from prefrank.evaluation.style import style
+from prefrank.evaluation.suite import Suite, SuiteData
+
+ERRORS_KEPT, TEXT_KEPT = 12, 600
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A scorer that takes part in a run.
+
+    Args:
+        name: unique in the run, as in tables.
+        kind: model, transformers, http, python, file or baseline.
+        score_pairs: the scorer.
+        format: how texts reach it: text settings, precision, device and so on, as plain values.
+        temperature: of the model's stored calibration; None where it has none.
+    """
+
+    name: str
+    kind: str
+    score_pairs: Scorer
+    format: Mapping[str, Any] = field(default_factory=dict)
+    temperature: Temperature | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A suite with its data, as the user named them."""
+
+    suite: Suite
+    data: SuiteData
+    where: str
+    contamination: Mapping[str, Any] | None = None
+
+
+def comparisons_suite(name: str) -> Suite:
+    """Any comparisons as a suite: accuracy, each comparison counting the same, equal scores half."""
+    return Suite(
+        name=name,
+        title=name,
+        hub="",
+        layout=(),
+        read=_no_reader,
+        measure=lambda sample: {"accuracy": metric_figures(sample)["accuracy"]},
+        source="pairwise accuracy, averaged in each comparison, then over comparisons",
+        ties="half",
+    )
+
+
+def _no_reader(folder: Any) -> SuiteData:
+    raise BadInput(f"comparisons are read by load_comparisons, not as a suite from {folder}")
+
+
+def run_all(
+    entrants: Sequence[Entrant],
+    parts: Sequence[Part],
+    *,
+    bootstrap: Bootstrap,
+    command: str | None = None,
+    hardware: Mapping[str, Any] | None = None,
+    scoring: Callable[[str, Scorer], Scorer] = lambda name, scorer: scorer,
+    noting: Callable[[str], None] = lambda remark: None,
+) -> Run:
+    """Score every suite's items with every entrant and measure all there is to measure.
+
+    Args:
+        command: as the user gave it, for the record.
+        hardware: of this machine, for the record.
+        scoring: wraps a scorer before it runs, to show progress.
+        noting: takes remarks on what takes long.
+
+    Raises:
+        BadInput: two entrants or two suites of one name, or a scorer that gives too few scores.
+        BadData: a suite without items.
+    """
+    _check_names("scorers", [one.name for one in entrants])
+    _check_names("suites", [one.suite.name for one in parts])
+    for part in parts:
+        if not part.data.items:
+            raise BadData(f"{part.suite.title} from {part.where} has no items to score: {_drops(part.data)}")
+    scorers, samples = [], {}
+    for one in entrants:
+        entry, found = _run_entrant(one, parts, bootstrap, scoring)
+        scorers.append(entry)
+        samples[one.name] = found
+    return {
+        "format": FORMAT,
+        "prefrank": versions()["prefrank"],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "versions": versions(),
+        "hardware": dict(hardware or {}),
+        "intervals": asdict(bootstrap),
+        "suites": {p.suite.name: _suite_json(p, samples[entrants[0].name][p.suite.name], bootstrap) for p in parts},
+        "scorers": scorers,
+    }
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise BadInput(f"{what} {', '.join(twice)} are named twice" if twice else f"there are no {what} to run")
+
+
+def _drops(data: SuiteData) -> str:
+    dropped = ", ".join(f"{count} {reason}" for reason, count in data.dropped.items())
+    return f"{data.read} rows read, dropped: {dropped or 'none'}"
+
+
+def _suite_json(part: Part, sample: Sample, bootstrap: Bootstrap) -> dict[str, Any]:
+    suite, ceiling = part.suite, noise_ceiling(sample, bootstrap)
+    return {
+        "title": suite.title,
+        "source": suite.source,
+        "data": data_hash(part.data.items),
+        "ties": suite.ties,
+        "from": part.where,
+        "rows": {"read": part.data.read, "dropped": dict(part.data.dropped)},
+        "charts": [asdict(chart) for chart in suite.charts],
+        "noise_ceiling": None if ceiling is None else ceiling.to_json(),
+        "contamination": part.contamination,
+        "items": [facts_json(facts) for facts in sample.facts],
+    }
+
+
+def _run_entrant(
+    one: Entrant, parts: Sequence[Part], bootstrap: Bootstrap, scoring: Callable[[str, Scorer], Scorer]
+) -> tuple[dict[str, Any], dict[str, Sample]]:
+    started = time.perf_counter()
+    score_pairs = scoring(one.name, one.score_pairs)
+    scored = [(part, score_once(score_pairs, part.data.items)) for part in parts]
+    scoring_s = time.perf_counter() - started
+    samples = {part.suite.name: sample_of(part.data.items, scores) for part, scores in scored}
+    results = {part.suite.name: _result(part, samples[part.suite.name], one, bootstrap) for part in parts}
+    first = next(iter(samples.values())).scores[0][0]
+    entry = {
+        "name": one.name,
+        "kind": one.kind,
+        "model": first.model,
+        "format": dict(one.format),
+        "scoring_s": scoring_s,
+        "replies": sum(len(sample.values) for sample in samples.values()),
+        "tokens": sum(score.tokens for sample in samples.values() for each in sample.scores for score in each),
+        "evaluating_s": time.perf_counter() - started - scoring_s,
+        "results": results,
+        "audit": None,
+    }
+    return entry, samples
+
+
+def _result(part: Part, sample: Sample, one: Entrant, bootstrap: Bootstrap) -> dict[str, Any]:
+    figures = part.suite.measure(sample)
+    overall, subsets = measure_subsets(sample, bootstrap)
+    estimates = estimate_all(figures, bootstrap, strata=sample.prompt_strata)
+    return {
+        "headline": next(iter(figures)),
+        "figures": {name: estimate.to_json() for name, estimate in estimates.items()},
+        "overall": overall.to_json(),
+        "subsets": {name: metrics.to_json() for name, metrics in subsets.items()},
+        "calibration": calibration(sample, bootstrap, temperature=one.temperature).to_json(),
+        "abstention": abstention(sample, bootstrap).to_json(),
+        "style": style(sample, bootstrap).to_json(),
+        "slices": [found.to_json() for found in slices(sample, bootstrap)],
+        "errors": worst_errors(sample, part.data.items),
+        **scores_json(sample.scores),
+    }
+
+
+def worst_errors(sample: Sample, items: Sequence[Item], *, count: int = ERRORS_KEPT) -> list[dict[str, Any]]:
+    """The decided pairs that are most wrong, at most one for each item, with their texts, to be read by people."""
+    pairs, found, seen = sample.pairs, [], set()
+    lead = np.where(pairs.decided, np.nan_to_num(sample.lead, nan=0.0), np.inf)
+    for place in np.argsort(lead, kind="stable").tolist():
+        item = int(pairs.comparison[place])
+        if not lead[place] < 0 or len(found) == count:
+            break
+        if item not in seen:
+            seen.add(item)
+            found.append(_error(sample, items[item], item, place))
+    return found
+
+
+def _error(sample: Sample, item: Item, number: int, pair: int) -> dict[str, Any]:
+    first = sample.pairs.first[number]
+    ahead, behind = int(sample.pairs.ahead[pair] - first), int(sample.pairs.behind[pair] - first)
+    scores = sample.scores[number]
+    return {
+        "subset": item.subset,
+        "id": item.id,
+        "margin": float(sample.lead[pair]),
+        "prompt": _cut("\n\n".join(f"{turn.role}: {turn.text}" for turn in item.prompt), from_end=True),
+        "preferred": _cut(item.replies[ahead]),
+        "other": _cut(item.replies[behind]),
+        "scores": [scores[ahead].value, scores[behind].value],
+    }
+
+
+def _cut(text: str, *, from_end: bool = False) -> str:
+    """A prompt keeps its end, a reply its beginning."""
+    if len(text) <= TEXT_KEPT:
+        return text
+    return "… " + text[-TEXT_KEPT:] if from_end else text[:TEXT_KEPT] + " …"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One scorer of one run, as a comparison sees it."""
+
+    label: str
+    run: Run
+    name: str
+
+    @property
+    def is_baseline(self) -> bool:
+        return scorer_of(self.run, self.name)["kind"] == "baseline"
+
+
+def compare_runs(
+    runs: Mapping[str, Run], suites: Mapping[str, Suite], *, bootstrap: Bootstrap | None = None
+) -> dict[str, Any]:
+    """Every model against every other scorer, on each suite that both were run on; baselines not with each other.
+
+    Args:
+        runs: by where they come from, which tells scorers of one name apart.
+        suites: the known ones by name, whose headlines are compared; other data compare by accuracy.
+        bootstrap: that of the first run by default.
+
+    Returns:
+        {"pairs": [...], "refused": [sentences]}. `p_holm` of a headline is adjusted over the suites of its pair of
+        scorers, that of a subset over the subsets of its suite.
+
+    Raises:
+        BadInput: fewer than two scorers, or no two that share a suite with the same data.
+    """
+    sides = _sides(runs)
+    style = bootstrap or Bootstrap(**next(iter(runs.values()))["intervals"])
+    samples: dict[tuple[str, str], Sample] = {}
+    for side in sides:
+        for name in scorer_of(side.run, side.name)["results"]:
+            samples[side.label, name] = sample_of_run(side.run, side.name, name)
+    rows: list[dict[str, Any]] = []
+    refused: list[str] = []
+    for one, other in _duels(sides):
+        shared = [name for name in one.run["suites"] if (one.label, name) in samples and (other.label, name) in samples]
+        hashes = {name: (one.run["suites"][name]["data"], other.run["suites"][name]["data"]) for name in shared}
+        for name, (mine, theirs) in hashes.items():
+            if mine != theirs:
+                refused.append(
+                    f"{name}: {one.label} was run on data {mine[:12]} and {other.label} on {theirs[:12]}; run both on"
+                    " the same data to compare them"
+                )
+        same = [name for name, (mine, theirs) in hashes.items() if mine == theirs]
+        found = [
+            _compare_on(name, one.label, other.label, samples, suites.get(name) or comparisons_suite(name), style)
+            for name in same
+        ]
+        heads = [each[0] for each in found if each[0]["p"] is not None]
+        for head, adjusted in zip(heads, holm([head["p"] for head in heads]), strict=True):
+            head["p_holm"] = adjusted
+            head["verdict"] = verdict(head["difference"]["value"], adjusted, level=1 - style.confidence)
+        rows += [row for each in found for row in each]
+    refused = list(dict.fromkeys(refused))
+    if not rows:
+        raise BadInput("; ".join(refused) or "no two scorers were run on one suite; give runs that share one")
+    return {"pairs": rows, "refused": refused}
+
+
+def _duels(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
+    """A model comes first; two baselines do not meet."""
+    ordered = sorted(sides, key=lambda side: side.is_baseline)
+    return [(one, other) for one, other in combinations(ordered, 2) if not one.is_baseline]
+
+
+def _sides(runs: Mapping[str, Run]) -> list[Side]:
+    found = [(where, run, scorer["name"]) for where, run in runs.items() for scorer in run["scorers"]]
+    names = [name for _, _, name in found]
+    baselines: set[tuple[str, ...]] = set()
+    sides = []
+    for where, run, name in found:
+        entry = scorer_of(run, name)
+        if entry["kind"] == "baseline":  # one that ran beside each model is one scorer
+            key = (entry["model"], *sorted(f"{suite}:{run['suites'][suite]['data']}" for suite in entry["results"]))
+            if key in baselines:
+                continue
+            baselines.add(key)
+        sides.append(Side(name if names.count(name) == 1 else f"{name} ({where})", run, name))
+    if len(sides) < 2:
+        raise BadInput(f"there is only one scorer to compare ({', '.join(names) or 'none'}); give another run file")
+    return sides
+
+
+def _compare_on(
+    name: str, one: str, other: str, samples: Mapping[tuple[str, str], Sample], suite: Suite, bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
+    """The headline's difference, then each subset's where there are several."""
+    first, second = samples[one, name], samples[other, name]
+    mine, theirs = (_compared_figures(suite, sample) for sample in (first, second))
+    headline = next(iter(mine))
+    found = compare(mine, theirs, bootstrap, strata=first.prompt_strata)
+    decided = first.pairs.decided
+    prompts = first.pairs.prompt[first.pairs.comparison][decided]
+    tests = mcnemar(first.lead[decided] > 0, second.lead[decided] > 0, prompts)
+    return [
+        {
+            "a": one,
+            "b": other,
+            "suite": name,
+            "figure": figure,
+            "headline": figure == headline,
+            "difference": difference.difference.to_json(),
+            "p": difference.p,
+            "p_holm": difference.p_adjusted,
+            "detectable": difference.detectable,
+            "verdict": difference.verdict,
+            "mcnemar": tests.to_json() if figure == headline else None,
+        }
+        for figure, difference in found.items()
+    ]
+
+
+def _compared_figures(suite: Suite, sample: Sample) -> dict[str, Figure]:
+    """The suite's headline, and each subset's accuracy by the suite's rule for equal scores."""
+    figures = suite.measure(sample)
+    headline = next(iter(figures))
+    subsets = subsets_of(sample)
+    credit = credits(sample, "wrong" if suite.ties == "wrong" else "half")
+    parts = {f"accuracy: {one}": mean_over(sample, credit, in_subset(sample, one)) for one in subsets}
+    return {headline: figures[headline]} | (parts if len(subsets) > 1 else {})

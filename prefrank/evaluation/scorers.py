@@ -1,0 +1,365 @@
+"""Anything that scores replies, opened from one string, as `prefrank evaluate --model` takes it.
+
+- a folder, a hub id or `minilm`: a reward model
+- `http://host:port/path`: a server (`servers.py`)
+- `python:module:function`: a function of your own; the current folder can be imported from
+- `scores:FILE`: scores made earlier, as `prefrank score -o FILE` writes them
+
+Surprising: a function is told apart by how many arguments it must be given. One is `prefrank`'s own scorer, (prompt,
+reply) pairs in and `Score`s out; two are prompts and replies, lists of strings, numbers out. Whatever the kind, a value
+that is not finite is a failure, for the evaluation to count; a score that is not there at all is an error.
+"""
+
+import hashlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from prefrank.data.fields import as_list, as_number, as_text, as_texts, as_turns, field, index_of, short
+from prefrank.data.files import SUFFIXES, is_data_file, read_records
+from prefrank.errors import BadData, BadInput, NotFound, suggest
+from prefrank.evaluation.baselines import default_baselines
+from prefrank.evaluation.items import Item
+from prefrank.evaluation.run import Scorer
+from prefrank.evaluation.servers import QUERIES, ServerOptions, Turns, open_server, query_of
+from prefrank.evaluation.servers import score_pairs as ask_server
+from prefrank.types import Comparison, Prompt, Score, Turn
+
+Kind = Literal["model", "transformers", "http", "python", "file", "baseline"]
+Pair = tuple[Prompt, str]
+
+PYTHON, SCORES = "python:", "scores:"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedScorer:
+    """A scorer, and what a record says of it.
+
+    Args:
+        name: as it was asked for.
+        kind: "model" is a prefrank checkpoint, "transformers" any other sequence classifier.
+        model: the fingerprint its scores carry.
+        format: how texts reach it and what its scores are, as plain values.
+        score_pairs: pairs in, one score for each out; a value may be NaN.
+    """
+
+    name: str
+    kind: Kind
+    model: str
+    format: dict[str, Any]
+    score_pairs: Scorer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How a reward model is loaded; see `RewardModel.load`."""
+
+    head: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    kernels: str | None = None
+    max_length: int | None = None
+    max_tokens: int | None = None
+    num_threads: int | None = None
+    deterministic: bool = False
+
+
+def open_scorer(
+    name: str,
+    *,
+    model: ModelOptions | None = None,
+    server: ServerOptions | None = None,
+    items: Sequence[Item] = (),
+) -> OpenedScorer:
+    """A scorer from its name; see the module's page for what a name can be.
+
+    Args:
+        model: for a reward model only.
+        server: for a server; of it, `turns` also holds for a function of prompts and replies.
+        items: what is going to be evaluated: for a file of scores without texts, which names items by id or place.
+
+    Raises:
+        NotFound: nothing of that name: folder, hub id, module, file, or no server there.
+        BadInput: options for another kind of scorer; a function of other arguments.
+        BadModel, BadData: a model, server or file that cannot be used.
+    """
+    remote, function, file = name.startswith(("http://", "https://")), name.startswith(PYTHON), name.startswith(SCORES)
+    if model not in (None, ModelOptions()) and (remote or function or file):
+        raise BadInput(f"{name} is no model folder; device, precision and the like cannot be set for it")
+    if server not in (None, ServerOptions()) and not (remote or function):
+        raise BadInput(f"{name} is no server; leave the server's options out")
+    if remote:
+        return _open_server(name, server or ServerOptions())
+    if function:
+        return _open_function(name, turns=(server or ServerOptions()).turns)
+    if file:
+        return _open_scores(name, items)
+    return _open_model(name, model or ModelOptions())
+
+
+def _open_model(name: str, options: ModelOptions) -> OpenedScorer:
+    from prefrank.scoring.opened import open_model  # torch, where a model is wanted
+
+    opened = open_model(
+        name,
+        head=options.head,
+        device=options.device,
+        precision=options.precision,
+        kernels=options.kernels,
+        max_length=options.max_length,
+        max_tokens=options.max_tokens,
+        num_threads=options.num_threads,
+        deterministic=options.deterministic,
+    )
+    return OpenedScorer(
+        name=name,
+        kind="model" if opened.ours else "transformers",
+        model=opened.model.fingerprint,
+        format=opened.format,
+        score_pairs=partial(opened.model.score_pairs, allow_failures=True),
+    )
+
+
+def _open_server(name: str, options: ServerOptions) -> OpenedScorer:
+    server, scale = open_server(name, options)
+    return OpenedScorer(name, "http", server.fingerprint, server.format(scale), partial(ask_server, server=server))
+
+
+def open_baselines(train: Sequence[Comparison] | None = None) -> list[OpenedScorer]:
+    """The default baselines, opened as a model is.
+
+    Raises:
+        NotFound, BadData: as `tfidf_scorer`, where there are training comparisons.
+    """
+    probe = [((Turn("user", ""),), "")]
+    return [
+        OpenedScorer(name, "baseline", score_pairs(probe)[0].model, {}, score_pairs)
+        for name, score_pairs in default_baselines(train).items()
+    ]
+
+
+# A function
+
+
+def _open_function(name: str, *, turns: Turns) -> OpenedScorer:
+    module_name, _, function_name = name.removeprefix(PYTHON).partition(":")
+    if not module_name or not function_name:
+        raise BadInput(f"{name!r} names no function; wanted python:module:function")
+    with _here():
+        module = _module(module_name)
+    if function_name not in vars(module):
+        known = [each for each, value in vars(module).items() if callable(value)]
+        raise NotFound(f"the module {module_name} has no function {function_name!r}{suggest(function_name, known)}")
+    function = vars(module)[function_name]
+    if not callable(function):
+        raise BadInput(f"{function_name} of the module {module_name} is {short(function)}; wanted a function")
+    model = f"{name}:{_source_hash(module)}"
+    count = _arguments(function, name)
+    run = partial(_call_scorer, function, model) if count == 1 else partial(_call_with_texts, function, model, turns)
+    taken = "(prompt, reply) pairs" if count == 1 else QUERIES[turns]
+    return OpenedScorer(name, "python", model, {"function": name.removeprefix(PYTHON), "input": taken}, run)
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """The current folder can be imported from, as with `python -m`."""
+    path = list(sys.path)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise NotFound(f"there is no module {name} here or installed; wanted python:module:function") from error
+        raise
+
+
+def _arguments(function: Callable[..., Any], name: str) -> int:
+    """How many arguments it must be given: 1 or 2."""
+    try:
+        given = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some built-in functions do not say
+        given = []
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    count = sum(one.kind in places and one.default is inspect.Parameter.empty for one in given)
+    if count not in (1, 2):
+        raise BadInput(
+            f"{name} must be given {count} arguments; wanted one, (prompt, reply) pairs, for a function that gives"
+            " Scores, or two, prompts and replies, for one that gives numbers"
+        )
+    return count
+
+
+def _source_hash(module: ModuleType) -> str:
+    origin = module.__spec__.origin if module.__spec__ else None
+    file = Path(origin or "")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "built-in"
+
+
+def _call_scorer(function: Callable[..., Any], model: str, pairs: Sequence[Pair]) -> list[Score]:
+    with _here():
+        scores = list(function(pairs))
+    for score in scores:
+        if not isinstance(score, Score):
+            raise BadInput(
+                f"{model} takes one argument and gives {short(score)}; wanted a prefrank.types.Score for each pair,"
+                " or a function of two arguments, prompts and replies, that gives numbers"
+            )
+    return [replace(score, model=model) for score in scores]
+
+
+def _call_with_texts(function: Callable[..., Any], model: str, turns: Turns, pairs: Sequence[Pair]) -> list[Score]:
+    with _here():
+        values = list(function([query_of(prompt, turns=turns) for prompt, _ in pairs], [reply for _, reply in pairs]))
+    return [_score(_number(value, f"{model} gives"), model) for value in values]
+
+
+def _number(value: Any, what: str) -> float:
+    """A float; NaN for None."""
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{what} {short(value)}; wanted a number") from error
+
+
+def _score(value: float, model: str) -> Score:
+    return Score(value, tokens=0, cut_prompt=0, cut_reply=0, model=model)
+
+
+# A file of scores
+
+
+Table = dict[Pair, Score]
+
+
+def _open_scores(name: str, items: Sequence[Item]) -> OpenedScorer:
+    path = Path(name.removeprefix(SCORES)).expanduser()
+    if not path.is_file():
+        raise NotFound(f"there is no file of scores {path}")
+    if not is_data_file(path):
+        raise BadInput(f"the file of scores {path} ends in {path.suffix!r}; wanted one of {', '.join(SUFFIXES)}")
+    with path.open("rb") as file:
+        model = f"{SCORES}{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    table, models, rows = _read_scores(path, model, items)
+    values = [score.value for score in table.values() if math.isfinite(score.value)]
+    settings = {
+        "file": path.name,
+        "rows": rows,
+        "replies": len(table),
+        "model": models[0] if models else None,
+        "scores": "all within 0 to 1: perhaps probabilities" if all(0 <= v <= 1 for v in values) else "as in the file",
+    }
+    return OpenedScorer(name, "file", model, settings, partial(_look_up, table, str(path)))
+
+
+def _look_up(table: Table, path: str, pairs: Sequence[Pair]) -> list[Score]:
+    if missing := [pair for pair in pairs if pair not in table]:
+        prompt, reply = missing[0]
+        raise BadData(
+            f"{path} has no score for {len(missing):,} of {len(pairs):,} replies; the first is {reply[:60]!r} to"
+            f" {prompt[-1].text[:60]!r}. Score the same data, with prompts as they are there"
+        )
+    return [table[pair] for pair in pairs]
+
+
+def _read_scores(path: Path, model: str, items: Sequence[Item]) -> tuple[Table, list[str], int]:
+    """Scores by prompt and reply, the names of the models that made them (none or one), and how many rows there are."""
+    table: Table = {}
+    models: dict[str, None] = {}
+    places = _places(items)
+    rows = 0
+    for record in read_records(path):
+        rows += 1
+        try:
+            for pair, score in _row(record.row, model, items, places):
+                _check_equal(table.setdefault(pair, score), score, pair[1])
+            if record.row.get("model") is not None:
+                models[as_text(record.row["model"], "model")] = None
+            if len(models) > 1:
+                raise BadData(f"the scores are of two models, {' and '.join(models)}; wanted a file for each")
+        except BadData as error:
+            raise BadData(f"{record.where}: {error}") from error
+    return table, list(models), rows
+
+
+def _check_equal(kept: Score, score: Score, reply: str) -> None:
+    """One pair scored twice may differ by rounding, as batches do in half precision; the first is kept."""
+    same = math.isclose(kept.value, score.value, rel_tol=1e-3, abs_tol=1e-3)
+    if not same and not (math.isnan(kept.value) and math.isnan(score.value)):
+        raise BadData(f"the reply {reply[:60]!r} has the score {score.value} here and {kept.value} before")
+
+
+def _places(items: Sequence[Item]) -> dict[tuple[str | None, str], list[int]]:
+    """Places of the items of a (subset, id), and of an id whatever its subset."""
+    places: dict[tuple[str | None, str], list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault((item.subset, item.id), []).append(place)
+        places.setdefault((None, item.id), []).append(place)
+    return places
+
+
+def _row(
+    row: Mapping[str, Any], model: str, items: Sequence[Item], places: Mapping[tuple[str | None, str], list[int]]
+) -> list[tuple[Pair, Score]]:
+    """The pairs of one row and their scores."""
+    prompt, replies = _texts(row) if "prompt" in row else _named(row, items, places)
+    column = "scores" if "scores" in row else "score"
+    value = field(row, column)
+    facts = [value if isinstance(value, list) else [value]]
+    facts += [as_list(row[name], name) if isinstance(value, list) else [row[name]] for name in FACTS if name in row]
+    if {len(each) for each in facts} != {len(replies)}:
+        raise BadData(f"{column!r} or its facts hold {len(facts[0])} values for {len(replies)} replies; wanted as many")
+    found = [_score(_number(each, f"{column!r} holds"), model) for each in facts[0]]
+    if len(facts) == 1 + len(FACTS):
+        found = [
+            replace(score, tokens=_count(tokens), cut_prompt=_count(cut_prompt), cut_reply=_count(cut_reply))
+            for score, tokens, cut_prompt, cut_reply in zip(found, *facts[1:], strict=True)
+        ]
+    return [((prompt, reply), score) for reply, score in zip(replies, found, strict=True)]
+
+
+def _count(value: Any) -> int:
+    return int(as_number(value, "a count of tokens"))
+
+
+FACTS = ("tokens", "cut_prompt", "cut_reply")
+"""What `prefrank score` writes beside a score."""
+
+
+def _texts(row: Mapping[str, Any]) -> tuple[Prompt, tuple[str, ...]]:
+    said = row["prompt"]
+    prompt = (Turn("user", as_text(said, "prompt")),) if isinstance(said, str) else as_turns(said, "prompt")
+    if "replies" in row:
+        return prompt, as_texts(row["replies"], "replies")
+    return prompt, (as_text(field(row, "reply"), "reply"),)
+
+
+def _named(
+    row: Mapping[str, Any], items: Sequence[Item], places: Mapping[tuple[str | None, str], list[int]]
+) -> tuple[Prompt, tuple[str, ...]]:
+    """The texts of the item that a row names by `id` (and `subset`) or by `index`, its place in the data."""
+    if not items:
+        raise BadData("there is no 'prompt', and no data to find the row's item in; give prompt and reply")
+    if "index" in row:
+        item = items[index_of(row["index"], "index", len(items))]
+    else:
+        name, subset = str(field(row, "id")), row.get("subset")
+        found = places.get((subset, name), [])
+        if len(found) != 1:
+            raise BadData(f"{len(found)} items have the id {name!r}; wanted one. A column 'subset' or 'index' can help")
+        item = items[found[0]]
+    return item.prompt, item.replies

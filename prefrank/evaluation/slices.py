@@ -1,0 +1,138 @@
+"""Accuracy of parts of a sample: by subset, turns, lengths, language, what was cut, and any tags of the user's.
+
+Surprising: every pair keeps the weight it has in the whole, its share of its item, so a slice's accuracies, weighed by
+their mass, give the accuracy of the whole again. And of many slices some look bad by chance: `worst` marks a value only
+if its interval, widened for the number of values looked at, stays below the whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from prefrank.errors import BadInput
+from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, Part, estimate_all
+from prefrank.evaluation.items import Pairs, Sample
+from prefrank.evaluation.metrics import wins
+from prefrank.types import Score
+
+MIN_PROMPTS = 20
+"""Below this a slice is never called the worst."""
+
+_LENGTHS = (100, 500, 2000)
+_BUCKETS = ("under 100", "100 to 499", "500 to 1,999", "2,000 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The accuracy where `name` is `value`; `worst` for at most one of a list."""
+
+    name: str
+    value: str
+    accuracy: Estimate
+    worst: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {"slice": self.name, "value": self.value, "accuracy": self.accuracy.to_json(), "worst": self.worst}
+
+
+def shares(pairs: Pairs, chosen: Bool[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
+    """Each chosen pair's part of its item, in which the chosen ones make 1; 0 for the others."""
+    weight = np.where(chosen, pairs.weight, 0.0)
+    mass = np.bincount(pairs.comparison, weight, len(pairs.prompt))
+    return weight / np.where(mass > 0, mass, 1.0)[pairs.comparison]
+
+
+def figure_of(
+    values: Float64[np.ndarray, " P"],
+    weight: Float64[np.ndarray, " P"],
+    pairs: Pairs,
+    *,
+    bounds: Bounds | None = (0.0, 1.0),
+) -> Figure:
+    """The weighted mean over the pairs that weigh anything."""
+    kept = np.flatnonzero(weight > 0)
+    part = Part(values[kept], pairs.prompt[pairs.comparison[kept]], weight[kept])
+    return Figure((part,) if len(kept) else (), len(kept), "pairs", bounds)
+
+
+def slices(
+    sample: Sample, bootstrap: Bootstrap | None = None, *, tags: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Slice, ...]:
+    """The accuracy for each value of each slice that has two or more, in order of first appearance.
+
+    Slices: subset, turns, prompt length and reply length (characters, of replies the mean), preferred (whether the
+    preferred reply is the longer one), cut (whether either row was), language.
+
+    Args:
+        tags: slices of the user's: name -> one value for each item, "" where it has none.
+
+    Raises:
+        BadInput: a tag with too few or too many values, or with the name of a slice above.
+    """
+    pairs, style = sample.pairs, bootstrap or Bootstrap()
+    weight, right = shares(pairs, pairs.decided), wins(sample.lead)
+    figures = {("", ""): figure_of(right, weight, pairs)}
+    for name, labels in _labels(sample, tags or {}).items():
+        values = [value for value in dict.fromkeys(labels[weight > 0].tolist()) if value]
+        for value in values if len(values) > 1 else []:
+            figures[name, value] = figure_of(right, np.where(labels == value, weight, 0.0), pairs)
+    keys = list(figures)
+    found = estimate_all({str(place): figures[key] for place, key in enumerate(keys)}, style)
+    whole, *parts = found.values()
+    return _mark_worst([Slice(*key, part) for key, part in zip(keys[1:], parts, strict=True)], whole, style.confidence)
+
+
+def _labels(sample: Sample, tags: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """Slice -> a label for each pair, "" for none."""
+    pairs, facts = sample.pairs, sample.facts
+    by_item: dict[str, Sequence[str]] = {
+        "subset": [one.subset for one in facts],
+        "turns": [str(one.turns) if one.turns < 3 else "3 or more" for one in facts],
+        "prompt length": [_bucket(one.prompt_length) for one in facts],
+        "reply length": [_bucket(sum(one.lengths) / len(one.lengths)) for one in facts],
+        "language": [one.language for one in facts],
+    }
+    longer = sample.lengths[pairs.ahead] - sample.lengths[pairs.behind]
+    cut = np.array([_is_cut(score) for each in sample.scores for score in each], bool)
+    by_pair = {
+        "preferred": np.array(["shorter", "as long", "longer"])[np.sign(longer).astype(int) + 1],
+        "cut": np.where(cut[pairs.ahead] | cut[pairs.behind], "cut", "whole"),
+    }
+    for name, values in tags.items():
+        if name in by_item or name in by_pair:
+            raise BadInput(f"the tag {name!r} has the name of a slice that is always there; give it another")
+        if len(values) != len(facts):
+            raise BadInput(f"the tag {name!r} has {len(values)} values for {len(facts)} items; wanted one for each")
+    labels = {name: np.array(values, str)[pairs.comparison] for name, values in (by_item | dict(tags)).items()}
+    return labels | by_pair
+
+
+def _bucket(characters: float) -> str:
+    return _BUCKETS[sum(characters >= edge for edge in _LENGTHS)]
+
+
+def _is_cut(score: Score) -> bool:
+    return score.cut_prompt > 0 or score.cut_reply > 0
+
+
+def _mark_worst(found: Sequence[Slice], whole: Estimate, confidence: float) -> tuple[Slice, ...]:
+    """Mark the least accuracy of those below the whole beyond chance.
+
+    With m values looked at, the upper half of the interval is widened to confidence 1 - (1 - confidence) / m
+    (Bonferroni), as if it were normal.
+    """
+    tail = (1 - confidence) / 2
+    wider = NormalDist().inv_cdf(1 - tail / max(len(found), 1)) / NormalDist().inv_cdf(1 - tail)
+    worst: Slice | None = None
+    for one in found:
+        value, high, lowest = one.accuracy.value, one.accuracy.high, worst.accuracy.value if worst else whole.value
+        if value is None or high is None or whole.value is None or lowest is None:
+            continue
+        below = value + (high - value) * wider < whole.value
+        if one.accuracy.prompts >= MIN_PROMPTS and below and value < lowest:
+            worst = one
+    return tuple(replace(one, worst=one is worst) for one in found)

@@ -1,0 +1,336 @@
+"""Several people's votes on one pair, ties among them: what a scorer agrees with, voter by voter and with the majority.
+
+Every vote is a preference of its item (a tie has probability 0.5). Surprising:
+- A tie between people is an answer here, not a gap: with three classes a scorer says "tie" where its lead is at most a
+  threshold. The threshold is chosen on other prompts than those it is judged on (cross-fitting), else it would flatter.
+- No scorer can agree with people who disagree among themselves, so the accuracy is also given as a share of the most
+  that any scorer could reach on the same votes.
+- A failed score agrees with nobody; correlation and log loss have no value then.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
+from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
+from prefrank.data.files import Record
+from prefrank.errors import BadData
+from prefrank.evaluation.agreement import average, ratio, spearman
+from prefrank.evaluation.estimates import Figure
+from prefrank.evaluation.figures import ACCURACY, credits, mean_over
+from prefrank.evaluation.items import Item, Sample
+from prefrank.evaluation.metrics import log_losses
+from prefrank.evaluation.reading import published_files, read_items, records_of
+from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.types import Preference, Prompt
+
+FOLDS = 5
+"""Parts of the prompts in cross-fitting: each part's threshold comes from the other four."""
+
+NOT_TEXT, NO_VOTE, UNKNOWN_PAIR = "reply is not a text", "no vote", "votes on a pair that is not there"
+LATER_VOTE = "one more vote on an earlier pair"
+VOTES: Mapping[str, Preference] = {"left": Preference(0, 1), "right": Preference(1, 0), "tie": Preference(0, 1, 0.5)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ballots:
+    """B pairs of replies that people voted on.
+
+    Args:
+        votes: [B, 3] how many for the first reply, for a tie, for the second.
+        lead: [B] score of the first less that of the second; NaN where one failed.
+        prompts: [B] as in `Sample.pairs`.
+    """
+
+    votes: Float64[np.ndarray, "B 3"]
+    lead: Float64[np.ndarray, " B"]
+    prompts: Int64[np.ndarray, " B"]
+
+    @property
+    def shares(self) -> Float64[np.ndarray, "B 3"]:
+        return self.votes / self.votes.sum(1, keepdims=True)
+
+    @property
+    def majority(self) -> Bool[np.ndarray, "B 3"]:
+        """What more than half voted for; at most one of the three."""
+        return self.shares > 0.5
+
+    @property
+    def said(self) -> Float64[np.ndarray, "B 3"]:
+        """1 for what the scores say without a threshold, half of each side for equal ones; nothing for a failure."""
+        equal = 0.5 * (self.lead == 0)
+        return np.stack([(self.lead > 0) + equal, np.zeros_like(equal), (self.lead < 0) + equal], 1)
+
+
+def ballots_of(sample: Sample) -> Ballots:
+    """Votes on the same two replies of an item, in either direction, together; a vote counts its weight."""
+    pairs = sample.pairs
+    first, second = np.minimum(pairs.ahead, pairs.behind), np.maximum(pairs.ahead, pairs.behind)
+    _, place, ballot = np.unique(first * len(sample.values) + second, return_index=True, return_inverse=True)
+    choice = np.where(pairs.decided, np.where(pairs.ahead == first, 0, 2), 1)
+    votes = np.bincount(3 * ballot + choice, pairs.weight, 3 * len(place)).reshape(-1, 3)
+    with np.errstate(over="ignore"):
+        lead = sample.values[first[place]] - sample.values[second[place]]
+    return Ballots(votes, lead, pairs.prompt[pairs.comparison[place]])
+
+
+def thresholds(
+    size: Float64[np.ndarray, " B"],
+    as_side: Float64[np.ndarray, " B"],
+    as_tie: Float64[np.ndarray, " B"],
+    prompts: Int64[np.ndarray, " B"],
+    *,
+    seed: int = 0,
+) -> Float64[np.ndarray, " B"] | None:
+    """For each pair the threshold that agrees best on other prompts; None where there is only one prompt.
+
+    Args:
+        size: [B] of the lead, NaN where a score failed.
+        as_side: [B] agreement where the scores' side is the answer.
+        as_tie: [B] agreement where "tie" is.
+    """
+    different = np.unique(prompts)
+    folds = min(FOLDS, len(different))
+    if folds < 2:
+        return None
+    fold = np.random.default_rng(seed).permutation(len(different))[np.searchsorted(different, prompts)] % folds
+    chosen = np.zeros(len(size))
+    for one in range(folds):
+        other = (fold != one) & ~np.isnan(size)
+        chosen[fold == one] = _best_threshold(size[other], (as_tie - as_side)[other])
+    return chosen
+
+
+def _best_threshold(size: Float64[np.ndarray, " n"], gain: Float64[np.ndarray, " n"]) -> float:
+    """The least t >= 0 with the most summed gain over sizes up to t."""
+    ends, place = np.unique(np.append(size, 0.0), return_inverse=True)  # equal leads are ties together or not at all
+    return float(ends[np.cumsum(np.bincount(place[:-1], gain, len(ends))).argmax()])
+
+
+def three_way(ballots: Ballots, target: Float64[np.ndarray, "B 3"], *, seed: int = 0) -> Figure:
+    """Agreement on first, tie or second, a lead up to a cross-fitted threshold being a tie.
+
+    Args:
+        target: [B, 3] what saying each of the three is worth on each pair.
+    """
+    size, at = np.abs(ballots.lead), np.arange(len(target))
+    as_side, as_tie = target[at, np.where(ballots.lead < 0, 2, 0)], target[:, 1]
+    limit = thresholds(size, as_side, as_tie, ballots.prompts, seed=seed)
+    if limit is None:
+        return Figure((), len(target), "items")
+    got = np.where(size > limit, as_side, as_tie)
+    return average(np.where(np.isnan(size), 0.0, got), ballots.prompts, bounds=(0.0, 1.0))
+
+
+def measure(sample: Sample) -> dict[str, Figure]:
+    """Agreement with single votes (the headline), with majorities, and of leads with how much people agree."""
+    ballots, everywhere = ballots_of(sample), np.ones(len(sample.facts), bool)
+    clear, several = ballots.majority.any(1), ballots.votes.sum(1) >= 2
+    sided = ballots.majority[:, [0, 2]].any(1)
+    right = (ballots.said * ballots.majority).sum(1)
+    halves = ballots.shares[:, [0, 2]] + 0.5 * ballots.shares[:, [1]]  # a tied vote is half for each side
+    got = (ballots.said[:, [0, 2]] * halves).sum(1)
+    one_sided = np.abs(ballots.shares[:, 0] - ballots.shares[:, 2])
+    chosen = Ballots(ballots.votes[clear], ballots.lead[clear], ballots.prompts[clear])
+    return {
+        ACCURACY: mean_over(sample, credits(sample, "half"), everywhere),
+        "Majority": average(right[sided], ballots.prompts[sided], bounds=(0.0, 1.0)),
+        "Three classes/votes": three_way(ballots, ballots.shares),
+        "Three classes/majority": three_way(chosen, chosen.majority.astype(np.float64)),
+        "Share of the ceiling": ratio(got[several], halves[several].max(1), ballots.prompts[several]),
+        "Log loss": _log_loss(sample),
+        "Lead and agreement": spearman(np.abs(ballots.lead), one_sided, ballots.prompts),
+    }
+
+
+def _log_loss(sample: Sample) -> Figure:
+    """Of the votes, each a label of its own: the cross-entropy against the shares of the votes, in nats."""
+    pairs, size = sample.pairs, len(sample.facts)
+    total = np.bincount(pairs.comparison, pairs.weight * log_losses(sample.lead, pairs), size)
+    return average(total / np.bincount(pairs.comparison, pairs.weight, size), pairs.prompt)
+
+
+def voted_item(
+    prompt: Prompt, replies: tuple[str, str], votes: tuple[Preference, ...], id: str, subset: str
+) -> Item | Drop:
+    """Two replies and the votes on them, unless nobody can be right about them."""
+    if not all(reply.strip() for reply in replies):
+        return Drop(EMPTY_REPLY)
+    if replies[0] == replies[1]:
+        return Drop(EQUAL_REPLIES)
+    return Item(prompt, replies, votes, subset, id) if votes else Drop(NO_VOTE)
+
+
+def read_pandalm(folder: Path) -> SuiteData:
+    """`testset-v1.json`: instruction, input, response1, response2 and annotator1 to 3, each 1, 2 or 0 for a tie.
+
+    Six published replies are the JSON value true in place of a text; they are left out and counted.
+    """
+    return read_items(records_of(published_files(folder, _PANDALM)), _pandalm)
+
+
+def _pandalm(record: Record) -> Item | Drop:
+    row, sides = record.row, {0: "tie", 1: "left", 2: "right"}
+    said = [field(row, f"annotator{number}") for number in (1, 2, 3)]
+    if wrong := [one for one in said if isinstance(one, bool) or one not in sides]:
+        raise BadData(f"an annotator says {short(wrong[0])}; wanted 0 (tie), 1 or 2")
+    if any(isinstance(field(row, name), bool) for name in ("response1", "response2")):
+        return Drop(NOT_TEXT)
+    parts = [part for part in (text(row, "instruction"), maybe_text(row, "input")) if part.strip()]
+    replies, votes = (text(row, "response1"), text(row, "response2")), tuple(VOTES[sides[one]] for one in said)
+    return voted_item(user("\n\n".join(parts)), replies, votes, str(field(row, "idx")), "pandalm")
+
+
+def read_llmfao(folder: Path) -> SuiteData:
+    """`pairs-crowd.jsonl` (id, text, result_x, result_y) and the votes in `crowd-comparisons.csv`.
+
+    A vote has the pair's id and a winner: left for result_x, right for result_y, or tie.
+    """
+    (pairs,), (votes,) = (published_files(folder, (name,)) for name in _LLMFAO)
+    found = _votes(votes)
+
+    def item(record: Record) -> Item | Drop:
+        row, id = record.row, str(field(record.row, "id"))
+        replies, said = (text(row, "result_x"), text(row, "result_y")), tuple(VOTES[one] for one in found.pop(id, ()))
+        return voted_item(user(text(row, "text")), replies, said, id, "llmfao")
+
+    data = read_items(records_of((pairs,)), item)
+    unknown = {UNKNOWN_PAIR: len(found)} if found else {}
+    return SuiteData(data.items, data.read + len(found), {**data.dropped, **unknown})
+
+
+def _votes(path: Path) -> dict[str, list[str]]:
+    """Winners by the pair's id."""
+    found: dict[str, list[str]] = {}
+    for line, row in _csv_rows(path, ("id", "winner")):
+        if row["winner"] not in VOTES:
+            raise BadData(f"{path}:{line}: 'winner' is {short(row['winner'])}; wanted one of {', '.join(VOTES)}")
+        found.setdefault(row["id"], []).append(row["winner"])
+    return found
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            came = tuple(rows.fieldnames or ())
+            if missing := [name for name in columns if name not in came]:
+                raise BadData(f"{path}: no column {missing[0]!r}; the columns are {', '.join(came) or 'none'}")
+            for row in rows:
+                yield rows.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadData(f"{path}: cannot be read as UTF-8 text with commas ({error}); save it so") from None
+
+
+def read_lfqa(folder: Path) -> SuiteData:
+    """`experts_pairwise_human_preferences.jsonl`: question, answer_a, answer_b, overall_preference -1 for a, 1 for b."""
+    return read_items(records_of(published_files(folder, _LFQA)), _lfqa)
+
+
+def _lfqa(record: Record) -> Item | Drop:
+    row, sides = record.row, {-1: "left", 0: "tie", 1: "right"}
+    said = as_number(field(row, "overall_preference"), "overall_preference")
+    if said not in sides:
+        raise BadData(f"'overall_preference' is {short(said)}; wanted -1, 0 or 1")
+    replies = (text(row, "answer_a"), text(row, "answer_b"))
+    return voted_item(
+        user(text(row, "question")), replies, (VOTES[sides[int(said)]],), str(record.line), "lfqa-experts"
+    )
+
+
+def read_tulu(folder: Path) -> SuiteData:
+    """`eval_annotations_tulu_1.jsonl`: one row for each person and pair, in which either reply may be called a.
+
+    A pair's votes meet in its first row; its later rows are counted as such, and so are rows without a vote.
+    """
+    records = tuple(records_of(published_files(folder, _TULU)))
+    pairs: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        pairs.setdefault(_tulu_pair(record.row), []).append(record)
+
+    def item(record: Record) -> Item | Drop:
+        row, group = record.row, pairs[_tulu_pair(record.row)]
+        if not row.get("preference"):
+            return Drop(NO_VOTE)
+        if record is not group[0]:
+            _tulu_vote(record, row)  # an error names its own row
+            return Drop(LATER_VOTE)
+        votes = tuple(_tulu_vote(one, row) for one in group)
+        replies = (text(row, "completion_a"), text(row, "completion_b"))
+        return voted_item(user(text(row, "prompt")), replies, votes, text(row, "id"), "tulu1-human-eval")
+
+    return read_items(records, item)
+
+
+def _tulu_pair(row: Row) -> tuple[object, ...]:
+    """Equal for rows about the same two replies; the published sheet has rows that are empty."""
+    return bool(row.get("preference")), row.get("prompt"), frozenset({row.get("completion_a"), row.get("completion_b")})
+
+
+def _tulu_vote(record: Record, first: Row) -> Preference:
+    said = text(record.row, "preference")
+    if said not in _TULU_SIDES:
+        raise BadData(f"'preference' is {short(said)}; wanted one of {', '.join(_TULU_SIDES)}")
+    side = _TULU_SIDES[said]
+    turned = side != "tie" and record.row["completion_a"] != first["completion_a"]
+    return VOTES[{"left": "right", "right": "left"}[side] if turned else side]
+
+
+_LFQA = ("experts_pairwise_human_preferences.jsonl",)
+_TULU = ("eval_annotations_tulu_1.jsonl",)
+_PANDALM = ("testset-v1.json",)
+_LLMFAO = ("pairs-crowd.jsonl", "crowd-comparisons.csv")
+_TULU_SIDES = {
+    "a-is-better": "left",
+    "a-is-slightly-better": "left",
+    "tie": "tie",
+    "b-is-slightly-better": "right",
+    "b-is-better": "right",
+}
+
+LLMFAO = Suite(
+    name="llmfao",
+    title="LLMFAO crowd votes",
+    hub="",
+    layout=_LLMFAO,
+    read=read_llmfao,
+    measure=measure,
+    source="github.com/dustalov/llmfao",
+    ties="half",
+)
+PANDALM = Suite(
+    name="pandalm",
+    title="PandaLM test set, three votes each",
+    hub="",
+    layout=_PANDALM,
+    read=read_pandalm,
+    measure=measure,
+    source="Wang et al., arXiv 2306.05087; github.com/WeOpenML/PandaLM, data/testset-v1.json",
+    ties="half",
+)
+TULU1_HUMAN = Suite(
+    name="tulu1-human-eval",
+    title="Tulu 1 human evaluation",
+    hub="",
+    layout=_TULU,
+    read=read_tulu,
+    measure=measure,
+    source="Wang et al., arXiv 2306.04751; github.com/allenai/open-instruct, human_eval",
+    ties="half",
+)
+LFQA_EXPERTS = Suite(
+    name="lfqa-experts",
+    title="Experts on long-form answers",
+    hub="",
+    layout=_LFQA,
+    read=read_lfqa,
+    measure=measure,
+    source="Xu et al., ACL 2023, arXiv 2305.18201",
+    ties="half",
+)

@@ -1,0 +1,65 @@
+"""A reward model opened by name, with the settings behind its scores as plain values, for the record of a run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefrank.model.hub import resolve_model
+from prefrank.model.record import read_record
+from prefrank.scoring.reward_model import RewardModel
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """A loaded model and what a record says of it.
+
+    Args:
+        model: ready to score.
+        ours: whether prefrank saved it; otherwise its text settings are the defaults.
+        format: text settings, head, precision, kernels and device, whatever of them was asked for.
+    """
+
+    model: RewardModel
+    ours: bool
+    format: dict[str, Any]
+
+
+def open_model(
+    name: str,
+    *,
+    head: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    kernels: str | None = None,
+    max_length: int | None = None,
+    max_tokens: int | None = None,
+    num_threads: int | None = None,
+    deterministic: bool = False,
+) -> OpenedModel:
+    """Load a folder or hub id; the arguments are those of `RewardModel.load`.
+
+    Raises:
+        NotFound, BadModel, BadInput: as `RewardModel.load`.
+    """
+    folder = resolve_model(name)
+    model = RewardModel.load(
+        folder,
+        head=head,
+        device=device,
+        precision=precision,
+        kernels=kernels,
+        max_length=max_length,
+        max_tokens=max_tokens,
+        num_threads=num_threads,
+        deterministic=deterministic,
+    )
+    parameters = next(iter(model.network.parameters()))
+    config = model.network.config
+    settings = {
+        "architecture": (config.get("architectures") or [config.get("model_type")])[0],
+        "head": model.network.heads[0],
+        "precision": model.engine.precision,
+        "kernels": model.engine.kernels,
+        "device": str(parameters.device),
+        "deterministic": deterministic,
+    }
+    return OpenedModel(model, read_record(folder) is not None, model.encoder.text_json() | settings)
