@@ -15,12 +15,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from common import Run, finish, run, say, show
 
 from prefrank.data import load_comparisons, split_of
 from prefrank.evaluation import Estimate, Evaluation, Metrics, Scorer, baselines, evaluate, measure, tfidf_scorer
-from prefrank.evaluation.estimates import estimate
+from prefrank.evaluation.estimates import estimate_all, minus
+from prefrank.evaluation.metrics import metric_figures
 from prefrank.scoring import RewardModel
 from prefrank.training import DataSource, Recipe, load_recipe
 from prefrank.training.corpus import read_corpus
@@ -103,18 +103,10 @@ def table(results: dict[str, dict[str, Metrics]]) -> None:
     show("pairs in the right order, with 95 % intervals over prompts", ["", *sizes, "log loss\n(all)"], rows)
 
 
-def lead(model: Evaluation, other: Evaluation, comparisons: Sequence[Comparison], chosen: Sequence[int]) -> Estimate:
+def lead(model: Evaluation, other: Evaluation, places: Sequence[int]) -> Estimate:
     """Accuracy of the model less that of another scorer on the same pairs; prompts are resampled for both at once."""
-    gain = np.array([right(model, comparisons, i) - right(other, comparisons, i) for i in chosen])
-    prompts = np.unique([split_of(comparisons[i].prompt) for i in chosen], return_inverse=True)[1]
-    return estimate(gain, np.ones(len(gain)), prompts, n=len(gain), unit="pairs", bounds=(-1.0, 1.0))
-
-
-def right(result: Evaluation, comparisons: Sequence[Comparison], place: int) -> float:
-    """1 if the pair's winner has the higher score, one half for equal scores."""
-    preference, scores = comparisons[place].preferences[0], result.sample.scores[place]
-    gap = scores[preference.winner].value - scores[preference.loser].value
-    return 0.5 if gap == 0 else float(gap > 0)
+    mine, theirs = (metric_figures(one.sample.take(places))["accuracy"] for one in (model, other))
+    return estimate_all({"lead": minus(mine, theirs)}, model.bootstrap)["lead"]
 
 
 def leads(evaluations: dict[str, Evaluation], comparisons: Sequence[Comparison]) -> dict[str, dict[str, Estimate]]:
@@ -122,9 +114,7 @@ def leads(evaluations: dict[str, Evaluation], comparisons: Sequence[Comparison])
     words = {"helpful": "helpful", "harmless": "harmless", "all": ""}
     places = {name: [i for i, c in enumerate(comparisons) if word in c.source] for name, word in words.items()}
     model, *others = evaluations.values()
-    return {
-        other.name: {name: lead(model, other, comparisons, at) for name, at in places.items() if at} for other in others
-    }
+    return {other.name: {name: lead(model, other, at) for name, at in places.items() if at} for other in others}
 
 
 def points(estimate: Estimate) -> str:

@@ -76,20 +76,20 @@ def evaluate(
         raise BadInput("there is nothing to evaluate on; give --data, --suite or both (prefrank suites lists them)")
     options = ModelOptions(head=head, max_length=max_length, device=device, precision=precision)
     trained_on = _comparisons(train or [], None)
-    parts = _parts(data or [], suite or [], limit, head, trained_on)
+    parts = _parts(data or [], suite or [], limit, head)
     entrants, opened = _entrants(model or [], options, protocol, baselines, parts, trained_on)
     run = run_all(
         entrants,
         parts,
         bootstrap=Bootstrap(resamples=resamples),
+        train=trained_on,
         command="prefrank " + shlex.join(sys.argv[1:]),
         hardware=hardware(),
-        scoring=progress.counted,
-        noting=tables.say,
+        scoring=lambda name, scorer: progress.counted(name, scorer) if name in (model or []) else scorer,
     )
     if audit:
         _audit(run, opened, parts)
-    if len(entrants) > 1:
+    if opened and len(entrants) > 1:
         run["comparison"] = compare_runs({"": run}, SUITES)
     measured.run(run)
     if output:
@@ -102,14 +102,11 @@ def evaluate(
         tables.say(f"The report is in {html}")
 
 
-def _parts(
-    data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None, trained_on: "list[Comparison]"
-) -> "list[Part]":
+def _parts(data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None) -> "list[Part]":
     """What is to be scored: data sets, then suites."""
     from prefrank.cli import tables
     from prefrank.data import load_comparisons, parse_source
     from prefrank.data.candidates import labelled
-    from prefrank.evaluation.contamination import contamination
     from prefrank.evaluation.items import as_item
     from prefrank.evaluation.language import languages_of
     from prefrank.evaluation.runs import Part, comparisons_suite
@@ -130,13 +127,7 @@ def _parts(
         name, _, folder = one.partition("=")
         found.append((find_suite(name), load_suite(name, folder or None), folder or find_suite(name).hub or "prefrank"))
     return [
-        Part(
-            kind,
-            SuiteData(languages_of(rows.items), rows.read, rows.dropped),
-            where,
-            contamination(trained_on, rows.items) if trained_on else None,
-        )
-        for kind, rows, where in found
+        Part(kind, SuiteData(languages_of(rows.items), rows.read, rows.dropped), where) for kind, rows, where in found
     ]
 
 

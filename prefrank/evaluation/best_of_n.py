@@ -279,7 +279,9 @@ _SHOWN = sizes_shown(11)
 
 def _curve_chart(title: str, lines: dict[str, str]) -> Chart:
     figures = tuple(name.format(n=n) for name in lines.values() for n in _SHOWN)
-    return Chart(title, tuple(lines), _SHOWN, figures, kind="curves", x_label="n, replies to choose from")
+    return Chart(
+        title, tuple(lines), tuple(map(float, _SHOWN)), figures, kind="curves", x_label="n, replies to choose from"
+    )
 
 
 BEST_OF_N = Suite(

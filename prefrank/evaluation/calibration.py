@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all, wilson
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all
 from prefrank.evaluation.items import Item, Pairs, Sample, sample_of
 from prefrank.evaluation.metrics import log_losses, wins
 from prefrank.evaluation.run import data_hash, score_once
-from prefrank.evaluation.slices import figure_of, shares
+from prefrank.evaluation.slices import figure_of, share_of, shares
 from prefrank.types import Comparison
 
 NUM_BINS = 15
@@ -58,7 +58,7 @@ class Bin:
     Args:
         confidence: their mean.
         accuracy: theirs; calibrated if the two agree.
-        low, high: Wilson's interval of the accuracy, one trial for each prompt.
+        low, high: Wilson's interval of the accuracy (`share_of`).
         n: pairs.
     """
 
@@ -139,7 +139,7 @@ class Point:
 
     coverage: float
     threshold: float
-    accuracy: float
+    accuracy: float | None
     low: float | None
     high: float | None
     n: int
@@ -171,13 +171,10 @@ def calibration(
         temperature: fitted on other data, such as `stored_temperature(model.calibration)`. None: cross-fitted here.
     """
     style, pairs = bootstrap or Bootstrap(), sample.pairs
-    scaled, note = None, None
+    fitted, scaled, note = temperature, None, None
     try:
-        if temperature is None:
-            scaled = cross_fitted(sample, seed=style.seed)
-            temperature = fit_temperature(sample, fitted_on="cross-fitted, each of these prompts by others")
-        else:
-            scaled = sample.lead / temperature.value
+        fitted = temperature or fit_temperature(sample, fitted_on="cross-fitted, each of these prompts by others")
+        scaled = sample.lead / temperature.value if temperature else cross_fitted(sample, seed=style.seed)
     except BadInput as error:
         note = str(error)
     leads = {"raw": sample.lead} | ({"scaled": scaled} if scaled is not None else {})
@@ -187,7 +184,7 @@ def calibration(
         _reliability(lead, pairs, found[f"{key} log_loss"], found[f"{key} brier"], style.confidence)
         for key, lead in leads.items()
     )
-    return Calibration(temperature, raw, rest[0] if rest else None, note)
+    return Calibration(fitted, raw, rest[0], None) if rest else Calibration(None, raw, None, note)
 
 
 def abstention(sample: Sample, bootstrap: Bootstrap | None = None) -> Abstention:
@@ -195,23 +192,21 @@ def abstention(sample: Sample, bootstrap: Bootstrap | None = None) -> Abstention
 
     A pair keeps its weight when others of its item are left out. Failed scores are the first to be left out.
     """
-    pairs, lead = sample.pairs, sample.lead
-    weight, right, size = shares(pairs, pairs.decided), wins(lead), np.abs(np.nan_to_num(lead))
+    pairs, level = sample.pairs, (bootstrap or Bootstrap()).confidence
+    weight, right, size = shares(pairs, pairs.decided), wins(sample.lead), np.abs(np.nan_to_num(sample.lead))
     kept = weight > 0
     if not kept.any():
         return Abstention((), None)
-    levels, place = np.unique(-size[kept], return_inverse=True)
+    thresholds, place = np.unique(-size[kept], return_inverse=True)
     mass = np.bincount(place, weight[kept])
     covered = np.cumsum(mass) / mass.sum()
     risk = np.cumsum(np.bincount(place, weight[kept] * (1 - right[kept]))) / np.cumsum(mass)
+    points = []
     # A hair less than asked for, or rounding in the sum could keep a pair too many.
-    chosen = list(dict.fromkeys(np.searchsorted(covered, np.array(COVERAGES) - 1e-9).tolist()))
-    figures = {str(level): figure_of(right, np.where(size >= -levels[level], weight, 0.0), pairs) for level in chosen}
-    found = estimate_all(figures, bootstrap or Bootstrap())
-    points = [
-        Point(float(covered[level]), float(-levels[level]), float(1 - risk[level]), one.low, one.high, one.n)
-        for level, one in ((level, found[str(level)]) for level in chosen)
-    ]
+    for cut in dict.fromkeys(np.searchsorted(covered, np.array(COVERAGES) - 1e-9).tolist()):
+        threshold = float(-thresholds[cut])
+        one = share_of(right, np.where(size >= threshold, weight, 0.0), pairs, confidence=level)
+        points.append(Point(float(covered[cut]), threshold, one.value, one.low, one.high, one.n))
     return Abstention(tuple(points), float(mass @ risk / mass.sum()))
 
 
@@ -265,8 +260,8 @@ def calibrate(
         head, device, precision, max_length: as `RewardModel.load`.
 
     Returns:
-        What was stored: temperature, fitted_on, data (sha256), model, pairs, prompts, log_loss (before), scaled_log_loss
-        (cross-fitted), prefrank.
+        What was stored: temperature, fitted_on, data (sha256), model (fingerprint), pairs, prompts, log_loss (before),
+        scaled_log_loss (cross-fitted), prefrank (version).
 
     Raises:
         BadInput: a folder without prefrank.json or one to resume training from; otherwise as `fit_temperature`.
@@ -357,56 +352,52 @@ def _losses(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> dict[str, Figure]:
 def _reliability(
     lead: Float64[np.ndarray, " P"], pairs: Pairs, log_loss: Estimate, brier: Estimate, level: float
 ) -> Reliability:
-    weight = shares(pairs, pairs.decided)
-    kept = np.flatnonzero(weight > 0)
-    weight, right, prompt = weight[kept], wins(lead)[kept], pairs.prompt[pairs.comparison[kept]]
-    size = np.abs(np.nan_to_num(lead))[kept]  # orders pairs where the confidence itself is rounded to 1
+    weight, right = shares(pairs, pairs.decided), wins(lead)
+    size = np.abs(np.nan_to_num(lead))  # orders pairs where the confidence itself is rounded to 1
     confidence = _sigmoid(size)
-    width = np.minimum(((confidence - 0.5) * 2 * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    mass = (_middles(size, weight) * NUM_BINS).astype(np.int64)
-    (bins, gaps), (even, even_gaps) = (_bins(each, confidence, right, weight, prompt, level) for each in (width, mass))
+    found = []
+    for position in (2 * confidence - 1, _middles(size, weight)):
+        number = np.minimum((position * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+        gap = np.abs(np.bincount(number, weight * (right - confidence))).sum()
+        inside = [np.where(number == one, weight, 0.0) for one in np.unique(number[weight > 0])]
+        found.append(
+            (gap / (weight.sum() or 1.0), tuple(_bin(each, confidence, right, pairs, level) for each in inside))
+        )
+    (ece, bins), (ece_equal_mass, bins_equal_mass) = found
     return Reliability(
-        ece=float(gaps.sum()) if bins else None,
-        ece_equal_mass=float(even_gaps.sum()) if even else None,
+        ece=float(ece) if bins else None,
+        ece_equal_mass=float(ece_equal_mass) if bins else None,
         mce=max((abs(one.accuracy - one.confidence) for one in bins), default=None),
         log_loss=log_loss,
         brier=brier,
         auroc=_auroc(size, right, weight),
-        n=len(kept),
+        n=int(np.count_nonzero(weight)),
         bins=bins,
-        bins_equal_mass=even,
+        bins_equal_mass=bins_equal_mass,
     )
 
 
-def _middles(values: Float64[np.ndarray, " n"], weight: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+def _middles(values: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
     """The share of the mass below each value, with half of its equals'."""
     _, place = np.unique(values, return_inverse=True)
     mass = np.bincount(place, weight)
-    return ((np.cumsum(mass) - mass / 2) / mass.sum())[place] if len(values) else values
+    return ((np.cumsum(mass) - mass / 2) / (mass.sum() or 1.0))[place]
 
 
-def _bins(
-    number: Int64[np.ndarray, " n"],
-    confidence: Float64[np.ndarray, " n"],
-    right: Float64[np.ndarray, " n"],
-    weight: Float64[np.ndarray, " n"],
-    prompt: Int64[np.ndarray, " n"],
+def _bin(
+    weight: Float64[np.ndarray, " P"],
+    confidence: Float64[np.ndarray, " P"],
+    right: Float64[np.ndarray, " P"],
+    pairs: Pairs,
     level: float,
-) -> tuple[tuple[Bin, ...], Float64[np.ndarray, " B"]]:
-    """The bins, and what each adds to the expected calibration error."""
-    found, gaps = [], []
-    for one in np.unique(number):
-        inside = number == one
-        sure, accuracy = (float(np.average(each[inside], weights=weight[inside])) for each in (confidence, right))
-        trials = len(np.unique(prompt[inside]))
-        low, high = wilson(min(accuracy, 1.0) * trials, trials, confidence=level)
-        found.append(Bin(sure, accuracy, low, high, int(inside.sum())))
-        gaps.append(abs(accuracy - sure) * weight[inside].sum() / weight.sum())
-    return tuple(found), np.array(gaps, np.float64)
+) -> Bin:
+    accuracy = share_of(right, weight, pairs, confidence=level)
+    sure = float(np.average(confidence, weights=weight))
+    return Bin(sure, accuracy.value or 0.0, accuracy.low or 0.0, accuracy.high or 0.0, accuracy.n)
 
 
 def _auroc(
-    size: Float64[np.ndarray, " n"], right: Float64[np.ndarray, " n"], weight: Float64[np.ndarray, " n"]
+    size: Float64[np.ndarray, " P"], right: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]
 ) -> float | None:
     """P(a right pair is more confident than a wrong one), equals half; a pair of equal scores is half of each."""
     good, bad = weight * right, weight * (1 - right)

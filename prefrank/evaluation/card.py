@@ -139,8 +139,8 @@ def write_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str], *, o
         BadInput: as `model_card`; or there is a README.md of somebody else.
         CannotWrite: the folder cannot be written.
     """
-    text = model_card(folder, runs, facts)
-    path = Path(checkpoint_info(str(folder))["folder"]) / FILE
+    subject = _subject(folder, runs, facts)
+    text, path = _render(subject), subject.folder / FILE
     if path.exists() and not overwrite and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         raise BadInput(f"{path} was not written by prefrank card; move it away, or overwrite it on purpose")
     try:
@@ -148,7 +148,9 @@ def write_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str], *, o
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise CannotWrite(f"{path} cannot be written ({error.strerror or error}); make room or copy the folder") from error
+        raise CannotWrite(
+            f"{path} cannot be written ({error.strerror or error}); make room or copy the folder"
+        ) from error
     return path
 
 
@@ -165,9 +167,7 @@ def model_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> s
         BadInput: facts are missing, all named at once; the weights are not those that were saved; or no run is of
             this model.
     """
-    subject = _subject(folder, runs, facts)
-    check_facts(facts, _wanted(subject))
-    return _render(subject)
+    return _render(_subject(folder, runs, facts))
 
 
 def _subject(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> Subject:
@@ -181,7 +181,7 @@ def _subject(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> Sub
     record = _read_json(place / "prefrank.json")
     training = info["training"] or {}
     whole = {"recipe", "data", "hardware", "spent", "versions"} <= training.keys()
-    return Subject(
+    subject = Subject(
         folder=place,
         info=info,
         config=_read_json(place / "config.json"),
@@ -190,6 +190,8 @@ def _subject(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> Sub
         measured=_measured(runs, info["fingerprint"]),
         facts={key: value for key, value in facts.items() if not is_blank(value)},
     )
+    check_facts(facts, _wanted(subject))
+    return subject
 
 
 def _read_json(path: Path) -> Json:
@@ -273,8 +275,8 @@ def _emissions(subject: Subject) -> str | None:
     kwh = _estimated_kwh(spent) * subject.training["processes"]
     why = spent.get("energy_missing") or "it was not recorded"
     return (
-        f"{_weight(kwh * GRAMS_PER_KWH / 1000)} CO2eq from {kwh:.2g} kWh: estimated, not measured ({why}), by the rule of"
-        f" Green Algorithms (Lannelongue et al. 2021): {CORE_WATTS:g} W for each busy core over the recorded CPU time,"
+        f"{_weight(kwh * GRAMS_PER_KWH / 1000)} CO2eq from {kwh:.2g} kWh: estimated, not measured ({why}), by the rule"
+        f" of Green Algorithms (Lannelongue et al. 2021): {CORE_WATTS:g} W for each busy core over the CPU time,"
         f" {MEMORY_WATTS_PER_GB} W for each GB of peak memory, times {OVERHEAD} for the data centre and"
         f" {GRAMS_PER_KWH:g} g/kWh, the world's mean"
     )
@@ -304,10 +306,16 @@ def number(value: float | None) -> str:
 
 def estimate(found: Json) -> str:
     """Value, interval and n in one phrase."""
-    if found["value"] is None:
-        return f"no value ({found['n']:,} {found['unit']})"
-    interval = "" if found["low"] is None else f" [{number(found['low'])}, {number(found['high'])}]"
-    return f"{number(found['value'])}{interval} ({found['n']:,} {found['unit']})"
+    return f"{interval(found)} ({counted(found)})"
+
+
+def interval(found: Json) -> str:
+    bounds = "" if found["low"] is None else f" [{number(found['low'])}, {number(found['high'])}]"
+    return f"{number(found['value'])}{bounds}"
+
+
+def counted(found: Json) -> str:
+    return f"{found['n']:,} {found['unit']}"
 
 
 def duration(seconds: float) -> str:
@@ -327,6 +335,15 @@ def size(count: float) -> str:
 def bare(text: object) -> str:
     """Somebody else's text on one line, without the folders of their machine before a file's name."""
     return re.sub(r"(?<![\w.:/])(?:~|/|[A-Za-z]:\\)[^\s=:'\"]*[/\\](?=[^\s/\\])", "", " ".join(str(text).split()))
+
+
+def machine(hardware: Mapping[str, Any]) -> str:
+    """The hardware of a record in a phrase."""
+    if not hardware:
+        return "machine not recorded"
+    gpus = ", ".join(hardware["gpus"]) or "no GPU"
+    cores = f"{hardware['usable_cores']} of {hardware['cores']} cores"
+    return plain(f"{hardware['cpu']}, {cores}, {size(hardware['memory_bytes'])} memory, {gpus}")
 
 
 def plain(text: object) -> str:
@@ -351,25 +368,32 @@ def _training_limits(subject: Subject) -> Iterator[str]:
         )
     if subject.quantised:
         yield f"Its weights are {subject.info['precision']}; scores differ slightly from the float model's."
+    chose = (
+        [one["name"] for one in subject.training["data"]["read"] if one["role"] == "evaluation"]
+        if subject.training
+        else ()
+    )
+    for name in [name for name in subject.measured if name in chose]:
+        yield f"{plain(name)} also chose the checkpoint, which makes its figures a little too good."
 
 
 def _length_limits(one: Measured) -> Iterator[str]:
     style = one.result["style"]
     if one.name == PROBES or style["longer"]["value"] is None or style["shorter"]["value"] is None:
         return
-    gap = style["longer"]["value"] - style["shorter"]["value"]
-    lean = "longer" if gap > 0 else "shorter"
+    ordered = sorted(("longer", "shorter"), key=lambda side: style[side]["value"])
+    clear = (style[ordered[0]]["high"] or 1.0) < (style[ordered[1]]["low"] or 0.0)
+    lean = f"It leans towards {ordered[1]} replies" if clear else "No clear lean"
     yield (
-        f"Length, {plain(one.suite['title'])}: accuracy is {estimate(style['longer'])} where people preferred the longer"
-        f" reply and {estimate(style['shorter'])} where they preferred the shorter one. It leans towards {lean} replies by"
-        f" {number(abs(gap))}; rank correlation of score lead and length difference {estimate(style['spearman'])}."
+        f"Length, {plain(one.suite['title'])}: accuracy is {estimate(style['longer'])} where people preferred the"
+        f" longer reply and {estimate(style['shorter'])} where they preferred the shorter one. {lean}; rank correlation"
+        f" of score lead and length difference {estimate(style['spearman'])}."
     )
 
 
 def _part_limits(one: Measured) -> Iterator[str]:
     """Probes by kind; of other suites the weakest and the strongest part, and those about harm and help."""
-    parts = {name: found["accuracy"] for name, found in one.result["subsets"].items()}
-    parts = {name: found for name, found in parts.items() if found["value"] is not None}
+    parts = _parts(one)
     order = sorted(parts, key=lambda name: parts[name]["value"])
     if one.name == PROBES:
         yield "Probes, how often a good reply beats a cheat: " + _listed(order, parts) + "."
@@ -382,13 +406,19 @@ def _part_limits(one: Measured) -> Iterator[str]:
         )
 
 
+def _parts(one: Measured) -> dict[str, Json]:
+    """Accuracy of each part that has one, equal scores counting as the suite counts them (but half for shares)."""
+    kind = "accuracy_ties_lost" if one.suite["ties"] == "wrong" else "accuracy"
+    return {name: found[kind] for name, found in one.result["subsets"].items() if found[kind]["value"] is not None}
+
+
 def _listed(names: Sequence[str], parts: Mapping[str, Json]) -> str:
     return ", ".join(f"{plain(name)} {estimate(parts[name])}" for name in names) or "none has a value"
 
 
 def _slice_limits(one: Measured) -> Iterator[str]:
     for found in one.result["slices"]:
-        if found["worst"]:
+        if found["worst"] and found["slice"] != "subset":  # those are told as parts
             where = f"{plain(found['slice'])} = {plain(found['value'])}"
             yield f"Worst slice of {plain(one.suite['title'])}: {where}, accuracy {estimate(found['accuracy'])}."
 
@@ -402,9 +432,15 @@ def _count_limits(one: Measured) -> Iterator[str]:
             f" {counts['cut_replies']:,} a part of their own end, at least {cut / replies:.1%} of all."
         )
     if counts["failures"]:
-        yield f"Failures, {title}: {counts['failures']:,} of {replies:,} scores were no finite number; they count as lost."
-    if one.suite["contamination"]:
-        yield f"Overlap of training data and {title}: {_flat(one.suite['contamination'])}."
+        yield f"Failures, {title}: {counts['failures']:,} of {replies:,} scores are no finite number and count as lost."
+    found = one.suite["contamination"]
+    if found:
+        clean, dirty = found.get("clean_accuracy"), found.get("dirty_accuracy")
+        apart = f"; accuracy on the others {estimate(clean)}, on these {estimate(dirty)}" if clean and dirty else ""
+        yield (
+            f"Overlap, {title}: {len(found['dirty']):,} of {found['items']:,} items stand, or nearly stand, in the"
+            f" training data{apart}."
+        )
 
 
 def _flat(values: Mapping[str, Any]) -> str:
@@ -421,8 +457,8 @@ def _advice(subject: Subject) -> list[str]:
     scaled = main.result["calibration"]["temperature"]
     if scaled is not None:
         found.append(
-            f"Where a probability is needed, divide the difference of two scores by {scaled:.3g}"
-            f" (fitted on {plain(main.result['calibration']['fitted_on'])}) before the sigmoid."
+            f"Where a probability is needed, divide the difference of two scores by the temperature {scaled:.3g} before"
+            f" the sigmoid (fitted: {plain(main.result['calibration']['fitted_on'])})."
         )
     probes = subject.measured.get(PROBES)
     weak = _weak_probes(probes) if probes else []
@@ -439,8 +475,7 @@ def _advice(subject: Subject) -> list[str]:
 
 
 def _weak_probes(probes: Measured) -> list[str]:
-    parts = probes.result["subsets"].items()
-    return [name for name, one in parts if one["accuracy"]["value"] is not None and one["accuracy"]["value"] < _FEW_SURE]
+    return [name for name, found in _parts(probes).items() if found["value"] < _FEW_SURE]
 
 
 # What the card says of the training
@@ -531,10 +566,9 @@ def _render(subject: Subject) -> str:
         keep_trailing_newline=True,
         finalize=_never_none,
     )
-    environment.filters |= {
-        "number": number, "estimate": estimate, "duration": duration, "size": size, "plain": plain, "bare": bare,
-        "public": public_name, "flat": _flat, "reasons": _reasons,
-    }  # fmt: skip
+    for show in (number, estimate, interval, counted, duration, size, plain, bare, machine):
+        environment.filters[show.__name__] = show
+    environment.filters |= {"public": public_name, "flat": _flat, "reasons": _reasons}
     text = environment.get_template("card.md.jinja").render(_context(subject))
     return re.sub(r"\n{3,}", "\n\n", text)
 
@@ -586,7 +620,8 @@ def _context(subject: Subject) -> Json:
 def _model_id(subject: Subject) -> str:
     """As the code of the card loads it: beside the folder, if nothing else is said."""
     own = subject.folder.name
-    return subject.facts.get("model_id") or (own if own == _own_name(subject.folder) else f"{subject.name}/{own}")
+    beside = own if own == _own_name(subject.folder) else f"{_own_name(subject.folder)}/{own}"
+    return subject.facts.get("model_id") or beside
 
 
 def _code(subject: Subject) -> str:
@@ -663,12 +698,20 @@ def _eval_result(one: Measured, kind: str, title: str, found: Json) -> Any:
     return EvalResult(
         task_type="text-classification",
         task_name="Reward modelling",
-        dataset_type=hub_name(one.suite["from"]) or one.name,
-        dataset_name=one.suite["title"],
-        dataset_config=one.name,
+        dataset_type=_hub_id(one.name),
+        dataset_name=bare(one.suite["title"]),
+        dataset_config=bare(one.name),
         dataset_args={"sha256": one.suite["data"]},
         metric_type=kind,
         metric_name=f"{title} ({bounds}n = {found['n']} {found['unit']})",
         metric_value=round(found["value"], 4),
         metric_args={key: found[key] for key in ("low", "high", "n", "unit", "prompts")},
     )
+
+
+def _hub_id(suite: str) -> str:
+    """Where a suite's data are on the hub; its own name where they are not there."""
+    from prefrank.evaluation.suites import SUITES
+
+    published = SUITES[suite].hub if suite in SUITES else hub_name(suite.rpartition(":")[0] or suite)
+    return published or bare(suite)

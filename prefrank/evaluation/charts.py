@@ -224,8 +224,7 @@ def matrix_svg(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Mark
 
 
 def _cell(mark: Mark, x: float, y: float, wide: float, tall: float) -> list[str]:
-    fill = "#eceff2" if mark.value is None else _diverging(mark.value)
-    ink = INK if mark.value is None or 0.1 < mark.value < 0.68 else "#ffffff"
+    fill, ink = _diverging(mark.value)
     box = f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{wide - 2:.1f}" height="{tall - 2:.1f}" rx="3" fill="{fill}"/>'
     middle = x + wide / 2
     number = "-" if mark.value is None else f"{mark.value:.2f}"
@@ -239,11 +238,15 @@ def _cell(mark: Mark, x: float, y: float, wide: float, tall: float) -> list[str]
     ]
 
 
-def _diverging(share: float) -> str:
-    """White at one half, the house's orange at 0, its blue at 1."""
+def _diverging(share: float | None) -> tuple[str, str]:
+    """White at one half, the house's orange at 0, its blue at 1, grey for nothing; and the ink to be read on it."""
+    if share is None:
+        return "#eceff2", INK
     end = np.array([0x0B, 0x3D, 0x66] if share >= 0.5 else [0xD9, 0x73, 0x0D])
     mixed = 255 + (end - 255) * min(1.0, abs(share - 0.5) * 2) ** 0.9
-    return "#" + "".join(f"{round(float(one)):02x}" for one in mixed)
+    # Relative luminance (WCAG 2, gamma taken as 2.2): above 0.2 the dark ink has more contrast.
+    bright = float((mixed / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722])) > 0.2
+    return "#" + "".join(f"{round(float(one)):02x}" for one in mixed), INK if bright else "#ffffff"
 
 
 def curves_svg(
@@ -305,7 +308,7 @@ def reliability_svg(lines: Sequence[Line], *, label: str) -> str:
                 ends = f'x1="{x}" x2="{x}" y1="{frame.y(mark.low)}" y2="{frame.y(mark.high)}"'
                 parts.append(f'<line {ends} stroke="{color}" opacity="0.45" stroke-width="1.5"/>')
             parts.append(_shape(line.series, x, y))
-        parts.append(f'<polyline points="{_points(path)}" fill="none" stroke="{color}" stroke-width="1.2"/>')
+        parts.append(f'<polyline points="{_points(path)}" fill="none" stroke="{color}" opacity="0.55"/>')
     return _drawing(parts, frame.height, label)
 
 

@@ -218,6 +218,10 @@ class Groups:
     letters: dict[str, str]
     p_adjusted: dict[tuple[str, str], float]
 
+    def to_json(self) -> dict[str, Any]:
+        pairs = [{"a": a, "b": b, "p_adjusted": p} for (a, b), p in self.p_adjusted.items()]
+        return {"letters": self.letters, "pairs": pairs}
+
 
 def groups(
     figures: Mapping[str, Figure], bootstrap: Bootstrap, *, strata: Int64[np.ndarray, " G"] | None = None

@@ -3,9 +3,9 @@
 Surprising: items of one prompt are not independent, so what is resampled is prompts, never pairs; ten pairs of one
 prompt say little more than one. A figure's interval depends on that figure alone, not on what is estimated beside it.
 - Where every prompt has one plain right-or-wrong item, Wilson's interval needs no resampling.
-- A bootstrap cannot see past its sample (all right, five times, would give 100 % to 100 %). A mean whose prompts all
-  agree gets the share of prompts that may yet depart from it, by Wilson; inside a sum such means are added to the
-  bootstrap's limits by MOVER (Zou and Donner 2008).
+- A bootstrap cannot see past its sample (all right, five times, would give 100 % to 100 %). Where all prompts agree, the
+  interval allows for the share of prompts that may yet depart, by Wilson; inside a sum this is added to the bootstrap's
+  limits by MOVER (Zou and Donner 2008).
 - A stratum of one prompt would add no spread, so such strata are resampled as one.
 - Nothing is made from nothing: no items, no value.
 """
@@ -186,29 +186,24 @@ class Sums:
 
     Args:
         value: of the figure.
-        means: [J] of the parts.
-        weighted: [J] coefficient times mean.
         prompts: [C] their numbers, ascending.
         strata: [C] 0, 1, ..., none of a single prompt unless it is the only one.
         gaps: [C, J] each prompt's weighted distance from the part's mean, times coefficient / the part's weight: what
-            the prompt adds to the figure, to first order. Columns sum to 0.
+            the prompt moves the figure by, to first order. Columns sum to 0.
         shares: [C, J] of the part's weight. Columns sum to 1.
+        means: [C, J] of each prompt in each part; NaN where it is not in it.
+        added: [C] each prompt's share of the value, which they sum to.
         plain: one right-or-wrong item for each prompt, one stratum.
     """
 
     value: float
-    means: Float64[np.ndarray, " J"]
-    weighted: Float64[np.ndarray, " J"]
     prompts: Int64[np.ndarray, " C"]
     strata: Int64[np.ndarray, " C"]
     gaps: Float64[np.ndarray, "C J"]
     shares: Float64[np.ndarray, "C J"]
+    means: Float64[np.ndarray, "C J"]
+    added: Float64[np.ndarray, " C"]
     plain: bool
-
-    @property
-    def added(self) -> Float64[np.ndarray, " C"]:
-        """What each prompt adds to the figure; sums to its value."""
-        return self.gaps.sum(1) + self.shares @ self.weighted
 
     @property
     def standard_error(self) -> float:
@@ -229,33 +224,35 @@ def sums_of(figure: Figure, strata: Int64[np.ndarray, " G"] | None = None) -> Su
     if not parts or any(not len(part.values) or not np.isfinite(part.values).all() for part in parts):
         return None
     prompts = np.unique(np.concatenate([part.prompts for part in parts]))
-    gaps, shares = np.zeros((len(prompts), len(parts))), np.zeros((len(prompts), len(parts)))
-    means = np.zeros(len(parts))
+    value, added, shape = 0.0, np.zeros(len(prompts)), (len(prompts), len(parts))
+    gaps, shares, means = np.zeros(shape), np.zeros(shape), np.full(shape, np.nan)
     for j, part in enumerate(parts):
         place = np.searchsorted(prompts, part.prompts)
         weights = np.ones(len(part.values)) if part.weights is None else part.weights
-        whole = weights.sum()
-        totals = np.bincount(place, weights * part.values, len(prompts)) / whole
-        shares[:, j] = np.bincount(place, weights, len(prompts)) / whole
-        means[j] = (weights * part.values).sum() / whole
-        gaps[:, j] = part.coefficient * (totals - means[j] * shares[:, j])
-        if _agree(totals, shares[:, j]):
-            gaps[:, j] = 0.0
-    weighted = np.array([part.coefficient for part in parts]) * means
+        totals = np.bincount(place, weights * part.values, len(prompts)) / weights.sum()
+        shares[:, j] = np.bincount(place, weights, len(prompts)) / weights.sum()
+        held, mean = shares[:, j] > 0, float((weights * part.values).sum() / weights.sum())
+        means[held, j] = totals[held] / shares[held, j]
+        value += part.coefficient * mean
+        added += part.coefficient * totals
+        if not _agree(means[held, j]):
+            gaps[:, j] = part.coefficient * (totals - mean * shares[:, j])
     own = np.zeros(len(prompts), np.int64) if strata is None else _pooled(strata[prompts])
-    plain = not own.any() and figure.bounds == (0.0, 1.0) and len(parts) == 1 and _plain(parts[0], len(prompts))
-    return Sums(float(weighted.sum()), means, weighted, prompts, own, gaps, shares, plain)
+    plain = not own.any() and _plain(figure, len(prompts))
+    return Sums(value, prompts, own, gaps, shares, means, added, plain)
 
 
-def _agree(totals: Float64[np.ndarray, " C"], shares: Float64[np.ndarray, " C"]) -> bool:
-    """Whether all prompts of a part have the same mean."""
-    means = totals[shares > 0] / shares[shares > 0]
-    return bool(np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())))
+def _agree(means: Float64[np.ndarray, " c"]) -> bool:
+    return bool(np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())))  # equal but for rounding
 
 
-def _plain(part: Part, prompts: int) -> bool:
-    equal = part.weights is None or bool(np.ptp(part.weights) == 0)
-    return equal and len(part.values) == prompts and bool(np.isin(part.values, (0.0, 0.5, 1.0)).all())
+def _plain(figure: Figure, prompts: int) -> bool:
+    """Whether a figure is the mean of one right (1), wrong (0) or tied (0.5) item for each prompt."""
+    if len(figure.parts) != 1 or figure.bounds != (0.0, 1.0) or figure.parts[0].coefficient != 1:
+        return False
+    values, weights = figure.parts[0].values, figure.parts[0].weights
+    equal = weights is None or bool(np.ptp(weights) == 0)
+    return equal and len(values) == prompts and bool(np.isin(values, (0.0, 0.5, 1.0)).all())
 
 
 def _pooled(strata: Int64[np.ndarray, " C"]) -> Int64[np.ndarray, " C"]:
@@ -275,54 +272,59 @@ def _estimate(
     if sums is None:
         prompts = np.concatenate([np.zeros(0, np.int64), *(part.prompts for part in figure.parts)])
         return Estimate(None, None, None, figure.n, figure.unit, len(np.unique(prompts)))
-    low, high = _interval(figure, sums, drawn, bootstrap)
+    low, high = _interval(figure, sums, drawn, bootstrap.confidence)
     return Estimate(sums.value, low, high, figure.n, figure.unit, len(sums.prompts))
 
 
 def _interval(
-    figure: Figure, sums: Sums, drawn: Float64[np.ndarray, " R"] | None, bootstrap: Bootstrap
+    figure: Figure, sums: Sums, drawn: Float64[np.ndarray, " R"] | None, confidence: float
 ) -> Interval | tuple[None, None]:
-    size = len(sums.prompts)
+    value, size = sums.value, len(sums.prompts)
     if sums.plain:
-        return wilson(sums.value * size, size, confidence=bootstrap.confidence)
-    below, above = (0.0, 0.0) if drawn is None else _bca(drawn, _acceleration(sums), bootstrap.confidence)
+        return wilson(value * size, size, confidence=confidence)
+    below, above = (0.0, 0.0) if drawn is None else _bca(drawn, _acceleration(sums), confidence)
     if figure.bounds is None:
-        return (sums.value + below, sums.value + above) if size > 1 else (None, None)
-    down, up = _departures(figure, sums, bootstrap.confidence)
-    return sums.value - math.hypot(below, down), sums.value + math.hypot(above, up)
+        single = bool(((sums.shares > 0).sum(0) == 1).any())
+        return (None, None) if single else (value + below, value + above)
+    down, up = _departures(figure, sums, confidence)
+    low, high = value - math.hypot(below, down), value + math.hypot(above, up)
+    # Rounding may lead out of the bounds by a hair.
+    return max(low, min(value, figure.bounds[0])), min(high, max(value, figure.bounds[1]))
 
 
 def _departures(figure: Figure, sums: Sums, confidence: float) -> Interval:
-    """How far below and above its value a figure may be for the parts whose prompts all agree.
+    """How far below and above its value a figure may be for what resampling cannot see.
 
-    None of a part's C prompts departed from its mean, so by Wilson at most z^2 / (C + z^2) of all prompts do, at most
-    to the bounds. Parts are combined by MOVER (Zou and Donner 2008, eq. 3): distances of independent parts add in
-    squares, those of parts of the same prompts plainly.
+    Where the C prompts of a stratum (or of a part) all agree, none departed from their mean, so by Wilson at most
+    z^2 / (C + z^2) of all prompts do, at most to the bounds. Distances of different prompts add in squares (MOVER, Zou
+    and Donner 2008, eq. 3), those of the same prompts, which may depart together, plainly.
     """
-    single = len(figure.parts) == 1
-    found: dict[bytes, tuple[float, float]] = {}
-    for j in np.flatnonzero(~sums.gaps.any(0)):
-        part, held = figure.parts[j], sums.shares[:, j] > 0
-        least, greatest = figure.bounds if single and figure.bounds else part.bounds
-        reach = part.coefficient * wilson(0.0, int(held.sum()), confidence=confidence)[1]
-        ends = (reach * max(0.0, sums.means[j] - least), reach * max(0.0, greatest - sums.means[j]))
-        down, up = ends if reach >= 0 else (-ends[1], -ends[0])
-        before = found.get(held.tobytes(), (0.0, 0.0))
-        found[held.tobytes()] = (before[0] + down, before[1] + up)
-    return math.hypot(*(down for down, _ in found.values())), math.hypot(*(up for _, up in found.values()))
+    found: dict[bytes, Float64[np.ndarray, " 2"]] = {}
+    for j, part in enumerate(figure.parts):
+        bounds = figure.bounds if len(figure.parts) == 1 and figure.bounds else part.bounds
+        for stratum in np.unique(sums.strata[sums.shares[:, j] > 0]).tolist():
+            held = (sums.strata == stratum) & (sums.shares[:, j] > 0)
+            if _agree(sums.means[held, j]):
+                reach = wilson(0.0, int(held.sum()), confidence=confidence)[1] * float(sums.shares[held, j].sum())
+                mean = sums.means[held, j][0]
+                ends = np.array([max(0.0, mean - bounds[0]), max(0.0, bounds[1] - mean)])
+                both = abs(part.coefficient) * reach * (ends if part.coefficient > 0 else ends[::-1])
+                found[held.tobytes()] = found.get(held.tobytes(), np.zeros(2)) + both
+    down, up = np.sqrt(sum((ends**2 for ends in found.values()), np.zeros(2)))
+    return float(down), float(up)
 
 
 def _bca(drawn: Float64[np.ndarray, " R"], skew: float, confidence: float) -> Interval:
-    """BCa limits (Efron 1987, eq. 2.3) of resampled distances from a figure's value."""
-    normal = NormalDist()
-    level = float(np.mean(drawn < 0) + np.mean(drawn == 0) / 2)
+    """BCa limits (Efron 1987) of resampled distances from a figure's value; the value is always inside."""
+    normal, same = NormalDist(), 1e-11 * np.abs(drawn).max()  # equal to the sample but for rounding
+    level = float(np.mean(drawn < -same) + np.mean(np.abs(drawn) <= same) / 2)
     # Half a resample from 0 and 1, so that the quantile stays finite.
     bias = normal.inv_cdf(min(max(level, 0.5 / len(drawn)), 1 - 0.5 / len(drawn)))
     levels = []
     for z in (normal.inv_cdf((1 - confidence) / 2), normal.inv_cdf((1 + confidence) / 2)):
         levels.append(normal.cdf(bias + (bias + z) / max(1 - skew * (bias + z), 1e-9)))
     low, high = np.quantile(drawn, levels)
-    return float(low), float(high)
+    return min(float(low), 0.0), max(float(high), 0.0)
 
 
 def _acceleration(sums: Sums) -> float:
@@ -339,11 +341,10 @@ def _resample(sums: Mapping[str, Sums], bootstrap: Bootstrap) -> dict[str, Float
     alike: dict[bytes, list[str]] = {}
     for name, one in sums.items():
         alike.setdefault(one.prompts.tobytes(), []).append(name)
-    drawn = {}
+    drawn: dict[str, Float64[np.ndarray, " R"]] = {}
     for names in alike.values():
         drawn |= _resample_alike({name: sums[name] for name in names}, bootstrap)
-    # Resamples equal to the sample but for rounding are equal to it: the bias counts them as half below.
-    return {name: np.where(np.abs(one) < 1e-12, 0.0, one) for name, one in drawn.items()}
+    return drawn
 
 
 def _resample_alike(sums: Mapping[str, Sums], bootstrap: Bootstrap) -> dict[str, Float64[np.ndarray, " R"]]:

@@ -76,7 +76,7 @@ def read_llmbar(folder: Path) -> SuiteData:
 def _llmbar_item(record: Record) -> Item | Drop:
     row = record.row
     label = field(row, "label")
-    if label not in (1, 2):
+    if label not in (1, 2) or label is True:
         raise BadData(f"the label is {short(label)}; wanted 1 or 2")
     better, worse = text(row, f"output_{label}"), text(row, f"output_{3 - label}")
     return contest(user(text(row, "input")), [better], [worse], subset=record.path.parent.name, id=record.line)

@@ -44,14 +44,15 @@ def measure(sample: Sample) -> dict[str, Figure]:
 def read(folder: Path) -> SuiteData:
     """The validation part of OASST's messages or trees; of files that name no split, one prompt in five."""
     loaded = load_comparisons(folder, split="validation")
-    return SuiteData(tuple(map(as_item, loaded.comparisons)), loaded.report.rows, dict(loaded.report.dropped))
+    report = loaded.report  # its rows are messages: what an item can come from is a candidate
+    return SuiteData(tuple(map(as_item, loaded.comparisons)), report.candidates, dict(report.dropped))
 
 
 OPEN_ASSISTANT = Suite(
     name="open-assistant",
     title="Open Assistant, ranked replies",
     hub="OpenAssistant/oasst1",
-    layout=("data/validation-*.parquet", "*validation*.jsonl*", "*.messages.jsonl*", "*.trees.jsonl*"),
+    layout=("data/validation-*.parquet", "validation.messages.jsonl*"),
     read=read,
     measure=measure,
     source="Köpf et al., arXiv 2304.07327; the first implementation's reward trainer",

@@ -31,7 +31,7 @@ class Cell:
         main: what it says.
         sub: smaller, under it.
         svg: a drawing, made here and trusted.
-        tone: "bad", "good", "head", "code" or "".
+        tone: "bad", "good", "head", "strong", "code", "text" (a sentence) or "".
         title: the whole of what is cut.
     """
 
@@ -44,11 +44,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Its first column names the row."""
+    """Its first column names the row.
+
+    Args:
+        tight: one line for each row where there is room.
+    """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    tight: bool = False
     kind: Literal["table"] = "table"
 
 
@@ -64,10 +69,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Side by side where there is room."""
+    """Side by side where there is room.
+
+    Args:
+        flow: they are of different height, and fill columns.
+    """
 
     pictures: tuple[Picture, ...]
     legend: tuple[tuple[str, str], ...] = ()
+    flow: bool = False
     kind: Literal["pictures"] = "pictures"
 
 
@@ -160,7 +170,7 @@ def interval(estimate: Mapping[str, Any]) -> str:
         return "nothing to measure" if not estimate["n"] else "undefined: a score failed, or too few"
     if estimate["low"] is None:
         return "no interval: one prompt" if estimate["prompts"] < 2 else "no interval"
-    return f"[{digits(estimate['low'])}, {digits(estimate['high'])}]"
+    return f"[{digits(estimate['low'])},\u00a0{digits(estimate['high'])}]"  # never broken across lines
 
 
 def in_words(estimate: Mapping[str, Any]) -> str:
@@ -170,7 +180,7 @@ def in_words(estimate: Mapping[str, Any]) -> str:
 
 def count(estimate: Mapping[str, Any]) -> str:
     n, unit = estimate["n"], estimate["unit"]
-    return f"{n:,} {unit if n != 1 else unit.removesuffix('s')}"
+    return f"{n:,}\u00a0{unit if n != 1 else unit.removesuffix('s')}"
 
 
 def percentage(share: float) -> str:
@@ -181,11 +191,8 @@ def p_value(p: float | None) -> str:
     return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _cell(estimate: Mapping[str, Any] | None, *, sub: str = "", tone: str = "") -> Cell:
-    if estimate is None:
-        return Cell("-", "not measured")
-    parts = [interval(estimate), *([sub] if sub else [])]
-    return Cell(digits(estimate["value"]), " · ".join(parts), tone=tone)
+def _cell(estimate: Mapping[str, Any] | None) -> Cell:
+    return Cell("-", "not measured") if estimate is None else Cell(digits(estimate["value"]), interval(estimate))
 
 
 def _number(value: float | None, reason: str = "nothing to measure") -> Cell:
@@ -206,9 +213,7 @@ def what_was_run(run: Run) -> Section:
             _name(scorer["name"]),
             Cell(scorer["kind"]),
             Cell(scorer["model"][:12], tone="code", title=scorer["model"]),
-            Cell(
-                ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in scorer["format"].items()) or "-"
-            ),
+            Cell(_format(scorer["format"]), tone="text"),
             Cell(_speed(scorer)),
         )
         for scorer in run["scorers"]
@@ -217,11 +222,11 @@ def what_was_run(run: Run) -> Section:
         (
             _name(suite["title"] or name, name),
             Cell(f"{len(suite['items']):,}"),
-            Cell(f"{suite['rows']['read']:,}", _dropped(suite["rows"]["dropped"])),
+            Cell(f"{suite['rows']['read']:,}", _dropped(suite["rows"]["dropped"]), tone="text"),
             Cell({"half": "half a win", "wrong": "lost", "shared": "shared"}.get(suite["ties"], suite["ties"])),
             Cell(str(suite["from"])),
             Cell(suite["data"][:12], tone="code", title=suite["data"]),
-            Cell(suite["source"]),
+            Cell(suite["source"], tone="text"),
         )
         for name, suite in run["suites"].items()
     )
@@ -262,9 +267,13 @@ def _plain(value: Any) -> str:
     return {None: "none", True: "yes", False: "no"}.get(value, str(value)) if not value or value is True else str(value)
 
 
+def _format(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in settings.items()) or "-"
+
+
 def _speed(scorer: Mapping[str, Any]) -> str:
     seconds, tokens = scorer["scoring_s"], scorer["tokens"]
-    return f"{seconds:,.1f} s" + (f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds else "")
+    return f"{seconds:,.1f} s" + (f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds >= 0.1 else "")
 
 
 def _dropped(dropped: Mapping[str, int]) -> str:
@@ -286,7 +295,9 @@ def accuracy(run: Run) -> Section | None:
     key = legend(run, range(len(run["scorers"])))
     counts = _counts_table(run, suites)
     return Section(
-        "accuracy", "Accuracy", (words, Pictures(tuple(pictures), key), Fold("In digits", tuple(tables)), counts)
+        "accuracy",
+        "Accuracy",
+        (words, Pictures(tuple(pictures), key, flow=True), Fold("In digits", tuple(tables)), counts),
     )
 
 
@@ -350,29 +361,27 @@ def _accuracy_cells(metrics: Sequence[Mapping[str, Any] | None]) -> list[Cell]:
 
 
 def _counts_table(run: Run, suites: Sequence[str]) -> Table:
-    keys = (
-        "comparisons",
-        "prompts",
-        "pairs",
-        "ties",
-        "score_ties",
-        "failures",
-        "failed_pairs",
-        "cut_prompts",
-        "cut_replies",
-    )
+    names = {
+        "comparisons": "Comparisons",
+        "prompts": "Prompts",
+        "pairs": "Pairs",
+        "ties": "Tied labels",
+        "score_ties": "Equal scores",
+        "failures": "Failed scores",
+        "failed_pairs": "Pairs they lost",
+        "cut_prompts": "Cut prompts",
+        "cut_replies": "Cut replies",
+    }
     rows = []
     for suite in suites:
         for _, scorer, result in entries(run, suite):
             counts = result["overall"]["counts"]
-            lost = result["overall"].get("accuracy_ties_lost")
-            cells = [Cell(f"{counts[key]:,}", tone="bad" if key in keys[5:] and counts[key] else "") for key in keys]
-            rows.append((_name(scorer["name"], title_of(run, suite)), *cells, _cell(lost)))
-    head = (
-        "Scorer", "Comparisons", "Prompts", "Pairs", "Tied labels", "Equal scores", "Failed scores", "Pairs lost by them",
-        "Cut prompts", "Cut replies", "Accuracy, equal scores lost",
-    )  # fmt: skip
-    return Table("What the accuracies rest on", head, tuple(rows))
+            failed = [key for key in ("failures", "failed_pairs") if counts[key]]
+            cells = [Cell(f"{counts[key]:,}", tone="bad" if key in failed else "") for key in names]
+            lost = _cell(result["overall"].get("accuracy_ties_lost"))
+            rows.append((_name(scorer["name"], title_of(run, suite)), *cells, lost))
+    head = ("Scorer", *names.values(), "Accuracy, equal scores lost")
+    return Table("What the accuracies rest on", head, tuple(rows), tight=True)
 
 
 def own_figures(run: Run) -> Section | None:
@@ -479,12 +488,14 @@ def calibration(run: Run) -> Section | None:
     if not rows:
         return None
     words = Words(
-        "A score difference d means the preferred reply wins with probability 1 / (1 + exp(−d / T)). Of pairs called with"
-        " confidence 0.8, 0.8 should be right. T = 1 is the model as it is; the scaled figures use a temperature that was"
-        " fitted on other prompts."
+        "A lead of d says that the preferred reply wins with probability 1 / (1 + exp(−d / T)). Of pairs called with"
+        " confidence 0.8, a share of 0.8 should be right. T = 1 is the model as it is; the scaled figures use a"
+        " temperature that was fitted on other prompts."
     )
     head = ("Scorer", "Pairs", "ECE", "ECE, equal mass", "Largest gap", "Log loss", "Brier", "AUROC of confidence")
-    return Section("calibration", "Calibration", (words, *pictures, Table("Calibration", head, tuple(rows))))
+    return Section(
+        "calibration", "Calibration", (words, *pictures, Table("Calibration", head, tuple(rows), tight=True))
+    )
 
 
 def _calibration_row(name: str, sub: str, found: Mapping[str, Any]) -> tuple[Cell, ...]:
@@ -566,59 +577,64 @@ def _swatch(color: str) -> str:
 
 def style(run: Run) -> Section | None:
     """What length and layout have to do with the scores."""
-    rows, terms = [], []
-    for suite in run["suites"]:
-        for _, scorer, result in entries(run, suite):
-            if result.get("style"):
-                rows.append(_style_row(scorer["name"], title_of(run, suite), result["style"]))
-                terms += _regression_rows(scorer["name"], title_of(run, suite), result["style"].get("regression"))
+    rows = [
+        _style_row(scorer["name"], title_of(run, suite), result["style"])
+        for suite in run["suites"]
+        for _, scorer, result in entries(run, suite)
+        if result.get("style")
+    ]
     if not rows:
         return None
     words = Words(
-        "A reward model should not care for length as such. Lead is the score of the preferred reply minus the other's."
-        " In the charts, circles above the line are pairs won; if length decides, they fill the lower left and the upper"
-        " right. Balanced accuracy is the mean of the two sides."
+        "A reward model should not care for length as such. Lead is the score of the preferred reply minus the other's;"
+        " a circle's area counts pairs, and those in the shaded half are lost. Where length decides, circles fill the"
+        " upper right and the lower left. Balanced accuracy is the mean of the two sides."
     )
-    head = (
-        "Scorer", "Preferred longer", "Preferred shorter", "Balanced", "Lead and length, Pearson", "Spearman",
-        "Score and length in a prompt",
-    )  # fmt: skip
+    head = ("Scorer", "Pairs, longer / shorter", "Preferred is longer", "Preferred is shorter", "Balanced")
+    head += ("Lead and length, Pearson", "Lead and length, Spearman", "Score and length in a prompt")
     blocks: list[Block] = [words, *_by_model(run, _length_picture), Table("Length", head, tuple(rows))]
     buckets = [picture for suite in run["suites"] for picture in _bucket_picture(run, suite)]
     if buckets:
         key = legend(run, {number for suite in run["suites"] for number, _, _ in entries(run, suite)})
         blocks.append(Words("Accuracy by how much longer the preferred reply is, as (preferred − other) / (both)."))
         blocks.append(Pictures(tuple(buckets), key))
-    if terms:
-        named = ("Scorer", "Term", "Coefficient", "Gain of the score over style alone", "Accuracy at equal style")
-        blocks.append(Table("Which reply people prefer, from the score and the style", named, tuple(terms)))
+    regression = _regression_table(run)
+    if regression is not None:
+        blocks.append(regression)
     return Section("style", "Length and style", tuple(blocks))
 
 
 def _style_row(name: str, suite: str, found: Mapping[str, Any]) -> tuple[Cell, ...]:
-    sides = [_cell(found[key], sub=f"n {found[key]['n']:,}") for key in ("longer", "shorter", "balanced")]
-    return (_name(name, suite), *sides, *(_cell(found[key]) for key in ("pearson", "spearman", "within_prompt")))
+    keys = ("longer", "shorter", "balanced", "pearson", "spearman", "within_prompt")
+    pairs = Cell(f"{found['longer']['n']:,} / {found['shorter']['n']:,}")
+    return (_name(name, suite), pairs, *(_cell(found[key]) for key in keys))
 
 
-def _regression_rows(name: str, suite: str, found: Mapping[str, Any] | None) -> list[tuple[Cell, ...]]:
-    if not found or not found["terms"]:
-        return []
+def _regression_table(run: Run) -> Table | None:
+    """Coefficients of the models' scores and of style, one row for each suite."""
+    found = [
+        (scorer["name"], title_of(run, suite), result["style"]["regression"])
+        for suite in run["suites"]
+        for _, scorer, result in models(run, suite)
+        if result.get("style") and result["style"].get("regression")
+    ]
+    names = list(dict.fromkeys(term["name"] for _, _, one in found for term in one["terms"]))
+    if not names:
+        return None
+    head = ("Scorer", "Pairs", *names, "Gain over style alone", "Accuracy at equal style")
+    return Table(
+        "Which reply people prefer, by score and style", head, tuple(_regression_row(*one, names) for one in found)
+    )
+
+
+def _regression_row(name: str, suite: str, found: Mapping[str, Any], terms: Sequence[str]) -> tuple[Cell, ...]:
+    known = {
+        term["name"]: term | {"value": term["coefficient"], "n": found["n"], "prompts": 0} for term in found["terms"]
+    }
     gain = found.get("gain")
-    told = f"χ² {digits(gain['statistic'], 1)}, p {p_value(gain['p'])}" if gain else "-"
-    first = (Cell(told, f"{found['n']:,} pairs"), _cell(found.get("at_equal_style")))
-    rows = []
-    for number, term in enumerate(found["terms"]):
-        ends = "" if term["low"] is None else f"[{digits(term['low'])}, {digits(term['high'])}]"
-        rest = (Cell(""), Cell("")) if number else first
-        rows.append(
-            (
-                _name(*([""] if number else [name, suite])),
-                Cell(term["name"]),
-                Cell(digits(term["coefficient"]), ends),
-                *rest,
-            )
-        )
-    return rows
+    told = Cell(f"χ² {digits(gain['statistic'], 1)}", f"p {p_value(gain['p'])}") if gain else Cell("-", "not fitted")
+    cells = [_cell(known.get(term)) for term in terms]
+    return (_name(name, suite), Cell(f"{found['n']:,}"), *cells, told, _cell(found.get("at_equal_style")))
 
 
 def _length_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
@@ -687,7 +703,7 @@ def probes(run: Run) -> Section | None:
     found = entries(run, PROBES) if PROBES in run["suites"] else []
     if not found:
         return None
-    number, scorer, result = models(run, PROBES)[0]
+    _, scorer, result = models(run, PROBES)[0]
     kinds = [name for name in result["figures"] if name != result["headline"]]
     kinds.sort(key=lambda name: (result["figures"][name]["value"] is None, result["figures"][name]["value"] or 0.0))
     rows = [
@@ -789,9 +805,9 @@ def comparison(run: Run) -> Section | None:
             )
         )
     words = Words(
-        "Paired on the same items: the interval is of the difference itself, p of swapping the two per prompt, and Holm's p"
-        " allows for the number of comparisons; the verdict uses it at 0.05. Detectable: the least true difference that so"
-        " many items would show four times out of five."
+        "Paired on the same items: the interval is of the difference itself, p comes from swapping the two scorers"
+        " prompt by prompt, and Holm's p allows for the number of comparisons; the verdict uses it at 0.05. Detectable:"
+        " the least true difference that so many items would show four times out of five."
     )
     head = ("First − second", "Difference", "p", "p, Holm", "Verdict on the first", "Detectable")
     return Section("comparison", "Comparison", (words, Table("Paired differences", head, tuple(rows))))
@@ -842,7 +858,19 @@ def _by_model(run: Run, draw: Any) -> list[Block]:
 
 
 SECTIONS = (
-    accuracy, own_figures, matrices, curves, calibration, abstention, scores, style, slices, probes, contamination, audit,
-    comparison, errors,
-)  # fmt: skip
+    accuracy,
+    own_figures,
+    matrices,
+    curves,
+    calibration,
+    abstention,
+    scores,
+    style,
+    slices,
+    probes,
+    contamination,
+    audit,
+    comparison,
+    errors,
+)
 """In the page's order, after what was run."""

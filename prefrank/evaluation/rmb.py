@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prefrank.data.candidates import Drop
-from prefrank.data.fields import as_list, as_row, as_turns, field, text
+from prefrank.data.fields import as_list, as_row, as_turns, field, maybe_text, text
 from prefrank.data.files import Record
 from prefrank.errors import BadData
 from prefrank.evaluation.estimates import Figure
@@ -46,8 +46,8 @@ def _item(record: Record) -> Item | Drop:
             f"a row has {len(messages)} messages and {len(losers)} worse replies; wanted at least one of each"
         )
     worse = [text(as_row(loser, "loser"), "answer") for loser in losers]
-    language = messages[0].get("language", "") if isinstance(messages[0], dict) else ""
     prompt = as_turns(messages, "conversation_input")
+    language = maybe_text(messages[0], "language")
     return contest(prompt, [text(best, "answer")], worse, subset=path, id=id, language=language)
 
 

@@ -79,7 +79,7 @@ def read_run(path: Path) -> Run:
     try:
         run = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
     except (ValueError, OSError, EOFError) as error:
-        raise BadData(f"{path} is not a run file: {error}; write one with prefrank evaluate --json") from error
+        raise BadData(f"{path} is no run file: {error}; write one with prefrank evaluate --json") from error
     if not isinstance(run, dict) or not {"suites", "scorers"} <= run.keys():
         raise BadData(f"{path} is no run file: it has no suites and scorers; write one with prefrank evaluate --json")
     if run.get("format") != FORMAT:

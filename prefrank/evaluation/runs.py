@@ -17,6 +17,8 @@ from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.calibration import Temperature, abstention, calibration
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
+from prefrank.evaluation.contamination import Contamination, contamination
+from prefrank.evaluation.contamination import _accuracies as accuracies
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
 from prefrank.evaluation.items import Item, Sample, sample_of
@@ -26,6 +28,7 @@ from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run,
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
 from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.types import Comparison
 
 ERRORS_KEPT, TEXT_KEPT = 12, 600
 
@@ -56,7 +59,6 @@ class Part:
     suite: Suite
     data: SuiteData
     where: str
-    contamination: Mapping[str, Any] | None = None
 
 
 def comparisons_suite(name: str) -> Suite:
@@ -82,18 +84,18 @@ def run_all(
     parts: Sequence[Part],
     *,
     bootstrap: Bootstrap,
+    train: Sequence[Comparison] = (),
     command: str | None = None,
     hardware: Mapping[str, Any] | None = None,
     scoring: Callable[[str, Scorer], Scorer] = lambda name, scorer: scorer,
-    noting: Callable[[str], None] = lambda remark: None,
 ) -> Run:
     """Score every suite's items with every entrant and measure all there is to measure.
 
     Args:
+        train: what a model was trained on, to look for the items in it.
         command: as the user gave it, for the record.
         hardware: of this machine, for the record.
         scoring: wraps a scorer before it runs, to show progress.
-        noting: takes remarks on what takes long.
 
     Raises:
         BadInput: two entrants or two suites of one name, or a scorer that gives too few scores.
@@ -104,11 +106,8 @@ def run_all(
     for part in parts:
         if not part.data.items:
             raise BadData(f"{part.suite.title} from {part.where} has no items to score: {_drops(part.data)}")
-    scorers, samples = [], {}
-    for one in entrants:
-        entry, found = _run_entrant(one, parts, bootstrap, scoring)
-        scorers.append(entry)
-        samples[one.name] = found
+    dirty = {part.suite.name: contamination(train, part.data.items) for part in parts} if train else {}
+    ran = [_run_entrant(one, parts, dirty, bootstrap, scoring) for one in entrants]
     return {
         "format": FORMAT,
         "prefrank": versions()["prefrank"],
@@ -117,8 +116,11 @@ def run_all(
         "versions": versions(),
         "hardware": dict(hardware or {}),
         "intervals": asdict(bootstrap),
-        "suites": {p.suite.name: _suite_json(p, samples[entrants[0].name][p.suite.name], bootstrap) for p in parts},
-        "scorers": scorers,
+        "suites": {
+            part.suite.name: _suite_json(part, ran[0][1][part.suite.name], dirty.get(part.suite.name), bootstrap)
+            for part in parts
+        },
+        "scorers": [entry for entry, _ in ran],
     }
 
 
@@ -133,7 +135,7 @@ def _drops(data: SuiteData) -> str:
     return f"{data.read} rows read, dropped: {dropped or 'none'}"
 
 
-def _suite_json(part: Part, sample: Sample, bootstrap: Bootstrap) -> dict[str, Any]:
+def _suite_json(part: Part, sample: Sample, dirty: Contamination | None, bootstrap: Bootstrap) -> dict[str, Any]:
     suite, ceiling = part.suite, noise_ceiling(sample, bootstrap)
     return {
         "title": suite.title,
@@ -144,13 +146,17 @@ def _suite_json(part: Part, sample: Sample, bootstrap: Bootstrap) -> dict[str, A
         "rows": {"read": part.data.read, "dropped": dict(part.data.dropped)},
         "charts": [asdict(chart) for chart in suite.charts],
         "noise_ceiling": None if ceiling is None else ceiling.to_json(),
-        "contamination": part.contamination,
+        "contamination": None if dirty is None else dirty.to_json(),
         "items": [facts_json(facts) for facts in sample.facts],
     }
 
 
 def _run_entrant(
-    one: Entrant, parts: Sequence[Part], bootstrap: Bootstrap, scoring: Callable[[str, Scorer], Scorer]
+    one: Entrant,
+    parts: Sequence[Part],
+    dirty: Mapping[str, Contamination],
+    bootstrap: Bootstrap,
+    scoring: Callable[[str, Scorer], Scorer],
 ) -> tuple[dict[str, Any], dict[str, Sample]]:
     started = time.perf_counter()
     score_pairs = scoring(one.name, one.score_pairs)
@@ -174,7 +180,9 @@ def _run_entrant(
     return entry, samples
 
 
-def _result(part: Part, sample: Sample, one: Entrant, bootstrap: Bootstrap) -> dict[str, Any]:
+def _result(
+    part: Part, sample: Sample, one: Entrant, dirty: Contamination | None, bootstrap: Bootstrap
+) -> dict[str, Any]:
     figures = part.suite.measure(sample)
     overall, subsets = measure_subsets(sample, bootstrap)
     estimates = estimate_all(figures, bootstrap, strata=sample.prompt_strata)
@@ -187,9 +195,17 @@ def _result(part: Part, sample: Sample, one: Entrant, bootstrap: Bootstrap) -> d
         "abstention": abstention(sample, bootstrap).to_json(),
         "style": style(sample, bootstrap).to_json(),
         "slices": [found.to_json() for found in slices(sample, bootstrap)],
+        "contamination": None if dirty is None else clean_and_dirty(sample, dirty, bootstrap),
         "errors": worst_errors(sample, part.data.items),
         **scores_json(sample.scores),
     }
+
+
+def clean_and_dirty(sample: Sample, found: Contamination, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Accuracy on the items that the training set holds nothing of, on the others, and the difference."""
+    held = {(one.subset, one.id) for one in found.dirty}
+    dirty = np.array([(facts.subset, facts.id) in held for facts in sample.facts])
+    return {name: one and one.to_json() for name, one in accuracies(sample, dirty, bootstrap).items()}
 
 
 def worst_errors(sample: Sample, items: Sequence[Item], *, count: int = ERRORS_KEPT) -> list[dict[str, Any]]:

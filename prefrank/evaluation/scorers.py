@@ -291,7 +291,7 @@ def _read_scores(path: Path, model: str, items: Sequence[Item]) -> tuple[Table, 
                 models[as_text(record.row["model"], "model")] = None
             if len(models) > 1:
                 raise BadData(f"the scores are of two models, {' and '.join(models)}; wanted a file for each")
-        except BadData as error:
+        except BadInput as error:
             raise BadData(f"{record.where}: {error}") from error
     return table, list(models), rows
 

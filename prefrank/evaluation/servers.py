@@ -344,7 +344,7 @@ def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
             batch=min(options.batch, most) if isinstance(most, int) and most > 0 else options.batch,
             options=options,
         )
-    values = [score.value for score in score_pairs(PROBES, server=server)]
+        values = _all_values(client, server, PROBES)
     return server, _scale(values, PROTOCOLS[name].scale)
 
 
@@ -373,15 +373,20 @@ def score_pairs(pairs: Sequence[Pair], *, server: Server) -> list[Score]:
         NotFound: no answer after all tries.
         BadModel: an answer that is no score for each pair.
     """
+    with _client(server.options) as client:
+        values = _all_values(client, server, pairs)
+    return [Score(value, tokens=0, cut_prompt=0, cut_reply=0, model=server.fingerprint) for value in values]
+
+
+def _all_values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> list[float]:
     places = _requests(pairs, PROTOCOLS[server.protocol].group, server.batch)
     values = [math.nan] * len(pairs)
-    options = server.options
-    with _client(options) as client, ThreadPoolExecutor(options.concurrency) as pool:
+    with ThreadPoolExecutor(server.options.concurrency) as pool:
         answers = pool.map(partial(_values, client, server), [[pairs[i] for i in chunk] for chunk in places])
         for chunk, found in zip(places, answers, strict=True):
             for place, value in zip(chunk, found, strict=True):
                 values[place] = value
-    return [Score(value, tokens=0, cut_prompt=0, cut_reply=0, model=server.fingerprint) for value in values]
+    return values
 
 
 def _requests(pairs: Sequence[Pair], group: Grouping, batch: int) -> list[list[int]]:
@@ -413,6 +418,12 @@ def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> li
             f"{server.url} was asked for {len(pairs)} scores and answered {_shown(answer.text)}: {said}."
             " Is it another protocol, or a model of another kind?"
         ) from error
+
+
+def _shown(text: str) -> str:
+    """An answer for an error message, on one line and cut."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
 def _hint(answer: "httpx.Response") -> str:

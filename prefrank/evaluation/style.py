@@ -4,8 +4,8 @@ Differences are taken preferred minus other, so that every term changes sign wit
 
 Surprising, and on purpose:
 - Intervals of correlations and coefficients come from no resampling. Each pair's first-order influence on the figure is
-  known, and the sum over prompts of their squared sums is its variance: the infinitesimal jackknife (Efron 1982, chapter
-  6), for a regression the cluster-robust sandwich. Ranks are recomputed in that sum, not taken as given.
+  known, and the sum over prompts of their squared sums is its variance: the infinitesimal jackknife (Efron 1982,
+  chapter 6), for a regression the cluster-robust sandwich. It counts that a pair's coming or going moves the ranks.
 - Every pair weighs as in `accuracy`: its share of its item. For the likelihood ratio the weights are brought down
   until they add up to the number of prompts that count (Kish 1965), or ten pairs of a prompt would pass for ten.
 - A failed score orders nothing: its pair is lost in accuracies, has a lead of 0 in the regression, and is left out of
@@ -21,10 +21,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Part, estimate_all
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all, one_mean
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import wins
-from prefrank.evaluation.slices import figure_of, shares
+from prefrank.evaluation.slices import figure_of, share_of, shares
 
 EDGES = (-1.0, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5, 1.0)
 """Of the buckets of (length preferred - length other) / (their sum); the last holds its upper edge too."""
@@ -64,8 +64,8 @@ class Regression:
             square. A term without any difference, or that others add up to, is left out.
         statistic: likelihood ratio of the lead's term, 2 (log L - log L without it).
         p: of that under chi-squared with one degree of freedom.
-        at_equal_style: P(people prefer the reply with the higher score) where all style terms are 0, over the leads
-            there are.
+        at_equal_style: P(people prefer the reply with the higher score) where all style terms are 0: the regression's,
+            for the leads less what length and style explain of them. A bonus for length in the scores changes nothing.
         n: pairs.
     """
 
@@ -123,26 +123,26 @@ def style(sample: Sample, bootstrap: Bootstrap | None = None) -> Style:
     """All of it."""
     how, pairs = bootstrap or Bootstrap(), sample.pairs
     ahead, behind = sample.lengths[pairs.ahead], sample.lengths[pairs.behind]
-    weight, right = shares(pairs, pairs.decided), wins(sample.lead)
-
-    def where(chosen: np.ndarray) -> Figure:
-        return figure_of(right, np.where(chosen, weight, 0.0), pairs)
-
-    longer, shorter = where(ahead > behind), where(ahead < behind)
-    bucket = np.digitize((ahead - behind) / np.maximum(ahead + behind, 1.0), EDGES[1:-1])
-    parts = [where(bucket == place) for place in range(len(EDGES) - 1)]
+    weight, right, level = shares(pairs, pairs.decided), wins(sample.lead), how.confidence
+    longer, shorter = (
+        figure_of(right, np.where(chosen, weight, 0.0), pairs) for chosen in (ahead > behind, ahead < behind)
+    )
     figures = {"longer": longer, "shorter": shorter, "balanced": _half_each(longer, shorter)}
-    figures |= {"within_prompt": _within_prompt(sample)} | {str(place): part for place, part in enumerate(parts)}
-    found = estimate_all(figures, how)
-    fitted = regress(sample, confidence=how.confidence)
+    found = estimate_all(figures | {"within_prompt": _within_prompt(sample)}, how)
+    bucket = np.digitize((ahead - behind) / np.maximum(ahead + behind, 1.0), EDGES[1:-1])
+    parts = [
+        share_of(right, np.where(bucket == place, weight, 0.0), pairs, confidence=level)
+        for place in range(len(EDGES) - 1)
+    ]
+    fitted = regress(sample, confidence=level)
     return Style(
-        pearson=correlation(sample, "pearson", confidence=how.confidence),
-        spearman=correlation(sample, "spearman", confidence=how.confidence),
+        pearson=correlation(sample, "pearson", confidence=level),
+        spearman=correlation(sample, "spearman", confidence=level),
         within_prompt=found["within_prompt"],
         longer=found["longer"],
         shorter=found["shorter"],
         balanced=found["balanced"],
-        buckets=tuple(Bucket(EDGES[k], EDGES[k + 1], found[str(k)]) for k in range(len(parts))),
+        buckets=tuple(map(Bucket, EDGES[:-1], EDGES[1:], parts)),
         regression=fitted if isinstance(fitted, Regression) else None,
         note=fitted if isinstance(fitted, str) else None,
     )
@@ -171,15 +171,15 @@ def correlation(sample: Sample, kind: Literal["pearson", "spearman"], *, confide
     return Estimate(value, *_between(math.tanh, math.atanh(value), error, confidence), len(kept), "pairs", prompts)
 
 
-Moments = tuple[tuple[float, float, float], tuple[np.ndarray, np.ndarray, np.ndarray]]
+Moments = tuple[list[float], list[np.ndarray]]
 """Covariance and the two variances, and how each pair changes each of them."""
 
 
 def _moments(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Moments:
     x, y = x - share @ x, y - share @ y
     products = (x * y, x * x, y * y)
-    values = tuple(float(share @ each) for each in products)
-    return values, tuple(each - value for each, value in zip(products, values, strict=True))
+    values = [float(share @ each) for each in products]
+    return values, [each - value for each, value in zip(products, values, strict=True)]
 
 
 def _rank_moments(
@@ -195,8 +195,8 @@ def _rank_moments(
     def change(a: np.ndarray, b: np.ndarray, over_a: np.ndarray, over_b: np.ndarray) -> np.ndarray:
         return a * b + _above(over_a, share * b) + _above(over_b, share * a) - 3 * float(share @ (a * b))
 
-    values = tuple(float(share @ (a * b)) - 0.25 for a, b in ((u, v), (u, u), (v, v)))
-    return values, (change(u, v, x, y), change(u, u, x, x), change(v, v, y, y))
+    values = [float(share @ (a * b)) - 0.25 for a, b in ((u, v), (u, u), (v, v))]
+    return values, [change(u, v, x, y), change(u, u, x, x), change(v, v, y, y)]
 
 
 def _ranks(values: Float64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
@@ -229,14 +229,13 @@ def _half_each(longer: Figure, shorter: Figure) -> Figure:
 
 
 def _within_prompt(sample: Sample) -> Figure:
-    found = item_correlations(sample)
+    found, prompts = item_correlations(sample), sample.pairs.prompt
     kept = np.flatnonzero(~np.isnan(found))
-    parts = (Part(found[kept], sample.pairs.prompt[kept]),) if len(kept) else ()
-    return Figure(parts, len(kept), "items", (-1.0, 1.0))
+    return one_mean(found[kept], prompts[kept], n=len(kept), unit="items", bounds=(-1.0, 1.0))
 
 
 def item_correlations(sample: Sample) -> Float64[np.ndarray, " C"]:
-    """Spearman's correlation of score and length in each item; 0 for equal scores, NaN for equal lengths or a failure."""
+    """Spearman's, of score and length in each item; 0 for equal scores, NaN for equal lengths or a failed score."""
     item = np.repeat(np.arange(len(sample.facts)), np.diff(sample.pairs.first))
     scores, lengths = (_centred_ranks(each, item) for each in (sample.values, sample.lengths))
     across, first, second = (
@@ -285,7 +284,7 @@ def regress(sample: Sample, *, confidence: float = 0.95) -> Regression | str:
     mass = np.bincount(prompt, weight)
     statistic = max(0.0, 2 * gain * float(mass.sum() / (mass @ mass)))
     failed = np.isnan(sample.lead[kept])
-    value, error = _at_equal_style(fit[0], np.abs(x[:, 0]), failed, pull[:, 0], weight / weight.sum(), prompt)
+    value, error = _at_equal_style(float(fit[0]), x, failed, pull[:, 0], weight, prompt)
     interval = _between(_logistic, math.log(value / (1 - value)), error / (value * (1 - value)), confidence)
     return Regression(
         terms=tuple(terms),
@@ -341,17 +340,26 @@ def _newton(
 
 def _at_equal_style(
     slope: float,
-    lead: Float64[np.ndarray, " n"],
+    x: Float64[np.ndarray, "n k"],
     failed: Bool[np.ndarray, " n"],
     pull: Float64[np.ndarray, " n"],
-    share: Float64[np.ndarray, " n"],
+    weight: Float64[np.ndarray, " n"],
     prompt: Int64[np.ndarray, " n"],
 ) -> tuple[float, float]:
-    """The mean of sigmoid(slope lead) and its standard error, from the sample of leads and from the slope."""
-    win = _sigmoid(slope * lead)
-    value = float(share @ np.where(failed, 0.0, win))
-    by_slope = float(share @ np.where(failed, 0.0, win * (1 - win) * lead))
-    return value, _error(share * (np.where(failed, 0.0, win) - value) + by_slope * pull, prompt)
+    """The mean of sigmoid(slope |lead|) and its standard error, the lead less what length and style explain of it.
+
+    Its error comes from the sample of leads, from the slope (`pull` is each pair's influence on it), and from the
+    least squares that take style out of the leads.
+    """
+    lead, style, share = x[:, 0], x[:, 1:], weight / weight.sum()
+    gram = (style.T * weight) @ style
+    rest = lead - style @ np.linalg.solve(gram, style.T @ (weight * lead))
+    win = np.where(failed, 0.0, _sigmoid(slope * np.abs(rest)))
+    value = float(share @ win)
+    steep = share * win * (1 - win)
+    by_slope, by_style = float(steep @ np.abs(rest)), -((steep * slope * np.sign(rest)) @ style)
+    influence = share * (win - value) + by_slope * pull + by_style @ np.linalg.solve(gram, style.T * (weight * rest))
+    return value, _error(influence, prompt)
 
 
 def _loss(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefrank.errors import NotFound, suggest
-from prefrank.evaluation import judged, rewardbench, rm_bench, rmb
+from prefrank.evaluation import best_of_n, judged, open_assistant, probes, rewardbench, rm_bench, rmb, votes
 from prefrank.evaluation.items import Facts
 from prefrank.evaluation.suite import Suite, SuiteData
 
@@ -23,6 +23,14 @@ SUITES: dict[str, Suite] = {
         judged.JUDGEBENCH,
         judged.LLMBAR,
         judged.HHH,
+        best_of_n.BEST_OF_N,
+        best_of_n.OWN_BEST_OF_N,
+        votes.LLMFAO,
+        votes.PANDALM,
+        votes.TULU1_HUMAN,
+        votes.LFQA_EXPERTS,
+        open_assistant.OPEN_ASSISTANT,
+        probes.PROBES,
     )
 }
 

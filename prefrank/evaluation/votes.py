@@ -9,9 +9,8 @@ Every vote is a preference of its item (a tie has probability 0.5). Surprising:
 """
 
 import csv
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from prefrank.data.files import Record
 from prefrank.errors import BadData
 from prefrank.evaluation.agreement import average, ratio, spearman
 from prefrank.evaluation.estimates import Figure
-from prefrank.evaluation.figures import ACCURACY, credits, mean_over
+from prefrank.evaluation.figures import ACCURACY, credits, mean_over, pairwise
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.metrics import log_losses
 from prefrank.evaluation.reading import published_files, read_items, records_of
@@ -178,7 +177,7 @@ def read_pandalm(folder: Path) -> SuiteData:
 def _pandalm(record: Record) -> Item | Drop:
     row, sides = record.row, {0: "tie", 1: "left", 2: "right"}
     said = [field(row, f"annotator{number}") for number in (1, 2, 3)]
-    if wrong := [one for one in said if isinstance(one, bool) or one not in sides]:
+    if wrong := [one for one in said if type(one) is not int or one not in sides]:
         raise BadData(f"an annotator says {short(wrong[0])}; wanted 0 (tie), 1 or 2")
     if any(isinstance(field(row, name), bool) for name in ("response1", "response2")):
         return Drop(NOT_TEXT)
@@ -208,28 +207,24 @@ def read_llmfao(folder: Path) -> SuiteData:
 def _votes(path: Path) -> dict[str, list[str]]:
     """Winners by the pair's id."""
     found: dict[str, list[str]] = {}
-    for line, row in _csv_rows(path, ("id", "winner")):
-        if row["winner"] not in VOTES:
-            raise BadData(f"{path}:{line}: 'winner' is {short(row['winner'])}; wanted one of {', '.join(VOTES)}")
-        found.setdefault(row["id"], []).append(row["winner"])
-    return found
-
-
-def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             came = tuple(rows.fieldnames or ())
-            if missing := [name for name in columns if name not in came]:
+            if missing := [name for name in ("id", "winner") if name not in came]:
                 raise BadData(f"{path}: no column {missing[0]!r}; the columns are {', '.join(came) or 'none'}")
             for row in rows:
-                yield rows.line_num, row
+                if row["winner"] not in VOTES:
+                    said = short(row["winner"])
+                    raise BadData(f"{path}:{rows.line_num}: 'winner' is {said}; wanted one of {', '.join(VOTES)}")
+                found.setdefault(row["id"], []).append(row["winner"])
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadData(f"{path}: cannot be read as UTF-8 text with commas ({error}); save it so") from None
+    return found
 
 
 def read_lfqa(folder: Path) -> SuiteData:
-    """`experts_pairwise_human_preferences.jsonl`: question, answer_a, answer_b, overall_preference -1 for a, 1 for b."""
+    """`experts_pairwise_human_preferences.jsonl`: question, answer_a, answer_b, overall_preference -1 (a) or 1."""
     return read_items(records_of(published_files(folder, _LFQA)), _lfqa)
 
 
@@ -250,48 +245,46 @@ def read_tulu(folder: Path) -> SuiteData:
     A pair's votes meet in its first row; its later rows are counted as such, and so are rows without a vote.
     """
     records = tuple(records_of(published_files(folder, _TULU)))
-    pairs: dict[tuple[object, ...], list[Record]] = {}
+    pairs: dict[tuple[bool, str, frozenset[str]], list[Row]] = {}
     for record in records:
-        pairs.setdefault(_tulu_pair(record.row), []).append(record)
+        if (said := record.row.get("preference")) and said not in tuple(_TULU_VOTES):
+            raise BadData(f"{record.where}: 'preference' is {short(said)}; wanted one of {', '.join(_TULU_VOTES)}")
+        pairs.setdefault(_tulu_pair(record.row), []).append(record.row)
 
     def item(record: Record) -> Item | Drop:
         row, group = record.row, pairs[_tulu_pair(record.row)]
         if not row.get("preference"):
             return Drop(NO_VOTE)
-        if record is not group[0]:
-            _tulu_vote(record, row)  # an error names its own row
+        if row is not group[0]:
             return Drop(LATER_VOTE)
-        votes = tuple(_tulu_vote(one, row) for one in group)
         replies = (text(row, "completion_a"), text(row, "completion_b"))
+        votes = tuple(_tulu_vote(one, replies[0]) for one in group)
         return voted_item(user(text(row, "prompt")), replies, votes, text(row, "id"), "tulu1-human-eval")
 
     return read_items(records, item)
 
 
-def _tulu_pair(row: Row) -> tuple[object, ...]:
-    """Equal for rows about the same two replies; the published sheet has rows that are empty."""
-    return bool(row.get("preference")), row.get("prompt"), frozenset({row.get("completion_a"), row.get("completion_b")})
+def _tulu_pair(row: Row) -> tuple[bool, str, frozenset[str]]:
+    """Equal for votes on the same two replies."""
+    replies = frozenset(str(row.get(name)) for name in ("completion_a", "completion_b"))
+    return bool(row.get("preference")), str(row.get("prompt")), replies
 
 
-def _tulu_vote(record: Record, first: Row) -> Preference:
-    said = text(record.row, "preference")
-    if said not in _TULU_SIDES:
-        raise BadData(f"'preference' is {short(said)}; wanted one of {', '.join(_TULU_SIDES)}")
-    side = _TULU_SIDES[said]
-    turned = side != "tie" and record.row["completion_a"] != first["completion_a"]
-    return VOTES[{"left": "right", "right": "left"}[side] if turned else side]
+def _tulu_vote(row: Row, first: str) -> Preference:
+    vote = _TULU_VOTES[row["preference"]]
+    return vote if row["completion_a"] == first else replace(vote, winner=vote.loser, loser=vote.winner)
 
 
 _LFQA = ("experts_pairwise_human_preferences.jsonl",)
 _TULU = ("eval_annotations_tulu_1.jsonl",)
 _PANDALM = ("testset-v1.json",)
 _LLMFAO = ("pairs-crowd.jsonl", "crowd-comparisons.csv")
-_TULU_SIDES = {
-    "a-is-better": "left",
-    "a-is-slightly-better": "left",
-    "tie": "tie",
-    "b-is-slightly-better": "right",
-    "b-is-better": "right",
+_TULU_VOTES = {
+    "a-is-better": VOTES["left"],
+    "a-is-slightly-better": VOTES["left"],
+    "tie": VOTES["tie"],
+    "b-is-slightly-better": VOTES["right"],
+    "b-is-better": VOTES["right"],
 }
 
 LLMFAO = Suite(
@@ -326,11 +319,11 @@ TULU1_HUMAN = Suite(
 )
 LFQA_EXPERTS = Suite(
     name="lfqa-experts",
-    title="Experts on long-form answers",
+    title="Experts on long-form answers, one vote each",
     hub="",
     layout=_LFQA,
     read=read_lfqa,
-    measure=measure,
+    measure=pairwise,
     source="Xu et al., ACL 2023, arXiv 2305.18201",
     ties="half",
 )

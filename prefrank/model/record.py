@@ -1,11 +1,13 @@
 """`prefrank.json`: the one file prefrank adds to a plain transformers folder, which transformers ignores.
 
 It holds the text settings (so that loading rebuilds the exact text path), the fingerprint of weights, tokenizer and
-settings at saving time, what is known of the training, and how a quantised model was made. A folder without it is a
-plain checkpoint.
+settings at saving time, what is known of the training, how a quantised model was made, and the temperature of its
+probabilities where one was fitted. A folder without it is a plain checkpoint.
 """
 
 import json
+import os
+import secrets
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +30,8 @@ class Record:
         training: recipe, data counts, versions, metrics of the run that made it; None where unknown.
         quantised: precision, fingerprint of the float model, data and parity figures; None for float weights.
         heads: of an adapter, the names of its heads, which a plain folder has in config.json.
+        calibration: temperature, what it was fitted on, and `model`, the fingerprint of the scores it is for (of one
+            head and precision); None where it was not fitted.
     """
 
     text: dict[str, Any]
@@ -35,6 +39,7 @@ class Record:
     training: dict[str, Any] | None = None
     quantised: dict[str, Any] | None = None
     heads: tuple[str, ...] = ()
+    calibration: dict[str, Any] | None = None
 
 
 @runtime_checkable
@@ -55,6 +60,7 @@ def write_checkpoint(
     training: dict[str, Any] | None,
     *,
     quantised: dict[str, Any] | None = None,
+    calibration: dict[str, Any] | None = None,
 ) -> str:
     """Write weights, tokenizer and prefrank.json into an existing folder; returns the fingerprint.
 
@@ -63,7 +69,7 @@ def write_checkpoint(
     print_of = fingerprint(network, extra=text.fingerprint_bytes())
     save_network(network, folder)
     text.save(folder)
-    write_record(folder, Record(text.text_json(), print_of, training, quantised))
+    write_record(folder, Record(text.text_json(), print_of, training, quantised, calibration=calibration))
     return print_of
 
 
@@ -86,6 +92,7 @@ def read_record(folder: Path) -> Record | None:
             value["training"],
             value.get("quantised"),
             tuple(value.get("heads", ())),
+            value.get("calibration"),
         )
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, BadModel):
@@ -94,7 +101,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write prefrank.json into an existing folder."""
+    """Write prefrank.json into an existing folder, whole or not at all."""
     value = {
         "prefrank": version("prefrank"),
         "format": FORMAT,
@@ -103,6 +110,15 @@ def write_record(folder: Path, record: Record) -> None:
         "training": record.training,
         **({"quantised": record.quantised} if record.quantised else {}),
         **({"heads": list(record.heads)} if record.heads else {}),
+        **({"calibration": record.calibration} if record.calibration else {}),
     }
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    temporary = folder / f".{RECORD}.{secrets.token_hex(4)}.tmp"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / RECORD)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -45,6 +45,7 @@ def checkpoint_info(name: str) -> dict[str, Any]:
         "fingerprint": model.fingerprint,
         "as_saved": None if record is None else record.fingerprint == found,
         "training": model.training,
+        "calibration": model.calibration,
     }
 
 

@@ -9,15 +9,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from prefrank.errors import BadInput, BadModel
+from prefrank.errors import BadInput, BadModel, CannotWrite
 from prefrank.model import Network, fingerprint, load_for_scoring, make_engine, run
 from prefrank.model.adapter import text_folder
 from prefrank.model.files import atomic_folder
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import read_record, write_checkpoint
+from prefrank.model.record import Record, read_record, write_checkpoint, write_record
 from prefrank.text import TextEncoder, TextSettings, check_texts, distinct_rows, plan_batches
 from prefrank.types import Prompt, PromptLike, Row, Score, as_prompt
 
@@ -39,6 +40,7 @@ class RewardModel:
         network: a reward model in evaluation mode; its weights must not change from here on.
         encoder: turns (prompt, reply) into rows.
         training: the training record of the checkpoint, if it has one.
+        calibration: the calibration record of the checkpoint; kept only if it is for this model's very scores.
         max_tokens: tokens per batch; changes speed and memory, never a score.
         empty_score: the score given to blank replies in place of the model's; None leaves them to the model.
         kernels, deterministic, num_threads: see `load`.
@@ -50,6 +52,7 @@ class RewardModel:
         encoder: TextEncoder,
         *,
         training: dict | None = None,
+        calibration: dict[str, Any] | None = None,
         max_tokens: int = 1024,
         empty_score: float | None = None,
         kernels: str | None = None,
@@ -69,6 +72,8 @@ class RewardModel:
         self.max_tokens = max_tokens
         self.empty_score = empty_score
         self.fingerprint = fingerprint(network, extra=encoder.fingerprint_bytes())
+        fits = calibration is not None and calibration.get("model") == self.fingerprint
+        self.calibration = calibration if fits else None
 
     @classmethod
     def load(
@@ -120,6 +125,7 @@ class RewardModel:
             network,
             encoder,
             training=record.training if record else None,
+            calibration=record.calibration if record else None,
             max_tokens=max_tokens or (1024 if device == "cpu" else 16_384),
             empty_score=empty_score,
             kernels=kernels,
@@ -135,7 +141,7 @@ class RewardModel:
         """
         target = Path(folder)
         with atomic_folder(target) as temporary:
-            write_checkpoint(temporary, self.network, self.encoder, self.training)
+            write_checkpoint(temporary, self.network, self.encoder, self.training, calibration=self.calibration)
         return target
 
     def score(self, prompt: PromptLike, replies: Sequence[str]) -> list[Score]:
@@ -194,15 +200,20 @@ class RewardModel:
         return Score(value, len(row.ids), row.cut_prompt, row.cut_reply, self.fingerprint)
 
 
-def win_probability(first: Score, second: Score) -> float:
+def win_probability(first: Score, second: Score, *, temperature: float = 1.0) -> float:
     """P(people prefer the first reply) under the Bradley-Terry model the losses assume: sigmoid(difference).
 
+    Args:
+        temperature: what the difference is divided by, such as `model.calibration["temperature"]`.
+
     Raises:
-        BadInput: scores of two different models, which are not on one scale.
+        BadInput: scores of two different models, which are not on one scale; a temperature that is not above 0.
     """
+    if not 0 < temperature < float("inf"):
+        raise BadInput(f"temperature is {temperature}; wanted a finite number above 0")
     if first.model != second.model:
         raise BadInput(f"scores of two models ({first.model[:12]}, {second.model[:12]}) are not on one scale")
-    return float(torch.sigmoid(torch.tensor(first.value - second.value, dtype=torch.float64)))
+    return float(torch.sigmoid(torch.tensor((first.value - second.value) / temperature, dtype=torch.float64)))
 
 
 def _check_finite(scores: Mapping[tuple[Prompt, str], Score]) -> None:
@@ -211,6 +222,48 @@ def _check_finite(scores: Mapping[tuple[Prompt, str], Score]) -> None:
             raise BadModel(
                 f"the model's score of the reply {reply[:60]!r} is {score.value}; its weights are not usable"
             )
+
+
+def check_calibratable(name: str | Path) -> tuple[Path, Record]:
+    """The folder that a calibration is stored in, and its record.
+
+    Raises:
+        BadInput: not a folder with prefrank.json here, or a checkpoint to resume training from, whose files are sealed.
+        NotFound, BadModel: as `RewardModel.load`.
+    """
+    folder = resolve_model(str(name))
+    record = read_record(folder) if Path(name).expanduser().is_dir() else None
+    if record is None:
+        raise BadInput(
+            f"{name} is not a folder with prefrank.json, where a calibration is kept; save a copy first, with"
+            f" RewardModel.load({str(name)!r}).save(FOLDER), and calibrate that"
+        )
+    if (folder / "state").is_dir():
+        raise BadInput(
+            f"{folder} is a checkpoint to resume training from, which must stay as it is; calibrate the run's best"
+            " checkpoint, or a copy made with RewardModel.load(...).save(FOLDER)"
+        )
+    return folder, record
+
+
+def store_calibration(name: str | Path, calibration: dict[str, Any]) -> Path:
+    """Write a calibration into the prefrank.json of a folder, replacing one that was there; all else stays.
+
+    Args:
+        calibration: plain values, with at least `temperature` and `model`, the fingerprint it is for.
+
+    Raises:
+        BadInput, NotFound, BadModel: as `check_calibratable`; or a temperature that is not above 0.
+        CannotWrite: prefrank.json cannot be written; what was there stays.
+    """
+    folder, record = check_calibratable(name)
+    if not 0 < calibration["temperature"] < float("inf"):
+        raise BadInput(f"temperature is {calibration['temperature']}; wanted a finite number above 0")
+    try:
+        write_record(folder, replace(record, calibration=calibration))
+    except OSError as error:
+        raise CannotWrite(f"cannot write {folder / 'prefrank.json'}: {error.strerror or error}") from error
+    return folder
 
 
 def _prompt(prompt: PromptLike, number: int) -> Prompt:

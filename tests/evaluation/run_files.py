@@ -317,8 +317,10 @@ def _or_nothing(values: np.ndarray, whole: bool) -> dict[str, Any]:
 
 def _calibration(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
     usable = lead[np.isfinite(lead)]
-    scaled, raw = _reliability(usable / 1.6, wins[np.isfinite(lead)]), _reliability(usable, wins[np.isfinite(lead)])
-    return {"temperature": 1.6, "fitted_on": "other prompts, in 5 folds", "raw": raw, "scaled": scaled}
+    grid = [0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0]
+    best = min(grid, key=lambda temperature: float(np.logaddexp(0, -usable / temperature).mean()))
+    scaled, raw = _reliability(usable / best, wins[np.isfinite(lead)]), _reliability(usable, wins[np.isfinite(lead)])
+    return {"temperature": best, "fitted_on": "other prompts, in 5 folds", "raw": raw, "scaled": scaled}
 
 
 def _reliability(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     ids = [set(row.ids.tolist()) for row in loaded.encoder.encode_pairs([(as_prompt("p"), r) for r in (GOOD, BAD)])]
     (token,) = ids[1] - ids[0]
     with torch.no_grad():
-        loaded.network.get_parameter("words.weight")[token] = math.nan
+        dict(loaded.network.named_parameters())["bert.embeddings.word_embeddings.weight"][token] = math.nan
     return RewardModel(loaded.network, loaded.encoder, kernels=request.param)
 
 

@@ -1,0 +1,176 @@
+"""What was measured, as tables on standard output and remarks on standard error."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from prefrank.cli.tables import new_table, say, show
+
+if TYPE_CHECKING:
+    from prefrank.evaluation.leaderboard import Leaderboard
+    from prefrank.evaluation.run_file import Run
+    from prefrank.evaluation.suite import Suite
+
+_COLOURS = {"better": "green", "worse": "red", "cannot be told apart": "dim"}
+
+
+def run(run: "Run") -> None:
+    """Every suite's figures for every scorer, then what is counted, then the differences."""
+    for name, suite in run["suites"].items():
+        scorers = [(scorer["name"], scorer["results"][name]) for scorer in run["scorers"]]
+        _suite(name, suite, scorers)
+        _remarks(suite, scorers[0][1])
+    if run.get("comparison"):
+        comparison(run["comparison"], headlines=True)
+    first = run["scorers"][0]
+    data = ", ".join(f"{name} {suite['data'][:12]}" for name, suite in run["suites"].items())
+    say(f"model {first['model'][:12]}; data: {data}; {run['intervals']['resamples']:,} resamples of prompts")
+
+
+def _suite(name: str, suite: Mapping[str, Any], scorers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """A row for each figure and scorer: the protocol's sections, or each subset of plain comparisons."""
+    title = suite["title"] if suite["title"] == name else f"{suite['title']} ({name})"
+    plain = list(scorers[0][1]["figures"]) == ["accuracy"]
+    columns = ["value", "95 % interval", *(["log loss"] if plain else []), "n", "prompts"]
+    table = new_table(escape(title), "", "scorer", *columns, left=2)
+    for label in _shown(suite, scorers[0][1]):
+        for number, (scorer, result) in enumerate(scorers):
+            estimate, loss = _figure(result, label)
+            table.add_row(
+                escape(label) if number == 0 else "",
+                escape(scorer),
+                _value(estimate),
+                _interval(estimate),
+                *(["-" if loss["value"] is None else f"{loss['value']:.3f}"] if plain else []),
+                f"{estimate['n']:,}",
+                f"{estimate['prompts']:,}",
+                end_section=number == len(scorers) - 1,
+            )
+    show(table)
+
+
+def _shown(suite: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """What a terminal has room for: no parts of sections and no cells of charts; subsets of plain comparisons."""
+    charted = {figure for chart in suite["charts"] for figure in chart["figures"]}
+    figures = [name for name in result["figures"] if "/" not in name and name not in charted]
+    subsets = list(result["subsets"]) if figures == ["accuracy"] and len(result["subsets"]) > 1 else []
+    return [*subsets, *figures]
+
+
+def _figure(result: Mapping[str, Any], label: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A figure, or a subset's accuracy, and the log loss of the same items."""
+    if label in result["figures"]:
+        return result["figures"][label], result["overall"]["log_loss"]
+    return result["subsets"][label]["accuracy"], result["subsets"][label]["log_loss"]
+
+
+def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    counts, rule = result["overall"]["counts"], {"half": "count one half", "wrong": "are wrong", "shared": "share"}
+    dropped = sum(suite["rows"]["dropped"].values())
+    parts = [
+        f"{counts['comparisons']:,} items of {counts['prompts']:,} prompts",
+        f"{suite['rows']['read']:,} rows read, {dropped:,} dropped" if dropped else "",
+        f"equal scores {rule[suite['ties']]} ({counts['score_ties']:,})",
+        f"{counts['ties']:,} tied preferences count in the log loss only" if counts["ties"] else "",
+        f"[yellow]{counts['failures']:,} scores failed[/]" if counts["failures"] else "",
+        f"{counts['cut_prompts']:,} prompts and {counts['cut_replies']:,} replies of {counts['replies']:,} cut",
+        f"noise ceiling {suite['noise_ceiling']['value']:.1%}" if _has_value(suite["noise_ceiling"]) else "",
+    ]
+    say("; ".join(part for part in parts if part))
+
+
+def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
+    """Differences with their intervals, p-values and what they come to."""
+    table = new_table(
+        "Differences on the same items (first less second; prompts swapped for p; Holm-adjusted)",
+        "first", "second", "suite", "figure", "difference", "95 % interval", "p", "detectable", "verdict",
+        left=4,
+    )  # fmt: skip
+    table.columns[-1].justify = "left"
+    for row in found["pairs"]:
+        if headlines and not row["headline"]:
+            continue
+        difference = row["difference"]
+        colour = _COLOURS.get(row["verdict"] or "", "dim")
+        table.add_row(
+            escape(row["a"]),
+            escape(row["b"]),
+            escape(row["suite"]),
+            escape(row["figure"]),
+            _points(difference["value"]),
+            "-" if difference["low"] is None else f"{_points(difference['low'])} to {_points(difference['high'])}",
+            "-" if row["p_holm"] is None else _p(row["p_holm"]),
+            "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}",
+            f"[{colour}]{row['verdict'] or '-'}[/]",
+        )
+    show(table, width=140)
+    for sentence in found["refused"]:
+        say(f"[yellow]not compared: {escape(sentence)}[/]")
+    say("differences in points of 100; detectable: what these items would show four times in five")
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f}"
+
+
+def _has_value(estimate: Mapping[str, Any] | None) -> bool:
+    return estimate is not None and estimate["value"] is not None
+
+
+def _value(estimate: Mapping[str, Any]) -> str:
+    return "-" if estimate["value"] is None else f"{estimate['value']:.1%}"
+
+
+def _interval(estimate: Mapping[str, Any]) -> str:
+    return "-" if estimate["low"] is None else f"{estimate['low']:.1%} to {estimate['high']:.1%}"
+
+
+def leaderboard(found: "Leaderboard") -> None:
+    """A table for each suite and data, best first."""
+    for board in found.boards:
+        title = f"{board.title}: {board.figure}, {board.items:,} items, data {board.data[:12]}"
+        table = new_table(escape(title), "", "model", "value", "95 % interval", "group", "n", "evaluated", left=2)
+        for place in board.places:
+            estimate = place.estimate.to_json()
+            table.add_row(
+                "-" if place.rank is None else str(place.rank),
+                escape(place.name) + (" [dim](baseline)[/]" if place.kind == "baseline" else ""),
+                _value(estimate),
+                _interval(estimate),
+                place.group or "-",
+                f"{estimate['n']:,}",
+                place.created[:10],
+            )
+        show(table)
+    say("models that share a letter cannot be told apart (paired tests on the same items, Holm-adjusted)")
+    for note in found.notes:
+        say(f"[yellow]{escape(note)}[/]")
+    for file, why in found.broken.items():
+        say(f"[yellow]not used: {escape(file)}: {escape(why)}[/]")
+
+
+def calibrated(folder: Path, found: Mapping[str, Any]) -> None:
+    say(
+        f"[bold]temperature {found['temperature']:.3g}[/] in {folder}/prefrank.json: log loss {found['log_loss']:.3f},"
+        f" scaled {found['scaled_log_loss']:.3f} on prompts it was not fitted on; {found['pairs']:,} pairs of"
+        f" {found['prompts']:,} prompts of {escape(found['fitted_on'])}"
+    )
+
+
+def suites(known: "Sequence[Suite]") -> None:
+    table = new_table(None, "name", "benchmark", "on the hub", "files there, or in NAME=FOLDER", "equal scores", left=5)
+    for suite in known:
+        table.add_row(
+            suite.name,
+            escape(suite.title),
+            escape(suite.hub or "-"),
+            escape(", ".join(suite.layout) or "ship with prefrank"),
+            suite.ties,
+        )
+    show(table, width=140)

@@ -1,0 +1,352 @@
+"""Run files of a folder as a leaderboard: models by a suite's headline, and which of them cannot be told apart.
+
+Figures compare only where the items are the same, so there is one board for each suite and sha256 of its items. The
+groups are made anew from the items and scores in the files, by paired tests; intervals that overlap say nothing exact.
+Surprising: a file that cannot be used is named with its reason, a figure that does not follow from its own file's
+scores too, and a model that was measured twice on the same items stands there once, by its newest file.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prefrank.errors import CannotWrite, NotFound, PrefrankError, suggest
+from prefrank.evaluation.comparing import groups
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, sums_of
+from prefrank.evaluation.items import Sample
+from prefrank.evaluation.metrics import metric_figures
+from prefrank.evaluation.run_file import Run, read_run, sample_of_run
+from prefrank.evaluation.suites import SUITES
+
+_UNREADABLE = (PrefrankError, KeyError, IndexError, TypeError, ValueError, AttributeError)
+"""What reading a file can raise whose parts are not what they should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One scorer's row.
+
+    Args:
+        rank: 1 is best, equal values share a rank; None without a value.
+        name: as in its run; with a part of the fingerprint where two share a name.
+        kind: model, transformers, http, python, file or baseline.
+        model: fingerprint.
+        estimate: of the board's figure, as in the file.
+        group: letters; two scorers that share one cannot be told apart. "" where there is no value or no test.
+        file: it is from.
+        created: when the run was made.
+        older: further results of the same model on the same items that are not shown.
+    """
+
+    rank: int | None
+    name: str
+    kind: str
+    model: str
+    estimate: Estimate
+    group: str
+    file: str
+    created: str
+    older: int
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The scorers that were measured on the same items.
+
+    Args:
+        suite: its name.
+        title: as in tables.
+        figure: the headline.
+        data: sha256 of the items.
+        items: how many.
+        source: the protocol.
+        ties: how equal scores count in it.
+        places: best first, those without a value last.
+    """
+
+    suite: str
+    title: str
+    figure: str
+    data: str
+    items: int
+    source: str
+    ties: str
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """Boards of the chosen suite first, the one with most scorers first.
+
+    Args:
+        suite: the chosen one.
+        boards: one for each suite and data.
+        notes: what deserves a second look, as sentences.
+        broken: file -> why it could not be used.
+        bootstrap: how the paired tests were made.
+    """
+
+    suite: str
+    boards: tuple[Board, ...]
+    notes: tuple[str, ...]
+    broken: Mapping[str, str]
+    bootstrap: Bootstrap
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Entry:
+    """A scorer on a suite, in a file."""
+
+    file: str
+    run: Run
+    suite: str
+    scorer: Mapping[str, Any]
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        return self.scorer["results"][self.suite]
+
+    @property
+    def board(self) -> tuple[str, str, str]:
+        """What must be equal for figures to compare."""
+        return self.suite, self.run["suites"][self.suite]["data"], self.result["headline"]
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(**self.result["figures"][self.result["headline"]])
+
+
+def leaderboard(folder: Path, *, suite: str | None = None, bootstrap: Bootstrap | None = None) -> Leaderboard:
+    """The run files in a folder (*.json and *.json.gz) as boards.
+
+    Args:
+        suite: the one that comes first; by default the one that most scorers were measured on.
+        bootstrap: how the paired tests are made.
+
+    Raises:
+        NotFound: no folder, no usable run file in it, or none of that suite.
+    """
+    style = bootstrap or Bootstrap()
+    entries, broken = _read(folder)
+    scorers = Counter(one.suite for one in entries)
+    if not entries:
+        why = "; ".join(f"{name}: {reason}" for name, reason in broken.items()) or "it holds no .json or .json.gz file"
+        raise NotFound(f"there is no run file in {folder} ({why}); make some with prefrank evaluate --json FILE")
+    if suite is not None and suite not in scorers:
+        raise NotFound(f"no run file in {folder} is of the suite {suite!r}{suggest(suite, scorers)}")
+    chosen = suite or scorers.most_common(1)[0][0]
+    by_board: dict[tuple[str, str, str], list[_Entry]] = defaultdict(list)
+    for one in entries:
+        by_board[one.board].append(one)
+    order = sorted(by_board, key=lambda key: (key[0] != chosen, -scorers[key[0]], key[0], -len(by_board[key])))
+    made = [_board(by_board[key], style) for key in order]
+    boards = tuple(board for board, _ in made)
+    notes = (*_apart(boards), *(note for _, found in made for note in found))
+    return Leaderboard(chosen, boards, notes, broken, style)
+
+
+def _read(folder: Path) -> tuple[list[_Entry], dict[str, str]]:
+    """Every scorer on every suite, and the files that cannot be used."""
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder {folder}; give the one that holds the run files")
+    entries: list[_Entry] = []
+    broken: dict[str, str] = {}
+    for path in sorted(path for path in folder.iterdir() if path.name.endswith((".json", ".json.gz"))):
+        try:
+            run = read_run(path)
+            found = [_Entry(path.name, run, suite, one) for one in run["scorers"] for suite in one["results"]]
+            for one in found:
+                _check(one)
+            entries += found
+        except _UNREADABLE as error:
+            known = isinstance(error, PrefrankError)
+            reason = str(error).replace(f"{path} ", "", 1) if known else f"a part is missing or wrong ({error!r})"
+            broken[path.name] = " ".join(reason.split())
+    return entries, broken
+
+
+def _check(entry: _Entry) -> None:
+    """Touch everything that a board reads."""
+    scorer, suite = entry.scorer, entry.run["suites"][entry.suite]
+    _ = entry.board, entry.estimate, scorer["kind"], scorer["model"], entry.run["created"]
+    _ = suite["title"], suite["source"], suite["ties"], _aligned(entry)
+
+
+def _aligned(entry: _Entry) -> Sample:
+    """The scored items in an order that follows from their names, for files may hold them in any."""
+    sample = sample_of_run(entry.run, entry.scorer["name"], entry.suite)
+    facts = sample.facts
+    return sample.take(sorted(range(len(facts)), key=lambda place: (facts[place].subset, facts[place].id)))
+
+
+def _board(entries: Sequence[_Entry], style: Bootstrap) -> tuple[Board, list[str]]:
+    shown, older = _newest(entries)
+    names = _names(shown)
+    samples = {name: _aligned(one) for name, one in zip(names, shown, strict=True)}
+    figures = {name: figure for name, sample in samples.items() if (figure := _figure(sample, shown[0])) is not None}
+    first = shown[0]
+    letters: Mapping[str, str] = {}
+    notes = []
+    strata = next(iter(samples.values())).prompt_strata
+    if figures:
+        letters = groups(figures, style, strata=strata).letters
+        notes = _unequal(dict(zip(names, shown, strict=True)), figures)
+    else:
+        notes.append(
+            f"{first.run['suites'][first.suite]['title']}: this prefrank has no figure {first.result['headline']!r} for"
+            f" {first.suite}, so its scorers could not be tested against each other"
+        )
+    told = list(zip(names, shown, older, strict=True))
+    told.sort(key=lambda one: (one[1].estimate.value is None, -(one[1].estimate.value or 0.0), one[0]))
+    values = [one.estimate.value for _, one, _ in told]
+    places = tuple(
+        Place(
+            rank=None if value is None else 1 + sum(other is not None and other > value for other in values),
+            name=name,
+            kind=one.scorer["kind"],
+            model=one.scorer["model"],
+            estimate=one.estimate,
+            group=letters.get(name, ""),
+            file=one.file,
+            created=one.run["created"],
+            older=count,
+        )
+        for (name, one, count), value in zip(told, values, strict=True)
+    )
+    suite = first.run["suites"][first.suite]
+    about = {key: suite[key] for key in ("title", "data", "source", "ties")}
+    return (
+        Board(suite=first.suite, figure=first.result["headline"], items=len(suite["items"]), places=places, **about),
+        notes,
+    )
+
+
+def _newest(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[int]]:
+    """The newest entry of each model, and how many older ones each has."""
+    found: dict[tuple[str, str], list[_Entry]] = defaultdict(list)
+    for one in sorted(entries, key=lambda entry: entry.run["created"], reverse=True):
+        found[one.scorer["kind"], one.scorer["model"]].append(one)
+    return [those[0] for those in found.values()], [len(those) - 1 for those in found.values()]
+
+
+def _names(entries: Sequence[_Entry]) -> list[str]:
+    counts = Counter(one.scorer["name"] for one in entries)
+    return [
+        one.scorer["name"] if counts[one.scorer["name"]] == 1 else f"{one.scorer['name']} ({one.scorer['model'][:8]})"
+        for one in entries
+    ]
+
+
+def _figure(sample: Sample, entry: _Entry) -> Figure | None:
+    """The board's figure of a sample, made anew; None where this prefrank does not know it."""
+    known = SUITES.get(entry.suite)
+    figures = known.measure(sample) if known else metric_figures(sample)
+    return figures.get(entry.result["headline"])
+
+
+def _unequal(entries: Mapping[str, _Entry], figures: Mapping[str, Figure]) -> list[str]:
+    """A sentence for each scorer whose stored figure is not what its stored scores give."""
+    notes = []
+    for name, figure in figures.items():
+        stored, sums = entries[name].estimate.value, sums_of(figure, None)
+        made = None if sums is None else sums.value
+        if (stored is None) != (made is None) or (
+            stored is not None and made is not None and abs(stored - made) > 1e-6
+        ):
+            notes.append(
+                f"{entries[name].file} gives {name} {_three(stored)} on {entries[name].suite}, but its scores make"
+                f" {_three(made)}: it was changed, or written by another version; evaluate again"
+            )
+    return notes
+
+
+def _three(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _apart(boards: Sequence[Board]) -> list[str]:
+    """A sentence for each suite of which there are several boards."""
+    notes = []
+    for suite in dict.fromkeys(board.suite for board in boards):
+        those = [board for board in boards if board.suite == suite]
+        if len(those) > 1:
+            said = ", ".join(
+                f"{board.data[:8]} ({board.items:,} items, {len(board.places)} scorers)" for board in those
+            )
+            notes.append(
+                f"{those[0].title} was measured on different items or by different figures, which do not compare, so"
+                f" its boards stand apart: {said}"
+            )
+    return notes
+
+
+def write_leaderboard(board: Leaderboard, path: Path) -> Path:
+    """Write an HTML page that needs nothing else.
+
+    Raises:
+        CannotWrite: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(leaderboard_html(board), encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
+    return path
+
+
+def leaderboard_html(board: Leaderboard) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("prefrank.evaluation"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["three"] = _three
+    return environment.get_template("leaderboard.html").render(
+        board=board,
+        boards=[(one, _chart(one)) for one in board.boards],
+        twice=Counter(one.suite for one in board.boards),
+        lead=in_words(board.boards[0]),
+    )
+
+
+def in_words(board: Board) -> str:
+    """Who is best, and who cannot be told from the best, in a sentence."""
+    models = [place for place in board.places if place.estimate.value is not None]
+    if not models:
+        return "No scorer has a value here."
+    best = models[0]
+    said = f"Of {len(board.places)} scorers {best.name} is first with {_three(best.estimate.value)}"
+    if not best.group:
+        return f"{said}; they could not be tested against each other."
+    equals = [place.name for place in models[1:] if set(place.group) & set(best.group)]
+    if not equals:
+        return f"{said}, better than every other beyond chance." if len(models) > 1 else f"{said}."
+    return f"{said}; {', '.join(equals)} cannot be told from it."
+
+
+def _chart(board: Board) -> str:
+    from prefrank.evaluation.charts import Mark, Row, dot_whisker_svg
+
+    rows = [
+        Row(
+            f"{place.name}",
+            (Mark(place.estimate.value, place.estimate.low, place.estimate.high, int(place.kind == "baseline") * 6),),
+            f"{_three(place.estimate.value)} {place.group}".strip(),
+        )
+        for place in board.places
+    ]
+    accuracy = all(place.estimate.value is None or 0 <= place.estimate.value <= 1 for place in board.places)
+    return dot_whisker_svg(
+        rows,
+        label=f"{board.title}: {board.figure} of {len(rows)} scorers with intervals",
+        reference=0.5 if accuracy and board.figure.lower() == "accuracy" else None,
+    )

@@ -1,0 +1,269 @@
+"""A run as one page of HTML: no script, no font, nothing from the network, and the same bytes for the same run.
+
+Surprising: names, prompts and replies are untrusted, so the page escapes all text; only drawings made by `charts` go in
+as they are, and those escape their own labels. Several runs make one page: suites of equal data are joined, and a
+scorer stands once, with the first result of each suite.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefrank.errors import BadInput, CannotWrite, NotFound
+from prefrank.evaluation import charts
+from prefrank.evaluation.report_sections import (
+    SECTIONS,
+    count,
+    digits,
+    entries,
+    interval,
+    models,
+    p_value,
+    title_of,
+    what_was_run,
+)
+from prefrank.evaluation.run_file import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one suite says of the first model.
+
+    Args:
+        suite: title.
+        figure: name of its headline.
+        value: in digits.
+        interval: in digits.
+        count: what it rests on.
+        against: the best baseline and the difference, in words.
+        outcome: "better", "worse", "cannot be told apart" from that baseline, or "" where it was not tested.
+    """
+
+    suite: str
+    figure: str
+    value: str
+    interval: str
+    count: str
+    against: str
+    outcome: str
+
+
+def write_report(run: Run | Sequence[Run], path: Path) -> None:
+    """Write the page of one run, or of several together.
+
+    Raises:
+        BadInput: no run.
+        NotFound: jinja2 is not installed.
+        CannotWrite: the file cannot be written.
+    """
+    page = render_report(run)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a reply is shown as "?"
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
+
+
+def render_report(run: Run | Sequence[Run]) -> str:
+    """The page as text.
+
+    Raises:
+        BadInput: no run.
+        NotFound: jinja2 is not installed.
+    """
+    whole = merged([run] if isinstance(run, Mapping) else run)
+    found = {make.__name__: make(whole) for make in SECTIONS}
+    missing = [name.replace("_", " ") for name, section in found.items() if section is None]
+    verdicts = _verdicts(whole)
+    return _page("report.html").render(
+        title=_title(whole),
+        beside=_beside(whole),
+        summary=_summary(verdicts, _title(whole)),
+        verdicts=verdicts,
+        sections=[what_was_run(whole), *(section for section in found.values() if section is not None)],
+        missing=missing,
+        run=whole,
+        rules={suite["title"] or name: suite["ties"] for name, suite in whole["suites"].items()},
+    )
+
+
+def merged(runs: Sequence[Run]) -> Run:
+    """Several runs as one, models first: suites of equal data are joined, others of that name get their hash added.
+
+    Raises:
+        BadInput: no run.
+    """
+    if not runs:
+        raise BadInput("there is no run to report; give at least one run file")
+    suites: dict[str, Any] = {}
+    scorers: dict[tuple[str, str, str], dict[str, Any]] = {}
+    pairs: list[Mapping[str, Any]] = []
+    for run in runs:
+        names = {suite: _suite_name(suite, one["data"], suites) for suite, one in run["suites"].items()}
+        for suite, one in run["suites"].items():
+            suites.setdefault(names[suite], _titled(one, suite, names[suite]))
+        for scorer in run["scorers"]:
+            key = (scorer["name"], scorer["model"], repr(scorer["format"]))
+            known = scorers.setdefault(key, {**scorer, "results": {}})
+            for suite, result in scorer["results"].items():
+                known["results"].setdefault(names[suite], result)
+        for pair in (run.get("comparison") or {}).get("pairs") or ():
+            pairs.append({**pair, "suite": names.get(pair["suite"], pair["suite"])})
+    ordered = sorted(scorers.values(), key=lambda one: one["kind"] == "baseline")
+    command = "\n".join(dict.fromkeys(run["command"] for run in runs if run["command"]))
+    both = {"suites": suites, "scorers": _told_apart(ordered), "command": command, "comparison": {"pairs": pairs}}
+    return {**runs[0], **both}
+
+
+def _suite_name(suite: str, data: str, known: Mapping[str, Any]) -> str:
+    return suite if suite not in known or known[suite]["data"] == data else f"{suite} ({data[:8]})"
+
+
+def _titled(suite: Mapping[str, Any], name: str, new: str) -> Mapping[str, Any]:
+    return suite if name == new else {**suite, "title": f"{suite['title'] or name} (data {suite['data'][:8]})"}
+
+
+def _told_apart(scorers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Scorers of one name that are not the same get a number."""
+    seen: dict[str, int] = {}
+    found = []
+    for scorer in scorers:
+        seen[scorer["name"]] = number = seen.get(scorer["name"], 0) + 1
+        found.append(scorer if number == 1 else {**scorer, "name": f"{scorer['name']} ({number})"})
+    return found
+
+
+def _title(run: Run) -> str:
+    return next((scorer["name"] for scorer in run["scorers"]), "An empty run")
+
+
+def _beside(run: Run) -> str:
+    names = [scorer["name"] for scorer in run["scorers"][1:]]
+    return f"beside {', '.join(names)}" if names else ""
+
+
+def _summary(verdicts: Sequence[Verdict], model: str) -> str:
+    """The verdicts in a sentence."""
+    tested = [one.outcome for one in verdicts if one.outcome]
+    if not tested:
+        return f"{model} was not tested against a baseline; its headline figures stand alone."
+    counts = [(tested.count(outcome), outcome) for outcome in ("better", "worse", "cannot be told apart")]
+    words = {"better": "better than", "worse": "worse than", "cannot be told apart": "not to be told apart from"}
+    parts = [f"{words[outcome]} the best baseline on {n}" for n, outcome in counts if n]
+    suites = f"{len(tested)} suite{'s' if len(tested) != 1 else ''}"
+    return f"{model} is {', '.join(parts)} of {suites} (paired tests, Holm-corrected, at 5 %)."
+
+
+def _verdicts(run: Run) -> list[Verdict]:
+    """Of the first model, suite by suite."""
+    found = []
+    for suite in run["suites"]:
+        first = next((one for one in models(run, suite) if one[0] == 0), None)
+        if first is None:
+            continue
+        _, scorer, result = first
+        headline = result["headline"]
+        estimate = result["figures"][headline]
+        against, outcome = _against(run, suite, scorer["name"], headline)
+        shown = digits(estimate["value"]), interval(estimate), count(estimate)
+        found.append(Verdict(title_of(run, suite), headline, *shown, against, outcome))
+    return found
+
+
+def _against(run: Run, suite: str, model: str, headline: str) -> tuple[str, str]:
+    baselines = [
+        (scorer["name"], result["figures"][headline])
+        for _, scorer, result in entries(run, suite)
+        if scorer["kind"] == "baseline" and scorer["name"] != model and headline in result["figures"]
+    ]
+    baselines = [one for one in baselines if one[1]["value"] is not None]
+    if not baselines:
+        return "No baseline was run.", ""
+    name, estimate = max(baselines, key=lambda one: one[1]["value"])
+    told = f"Best baseline: {name}, {digits(estimate['value'])} {interval(estimate)}."
+    found = _tested(run, suite, headline, model, name)
+    if found is None:
+        return f"{told} The difference was not tested.", ""
+    difference, outcome = found["difference"], found["verdict"]
+    return (
+        f"{told} Difference {digits(difference['value'])} {interval(difference)}, p {p_value(found['p_holm'])}.",
+        outcome,
+    )
+
+
+def _tested(run: Run, suite: str, figure: str, model: str, other: str) -> Mapping[str, Any] | None:
+    """The comparison of a model with another scorer, if that was made."""
+    wanted = (model, other, suite, figure)
+    pairs = run["comparison"]["pairs"]
+    return next((one for one in pairs if (one["a"], one["b"], one["suite"], one["figure"]) == wanted), None)
+
+
+def _page(name: str) -> Any:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise NotFound("a report needs jinja2; pip install 'prefrank[evaluate]'") from error
+    loader = PackageLoader("prefrank.evaluation", "templates")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return pages.get_template(name)
+
+
+def accuracy_png(run: Run | Sequence[Run], path: Path) -> None:
+    """Overall accuracy of every scorer on every suite with intervals, as a picture for a README.
+
+    Raises:
+        BadInput: no run, or one without results.
+        NotFound: matplotlib is not installed.
+        CannotWrite: the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise NotFound("a picture needs matplotlib; pip install 'prefrank[evaluate]'") from error
+    whole = merged([run] if isinstance(run, Mapping) else run)
+    suites = [suite for suite in whole["suites"] if entries(whole, suite)]
+    if not suites:
+        raise BadInput("the run has no results to draw; evaluate a scorer on a suite first")
+    names = [scorer["name"] for scorer in whole["scorers"]]
+    figure = Figure(figsize=(8.4, 1.2 + len(suites) * (0.3 + 0.16 * len(names)) + 0.24 * len(names)))
+    axis = figure.subplots()
+    step = 0.8 / len(names)
+    for number, name in enumerate(names):
+        points = [
+            (place + step * (number - (len(names) - 1) / 2), result["overall"]["accuracy"])
+            for place, suite in enumerate(suites)
+            for i, _, result in entries(whole, suite)
+            if i == number and result["overall"]["accuracy"]["value"] is not None
+        ]
+        if not points:
+            continue
+        values = np.array([one["value"] for _, one in points])
+        ends = [[one[end] if one[end] is not None else one["value"] for _, one in points] for end in ("low", "high")]
+        axis.errorbar(
+            values,
+            [place for place, _ in points],
+            xerr=np.abs(np.array(ends) - values),
+            fmt="osD^"[number % 4],
+            color=charts.COLORS[number % len(charts.COLORS)],
+            markersize=6,
+            linewidth=2,
+            label=charts.shorten(name, 60),
+        )
+    axis.axvline(0.5, color=charts.FAINT, linestyle="--", linewidth=1)
+    axis.set_yticks(range(len(suites)), [charts.shorten(title_of(whole, suite), 36) for suite in suites])
+    axis.set_ylim(len(suites) - 0.5, -0.5)
+    axis.set_xlabel(f"accuracy, {whole['intervals']['confidence'] * 100:g} % intervals; dashed: chance")
+    axis.grid(axis="x", color=charts.GRID)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    handles, labels = axis.get_legend_handles_labels()
+    axis.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1.02), frameon=False, borderaxespad=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,246 @@
+"""Confidence against accuracy, the temperature that brings them together, and abstaining."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from prefrank.errors import BadInput
+from prefrank.evaluation import Bootstrap, Sample, measure
+from prefrank.evaluation.calibration import (
+    Temperature,
+    abstention,
+    calibration,
+    cross_fitted,
+    fit_temperature,
+    stored_temperature,
+)
+from prefrank.types import Preference
+from tests.evaluation.samples import facts, pair_sample, random_sample, scores
+
+FEW = Bootstrap(200)
+NAN = math.nan
+
+
+def drawn(seed: int, count: int, *, temperature: float = 1.0) -> Sample:
+    """Pairs of a model whose probabilities are right once its scores are divided by the temperature."""
+    random = np.random.default_rng(seed)
+    size = np.abs(random.normal(0, 2, count))
+    right = random.random(count) < 1 / (1 + np.exp(-size))
+    return pair_sample(temperature * np.where(right, size, -size))
+
+
+def test_error_by_bins_is_that_computed_by_hand() -> None:
+    raw = calibration(pair_sample([math.log(3), -math.log(3), math.log(9)]), FEW).raw  # confidence 3/4 twice, 9/10
+    assert raw.ece == pytest.approx(2 / 3 * 0.25 + 1 / 3 * 0.1)
+    assert raw.mce == pytest.approx(0.25)
+    assert raw.ece_equal_mass == pytest.approx(raw.ece)  # equal confidences stay together
+    assert [(one.confidence, one.accuracy, one.n) for one in raw.bins] == [
+        (pytest.approx(0.75), 0.5, 2),
+        (pytest.approx(0.9), 1.0, 1),
+    ]
+    assert (raw.bins[0].low, raw.bins[0].high) == (pytest.approx(0.0945, abs=1e-3), pytest.approx(0.9055, abs=1e-3))
+    assert raw.auroc == pytest.approx(0.75)  # of two right ones, one is more confident than the wrong one, one equal
+    assert raw.n == 3
+
+
+def test_bins_of_equal_mass_hold_equal_mass() -> None:
+    raw = calibration(drawn(0, 3000), FEW).raw
+    assert [one.n for one in raw.bins_equal_mass] == [200] * 15
+    assert sum(one.n for one in raw.bins) == 3000
+
+
+def test_a_calibrated_model_is_found_calibrated_and_an_overconfident_one_repaired() -> None:
+    honest, loud = calibration(drawn(1, 6000), FEW), calibration(drawn(1, 6000, temperature=3.0), FEW)
+    assert honest.temperature.value == pytest.approx(1.0, abs=0.06)
+    assert loud.temperature.value == pytest.approx(3 * honest.temperature.value)
+    assert honest.raw.ece < 0.02 < 0.1 < loud.raw.ece
+    assert loud.scaled.ece < 0.02
+    assert loud.scaled.log_loss.value == pytest.approx(honest.scaled.log_loss.value)
+    assert loud.raw.auroc == pytest.approx(honest.raw.auroc)
+
+
+def test_losses_and_auroc_are_those_of_other_libraries() -> None:
+    sample = random_sample(2, items=300, prompts=300)
+    raw, lead = calibration(sample, FEW).raw, sample.lead
+    swap = np.random.default_rng(0).random(len(lead)) < 0.5
+    win = 1 / (1 + np.exp(-np.where(swap, -lead, lead)))
+    assert raw.brier.value == pytest.approx(brier_score_loss(~swap, win))
+    assert raw.log_loss == measure(sample, bootstrap=FEW).log_loss
+    assert raw.auroc == pytest.approx(roc_auc_score(lead > 0, np.abs(lead)))
+
+
+def test_auroc_weighs_pairs_as_accuracy_does() -> None:
+    ranking = random_sample(3, items=1, replies=5)
+    sample = Sample((*ranking.facts, *drawn(3, 40).facts), (*ranking.scores, *drawn(3, 40).scores))
+    weight = [0.1] * 10 + [1.0] * 40
+    want = roc_auc_score(sample.lead > 0, np.abs(sample.lead), sample_weight=weight)
+    assert calibration(sample, FEW).raw.auroc == pytest.approx(want)
+
+
+def test_temperature_has_the_least_log_loss_there_is() -> None:
+    sample = random_sample(4, items=150, prompts=100, replies=4)
+    found = fit_temperature(sample)
+    each = np.repeat(1 / 6, 900)
+    best = minimize_scalar(lambda t: each @ np.logaddexp(0, -sample.lead / t), bounds=(0.01, 100), method="bounded")
+    assert found.value == pytest.approx(best.x, rel=1e-4)
+    assert (found.n, found.prompts) == (900, 100)
+
+
+def test_soft_labels_and_ties_pull_the_temperature_to_their_share() -> None:
+    assert fit_temperature(pair_sample([1.0] * 30, labels=[0.8] * 30)).value == pytest.approx(1 / math.log(4))
+    tied = pair_sample([1.0] * 40, labels=[1.0] * 20 + [0.5] * 20)  # 3/4 altogether
+    assert fit_temperature(tied).value == pytest.approx(1 / math.log(3))
+
+
+@settings(deadline=None, max_examples=20)
+@given(factor=st.floats(1e-3, 1e3), seed=st.integers(0, 100))
+def test_scores_times_a_factor_have_a_temperature_times_it(factor: float, seed: int) -> None:
+    sample = drawn(seed, 200)
+    larger = pair_sample((sample.lead * factor).tolist())
+    assert fit_temperature(larger).value == pytest.approx(factor * fit_temperature(sample).value, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        (pair_sample([1.0] * 19), "19 pairs with different scores"),
+        (pair_sample([0.0] * 50), "0 pairs with different scores"),
+        (pair_sample([2.0] * 50 + [0.0] * 3), "all 50 pairs with different scores are in the right order"),
+        (pair_sample([1.0, -1.0] * 20), "no better than chance"),
+        (pair_sample([-2.0] * 30 + [1.0] * 5), "no better than chance"),
+    ],
+)
+def test_no_temperature_is_made_of_nothing(sample: Sample, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        fit_temperature(sample)
+    found = calibration(sample, FEW)
+    assert found.temperature is found.scaled is None
+    assert said in found.note
+    assert found.raw.log_loss.value > 0
+
+
+def test_too_few_prompts_cannot_be_cross_fitted() -> None:
+    sample = pair_sample([1.0, 2.0, -0.5, 3.0] * 10, prompts=[0.1, 0.2, 0.3, 0.4] * 10)
+    with pytest.raises(BadInput, match="4 prompts to cross-fit a temperature in 5 folds"):
+        cross_fitted(sample)
+    found = calibration(sample, FEW)
+    assert found.temperature is found.scaled is None
+
+
+def test_a_pairs_temperature_comes_from_other_prompts() -> None:
+    leads, prompts = drawn(5, 120).lead, np.repeat(np.arange(40), 3) / 40
+    changed = leads.copy()
+    changed[6:9] *= -5  # the third prompt's
+    before = cross_fitted(pair_sample(leads.tolist(), prompts=prompts.tolist())) / leads
+    after = cross_fitted(pair_sample(changed.tolist(), prompts=prompts.tolist())) / changed
+    assert after[6:9] == pytest.approx(before[6:9])
+    assert np.ptp(before.reshape(40, 3), axis=1).max() < 1e-12
+    own_fold = np.isclose(before, before[6])
+    assert len(np.unique(before.round(9))) == 5
+    assert own_fold.sum() == 24
+    assert not np.isclose(after[~own_fold], before[~own_fold]).any()
+
+
+def test_a_given_temperature_is_used_and_named() -> None:
+    sample = drawn(6, 300, temperature=2.0)
+    found = calibration(sample, FEW, temperature=Temperature(2.0, 500, 400, "starter:validation"))
+    assert found.scaled == calibration(drawn(6, 300), FEW).raw
+    assert found.to_json()["temperature"] == 2.0
+    assert found.to_json()["fitted_on"] == "starter:validation"
+    facts = {"temperature": 2.0, "pairs": 500, "prompts": 400, "fitted_on": "starter:validation", "model": "abc"}
+    assert stored_temperature(facts) == found.temperature
+
+
+def test_a_failed_score_is_a_lost_pair_of_confidence_one_half() -> None:
+    found = calibration(pair_sample([NAN, math.inf, 2.0, 3.0]), FEW).raw
+    assert (found.bins[0].confidence, found.bins[0].accuracy, found.bins[0].n) == (0.5, 0.0, 2)
+    assert found.log_loss.value is found.brier.value is None
+    assert found.auroc == 1.0
+    points = abstention(pair_sample([NAN, math.inf, 2.0, 3.0]), FEW).points
+    assert (points[0].coverage, points[0].accuracy) == (1.0, 0.5)
+    assert (points[-1].coverage, points[-1].threshold, points[-1].accuracy) == (0.25, 3.0, 1.0)
+
+
+def test_failed_pairs_do_not_move_the_temperature() -> None:
+    leads = drawn(7, 60).lead.tolist()
+    with_failures = fit_temperature(pair_sample([*leads, NAN, NAN]))
+    assert with_failures.value == pytest.approx(fit_temperature(pair_sample(leads)).value)
+    assert with_failures.n == 60
+
+
+def test_equal_scores_are_half_right() -> None:
+    found = calibration(pair_sample([0.0] * 8), FEW).raw
+    assert (found.ece, found.auroc) == (0.0, 0.5)
+    assert found.brier.value == 0.25
+
+
+def test_undecided_pairs_alone_give_no_figure_but_losses() -> None:
+    sample = pair_sample([1.0, 2.0], labels=[0.5, 0.5])
+    raw = calibration(sample, FEW).raw
+    assert (raw.ece, raw.ece_equal_mass, raw.mce, raw.auroc, raw.n, raw.bins) == (None, None, None, None, 0, ())
+    assert raw.log_loss.value > math.log(2)
+    assert abstention(sample).to_json() == []
+    assert abstention(sample).area is None
+
+
+def test_abstaining_keeps_the_largest_leads() -> None:
+    leads = [0.1 * k * (-1 if k in (1, 2, 3) else 1) for k in range(1, 21)]  # the three smallest are wrong
+    found = abstention(pair_sample(leads), FEW)
+    assert [point.coverage for point in found.points] == pytest.approx([k / 20 for k in range(20, 0, -1)])
+    assert [point.n for point in found.points] == list(range(20, 0, -1))
+    assert [point.accuracy for point in found.points] == pytest.approx(
+        [17 / 20, 17 / 19, 17 / 18] + [1.0] * 17, abs=1e-12
+    )
+    assert found.points[0].threshold == pytest.approx(0.1)
+    assert found.area == pytest.approx((3 / 20 + 2 / 19 + 1 / 18) / 20)
+    assert found.points[0].low < 17 / 20 < found.points[0].high
+
+
+def test_abstention_starts_from_accuracy_and_is_by_weight() -> None:
+    sample = random_sample(8, items=60, prompts=40, replies=3)
+    found = abstention(sample, FEW)
+    assert found.points[0].accuracy == pytest.approx(measure(sample, bootstrap=FEW).accuracy.value)
+    assert all(
+        point.coverage == pytest.approx(point.n / 180) for point in found.points
+    )  # all pairs of equal weight here
+    assert found.points[4].coverage == pytest.approx(0.8)
+
+
+def test_pairs_of_equal_lead_are_kept_together() -> None:
+    found = abstention(pair_sample([1.0] * 5 + [-1.0] * 5), FEW)
+    assert [(point.coverage, point.accuracy, point.n) for point in found.points] == [(1.0, 0.5, 10)]
+    assert found.area == 0.5
+
+
+def test_probabilities_that_are_rounded_to_one_still_have_an_order() -> None:
+    found = calibration(pair_sample([50.0, 60.0, -40.0, -3e38]), FEW)
+    assert found.raw.auroc == pytest.approx(0.5)
+    assert [one.n for one in found.raw.bins_equal_mass] == [1, 1, 1, 1]
+    assert [one.n for one in found.raw.bins] == [4]
+
+
+def test_the_json_has_the_run_files_keys_and_no_nan() -> None:
+    for leads in ([1.0, -1.0] * 30, [NAN] * 3, drawn(9, 100).lead.tolist()):
+        found = json.loads(json.dumps(calibration(pair_sample(leads), FEW).to_json(), allow_nan=False))
+        assert set(found) == {"temperature", "fitted_on", "raw", "scaled", "note"}
+        assert set(found["raw"]) == {
+            *("ece", "ece_equal_mass", "mce", "log_loss", "brier", "auroc", "n", "bins", "bins_equal_mass"),
+        }
+        assert set(found["raw"]["bins"][0]) == {"confidence", "accuracy", "low", "high", "n"}
+        points = json.loads(json.dumps(abstention(pair_sample(leads)).to_json(), allow_nan=False))
+        assert set(points[0]) == {"coverage", "threshold", "accuracy", "low", "high", "n"}
+    assert set(found["scaled"]) == set(found["raw"])
+
+
+def test_several_votes_in_an_item_share_its_weight() -> None:
+    votes = facts([Preference(0, 1), Preference(0, 1), Preference(1, 0), Preference(1, 0)], [9, 9], prompt=0.5)
+    sample = Sample((votes, *pair_sample([2.0]).facts), (scores([1.0, 0.0]), scores([2.0, 0.0])))
+    found = calibration(sample, FEW).raw
+    sure = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))
+    assert found.ece == pytest.approx((sure[0] - 0.5) / 2 + (1 - sure[1]) / 2)

@@ -1,0 +1,110 @@
+"""RMB: pairs and lists, two goals, four numbers."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prefrank.errors import BadData
+from prefrank.evaluation.items import Item
+from prefrank.evaluation.rmb import measure
+from prefrank.evaluation.suites import load_suite
+from tests.evaluation.suite_files import a_sample, an_item, by_length, estimates, values, write_array
+
+HELPFUL, HARMLESS = "Helpfulness/Chat/Discussion", "Harmlessness/S1"
+FOUR = ("Helpfulness BoN", "Helpfulness Pairwise", "Harmlessness BoN", "Harmlessness Pairwise")
+
+
+def answer(text: str) -> dict[str, str]:
+    return {"llm_name": "x", "answer": text}
+
+
+def row(kind: str, path: str, **changed: object) -> dict[str, object]:
+    said = [{"role": "user", "content": "Hi?", "language": "English"}]
+    shared = {"conversation_input": said, "category_path": f"{kind}/{path}"}
+    if kind == "BoN_set":
+        return shared | {"bon_uid": "9", "bon_best": answer("best"), "loser_list": [answer("b"), answer("b")]} | changed
+    return shared | {"pair_uid": "7", "chosen": answer("good"), "reject": answer("bad")} | changed
+
+
+def test_lists_and_pairs_are_read_from_the_published_layout(tmp_path: Path) -> None:
+    write_array(tmp_path / f"RMB_dataset/BoN_set/{HELPFUL}.json", [row("BoN_set", HELPFUL)])
+    write_array(tmp_path / f"RMB_dataset/Pairwise_set/{HARMLESS}.json", [row("Pairwise_set", HARMLESS)])
+    best, pair = load_suite("rmb", tmp_path).items
+    assert (best.subset, best.id, best.replies, best.language) == (
+        f"BoN_set/{HELPFUL}",
+        "9",
+        ("best", "b", "b"),
+        "English",
+    )
+    assert [(p.winner, p.loser) for p in best.preferences] == [(0, 1), (0, 2)]
+    assert (pair.subset, pair.id, pair.replies) == (f"Pairwise_set/{HARMLESS}", "7", ("good", "bad"))
+    assert load_suite("rmb", tmp_path / "RMB_dataset").items == (best, pair)
+
+
+def items() -> list[Item]:
+    return [
+        an_item(f"BoN_set/{HELPFUL}", "1", worse=3), an_item(f"BoN_set/{HELPFUL}", "2", worse=2),
+        an_item(f"Pairwise_set/{HELPFUL}", "1"), an_item("Pairwise_set/Helpfulness/Code/Documentation", "1"),
+        an_item(f"BoN_set/{HARMLESS}", "1", worse=3), an_item(f"Pairwise_set/{HARMLESS}", "1"),
+    ]  # fmt: skip
+
+
+def test_a_list_is_right_where_the_best_reply_beats_every_loser() -> None:
+    found = values(measure(a_sample(items(), [[3, 2, 1, 0], [3, 4, 1], [1, 0], [0, 1], [1, 1, 0, 0], [1, 0]])))
+    assert [found[name] for name in FOUR] == [0.5, 0.5, 0, 1]
+    assert found["Overall"] == pytest.approx(0.5)
+    assert found["Pairwise_set/Helpfulness/Code/Documentation"] == 0
+
+
+def test_a_failed_score_of_any_reply_loses_the_list() -> None:
+    found = values(
+        measure(a_sample(items(), [[3, 2, 1, np.nan], [3, 2, 1], [1, 0], [1, 0], [np.inf, 1, 0, 0], [1, 0]]))
+    )
+    assert [found[name] for name in FOUR] == [0.5, 1, 0, 1]
+
+
+def test_the_overall_score_is_the_mean_of_the_four() -> None:
+    """ArmoRM's published components give its published .646."""
+    shares = dict(zip(FOUR, (0.636, 0.787, 0.497, 0.663), strict=True))
+    made, scores = [], []
+    for name, share in shares.items():
+        goal, kind = name.split()
+        path = f"{'BoN_set' if kind == 'BoN' else 'Pairwise_set'}/{goal}/x"
+        made += [an_item(path, str(i)) for i in range(1000)]
+        scores += [[float(i < round(1000 * share)), 0.0] for i in range(1000)]
+    found = estimates(measure(a_sample(made, scores)))
+    assert {name: found[name].value for name in FOUR} == pytest.approx(shares)
+    assert found["Overall"].value == pytest.approx(0.64575)
+    assert found["Overall"].n == 4000
+
+
+def test_without_one_of_the_four_there_is_no_overall_score() -> None:
+    found = values(measure(a_sample(items()[:-1], [[1, 0, 0, 0], [1, 0, 0], [1, 0], [1, 0], [1, 0, 0, 0]])))
+    assert (found["Overall"], found["Harmlessness Pairwise"], found["Harmlessness BoN"]) == (None, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"category_path": "BoN/Chat"},
+            "the category_path is 'BoN/Chat'; wanted one that starts with BoN_set/Helpfulness",
+        ),
+        ({"loser_list": []}, "1 messages and 0 worse replies"),
+        ({"conversation_input": []}, "0 messages and 2 worse replies"),
+        ({"bon_best": "best"}, "'bon_best' holds 'best'; wanted an object"),
+    ],
+)
+def test_rows_of_another_shape_are_refused(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    write_array(tmp_path / f"BoN_set/{HARMLESS}.json", [row("BoN_set", HARMLESS, **changed)])
+    with pytest.raises(BadData, match=f"S1.json:1: .*{message}"):
+        load_suite("rmb", tmp_path)
+
+
+@pytest.mark.skipif("PREFRANK_SUITES" not in os.environ, reason="PREFRANK_SUITES names no folder with rmb in it")
+def test_the_longer_reply_gets_the_counted_shares_on_the_published_data() -> None:
+    found = values(measure(by_length(load_suite("rmb", Path(os.environ["PREFRANK_SUITES"]) / "rmb").items)))
+    shares = [found[name] for name in ("Helpfulness BoN", "Harmlessness BoN")]
+    assert [None if share is None else round(100 * share, 1) for share in shares] == [48.9, 36.4]

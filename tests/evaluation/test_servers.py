@@ -1,0 +1,441 @@
+"""Servers as scorers, against a small server of the tests' own on the loopback: each protocol, and each fault."""
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from prefrank.errors import BadInput, BadModel, NotFound
+from prefrank.evaluation.scorers import open_scorer
+from prefrank.evaluation.servers import PROBES, PROTOCOLS, Pair, ServerOptions, labelled, query_of
+from prefrank.types import Turn, as_prompt
+
+Answer = tuple[int, Any]
+"""Status, and what goes out as JSON (a str as it is)."""
+
+CONVERSATION = (Turn("user", "Why?"), Turn("assistant", "Because."), Turn("user", "Of what?"))
+PAIRS: list[Pair] = [
+    (as_prompt("How do I bake bread?"), "Mix flour and water."),
+    (as_prompt("How do I bake bread?"), "No."),
+    (CONVERSATION, "Yeast, I think."),
+    (as_prompt("How do I bake bread?"), "Buy it, and say that you baked it."),
+]
+
+
+def worth(query: str, reply: str) -> float:
+    return len(reply) - 0.25 * len(query)
+
+
+def wanted(pairs: list[Pair] = PAIRS) -> list[float]:
+    return [worth(query_of(prompt), reply) for prompt, reply in pairs]
+
+
+class FakeServer:
+    """Answers with what `answers` gives for a path and a body; keeps all requests."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Callable[[Any], Answer]] = {}
+        self.pages: dict[str, Any] = {}
+        self.asked: list[tuple[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.send: dict[str, str] = {}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                found = outer.pages.get(self.path)
+                self.reply(404 if found is None else 200, found or {})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                outer.asked.append((self.path, body))
+                outer.headers.append({key.lower(): value for key, value in self.headers.items()})
+                self.reply(*outer.answers.get(self.path, lambda body: (404, {"error": "no such path"}))(body))
+
+            def reply(self, status: int, value: Any) -> None:
+                content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+                self.send_response(status)
+                for name, text in outer.send.items():
+                    self.send_header(name, text)
+                length = 10 * len(content) if "x-short" in outer.send else len(content)
+                self.send_header("content-length", str(length))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=lambda: self.server.serve_forever(poll_interval=0.01), daemon=True)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = FakeServer()
+    yield server
+    server.close()
+
+
+def values_of(url: str, pairs: list[Pair] = PAIRS, **options: Any) -> list[float]:
+    opened = open_scorer(url, server=ServerOptions(**({"wait_s": 0.01} | options)))
+    return [score.value for score in opened.score_pairs(pairs)]
+
+
+# What each server answers, after its own source or pages
+
+
+def predict(body: Any) -> Answer:
+    pairs = body["inputs"]
+    assert all(len(pair) == 2 for pair in pairs)
+    return 200, [[{"score": raw(body, worth(*pair)), "label": "LABEL_0"}] for pair in pairs]
+
+
+def raw(body: Any, value: float) -> float:
+    asked = body.get("raw_scores") is True or body.get("use_activation") is False
+    return value if asked else 1 / (1 + math.exp(-value))
+
+
+def best_first(body: Any, texts: list[str], name: str) -> list[dict[str, Any]]:
+    found = [{"index": i, name: raw(body, worth(body["query"], text))} for i, text in enumerate(texts)]
+    return sorted(found, key=lambda each: -each[name])
+
+
+def tei_rerank(body: Any) -> Answer:
+    return 200, best_first(body, body["texts"], "score")
+
+
+def rerank(body: Any) -> Answer:
+    found = best_first(body, body["documents"], "relevance_score")
+    return 200, {"object": "rerank", "results": found[: body["top_n"]], "model": "m", "usage": {}}
+
+
+def cohere(body: Any) -> Answer:
+    assert set(body) <= {"model", "query", "documents", "top_n"}
+    return rerank(body | {"use_activation": False})
+
+
+def sglang(body: Any) -> Answer:
+    return 200, best_first(body, body["documents"], "score")
+
+
+def vllm_score(body: Any) -> Answer:
+    both = zip(body["text_1"], body["text_2"], strict=True)
+    data = [{"index": i, "object": "score", "score": raw(body, worth(*pair))} for i, pair in enumerate(both)]
+    return 200, {"object": "list", "data": data[::-1]}
+
+
+def of_messages(body: Any) -> float:
+    *prompt, reply = body["messages"]
+    assert reply["role"] == "assistant"
+    return raw(body, worth(query_of(tuple(Turn(m["role"], m["content"]) for m in prompt)), reply["content"]))
+
+
+def classify(body: Any) -> Answer:
+    probs = [of_messages(body)]
+    return 200, {"data": [{"index": 0, "label": "LABEL_0", "probs": probs, "num_classes": 1}]}
+
+
+def pooling(body: Any) -> Answer:
+    return 200, {"data": [{"index": 0, "object": "pooling", "data": [of_messages(body)]}]}
+
+
+def reward(body: Any) -> Answer:
+    """Whole texts in; what stands before the reply is in `prompts`."""
+    replies = [query.removeprefix(prompt) for query, prompt in zip(body["query"], body["prompts"], strict=True)]
+    return 200, {"rewards": [float(len(reply)) for reply in replies], "scores": [0.5] * len(replies), "extra_logs": {}}
+
+
+SERVERS: dict[str, tuple[str, Callable[[Any], Answer]]] = {
+    "tei-predict": ("/predict", predict),
+    "rerank": ("/rerank", rerank),
+    "cohere": ("/v2/rerank", cohere),
+    "vllm-score": ("/v1/score", vllm_score),
+    "vllm-classify": ("/classify", classify),
+    "vllm-pooling": ("/pooling", pooling),
+}
+
+
+@pytest.mark.parametrize("protocol", SERVERS)
+def test_a_protocol_is_told_by_the_path_and_gives_raw_scores_in_order(fake: FakeServer, protocol: str) -> None:
+    path, answer = SERVERS[protocol]
+    fake.answers[path] = answer
+    opened = open_scorer(fake.url + path)
+    assert (opened.kind, opened.format["protocol"]) == ("http", protocol)
+    assert [score.value for score in opened.score_pairs(PAIRS)] == wanted()
+    assert {score.model for score in opened.score_pairs(PAIRS)} == {opened.model}
+    assert opened.format["url"] == fake.url + path
+    assert "perhaps" not in opened.format["scores"]
+    json.dumps(opened.format, allow_nan=False)
+
+
+def test_every_protocol_is_tested() -> None:
+    assert set(SERVERS) | {"tei-rerank", "openrlhf"} == set(PROTOCOLS)
+
+
+def test_a_remote_reward_gets_the_whole_text_and_the_part_before_the_reply(fake: FakeServer) -> None:
+    fake.answers["/get_reward"] = reward
+    assert values_of(fake.url + "/get_reward") == [len(reply) for _, reply in PAIRS]
+    body = fake.asked[-1][1]
+    assert body["query"][0] == "User: How do I bake bread?\n\nAssistant: Mix flour and water."
+    assert body["prompts"][2] == "User: Why?\n\nAssistant: Because.\n\nUser: Of what?\n\nAssistant: "
+    assert body["labels"] == [None] * 4
+
+
+@pytest.mark.parametrize("shape", [lambda r: [[one] for one in r], lambda r: r[0]])
+def test_a_remote_reward_may_be_nested_or_bare(fake: FakeServer, shape: Callable[[list[float]], Any]) -> None:
+    fake.answers["/my/reward"] = lambda body: (200, {"rewards": shape(reward(body)[1]["rewards"])})
+    assert values_of(fake.url + "/my/reward", protocol="openrlhf", batch=1) == [len(reply) for _, reply in PAIRS]
+
+
+def test_sglangs_bare_list_is_read(fake: FakeServer) -> None:
+    fake.answers["/v1/rerank"] = sglang
+    opened = open_scorer(fake.url + "/v1/rerank", server=ServerOptions(protocol="rerank"))
+    assert [score.value for score in opened.score_pairs(PAIRS)] == wanted()
+
+
+def test_tei_is_known_by_its_info_page_and_its_limit_is_kept(fake: FakeServer) -> None:
+    fake.pages["/info"] = {
+        "model_id": "org/rm", "model_sha": "abc", "model_type": {"reranker": {}}, "max_client_batch_size": 2,
+    }  # fmt: skip
+    fake.answers |= {"/predict": predict, "/rerank": tei_rerank}
+    for path, protocol, posted in (("", "tei-predict", "/predict"), ("/rerank", "tei-rerank", "/rerank")):
+        opened = open_scorer(fake.url + path)
+        assert [score.value for score in opened.score_pairs(PAIRS)] == wanted()
+        assert opened.format["protocol"] == protocol
+        assert opened.model == f"{fake.url}{posted}#org/rm@abc"
+    assert max(len(body.get("inputs", body.get("texts"))) for _, body in fake.asked) == 2
+
+
+def test_the_first_listed_model_is_asked_for_unless_another_is_named(fake: FakeServer) -> None:
+    fake.pages["/base/v1/models"] = {"data": [{"id": "org/rm"}, {"id": "other"}]}
+    fake.answers["/base/score"] = vllm_score
+    opened = open_scorer(fake.url + "/base/score")
+    assert (opened.format["server_model"], fake.asked[-1][1]["model"]) == ("org/rm", "org/rm")
+    opened = open_scorer(fake.url + "/base/score", server=ServerOptions(model="other"))
+    assert (opened.model, fake.asked[-1][1]["model"]) == (f"{fake.url}/base/score#other", "other")
+
+
+def test_replies_to_one_prompt_go_together_and_batches_are_no_larger_than_asked(fake: FakeServer) -> None:
+    fake.answers["/rerank"] = rerank
+    pairs = [(as_prompt(f"prompt {n % 3}"), f"reply {n}") for n in range(15)]
+    assert values_of(fake.url + "/rerank", pairs, batch=4) == wanted(pairs)
+    sizes = [len(body["documents"]) for _, body in fake.asked if body["query"].startswith("prompt")]
+    assert sorted(sizes) == [1, 1, 1, 4, 4, 4]
+
+
+def test_the_last_user_turn_alone_can_be_the_query(fake: FakeServer) -> None:
+    fake.answers["/predict"] = predict
+    opened = open_scorer(fake.url + "/predict", server=ServerOptions(turns="last"))
+    opened.score_pairs(PAIRS[2:3])
+    assert fake.asked[-1][1]["inputs"] == [["Of what?", "Yeast, I think."]]
+    assert "last user turn" in opened.format["input"]
+    assert query_of((Turn("system", "Be brief."),), turns="last") == "Be brief."
+    assert query_of((Turn("system", "Be brief."),)) == labelled((Turn("system", "Be brief."),))
+
+
+def test_a_key_is_sent_and_kept_nowhere(fake: FakeServer) -> None:
+    fake.answers["/predict"] = predict
+    options = ServerOptions(key="secret-key")
+    opened = open_scorer(fake.url + "/predict", server=options)
+    assert fake.headers[-1]["authorization"] == "Bearer secret-key"
+    assert "secret-key" not in repr(opened) + repr(options)
+    fake.answers["/predict"] = lambda body: (401, "")
+    with pytest.raises(BadModel, match=r"status 401: .*wants a key"):
+        open_scorer(fake.url + "/predict")
+
+
+# Scales
+
+
+def test_scores_that_look_like_probabilities_are_recorded_as_such(fake: FakeServer) -> None:
+    fake.answers["/rerank"] = lambda body: rerank(body | {"raw_scores": False, "use_activation": True})
+    assert "within 0 to 1 on 3 probes: perhaps probabilities" in open_scorer(fake.url + "/rerank").format["scores"]
+
+
+def test_equal_scores_of_all_probes_are_recorded(fake: FakeServer) -> None:
+    """As SGLang gives them: a softmax over one output is 1 for every text."""
+    fake.answers["/classify"] = lambda body: (200, {"data": [{"index": 0, "probs": [1.0]}]})
+    assert "EQUAL on 3 unlike probes" in open_scorer(fake.url + "/classify").format["scores"]
+
+
+# Faults
+
+
+def failing(times: int, fault: Callable[[], Answer], then: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+    """A fault that goes away after some requests (the probes' one counts)."""
+    count = iter(range(10**6))
+    return lambda body: fault() if next(count) < times else then(body)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_an_overloaded_server_is_asked_again(fake: FakeServer, status: int) -> None:
+    fake.answers["/predict"] = failing(3, lambda: (status, {"error": "Model is overloaded"}), predict)
+    assert values_of(fake.url + "/predict") == wanted()
+
+
+def test_after_some_tries_it_is_an_error_that_says_what_came(fake: FakeServer) -> None:
+    fake.answers["/predict"] = lambda body: (503, {"error": "no worker"})
+    with pytest.raises(NotFound, match=r"/predict answered with status 503: .*no worker.*tried 3 times"):
+        values_of(fake.url + "/predict", tries=3)
+    assert len(fake.asked) == 3
+
+
+def test_retry_after_is_waited_for(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("prefrank.evaluation.servers.time.sleep", waits.append)
+    fake.send = {"retry-after": "7"}
+    fake.answers["/predict"] = failing(1, lambda: (429, {}), predict)
+    assert values_of(fake.url + "/predict") == wanted()
+    fake.send = {"retry-after": "86400"}
+    fake.answers["/predict"] = failing(1, lambda: (429, {}), predict)
+    assert values_of(fake.url + "/predict") == wanted()
+    fake.send = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    fake.answers["/predict"] = failing(2, lambda: (429, {}), predict)
+    assert values_of(fake.url + "/predict") == wanted()
+    assert waits == [7, 60, 0.01, 0.02]
+
+
+def test_a_slow_server_is_asked_again_and_then_given_up(fake: FakeServer) -> None:
+    def slow() -> Answer:
+        time.sleep(0.5)
+        return 200, []
+
+    fake.answers["/predict"] = failing(1, slow, predict)
+    assert values_of(fake.url + "/predict", timeout_s=0.2) == wanted()
+    fake.answers["/predict"] = lambda body: slow()
+    with pytest.raises(NotFound, match=r"gave no answer in 0\.1 s; tried 2 times"):
+        values_of(fake.url + "/predict", timeout_s=0.1, tries=2)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(fake: FakeServer) -> None:
+    fake.answers["/predict"] = predict
+    fake.send = {"x-short": "yes"}
+    with pytest.raises(NotFound, match=r"broke off \(\w+Error: .*; tried 2 times"):
+        values_of(fake.url + "/predict", tries=2, timeout_s=0.2)
+
+
+@pytest.mark.parametrize("status", [413, 422])
+def test_a_batch_that_is_too_large_is_halved(fake: FakeServer, status: int) -> None:
+    def small_only(body: Any) -> Answer:
+        return predict(body) if len(body["inputs"]) <= 2 else (status, {"error": "batch size > 2"})
+
+    fake.answers["/predict"] = small_only
+    pairs = [(as_prompt("p"), "x" * n) for n in range(9)]
+    assert values_of(fake.url + "/predict", pairs) == wanted(pairs)
+
+
+def test_one_text_that_is_too_large_is_an_error(fake: FakeServer) -> None:
+    fake.answers["/predict"] = lambda body: (
+        (413, "length limit exceeded") if "xx" in json.dumps(body) else predict(body)
+    )
+    with pytest.raises(BadModel, match=r"status 413: length limit exceeded"):
+        values_of(fake.url + "/predict", [(as_prompt("p"), "xx")])
+
+
+def test_a_whole_batch_refused_for_one_nan_costs_that_reply_alone(fake: FakeServer) -> None:
+    """As text-embeddings-inference does."""
+
+    def nan_refused(body: Any) -> Answer:
+        bad = any(reply == "No." for _, reply in body["inputs"])
+        return (424, {"error": "score is NaN", "error_type": "Backend"}) if bad else predict(body)
+
+    fake.answers["/predict"] = nan_refused
+    found, want = values_of(fake.url + "/predict"), wanted()
+    assert math.isnan(found[1])
+    assert found[:1] + found[2:] == want[:1] + want[2:]
+
+
+def test_another_failed_dependency_is_an_error(fake: FakeServer) -> None:
+    fake.answers["/predict"] = lambda body: (424, {"error": "model is not a re-ranker model; see finance"})
+    with pytest.raises(BadModel, match=r"status 424: .*not a re-ranker"):
+        values_of(fake.url + "/predict")
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_null_and_nan_are_failures(fake: FakeServer, value: float | None) -> None:
+    """json.dumps writes the literals NaN and Infinity, as many servers do."""
+    fake.answers["/get_reward"] = lambda body: (200, {"rewards": [value, *reward(body)[1]["rewards"][1:]]})
+    found = values_of(fake.url + "/get_reward")
+    assert not math.isfinite(found[0])
+    assert found[1:] == [len(reply) for _, reply in PAIRS[1:]]
+
+
+WRONG: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "missing": ("/score", lambda a: a | {"data": a["data"][1:]}, "no score for 1 of 3 texts, the first is text 2 "),
+    "two": ("/score", lambda a: a | {"data": a["data"] + a["data"][:1]}, "two scores for text 2"),
+    "beyond": ("/score", lambda a: {"data": [{"index": 3, "score": 1.0}]}, "a score for text 3 of 3"),
+    "no index": ("/score", lambda a: {"data": [{"score": 1.0}]}, "it is no answer of vllm-score"),
+    "text": ("/score", lambda a: {"data": [{"index": 0, "score": "high"}]}, "'high' for a score"),
+    "classes": ("/classify", lambda a: {"data": [{"index": 0, "probs": [0.1, 0.9]}]}, "2 classes for one text"),
+    "page": ("/score", lambda a: "<html>Welcome</html>", "answered <html>Welcome</html>: it is no answer"),
+    "fewer": ("/predict", lambda a: a[:2], "no score for 1 of 3 texts"),
+    "more": ("/predict", lambda a: a + a[:1], "a score for text 3 of 3"),
+    "labels": ("/predict", lambda a: [a[0] + a[1]], "2 labels for one text"),
+    "null": ("/rerank", lambda a: None, "it is no answer of rerank"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_answer_of_another_form_is_an_error_that_shows_it(fake: FakeServer, case: str) -> None:
+    path, change, message = WRONG[case]
+    answer = {"/score": vllm_score, "/classify": classify, "/predict": predict, "/rerank": rerank}[path]
+    fake.answers[path] = lambda body: (200, change(answer(body)[1]))
+    with pytest.raises(BadModel, match=f"(?s){fake.url}{path} was asked for .*{message}"):
+        values_of(fake.url + path)
+
+
+def test_a_missing_path_asks_whether_it_is_right(fake: FakeServer) -> None:
+    with pytest.raises(BadModel, match=r"status 404.*is the path right"):
+        values_of(fake.url + "/score")
+
+
+def test_nothing_there_is_an_error_at_once() -> None:
+    closed = FakeServer()
+    closed.close()
+    with pytest.raises(NotFound, match="nothing answers at"):
+        open_scorer(closed.url + "/predict")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://", "is no address"),
+        ("http://host:port/score", "is no address"),
+        ("http://me:pass@127.0.0.1:9/score", "give a key instead"),
+    ],
+)
+def test_addresses_that_cannot_be_used(url: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        open_scorer(url)
+    assert "pass@" not in str(caught.value)
+
+
+def test_a_path_that_tells_nothing_wants_the_protocol(fake: FakeServer) -> None:
+    for path in ("", "/my/model"):
+        with pytest.raises(BadInput, match=r"does not tell what the server speaks; end it in one of /predict, "):
+            open_scorer(fake.url + path)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(BadInput, match="did you mean 'rerank'"):
+        ServerOptions(protocol="rerankk")
+    with pytest.raises(BadInput, match="batch is 0; wanted at least 1"):
+        ServerOptions(batch=0)
+
+
+def test_the_probes_differ() -> None:
+    assert len(set(wanted(list(PROBES)))) == len(PROBES)
