@@ -287,7 +287,7 @@ def _estimated_kwh(spent: Json) -> float:
     return (spent["cpu_s"] * CORE_WATTS + memory) / 3.6e6 * OVERHEAD
 
 
-def _weight(kilograms: float) -> str:
+def _weight(kilograms: int | float) -> str:
     if kilograms >= 1:
         return f"{kilograms:.3g} kg"
     grams = kilograms * 1000
@@ -297,7 +297,7 @@ def _weight(kilograms: float) -> str:
 # What the card says of the figures
 
 
-def number(value: float | None) -> str:
+def number(value: int | float | None) -> str:
     """A figure for people; a missing one is said to be missing."""
     if value is None:
         return "no value"
@@ -318,13 +318,13 @@ def counted(found: Json) -> str:
     return f"{found['n']:,} {found['unit']}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def size(count: float) -> str:
+def size(count: int | float) -> str:
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

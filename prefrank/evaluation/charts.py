@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 COLORS = ("#0b3d66", "#d9730d", "#009e73", "#cc79a7", "#56b4e9", "#b3261e", "#8a8a8a", "#111111")
-GRID, INK, FAINT = "#e3e6ea", "#1f2933", "#5b6673"
+GRID, INK, FAINT, ALERT = "#e3e6ea", "#1f2933", "#5b6673", "#a3211a"
 WIDTH = 400
 
 _BLUE, _ORANGE, _GREEN = COLORS[:3]
@@ -46,11 +46,13 @@ class Row:
         label: above the marks, on the left.
         marks: top to bottom.
         note: above the marks, on the right, such as the figure in digits.
+        alert: whether the note is a warning.
     """
 
     label: str
     marks: tuple[Mark, ...]
     note: str = ""
+    alert: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ def _row(row: Row, top: int, low: float, high: float) -> list[str]:
     parts = [_text("0%", top + 14, shorten(row.label, room), weight="600")]
     missing = bool(row.marks) and all(mark.value is None for mark in row.marks)
     note = row.note or ("-" if missing else "")
-    parts += [_text("100%", top + 14, note, color=FAINT, anchor="end")] if note else []
+    color, weight = (ALERT, "600") if row.alert else (FAINT, "")
+    parts += [_text("100%", top + 14, note, color=color, weight=weight, anchor="end")] if note else []
     for number, mark in enumerate(row.marks):
         parts += _whisker(mark, top + 24 + _PITCH * number, low, high)
     return parts

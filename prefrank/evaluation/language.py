@@ -28,7 +28,7 @@ MIN_LETTER_SHARE = 0.7
 MIN_CONFIDENCE = 0.2
 """Of py3langid's distribution over more than a hundred languages. Short questions in plain English get 0.2 to 0.5."""
 
-MIN_KANA_SHARE = 0.1
+MIN_KANA_SHARE = 0.2
 """Kana for each Chinese character from which a text is Japanese; below it a Chinese one quotes a name."""
 
 _SCRIPTS = {

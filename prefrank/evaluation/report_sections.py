@@ -293,11 +293,13 @@ def accuracy(run: Run) -> Section | None:
         " Dots are measured, lines are intervals. A suite's own score, which may count otherwise, comes further below."
     )
     key = legend(run, range(len(run["scorers"])))
-    counts = _counts_table(run, suites)
+    counts = [_counts_table(run, suites, baselines=False), _counts_table(run, suites, baselines=True)]
+    rest = [counts[0], Fold("The same of the baselines", (counts[1],))] if counts[0].rows and counts[1].rows else counts
+    rest = [one for one in rest if isinstance(one, Fold) or one.rows]
     return Section(
         "accuracy",
         "Accuracy",
-        (words, Pictures(tuple(pictures), key, flow=True), Fold("In digits", tuple(tables)), counts),
+        (words, Pictures(tuple(pictures), key, flow=True), Fold("In digits", tuple(tables)), *rest),
     )
 
 
@@ -360,7 +362,7 @@ def _accuracy_cells(metrics: Sequence[Mapping[str, Any] | None]) -> list[Cell]:
     return [Cell(f"{n:,}"), *(_cell(one and one["accuracy"]) for one in metrics)]
 
 
-def _counts_table(run: Run, suites: Sequence[str]) -> Table:
+def _counts_table(run: Run, suites: Sequence[str], *, baselines: bool) -> Table:
     names = {
         "comparisons": "Comparisons",
         "prompts": "Prompts",
@@ -374,7 +376,7 @@ def _counts_table(run: Run, suites: Sequence[str]) -> Table:
     }
     rows = []
     for suite in suites:
-        for _, scorer, result in entries(run, suite):
+        for scorer, result in [(s, r) for _, s, r in entries(run, suite) if (s["kind"] == "baseline") == baselines]:
             counts = result["overall"]["counts"]
             failed = [key for key in ("failures", "failed_pairs") if counts[key]]
             cells = [Cell(f"{counts[key]:,}", tone="bad" if key in failed else "") for key in names]
@@ -580,7 +582,7 @@ def style(run: Run) -> Section | None:
     rows = [
         _style_row(scorer["name"], title_of(run, suite), result["style"])
         for suite in run["suites"]
-        for _, scorer, result in entries(run, suite)
+        for _, scorer, result in models(run, suite)
         if result.get("style")
     ]
     if not rows:
@@ -595,7 +597,7 @@ def style(run: Run) -> Section | None:
     blocks: list[Block] = [words, *_by_model(run, _length_picture), Table("Length", head, tuple(rows))]
     buckets = [picture for suite in run["suites"] for picture in _bucket_picture(run, suite)]
     if buckets:
-        key = legend(run, {number for suite in run["suites"] for number, _, _ in entries(run, suite)})
+        key = legend(run, {number for suite in run["suites"] for number, _, _ in models(run, suite)})
         blocks.append(Words("Accuracy by how much longer the preferred reply is, as (preferred − other) / (both)."))
         blocks.append(Pictures(tuple(buckets), key))
     regression = _regression_table(run)
@@ -655,7 +657,7 @@ def _length_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
 
 
 def _bucket_picture(run: Run, suite: str) -> list[Picture]:
-    found = [(i, result["style"]["buckets"]) for i, _, result in entries(run, suite) if result.get("style")]
+    found = [(i, result["style"]["buckets"]) for i, _, result in models(run, suite) if result.get("style")]
     if not found or not found[0][1]:
         return []
     rows = []
@@ -670,32 +672,55 @@ def _bucket_picture(run: Run, suite: str) -> list[Picture]:
 
 def slices(run: Run) -> Section | None:
     """Accuracy of the models on parts of the data, the worst ones marked."""
-    tables = []
-    for suite in run["suites"]:
-        found = [one for one in models(run, suite) if one[2].get("slices")]
-        keys = dict.fromkeys((one["slice"], one["value"]) for _, _, result in found for one in result["slices"])
-        if not keys:
-            continue
-        by_scorer = [(i, {(o["slice"], o["value"]): o for o in result["slices"]}) for i, _, result in found]
-        rows = []
-        for key in keys:
-            known = next(by_key[key] for _, by_key in by_scorer if key in by_key)
-            cells = [_slice_cell(by_key.get(key), i) for i, by_key in by_scorer]
-            rows.append((_name(str(key[1]) or "none", str(key[0])), Cell(f"{known['accuracy']['n']:,}"), *cells))
-        head = ("Slice", "n", *(scorer["name"] for _, scorer, _ in found))
-        tables.append(Table(title_of(run, suite), head, tuple(rows)))
-    words = Words(
-        "Marked: the slice that is worst beyond what chance explains. Drawn from 0 to 1, with a line at one half."
+    by_suite = {suite: [one for one in models(run, suite) if one[2].get("slices")] for suite in run["suites"]}
+    by_suite = {suite: found for suite, found in by_suite.items() if found}
+    if not by_suite:
+        return None
+    pictures = tuple(_slices_picture(run, title_of(run, suite), found) for suite, found in by_suite.items())
+    worst = tuple(
+        (_name(scorer["name"], title_of(run, suite)), Cell(_slice_name(one)), Cell(f"{one['accuracy']['n']:,}"), *cells)
+        for suite, found in by_suite.items()
+        for _, scorer, result in found
+        for one in result["slices"]
+        if one["worst"]
+        for cells in [(_cell(one["accuracy"]), _cell(result["overall"]["accuracy"]))]
     )
-    return Section("slices", "Slices", (words, *tables)) if tables else None
+    head = ("Scorer", "Slice", "n", "Accuracy there", "Accuracy on all")
+    table = Table("Worst slices", head, worst) if worst else Words("No slice is worse than chance explains.")
+    digits_too = Fold("In digits", tuple(_slices_table(title_of(run, suite), by_suite[suite]) for suite in by_suite))
+    key = legend(run, {number for found in by_suite.values() for number, _, _ in found})
+    return Section("slices", "Slices", (table, Pictures(pictures, key, flow=True), digits_too))
 
 
-def _slice_cell(found: Mapping[str, Any] | None, series: int) -> Cell:
-    if found is None:
-        return Cell("-", "not measured")
-    svg = charts.track_svg(mark_of(found["accuracy"], series), low=0.0, high=1.0, reference=0.5)
-    plain, worst = _cell(found["accuracy"]), found["worst"]
-    return Cell(plain.main, plain.sub + (" · worst" if worst else ""), svg, "bad" if worst else "")
+def _slice_name(one: Mapping[str, Any]) -> str:
+    return f"{one['slice']}: {one['value'] or 'none'}"
+
+
+def _by_slice(found: Sequence[Entry]) -> dict[str, list[tuple[Entry, Mapping[str, Any]]]]:
+    """The slices' names in order -> who was measured on it, and what they got."""
+    kept: dict[str, list[tuple[Entry, Mapping[str, Any]]]] = {}
+    for entry in found:
+        for one in entry[2]["slices"]:
+            kept.setdefault(_slice_name(one), []).append((entry, one))
+    return kept
+
+
+def _slices_picture(run: Run, title: str, found: Sequence[Entry]) -> Picture:
+    rows = []
+    for name, those in _by_slice(found).items():
+        worst = ", worst" if any(one["worst"] for _, one in those) else ""
+        marks = tuple(mark_of(one["accuracy"], entry[0]) for entry, one in those)
+        rows.append(Row(name, marks, f"n {those[0][1]['accuracy']['n']:,}{worst}", alert=bool(worst)))
+    return Picture(title, charts.dot_whisker_svg(rows, label=f"Accuracy by slice on {title}: {_read_out(run, rows)}"))
+
+
+def _slices_table(title: str, found: Sequence[Entry]) -> Table:
+    rows = []
+    for name, those in _by_slice(found).items():
+        known = {entry[0]: one["accuracy"] for entry, one in those}
+        n = max(one["n"] for one in known.values())
+        rows.append((_name(name), Cell(f"{n:,}"), *(_cell(known.get(number)) for number, _, _ in found)))
+    return Table(title, ("Slice", "n", *(scorer["name"] for _, scorer, _ in found)), tuple(rows))
 
 
 def probes(run: Run) -> Section | None:

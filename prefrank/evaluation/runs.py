@@ -163,7 +163,10 @@ def _run_entrant(
     scored = [(part, score_once(score_pairs, part.data.items)) for part in parts]
     scoring_s = time.perf_counter() - started
     samples = {part.suite.name: sample_of(part.data.items, scores) for part, scores in scored}
-    results = {part.suite.name: _result(part, samples[part.suite.name], one, bootstrap) for part in parts}
+    results = {
+        name: _result(part, samples[name], one, dirty.get(name), bootstrap)
+        for name, part in ((part.suite.name, part) for part in parts)
+    }
     first = next(iter(samples.values())).scores[0][0]
     entry = {
         "name": one.name,

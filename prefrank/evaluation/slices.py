@@ -102,7 +102,7 @@ def slices(
         for value in values if len(values) > 1 else []:
             inside = share_of(right, np.where(labels == value, weight, 0.0), pairs, confidence=level)
             found.append(Slice(name, value, inside))
-    return _mark_worst(found, share_of(right, weight, pairs, confidence=level), level)
+    return mark_worst(found, share_of(right, weight, pairs, confidence=level), level)
 
 
 def _labels(sample: Sample, tags: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
@@ -138,7 +138,7 @@ def _is_cut(score: Score) -> bool:
     return score.cut_prompt > 0 or score.cut_reply > 0
 
 
-def _mark_worst(found: Sequence[Slice], whole: Estimate, confidence: float) -> tuple[Slice, ...]:
+def mark_worst(found: Sequence[Slice], whole: Estimate, confidence: float) -> tuple[Slice, ...]:
     """Mark the least accuracy of those below the whole beyond chance.
 
     With m values looked at, the upper half of the interval is widened to confidence 1 - (1 - confidence) / m

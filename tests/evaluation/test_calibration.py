@@ -59,8 +59,8 @@ def test_a_calibrated_model_is_found_calibrated_and_an_overconfident_one_repaire
     honest, loud = calibration(drawn(1, 6000), FEW), calibration(drawn(1, 6000, temperature=3.0), FEW)
     assert honest.temperature.value == pytest.approx(1.0, abs=0.06)
     assert loud.temperature.value == pytest.approx(3 * honest.temperature.value)
-    assert honest.raw.ece < 0.02 < 0.1 < loud.raw.ece
-    assert loud.scaled.ece < 0.02
+    assert honest.raw.ece < 0.025 < 0.1 < loud.raw.ece
+    assert loud.scaled.ece < 0.025
     assert loud.scaled.log_loss.value == pytest.approx(honest.scaled.log_loss.value)
     assert loud.raw.auroc == pytest.approx(honest.raw.auroc)
 

@@ -33,9 +33,10 @@ SENTENCES = {
     "he": "כמה זמן הבצק צריך לנוח לפני האפייה?",
 }
 UNDECIDED = [
-    "", "  \n ", "ok", "Bonjour", "WLAN", "12 + 30 = 42", "3.14159 2.71828 1.41421 1.61803 0.57721", "🙂🙂🙂", "----------",
+    "", "  \n ", "ok", "Bonjour", "WLAN", "12 + 30 = 42", "3.14159 2.71828 1.41421 1.61803 0.57721", "🙂🙂🙂", "-----",
     "for (int i = 0; i < n; i++) { a[i] = b[i] * 2; } // done", "x = [f(y) for y in z if y > 0 and y != 3]",
-    "https://en.wikipedia.org/wiki/Sourdough_bread_and_its_long_history", "```python\nprint('hello my dear old friend')\n```",
+    "https://en.wikipedia.org/wiki/Sourdough_bread_and_its_long_history",
+    "```python\nprint('hello my dear old friend')\n```",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
 from prefrank.evaluation.runs import Entrant, Part, compare_runs, comparisons_suite, run_all
 from prefrank.evaluation.suite import SuiteData
 from prefrank.types import Preference, Prompt, Score, as_prompt
-from tests.evaluation.making import scored
+from tests.evaluation.making import comparison, preference, scored
 
 FAST = Bootstrap(resamples=200)
 
@@ -191,3 +191,13 @@ def test_runs_of_different_data_are_refused_with_both_hashes(run: Run) -> None:
 def test_one_scorer_alone_is_no_comparison(run: Run) -> None:
     with pytest.raises(BadInput, match="only one scorer"):
         compare_runs({"": {**run, "scorers": run["scorers"][:1]}}, {})
+
+
+def test_what_stands_in_the_training_set_is_counted_and_measured_apart() -> None:
+    train = [comparison(["a", "b"], [preference(0, 1)], prompt=f"question {n} of set", id=str(n)) for n in range(5, 15)]
+    found = run_all(entrants(), [part()], bootstrap=FAST, train=train)
+    assert found["suites"]["set"]["contamination"]["found"]["any"] == 10
+    parts = found["scorers"][0]["results"]["set"]["contamination"]
+    assert (parts["dirty"]["n"], parts["clean"]["n"]) == (10, 30)
+    assert parts["dirty"]["value"] == 0.9
+    assert parts["clean"]["value"] == pytest.approx(0.9)
