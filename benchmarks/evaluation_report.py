@@ -3,16 +3,23 @@
 Trains the MiniLM recipe on the HH train files of a folder, and the same recipe on the same pairs with the longer reply
 always preferred. The test files choose nothing: the runs evaluate on nothing and their last weights are taken.
 
-    python benchmarks/evaluation_report.py --train-only
+Then both, length, chance and a bag of words score HH's test files, human comparisons of other kinds, best-of-n
+candidates and the probes; the run file, the report and the model card are in the output folder.
+
+    OMP_NUM_THREADS=1 python benchmarks/evaluation_report.py
 """
 
 import argparse
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from common import finish, run, say, write_comparisons
 
 from prefrank.data import load_comparisons
+from prefrank.evaluation.report import accuracy_png
+from prefrank.evaluation.run_file import read_run
 from prefrank.training import load_recipe
 from prefrank.types import Comparison, Preference
 
@@ -23,7 +30,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared/data", help="folder of the data sets")
     parser.add_argument("--output", type=Path, default=Path("runs/evaluation"), help="folder of models and results")
-    parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--resamples", type=int, default=10_000)
+    parser.add_argument("--train-only", action="store_true", help="stop when the models are there")
     return parser.parse_args()
 
 
@@ -42,7 +50,10 @@ def train_models(data: Path, output: Path) -> dict[str, Path]:
     hh = data / "hh-rlhf"
     pairs = load_comparisons(hh, split="train").comparisons
     biased = [one for one in map(longer_preferred, pairs) if one is not None]
-    datasets = {"minilm": str(hh), "length-biased": str(write_comparisons(output / "longer-preferred", biased, biased[:1]))}
+    datasets = {
+        "minilm": str(hh),
+        "length-biased": str(write_comparisons(output / "longer-preferred", biased, biased[:1])),
+    }
     for name, source in datasets.items():
         if not (output / name / "last").exists():
             recipe = load_recipe(
@@ -53,11 +64,54 @@ def train_models(data: Path, output: Path) -> dict[str, Path]:
     return {name: output / name / "last" for name in datasets}
 
 
+SUITES = {
+    "open-assistant": "oasst1-en",
+    "llmbar": "llmbar",
+    "hhh": "hhh-alignment",
+    "pandalm": "pandalm",
+    "bon-alpacaeval": "bon-alpacaeval",
+}
+"""Suite -> its folder among the data; the probes ship with prefrank."""
+
+
+def evaluate(data: Path, output: Path, models: dict[str, Path], resamples: int) -> Path:
+    """`prefrank evaluate` on all of it; the run file's path."""
+    hh, run_file = data / "hh-rlhf", output / "run.json.gz"
+    command = ["evaluate", "--data", f"{hh}:test", "--train", f"{hh}:train", "--resamples", str(resamples), "--audit"]
+    command += [part for name, path in models.items() for part in ("--model", f"{name}={path}")]
+    command += [part for name, folder in SUITES.items() for part in ("--suite", f"{name}={data / folder}")]
+    command += ["--suite", "probes", "--json", str(run_file), "--html", str(output / "report.html")]
+    subprocess.run([sys.executable, "-m", "prefrank", *command], check=True)
+    return run_file
+
+
 def main() -> None:
     options = arguments()
     models = train_models(options.data, options.output)
     if options.train_only:
         finish({name: str(path) for name, path in models.items()})
+        return
+    run = read_run(evaluate(options.data, options.output, models, options.resamples))
+    accuracy_png(run, options.output / "accuracy.png")
+    finish(
+        {
+            "benchmark": "evaluation_report",
+            "versions": run["versions"],
+            "data": {name: suite["data"] for name, suite in run["suites"].items()},
+            "scorers": {
+                scorer["name"]: {
+                    "model": scorer["model"],
+                    "scoring_s": round(scorer["scoring_s"], 2),
+                    "evaluating_s": round(scorer["evaluating_s"], 2),
+                    "headlines": {
+                        name: result["figures"][result["headline"]] for name, result in scorer["results"].items()
+                    },
+                }
+                for scorer in run["scorers"]
+            },
+            "comparison": [row for row in run["comparison"]["pairs"] if row["headline"]],
+        }
+    )
 
 
 if __name__ == "__main__":

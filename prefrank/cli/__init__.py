@@ -16,7 +16,10 @@ from prefrank.cli import measuring as measuring  # its commands join the app
 from prefrank.cli.commands import app
 from prefrank.errors import Interrupted, PrefrankError
 
-TRAINING_PACKAGES = ("accelerate", "matplotlib", "peft", "psutil", "pydantic", "yaml", "tensorboard")
+EXTRAS = {
+    "train": ("accelerate", "peft", "psutil", "pydantic", "yaml", "tensorboard"),
+    "evaluate": ("httpx", "jinja2", "matplotlib", "py3langid", "scipy", "sklearn"),
+}
 
 
 def main() -> None:
@@ -29,9 +32,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        if package not in TRAINING_PACKAGES:
+        extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
             raise
-        _say(f"training needs the package {package}, which is not installed; run: pip install 'prefrank[train]'")
+        _say(f"this needs the package {package}, which is not installed; run: pip install 'prefrank[{extra}]'")
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

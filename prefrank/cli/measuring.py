@@ -1,8 +1,9 @@
 """The commands that measure: evaluate, compare, leaderboard, card, calibrate, suites."""
 
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ def evaluate(
         typer.Option(
             "--model",
             "-m",
-            help="A folder, a hub id, a server's URL, python:module:function or scores:FILE; give several.",
+            help="A folder, hub id, URL, python:module:function or scores:FILE; or NAME=that; give several.",
         ),
     ] = None,
     data: Annotated[
@@ -85,7 +86,7 @@ def evaluate(
         train=trained_on,
         command="prefrank " + shlex.join(sys.argv[1:]),
         hardware=hardware(),
-        scoring=lambda name, scorer: progress.counted(name, scorer) if name in (model or []) else scorer,
+        scoring=lambda name, scorer: progress.counted(name, scorer) if name in opened else scorer,
     )
     if audit:
         _audit(run, opened, parts)
@@ -136,6 +137,13 @@ def _short_name(source: str) -> str:
     return source.rstrip("/").replace("\\", "/").rpartition("/")[2] if "/" in source else source
 
 
+def _named(model: str) -> tuple[str, str]:
+    """`NAME=MODEL` as (NAME, MODEL); else the model is its own name."""
+    name, equals, place = model.partition("=")
+    named = bool(equals) and re.fullmatch(r"[\w. +-]+", name) is not None and not Path(model).exists()
+    return (name, place) if named else (model, model)
+
+
 def _entrants(
     models: Sequence[str],
     options: Any,
@@ -143,7 +151,7 @@ def _entrants(
     baselines: bool,
     parts: "Sequence[Part]",
     trained_on: "list[Comparison]",
-) -> "tuple[list[Entrant], list[OpenedScorer]]":
+) -> "tuple[list[Entrant], dict[str, OpenedScorer]]":
     from prefrank.evaluation.baselines import default_baselines
     from prefrank.evaluation.calibration import stored_temperature
     from prefrank.evaluation.runs import Entrant
@@ -152,19 +160,22 @@ def _entrants(
 
     server = ServerOptions(protocol=protocol) if protocol else None
     items = [item for part in parts for item in part.data.items]
-    opened = []
-    for name in models:
-        folder = not name.startswith(("http://", "https://", "python:", "scores:"))
-        opened.append(open_scorer(name, model=options if folder else ModelOptions(), server=server, items=items))
+    opened = {}
+    for given in models:
+        name, place = _named(given)
+        if name in opened:
+            raise BadInput(f"two models are called {name}; name them: --model first={place} --model second=...")
+        folder = not place.startswith(("http://", "https://", "python:", "scores:"))
+        opened[name] = open_scorer(place, model=options if folder else ModelOptions(), server=server, items=items)
     found = [
         Entrant(
-            one.name,
+            name,
             one.kind,
             one.score_pairs,
             one.format,
             stored_temperature(one.calibration) if one.calibration else None,
         )
-        for one in opened
+        for name, one in opened.items()
     ]
     beside = default_baselines(trained_on or None) if baselines else {}
     return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in beside.items())], opened
@@ -230,7 +241,8 @@ def card(
 ) -> None:
     """Write a model card from the training record and run files; what is missing is asked for, never left blank."""
     from prefrank.cli import tables
-    from prefrank.evaluation.card import read_facts, write_card
+    from prefrank.evaluation.card import write_card
+    from prefrank.evaluation.card_facts import read_facts
     from prefrank.evaluation.run_file import read_run
 
     given = read_facts(facts, fact or [])
@@ -288,4 +300,4 @@ def _report(runs: "list[Run]", comparison: dict[str, Any], html: Path) -> None:
     tables.say(f"The report is in {html}")
 
 
-def _audit(run: "Run", opened: "Sequence[OpenedScorer]", parts: "Sequence[Part]") -> None: ...
+def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", parts: "Sequence[Part]") -> None: ...

@@ -9,7 +9,7 @@ prompt stay together as everywhere.
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from prefrank.evaluation.estimates import Bounds, Figure, Part, Unit
+from prefrank.evaluation.estimates import Bounds, Figure, Unit, one_mean
 
 
 def average(
@@ -19,8 +19,8 @@ def average(
     unit: Unit = "items",
     bounds: Bounds | None = None,
 ) -> Figure:
-    """The mean of one value for each unit; nothing where there are none."""
-    return Figure((Part(values, prompts),) if len(values) else (), len(values), unit, bounds)
+    """The plain mean of one value for each unit."""
+    return one_mean(values, prompts, n=len(values), unit=unit, bounds=bounds)
 
 
 def ratio(
@@ -47,7 +47,7 @@ def spearman(
     """Spearman's rank correlation over units, equal values sharing their rank; nothing where all x or all y are equal.
 
     The influence is that of Pearson's correlation of the ranks, and of each unit on the others' ranks (Croux and Dehon
-    2010, proposition 1, here for samples with equal values). A value that is not finite leaves no correlation.
+    2010, here for samples with equal values). A value that is not finite leaves no correlation.
     """
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return average(np.full(len(x), np.nan), prompts, unit=unit)

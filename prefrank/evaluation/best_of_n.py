@@ -1,7 +1,7 @@
 """Best-of-n: what a scorer is worth when it picks one of n replies, judged by another measure, the gold.
 
-From N replies to a prompt follows the exact expectation of the best of any n <= N of them, without drawing (Gao et al.,
-arXiv 2210.10760). Surprising:
+From N replies to a prompt follows the exact expectation of the best of any n <= N of them, without drawing (Nakano et
+al., arXiv 2112.09332, appendix I; Gao et al., arXiv 2210.10760). Surprising:
 - Equal scores pick by chance among them, so the order of replies in the file decides nothing.
 - A failed score is never picked while another is there; among failures alone the least gold counts.
 - Every point of a curve is of the same items, those with enough replies; else its shape would be the items', not the
@@ -40,7 +40,9 @@ FITS = 0.95
 
 
 def kl(n: int) -> float:
-    """Kullback-Leibler divergence in nats of the best of n from one sample, at most (Gao et al., section 2).
+    """Kullback-Leibler divergence in nats of the best of n from one sample (Gao et al.).
+
+    With equal scores it is less (Beirami et al., arXiv 2401.01879).
 
     >>> round(kl(4), 3)
     0.636
@@ -183,7 +185,7 @@ def equal_scores(sample: Sample) -> Figure:
 
 
 def over_optimisation(curves: Curves) -> dict[str, Figure]:
-    """R(d) = d (alpha - beta d), d = sqrt(KL), fitted to the gain in gold over one random reply (Gao et al., eq. 1).
+    """R(d) = d (alpha - beta d), d = sqrt(KL), fitted to the gain in gold over one random reply (Gao et al.).
 
     Least squares over n = 2, ..., each point weighing the inverse of its variance over items. The coefficients are
     linear in the curve, so their intervals are as good as the curve's, with these weights held fixed. R2 speaks of the

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefrank.data.candidates import OTHER_SPLIT
 from prefrank.errors import BadInput, CannotWrite
 from prefrank.evaluation.card_facts import (
     BASES,
@@ -200,8 +201,13 @@ def _read_json(path: Path) -> Json:
 
 def _own_name(folder: Path) -> str:
     """A checkpoint's name; `best` and the like have their run's."""
-    own = re.fullmatch(r"best|last|checkpoint-\d+", folder.name)
-    return folder.parent.name if own and folder.parent.name else folder.name
+    return _beside(folder).partition("/")[0]
+
+
+def _beside(folder: Path) -> str:
+    """A checkpoint as seen from beside it, or from beside its run."""
+    inside = re.fullmatch(r"best|last|adapter|checkpoint-\d+", folder.name) and folder.parent.name
+    return f"{_beside(folder.parent)}/{folder.name}" if inside else folder.name
 
 
 def _measured(runs: Sequence[Run], model: str) -> dict[str, Measured]:
@@ -361,10 +367,9 @@ def _limits(subject: Subject) -> list[str]:
 
 def _training_limits(subject: Subject) -> Iterator[str]:
     if subject.training:
-        kept = sum(one["comparisons"] for one in subject.training["data"]["read"] if one["role"] == "training")
         yield (
-            f"It learned from {kept:,} comparisons. What they do not hold (other languages, subjects, or people with"
-            " other tastes) it does not know."
+            f"It learned from {_learned_from(subject.training):,} comparisons. What they do not hold (other languages,"
+            " subjects, or people with other tastes) it does not know."
         )
     if subject.quantised:
         yield f"Its weights are {subject.info['precision']}; scores differ slightly from the float model's."
@@ -501,10 +506,31 @@ def _training_sets(subject: Subject) -> list[Json]:
     ]
 
 
+def _learned_from(training: Json) -> int:
+    """Comparisons: those of the sets that were read whole, or, of a run that streams, those drawn."""
+    data = training["data"]
+    kept = sum(one["comparisons"] for one in data["read"] if one["role"] == "training")
+    return kept or sum(one.get("drawn", 0) for one in data["drawn"])
+
+
+def _drawn(subject: Subject) -> Iterator[str]:
+    """What was streamed or drawn in part, from which set and under which licence."""
+    for one in subject.training["data"]["drawn"] if subject.training else ():
+        counts = {key: value for key, value in one.items() if key not in ("name", "dropped")}
+        dropped = {why: count for why, count in one.get("dropped", {}).items() if why != OTHER_SPLIT}
+        if counts or any(dropped.values()):
+            said = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts.items())
+            yield f"{plain(_set_name(one['name']))}: {said or 'nothing drawn'}; dropped: {plain(_reasons(dropped))}."
+    for one in subject.training["recipe"]["datasets"] if subject.training else ():
+        if one["stream"]:
+            license = data_license(one["source"], subject.facts)
+            yield f"{plain(public_name(one['source']))} was streamed; its licence: {plain(license)}."
+
+
 def _set_name(name: str) -> str:
     """`source:split` with a public source."""
-    source, _, split = name.rpartition(":")
-    return f"{public_name(source)}:{split}"
+    source, colon, split = name.rpartition(":")
+    return f"{public_name(source)}:{split}" if colon else public_name(name)
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
@@ -606,6 +632,7 @@ def _context(subject: Subject) -> Json:
         "limits": _limits(subject),
         "advice": _advice(subject),
         "sets": _training_sets(subject),
+        "drawn": list(_drawn(subject)),
         "recipe": _recipe_yaml(training["recipe"]) if training else "",
         "speed": _speed(training["curve"]) if training else None,
         "bytes": _checkpoint_bytes(subject.folder),
@@ -619,9 +646,7 @@ def _context(subject: Subject) -> Json:
 
 def _model_id(subject: Subject) -> str:
     """As the code of the card loads it: beside the folder, if nothing else is said."""
-    own = subject.folder.name
-    beside = own if own == _own_name(subject.folder) else f"{_own_name(subject.folder)}/{own}"
-    return subject.facts.get("model_id") or beside
+    return subject.facts.get("model_id") or _beside(subject.folder)
 
 
 def _code(subject: Subject) -> str:
@@ -643,6 +668,7 @@ def _code(subject: Subject) -> str:
             encode = f'tokenizer(prompt, reply, truncation="only_first", max_length={text["max_length"]}'
             rows = [f'rows = [{encode}, return_tensors="pt") for reply in replies]']
         case "chat":
+            opening.append(_LAST_TOKEN)
             turns = '[{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]'
             rows = [
                 "rows = [",
@@ -651,6 +677,7 @@ def _code(subject: Subject) -> str:
                 "]",
             ]
         case _:  # fixed strings around each turn, for which transformers' tokenizers have no call
+            opening.append(_LAST_TOKEN)
             opening[0] = "import torch\nfrom prefrank import RewardModel, Turn"
             encode = 'RewardModel.load(name).encoder.encode((Turn("user", prompt),), replies)'
             rows = [f'rows = [{{"input_ids": torch.tensor(row.ids)[None]}} for row in {encode}]']
@@ -658,6 +685,7 @@ def _code(subject: Subject) -> str:
     return "\n".join([*opening, *rows, *closing])
 
 
+_LAST_TOKEN = "model.config.pad_token_id = None  # or a closing token that is padding too would be passed over"
 EXAMPLE = ("How do I bake bread?", ("Mix flour, water, salt and yeast; let it rise; bake it.", "No idea."))
 """Prompt and replies of the card's code."""
 

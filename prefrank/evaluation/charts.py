@@ -19,6 +19,9 @@ COLORS = ("#0b3d66", "#d9730d", "#009e73", "#cc79a7", "#56b4e9", "#b3261e", "#8a
 GRID, INK, FAINT, ALERT = "#e3e6ea", "#1f2933", "#5b6673", "#a3211a"
 WIDTH = 400
 
+Real = float | int
+"""Whole numbers too, as they come from JSON and from pixels."""
+
 _BLUE, _ORANGE, _GREEN = COLORS[:3]
 _PITCH = 10  # pixels from one mark of a row to the next
 _FONT = 'font-family="system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"'
@@ -66,8 +69,9 @@ class Line:
 
 
 def mark_of(estimate: Mapping[str, Any], series: int = 0) -> Mark:
-    """An estimate (its JSON), or anything with value, low and high."""
-    return Mark(estimate["value"], estimate.get("low"), estimate.get("high"), series)
+    """Of an estimate as JSON."""
+    value, low, high = (None if estimate[key] is None else float(estimate[key]) for key in ("value", "low", "high"))
+    return Mark(value, low, high, series)
 
 
 def shorten(text: str, length: int) -> str:
@@ -126,19 +130,19 @@ def dot_whisker_svg(
     )
 
 
-def _row(row: Row, top: int, low: float, high: float) -> list[str]:
+def _row(row: Row, top: Real, low: float, high: float) -> list[str]:
     room = 46 if not row.note else max(12, 46 - len(row.note))
-    parts = [_text("0%", top + 14, shorten(row.label, room), weight="600")]
+    parts = [_text("0%", top + 14, shorten(row.label, room), weight="600", halo=True)]
     missing = bool(row.marks) and all(mark.value is None for mark in row.marks)
     note = row.note or ("-" if missing else "")
     color, weight = (ALERT, "600") if row.alert else (FAINT, "")
-    parts += [_text("100%", top + 14, note, color=color, weight=weight, anchor="end")] if note else []
+    parts += [_text("100%", top + 14, note, color=color, weight=weight, anchor="end", halo=True)] if note else []
     for number, mark in enumerate(row.marks):
         parts += _whisker(mark, top + 24 + _PITCH * number, low, high)
     return parts
 
 
-def _whisker(mark: Mark, y: float, low: float, high: float) -> list[str]:
+def _whisker(mark: Mark, y: Real, low: float, high: float) -> list[str]:
     if mark.value is None:
         return []
     color, parts = COLORS[mark.series % len(COLORS)], []
@@ -159,11 +163,11 @@ def limits_of(rows: Sequence[Row], also: Sequence[float]) -> tuple[float, float]
     return math.floor(low / step) * step, math.ceil(high / step) * step
 
 
-def _across(value: float, low: float, high: float) -> str:
+def _across(value: Real, low: Real, high: Real) -> str:
     return f"{100 * (min(max(value, low), high) - low) / (high - low):.2f}%"
 
 
-def _anchor(value: float, low: float, high: float) -> str:
+def _anchor(value: Real, low: Real, high: Real) -> str:
     share = (value - low) / (high - low)
     return "start" if share < 0.04 else "end" if share > 0.96 else "middle"
 
@@ -198,11 +202,11 @@ class _Frame:
     top: int = 26
     bottom: int = 42
 
-    def x(self, value: float) -> float:
+    def x(self, value: Real) -> float:
         share = (value - self.x_low) / (self.x_high - self.x_low)
         return round(self.left + min(max(share, 0.0), 1.0) * (WIDTH - self.left - self.right), 1)
 
-    def y(self, value: float) -> float:
+    def y(self, value: Real) -> float:
         share = (value - self.y_low) / (self.y_high - self.y_low)
         return round(self.height - self.bottom - min(max(share, 0.0), 1.0) * (self.height - self.bottom - self.top), 1)
 
@@ -226,7 +230,7 @@ def matrix_svg(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Mark
     return _drawing(parts, top + tall * len(rows) + 2, label)
 
 
-def _cell(mark: Mark, x: float, y: float, wide: float, tall: float) -> list[str]:
+def _cell(mark: Mark, x: Real, y: Real, wide: Real, tall: Real) -> list[str]:
     fill, ink = _diverging(mark.value)
     box = f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{wide - 2:.1f}" height="{tall - 2:.1f}" rx="3" fill="{fill}"/>'
     middle = x + wide / 2
@@ -247,9 +251,9 @@ def _diverging(share: float | None) -> tuple[str, str]:
         return "#eceff2", INK
     end = np.array([0x0B, 0x3D, 0x66] if share >= 0.5 else [0xD9, 0x73, 0x0D])
     mixed = 255 + (end - 255) * min(1.0, abs(share - 0.5) * 2) ** 0.9
-    # Relative luminance (WCAG 2, gamma taken as 2.2): above 0.2 the dark ink has more contrast.
-    bright = float((mixed / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722])) > 0.2
-    return "#" + "".join(f"{round(float(one)):02x}" for one in mixed), INK if bright else "#ffffff"
+    # Relative luminance (WCAG 2, gamma taken as 2.2): above 0.18 black has more contrast than white.
+    bright = float((mixed / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722])) > 0.18
+    return "#" + "".join(f"{round(float(one)):02x}" for one in mixed), "#000000" if bright else "#ffffff"
 
 
 def curves_svg(
@@ -380,7 +384,7 @@ def _bubbles(frame: _Frame, lead: Float64[np.ndarray, " P"], gap: Float64[np.nda
 # Pieces
 
 
-def nice_ticks(low: float, high: float, count: int) -> list[float]:
+def nice_ticks(low: Real, high: Real, count: int) -> list[float]:
     """Round numbers from `low` to `high`, about `count` of them.
 
     >>> nice_ticks(0.4, 1.0, 5)
@@ -388,20 +392,20 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """
     step = _nice_step(high - low, count)
     first = math.ceil(low / step - 1e-9)
-    return [round(step * i, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [float(f"{step * i:.10g}") for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _nice_step(span: float, count: int) -> float:
+def _nice_step(span: Real, count: int) -> float:
     raw = max(span, 1e-12) / count
     base = 10.0 ** math.floor(math.log10(raw))
     return base * next(m for m in (1, 2, 5, 10) if m * base >= raw * 0.999)
 
 
-def tick_text(value: float) -> str:
+def tick_text(value: Real) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def _ticks(low: float, high: float) -> list[tuple[float, str]]:
+def _ticks(low: Real, high: Real) -> list[tuple[float, str]]:
     return [(tick, tick_text(tick)) for tick in nice_ticks(low, high, 5)]
 
 
@@ -430,7 +434,7 @@ def _axes(
     return [*parts, _text(0, 13, y_label)]
 
 
-def _drawing(parts: Sequence[str], height: float, label: str) -> str:
+def _drawing(parts: Sequence[str], height: Real, label: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(label)}"'
         f' viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" {_FONT} font-size="12"'
@@ -439,26 +443,35 @@ def _drawing(parts: Sequence[str], height: float, label: str) -> str:
 
 
 def _text(
-    x: float | str, y: float, text: str, *, anchor: str = "start", color: str = "", size: float = 0, weight: str = ""
+    x: Real | str,
+    y: Real,
+    text: str,
+    *,
+    anchor: str = "start",
+    color: str = "",
+    size: Real = 0,
+    weight: str = "",
+    halo: bool = False,
 ) -> str:
     place = x if isinstance(x, str) else f"{x:.1f}"
     extra = f' text-anchor="{anchor}"' if anchor != "start" else ""
     extra += f' fill="{color}"' if color else ""
     extra += f' font-size="{size:g}"' if size else ""
     extra += f' font-weight="{weight}"' if weight else ""
+    extra += ' stroke="#fff" stroke-width="4" paint-order="stroke"' if halo else ""  # readable across lines
     return f'<text x="{place}" y="{y:.1f}"{extra}>{escape(text)}</text>'
 
 
-def _upright(x: float | str, top: float, floor: float, color: str, *, dashed: bool = False) -> str:
+def _upright(x: Real | str, top: Real, floor: Real, color: str, *, dashed: bool = False) -> str:
     dash = ' stroke-dasharray="4 3"' if dashed else ""
     return f'<line x1="{x}" x2="{x}" y1="{top}" y2="{floor}" stroke="{color}"{dash}/>'
 
 
-def _points(corners: Sequence[tuple[float, float]]) -> str:
+def _points(corners: Sequence[tuple[Real, Real]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
 
 
-def _shape(series: int, x: float, y: float) -> str:
+def _shape(series: int, x: Real, y: Real) -> str:
     color = COLORS[series % len(COLORS)]
     look = f'fill="{color}" stroke="#ffffff" stroke-width="1"'
     match series % 4:

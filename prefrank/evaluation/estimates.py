@@ -3,9 +3,9 @@
 Surprising: items of one prompt are not independent, so what is resampled is prompts, never pairs; ten pairs of one
 prompt say little more than one. A figure's interval depends on that figure alone, not on what is estimated beside it.
 - Where every prompt has one plain right-or-wrong item, Wilson's interval needs no resampling.
-- A bootstrap cannot see past its sample (all right, five times, would give 100 % to 100 %). Where all prompts agree, the
-  interval allows for the share of prompts that may yet depart, by Wilson; inside a sum this is added to the bootstrap's
-  limits by MOVER (Zou and Donner 2008).
+- A bootstrap cannot see past its sample (all right, five times, would give 100 % to 100 %). Where all prompts agree,
+  the interval allows for the share of them that may yet depart, by Wilson; inside a sum this is added to the
+  bootstrap's limits by MOVER (Zou and Donner 2008).
 - A stratum of one prompt would add no spread, so such strata are resampled as one.
 - Nothing is made from nothing: no items, no value.
 """

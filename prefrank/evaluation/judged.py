@@ -155,11 +155,10 @@ def dialogue(prompt: str) -> Prompt:
     >>> [turn.role for turn in dialogue("Hi\\n\\nAssistant: Hello!\\n\\nHuman: How are you?")]
     ['user', 'assistant', 'user']
     """
-    roles = {"Human": "user", "Assistant": "assistant"}
     opened = prompt if re.match(r"\s*(Human|Assistant):", prompt) else f"Human: {prompt}"
     turns = transcript(f"\n\n{opened.strip()}")
     spoken = turns[:-1] if turns[-1] == ("Assistant", "") else turns  # the cue for the reply
-    return tuple(Turn("user" if roles[who] == "user" else "assistant", said) for who, said in spoken)
+    return tuple(Turn("user" if who == "Human" else "assistant", said) for who, said in spoken)
 
 
 HHH = Suite(

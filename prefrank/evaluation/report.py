@@ -14,17 +14,8 @@ import numpy as np
 
 from prefrank.errors import BadInput, CannotWrite, NotFound
 from prefrank.evaluation import charts
-from prefrank.evaluation.report_sections import (
-    SECTIONS,
-    count,
-    digits,
-    entries,
-    interval,
-    models,
-    p_value,
-    title_of,
-    what_was_run,
-)
+from prefrank.evaluation.report_blocks import count, digits, interval, p_value
+from prefrank.evaluation.report_sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
 
 
@@ -101,6 +92,7 @@ def merged(runs: Sequence[Run]) -> Run:
     suites: dict[str, Any] = {}
     scorers: dict[tuple[str, str, str], dict[str, Any]] = {}
     pairs: list[Mapping[str, Any]] = []
+    refused: list[str] = []
     for run in runs:
         names = {suite: _suite_name(suite, one["data"], suites) for suite, one in run["suites"].items()}
         for suite, one in run["suites"].items():
@@ -110,12 +102,14 @@ def merged(runs: Sequence[Run]) -> Run:
             known = scorers.setdefault(key, {**scorer, "results": {}})
             for suite, result in scorer["results"].items():
                 known["results"].setdefault(names[suite], result)
-        for pair in (run.get("comparison") or {}).get("pairs") or ():
-            pairs.append({**pair, "suite": names.get(pair["suite"], pair["suite"])})
+        compared = run.get("comparison") or {}
+        pairs += [{**pair, "suite": names.get(pair["suite"], pair["suite"])} for pair in compared.get("pairs") or ()]
+        refused += compared.get("refused") or ()
     ordered = sorted(scorers.values(), key=lambda one: one["kind"] == "baseline")
     command = "\n".join(dict.fromkeys(run["command"] for run in runs if run["command"]))
-    both = {"suites": suites, "scorers": _told_apart(ordered), "command": command, "comparison": {"pairs": pairs}}
-    return {**runs[0], **both}
+    comparison = {"pairs": pairs, "refused": refused}
+    joined = {"suites": suites, "scorers": _told_apart(ordered), "command": command, "comparison": comparison}
+    return {**runs[0], **joined}
 
 
 def _suite_name(suite: str, data: str, known: Mapping[str, Any]) -> str:

@@ -5,128 +5,41 @@ that the run file does not hold, but for the counts behind the two charts of sin
 length), which come from the stored scores.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from prefrank.evaluation import charts
-from prefrank.evaluation.charts import Line, Mark, Row, mark_of
-from prefrank.evaluation.items import Sample
-from prefrank.evaluation.run_file import Run, sample_of_run
+from prefrank.evaluation.charts import Line, Mark, Real, Row, mark_of
+from prefrank.evaluation.report_blocks import (
+    Block,
+    Cases,
+    Cell,
+    Facts,
+    Fold,
+    Picture,
+    Pictures,
+    Section,
+    Table,
+    Words,
+    count,
+    digits,
+    figure_cell,
+    in_words,
+    name_cell,
+    number_cell,
+    p_value,
+    per_scorer,
+)
+from prefrank.evaluation.run_file import Run
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
 ERRORS_SHOWN, TEXT_SHOWN = 8, 1200
 
 PROBES = "probes"
 """The suite whose subsets are kinds of reward hacking."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """Of a table.
-
-    Args:
-        main: what it says.
-        sub: smaller, under it.
-        svg: a drawing, made here and trusted.
-        tone: "bad", "good", "head", "strong", "code", "text" (a sentence) or "".
-        title: the whole of what is cut.
-    """
-
-    main: str
-    sub: str = ""
-    svg: str = ""
-    tone: str = ""
-    title: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Its first column names the row.
-
-    Args:
-        tight: one line for each row where there is room.
-    """
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    tight: bool = False
-    kind: Literal["table"] = "table"
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A drawing with its title, the marks' meaning and a sentence."""
-
-    title: str
-    svg: str
-    note: str = ""
-    legend: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """Side by side where there is room.
-
-    Args:
-        flow: they are of different height, and fill columns.
-    """
-
-    pictures: tuple[Picture, ...]
-    legend: tuple[tuple[str, str], ...] = ()
-    flow: bool = False
-    kind: Literal["pictures"] = "pictures"
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """A paragraph."""
-
-    text: str
-    kind: Literal["words"] = "words"
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Names and values."""
-
-    pairs: tuple[tuple[str, str], ...]
-    kind: Literal["facts"] = "facts"
-
-
-@dataclass(frozen=True, slots=True)
-class Cases:
-    """Errors to read: summary, prompt, and the two replies with their scores."""
-
-    cases: tuple[tuple[str, str, str, str, str, str], ...]
-    kind: Literal["cases"] = "cases"
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """Blocks behind a line to click on."""
-
-    title: str
-    blocks: tuple[Any, ...]
-    kind: Literal["fold"] = "fold"
-
-
-Block = Table | Pictures | Words | Facts | Cases | Fold
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Args:
-    id: of its place on the page.
-    """
-
-    id: str
-    title: str
-    blocks: tuple[Block, ...]
-
 
 Entry = tuple[int, Mapping[str, Any], Mapping[str, Any]]
 """A scorer's number in the run, the scorer, and its results on one suite."""
@@ -155,54 +68,6 @@ def legend(run: Run, numbers: Iterable[int]) -> tuple[tuple[str, str], ...]:
     return tuple((charts.marker_svg(number), names[number]) for number in sorted(set(numbers)))
 
 
-# Figures in digits
-
-
-def digits(value: float | None, places: int = 3) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.{places}f}"
-    return f"−{text[1:]}" if text[0] == "-" and float(text) != 0 else text.removeprefix("-")
-
-
-def interval(estimate: Mapping[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "nothing to measure" if not estimate["n"] else "undefined: a score failed, or too few"
-    if estimate["low"] is None:
-        return "no interval: one prompt" if estimate["prompts"] < 2 else "no interval"
-    return f"[{digits(estimate['low'])},\u00a0{digits(estimate['high'])}]"  # never broken across lines
-
-
-def in_words(estimate: Mapping[str, Any]) -> str:
-    """Value, interval and what it rests on, in a line."""
-    return f"{digits(estimate['value'])} {interval(estimate)}, {count(estimate)}"
-
-
-def count(estimate: Mapping[str, Any]) -> str:
-    n, unit = estimate["n"], estimate["unit"]
-    return f"{n:,}\u00a0{unit if n != 1 else unit.removesuffix('s')}"
-
-
-def percentage(share: float) -> str:
-    return f"{share:.1%}".replace("%", " %")
-
-
-def p_value(p: float | None) -> str:
-    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _cell(estimate: Mapping[str, Any] | None) -> Cell:
-    return Cell("-", "not measured") if estimate is None else Cell(digits(estimate["value"]), interval(estimate))
-
-
-def _number(value: float | None, reason: str = "nothing to measure") -> Cell:
-    return Cell(digits(value), "" if value is not None else reason)
-
-
-def _name(text: str, sub: str = "") -> Cell:
-    return Cell(text, sub, tone="head")
-
-
 # Sections, in the page's order
 
 
@@ -210,7 +75,7 @@ def what_was_run(run: Run) -> Section:
     """Scorers, data, and how intervals were made, in a compact block."""
     scorers = tuple(
         (
-            _name(scorer["name"]),
+            name_cell(scorer["name"]),
             Cell(scorer["kind"]),
             Cell(scorer["model"][:12], tone="code", title=scorer["model"]),
             Cell(_format(scorer["format"]), tone="text"),
@@ -220,7 +85,7 @@ def what_was_run(run: Run) -> Section:
     )
     suites = tuple(
         (
-            _name(suite["title"] or name, name),
+            name_cell(suite["title"] or name, name),
             Cell(f"{len(suite['items']):,}"),
             Cell(f"{suite['rows']['read']:,}", _dropped(suite["rows"]["dropped"]), tone="text"),
             Cell({"half": "half a win", "wrong": "lost", "shared": "shared"}.get(suite["ties"], suite["ties"])),
@@ -293,13 +158,12 @@ def accuracy(run: Run) -> Section | None:
         " Dots are measured, lines are intervals. A suite's own score, which may count otherwise, comes further below."
     )
     key = legend(run, range(len(run["scorers"])))
-    counts = [_counts_table(run, suites, baselines=False), _counts_table(run, suites, baselines=True)]
-    rest = [counts[0], Fold("The same of the baselines", (counts[1],))] if counts[0].rows and counts[1].rows else counts
-    rest = [one for one in rest if isinstance(one, Fold) or one.rows]
+    counts, of_baselines = (_counts_tables(run, suites, baselines=which) for which in (False, True))
+    folded = [Fold("The same of the baselines", tuple(of_baselines))] if counts and of_baselines else of_baselines
     return Section(
         "accuracy",
         "Accuracy",
-        (words, Pictures(tuple(pictures), key, flow=True), Fold("In digits", tuple(tables)), *rest),
+        (words, Pictures(tuple(pictures), key, flow=True), Fold("In digits", tuple(tables)), *counts, *folded),
     )
 
 
@@ -350,19 +214,19 @@ def _read_out(run: Run, rows: Sequence[Row]) -> str:
 def _accuracy_table(run: Run, suite: str) -> Table:
     found = entries(run, suite)
     places = dict.fromkeys(name for _, _, result in found for name in result["subsets"])
-    rows = [[_name("all"), *_accuracy_cells([result["overall"] for _, _, result in found])]]
+    rows = [[name_cell("all"), *_accuracy_cells([result["overall"] for _, _, result in found])]]
     for place in places if len(places) > 1 else ():
-        rows.append([_name(place), *_accuracy_cells([result["subsets"].get(place) for _, _, result in found])])
+        rows.append([name_cell(place), *_accuracy_cells([result["subsets"].get(place) for _, _, result in found])])
     head = ("", "Pairs", *(scorer["name"] for _, scorer, _ in found))
     return Table(title_of(run, suite), head, tuple(map(tuple, rows)))
 
 
 def _accuracy_cells(metrics: Sequence[Mapping[str, Any] | None]) -> list[Cell]:
     n = max((one["accuracy"]["n"] for one in metrics if one), default=0)
-    return [Cell(f"{n:,}"), *(_cell(one and one["accuracy"]) for one in metrics)]
+    return [Cell(f"{n:,}"), *(figure_cell(one and one["accuracy"]) for one in metrics)]
 
 
-def _counts_table(run: Run, suites: Sequence[str], *, baselines: bool) -> Table:
+def _counts_tables(run: Run, suites: Sequence[str], *, baselines: bool) -> list[Table]:
     names = {
         "comparisons": "Comparisons",
         "prompts": "Prompts",
@@ -380,10 +244,10 @@ def _counts_table(run: Run, suites: Sequence[str], *, baselines: bool) -> Table:
             counts = result["overall"]["counts"]
             failed = [key for key in ("failures", "failed_pairs") if counts[key]]
             cells = [Cell(f"{counts[key]:,}", tone="bad" if key in failed else "") for key in names]
-            lost = _cell(result["overall"].get("accuracy_ties_lost"))
-            rows.append((_name(scorer["name"], title_of(run, suite)), *cells, lost))
-    head = ("Scorer", *names.values(), "Accuracy, equal scores lost")
-    return Table("What the accuracies rest on", head, tuple(rows), tight=True)
+            lost = figure_cell(result["overall"].get("accuracy_ties_lost"))
+            rows.append((scorer["name"], (name_cell(title_of(run, suite)), *cells, lost)))
+    head = ("Suite", *names.values(), "Accuracy, equal scores lost")
+    return per_scorer("What the accuracies rest on", head, rows, tight=True)
 
 
 def own_figures(run: Run) -> Section | None:
@@ -409,7 +273,7 @@ def _figure_table(caption: str, names: Sequence[str], found: Sequence[Entry]) ->
         known = next((one for one in estimates if one), None)
         section, _, rest = name.rpartition("/")
         label = Cell(rest, section, tone="strong" if name in headlines else "head")
-        rows.append((label, Cell(count(known) if known else "-"), *(_cell(one) for one in estimates)))
+        rows.append((label, Cell(count(known) if known else "-"), *(figure_cell(one) for one in estimates)))
     return Table(caption, ("", "n", *(scorer["name"] for _, scorer, _ in found)), tuple(rows))
 
 
@@ -449,7 +313,7 @@ def curves(run: Run) -> Section | None:
     return Section("curves", "Curves", (Pictures(tuple(pictures)),)) if pictures else None
 
 
-def _kl(n: float) -> float:
+def _kl(n: Real) -> float:
     """Of the best of n from the policy it is drawn from (Gao et al., arXiv 2210.10760, section 2)."""
     return float(np.log(n) - (n - 1) / n)
 
@@ -485,8 +349,8 @@ def calibration(run: Run) -> Section | None:
             found = result.get("calibration") or {}
             for which in ("raw", "scaled"):
                 if found.get(which):
-                    label = "as it is" if which == "raw" else f"temperature {digits(found['temperature'])}"
-                    rows.append(_calibration_row(scorer["name"], f"{title_of(run, suite)}, {label}", found[which]))
+                    label = "as it is" if which == "raw" else f"T = {digits(found['temperature'])}"
+                    rows.append((scorer["name"], _calibration_row(title_of(run, suite), label, found[which])))
     if not rows:
         return None
     words = Words(
@@ -494,16 +358,15 @@ def calibration(run: Run) -> Section | None:
         " confidence 0.8, a share of 0.8 should be right. T = 1 is the model as it is; the scaled figures use a"
         " temperature that was fitted on other prompts."
     )
-    head = ("Scorer", "Pairs", "ECE", "ECE, equal mass", "Largest gap", "Log loss", "Brier", "AUROC of confidence")
-    return Section(
-        "calibration", "Calibration", (words, *pictures, Table("Calibration", head, tuple(rows), tight=True))
-    )
+    head = ("Suite", "Pairs", "ECE", "ECE, equal mass", "Largest gap", "Log loss", "Brier", "AUROC of confidence")
+    tables = per_scorer("Calibration", head, rows, tight=True)
+    return Section("calibration", "Calibration", (words, *pictures, *tables))
 
 
 def _calibration_row(name: str, sub: str, found: Mapping[str, Any]) -> tuple[Cell, ...]:
-    numbers = [_number(found[key]) for key in ("ece", "ece_equal_mass", "mce")]
-    ends = [_cell(found["log_loss"]), _cell(found["brier"]), _number(found["auroc"], "one class")]
-    return (_name(name, sub), Cell(f"{found['n']:,}"), *numbers, *ends)
+    numbers = [number_cell(found[key]) for key in ("ece", "ece_equal_mass", "mce")]
+    ends = [figure_cell(found["log_loss"]), figure_cell(found["brier"]), number_cell(found["auroc"], "one class")]
+    return (name_cell(name, sub), Cell(f"{found['n']:,}"), *numbers, *ends)
 
 
 def _reliability_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
@@ -515,9 +378,10 @@ def _reliability_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
     lines = [_reliability_line("as it is", found["raw"]["bins"], 1)]
     lines += [_reliability_line(f"T = {digits(found['temperature'], 2)}", scaled["bins"], 0)] if scaled else []
     title = f"{title_of(run, suite)} · {scorer['name']}"
-    change = f" → {digits(scaled['ece'])}" if scaled else "; not scaled"
-    fitted = f". T fitted on {found['fitted_on']}" if scaled and found.get("fitted_on") else ""
-    note = f"Expected calibration error {digits(found['raw']['ece'])}{change}{fitted}."
+    change = f" → {digits(scaled['ece'])}" if scaled else ", not scaled"
+    fitted = f" T: {found['fitted_on']}." if scaled and found.get("fitted_on") else ""
+    reason = f" {found['note']}" if found.get("note") else ""
+    note = f"Expected calibration error {digits(found['raw']['ece'])}{change}.{fitted}{reason}"
     svg = charts.reliability_svg(lines, label=f"Reliability of {title}. {note}")
     return Picture(title, svg, note, tuple((charts.marker_svg(line.series), line.name) for line in lines))
 
@@ -557,20 +421,27 @@ def scores(run: Run) -> Section | None:
 
 
 def _scores_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
-    sample = _sample(run, entry[1]["name"], suite)
-    if sample is None:
-        return None
-    kept = sample.pairs.decided
-    sides = [sample.values[rows[kept]] for rows in (sample.pairs.ahead, sample.pairs.behind)]
-    preferred, other = (side[np.isfinite(side)] for side in sides)
+    pairs = _decided(run, suite, entry)
+    preferred, other = (side[np.isfinite(side)] for side in pairs[:2])
     if not len(preferred) or not len(other):
         return None
-    failed = sum(len(side) for side in sides) - len(preferred) - len(other)
+    failed = 2 * pairs.shape[1] - len(preferred) - len(other)
     title = f"{title_of(run, suite)} · {entry[1]['name']}"
     middles = f"Median {digits(float(np.median(preferred)))} preferred, {digits(float(np.median(other)))} other"
-    note = f"{middles}; {kept.sum():,} pairs" + (f", {failed:,} failed scores left out." if failed else ".")
+    note = f"{middles}; {pairs.shape[1]:,} pairs" + (f", {failed:,} failed scores left out." if failed else ".")
     key = ((_swatch(charts.COLORS[0]), "preferred"), (_swatch(charts.COLORS[1]), "other"))
     return Picture(title, charts.histogram_svg(preferred, other, label=f"Scores, {title}. {note}"), note, key)
+
+
+def _decided(run: Run, suite: str, entry: Entry) -> Float64[np.ndarray, "4 P"]:
+    """Of each decided pair the scores of the preferred reply and the other, NaN for a failure, and their lengths."""
+    found = []
+    for item, scores in zip(run["suites"][suite]["items"], entry[2]["scores"], strict=True):
+        for winner, loser, probability, _ in item["preferences"]:
+            if probability != 0.5:
+                a, b = (winner, loser) if probability > 0.5 else (loser, winner)
+                found.append((scores[a], scores[b], item["lengths"][a], item["lengths"][b]))
+    return np.array(found, np.float64).reshape(-1, 4).T
 
 
 def _swatch(color: str) -> str:
@@ -580,7 +451,7 @@ def _swatch(color: str) -> str:
 def style(run: Run) -> Section | None:
     """What length and layout have to do with the scores."""
     rows = [
-        _style_row(scorer["name"], title_of(run, suite), result["style"])
+        (scorer["name"], _style_row(title_of(run, suite), result["style"]))
         for suite in run["suites"]
         for _, scorer, result in models(run, suite)
         if result.get("style")
@@ -592,27 +463,36 @@ def style(run: Run) -> Section | None:
         " a circle's area counts pairs, and those in the shaded half are lost. Where length decides, circles fill the"
         " upper right and the lower left. Balanced accuracy is the mean of the two sides."
     )
-    head = ("Scorer", "Pairs, longer / shorter", "Preferred is longer", "Preferred is shorter", "Balanced")
-    head += ("Lead and length, Pearson", "Lead and length, Spearman", "Score and length in a prompt")
-    blocks: list[Block] = [words, *_by_model(run, _length_picture), Table("Length", head, tuple(rows))]
+    sides = ("Pairs, longer / shorter", "Preferred is longer", "Preferred is shorter", "Balanced")
+    relations = ("Lead and length, Pearson", "Lead and length, Spearman", "Score and length in a prompt")
+    head = ("Suite", *sides, *relations)
+    blocks: list[Block] = [words, *_by_model(run, _length_picture), *per_scorer("Length", head, rows)]
+    blocks += [Words(one) for one in _style_notes(run)]
     buckets = [picture for suite in run["suites"] for picture in _bucket_picture(run, suite)]
     if buckets:
         key = legend(run, {number for suite in run["suites"] for number, _, _ in models(run, suite)})
         blocks.append(Words("Accuracy by how much longer the preferred reply is, as (preferred − other) / (both)."))
         blocks.append(Pictures(tuple(buckets), key))
-    regression = _regression_table(run)
-    if regression is not None:
-        blocks.append(regression)
-    return Section("style", "Length and style", tuple(blocks))
+    return Section("style", "Length and style", (*blocks, *_regression_tables(run)))
 
 
-def _style_row(name: str, suite: str, found: Mapping[str, Any]) -> tuple[Cell, ...]:
+def _style_notes(run: Run) -> list[str]:
+    """Why there is no regression, where there is none."""
+    return [
+        f"{scorer['name']} on {title_of(run, suite)}: {result['style']['note']}"
+        for suite in run["suites"]
+        for _, scorer, result in models(run, suite)
+        if (result.get("style") or {}).get("note")
+    ]
+
+
+def _style_row(suite: str, found: Mapping[str, Any]) -> tuple[Cell, ...]:
     keys = ("longer", "shorter", "balanced", "pearson", "spearman", "within_prompt")
     pairs = Cell(f"{found['longer']['n']:,} / {found['shorter']['n']:,}")
-    return (_name(name, suite), pairs, *(_cell(found[key]) for key in keys))
+    return (name_cell(suite), pairs, *(figure_cell(found[key]) for key in keys))
 
 
-def _regression_table(run: Run) -> Table | None:
+def _regression_tables(run: Run) -> list[Table]:
     """Coefficients of the models' scores and of style, one row for each suite."""
     found = [
         (scorer["name"], title_of(run, suite), result["style"]["regression"])
@@ -620,40 +500,35 @@ def _regression_table(run: Run) -> Table | None:
         for _, scorer, result in models(run, suite)
         if result.get("style") and result["style"].get("regression")
     ]
-    names = list(dict.fromkeys(term["name"] for _, _, one in found for term in one["terms"]))
-    if not names:
-        return None
-    head = ("Scorer", "Pairs", *names, "Gain over style alone", "Accuracy at equal style")
-    return Table(
-        "Which reply people prefer, by score and style", head, tuple(_regression_row(*one, names) for one in found)
-    )
+    terms = list(dict.fromkeys(term["name"] for _, _, one in found for term in one["terms"]))
+    head = ("Suite", "Pairs", *terms, "Gain over style alone", "Accuracy at equal style")
+    rows = [(name, _regression_row(suite, one, terms)) for name, suite, one in found]
+    return per_scorer("Which reply people prefer, by score and style", head, rows)
 
 
-def _regression_row(name: str, suite: str, found: Mapping[str, Any], terms: Sequence[str]) -> tuple[Cell, ...]:
+def _regression_row(suite: str, found: Mapping[str, Any], terms: Sequence[str]) -> tuple[Cell, ...]:
     known = {
         term["name"]: term | {"value": term["coefficient"], "n": found["n"], "prompts": 0} for term in found["terms"]
     }
     gain = found.get("gain")
     told = Cell(f"χ² {digits(gain['statistic'], 1)}", f"p {p_value(gain['p'])}") if gain else Cell("-", "not fitted")
-    cells = [_cell(known.get(term)) for term in terms]
-    return (_name(name, suite), Cell(f"{found['n']:,}"), *cells, told, _cell(found.get("at_equal_style")))
+    cells = [figure_cell(known.get(term)) for term in terms]
+    return (name_cell(suite), Cell(f"{found['n']:,}"), *cells, told, figure_cell(found.get("at_equal_style")))
 
 
 def _length_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
-    sample = _sample(run, entry[1]["name"], suite)
-    if sample is None:
-        return None
-    ahead, behind = sample.lengths[sample.pairs.ahead], sample.lengths[sample.pairs.behind]
-    finite = np.isfinite(sample.lead)
-    kept = sample.pairs.decided & finite
+    preferred, other, its_length, other_length = _decided(run, suite, entry)
+    with np.errstate(over="ignore"):
+        lead = preferred - other
+    kept = np.isfinite(lead)
     if not kept.any():
         return None
-    gap = (ahead - behind) / np.maximum(ahead + behind, 1.0)
+    gap = (its_length - other_length) / np.maximum(its_length + other_length, 1.0)
     title = f"{title_of(run, suite)} · {entry[1]['name']}"
-    failed = int((sample.pairs.decided & ~finite).sum())
+    failed = int((~kept).sum())
     note = f"{kept.sum():,} pairs" + (f"; {failed:,} with a failed score left out." if failed else ".")
     label = f"Lead of the preferred reply against relative length difference, {title}, {note}"
-    return Picture(title, charts.lead_by_length_svg(sample.lead[kept], gap[kept], label=label), note)
+    return Picture(title, charts.lead_by_length_svg(lead[kept], gap[kept], label=label), note)
 
 
 def _bucket_picture(run: Run, suite: str) -> list[Picture]:
@@ -677,19 +552,24 @@ def slices(run: Run) -> Section | None:
     if not by_suite:
         return None
     pictures = tuple(_slices_picture(run, title_of(run, suite), found) for suite, found in by_suite.items())
-    worst = tuple(
-        (_name(scorer["name"], title_of(run, suite)), Cell(_slice_name(one)), Cell(f"{one['accuracy']['n']:,}"), *cells)
+    worst = [
+        (scorer["name"], (name_cell(title_of(run, suite)), *_worst_cells(one, result["overall"])))
         for suite, found in by_suite.items()
         for _, scorer, result in found
         for one in result["slices"]
         if one["worst"]
-        for cells in [(_cell(one["accuracy"]), _cell(result["overall"]["accuracy"]))]
-    )
-    head = ("Scorer", "Slice", "n", "Accuracy there", "Accuracy on all")
-    table = Table("Worst slices", head, worst) if worst else Words("No slice is worse than chance explains.")
+    ]
+    head = ("Suite", "Slice", "n", "Accuracy there", "Accuracy on all")
+    tables: list[Block] = [*per_scorer("Worst slices", head, worst)]
+    tables = tables or [Words("No slice is worse than chance explains.")]
     digits_too = Fold("In digits", tuple(_slices_table(title_of(run, suite), by_suite[suite]) for suite in by_suite))
     key = legend(run, {number for found in by_suite.values() for number, _, _ in found})
-    return Section("slices", "Slices", (table, Pictures(pictures, key, flow=True), digits_too))
+    return Section("slices", "Slices", (*tables, Pictures(pictures, key, flow=True), digits_too))
+
+
+def _worst_cells(one: Mapping[str, Any], overall: Mapping[str, Any]) -> tuple[Cell, ...]:
+    n = Cell(f"{one['accuracy']['n']:,}")
+    return (Cell(_slice_name(one)), n, figure_cell(one["accuracy"]), figure_cell(overall["accuracy"]))
 
 
 def _slice_name(one: Mapping[str, Any]) -> str:
@@ -719,7 +599,7 @@ def _slices_table(title: str, found: Sequence[Entry]) -> Table:
     for name, those in _by_slice(found).items():
         known = {entry[0]: one["accuracy"] for entry, one in those}
         n = max(one["n"] for one in known.values())
-        rows.append((_name(name), Cell(f"{n:,}"), *(_cell(known.get(number)) for number, _, _ in found)))
+        rows.append((name_cell(name), Cell(f"{n:,}"), *(figure_cell(known.get(number)) for number, _, _ in found)))
     return Table(title, ("Slice", "n", *(scorer["name"] for _, scorer, _ in found)), tuple(rows))
 
 
@@ -735,7 +615,8 @@ def probes(run: Run) -> Section | None:
         Row(kind, tuple(_figure_mark(r, kind, i) for i, _, r in found), f"n {result['figures'][kind]['n']:,}")
         for kind in kinds
     ]
-    below = [kind for kind in kinds if (result["figures"][kind]["value"] or 1.0) < 0.5]
+    known = [kind for kind in kinds if result["figures"][kind]["value"] is not None]
+    below = [kind for kind in known if result["figures"][kind]["value"] < 0.5]
     told = "; ".join(f"{kind} ({in_words(result['figures'][kind])})" for kind in below)
     words = (
         f"Against {scorer['name']} these win more often than they lose: {told}."
@@ -753,89 +634,112 @@ def contamination(run: Run) -> Section | None:
     """What of the test data stands in the training data."""
     blocks: list[Block] = []
     for suite, one in run["suites"].items():
-        if one.get("contamination"):
-            blocks += [Words(title_of(run, suite)), Facts(tuple(_flat(one["contamination"])))]
+        found = one.get("contamination")
+        if found:
+            looked = f"{found['train']:,} training comparisons were searched for {found['items']:,} items."
+            blocks.append(Words(f"{title_of(run, suite)}: {looked} {_dirty_items(found)}"))
+            blocks.append(_ways_table(title_of(run, suite), found))
+            rows = tuple(_clean_row(scorer["name"], result["contamination"]) for scorer, result in _checked(run, suite))
+            head = ("Scorer", "Accuracy on clean items", "On the others", "Others minus clean")
+            blocks += [Table(f"{title_of(run, suite)}: does it matter?", head, rows)] if rows else []
     return Section("contamination", "Contamination", tuple(blocks)) if blocks else None
 
 
-def _flat(value: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
-    """Names and values of whatever a check recorded; an estimate is one value, a long list its first few."""
-    for key, one in value.items():
-        name = f"{before}{key.replace('_', ' ')}"
-        if isinstance(one, Mapping) and {"value", "low", "high", "n", "unit"} <= one.keys():
-            yield name, in_words(one)
-        elif isinstance(one, Mapping):
-            yield from _flat(one, f"{name}: ")
-        elif isinstance(one, list):
-            more = f", and {len(one) - 8:,} more" if len(one) > 8 else ""
-            yield name, f"{len(one):,}" + (f": {', '.join(map(_plain, one[:8]))}{more}" if one else "")
-        else:
-            yield name, "-" if one is None else f"{one:,.4g}" if isinstance(one, float) else _plain(one)
+def _dirty_items(found: Mapping[str, Any]) -> str:
+    dirty = [f"{one['subset']}/{one['id']}" for one in found["dirty"]]
+    more = f" and {len(dirty) - 8:,} more" if len(dirty) > 8 else ""
+    return f"Found: {', '.join(dirty[:8])}{more}." if dirty else "None was found."
+
+
+def _ways_table(title: str, found: Mapping[str, Any]) -> Table:
+    told = {**found["ways"], "any": "each item once"}
+    rows = tuple(
+        (name_cell(way), Cell(f"{n:,} of {found['items']:,}"), Cell(told.get(way, "")))
+        for way, n in found["found"].items()
+    )
+    return Table(f"{title}: items found in the training data", ("Way", "Items", "Means"), rows)
+
+
+def _checked(run: Run, suite: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    return [(scorer, result) for _, scorer, result in entries(run, suite) if result.get("contamination")]
+
+
+def _clean_row(name: str, found: Mapping[str, Any]) -> tuple[Cell, ...]:
+    return (
+        name_cell(name),
+        *(figure_cell(found.get(key)) for key in ("clean_accuracy", "dirty_accuracy", "difference")),
+    )
 
 
 def audit(run: Run) -> Section | None:
-    """The same model under other input formats."""
+    """The same model under other input formats: in sentences, and each combination folded away."""
     blocks: list[Block] = []
     for scorer in run["scorers"]:
         found = scorer.get("audit")
-        if not found:
-            continue
-        rows = tuple(
-            (
-                _name(str(one["format"]), str(one["engine"])),
-                Cell(str(one["padding_side"])),
-                Cell(str(one["dtype"])),
-                Cell(str(one["batch_size"])),
-                *(Cell("-" if one[key] is None else f"{one[key]:.2g}") for key in ("max_difference", "rms_difference")),
-                Cell(
-                    "-" if one["flips"] is None else f"{one['flips']:,} of {one['pairs']:,}",
-                    one["reason"] or "",
-                    tone="bad" if one["flips"] else "",
-                ),
-            )
-            for one in found["combinations"]
-        )
-        told = found["summary"] if isinstance(found["summary"], str) else " ".join(map(_plain, found["summary"]))
-        told += f" Reference: {found['reference']}; {found['rows']:,} rows, {found['pairs']:,} pairs."
-        head = ("Format", "Padding", "Type", "Batch", "Largest difference", "Root mean square", "Flipped decisions")
-        blocks += [Words(told), Table(scorer["name"], head, rows)]
+        if found:
+            blocks += [Words(scorer["name"]), *(Words(sentence) for sentence in found["summary"])]
+            head = ("Format", "Type", "Padding", "Batch", "Largest difference", "In spreads", "Flipped", "Rows cut")
+            rows = tuple(map(_combination_row, found["combinations"]))
+            title = f"{len(rows)} combinations against {found['reference']}"
+            blocks.append(Fold(title, (Table(scorer["name"], head, rows),)))
     return Section("audit", "Input formats", tuple(blocks)) if blocks else None
 
 
+def _combination_row(one: Mapping[str, Any]) -> tuple[Cell, ...]:
+    flips = "-" if one["flips"] is None else f"{one['flips']:,} of {one['pairs']:,}"
+    failures = f"{one['failures']:,} failed scores" if one.get("failures") else ""
+    cut = one.get("cut")
+    return (
+        name_cell(one["format"], one["engine"]),
+        Cell(one["dtype"]),
+        Cell(one["padding_side"] or "-"),
+        Cell(f"{one['batch_size']}"),
+        *(Cell("-" if one.get(key) is None else f"{one[key]:.2g}") for key in ("max_difference", "max_spreads")),
+        Cell(flips, one["reason"] or failures, tone="bad" if one["flips"] or failures else ""),
+        Cell("-" if cut is None else digits(cut)),
+    )
+
+
 def comparison(run: Run) -> Section | None:
-    """Differences of two scorers on the same items, paired."""
-    pairs = (run.get("comparison") or {}).get("pairs") or ()
-    if not pairs:
+    """Differences of two scorers on the same items, paired; those of subsets folded away."""
+    found = run.get("comparison") or {}
+    pairs, refused = found.get("pairs") or (), found.get("refused") or ()
+    if not pairs and not refused:
         return None
+    heads = [pair for pair in pairs if pair.get("headline", True)]
+    parts = [pair for pair in pairs if not pair.get("headline", True)]
+    words = Words(
+        "Paired on the same items: the interval is of the difference itself, p comes from swapping the two scorers"
+        " prompt by prompt, and Holm's p allows for the number of comparisons; the verdict uses it. Detectable: the"
+        " least true difference that so many items would show four times out of five."
+    )
+    blocks: list[Block] = [words, *(Words(f"Not compared. {one}") for one in refused)]
+    blocks += [_differences(run, "Paired differences", heads)] if heads else []
+    blocks += [Fold("Differences on subsets", (_differences(run, "On subsets", parts),))] if parts else []
+    return Section("comparison", "Comparison", tuple(blocks))
+
+
+def _differences(run: Run, caption: str, pairs: Sequence[Mapping[str, Any]]) -> Table:
     marks = [mark_of(pair["difference"]) for pair in pairs]
     ends = [abs(end) for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
     reach = max(ends, default=1.0) or 1.0
-    rows = []
-    for pair, mark in zip(pairs, marks, strict=True):
-        svg = charts.track_svg(mark, low=-reach, high=reach, reference=0.0)
-        tone = {"better": "good", "worse": "bad"}.get(pair["verdict"], "")
-        suite = title_of(run, pair["suite"]) if pair["suite"] in run["suites"] else pair["suite"]
-        rows.append(
-            (
-                _name(f"{pair['a']} − {pair['b']}", f"{suite}, {pair['figure']}"),
-                Cell(
-                    digits(pair["difference"]["value"]),
-                    f"{interval(pair['difference'])} · {count(pair['difference'])}",
-                    svg,
-                ),
-                Cell(p_value(pair["p"])),
-                Cell(p_value(pair["p_holm"])),
-                Cell(pair["verdict"], tone=tone),
-                _number(pair["detectable"], "not known"),
-            )
-        )
-    words = Words(
-        "Paired on the same items: the interval is of the difference itself, p comes from swapping the two scorers"
-        " prompt by prompt, and Holm's p allows for the number of comparisons; the verdict uses it at 0.05. Detectable:"
-        " the least true difference that so many items would show four times out of five."
+    rows = tuple(_difference_row(run, pair, mark, reach) for pair, mark in zip(pairs, marks, strict=True))
+    head = ("First − second", "Items", "", "Difference", "p", "p, Holm", "Verdict on the first", "Detectable")
+    return Table(caption, head, rows)
+
+
+def _difference_row(run: Run, pair: Mapping[str, Any], mark: Mark, reach: float) -> tuple[Cell, ...]:
+    suite = title_of(run, pair["suite"]) if pair["suite"] in run["suites"] else pair["suite"]
+    return (
+        name_cell(f"{pair['a']} − {pair['b']}", f"{suite}, {pair['figure']}"),
+        Cell(count(pair["difference"])),
+        Cell("", svg=charts.track_svg(mark, low=-reach, high=reach, reference=0.0)),
+        figure_cell(pair["difference"]),
+        Cell(p_value(pair["p"])),
+        Cell(p_value(pair["p_holm"])),
+        Cell(pair["verdict"] or "-", tone={"better": "good", "worse": "bad"}.get(pair["verdict"], "")),
+        number_cell(pair["detectable"], "not known"),
     )
-    head = ("First − second", "Difference", "p", "p, Holm", "Verdict on the first", "Detectable")
-    return Section("comparison", "Comparison", (words, Table("Paired differences", head, tuple(rows))))
 
 
 def errors(run: Run) -> Section | None:
@@ -853,21 +757,17 @@ def errors(run: Run) -> Section | None:
 
 
 def _case(error: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
-    texts = [_cut(error[key]) for key in ("prompt", "preferred", "other")]
     first, second = (digits(score) if score is not None else "failed" for score in error["scores"])
     margin = "a score failed" if error["margin"] is None else f"lead {digits(error['margin'])}"
-    return (f"{error['subset']} · {error['id']} · {margin}", *texts, first, second)
+    title = f"{error['subset']} · {error['id']} · {margin}"
+    return title, _cut(error["prompt"]), _cut(error["preferred"]), _cut(error["other"]), first, second
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= TEXT_SHOWN else text[:TEXT_SHOWN] + " …"
 
 
-def _sample(run: Run, scorer: str, suite: str) -> Sample | None:
-    return sample_of_run(run, scorer, suite) if run["suites"][suite]["items"] else None
-
-
-def _by_model(run: Run, draw: Any) -> list[Block]:
+def _by_model(run: Run, draw: Callable[[Run, str, Entry], Picture | None]) -> list[Block]:
     """The first model's pictures of every suite, and the other models' folded away."""
     by_name: dict[str, list[Picture]] = {}
     for suite in run["suites"]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from prefrank.data.fields import as_list, as_number, as_text, as_texts, as_turns, field, index_of, short
+from prefrank.data.fields import as_number, as_text, as_texts, as_turns, field, index_of, short
 from prefrank.data.files import SUFFIXES, is_data_file, read_records
 from prefrank.errors import BadData, BadInput, NotFound, suggest
 from prefrank.evaluation.baselines import default_baselines
@@ -49,6 +49,7 @@ class OpenedScorer:
         model: the fingerprint its scores carry.
         format: how texts reach it and what its scores are, as plain values.
         score_pairs: pairs in, one score for each out; a value may be NaN.
+        calibration: stored with the model, if there is one for these very scores.
     """
 
     name: str
@@ -56,6 +57,7 @@ class OpenedScorer:
     model: str
     format: dict[str, Any]
     score_pairs: Scorer
+    calibration: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,7 @@ def _open_model(name: str, options: ModelOptions) -> OpenedScorer:
         model=opened.model.fingerprint,
         format=opened.format,
         score_pairs=partial(opened.model.score_pairs, allow_failures=True),
+        calibration=opened.model.calibration,
     )
 
 
@@ -256,12 +259,13 @@ def _open_scores(name: str, items: Sequence[Item]) -> OpenedScorer:
         model = f"{SCORES}{hashlib.file_digest(file, 'sha256').hexdigest()}"
     table, models, rows = _read_scores(path, model, items)
     values = [score.value for score in table.values() if math.isfinite(score.value)]
+    probable = bool(values) and min(values) >= 0 and max(values) <= 1
     settings = {
         "file": path.name,
         "rows": rows,
         "replies": len(table),
         "model": models[0] if models else None,
-        "scores": "all within 0 to 1: perhaps probabilities" if all(0 <= v <= 1 for v in values) else "as in the file",
+        "scores": "all within 0 to 1: perhaps probabilities" if probable else "as in the file",
     }
     return OpenedScorer(name, "file", model, settings, partial(_look_up, table, str(path)))
 
@@ -317,27 +321,29 @@ def _row(
 ) -> list[tuple[Pair, Score]]:
     """The pairs of one row and their scores."""
     prompt, replies = _texts(row) if "prompt" in row else _named(row, items, places)
-    column = "scores" if "scores" in row else "score"
-    value = field(row, column)
-    facts = [value if isinstance(value, list) else [value]]
-    facts += [as_list(row[name], name) if isinstance(value, list) else [row[name]] for name in FACTS if name in row]
-    if {len(each) for each in facts} != {len(replies)}:
-        raise BadData(f"{column!r} or its facts hold {len(facts[0])} values for {len(replies)} replies; wanted as many")
-    found = [_score(_number(each, f"{column!r} holds"), model) for each in facts[0]]
-    if len(facts) == 1 + len(FACTS):
-        found = [
-            replace(score, tokens=_count(tokens), cut_prompt=_count(cut_prompt), cut_reply=_count(cut_reply))
-            for score, tokens, cut_prompt, cut_reply in zip(found, *facts[1:], strict=True)
-        ]
-    return [((prompt, reply), score) for reply, score in zip(replies, found, strict=True)]
+    scores = _column(row, "scores" if "scores" in row else "score", len(replies))
+    facts = [_column(row, name, len(replies)) if name in row else [0] * len(replies) for name in FACTS]
+    return [
+        ((prompt, reply), Score(_number(value, "a score is"), _count(tokens), _count(cut), _count(cut_reply), model))
+        for reply, value, tokens, cut, cut_reply in zip(replies, scores, *facts, strict=True)
+    ]
+
+
+FACTS = ("tokens", "cut_prompt", "cut_reply")
+"""What `prefrank score` writes beside a score, in the order of a `Score`."""
+
+
+def _column(row: Mapping[str, Any], name: str, count: int) -> list[Any]:
+    """A value for each reply."""
+    value = field(row, name)
+    each = value if isinstance(value, list) else [value]
+    if len(each) != count:
+        raise BadData(f"{name!r} holds {len(each)} values for {count} replies; wanted as many")
+    return each
 
 
 def _count(value: Any) -> int:
     return int(as_number(value, "a count of tokens"))
-
-
-FACTS = ("tokens", "cut_prompt", "cut_reply")
-"""What `prefrank score` writes beside a score."""
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[Prompt, tuple[str, ...]]:

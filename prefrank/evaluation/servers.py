@@ -38,6 +38,9 @@ HALVED = (413, 422, 424)
 """Too much at once: TEI answers 422 (413 up to version 1.8), and 424 for a whole batch of which one score is NaN."""
 
 LONGEST_WAIT_S = 60.0
+ABOUT_S = 10.0
+"""For an answer about the server itself, which not all give."""
+
 SHOWN = 200
 """Characters of an answer in an error message."""
 
@@ -287,7 +290,7 @@ class Server:
     """A server that answered: where to post, how, and what it says of its model.
 
     Args:
-        url: without name and password.
+        url: where requests go.
         protocol: name in PROTOCOLS.
         model: as it calls it; None where it does not say and none was asked for.
         batch: pairs in a request.
@@ -302,13 +305,18 @@ class Server:
     options: ServerOptions
 
     @property
+    def address(self) -> str:
+        """For messages and records: without the query, in which some servers want a key."""
+        return self.url.partition("?")[0]
+
+    @property
     def fingerprint(self) -> str:
-        return f"{self.url}#{self.model or 'unnamed'}" + (f"@{self.revision}" if self.revision else "")
+        return f"{self.address}#{self.model or 'unnamed'}" + (f"@{self.revision}" if self.revision else "")
 
     def format(self, scale: str) -> dict[str, Any]:
         """What a record says of how the server was used."""
         return {
-            "url": self.url,
+            "url": self.address,
             "protocol": self.protocol,
             "server_model": self.model,
             "server_revision": self.revision,
@@ -331,10 +339,9 @@ def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
     with _client(options) as client:
         info = _ask_about(client, _sibling(parts, "/info"))
         name, target = _protocol_of(parts, options.protocol, tei="model_type" in info)
-        listed = (
-            info or _ask_about(client, _sibling(parts, "/v1/models")) or _ask_about(client, _sibling(parts, "/models"))
-        )
-        model, revision = _model_of(listed)
+        model, revision = _model_of(info)
+        for page in ("/v1/models", "/models"):
+            model = model or _model_of(_ask_about(client, _sibling(parts, page)))[0]
         most = info.get("max_client_batch_size")
         server = Server(
             url=urlunsplit(target),
@@ -409,13 +416,15 @@ def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> li
     if answer.status_code == 424 and re.search(r"\bnan\b", answer.text, re.IGNORECASE):
         return [math.nan]  # TEI: "score is NaN"
     if not answer.is_success:
-        raise BadModel(f"{server.url} answered with status {answer.status_code}: {_shown(answer.text)}{_hint(answer)}")
+        raise BadModel(
+            f"{server.address} answered with status {answer.status_code}: {_shown(answer.text)}{_hint(answer)}"
+        )
     try:
         return _in_order(protocol.read(json.loads(answer.content)), pairs)
     except (_Unreadable, ValueError, KeyError, IndexError, TypeError) as error:
         said = str(error) if isinstance(error, _Unreadable) else f"it is no answer of {server.protocol}"
         raise BadModel(
-            f"{server.url} was asked for {len(pairs)} scores and answered {_shown(answer.text)}: {said}."
+            f"{server.address} was asked for {len(pairs)} scores and answered {_shown(answer.text)}: {said}."
             " Is it another protocol, or a model of another kind?"
         ) from error
 
@@ -476,7 +485,9 @@ def _post(client: "httpx.Client", url: str, body: dict[str, Any], options: Serve
             what = f"could not be reached or broke off ({type(error).__name__}: {error})"
         if number + 1 < options.tries:
             time.sleep(min(wait, LONGEST_WAIT_S))
-    raise NotFound(f"{url} {what}; tried {options.tries} times. Is it up, and not asked for too much at once?")
+    raise NotFound(
+        f"{url.partition('?')[0]} {what}; tried {options.tries} times. Is it up, and not asked for too much at once?"
+    )
 
 
 def _retry_after(answer: "httpx.Response") -> float | None:
@@ -504,7 +515,7 @@ def _ask_about(client: "httpx.Client", url: str) -> dict[str, Any]:
     import httpx
 
     try:
-        found = client.get(url).json()
+        found = client.get(url, timeout=ABOUT_S).json()
     except httpx.ConnectError as error:
         raise NotFound(f"nothing answers at {url} ({error}); is the server up, and the address right?") from error
     except (httpx.RequestError, ValueError):

@@ -7,46 +7,8 @@ from pathlib import Path
 import pytest
 
 from prefrank import RewardModel, native
-from prefrank.cli import main
+from tests.cli.conftest import ROWS, Run
 from tests.tiny import bert_folder
-
-ROWS = [
-    {"prompt": "how do I bake", "chosen": "mix flour water", "rejected": "no"},
-    {"prompt": "what is yeast", "chosen": "a fungus", "rejected": "a kind of bread with long words in it"},
-    {"prompt": "and salt", "chosen": "some", "rejected": "never"},
-]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("cli")
-    return str(RewardModel.load(bert_folder(folder / "plain"), max_length=64).save(folder / "model"))
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> str:
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return str(path)
-
-
-class Run:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        self._capsys.readouterr()  # what making the test's models printed
-        self._monkeypatch.setattr(sys, "argv", ["prefrank", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        output = self._capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("COLUMNS", "120")
-    return Run(monkeypatch, capsys)
 
 
 def test_rank_prints_the_best_reply_first(run: Run, model: str) -> None:
@@ -74,20 +36,6 @@ def test_score_writes_rows_to_standard_output_and_talk_to_standard_error(run: Ru
     assert code == 0
     assert [json.loads(line)["reply"] for line in out.splitlines()] == ["a", "b"]
     assert "2 replies of 2 rows scored" in err
-
-
-def test_evaluate_shows_model_and_baselines_and_writes_every_score(
-    run: Run, model: str, pairs: str, tmp_path: Path
-) -> None:
-    output = tmp_path / "results.json"
-    code, out, err = run("evaluate", "--model", model, "--data", pairs, "--baselines", "--json", str(output))
-    assert code == 0
-    assert "longer wins" in out
-    assert "3 comparisons of 3 prompts" in " ".join(err.split())
-    results = json.loads(output.read_text())
-    assert [len(result["items"]) for result in results] == [3, 3, 3]
-    longer = next(result for result in results if result["name"] == "longer wins")
-    assert longer["overall"]["accuracy"]["value"] == pytest.approx(1 / 3)
 
 
 def test_describe_counts_what_a_file_holds(run: Run, pairs: str) -> None:
@@ -164,7 +112,14 @@ def test_info_says_what_a_checkpoint_is(run: Run, model: str) -> None:
         (["rank", "--model", "{three}", "--prompt", "p", "--reply", "r"], 4, "3 outputs"),
         (["score", "{nothing}", "--model", "{model}"], 3, "the file is empty"),
         (["evaluate", "--model", "{model}", "--data", "webgtp"], 2, "did you mean 'webgpt'"),
-        (["evaluate", "--data", "webgpt"], 2, "there is nothing to evaluate"),
+        (["evaluate", "--data", "webgpt", "--no-baselines"], 2, "there is nothing to evaluate"),
+        (["evaluate"], 2, "nothing to evaluate on"),
+        (["evaluate", "--suite", "rewardbenhc"], 2, "did you mean 'rewardbench'"),
+        (["evaluate", "--suite", "llmbar={empty}"], 2, "LLMBar/Natural/dataset.json"),
+        (["compare", "{missing}"], 2, "cannot be read"),
+        (["compare", "{broken}"], 3, "is no run file"),
+        (["leaderboard", "{empty}"], 2, "run file"),
+        (["card", "{model}"], 2, "licen"),
         (["train", "{missing}"], 2, "there is no recipe"),
         (["data", "describe", "{broken}"], 3, "broken.jsonl:2: not valid JSON"),
         (["data", "describe", "{nothing}"], 3, "the file is empty"),
@@ -208,5 +163,5 @@ def test_training_without_its_extra_says_what_to_install(run: Run, monkeypatch: 
     monkeypatch.setitem(sys.modules, "accelerate", None)  # as if it were not installed
     code, out, err = run("train", "recipes/demo.yaml")
     assert (code, out) == (2, "")
-    assert "training needs the package accelerate" in err
+    assert "this needs the package accelerate" in err
     assert "pip install 'prefrank[train]'" in err

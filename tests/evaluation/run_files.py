@@ -71,7 +71,7 @@ def fake_run(
         "intervals": {"resamples": 10000, "seed": 0, "confidence": 0.95},
         "suites": {suite: _suite(suite, made[suite]) for suite in suites},
         "scorers": records,
-        "comparison": {"pairs": _comparisons(records, made)},
+        "comparison": {"pairs": _comparisons(records, made), "refused": []},
     }  # fmt: skip
 
 
@@ -168,7 +168,20 @@ def _chart(
 
 
 def _contamination(made: _Made) -> dict[str, Any]:
-    return {"items": len(made.items), "shared_prompts": 2, "near_duplicates": 1, "dirty": ["helpful-0", "helpful-7"]}
+    dirty = [
+        {"subset": made.items[place]["subset"], "id": made.items[place]["id"], "ways": [way], "example": f"set/{place}"}
+        for place, way in ((0, "same prompt"), (7, "near prompt"))
+    ]
+    return {
+        "train": 4000,
+        "train_prompts": 3900,
+        "items": len(made.items),
+        "prompts": len({item["prompt"] for item in made.items}),
+        "found": {"same prompt": 1, "near prompt": 1, "any": 2},
+        "ways": {"same prompt": "the same words", "near prompt": "nearly the same words"},
+        "dirty": dirty,
+        "leaks": ["set/0", "set/7"],
+    }
 
 
 def _scorer(scorer: str, made: dict[str, _Made], random: np.random.Generator) -> dict[str, Any]:
@@ -186,6 +199,7 @@ def _scorer(scorer: str, made: dict[str, _Made], random: np.random.Generator) ->
         "kind": _KIND[scorer],
         "model": hashlib.sha256(scorer.encode()).hexdigest()[:16],
         "format": {"max_length": 512, "precision": "float32", "device": "cpu"} if _KIND[scorer] != "baseline" else {},
+        "replies": sum(len(one.quality) for one in made.values()),
         "scoring_s": 12.5 if _KIND[scorer] != "baseline" else 0.01,
         "tokens": sum(int(one.length.sum()) // 4 for one in made.values()),
         "evaluating_s": 1.5,
@@ -198,17 +212,24 @@ _AUDIT: dict[str, Any] = {
     "rows": 64,
     "pairs": 32,
     "reference": "own format, float32, one at a time",
+    "spread": 1.5,
     "combinations": [
-        {"engine": engine, "format": form, "padding_side": "right", "dtype": dtype, "batch_size": size}
-        | {"max_difference": gap, "rms_difference": gap and gap / 3, "flips": flips, "pairs": 32, "reason": reason}
-        for engine, form, dtype, size, gap, flips, reason in (
-            ("prefrank", "own", "float32", 8, 2e-6, 0, None),
-            ("prefrank", "own", "bfloat16", 8, 0.02, 1, None),
-            ("transformers", "joined text", "float32", 8, 0.9, 7, None),
-            ("transformers", "chat template", "float32", 8, None, None, "the tokenizer has no chat template"),
+        {"engine": engine, "format": form, "padding_side": side, "dtype": dtype, "batch_size": 8}
+        | {"max_difference": gap, "rms_difference": gap and gap / 3, "max_spreads": gap and gap / 1.5}
+        | {"rms_spreads": gap and gap / 4.5, "batch_difference": gap and gap / 9, "flips": flips, "gained": 0}
+        | {"lost": flips, "pairs": flips if flips is None else 32, "cut": flips if flips is None else 0.1}
+        | {"failures": flips if flips is None else 0, "reason": reason}
+        for engine, form, side, dtype, gap, flips, reason in (
+            ("prefrank", "own", None, "float32", 2e-6, 0, ""),
+            ("prefrank", "own", None, "bfloat16", 0.02, 1, ""),
+            ("transformers", "joined text", "right", "float32", 0.9, 7, ""),
+            ("transformers", "chat template", "right", "float32", None, None, "the tokenizer has no chat template"),
         )
     ],
-    "summary": "7 of 32 decisions change when the texts are joined",
+    "summary": [
+        "64 rows and 32 decided pairs; differences are from own format, float32, one at a time.",
+        "transformers, joined text format: 7 of 32 decisions change.",
+    ],
 }
 
 
@@ -229,6 +250,7 @@ def _result(suite: str, made: _Made, scores: Float64[np.ndarray, " N"], scorer: 
         "abstention": _abstention(lead, wins),
         "style": _style(made, lead, wins, by_item),
         "slices": _slices(made, by_item),
+        "contamination": _clean_and_dirty(by_item) if suite == "helpful" else None,
         "errors": _errors(made, lead, scores) if scorer != "random" else [],
         "scores": [
             [None if failed[row] else float(scores[row]) for row in range(a, b)]
@@ -270,6 +292,13 @@ def _curve(made: _Made, scores: np.ndarray) -> dict[str, Any]:
             chances = np.array([math.comb(i, n - 1) / math.comb(8, n) for i in range(8)])
             found[f"Curve/{line} at {n}"] = share(ordered @ chances, unit="prompts")
     return {"Best of 8": found["Curve/model at 8"]} | found
+
+
+def _clean_and_dirty(by_item: np.ndarray) -> dict[str, Any]:
+    dirty = np.isin(np.arange(len(by_item)), (0, 7))
+    gap = by_item[dirty].mean() - by_item[~dirty].mean()
+    ends = {"value": gap, "low": gap - 0.3, "high": gap + 0.3, "n": len(by_item), "unit": "items", "prompts": 9}
+    return {"clean_accuracy": share(by_item[~dirty]), "dirty_accuracy": share(by_item[dirty]), "difference": ends}
 
 
 def _metrics(made: _Made, lead: np.ndarray, scores: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
@@ -320,7 +349,8 @@ def _calibration(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
     grid = [0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0]
     best = min(grid, key=lambda temperature: float(np.logaddexp(0, -usable / temperature).mean()))
     scaled, raw = _reliability(usable / best, wins[np.isfinite(lead)]), _reliability(usable, wins[np.isfinite(lead)])
-    return {"temperature": best, "fitted_on": "other prompts, in 5 folds", "raw": raw, "scaled": scaled}
+    fitted = {"temperature": best, "fitted_on": "cross-fitted, each of these prompts by others"}
+    return fitted | {"raw": raw, "scaled": scaled, "note": None}
 
 
 def _reliability(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
@@ -389,6 +419,7 @@ def _style(made: _Made, lead: np.ndarray, wins: np.ndarray, by_item: np.ndarray)
             "at_equal_style": share(by_item, unit="pairs"),
             "n": len(lead),
         },
+        "note": None,
     }
 
 
@@ -437,6 +468,7 @@ def _comparisons(scorers: Sequence[dict[str, Any]], made: dict[str, _Made]) -> l
             difference = {"value": gap, "low": gap - 1.96 * error, "high": gap + 1.96 * error}
             difference |= {"n": n, "unit": "items", "prompts": n}
             pairs.append({"a": scorers[0]["name"], "b": other["name"], "suite": suite, "figure": figure})
+            pairs[-1]["headline"] = True
             pairs[-1] |= {"difference": difference, "p": p, "p_holm": min(1.0, 3 * p), "verdict": verdict}
             pairs[-1] |= {"detectable": 2.8 * error}
     return pairs

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,11 @@ def test_scores_that_say_nothing_pick_at_random() -> None:
     assert (found["Kendall tau"], found["Spearman"], found["Equal scores"]) == (0, 0, 1)
 
 
+def test_equal_scores_are_counted_inside_each_prompt() -> None:
+    rows = sample(([0.2, 0.8, 0.5], [1, 1, 0]), ([0.1, 0.9], [0, 0]))
+    assert values(measure(rows))["Equal scores"] == pytest.approx((1 / 3 + 1) / 2)
+
+
 def test_gold_itself_recovers_everything_and_its_reverse_picks_the_worst() -> None:
     rows = random_rows(6, 5, noise=0)
     found = values(measure(sample(*rows)))
@@ -124,8 +130,9 @@ def test_replies_without_gold_are_left_out_of_the_curve() -> None:
     assert curves.model.tolist() == [[0.5, 0.8]]
 
 
-def test_data_without_gold_are_refused() -> None:
-    items = [Item(as_prompt("p"), ("a", "b"), (preference(0, 1),), "set", "0")]
+@pytest.mark.parametrize("gold", [(), (0.5, None)])
+def test_data_without_gold_are_refused(gold: tuple[float | None, ...]) -> None:
+    items = [Item(as_prompt("p"), ("a", "b"), (preference(0, 1),), "set", "0", gold=gold)]
     with pytest.raises(BadData, match="none of the 1 items has gold for two replies"):
         measure(sample_of(items, [scored([1, 0])]))
 
@@ -136,7 +143,7 @@ def test_equal_gold_throughout_leaves_no_recovery_and_no_order() -> None:
 
 
 def test_duplicates_stay_and_are_never_set_against_each_other() -> None:
-    made = item([0.5, 0.5, 0.9], replies=["a", "a", "b"])
+    made = item([0.5, 0.4, 0.9], replies=["a", "a", "b"])
     assert [(p.winner, p.loser) for p in made.preferences] == [(2, 0), (2, 1)]
     assert [p.tie for p in item([0.5, 0.5], replies=["a", "a"]).preferences] == [True]
 
@@ -165,10 +172,14 @@ def test_a_top_beyond_the_measured_n_is_not_given(beta: float) -> None:
 
 
 def test_a_curve_that_does_not_fit_has_no_top() -> None:
-    found = values(measure(exact_curves({n: 0.3 * (-1) ** n + 0.1 * (3 < n < 7) for n in range(2, 9)})))
-    assert found["Over-optimisation/R2"] is not None
-    assert found["Over-optimisation/R2"] < 0.95
-    assert found["Over-optimisation/sqrt KL at the top"] is None
+    d = {n: math.sqrt(kl(n)) for n in range(1, 9)}
+    found = values(measure(exact_curves({n: x * (0.9 - 0.6 * x) + 0.05 * (-1) ** n for n, x in d.items() if n > 1})))
+    alpha, beta, r2, top = (
+        found[f"Over-optimisation/{name}"] for name in ("alpha", "beta", "R2", "sqrt KL at the top")
+    )
+    assert alpha / (2 * beta) < d[8]
+    assert r2 < 0.95
+    assert top is None
 
 
 def test_two_coefficients_want_three_points_and_two_items() -> None:
@@ -198,6 +209,12 @@ def test_the_intervals_are_those_of_resampling_prompts() -> None:
         assert [estimate.low, estimate.high] == pytest.approx([low, high], abs=0.12 * (high - low))
 
 
+def test_a_ratio_of_things_that_go_together_has_no_spread() -> None:
+    bottom = np.array([1.0, 5.0, 2.0])
+    found = estimate_all({"ratio": ratio(2 * bottom, bottom, np.arange(3))}, Bootstrap(resamples=100))["ratio"]
+    assert [found.low, found.value, found.high] == pytest.approx([2, 2, 2])
+
+
 def test_rank_correlations_are_scipys() -> None:
     draw = np.random.default_rng(0)
     for _ in range(20):
@@ -206,15 +223,16 @@ def test_rank_correlations_are_scipys() -> None:
         assert rank_correlations(x, y) == pytest.approx(wanted)
 
 
-def test_spearman_over_items_is_scipys_with_the_interval_of_a_bootstrap() -> None:
-    draw = np.random.default_rng(2)
-    x = draw.integers(0, 8, 400).astype(float)
-    y, prompts = x + 4 * draw.normal(size=400), np.arange(400)
-    found = estimate_all({"rho": spearman(x, y, prompts)}, Bootstrap(resamples=4000))["rho"]
-    assert found.value == pytest.approx(stats.spearmanr(x, y).statistic)
-    drawn = [stats.spearmanr(x[c], y[c]).statistic for c in draw.integers(0, 400, (1000, 400))]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    assert [found.low, found.high] == pytest.approx([low, high], abs=0.15 * (high - low))
+def test_spearman_over_items_is_scipys_and_moves_as_items_are_left_out() -> None:
+    draw, size = np.random.default_rng(2), 300
+    x = draw.integers(0, 8, size).astype(float)
+    y = x + 2 * draw.normal(size=size)
+    found = spearman(x, y, np.arange(size)).parts[0].values
+    whole = stats.spearmanr(x, y).statistic
+    assert found.mean() == pytest.approx(whole)
+    kept = [np.arange(size) != i for i in range(size)]
+    jackknife = [size * whole - (size - 1) * stats.spearmanr(x[k], y[k]).statistic for k in kept]
+    assert found == pytest.approx(np.array(jackknife), abs=0.05)
 
 
 def test_a_correlation_of_nothing_or_of_failures_has_no_value() -> None:
@@ -274,7 +292,8 @@ def test_too_few_judged_candidates_are_counted_and_no_file_is_said(tmp_path: Pat
 
 
 def test_own_rated_rows_keep_repeated_replies(tmp_path: Path) -> None:
-    row = {"id": "x", "prompt": "Name a fruit.", "replies": ["Pear.", "Pear.", "Fig.", "?"], "ratings": [3, 3, 5, None]}
+    row: dict[str, Any] = {"id": "x", "prompt": "Name a fruit.", "replies": ["Pear.", "Pear.", "Fig.", "?"]}
+    row["ratings"] = {"overall": [3, 3, 5, None], "accuracy": [1, 1, 1, 0]}
     data = OWN_BEST_OF_N.read(write_lines(tmp_path / "own.jsonl", [row]))
     assert [(one.replies, one.gold, one.id) for one in data.items] == [(("Pear.", "Pear.", "Fig."), (3, 3, 5), "x")]
     assert data.items == OWN_BEST_OF_N.read(tmp_path).items

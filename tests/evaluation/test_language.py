@@ -37,6 +37,7 @@ UNDECIDED = [
     "for (int i = 0; i < n; i++) { a[i] = b[i] * 2; } // done", "x = [f(y) for y in z if y > 0 and y != 3]",
     "https://en.wikipedia.org/wiki/Sourdough_bread_and_its_long_history",
     "```python\nprint('hello my dear old friend')\n```",
+    "blorp zindle quat fremmish",
 ]  # fmt: skip
 
 
@@ -92,9 +93,9 @@ def test_without_py3langid_everything_is_undecided(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.shared_data
-@pytest.mark.parametrize(("source", "code"), [("oasst-zh", "zh"), ("oasst1-en", "en"), ("hh-rlhf/helpful-base", "en")])
+@pytest.mark.parametrize(("source", "code"), [("oasst-zh", "zh"), ("oasst1-en", "en")])
 def test_people_of_one_language_are_recognised(shared_data: Path, source: str, code: str) -> None:
-    comparisons = load_comparisons(shared_data / source).comparisons[:1500]
+    comparisons = load_comparisons(shared_data / source).comparisons
     texts = [" ".join(turn.text for turn in c.prompt if turn.role == "user") for c in comparisons]
     found = detect_languages(texts)
     decided = [one for one in found if one]

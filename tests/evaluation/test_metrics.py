@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from prefrank.errors import BadInput
-from prefrank.evaluation import Bootstrap, Estimate, Metrics, measure, sample_of
+from prefrank.evaluation import Bootstrap, Estimate, Metrics, Sample, measure, sample_of
+from prefrank.evaluation.estimates import estimate_all
+from prefrank.evaluation.metrics import measure_subsets, metric_figures
 from prefrank.types import Comparison, Preference, Turn
 from tests.evaluation.making import comparison, preference, ranking, scored
 
@@ -256,3 +258,52 @@ def test_labels_and_their_opposites_add_up_to_one() -> None:
     assert forward.accuracy.value + backward.accuracy.value == pytest.approx(1.0)
     assert forward.kendall_tau.value == pytest.approx(-backward.kendall_tau.value)
     assert forward.best_worst.value + backward.best_worst.value == pytest.approx(1.0)
+
+
+def test_equal_scores_are_lost_where_ties_are_lost() -> None:
+    comparisons = [pair(prompt=f"question {i}") for i in range(4)]
+    result = measured(comparisons, [[2, 1], [1, 2], [1, 1], [math.nan, 1]])
+    assert (result.accuracy.value, result.accuracy_ties_lost.value) == (1.5 / 4, 1 / 4)
+
+
+def subsets_sample() -> Sample:
+    random = np.random.default_rng(0)
+    comparisons = [
+        comparison(["a long reply", "short"], [preference(0, 1)], prompt=f"question {i}", source=source, id=str(i))
+        for i, source in enumerate(["late"] * 20 + ["early"] * 30)
+    ]
+    leads = np.concatenate([random.normal(3, 1, 20), random.normal(-3, 1, 30)])
+    return sample_of(comparisons, [scored([lead, 0.0]) for lead in leads])
+
+
+def test_subsets_are_measured_by_their_own_prompts_in_order_of_appearance() -> None:
+    sample = subsets_sample()
+    _, subsets = measure_subsets(sample, FAST)
+    assert list(subsets) == ["late", "early"]
+    assert subsets["late"] == measure(sample.take(range(20)), FAST)
+    assert subsets["early"] == measure(sample.take(range(20, 50)), FAST)
+
+
+def test_overall_the_subsets_keep_their_sizes() -> None:
+    sample = subsets_sample()
+    overall, _ = measure_subsets(sample, FAST)
+    pooled = measure(sample, FAST)
+    assert overall.margin.value == pooled.margin.value
+    # what lies between the subsets is no uncertainty of the whole
+    assert overall.margin.high - overall.margin.low < 0.5 * (pooled.margin.high - pooled.margin.low)
+    assert overall.accuracy.high - overall.accuracy.low < pooled.accuracy.high - pooled.accuracy.low
+
+
+def test_one_subset_alone_is_the_whole() -> None:
+    sample = subsets_sample().take(range(20))
+    overall, subsets = measure_subsets(sample, FAST)
+    assert subsets == {"late": overall}
+    assert overall == measure(sample, FAST)
+    assert measure_subsets(sample_of([], []), FAST)[1] == {}
+
+
+def test_figures_have_the_metrics_names_and_values() -> None:
+    sample = subsets_sample()
+    estimates, metrics = estimate_all(metric_figures(sample), FAST), measure(sample, FAST)
+    assert list(estimates) == ESTIMATES
+    assert all(getattr(metrics, name) == one for name, one in estimates.items())

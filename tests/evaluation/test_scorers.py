@@ -250,7 +250,7 @@ UNUSABLE: dict[str, tuple[list[dict[str, Any]], str]] = {
     "no score": ([{"prompt": "p", "reply": "a"}], "no column 'score'"),
     "no reply": ([{"prompt": "p", "score": 1.0}], "no column 'reply'"),
     "too few": ([{"prompt": "p", "replies": ["a", "b"], "score": [1.0]}], "1 values for 2 replies"),
-    "text": ([{"prompt": "p", "reply": "a", "score": "high"}], "'score' holds 'high'; wanted a number"),
+    "text": ([{"prompt": "p", "reply": "a", "score": "high"}], "a score is 'high'; wanted a number"),
     "models": ([ROWS[0] | {"model": "a"}, ROWS[1] | {"model": "b"}], "the scores are of two models, a and b"),
     "no texts": ([{"id": "0", "scores": [1.0]}], "no data to find the row's item in"),
 }

@@ -258,6 +258,16 @@ def test_a_key_is_sent_and_kept_nowhere(fake: FakeServer) -> None:
         open_scorer(fake.url + "/predict")
 
 
+def test_a_key_in_the_address_is_sent_and_kept_nowhere(fake: FakeServer) -> None:
+    fake.answers["/predict?key=secret"] = predict
+    opened = open_scorer(fake.url + "/predict?key=secret")
+    assert "secret" not in opened.model + repr(opened.format)
+    fake.answers["/predict?key=secret"] = lambda body: (503, "")
+    with pytest.raises(NotFound) as caught:
+        values_of(fake.url + "/predict?key=secret", tries=1)
+    assert "secret" not in str(caught.value)
+
+
 # Scales
 
 

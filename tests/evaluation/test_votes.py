@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prefrank.errors import BadData, NotFound
+from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
 from prefrank.evaluation.votes import LFQA_EXPERTS, LLMFAO, PANDALM, TULU1_HUMAN, VOTES, ballots_of, measure
@@ -77,6 +78,9 @@ def test_the_log_loss_is_least_for_scores_that_are_the_vote_shares() -> None:
 def test_the_most_any_scorer_can_reach_is_the_whole_ceiling() -> None:
     found = values(measure(sample(("LLR", 1, 0), ("RRL", 0, 1), ("RRT", 0, 1), ("L", 0, 1))))
     assert found["Share of the ceiling"] == pytest.approx(1)  # the pair with one vote has no ceiling
+    several = sample(("LLR", 1, 0), ("RRT", 1, 0), ("LR", 0, 0))
+    share, ceiling = values(measure(several))["Share of the ceiling"], noise_ceiling(several).value
+    assert share * ceiling == pytest.approx((2 / 3 + 1 / 6 + 1 / 2) / 3)
 
 
 def test_the_threshold_comes_from_other_prompts() -> None:

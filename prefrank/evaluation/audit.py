@@ -1,0 +1,467 @@
+"""Input-format audit: what text format, padding side, number type and batch size do to one model's scores.
+
+The same checkpoint gives other scores, and other accuracies, in other programs: texts are joined in another way,
+batches are padded, numbers are rounded. Here every combination is held against one reference, prefrank's own path in
+float32, one reply at a time. Two engines run: prefrank's, which never pads, and transformers as most programs call it
+(`AutoModelForSequenceClassification`, padded batches). Surprising: transformers is given the model's own tokens too
+(format "own"), so that what padding does is seen apart from what another format does. What cannot run is listed with
+its reason.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from prefrank.errors import BadData, BadInput, suggest
+from prefrank.evaluation.items import Item, Pairs, flatten
+from prefrank.scoring import RewardModel
+from prefrank.types import Comparison, Prompt, Row
+
+FORMATS: Mapping[str, str] = {
+    "own": "the checkpoint's own, with prefrank's truncation",
+    "pair": "the tokenizer's encoding of two texts, turns joined by line breaks",
+    "raw": "prompt and reply as one string, joined by a line break",
+    "chat": "the tokenizer's chat template",
+}
+ENGINES = ("prefrank", "transformers")
+SIDES = ("right", "left")
+DTYPES = ("float32", "bfloat16", "float16")
+BATCH_SIZES = (1, 8, 32)
+NUM_COMPARISONS = 50
+NOTABLE = 0.001
+"""Spreads by which a score must depend on its batch, in float32, to be called a fault: far above rounding."""
+_WHOLE = 1 << 20
+"""Tokens that prefrank may take at once: batches are as large as the audit says."""
+
+Rows = Sequence[tuple[Prompt, str]]
+Values = Float64[np.ndarray, " N"]
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One way to run the model, and how its scores differ from the reference's.
+
+    Args:
+        engine: "prefrank" or "transformers".
+        format: one of `FORMATS`.
+        padding_side: None where nothing is padded: prefrank, and rows one at a time.
+        dtype: of the weights.
+        batch_size: rows scored together.
+        max_difference: largest difference of a score, None where one is not a number.
+        rms_difference: root mean square of the differences.
+        max_spreads, rms_spreads: the same by the standard deviation of the reference's scores.
+        batch_difference: largest difference from the same way one row at a time: what padding and batching do.
+        flips: of `pairs`, those whose order is another than the reference's; a failed score flips its pairs.
+        gained: flips from wrong to right.
+        lost: flips from right to wrong or equal.
+        pairs: preferences that people decided.
+        cut: share of the rows that were cut to fit the model.
+        failures: scores that are not numbers.
+        reason: why it could not run; "" where it did.
+    """
+
+    engine: str
+    format: str
+    padding_side: str | None
+    dtype: str
+    batch_size: int
+    max_difference: float | None = None
+    rms_difference: float | None = None
+    max_spreads: float | None = None
+    rms_spreads: float | None = None
+    batch_difference: float | None = None
+    flips: int | None = None
+    gained: int | None = None
+    lost: int | None = None
+    pairs: int | None = None
+    cut: float | None = None
+    failures: int | None = None
+    reason: str = ""
+
+    @property
+    def setting(self) -> str:
+        side = f", padded on the {self.padding_side}" if self.padding_side else ""
+        size = "one at a time" if self.batch_size == 1 else f"batches of {self.batch_size}"
+        return f"{self.dtype}, {size}{side}"
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """All combinations of one model.
+
+    Args:
+        rows: distinct (prompt, reply) scored.
+        pairs: preferences that people decided.
+        reference: what differences are from.
+        spread: standard deviation of the reference's scores.
+        combinations: those that ran and those that could not.
+    """
+
+    rows: int
+    pairs: int
+    reference: str
+    spread: float
+    combinations: tuple[Combination, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        combinations = [asdict(one) for one in self.combinations]
+        whole = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "combinations"}
+        return whole | {"combinations": combinations, "summary": list(summary(self))}
+
+
+def summary(audit: Audit) -> tuple[str, ...]:
+    """What was found, in sentences: the worst of each engine and format, padding faults, and what could not run."""
+    ran = [one for one in audit.combinations if not one.reason]
+    failed = [one for one in audit.combinations if one.reason]
+    return (
+        f"{audit.rows} rows and {audit.pairs} decided pairs; differences are from {audit.reference},"
+        f" whose scores have a spread of {audit.spread:.3g}.",
+        *(_worst(group) for group in _grouped(ran, lambda one: (one.engine, one.format)).values()),
+        *(_batching(group, audit.spread) for group in _grouped(ran, lambda one: (one.engine,)).values()),
+        *(_same_tokens(one) for one in ran if _differs_on_the_same_tokens(one, audit.spread)),
+        *(
+            f"{engine}, {form} format: {len(group)} combinations did not run: {reason}."
+            for (engine, form, reason), group in _grouped(
+                failed, lambda one: (one.engine, one.format, one.reason.rstrip("."))
+            ).items()
+        ),
+    )
+
+
+def _grouped(
+    combinations: Sequence[Combination], key: Callable[[Combination], tuple[str, ...]]
+) -> dict[tuple[str, ...], list[Combination]]:
+    groups: dict[tuple[str, ...], list[Combination]] = {}
+    for one in combinations:
+        groups.setdefault(key(one), []).append(one)
+    return groups
+
+
+def _worst(group: Sequence[Combination]) -> str:
+    """Of one engine and format; a score that is not a number counts as the largest difference."""
+    worst = max(group, key=lambda one: (one.flips or 0, _size(one.max_difference)))
+    scores = (
+        "some scores are not numbers" if worst.max_difference is None else f"scores by up to {worst.max_difference:.2g}"
+    )
+    return (
+        f"{worst.engine}, {worst.format} format: at most {worst.flips} of {worst.pairs} decisions change"
+        f" ({worst.gained} become right, {worst.lost} wrong), {scores} ({worst.setting})."
+    )
+
+
+def _batching(group: Sequence[Combination], spread: float) -> str:
+    """Of one engine in float32, where rounding cannot be the reason."""
+    batches = [one for one in group if one.batch_size > 1 and one.dtype == "float32"]
+    if not batches:
+        return f"{group[0].engine}: no batches in float32 to judge padding by."
+    worst = max(batches, key=lambda one: _size(one.batch_difference))
+    size = _size(worst.batch_difference)
+    if size <= NOTABLE * spread:
+        return f"{worst.engine}: no score depends on its batch (differences of at most {size:.1g} in float32)."
+    return (
+        f"{worst.engine}: scores depend on their batch, by up to {size:.2g} in {worst.format} format ({worst.setting});"
+        " the padding reaches the score."
+    )
+
+
+def _differs_on_the_same_tokens(one: Combination, spread: float) -> bool:
+    same = (one.engine, one.format, one.dtype, one.batch_size) == ("transformers", "own", "float32", 1)
+    return same and _size(one.max_difference) > NOTABLE * spread
+
+
+def _same_tokens(one: Combination) -> str:
+    return (
+        f"transformers: the same tokens without padding score differently, by up to {_size(one.max_difference):.2g}."
+        " It reads a decoder's score at the last token that is not the padding token, so one that also ends the text"
+        " is passed over."
+    )
+
+
+def _size(difference: float | None) -> float:
+    return float("inf") if difference is None else difference
+
+
+def audit(
+    name: str | Path,
+    items: Sequence[Comparison | Item],
+    *,
+    head: str | None = None,
+    device: str | None = None,
+    engines: Sequence[str] = ENGINES,
+    formats: Sequence[str] = tuple(FORMATS),
+    sides: Sequence[str] = SIDES,
+    dtypes: Sequence[str] = DTYPES,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    num_comparisons: int = NUM_COMPARISONS,
+    progress: Callable[[Combination], object] = lambda combination: None,
+) -> Audit:
+    """Score the same comparisons in every combination.
+
+    Args:
+        name: a model folder or hub id, as for `RewardModel.load`.
+        items: comparisons; replies are scored in their order, so that each batch holds replies of several lengths.
+        head: of a model with several outputs.
+        device: such as "cpu"; the first GPU if there is one.
+        batch_sizes: one row at a time is always among them.
+        num_comparisons: at most this many, evenly spaced.
+        progress: called with each combination when it is done.
+
+    Raises:
+        BadData: no comparison that people decided.
+        BadInput: an unknown engine, format, padding side or number type, or a batch size below 1.
+        NotFound, BadModel: as `RewardModel.load` in float32, without which there is no reference.
+    """
+    _check(engines, formats, sides, dtypes, batch_sizes)
+    rows, pairs = _rows_of(items, num_comparisons)
+    if not pairs.decided.any():
+        raise BadData(f"none of the {len(items)} comparisons prefers one reply; wanted at least one that does")
+    model = RewardModel.load(name, head=head, device=device, precision="float32", max_tokens=_WHOLE)
+    reference = _in_batches(partial(_score_ours, model), rows, 1)
+    sizes = [size for size in sorted(set(batch_sizes)) if size > 1]
+    found: list[Combination] = []
+    for engine, dtype in product(engines, dtypes):
+        opened = _attempt(partial(_OPEN[engine], name, model, dtype))
+        for form in formats:
+            ready = opened if isinstance(opened, _Reason) else _attempt(partial(opened, form, rows))
+            batches = [(size, side) for size in sizes for side in (sides if engine == "transformers" else (None,))]
+            ways = [Combination(engine, form, side, dtype, size) for size, side in [(1, None), *batches]]
+            for combination in _tried(ways, ready, reference, pairs):
+                found.append(combination)
+                progress(combination)
+    return Audit(
+        rows=len(rows),
+        pairs=int(pairs.decided.sum()),
+        reference=f"prefrank, own format ({model.encoder.settings.template}), float32, one at a time",
+        spread=float(reference.std()),
+        combinations=tuple(found),
+    )
+
+
+def _check(
+    engines: Sequence[str], formats: Sequence[str], sides: Sequence[str], dtypes: Sequence[str], sizes: Sequence[int]
+) -> None:
+    known = {"engine": (engines, ENGINES), "format": (formats, FORMATS), "padding side": (sides, SIDES)}
+    known |= {"number type": (dtypes, DTYPES)}
+    for what, (given, there) in known.items():
+        for name in given:
+            if name not in there:
+                raise BadInput(f"there is no {what} {name!r}{suggest(name, there)}")
+    if min(sizes, default=1) < 1:
+        raise BadInput(f"a batch size is {min(sizes)}; wanted at least 1")
+
+
+def _rows_of(items: Sequence[Comparison | Item], count: int) -> tuple[Rows, Pairs]:
+    """At most `count` items, evenly spaced, as distinct rows; and their preferences between those rows."""
+    if not items or count < 1:
+        raise BadData(f"there are {len(items)} comparisons of which {count} are wanted; wanted at least one")
+    kept = [items[place] for place in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))]
+    rows = [(item.prompt, reply) for item in kept for reply in item.replies]
+    number: dict[tuple[Prompt, str], int] = {}
+    place = np.array([number.setdefault(row, len(number)) for row in rows], np.int64)
+    pairs = flatten([item.preferences for item in kept], [0.0] * len(kept), [len(item.replies) for item in kept])
+    return list(number), replace(pairs, ahead=place[pairs.ahead], behind=place[pairs.behind])
+
+
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    """Why something could not run."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Rows in one format, ready to be scored: `score(side, batch_size)`; `cut` is the share that had to be cut."""
+
+    score: Callable[[str | None, int], Values]
+    cut: float
+
+
+_Prepare = Callable[[str, Rows], _Ready]
+
+
+def _attempt(action: Callable[[], Any]) -> Any:
+    """The action's result, or a `_Reason`: torch, tokenizers and templates raise nearly anything."""
+    try:
+        return action()
+    except Exception as error:
+        return _Reason((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def _tried(
+    ways: Sequence[Combination], ready: _Ready | _Reason, reference: Values, pairs: Pairs
+) -> Iterator[Combination]:
+    alone: Values | None = None
+    for way in ways:
+        values = (
+            ready if isinstance(ready, _Reason) else _attempt(partial(ready.score, way.padding_side, way.batch_size))
+        )
+        if isinstance(values, _Reason) or isinstance(ready, _Reason):
+            yield replace(way, reason=values.text)
+            continue
+        if way.batch_size == 1:
+            alone = values
+        yield _compared(replace(way, cut=ready.cut), values, alone, reference, pairs)
+
+
+def _compared(way: Combination, values: Values, alone: Values | None, reference: Values, pairs: Pairs) -> Combination:
+    spread, failures = float(reference.std()), int((~np.isfinite(values)).sum())
+    values = np.where(np.isfinite(values), values, np.nan)
+    largest, rms = _largest(values - reference), float(np.sqrt(np.mean((values - reference) ** 2)))
+    decided = pairs.decided
+    was, now = ((scores[pairs.ahead] - scores[pairs.behind])[decided] for scores in (reference, values))
+    return replace(
+        way,
+        max_difference=largest,
+        rms_difference=None if failures else rms,
+        max_spreads=None if largest is None or not spread else largest / spread,
+        rms_spreads=None if failures or not spread else rms / spread,
+        batch_difference=None if alone is None else _largest(values - alone),
+        flips=int((np.sign(now) != np.sign(was)).sum()),
+        gained=int(((now > 0) & (was <= 0)).sum()),
+        lost=int((~(now > 0) & (was > 0)).sum()),
+        pairs=int(decided.sum()),
+        failures=failures,
+    )
+
+
+def _largest(differences: Values) -> float | None:
+    """None where one is not a number."""
+    largest = float(np.abs(differences).max())
+    return largest if np.isfinite(largest) else None
+
+
+def _in_batches(score: Callable[[Any], Values], rows: Sequence[Any], size: int) -> Values:
+    return np.concatenate([score(rows[first : first + size]) for first in range(0, len(rows), size)])
+
+
+def _open_ours(name: str | Path, model: RewardModel, dtype: str) -> _Prepare:
+    """prefrank's own path, of the same head on the same device."""
+    if dtype != "float32":
+        device = str(next(model.network.parameters()).device)
+        head = model.network.heads[0]
+        model = RewardModel.load(name, head=head, device=device, precision=dtype, max_tokens=_WHOLE)
+    return partial(_prepare_ours, model)
+
+
+def _prepare_ours(model: RewardModel, form: str, rows: Rows) -> _Ready:
+    encoder = model.encoder
+    if form == "raw":
+        raise BadInput("prefrank never joins prompt and reply into one string")
+    if form == encoder.settings.template:
+        raise BadInput(f"{form} is the model's own format")
+    if form != "own":
+        template: Any = form
+        encoder = type(encoder)(encoder.source, replace(encoder.settings, template=template))
+        model = RewardModel(model.network, encoder, max_tokens=_WHOLE)
+    cut = [row.cut_prompt + row.cut_reply > 0 for row in encoder.encode_pairs(rows)]
+    return _Ready(lambda side, size: _in_batches(partial(_score_ours, model), rows, size), float(np.mean(cut)))
+
+
+def _score_ours(model: RewardModel, rows: Rows) -> Values:
+    return np.array([score.value for score in model.score_pairs(rows)], np.float64)
+
+
+def _open_theirs(name: str | Path, model: RewardModel, dtype: str) -> _Prepare:
+    """What programs that know nothing of prefrank load from the same folder."""
+    import transformers  # costs seconds, so not at the top
+
+    with _quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=True)
+        network: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=getattr(torch, dtype), local_files_only=True
+        )
+    network = network.to(next(model.network.parameters()).device).eval()
+    head, labels = model.network.heads[0], network.config.label2id
+    if network.config.num_labels > 1 and head not in labels:
+        raise BadInput(f"its config.json names the outputs {', '.join(labels)}; wanted {head} among them")
+    column = labels[head] if network.config.num_labels > 1 else 0
+    return partial(_prepare_theirs, tokenizer, network, column, model)
+
+
+def _prepare_theirs(tokenizer: Any, network: Any, column: int, model: RewardModel, form: str, rows: Rows) -> _Ready:
+    limit = model.encoder.settings.max_length
+    if form == "own":
+        own = model.encoder.encode_pairs(rows)
+        encoded = [_own_inputs(row, "token_type_ids" in tokenizer.model_input_names) for row in own]
+        cut = [row.cut_prompt + row.cut_reply > 0 for row in own]
+    else:
+        texts = [_TEXTS[form](tokenizer, prompt, reply) for prompt, reply in rows]
+        encode = partial(tokenizer, add_special_tokens=form != "chat", verbose=False)
+        # Lists of one, since tokenizers drop an empty second text otherwise
+        whole = [encode(*([text] for text in both)) for both in texts]
+        encoded = [
+            {
+                key: value[0]
+                for key, value in encode(*([text] for text in both), truncation=True, max_length=limit).items()
+            }
+            for both in texts
+        ]
+        cut = [len(one["input_ids"][0]) > limit for one in whole]
+    score = partial(_score_theirs, tokenizer, network, column)
+    return _Ready(lambda side, size: _in_batches(partial(score, side), encoded, size), float(np.mean(cut)))
+
+
+def _own_inputs(row: Row, typed: bool) -> dict[str, list[int]]:
+    ids = row.ids.tolist()
+    types = [0] * row.reply_start + [1] * (len(ids) - row.reply_start)
+    return {"input_ids": ids, "attention_mask": [1] * len(ids)} | ({"token_type_ids": types} if typed else {})
+
+
+def _joined(prompt: Prompt) -> str:
+    return "\n".join(turn.text for turn in prompt)
+
+
+def _chat(tokenizer: Any, prompt: Prompt, reply: str) -> tuple[str]:
+    if not tokenizer.chat_template:
+        raise BadInput("the tokenizer has no chat template")
+    messages = [{"role": turn.role, "content": turn.text} for turn in prompt]
+    return (tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": reply}], tokenize=False),)
+
+
+_TEXTS: Mapping[str, Callable[[Any, Prompt, str], tuple[str, ...]]] = {
+    "pair": lambda tokenizer, prompt, reply: (_joined(prompt), reply),
+    "raw": lambda tokenizer, prompt, reply: (f"{_joined(prompt)}\n{reply}",),
+    "chat": _chat,
+}
+
+
+def _score_theirs(tokenizer: Any, network: Any, column: int, side: str | None, rows: Sequence[Any]) -> Values:
+    tokenizer.padding_side = side or "right"
+    with _quiet(), torch.inference_mode():
+        if side is None:
+            inputs = {key: torch.tensor([value]) for key, value in rows[0].items()}
+        else:
+            inputs = tokenizer.pad(rows, return_tensors="pt")
+        logits = network(**{key: value.to(network.device) for key, value in inputs.items()}).logits
+    return logits[:, column].double().cpu().numpy()
+
+
+_OPEN: Mapping[str, Callable[[str | Path, RewardModel, str], _Prepare]] = {
+    "prefrank": _open_ours,
+    "transformers": _open_theirs,
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no advice on the log from transformers; what was set before is set again."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

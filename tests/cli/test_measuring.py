@@ -1,0 +1,110 @@
+"""The commands that measure, on a tiny model and a few pairs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prefrank import RewardModel
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def evaluated(run: Run, model: str, pairs: str, tmp_path: Path) -> Path:
+    path = tmp_path / "runs" / "run.json"
+    code, _, _ = run("evaluate", "--model", model, "--data", pairs, "--resamples", "100", "--json", str(path))
+    assert code == 0
+    return path
+
+
+def test_evaluate_shows_model_baselines_and_differences_and_writes_every_score(
+    run: Run, model: str, pairs: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "results.json"
+    code, out, err = run("evaluate", "--model", model, "--data", pairs, "--json", str(output))
+    assert code == 0
+    assert "longer reply" in out
+    assert "cannot be told apart" in out
+    assert "3 items of 3 prompts" in " ".join(err.split())
+    scorers = json.loads(output.read_text())["scorers"]
+    assert [scorer["name"] for scorer in scorers] == [model, "longer reply", "shorter reply", "random"]
+    assert scorers[0]["kind"] == "model"
+    assert scorers[0]["model"] == RewardModel.load(model).fingerprint
+    assert [len(scorer["results"]["pairs.jsonl"]["scores"]) for scorer in scorers] == [3, 3, 3, 3]
+    assert scorers[1]["results"]["pairs.jsonl"]["figures"]["accuracy"]["value"] == pytest.approx(1 / 3)
+
+
+def test_evaluate_gives_the_scores_of_the_library(evaluated: Path, model: str) -> None:
+    result = json.loads(evaluated.read_text())["scorers"][0]["results"]["pairs.jsonl"]
+    scores = RewardModel.load(model).score("what is yeast", ["a fungus", "a kind of bread with long words in it"])
+    assert result["scores"][1] == [score.value for score in scores]
+
+
+def test_evaluate_writes_a_report_with_the_comparison(run: Run, model: str, pairs: str, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    code, _, err = run("evaluate", "--model", model, "--data", pairs, "--resamples", "100", "--html", str(page))
+    assert code == 0
+    assert str(page) in "".join(err.split())
+    assert "cannot be told apart" in page.read_text()
+
+
+def test_evaluate_takes_scores_made_earlier(run: Run, model: str, pairs: str, tmp_path: Path) -> None:
+    rows = [{"prompt": "how do I bake", "replies": ["mix flour water", "no"]},
+            {"prompt": "what is yeast", "replies": ["a fungus", "a kind of bread with long words in it"]},
+            {"prompt": "and salt", "replies": ["some", "never"]}]  # fmt: skip
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = tmp_path / "scores.jsonl"
+    assert run("score", str(tmp_path / "in.jsonl"), "--model", model, "-o", str(scores))[0] == 0
+    arguments = ["evaluate", "--data", pairs, "--no-baselines", "--resamples", "100"]
+    files = [tmp_path / "file.json", tmp_path / "model.json"]
+    for scorer, path in zip((f"scores:{scores}", model), files, strict=True):
+        assert run(*arguments, "--model", scorer, "--json", str(path))[0] == 0
+    from_file, from_model = (json.loads(path.read_text())["scorers"][0] for path in files)
+    assert from_file["kind"] == "file"
+    assert from_file["results"]["pairs.jsonl"]["scores"] == from_model["results"]["pairs.jsonl"]["scores"]
+
+
+def test_compare_reads_one_file_or_several(run: Run, evaluated: Path) -> None:
+    code, out, _ = run("compare", str(evaluated), "--resamples", "100")
+    assert code == 0
+    assert "verdict" in out
+    code, out, _ = run("compare", str(evaluated), "--resamples", "100", "--json")
+    assert code == 0
+    assert [row["b"] for row in json.loads(out)["pairs"]] == ["longer reply", "shorter reply", "random"]
+
+
+def test_leaderboard_lists_the_runs_of_a_folder(run: Run, evaluated: Path, tmp_path: Path) -> None:
+    page = tmp_path / "board.html"
+    code, out, _ = run("leaderboard", str(evaluated.parent), "--resamples", "100", "--html", str(page))
+    assert code == 0
+    assert "group" in out
+    assert page.read_text().startswith("<!")
+
+
+def test_suites_lists_names_and_files(run: Run) -> None:
+    code, out, _ = run("suites", "--json")
+    assert code == 0
+    known = {suite["name"]: suite for suite in json.loads(out)}
+    assert {"rewardbench", "rewardbench-2", "rm-bench", "rmb", "judgebench", "llmbar", "hhh", "probes"} <= known.keys()
+    assert known["rewardbench"]["hub"] == "allenai/reward-bench"
+    assert run("suites")[0] == 0
+
+
+def test_calibrate_stores_a_temperature_that_evaluate_uses(run: Run, model: str, tmp_path: Path) -> None:
+    copy = RewardModel.load(model).save(tmp_path / "calibrated")
+    data, output = tmp_path / "held.jsonl", tmp_path / "run.json"
+    rows = []
+    for n in range(40):  # people agree with the model on two prompts of three
+        ranked = [one.reply for one in RewardModel.load(model).rank(f"prompt {n}", [f"yes {n}", f"no {n} bread"])]
+        chosen, rejected = ranked if n % 3 else reversed(ranked)
+        rows.append(json.dumps({"prompt": f"prompt {n}", "chosen": chosen, "rejected": rejected}) + "\n")
+    data.write_text("".join(rows))
+    code, _, err = run("calibrate", str(copy), "--data", str(data))
+    assert code == 0
+    assert "temperature" in err
+    stored = json.loads((copy / "prefrank.json").read_text())["calibration"]
+    assert (
+        run("evaluate", "--model", str(copy), "--data", str(data), "--resamples", "50", "--json", str(output))[0] == 0
+    )
+    found = json.loads(output.read_text())["scorers"][0]["results"]["held.jsonl"]["calibration"]
+    assert found["temperature"] == stored["temperature"]

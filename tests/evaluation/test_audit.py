@@ -1,0 +1,212 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prefrank import RewardModel
+from prefrank.errors import BadData, BadInput
+from prefrank.evaluation.audit import Audit, Combination, _compared, audit, summary
+from prefrank.evaluation.items import flatten
+from prefrank.types import Comparison, Preference, Turn, as_prompt
+from tests.evaluation.making import comparison, preference, ranking
+from tests.tiny import CORPUS, bert_folder, decoder_folder
+
+SINGLE_TURN = [
+    comparison([CORPUS[(n + 1) % 6], f"{CORPUS[(n + 2) % 6]} {CORPUS[n % 5] * (n % 3)}"], [preference(0, 1)],
+               prompt=prompt, id=str(n))
+    for n, prompt in enumerate(["how do I bake bread", "what is the capital", "hello there " * 5, "user a b c",
+                                "the dough", "x y z " * 9])
+]  # fmt: skip
+TALK = Comparison(
+    (*as_prompt("hello"), Turn("assistant", "what is"), Turn("user", "bake bread")),
+    ("the dough", "mix flour"), (Preference(0, 1),), "set", "talk",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bert_folder(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def bert_audit(bert: Path) -> Audit:
+    return audit(bert, [*SINGLE_TURN, TALK], dtypes=("float32", "bfloat16"), batch_sizes=(8,), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return decoder_folder(tmp_path_factory.mktemp("decoder"))
+
+
+def changed(folder: Path, target: Path, *, config: dict | None = None, tokenizer: dict | None = None) -> Path:
+    """A copy of a folder with other settings; None takes one away."""
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    for name, change in (("config.json", config), ("tokenizer_config.json", tokenizer)):
+        values = json.loads((target / name).read_text()) | (change or {})
+        (target / name).write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    return target
+
+
+def one(
+    found: Audit, engine: str, form: str, size: int, side: str | None = None, dtype: str = "float32"
+) -> Combination:
+    wanted = (engine, form, side, dtype, size)
+    return next(
+        c for c in found.combinations if (c.engine, c.format, c.padding_side, c.dtype, c.batch_size) == wanted
+    )  # fmt: skip
+
+
+def in_float32(folder: Path, **options: tuple) -> Audit:
+    return audit(folder, SINGLE_TURN, dtypes=("float32",), batch_sizes=(8,), device="cpu", **options)
+
+
+def test_prefranks_scores_do_not_depend_on_the_batch(bert_audit: Audit, decoder: Path) -> None:
+    for found in (bert_audit, in_float32(decoder, engines=("prefrank",))):
+        batched = one(found, "prefrank", "own", 8)
+        assert batched.batch_difference == pytest.approx(0, abs=1e-5)
+        assert batched.max_difference == pytest.approx(0, abs=1e-5)
+        assert batched.flips == 0
+        assert any(line.startswith("prefrank: no score depends on its batch") for line in summary(found))
+
+
+def test_the_reference_is_each_reply_alone_in_float32(bert: Path, bert_audit: Audit) -> None:
+    model = RewardModel.load(bert, device="cpu")
+    rows = list(dict.fromkeys((c.prompt, reply) for c in [*SINGLE_TURN, TALK] for reply in c.replies))
+    values = [model.score_pairs([row])[0].value for row in rows]
+    assert (bert_audit.rows, bert_audit.pairs) == (len(rows), 7)
+    assert bert_audit.spread == pytest.approx(np.std(values), abs=1e-6)
+    assert one(bert_audit, "prefrank", "own", 1).max_difference == pytest.approx(0, abs=1e-6)
+
+
+def test_the_same_tokens_score_the_same_in_transformers_until_they_are_padded_on_the_left(bert_audit: Audit) -> None:
+    """An encoder with absolute positions counts them from the padding on."""
+    for combination in (
+        one(bert_audit, "transformers", "own", 1),
+        one(bert_audit, "transformers", "own", 8, "right"),
+    ):
+        assert combination.max_difference == pytest.approx(0, abs=1e-5)
+        assert combination.flips == 0
+    left = one(bert_audit, "transformers", "own", 8, "left")
+    assert left.batch_difference > 0.1 * bert_audit.spread
+    assert any("depend on their batch" in line and "left" in line for line in summary(bert_audit))
+
+
+def test_another_format_changes_scores_and_turns_are_what_the_pair_encoding_loses(
+    bert: Path, bert_audit: Audit
+) -> None:
+    assert one(bert_audit, "transformers", "raw", 1).max_spreads > 0.1
+    assert one(bert_audit, "transformers", "pair", 1).max_spreads > 0.1
+    without_talk = in_float32(bert, engines=("transformers",), formats=("pair",))
+    assert one(without_talk, "transformers", "pair", 1).max_difference == pytest.approx(0, abs=1e-5)
+
+
+def test_rounding_to_bfloat16_is_measured_in_both_engines(bert_audit: Audit) -> None:
+    for engine in ("prefrank", "transformers"):
+        rounded = one(bert_audit, engine, "own", 1, dtype="bfloat16")
+        assert 1e-4 < rounded.rms_difference <= rounded.max_difference
+        assert rounded.rms_spreads == pytest.approx(rounded.rms_difference / bert_audit.spread)
+
+
+def test_what_cannot_run_is_listed_with_its_reason(bert_audit: Audit) -> None:
+    assert len(bert_audit.combinations) == 2 * 4 * 2 + 2 * 4 * 3
+    for engine in ("prefrank", "transformers"):
+        chat = one(bert_audit, engine, "chat", 1)
+        assert "no chat template" in chat.reason
+        assert chat.flips is chat.max_difference is None
+    assert one(bert_audit, "prefrank", "pair", 1).reason == "pair is the model's own format"
+    assert (
+        "prefrank, raw format: 4 combinations did not run: prefrank never joins prompt and reply into one string."
+        in (summary(bert_audit))
+    )
+
+
+def test_an_end_of_text_that_is_also_padding_is_found_without_any_padding(decoder: Path) -> None:
+    found = in_float32(decoder, formats=("own",))
+    alone = one(found, "transformers", "own", 1)
+    assert alone.max_difference > 0.1 * found.spread
+    assert alone.batch_difference == 0.0
+    assert any("the same tokens without padding score differently" in line for line in summary(found))
+
+
+def test_a_planted_padding_fault_is_found(decoder: Path, tmp_path: Path) -> None:
+    """The config names another padding token than the tokenizer pads with: the last padding is taken for the end."""
+    found = in_float32(changed(decoder, tmp_path / "planted", config={"pad_token_id": 5}), formats=("own",))
+    right, left = (one(found, "transformers", "own", 8, side) for side in ("right", "left"))
+    assert one(found, "transformers", "own", 1).max_difference == pytest.approx(0, abs=1e-5)
+    assert right.batch_difference > 0.1 * found.spread
+    assert left.batch_difference == pytest.approx(0, abs=1e-5)
+    assert one(found, "prefrank", "own", 8).batch_difference == pytest.approx(0, abs=1e-5)
+    assert any("depend on their batch" in line and "padded on the right" in line for line in summary(found))
+
+
+def test_without_a_padding_token_batches_are_listed_as_impossible(decoder: Path, tmp_path: Path) -> None:
+    folder = changed(decoder, tmp_path / "bare", config={"pad_token_id": None}, tokenizer={"pad_token": None})
+    found = in_float32(folder, formats=("own",))
+    assert one(found, "transformers", "own", 1).reason == ""
+    assert "pad" in one(found, "transformers", "own", 8, "right").reason
+    assert one(found, "prefrank", "own", 8).reason == ""
+
+
+def test_rows_that_are_cut_are_counted(bert: Path) -> None:
+    long = [comparison(["flour " * 200, "a b"], [preference(0, 1)], prompt="how")]
+    found = audit(bert, long, dtypes=("float32",), batch_sizes=(1,), formats=("own", "raw"), device="cpu")
+    assert [c.cut for c in found.combinations if not c.reason] == [0.5, 0.5, 0.5]
+
+
+def test_flips_gains_and_losses_by_hand() -> None:
+    """Four decided pairs: kept right, lost, gained, failed; and a tie, which counts nowhere."""
+    preferences = [preference(0, 1), preference(2, 3), preference(4, 5), preference(6, 7), preference(0, 2, 0.5)]
+    pairs = flatten([preferences], [0.0], [8])
+    reference = np.array([1.0, 0, 2, 0, 0, 2, 4, 0])
+    values = np.array([1.5, 0, 0, 2, 2, 0, math.inf, 0])
+    way = Combination("prefrank", "own", None, "float32", 8)
+    found = _compared(way, values, None, reference, pairs)
+    assert (found.flips, found.gained, found.lost, found.pairs, found.failures) == (3, 1, 2, 4, 1)
+    assert found.max_difference is found.rms_difference is found.max_spreads is None
+    whole = _compared(way, np.where(np.isfinite(values), values, 4.0), reference, reference, pairs)
+    assert whole.max_difference == whole.batch_difference == 2.0
+    assert whole.rms_difference == pytest.approx(math.sqrt((0.25 + 4 * 4) / 8))
+    assert (whole.flips, whole.failures) == (2, 0)
+
+
+def test_equal_scores_of_a_decided_pair_are_a_flip_and_a_loss() -> None:
+    pairs = flatten([[preference(0, 1)]], [0.0], [2])
+    way = Combination("prefrank", "own", None, "float32", 8)
+    found = _compared(way, np.zeros(2), None, np.array([1.0, 0.0]), pairs)
+    assert (found.flips, found.gained, found.lost) == (1, 0, 1)
+
+
+def test_at_most_so_many_comparisons_are_scored_and_each_row_once(bert: Path) -> None:
+    calls: list[Combination] = []
+    many = [ranking(3, id=str(n), prompt=f"p{n % 2}") for n in range(9)] * 2
+    found = audit(
+        bert, many, num_comparisons=4, engines=("prefrank",), formats=("own",), dtypes=("float32",), batch_sizes=(2,),
+        device="cpu", progress=calls.append,
+    )  # fmt: skip
+    assert (found.rows, found.pairs) == (12, 12)
+    assert calls == list(found.combinations)
+
+
+def test_the_record_is_strict_json(bert_audit: Audit) -> None:
+    record = json.loads(json.dumps(bert_audit.to_json(), allow_nan=False))
+    assert record["reference"] == "prefrank, own format (pair), float32, one at a time"
+    assert set(record) == {"rows", "pairs", "reference", "spread", "combinations", "summary"}
+    assert record["summary"] == list(summary(bert_audit))
+    failed = replace(bert_audit.combinations[0], max_difference=None, failures=1)
+    assert any("not numbers" in line for line in summary(replace(bert_audit, combinations=(failed,))))
+
+
+def test_unknown_settings_and_undecided_comparisons_are_refused(bert: Path) -> None:
+    with pytest.raises(BadInput, match="no number type 'float23'; did you mean 'float32'"):
+        audit(bert, SINGLE_TURN, dtypes=("float23",))
+    with pytest.raises(BadInput, match="a batch size is 0"):
+        audit(bert, SINGLE_TURN, batch_sizes=(0,))
+    with pytest.raises(BadData, match="none of the 1 comparisons prefers one reply"):
+        audit(bert, [comparison(["a", "b"], [preference(0, 1, 0.5)])])
+    with pytest.raises(BadData, match="there are 0 comparisons"):
+        audit(bert, [])
