@@ -24,6 +24,11 @@ def run(run: "Run") -> None:
         _remarks(suite, scorers[0][1])
     if run.get("comparison"):
         comparison(run["comparison"], headlines=True)
+    for scorer in run["scorers"]:
+        if scorer["audit"] is not None:
+            say(f"[bold]input formats of {escape(scorer['name'])}[/]")
+            for sentence in scorer["audit"]["summary"]:
+                say(f"- {escape(sentence)}")
     first = run["scorers"][0]
     data = ", ".join(f"{name} {suite['data'][:12]}" for name, suite in run["suites"].items())
     say(f"model {first['model'][:12]}; data: {data}; {run['intervals']['resamples']:,} resamples of prompts")

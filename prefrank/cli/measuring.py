@@ -300,4 +300,13 @@ def _report(runs: "list[Run]", comparison: dict[str, Any], html: Path) -> None:
     tables.say(f"The report is in {html}")
 
 
-def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", parts: "Sequence[Part]") -> None: ...
+def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", parts: "Sequence[Part]") -> None:
+    """The models that can be run in other formats are, on the first data set or suite."""
+    from prefrank.cli import progress
+    from prefrank.evaluation.audit import audit
+
+    for scorer in run["scorers"]:
+        one = opened.get(scorer["name"])
+        if one is not None and one.kind in ("model", "transformers"):
+            with progress.auditing() as report:
+                scorer["audit"] = audit(one.name, parts[0].data.items, progress=report).to_json()

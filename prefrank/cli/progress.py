@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from prefrank.evaluation.audit import Combination
     from prefrank.scoring.files import FileReport
     from prefrank.training.events import Event, SetMetrics, StepDone
     from prefrank.types import Prompt, Score
@@ -129,6 +131,18 @@ def scoring() -> "Iterator[Callable[[FileReport], None]]":
     def report(done: "FileReport") -> None:
         rate = done.replies / max(time.monotonic() - start, 1e-9)
         display.show("scoring", done.rows, None, f"{done.rows:,} rows  {done.replies:,} replies  {rate:,.0f}/s")
+
+    with display.bar:
+        yield report
+
+
+@contextmanager
+def auditing() -> "Iterator[Callable[[Combination], None]]":
+    """A function that shows which combination of an audit was the last."""
+    display, done = _Display(), count(1)
+
+    def report(combination: "Combination") -> None:
+        display.show("audit", next(done), None, f"{combination.engine}, {combination.format}: {combination.setting}")
 
     with display.bar:
         yield report
