@@ -31,6 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared/data", help="folder of the data sets")
     parser.add_argument("--output", type=Path, default=Path("runs/evaluation"), help="folder of models and results")
     parser.add_argument("--resamples", type=int, default=10_000)
+    parser.add_argument("--audit", action="store_true", help="also the models in other formats and precisions")
     parser.add_argument("--train-only", action="store_true", help="stop when the models are there")
     return parser.parse_args()
 
@@ -74,10 +75,19 @@ SUITES = {
 """Suite -> its folder among the data; the probes ship with prefrank."""
 
 
-def evaluate(data: Path, output: Path, models: dict[str, Path], resamples: int) -> Path:
+def evaluate(data: Path, output: Path, models: dict[str, Path], resamples: int, audit: bool) -> Path:
     """`prefrank evaluate` on all of it; the run file's path."""
     hh, run_file = data / "hh-rlhf", output / "run.json.gz"
-    command = ["evaluate", "--data", f"{hh}:test", "--train", f"{hh}:train", "--resamples", str(resamples), "--audit"]
+    command = [
+        "evaluate",
+        "--data",
+        f"{hh}:test",
+        "--train",
+        f"{hh}:train",
+        "--resamples",
+        str(resamples),
+        *(["--audit"] if audit else []),
+    ]
     command += [part for name, path in models.items() for part in ("--model", f"{name}={path}")]
     command += [part for name, folder in SUITES.items() for part in ("--suite", f"{name}={data / folder}")]
     command += ["--suite", "probes", "--json", str(run_file), "--html", str(output / "report.html")]
@@ -91,7 +101,7 @@ def main() -> None:
     if options.train_only:
         finish({name: str(path) for name, path in models.items()})
         return
-    run = read_run(evaluate(options.data, options.output, models, options.resamples))
+    run = read_run(evaluate(options.data, options.output, models, options.resamples, options.audit))
     accuracy_png(run, options.output / "accuracy.png")
     finish(
         {

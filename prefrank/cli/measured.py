@@ -1,6 +1,6 @@
 """What was measured, as tables on standard output and remarks on standard error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,25 +35,20 @@ def run(run: "Run") -> None:
 
 
 def _suite(name: str, suite: Mapping[str, Any], scorers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """A row for each figure and scorer: the protocol's sections, or each subset of plain comparisons."""
+    """A row for each figure, a column for each scorer; an interval stands under its value."""
     title = suite["title"] if suite["title"] == name else f"{suite['title']} ({name})"
-    plain = list(scorers[0][1]["figures"]) == ["accuracy"]
-    columns = ["value", "95 % interval", *(["log loss"] if plain else []), "n", "prompts"]
-    table = new_table(escape(title), "", "scorer", *columns, left=2)
-    for label in _shown(suite, scorers[0][1]):
-        for number, (scorer, result) in enumerate(scorers):
-            estimate, loss = _figure(result, label)
-            table.add_row(
-                escape(label) if number == 0 else "",
-                escape(scorer),
-                _value(estimate),
-                _interval(estimate),
-                *(["-" if loss["value"] is None else f"{loss['value']:.3f}"] if plain else []),
-                f"{estimate['n']:,}",
-                f"{estimate['prompts']:,}",
-                end_section=number == len(scorers) - 1,
-            )
-    show(table)
+    table = new_table(escape(title), "", *(escape(scorer) for scorer, _ in scorers), "n")
+    shown = _shown(suite, scorers[0][1])
+    for label in shown:
+        figures = [_figure(result, label) for _, result in scorers]
+        show_as = _percent if label not in scorers[0][1]["figures"] or label in scorers[0][1]["shares"] else _number
+        cells = [f"{show_as(one['value'])}\n[dim]{_interval(one, show_as)}[/]" for one in figures]
+        prompts = f"[dim]{figures[0]['prompts']:,} prompts[/]"
+        table.add_row(escape(label), *cells, f"{figures[0]['n']:,} {figures[0]['unit']}\n{prompts}", end_section=True)
+    if shown[-1] == "accuracy":
+        losses = [result["overall"]["log_loss"] for _, result in scorers]
+        table.add_row("log loss", *("-" if one["value"] is None else f"{one['value']:.3f}" for one in losses), "")
+    show(table, width=max(100, 26 + 17 * len(scorers)))
 
 
 def _shown(suite: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
@@ -64,11 +59,9 @@ def _shown(suite: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     return [*subsets, *figures]
 
 
-def _figure(result: Mapping[str, Any], label: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """A figure, or a subset's accuracy, and the log loss of the same items."""
-    if label in result["figures"]:
-        return result["figures"][label], result["overall"]["log_loss"]
-    return result["subsets"][label]["accuracy"], result["subsets"][label]["log_loss"]
+def _figure(result: Mapping[str, Any], label: str) -> Mapping[str, Any]:
+    """A figure, or a subset's accuracy."""
+    return result["figures"][label] if label in result["figures"] else result["subsets"][label]["accuracy"]
 
 
 def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
@@ -84,6 +77,8 @@ def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         f"noise ceiling {suite['noise_ceiling']['value']:.1%}" if _has_value(suite["noise_ceiling"]) else "",
     ]
     say("; ".join(part for part in parts if part))
+    for subset, (here, published) in suite["rows"]["missing"].items():
+        say(f"[yellow]{escape(subset)}: {here:,} of the {published:,} published rows[/]")
 
 
 def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
@@ -128,12 +123,18 @@ def _has_value(estimate: Mapping[str, Any] | None) -> bool:
     return estimate is not None and estimate["value"] is not None
 
 
-def _value(estimate: Mapping[str, Any]) -> str:
-    return "-" if estimate["value"] is None else f"{estimate['value']:.1%}"
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def _interval(estimate: Mapping[str, Any]) -> str:
-    return "-" if estimate["low"] is None else f"{estimate['low']:.1%} to {estimate['high']:.1%}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(estimate: Mapping[str, Any], show_as: Callable[[float | None], str]) -> str:
+    if estimate["low"] is None:
+        return "-"
+    return f"{show_as(estimate['low']).removesuffix(' %')} to {show_as(estimate['high']).removesuffix(' %')}"
 
 
 def leaderboard(found: "Leaderboard") -> None:
@@ -146,8 +147,8 @@ def leaderboard(found: "Leaderboard") -> None:
             table.add_row(
                 "-" if place.rank is None else str(place.rank),
                 escape(place.name) + (" [dim](baseline)[/]" if place.kind == "baseline" else ""),
-                _value(estimate),
-                _interval(estimate),
+                _percent(estimate["value"]),
+                _interval(estimate, _percent),
                 place.group or "-",
                 f"{estimate['n']:,}",
                 place.created[:10],

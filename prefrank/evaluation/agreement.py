@@ -3,7 +3,8 @@
 A figure is a sum of means, and neither a ratio of means nor a correlation is one. Surprising: the values here are the
 statistic plus each unit's influence on it (its first-order change when the unit gets a little more weight). Influences
 average to zero, so the mean is the statistic, exactly, and its resampled spread is the delta method's. Units of one
-prompt stay together as everywhere.
+prompt stay together as everywhere. A statistic that is not defined is NaN for every unit, so that two scorers' figures
+remain of the same units.
 """
 
 import numpy as np
@@ -23,6 +24,11 @@ def average(
     return one_mean(values, prompts, n=len(values), unit=unit, bounds=bounds)
 
 
+def undefined(prompts: Int64[np.ndarray, " n"], *, unit: Unit = "items") -> Figure:
+    """A figure of these units that has no value."""
+    return average(np.full(len(prompts), np.nan), prompts, unit=unit)
+
+
 def ratio(
     top: Float64[np.ndarray, " n"],
     bottom: Float64[np.ndarray, " n"],
@@ -30,9 +36,9 @@ def ratio(
     *,
     unit: Unit = "items",
 ) -> Figure:
-    """mean(top) / mean(bottom); nothing where the bottom is zero."""
+    """mean(top) / mean(bottom); no value where the bottom is zero."""
     if not len(top) or abs(bottom.mean()) < 1e-12:
-        return Figure((), len(top), unit, None)
+        return undefined(prompts, unit=unit)
     value = top.mean() / bottom.mean()
     return average(value + (top - value * bottom) / bottom.mean(), prompts, unit=unit)
 
@@ -44,17 +50,17 @@ def spearman(
     *,
     unit: Unit = "items",
 ) -> Figure:
-    """Spearman's rank correlation over units, equal values sharing their rank; nothing where all x or all y are equal.
+    """Spearman's rank correlation over units, equal values sharing their rank; no value where all x or all y are equal.
 
     The influence is that of Pearson's correlation of the ranks, and of each unit on the others' ranks (Croux and Dehon
     2010, here for samples with equal values). A value that is not finite leaves no correlation.
     """
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return average(np.full(len(x), np.nan), prompts, unit=unit)
+        return undefined(prompts, unit=unit)
     a, b = _centred_ranks(x), _centred_ranks(y)
     both, spread_a, spread_b = (float((p * q).mean()) if len(x) else 0.0 for p, q in ((a, b), (a, a), (b, b)))
     if spread_a < 1e-12 or spread_b < 1e-12:
-        return Figure((), len(x), unit, None)
+        return undefined(prompts, unit=unit)
     change_both = a * b + _above(x, b) + _above(y, a) - 3 * both
     change_a, change_b = (p * p + 2 * _above(z, p) - 3 * s for z, p, s in ((x, a, spread_a), (y, b, spread_b)))
     scale = np.sqrt(spread_a * spread_b)

@@ -117,16 +117,16 @@ class Audit:
         return whole | {"combinations": combinations, "summary": list(summary(self))}
 
 
-def summary(audit: Audit) -> tuple[str, ...]:
+def summary(found: Audit) -> tuple[str, ...]:
     """What was found, in sentences: the worst of each engine and format, padding faults, and what could not run."""
-    ran = [one for one in audit.combinations if not one.reason]
-    failed = [one for one in audit.combinations if one.reason]
+    ran = [one for one in found.combinations if not one.reason]
+    failed = [one for one in found.combinations if one.reason]
     return (
-        f"{audit.rows} rows and {audit.pairs} decided pairs; differences are from {audit.reference},"
-        f" whose scores have a spread of {audit.spread:.3g}.",
+        f"{found.rows} rows and {found.pairs} decided pairs; differences are from {found.reference},"
+        f" whose scores have a spread of {found.spread:.3g}.",
         *(_worst(group) for group in _grouped(ran, lambda one: (one.engine, one.format)).values()),
-        *(_batching(group, audit.spread) for group in _grouped(ran, lambda one: (one.engine,)).values()),
-        *(_same_tokens(one) for one in ran if _differs_on_the_same_tokens(one, audit.spread)),
+        *(_batching(group, found.spread) for group in _grouped(ran, lambda one: (one.engine,)).values()),
+        *(_same_tokens(one) for one in ran if _differs_on_the_same_tokens(one, found.spread)),
         *(
             f"{engine}, {form} format: {len(group)} combinations did not run: {reason}."
             for (engine, form, reason), group in _grouped(
@@ -180,8 +180,7 @@ def _differs_on_the_same_tokens(one: Combination, spread: float) -> bool:
 def _same_tokens(one: Combination) -> str:
     return (
         f"transformers: the same tokens without padding score differently, by up to {_size(one.max_difference):.2g}."
-        " It reads a decoder's score at the last token that is not the padding token, so one that also ends the text"
-        " is passed over."
+        " In a decoder the usual cause is a padding token that also ends the text: transformers passes over it."
     )
 
 

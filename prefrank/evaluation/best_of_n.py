@@ -12,7 +12,7 @@ al., arXiv 2112.09332, appendix I; Gao et al., arXiv 2210.10760). Surprising:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
@@ -25,8 +25,8 @@ from prefrank.data.fields import as_list, as_number, as_row, field, short, text,
 from prefrank.data.files import SUFFIXES, Record
 from prefrank.data.own import own
 from prefrank.errors import BadData
-from prefrank.evaluation.agreement import average, rank_correlations, ratio
-from prefrank.evaluation.estimates import Bounds, Figure, Part
+from prefrank.evaluation.agreement import average, rank_correlations, ratio, undefined
+from prefrank.evaluation.estimates import Bounds, Figure
 from prefrank.evaluation.figures import ACCURACY, credits, mean_over
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.reading import published_files, read_items, records_of
@@ -193,25 +193,23 @@ def over_optimisation(curves: Curves) -> dict[str, Figure]:
     lies among the measured n: beyond them it would be a guess.
     """
     count, n = curves.model.shape
-    nothing = dict.fromkeys((ALPHA, BETA, FIT, OPTIMUM), Figure((), count, "items", None))
+    figures = dict.fromkeys((ALPHA, BETA, FIT, OPTIMUM), undefined(curves.prompts))
+    figures[FIT] = replace(undefined(curves.prompts[:1]), n=count)
     gains = curves.model[:, 1:] - curves.model[:, :1]
     variance = gains.var(0)
     if n < 4 or not (variance > 1e-18).all():  # two coefficients want three points
-        return nothing
+        return figures
     d = np.sqrt([kl(k) for k in range(2, n + 1)])
     terms, weights, mean = np.stack([d, -d * d], 1), variance.min() / variance, gains.mean(0)
     solve = np.linalg.solve((terms.T * weights) @ terms, terms.T * weights)  # [2, points]
     alpha, beta = solve @ mean
-    figures = nothing | {
-        ALPHA: average(gains @ solve[0], curves.prompts),
-        BETA: average(gains @ solve[1], curves.prompts),
-    }
+    figures |= {name: average(gains @ row, curves.prompts) for name, row in zip((ALPHA, BETA), solve, strict=True)}
     fitted, middle = terms @ (alpha, beta), np.average(mean, weights=weights)
     whole = weights @ (mean - middle) ** 2
     if whole <= 1e-18:
         return figures
     r2 = 1 - (weights @ (mean - fitted) ** 2) / whole
-    figures[FIT] = Figure((Part(np.array([r2]), curves.prompts[:1]),), count, "items", None)
+    figures[FIT] = replace(average(np.array([r2]), curves.prompts[:1]), n=count)
     if r2 >= FITS and alpha > 0 and beta > 0 and (top := alpha / (2 * beta)) <= d[-1]:
         change = solve[0] / (2 * beta) - solve[1] * top / beta
         figures[OPTIMUM] = average(top + (gains - mean) @ change, curves.prompts)

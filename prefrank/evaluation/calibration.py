@@ -274,7 +274,7 @@ def calibrate(
     model = RewardModel.load(folder, head=head, device=device, precision=precision, max_length=max_length)
     sample = sample_of(comparisons, score_once(model.score_pairs, comparisons))
     temperature, scaled = fit_temperature(sample), cross_fitted(sample)
-    usable = shares(sample.pairs, ~np.isnan(sample.lead))
+    usable = np.where(np.isnan(sample.lead), 0.0, shares(sample.pairs, np.ones(len(sample.lead), bool)))
 
     def mean_loss(lead: Float64[np.ndarray, " P"]) -> float:
         return float(np.nan_to_num(log_losses(lead, sample.pairs)) @ usable / usable.sum())
@@ -302,7 +302,7 @@ def stored_temperature(facts: Mapping[str, Any]) -> Temperature:
 def _fitted(sample: Sample) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " P"], Float64[np.ndarray, " P"]]:
     """Lead, label and weight of every pair; a failed pair's lead of 0 costs the same at any temperature."""
     pairs = sample.pairs
-    return np.nan_to_num(sample.lead), pairs.probability, shares(pairs, ~np.isnan(sample.lead))
+    return np.nan_to_num(sample.lead), pairs.probability, shares(pairs, np.ones(len(sample.lead), bool))
 
 
 def _fit(lead: Float64[np.ndarray, " P"], label: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.data.candidates import OTHER_SPLIT
-from prefrank.errors import BadInput, CannotWrite
+from prefrank.errors import BadInput, CannotWrite, NotFound
 from prefrank.evaluation.card_facts import (
     BASES,
     CONDITIONAL,
@@ -113,10 +113,18 @@ class Subject:
         return self.facts.get("name") or _own_name(self.folder)
 
     @property
+    def datasets(self) -> Sequence[Json]:
+        """The training data sets, as the recipe has them."""
+        return self.training["recipe"]["datasets"] if self.training else ()
+
+    @property
     def sources(self) -> tuple[str, ...]:
-        """The training data sets, as the recipe names them."""
-        read = self.training["recipe"]["datasets"] if self.training else ()
-        return tuple(dict.fromkeys(one["source"] for one in read))
+        return tuple(dict.fromkeys(one["source"] for one in self.datasets))
+
+    @property
+    def read(self) -> Sequence[Json]:
+        """The account of each set that was read whole, for training or evaluation."""
+        return self.training["data"]["read"] if self.training else ()
 
     @property
     def base(self) -> str | None:
@@ -146,7 +154,7 @@ def write_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str], *, o
         raise BadInput(f"{path} was not written by prefrank card; move it away, or overwrite it on purpose")
     try:
         temporary = path.with_name(f".{FILE}.tmp")
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "replace"))  # a lone surrogate in a name is shown as "?"
         temporary.replace(path)
     except OSError as error:
         raise CannotWrite(
@@ -164,7 +172,7 @@ def model_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> s
         facts: answers by key, as `read_facts` gives them.
 
     Raises:
-        NotFound, BadModel: as `RewardModel.load`.
+        NotFound, BadModel: as `RewardModel.load`; or jinja2 is not installed.
         BadInput: facts are missing, all named at once; the weights are not those that were saved; or no run is of
             this model.
     """
@@ -257,7 +265,7 @@ def _languages(subject: Subject) -> tuple[str, ...]:
     if "language" in subject.facts:
         return tuple(code.strip() for code in subject.facts["language"].split(",") if code.strip())
     known = [DATA[name].languages for source in subject.sources if (name := catalogue_name(source)) in DATA]
-    asked = [one["lang"] for one in (subject.training["recipe"]["datasets"] if subject.training else ()) if one["lang"]]
+    asked = [one["lang"] for one in subject.datasets if one["lang"]]
     trained = dict.fromkeys([*asked, *(code for codes in known for code in codes)])
     return tuple(trained or _item_languages(subject))
 
@@ -371,24 +379,19 @@ def _training_limits(subject: Subject) -> Iterator[str]:
             f"It learned from {_learned_from(subject.training):,} comparisons. What they do not hold (other languages,"
             " subjects, or people with other tastes) it does not know."
         )
-    if subject.quantised:
-        yield f"Its weights are {subject.info['precision']}; scores differ slightly from the float model's."
-    chose = (
-        [one["name"] for one in subject.training["data"]["read"] if one["role"] == "evaluation"]
-        if subject.training
-        else ()
-    )
-    for name in [name for name in subject.measured if name in chose]:
-        yield f"{plain(name)} also chose the checkpoint, which makes its figures a little too good."
+    chose = {one["name"] for one in subject.read if one["role"] == "evaluation"}
+    for name in subject.measured:
+        if name in chose:
+            yield f"{plain(name)} also chose the checkpoint, which makes its figures a little too good."
 
 
 def _length_limits(one: Measured) -> Iterator[str]:
     style = one.result["style"]
     if one.name == PROBES or style["longer"]["value"] is None or style["shorter"]["value"] is None:
         return
-    ordered = sorted(("longer", "shorter"), key=lambda side: style[side]["value"])
-    clear = (style[ordered[0]]["high"] or 1.0) < (style[ordered[1]]["low"] or 0.0)
-    lean = f"It leans towards {ordered[1]} replies" if clear else "No clear lean"
+    less, more = sorted(("longer", "shorter"), key=lambda side: style[side]["value"])
+    ends = style[less]["high"], style[more]["low"]
+    lean = f"It leans towards {more} replies" if None not in ends and ends[0] < ends[1] else "No clear lean"
     yield (
         f"Length, {plain(one.suite['title'])}: accuracy is {estimate(style['longer'])} where people preferred the"
         f" longer reply and {estimate(style['shorter'])} where they preferred the shorter one. {lean}; rank correlation"
@@ -412,7 +415,7 @@ def _part_limits(one: Measured) -> Iterator[str]:
 
 
 def _parts(one: Measured) -> dict[str, Json]:
-    """Accuracy of each part that has one, equal scores counting as the suite counts them (but half for shares)."""
+    """Accuracy of each part that has one; equal scores are lost where they are in the suite, else half."""
     kind = "accuracy_ties_lost" if one.suite["ties"] == "wrong" else "accuracy"
     return {name: found[kind] for name, found in one.result["subsets"].items() if found[kind]["value"] is not None}
 
@@ -488,7 +491,6 @@ def _weak_probes(probes: Measured) -> list[str]:
 
 def _training_sets(subject: Subject) -> list[Json]:
     """One row for each set that was read whole, as the record counts them."""
-    read = subject.training["data"]["read"] if subject.training else []
     return [
         {
             "name": _set_name(one["name"]),
@@ -502,7 +504,7 @@ def _training_sets(subject: Subject) -> list[Json]:
             "ties": one["read"]["ties"],
             "role": one["role"],
         }
-        for one in read
+        for one in subject.read
     ]
 
 
@@ -521,7 +523,7 @@ def _drawn(subject: Subject) -> Iterator[str]:
         if counts or any(dropped.values()):
             said = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts.items())
             yield f"{plain(_set_name(one['name']))}: {said or 'nothing drawn'}; dropped: {plain(_reasons(dropped))}."
-    for one in subject.training["recipe"]["datasets"] if subject.training else ():
+    for one in subject.datasets:
         if one["stream"]:
             license = data_license(one["source"], subject.facts)
             yield f"{plain(public_name(one['source']))} was streamed; its licence: {plain(license)}."
@@ -561,10 +563,10 @@ def _checkpoint_bytes(folder: Path) -> int:
 
 def _papers(subject: Subject) -> list[str]:
     """Of the likelihood, the base model and the data, as far as they are known."""
-    loss = subject.training["recipe"]["loss"] if subject.training else "bradley_terry"
+    loss = _LOSSES[subject.training["recipe"]["loss"]][1] if subject.training else ""
     data = [DATA[name].paper for source in subject.sources if (name := catalogue_name(source)) in DATA]
     base = BASES[subject.base].paper if subject.base in BASES else ""
-    return [one for one in dict.fromkeys([_LOSSES[loss][1], base, *data]) if one]
+    return [one for one in dict.fromkeys([loss, base, *data]) if one]
 
 
 _LOSSES = {
@@ -582,7 +584,10 @@ _LOSSES = {
 
 
 def _render(subject: Subject) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise NotFound("a model card needs jinja2; pip install 'prefrank[evaluate]'") from error
 
     environment = Environment(  # Markdown, so escaping is `plain`'s business
         loader=PackageLoader("prefrank.evaluation"),
@@ -613,11 +618,12 @@ def _context(subject: Subject) -> Json:
         "mark": f"{MARK} {subject.main.run['prefrank']}: change the facts and write it again. -->",
         "name": subject.name,
         "model_id": _model_id(subject),
+        "example": EXAMPLE,
         "code": _code(subject),
         "facts": dict.fromkeys(KEYS, "") | dict(facts),
         "info": info,
         "config": subject.config,
-        "objective": _LOSSES[training["recipe"]["loss"] if training else "bradley_terry"][0],
+        "objective": _LOSSES[training["recipe"]["loss"]][0] if training else "as stated under Training Procedure",
         "quantised": subject.quantised,
         "training": training,
         "base": {

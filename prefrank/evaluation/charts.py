@@ -147,7 +147,7 @@ def _whisker(mark: Mark, y: Real, low: float, high: float) -> list[str]:
         return []
     color, parts = COLORS[mark.series % len(COLORS)], []
     if mark.low is not None and mark.high is not None:
-        left, right = _across(max(mark.low, low), low, high), _across(min(mark.high, high), low, high)
+        left, right = _across(mark.low, low, high), _across(mark.high, low, high)
         parts.append(f'<line x1="{left}" x2="{right}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="2"/>')
     # A nested <svg> at a percentage lets a shape of fixed size sit at a place that stretches.
     x = _across(mark.value, low, high)
@@ -164,6 +164,7 @@ def limits_of(rows: Sequence[Row], also: Sequence[float]) -> tuple[float, float]
 
 
 def _across(value: Real, low: Real, high: Real) -> str:
+    """Place of a value on an axis that ends at `low` and `high`; beyond them, the end."""
     return f"{100 * (min(max(value, low), high) - low) / (high - low):.2f}%"
 
 
@@ -474,7 +475,7 @@ def _points(corners: Sequence[tuple[Real, Real]]) -> str:
 def _shape(series: int, x: Real, y: Real) -> str:
     color = COLORS[series % len(COLORS)]
     look = f'fill="{color}" stroke="#ffffff" stroke-width="1"'
-    match series % 4:
+    match (series + series // len(COLORS)) % 4:  # colours come again after eight, in other shapes
         case 0:
             return f'<circle cx="{x:g}" cy="{y:g}" r="4.5" {look}/>'
         case 1:

@@ -22,6 +22,9 @@ from prefrank.evaluation.suites import SUITES
 
 _UNREADABLE = (PrefrankError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What reading a file can raise whose parts are not what they should be."""
+_ABOUT = ("title", "data", "source", "ties")
+"""Of a suite in a run file, what a board shows."""
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,13 @@ class Leaderboard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Entry:
-    """A scorer on a suite, in a file."""
+    """A scorer on a suite, in a file; the sample's items in an order that follows from their names."""
 
     file: str
     run: Run
     suite: str
     scorer: Mapping[str, Any]
+    sample: Sample
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -159,10 +163,7 @@ def _read(folder: Path) -> tuple[list[_Entry], dict[str, str]]:
     for path in sorted(path for path in folder.iterdir() if path.name.endswith((".json", ".json.gz"))):
         try:
             run = read_run(path)
-            found = [_Entry(path.name, run, suite, one) for one in run["scorers"] for suite in one["results"]]
-            for one in found:
-                _check(one)
-            entries += found
+            entries += [_entry(path.name, run, suite, one) for one in run["scorers"] for suite in one["results"]]
         except _UNREADABLE as error:
             known = isinstance(error, PrefrankError)
             reason = str(error).replace(f"{path} ", "", 1) if known else f"a part is missing or wrong ({error!r})"
@@ -170,41 +171,23 @@ def _read(folder: Path) -> tuple[list[_Entry], dict[str, str]]:
     return entries, broken
 
 
-def _check(entry: _Entry) -> None:
-    """Touch everything that a board reads."""
-    scorer, suite = entry.scorer, entry.run["suites"][entry.suite]
-    _ = entry.board, entry.estimate, scorer["kind"], scorer["model"], entry.run["created"]
-    _ = suite["title"], suite["source"], suite["ties"], _aligned(entry)
-
-
-def _aligned(entry: _Entry) -> Sample:
-    """The scored items in an order that follows from their names, for files may hold them in any."""
-    sample = sample_of_run(entry.run, entry.scorer["name"], entry.suite)
+def _entry(file: str, run: Run, suite: str, scorer: Mapping[str, Any]) -> _Entry:
+    sample = sample_of_run(run, scorer["name"], suite)
     facts = sample.facts
-    return sample.take(sorted(range(len(facts)), key=lambda place: (facts[place].subset, facts[place].id)))
+    # Files may hold the same items in any order; tests need them in one.
+    sample = sample.take(sorted(range(len(facts)), key=lambda place: (facts[place].subset, facts[place].id)))
+    entry, about = _Entry(file, run, suite, scorer, sample), run["suites"][suite]
+    # Touch everything a board reads, so that what is missing shows here.
+    _ = entry.board, entry.estimate, scorer["kind"], scorer["model"], run["created"], [about[key] for key in _ABOUT]
+    return entry
 
 
 def _board(entries: Sequence[_Entry], style: Bootstrap) -> tuple[Board, list[str]]:
     shown, older = _newest(entries)
-    names = _names(shown)
-    samples = {name: _aligned(one) for name, one in zip(names, shown, strict=True)}
-    figures = {name: figure for name, sample in samples.items() if (figure := _figure(sample, shown[0])) is not None}
-    first = shown[0]
-    letters: Mapping[str, str] = {}
-    notes = []
-    strata = next(iter(samples.values())).prompt_strata
-    if figures:
-        letters = groups(figures, style, strata=strata).letters
-        notes = _unequal(dict(zip(names, shown, strict=True)), figures)
-    else:
-        notes.append(
-            f"{first.run['suites'][first.suite]['title']}: this prefrank has no figure {first.result['headline']!r} for"
-            f" {first.suite}, so its scorers could not be tested against each other"
-        )
-    told = list(zip(names, shown, older, strict=True))
-    told.sort(key=lambda one: (one[1].estimate.value is None, -(one[1].estimate.value or 0.0), one[0]))
-    values = [one.estimate.value for _, one, _ in told]
-    places = tuple(
+    named = dict(zip(_names(shown), shown, strict=True))
+    letters, notes = _tested(named, style)
+    values = [one.estimate.value for one in shown]
+    places = [
         Place(
             rank=None if value is None else 1 + sum(other is not None and other > value for other in values),
             name=name,
@@ -216,14 +199,36 @@ def _board(entries: Sequence[_Entry], style: Bootstrap) -> tuple[Board, list[str
             created=one.run["created"],
             older=count,
         )
-        for (name, one, count), value in zip(told, values, strict=True)
-    )
+        for (name, one), count, value in zip(named.items(), older, values, strict=True)
+    ]
+    places.sort(key=lambda place: (place.rank is None, place.rank or 0, place.name))
+    first = shown[0]
     suite = first.run["suites"][first.suite]
-    about = {key: suite[key] for key in ("title", "data", "source", "ties")}
-    return (
-        Board(suite=first.suite, figure=first.result["headline"], items=len(suite["items"]), places=places, **about),
-        notes,
-    )
+    about = {key: suite[key] for key in _ABOUT}
+    items = len(first.sample.facts)
+    return Board(first.suite, figure=first.result["headline"], items=items, places=tuple(places), **about), notes
+
+
+def _tested(entries: Mapping[str, _Entry], style: Bootstrap) -> tuple[Mapping[str, str], list[str]]:
+    """The groups of a board's scorers, and sentences on what could not be tested or does not add up."""
+    first = next(iter(entries.values()))
+    notes, figures = [], {}
+    for name, one in entries.items():
+        figure = _figure(one)
+        if figure is None:
+            return {}, [
+                f"this prefrank has no figure {one.result['headline']!r} for {one.suite}, so the scorers could not be"
+                " tested against each other"
+            ]
+        if one.sample.facts != first.sample.facts:
+            notes.append(
+                f"{one.file} has other items of {one.suite} than {first.file}, though both give the same sha256:"
+                f" {name} was not tested"
+            )
+            continue
+        notes += _unequal(name, one, figure)
+        figures[name] = figure
+    return groups(figures, style, strata=first.sample.prompt_strata).letters, notes
 
 
 def _newest(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[int]]:
@@ -235,34 +240,32 @@ def _newest(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[int]]:
 
 
 def _names(entries: Sequence[_Entry]) -> list[str]:
-    counts = Counter(one.scorer["name"] for one in entries)
-    return [
-        one.scorer["name"] if counts[one.scorer["name"]] == 1 else f"{one.scorer['name']} ({one.scorer['model'][:8]})"
-        for one in entries
-    ]
+    """As in the files; where two share a name, with a part of the fingerprint, and a number if that is equal too."""
+    names = _told_apart([one.scorer["name"] for one in entries], [one.scorer["model"][:8] for one in entries])
+    return _told_apart(names, [str(number + 1) for number in range(len(names))])
 
 
-def _figure(sample: Sample, entry: _Entry) -> Figure | None:
-    """The board's figure of a sample, made anew; None where this prefrank does not know it."""
+def _told_apart(names: Sequence[str], marks: Sequence[str]) -> list[str]:
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} ({mark})" for name, mark in zip(names, marks, strict=True)]
+
+
+def _figure(entry: _Entry) -> Figure | None:
+    """The board's figure, made anew from the scores; None where this prefrank does not know it."""
     known = SUITES.get(entry.suite)
-    figures = known.measure(sample) if known else metric_figures(sample)
+    figures = known.measure(entry.sample) if known else metric_figures(entry.sample)
     return figures.get(entry.result["headline"])
 
 
-def _unequal(entries: Mapping[str, _Entry], figures: Mapping[str, Figure]) -> list[str]:
-    """A sentence for each scorer whose stored figure is not what its stored scores give."""
-    notes = []
-    for name, figure in figures.items():
-        stored, sums = entries[name].estimate.value, sums_of(figure, None)
-        made = None if sums is None else sums.value
-        if (stored is None) != (made is None) or (
-            stored is not None and made is not None and abs(stored - made) > 1e-6
-        ):
-            notes.append(
-                f"{entries[name].file} gives {name} {_three(stored)} on {entries[name].suite}, but its scores make"
-                f" {_three(made)}: it was changed, or written by another version; evaluate again"
-            )
-    return notes
+def _unequal(name: str, entry: _Entry, figure: Figure) -> list[str]:
+    """A sentence where the stored figure is not what the stored scores give."""
+    sums = sums_of(figure)
+    stored, made = entry.estimate.value, None if sums is None else sums.value
+    same = stored == made if stored is None or made is None else abs(stored - made) <= _ROUNDING
+    return [] if same else [
+        f"{entry.file} gives {name} {_three(stored)} on {entry.suite}, but its scores make {_three(made)}: it was"
+        " changed, or written by another version; evaluate again"
+    ]  # fmt: skip
 
 
 def _three(value: float | None) -> str:
@@ -289,18 +292,28 @@ def write_leaderboard(board: Leaderboard, path: Path) -> Path:
     """Write an HTML page that needs nothing else.
 
     Raises:
+        NotFound: jinja2 is not installed.
         CannotWrite: the file cannot be written.
     """
+    page = leaderboard_html(board)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(leaderboard_html(board), encoding="utf-8")
+        path.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a name is shown as "?"
     except OSError as error:
         raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
     return path
 
 
 def leaderboard_html(board: Leaderboard) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """The page.
+
+    Raises:
+        NotFound: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise NotFound("a leaderboard page needs jinja2; pip install 'prefrank[evaluate]'") from error
 
     environment = Environment(
         loader=PackageLoader("prefrank.evaluation"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from prefrank.errors import BadInput, CannotWrite, NotFound
 from prefrank.evaluation import charts
+from prefrank.evaluation.charts import Mark, mark_of
 from prefrank.evaluation.report_blocks import count, digits, interval, p_value
 from prefrank.evaluation.report_sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
@@ -101,15 +102,26 @@ def merged(runs: Sequence[Run]) -> Run:
             key = (scorer["name"], scorer["model"], repr(scorer["format"]))
             known = scorers.setdefault(key, {**scorer, "results": {}})
             for suite, result in scorer["results"].items():
-                known["results"].setdefault(names[suite], result)
+                ordered = _in_order(result, run["suites"][suite]["items"], suites[names[suite]]["items"])
+                known["results"].setdefault(names[suite], ordered)
         compared = run.get("comparison") or {}
         pairs += [{**pair, "suite": names.get(pair["suite"], pair["suite"])} for pair in compared.get("pairs") or ()]
         refused += compared.get("refused") or ()
-    ordered = sorted(scorers.values(), key=lambda one: one["kind"] == "baseline")
+    by_kind = sorted(scorers.values(), key=lambda one: one["kind"] == "baseline")
     command = "\n".join(dict.fromkeys(run["command"] for run in runs if run["command"]))
     comparison = {"pairs": pairs, "refused": refused}
-    joined = {"suites": suites, "scorers": _told_apart(ordered), "command": command, "comparison": comparison}
+    joined = {"suites": suites, "scorers": _told_apart(by_kind), "command": command, "comparison": comparison}
     return {**runs[0], **joined}
+
+
+def _in_order(result: Mapping[str, Any], theirs: Sequence[Any], ours: Sequence[Any]) -> Mapping[str, Any]:
+    """A result with its columns in the order of `ours`: equal data may be stored in any order."""
+    places = {(item["subset"], item["id"]): place for place, item in enumerate(theirs)}
+    order = [places[item["subset"], item["id"]] for item in ours]
+    if order == list(range(len(order))):
+        return result
+    columns = ("scores", "tokens", "cut_prompt", "cut_reply")
+    return {**result, **{name: [result[name][place] for place in order] for name in columns}}
 
 
 def _suite_name(suite: str, data: str, known: Mapping[str, Any]) -> str:
@@ -144,11 +156,11 @@ def _summary(verdicts: Sequence[Verdict], model: str) -> str:
     tested = [one.outcome for one in verdicts if one.outcome]
     if not tested:
         return f"{model} was not tested against a baseline; its headline figures stand alone."
-    counts = [(tested.count(outcome), outcome) for outcome in ("better", "worse", "cannot be told apart")]
-    words = {"better": "better than", "worse": "worse than", "cannot be told apart": "not to be told apart from"}
-    parts = [f"{words[outcome]} the best baseline on {n}" for n, outcome in counts if n]
+    counts = [(outcome, tested.count(outcome)) for outcome in dict.fromkeys(tested)]
+    words = {"better": "better", "worse": "worse", "cannot be told apart": "not to be told apart"}
+    parts = [f"{words.get(outcome, outcome)} on {n}" for outcome, n in counts]
     suites = f"{len(tested)} suite{'s' if len(tested) != 1 else ''}"
-    return f"{model} is {', '.join(parts)} of {suites} (paired tests, Holm-corrected, at 5 %)."
+    return f"Against the best baseline {model} is {' and '.join(parts)} of {suites} (paired tests, Holm-corrected)."
 
 
 def _verdicts(run: Run) -> list[Verdict]:
@@ -224,40 +236,53 @@ def accuracy_png(run: Run | Sequence[Run], path: Path) -> None:
     names = [scorer["name"] for scorer in whole["scorers"]]
     figure = Figure(figsize=(8.4, 1.2 + len(suites) * (0.3 + 0.16 * len(names)) + 0.24 * len(names)))
     axis = figure.subplots()
-    step = 0.8 / len(names)
-    for number, name in enumerate(names):
-        points = [
-            (place + step * (number - (len(names) - 1) / 2), result["overall"]["accuracy"])
-            for place, suite in enumerate(suites)
-            for i, _, result in entries(whole, suite)
-            if i == number and result["overall"]["accuracy"]["value"] is not None
-        ]
-        if not points:
-            continue
-        values = np.array([one["value"] for _, one in points])
-        ends = [[one[end] if one[end] is not None else one["value"] for _, one in points] for end in ("low", "high")]
-        axis.errorbar(
-            values,
-            [place for place, _ in points],
-            xerr=np.abs(np.array(ends) - values),
-            fmt="osD^"[number % 4],
-            color=charts.COLORS[number % len(charts.COLORS)],
-            markersize=6,
-            linewidth=2,
-            label=charts.shorten(name, 60),
-        )
-    axis.axvline(0.5, color=charts.FAINT, linestyle="--", linewidth=1)
-    axis.set_yticks(range(len(suites)), [charts.shorten(title_of(whole, suite), 36) for suite in suites])
-    axis.set_ylim(len(suites) - 0.5, -0.5)
+    for number in range(len(names)):
+        _draw_scorer(axis, whole, suites, number)
+    _finish(axis, [charts.shorten(title_of(whole, suite), 36) for suite in suites])
     axis.set_xlabel(f"accuracy, {whole['intervals']['confidence'] * 100:g} % intervals; dashed: chance")
-    axis.grid(axis="x", color=charts.GRID)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
-    handles, labels = axis.get_legend_handles_labels()
-    axis.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1.02), frameon=False, borderaxespad=0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     except OSError as error:
         raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
+
+
+def _draw_scorer(axis: Any, run: Run, suites: Sequence[str], number: int) -> None:
+    """One scorer's accuracies, a little apart from the others' on each suite's line."""
+    names = [scorer["name"] for scorer in run["scorers"]]
+    apart = 0.8 / len(names) * (number - (len(names) - 1) / 2)
+    found = [
+        (place + apart, mark_of(result["overall"]["accuracy"]))
+        for place, suite in enumerate(suites)
+        for i, _, result in entries(run, suite)
+        if i == number and result["overall"]["accuracy"]["value"] is not None
+    ]
+    if not found:
+        return
+    values = [mark.value for _, mark in found]
+    axis.errorbar(
+        values,
+        [place for place, _ in found],
+        xerr=np.abs(np.array([_ends(mark) for _, mark in found]).T - np.array(values)),
+        fmt="osD^"[number % 4],
+        color=charts.COLORS[number % len(charts.COLORS)],
+        markersize=6,
+        linewidth=2,
+        label=charts.shorten(names[number], 60),
+    )
+
+
+def _ends(mark: Mark) -> tuple[float | None, float | None]:
+    """Of its interval; the value itself where there is none."""
+    return (mark.value, mark.value) if mark.low is None else (mark.low, mark.high)
+
+
+def _finish(axis: Any, titles: Sequence[str]) -> None:
+    axis.axvline(0.5, color=charts.FAINT, linestyle="--", linewidth=1)
+    axis.set_yticks(range(len(titles)), titles)
+    axis.set_ylim(len(titles) - 0.5, -0.5)
+    axis.grid(axis="x", color=charts.GRID)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1.02), frameon=False, borderaxespad=0)

@@ -127,9 +127,9 @@ def digits(value: Real | None, places: int = 3) -> str:
 
 def interval(estimate: Mapping[str, Any]) -> str:
     if estimate["value"] is None:
-        return "nothing to measure" if not estimate["n"] else "undefined: a score failed, or too few"
+        return "not defined" if estimate["n"] else "nothing to measure"
     if estimate["low"] is None:
-        return "no interval: one prompt" if estimate["prompts"] < 2 else "no interval"
+        return "no interval"
     return f"[{digits(estimate['low'])},\u00a0{digits(estimate['high'])}]"  # never broken across lines
 
 

@@ -38,6 +38,8 @@ from prefrank.evaluation.run_file import Run
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
 ERRORS_SHOWN, TEXT_SHOWN = 8, 1200
 
+CLEAN_KEYS = ("clean", "dirty", "difference")
+
 PROBES = "probes"
 """The suite whose subsets are kinds of reward hacking."""
 
@@ -104,11 +106,11 @@ def what_was_run(run: Run) -> Section:
 
 def _about(run: Run) -> tuple[tuple[str, str], ...]:
     made, machine = run["intervals"], run["hardware"]
-    memory = f"{machine['memory_bytes'] / 2**30:.1f} GiB" if machine.get("memory_bytes") else "memory unknown"
+    cores, usable, memory = (machine.get(key) for key in ("cores", "usable_cores", "memory_bytes"))
     parts = [
         machine.get("cpu"),
-        f"{machine.get('usable_cores')} of {machine.get('cores')} cores used",
-        memory,
+        f"{usable or cores} of {cores} cores used" if cores else None,
+        f"{memory / 2**30:.1f} GiB" if memory else None,
         *machine.get("gpus", ()),
         machine.get("system"),
     ]
@@ -118,7 +120,7 @@ def _about(run: Run) -> tuple[tuple[str, str], ...]:
             f"{made['confidence'] * 100:g} %, {made['resamples']:,} resamples of prompts, seed {made['seed']}",
         ),
         ("Versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
-        ("Hardware", ", ".join(str(part) for part in parts if part)),
+        ("Hardware", ", ".join(str(part) for part in parts if part) or "not recorded"),
         ("Command", run["command"] or "called from Python"),
         ("Time", run["created"]),
     )
@@ -186,7 +188,8 @@ def _accuracy_pictures(run: Run, suite: str) -> list[Picture]:
     rows, title = accuracy_rows(run, suite), title_of(run, suite)
     ceiling = run["suites"][suite].get("noise_ceiling")
     top = ceiling["value"] if ceiling else None
-    note = f"Noise ceiling: {in_words(ceiling)}, the most any scorer can agree with these votes." if ceiling else ""
+    told = f"Noise ceiling: {in_words(ceiling)}, the most any scorer can agree with these votes." if ceiling else ""
+    note = "" if top is None else told
     # Parts of one suite share their axis, and are about equally tall.
     parts = -(-len(rows) // ROWS_IN_CHART)
     size = -(-len(rows) // parts)
@@ -501,7 +504,8 @@ def _regression_tables(run: Run) -> list[Table]:
         if result.get("style") and result["style"].get("regression")
     ]
     terms = list(dict.fromkeys(term["name"] for _, _, one in found for term in one["terms"]))
-    head = ("Suite", "Pairs", *terms, "Gain over style alone", "Accuracy at equal style")
+    names = [term.replace("_", " ") for term in terms]
+    head = ("Suite", "Pairs", *names, "Gain over style alone", "Accuracy at equal style")
     rows = [(name, _regression_row(suite, one, terms)) for name, suite, one in found]
     return per_scorer("Which reply people prefer, by score and style", head, rows)
 
@@ -512,7 +516,7 @@ def _regression_row(suite: str, found: Mapping[str, Any], terms: Sequence[str]) 
     }
     gain = found.get("gain")
     told = Cell(f"χ² {digits(gain['statistic'], 1)}", f"p {p_value(gain['p'])}") if gain else Cell("-", "not fitted")
-    cells = [figure_cell(known.get(term)) for term in terms]
+    cells = [figure_cell(known[term]) if term in known else Cell("-", "left out") for term in terms]
     return (name_cell(suite), Cell(f"{found['n']:,}"), *cells, told, figure_cell(found.get("at_equal_style")))
 
 
@@ -631,44 +635,36 @@ def probes(run: Run) -> Section | None:
 
 
 def contamination(run: Run) -> Section | None:
-    """What of the test data stands in the training data."""
-    blocks: list[Block] = []
-    for suite, one in run["suites"].items():
-        found = one.get("contamination")
-        if found:
-            looked = f"{found['train']:,} training comparisons were searched for {found['items']:,} items."
-            blocks.append(Words(f"{title_of(run, suite)}: {looked} {_dirty_items(found)}"))
-            blocks.append(_ways_table(title_of(run, suite), found))
-            rows = tuple(_clean_row(scorer["name"], result["contamination"]) for scorer, result in _checked(run, suite))
-            head = ("Scorer", "Accuracy on clean items", "On the others", "Others minus clean")
-            blocks += [Table(f"{title_of(run, suite)}: does it matter?", head, rows)] if rows else []
-    return Section("contamination", "Contamination", tuple(blocks)) if blocks else None
+    """What of the test data stands in the training data, and whether that matters."""
+    checked = {suite: one["contamination"] for suite, one in run["suites"].items() if one.get("contamination")}
+    if not checked:
+        return None
+    ways = {way: told for found in checked.values() for way, told in found["ways"].items()}
+    means = Facts((*((way, told) for way, told in ways.items()), ("any", "each item once")))
+    rows = tuple(_found_row(title_of(run, suite), found, [*ways, "any"]) for suite, found in checked.items())
+    head = ("Suite", "Training comparisons", "Items", *ways, "any", "Which")
+    clean = [
+        (scorer["name"], (name_cell(title_of(run, suite)), *_clean_cells(result["contamination"])))
+        for suite in checked
+        for _, scorer, result in models(run, suite)
+        if checked[suite]["dirty"] and result.get("contamination")
+    ]
+    kinds = ("Suite", "Accuracy on clean items", "On the found ones", "Found minus clean")
+    tables = [Table("Items found in the training data", head, rows), *per_scorer("Does it matter?", kinds, clean)]
+    return Section("contamination", "Contamination", (means, *tables))
 
 
-def _dirty_items(found: Mapping[str, Any]) -> str:
+def _found_row(title: str, found: Mapping[str, Any], ways: Sequence[str]) -> tuple[Cell, ...]:
+    counts = [found["found"].get(way, 0) for way in ways]
+    cells = [Cell(f"{n:,}", tone="bad" if n else "") for n in counts]
     dirty = [f"{one['subset']}/{one['id']}" for one in found["dirty"]]
-    more = f" and {len(dirty) - 8:,} more" if len(dirty) > 8 else ""
-    return f"Found: {', '.join(dirty[:8])}{more}." if dirty else "None was found."
+    more = f" and {len(dirty) - 5:,} more" if len(dirty) > 5 else ""
+    which = Cell(", ".join(dirty[:5]) + more if dirty else "none", tone="text")
+    return (name_cell(title), Cell(f"{found['train']:,}"), Cell(f"{found['items']:,}"), *cells, which)
 
 
-def _ways_table(title: str, found: Mapping[str, Any]) -> Table:
-    told = {**found["ways"], "any": "each item once"}
-    rows = tuple(
-        (name_cell(way), Cell(f"{n:,} of {found['items']:,}"), Cell(told.get(way, "")))
-        for way, n in found["found"].items()
-    )
-    return Table(f"{title}: items found in the training data", ("Way", "Items", "Means"), rows)
-
-
-def _checked(run: Run, suite: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    return [(scorer, result) for _, scorer, result in entries(run, suite) if result.get("contamination")]
-
-
-def _clean_row(name: str, found: Mapping[str, Any]) -> tuple[Cell, ...]:
-    return (
-        name_cell(name),
-        *(figure_cell(found.get(key)) for key in ("clean_accuracy", "dirty_accuracy", "difference")),
-    )
+def _clean_cells(found: Mapping[str, Any]) -> list[Cell]:
+    return [figure_cell(found.get(key)) for key in CLEAN_KEYS]
 
 
 def audit(run: Run) -> Section | None:
@@ -714,31 +710,35 @@ def comparison(run: Run) -> Section | None:
         " least true difference that so many items would show four times out of five."
     )
     blocks: list[Block] = [words, *(Words(f"Not compared. {one}") for one in refused)]
-    blocks += [_differences(run, "Paired differences", heads)] if heads else []
-    blocks += [Fold("Differences on subsets", (_differences(run, "On subsets", parts),))] if parts else []
+    blocks += _differences(run, heads)
+    blocks += [Fold("Differences on subsets", tuple(_differences(run, parts)))] if parts else []
     return Section("comparison", "Comparison", tuple(blocks))
 
 
-def _differences(run: Run, caption: str, pairs: Sequence[Mapping[str, Any]]) -> Table:
+def _differences(run: Run, pairs: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """One table for each two scorers; all drawn on one axis."""
     marks = [mark_of(pair["difference"]) for pair in pairs]
     ends = [abs(end) for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
     reach = max(ends, default=1.0) or 1.0
-    rows = tuple(_difference_row(run, pair, mark, reach) for pair, mark in zip(pairs, marks, strict=True))
-    head = ("First − second", "Items", "", "Difference", "p", "p, Holm", "Verdict on the first", "Detectable")
-    return Table(caption, head, rows)
+    head = ("Suite", "Difference", "Verdict", "Drawn", "p", "p, Holm", "Detectable", "Counted")
+    rows = [
+        (f"{pair['a']} minus {pair['b']}", _difference_row(run, pair, mark, reach))
+        for pair, mark in zip(pairs, marks, strict=True)
+    ]
+    return per_scorer("Difference", head, rows)
 
 
 def _difference_row(run: Run, pair: Mapping[str, Any], mark: Mark, reach: float) -> tuple[Cell, ...]:
     suite = title_of(run, pair["suite"]) if pair["suite"] in run["suites"] else pair["suite"]
     return (
-        name_cell(f"{pair['a']} − {pair['b']}", f"{suite}, {pair['figure']}"),
-        Cell(count(pair["difference"])),
-        Cell("", svg=charts.track_svg(mark, low=-reach, high=reach, reference=0.0)),
+        name_cell(suite, pair["figure"]),
         figure_cell(pair["difference"]),
+        Cell(pair["verdict"] or "-", tone={"better": "good", "worse": "bad"}.get(pair["verdict"], "")),
+        Cell("", svg=charts.track_svg(mark, low=-reach, high=reach, reference=0.0)),
         Cell(p_value(pair["p"])),
         Cell(p_value(pair["p_holm"])),
-        Cell(pair["verdict"] or "-", tone={"better": "good", "worse": "bad"}.get(pair["verdict"], "")),
         number_cell(pair["detectable"], "not known"),
+        Cell(count(pair["difference"])),
     )
 
 

@@ -28,6 +28,7 @@ from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run,
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
 from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.evaluation.suites import missing_rows
 from prefrank.types import Comparison
 
 ERRORS_KEPT, TEXT_KEPT = 12, 600
@@ -143,7 +144,11 @@ def _suite_json(part: Part, sample: Sample, dirty: Contamination | None, bootstr
         "data": data_hash(part.data.items),
         "ties": suite.ties,
         "from": part.where,
-        "rows": {"read": part.data.read, "dropped": dict(part.data.dropped)},
+        "rows": {
+            "read": part.data.read,
+            "dropped": dict(part.data.dropped),
+            "missing": {name: list(counts) for name, counts in missing_rows(suite.name, sample.facts).items()},
+        },
         "charts": [asdict(chart) for chart in suite.charts],
         "noise_ceiling": None if ceiling is None else ceiling.to_json(),
         "contamination": None if dirty is None else dirty.to_json(),
@@ -192,6 +197,7 @@ def _result(
     return {
         "headline": next(iter(figures)),
         "figures": {name: estimate.to_json() for name, estimate in estimates.items()},
+        "shares": [name for name, figure in figures.items() if figure.bounds and figure.bounds[0] == 0.0],
         "overall": overall.to_json(),
         "subsets": {name: metrics.to_json() for name, metrics in subsets.items()},
         "calibration": calibration(sample, bootstrap, temperature=one.temperature).to_json(),
@@ -213,7 +219,9 @@ def clean_and_dirty(sample: Sample, found: Contamination, bootstrap: Bootstrap) 
 
 def worst_errors(sample: Sample, items: Sequence[Item], *, count: int = ERRORS_KEPT) -> list[dict[str, Any]]:
     """The decided pairs that are most wrong, at most one for each item, with their texts, to be read by people."""
-    pairs, found, seen = sample.pairs, [], set()
+    pairs = sample.pairs
+    found: list[dict[str, Any]] = []
+    seen: set[int] = set()
     lead = np.where(pairs.decided, np.nan_to_num(sample.lead, nan=0.0), np.inf)
     for place in np.argsort(lead, kind="stable").tolist():
         item = int(pairs.comparison[place])

@@ -26,14 +26,13 @@ from typing import Any, Literal
 from prefrank.data.fields import as_number, as_text, as_texts, as_turns, field, index_of, short
 from prefrank.data.files import SUFFIXES, is_data_file, read_records
 from prefrank.errors import BadData, BadInput, NotFound, suggest
-from prefrank.evaluation.baselines import default_baselines
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.run import Scorer
 from prefrank.evaluation.servers import QUERIES, ServerOptions, Turns, open_server, query_of
 from prefrank.evaluation.servers import score_pairs as ask_server
-from prefrank.types import Comparison, Prompt, Score, Turn
+from prefrank.types import Prompt, Score, Turn
 
-Kind = Literal["model", "transformers", "http", "python", "file", "baseline"]
+Kind = Literal["model", "transformers", "http", "python", "file"]
 Pair = tuple[Prompt, str]
 
 PYTHON, SCORES = "python:", "scores:"
@@ -134,19 +133,6 @@ def _open_model(name: str, options: ModelOptions) -> OpenedScorer:
 def _open_server(name: str, options: ServerOptions) -> OpenedScorer:
     server, scale = open_server(name, options)
     return OpenedScorer(name, "http", server.fingerprint, server.format(scale), partial(ask_server, server=server))
-
-
-def open_baselines(train: Sequence[Comparison] | None = None) -> list[OpenedScorer]:
-    """The default baselines, opened as a model is.
-
-    Raises:
-        NotFound, BadData: as `tfidf_scorer`, where there are training comparisons.
-    """
-    probe = [((Turn("user", ""),), "")]
-    return [
-        OpenedScorer(name, "baseline", score_pairs(probe)[0].model, {}, score_pairs)
-        for name, score_pairs in default_baselines(train).items()
-    ]
 
 
 # A function

@@ -25,6 +25,8 @@ MIN_PROMPTS = 20
 
 _LENGTHS = (100, 500, 2000)
 _BUCKETS = ("under 100", "100 to 499", "500 to 1,999", "2,000 or more")
+_ORDER = (*_BUCKETS, "1", "2", "3 or more", "longer", "as long", "shorter", "whole", "cut")
+"""Values that have an order; others come as they first appear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def share_of(
 def slices(
     sample: Sample, bootstrap: Bootstrap | None = None, *, tags: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[Slice, ...]:
-    """The accuracy for each value of each slice that has two or more, in order of first appearance.
+    """The accuracy for each value of each slice that has two or more.
 
     Slices: subset, turns, prompt length and reply length (characters, of replies the mean), preferred (whether the
     preferred reply is the longer one), cut (whether either row was), language.
@@ -99,6 +101,7 @@ def slices(
     found = []
     for name, labels in _labels(sample, tags or {}).items():
         values = [value for value in dict.fromkeys(labels[weight > 0].tolist()) if value]
+        values.sort(key=lambda value: _ORDER.index(value) if value in _ORDER else 0)
         for value in values if len(values) > 1 else []:
             inside = share_of(right, np.where(labels == value, weight, 0.0), pairs, confidence=level)
             found.append(Slice(name, value, inside))
@@ -141,13 +144,14 @@ def _is_cut(score: Score) -> bool:
 def mark_worst(found: Sequence[Slice], whole: Estimate, confidence: float) -> tuple[Slice, ...]:
     """Mark the least accuracy of those below the whole beyond chance.
 
-    With m values looked at, the upper half of the interval is widened to confidence 1 - (1 - confidence) / m
-    (Bonferroni), as if it were normal.
+    "preferred" is not among them: which reply people prefer is the answer, so every model that likes length would get
+    the same mark. With m values looked at, the upper half of the interval is widened to confidence
+    1 - (1 - confidence) / m (Bonferroni), as if it were normal.
     """
-    tail = (1 - confidence) / 2
-    wider = NormalDist().inv_cdf(1 - tail / max(len(found), 1)) / NormalDist().inv_cdf(1 - tail)
+    tail, looked_at = (1 - confidence) / 2, [one for one in found if one.name != "preferred"]
+    wider = NormalDist().inv_cdf(1 - tail / max(len(looked_at), 1)) / NormalDist().inv_cdf(1 - tail)
     worst: Slice | None = None
-    for one in found:
+    for one in looked_at:
         value, high, lowest = one.accuracy.value, one.accuracy.high, worst.accuracy.value if worst else whole.value
         if value is None or high is None or whole.value is None or lowest is None:
             continue

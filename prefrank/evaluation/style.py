@@ -61,7 +61,7 @@ class Regression:
 
     Args:
         terms: lead, tanh of the length difference, headers, list items, bold; each difference divided by its root mean
-            square. A term without any difference, or that others add up to, is left out.
+            square. A term that differs in fewer than 20 prompts, or that others add up to, is left out.
         statistic: likelihood ratio of the lead's term, 2 (log L - log L without it).
         p: of that under chi-squared with one degree of freedom.
         at_equal_style: P(people prefer the reply with the higher score) where all style terms are 0: the regression's,
@@ -266,9 +266,9 @@ def regress(sample: Sample, *, confidence: float = 0.95) -> Regression | str:
     prompts = len(np.unique(prompt))
     if prompts < MIN_PROMPTS:
         return f"there are {prompts} prompts with decided pairs; a regression needs {MIN_PROMPTS}"
-    columns = _columns(sample, kept, weight)
+    columns = _columns(sample, kept, weight, prompt)
     if "lead" not in columns:
-        return "the scores do not vary, or only with length and style, so that nothing can be told apart"
+        return "the scores (nearly) do not vary, or only with length and style, so that nothing can be told apart"
     x, label = np.stack(list(columns.values()), 1), pairs.probability[kept]
     fit, alone = _newton(x, label, weight), _newton(x[:, 1:], label, weight)
     if fit is None or alone is None:
@@ -296,9 +296,16 @@ def regress(sample: Sample, *, confidence: float = 0.95) -> Regression | str:
 
 
 def _columns(
-    sample: Sample, kept: Int64[np.ndarray, " n"], weight: Float64[np.ndarray, " n"]
+    sample: Sample,
+    kept: Int64[np.ndarray, " n"],
+    weight: Float64[np.ndarray, " n"],
+    prompt: Int64[np.ndarray, " n"],
 ) -> dict[str, Float64[np.ndarray, " n"]]:
-    """The terms that no others before them add up to, with the lead judged last and placed first."""
+    """The terms that no others before them add up to, with the lead judged last and placed first.
+
+    One that differs in a handful of prompts is no term: where it is always on the winning side its coefficient is
+    infinite, and there would be no regression at all.
+    """
     ahead, behind = sample.pairs.ahead[kept], sample.pairs.behind[kept]
     styles = np.array([style for one in sample.facts for style in one.styles], np.float64)
 
@@ -312,6 +319,8 @@ def _columns(
     candidates["lead"] = unit(np.nan_to_num(sample.lead[kept]))
     found: dict[str, Float64[np.ndarray, " n"]] = {}
     for name, column in candidates.items():
+        if len(np.unique(prompt[column != 0])) < MIN_PROMPTS:
+            continue
         if np.linalg.matrix_rank(np.stack([*found.values(), column], 1), rtol=1e-6) > len(found):
             found = {name: column} | found if name == "lead" else found | {name: column}
     return found
@@ -348,18 +357,15 @@ def _at_equal_style(
 ) -> tuple[float, float]:
     """The mean of sigmoid(slope |lead|) and its standard error, the lead less what length and style explain of it.
 
-    Its error comes from the sample of leads, from the slope (`pull` is each pair's influence on it), and from the
-    least squares that take style out of the leads.
+    Its error comes from the sample of leads and from the slope, on which `pull` is each pair's influence. Taking style
+    out adds next to none: what is left of the leads does not go with style.
     """
     lead, style, share = x[:, 0], x[:, 1:], weight / weight.sum()
-    gram = (style.T * weight) @ style
-    rest = lead - style @ np.linalg.solve(gram, style.T @ (weight * lead))
+    rest = lead - style @ np.linalg.solve((style.T * weight) @ style, style.T @ (weight * lead))
     win = np.where(failed, 0.0, _sigmoid(slope * np.abs(rest)))
     value = float(share @ win)
-    steep = share * win * (1 - win)
-    by_slope, by_style = float(steep @ np.abs(rest)), -((steep * slope * np.sign(rest)) @ style)
-    influence = share * (win - value) + by_slope * pull + by_style @ np.linalg.solve(gram, style.T * (weight * rest))
-    return value, _error(influence, prompt)
+    by_slope = float((share * win * (1 - win)) @ np.abs(rest))
+    return value, _error(share * (win - value) + by_slope * pull, prompt)
 
 
 def _loss(

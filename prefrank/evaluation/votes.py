@@ -20,7 +20,7 @@ from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
 from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
 from prefrank.data.files import Record
 from prefrank.errors import BadData
-from prefrank.evaluation.agreement import average, ratio, spearman
+from prefrank.evaluation.agreement import average, ratio, spearman, undefined
 from prefrank.evaluation.estimates import Figure
 from prefrank.evaluation.figures import ACCURACY, credits, mean_over, pairwise
 from prefrank.evaluation.items import Item, Sample
@@ -122,7 +122,7 @@ def three_way(ballots: Ballots, target: Float64[np.ndarray, "B 3"], *, seed: int
     as_side, as_tie = target[at, np.where(ballots.lead < 0, 2, 0)], target[:, 1]
     limit = thresholds(size, as_side, as_tie, ballots.prompts, seed=seed)
     if limit is None:
-        return Figure((), len(target), "items")
+        return undefined(ballots.prompts)
     got = np.where(size > limit, as_side, as_tie)
     return average(np.where(np.isnan(size), 0.0, got), ballots.prompts, bounds=(0.0, 1.0))
 

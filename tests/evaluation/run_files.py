@@ -149,7 +149,7 @@ def _suite(suite: str, made: _Made) -> dict[str, Any]:
     return {
         "title": titles.get(suite, "Probes"),
         "source": f"the protocol of {suite}",
-        "data": hashlib.sha256(suite.encode()).hexdigest(),
+        "data": hashlib.sha256(repr(sorted(map(repr, made.items))).encode()).hexdigest(),
         "ties": "half" if suite == "helpful" else "wrong",
         "from": f"data/{suite}",
         "rows": rows,
@@ -298,7 +298,7 @@ def _clean_and_dirty(by_item: np.ndarray) -> dict[str, Any]:
     dirty = np.isin(np.arange(len(by_item)), (0, 7))
     gap = by_item[dirty].mean() - by_item[~dirty].mean()
     ends = {"value": gap, "low": gap - 0.3, "high": gap + 0.3, "n": len(by_item), "unit": "items", "prompts": 9}
-    return {"clean_accuracy": share(by_item[~dirty]), "dirty_accuracy": share(by_item[dirty]), "difference": ends}
+    return {"clean": share(by_item[~dirty]), "dirty": share(by_item[dirty]), "difference": ends}
 
 
 def _metrics(made: _Made, lead: np.ndarray, scores: np.ndarray, kept: np.ndarray) -> dict[str, Any]:

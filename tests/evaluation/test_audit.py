@@ -61,7 +61,7 @@ def one(
     )  # fmt: skip
 
 
-def in_float32(folder: Path, **options: tuple) -> Audit:
+def in_float32(folder: Path, **options: object) -> Audit:
     return audit(folder, SINGLE_TURN, dtypes=("float32",), batch_sizes=(8,), device="cpu", **options)
 
 
@@ -152,6 +152,13 @@ def test_without_a_padding_token_batches_are_listed_as_impossible(decoder: Path,
     assert one(found, "prefrank", "own", 8).reason == ""
 
 
+def test_the_head_that_scores_is_the_same_in_both_engines(tmp_path: Path) -> None:
+    folder = bert_folder(tmp_path / "two", num_labels=2)
+    found = in_float32(folder, formats=("own",), head="LABEL_1")
+    assert one(found, "transformers", "own", 8, "right").max_difference == pytest.approx(0, abs=1e-5)
+    assert found.spread != pytest.approx(in_float32(folder, engines=("prefrank",), head="LABEL_0").spread, abs=1e-3)
+
+
 def test_rows_that_are_cut_are_counted(bert: Path) -> None:
     long = [comparison(["flour " * 200, "a b"], [preference(0, 1)], prompt="how")]
     found = audit(bert, long, dtypes=("float32",), batch_sizes=(1,), formats=("own", "raw"), device="cpu")
@@ -159,14 +166,15 @@ def test_rows_that_are_cut_are_counted(bert: Path) -> None:
 
 
 def test_flips_gains_and_losses_by_hand() -> None:
-    """Four decided pairs: kept right, lost, gained, failed; and a tie, which counts nowhere."""
-    preferences = [preference(0, 1), preference(2, 3), preference(4, 5), preference(6, 7), preference(0, 2, 0.5)]
+    """Five decided pairs: kept right, lost, gained, failed, kept equal; and a human tie, which counts nowhere."""
+    preferences = [preference(0, 1), preference(2, 3), preference(4, 5), preference(6, 7), preference(1, 7),
+                   preference(0, 2, 0.5)]  # fmt: skip
     pairs = flatten([preferences], [0.0], [8])
     reference = np.array([1.0, 0, 2, 0, 0, 2, 4, 0])
     values = np.array([1.5, 0, 0, 2, 2, 0, math.inf, 0])
     way = Combination("prefrank", "own", None, "float32", 8)
     found = _compared(way, values, None, reference, pairs)
-    assert (found.flips, found.gained, found.lost, found.pairs, found.failures) == (3, 1, 2, 4, 1)
+    assert (found.flips, found.gained, found.lost, found.pairs, found.failures) == (3, 1, 2, 5, 1)
     assert found.max_difference is found.rms_difference is found.max_spreads is None
     whole = _compared(way, np.where(np.isfinite(values), values, 4.0), reference, reference, pairs)
     assert whole.max_difference == whole.batch_difference == 2.0

@@ -13,6 +13,7 @@ from scipy import stats
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.agreement import rank_correlations, ratio, spearman
 from prefrank.evaluation.best_of_n import BEST_OF_N, OWN_BEST_OF_N, best_of_n, curves_of, kl, measure, rated_item
+from prefrank.evaluation.comparing import compare
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
 from prefrank.evaluation.suite import SuiteData
@@ -169,6 +170,14 @@ def test_a_top_beyond_the_measured_n_is_not_given(beta: float) -> None:
     found = values(measure(exact_curves({n: x * (0.9 - beta * x) for n, x in d.items()})))
     assert found["Over-optimisation/beta"] == pytest.approx(beta)
     assert found["Over-optimisation/sqrt KL at the top"] is None
+
+
+def test_scorers_with_and_without_a_figure_can_be_compared() -> None:
+    rows = random_rows(6, 5, noise=0.5)
+    mine, theirs = measure(sample(*rows)), measure(sample(*((gold, [0.0] * 5) for gold, _ in rows)))
+    found = compare(mine, theirs, Bootstrap(resamples=10))
+    assert found["Recovery"].difference.value == pytest.approx(values(mine)["Recovery"])
+    assert found["Over-optimisation/alpha"].difference.value is None
 
 
 def test_a_curve_that_does_not_fit_has_no_top() -> None:

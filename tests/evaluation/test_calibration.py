@@ -98,7 +98,14 @@ def test_soft_labels_and_ties_pull_the_temperature_to_their_share() -> None:
     assert fit_temperature(tied).value == pytest.approx(1 / math.log(3))
 
 
-@settings(deadline=None, max_examples=20)
+def test_soft_labels_and_ties_enter_the_brier_score_by_their_share() -> None:
+    raw = calibration(pair_sample([1.0, 2.0], labels=[0.8, 0.5]), FEW).raw
+    first, second = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))
+    want = [0.8 * (1 - first) ** 2 + 0.2 * first**2, 0.5 * (1 - second) ** 2 + 0.5 * second**2]
+    assert raw.brier.value == pytest.approx(sum(want) / 2)
+
+
+@settings(deadline=None, max_examples=12)
 @given(factor=st.floats(1e-3, 1e3), seed=st.integers(0, 100))
 def test_scores_times_a_factor_have_a_temperature_times_it(factor: float, seed: int) -> None:
     sample = drawn(seed, 200)
@@ -216,6 +223,7 @@ def test_pairs_of_equal_lead_are_kept_together() -> None:
     found = abstention(pair_sample([1.0] * 5 + [-1.0] * 5), FEW)
     assert [(point.coverage, point.accuracy, point.n) for point in found.points] == [(1.0, 0.5, 10)]
     assert found.area == 0.5
+    assert abstention(pair_sample([2.0, -1.0, -1.0, -1.0])).area == pytest.approx(1 / 4 * 0 + 3 / 4 * 3 / 4)
 
 
 def test_probabilities_that_are_rounded_to_one_still_have_an_order() -> None:

@@ -47,6 +47,14 @@ def test_a_prompt_inside_a_longer_one_shares_its_words() -> None:
     assert ways_of(LONG, f"{LONG} {around}") == ("shared words",)
 
 
+def test_a_quotation_shorter_than_half_is_clean() -> None:
+    quoted = " ".join(LONG.split()[:16])
+    assert (
+        ways_of(f"{quoted} {' '.join(f'a{n}' for n in range(30))}", f"{quoted} {' '.join(f'b{n}' for n in range(30))}")
+        == ()
+    )
+
+
 def test_other_prompts_are_clean_even_of_one_template() -> None:
     assert ways_of("Why is the sky blue?", "Why is the grass green?") == ()
     template = (
@@ -59,9 +67,10 @@ def test_other_prompts_are_clean_even_of_one_template() -> None:
 
 def test_a_long_reply_is_found_word_for_word_and_a_short_one_is_not() -> None:
     test = [pair("why?", source="test", bad=f"  {REPLY.upper()}"), pair("why not?", "1", source="test", good="Yes.")]
-    found = contamination([pair("how?", good=REPLY), pair("when?", "1", good="Yes.")], test)
+    train = [pair("how?", good=REPLY), pair("when?", "1", good="Yes."), pair("where?", "2", bad=REPLY)]
+    found = contamination(train, test)
     assert [(one.id, one.ways, one.example) for one in found.dirty] == [("0", ("same reply",), "train/0")]
-    assert found.leaks == ("train/0",)
+    assert found.leaks == ("train/0", "train/2")
 
 
 def test_every_item_of_a_dirty_prompt_and_every_leak_are_named() -> None:
@@ -141,7 +150,8 @@ def item(prompt: str, id: int, subset: str) -> Item:
     return Item(as_prompt(prompt), ("one reply", "another"), (Preference(0, 1),), subset, str(id))
 
 
-def alpaca_items(shared_data: Path) -> list[Item]:
+@pytest.fixture(scope="module")
+def alpaca(shared_data: Path) -> list[Item]:
     with lzma.open(shared_data / "bon-alpacaeval" / "candidates.jsonl.xz") as file:
         return [item(row["instruction"], row["idx"], "bon") for row in map(json.loads, file)]
 
@@ -161,19 +171,18 @@ def same_words(train: list[Comparison], test: list[Item]) -> set[str]:
 
 
 @pytest.mark.shared_data
-def test_open_assistants_prompts_stand_in_alpaca_eval(shared_data: Path) -> None:
+def test_open_assistants_prompts_stand_in_alpaca_eval(shared_data: Path, alpaca: list[Item]) -> None:
     """AlpacaEval took 188 of its 805 prompts from there; this export holds some of them, in both of its splits."""
-    test = alpaca_items(shared_data)
     for split, same, any_way in (("validation", 46, 47), ("train", 107, 107)):
         train = list(load_comparisons(shared_data / "oasst1-en", split=split).comparisons)
-        found = contamination(train, test)
+        found = contamination(train, alpaca)
         exact = {f"{one.subset}/{one.id}" for one in found.dirty if "same prompt" in one.ways}
-        assert exact == same_words(train, test)
+        assert exact == same_words(train, alpaca)
         assert (found.found["same prompt"], found.found["any"]) == (same, any_way)
 
 
 @pytest.mark.shared_data
-def test_llmbar_shares_prompts_with_alpaca_eval_and_none_with_pandalm(shared_data: Path) -> None:
+def test_llmbar_shares_prompts_with_alpaca_eval_and_none_with_pandalm(shared_data: Path, alpaca: list[Item]) -> None:
     parts = {part: shared_data / "llmbar" / "Processed" / part for part in ("FairEval", "LLMEval^2", "MT-Bench")}
     llmbar = [
         item(row["input"], number, part)
@@ -182,7 +191,6 @@ def test_llmbar_shares_prompts_with_alpaca_eval_and_none_with_pandalm(shared_dat
     ]
     rows = json.loads((shared_data / "pandalm" / "testset-v1.json").read_text())
     pandalm = [item(f"{row['instruction']}\n{row['input']}".strip(), row["idx"], "pandalm") for row in rows]
-    alpaca = alpaca_items(shared_data)
     for train, test, count in ((alpaca, llmbar, 70), (pandalm, alpaca, 169), (pandalm, llmbar, 0)):
         found = contamination(as_train(train), test)
         assert found.found["same prompt"] == len(same_words(as_train(train), test)) == count

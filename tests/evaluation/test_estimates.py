@@ -102,6 +102,14 @@ def test_one_plain_item_for_each_prompt_gets_wilson_whatever_the_weights_scale()
     assert estimated(heavy) == result
 
 
+def test_weights_or_several_items_of_a_prompt_are_not_for_wilson() -> None:
+    values, places = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0]), np.arange(6)
+    weighted = estimated(one_mean(values, places, np.array([5.0, 1, 1, 1, 1, 1]), n=6, unit="pairs"))
+    assert weighted.low < wilson(8.0, 10)[0]
+    twice = estimated(shares([1, 0, 1, 1] * 10, [i // 2 for i in range(40)]))
+    assert interval(twice) != wilson(15.0, 20)
+
+
 # Nothing, one, and all alike
 
 
@@ -248,6 +256,15 @@ def test_strata_keep_what_lies_between_them_out_of_the_interval() -> None:
     half = 1.96 * math.sqrt(values[:50].var() / 50 + values[50:].var() / 50) / 2
     assert interval(inside) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
     assert estimated(free(values)).high - estimated(free(values)).low > 15
+
+
+def test_a_mean_over_subsets_is_the_sum_of_their_means_by_size() -> None:
+    random = np.random.default_rng(8)
+    groups = [(shift + random.lognormal(size=size)).tolist() for shift, size in ((0, 12), (50, 30), (9, 18))]
+    strata = of_groups(*groups)
+    parts = replace(sections(*groups, coefficients=[len(one) / 60 for one in groups]), bounds=None)
+    whole = estimated(free(np.concatenate(groups)), strata=strata)
+    assert interval(estimated(parts, strata=strata)) == pytest.approx(interval(whole), abs=0.003)
 
 
 def test_strata_of_a_single_prompt_are_pooled_so_that_they_show_spread() -> None:

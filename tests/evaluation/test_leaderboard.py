@@ -92,7 +92,7 @@ def test_groups_are_those_of_paired_tests_on_the_files_scores(board_of: Callable
 
 def test_the_order_of_the_items_in_a_file_changes_nothing(board_of: Callable[..., Leaderboard]) -> None:
     straight, turned = made(), made()
-    turned["suites"]["helpful"]["items"].reverse()
+    turned["suites"]["helpful"]["items"].reverse()  # their sha256 does not depend on the order
     for scorer in turned["scorers"]:
         for key in ("scores", "tokens", "cut_prompt", "cut_reply"):
             scorer["results"]["helpful"][key].reverse()
@@ -118,6 +118,23 @@ def test_two_models_of_one_name_are_told_apart(board_of: Callable[..., Leaderboa
     assert names == sorted(names)
     assert "random (feed5eed)" in names
     assert "random" not in names
+
+
+def test_two_servers_of_one_name_and_model_stand_both(board_of: Callable[..., Leaderboard]) -> None:
+    run = made()
+    for scorer, model in zip(run["scorers"], ("http://a.example", "http://b.example", "x", "y"), strict=True):
+        scorer |= {"name": "judge", "model": model, "kind": "http"}
+    names = {one.name for one in the_board(board_of(run)).places}
+    assert len(names) == 4
+    assert {"judge (x)", "judge (y)"} < names
+
+
+def test_other_items_under_the_same_hash_are_not_tested(board_of: Callable[..., Leaderboard]) -> None:
+    forged = only(made(created="2020-01-01T00:00:00+00:00"), "random")
+    forged["suites"]["helpful"]["items"][0]["preferences"] = [[1, 0, 1.0, 1.0]]
+    found = board_of(only(made(), "acme/minilm-hh", "longer reply"), forged)
+    assert {one.name: one.group for one in the_board(found).places}["random"] == ""
+    assert "1.json has other items of helpful than 0.json" in found.notes[0]
 
 
 def test_other_items_get_a_board_of_their_own_and_a_sentence(board_of: Callable[..., Leaderboard]) -> None:

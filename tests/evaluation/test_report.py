@@ -262,7 +262,9 @@ def test_the_verdict_names_the_best_baseline_and_the_test(page: str, run: dict[s
     pair = next(p for p in run["comparison"]["pairs"] if (p["b"], p["suite"]) == (name, "rm-bench"))
     assert f"Best baseline: {name}, {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]. Difference" in told
     assert f"{digits(pair['difference']['value'])} " in told
-    assert re.search(r"acme/minilm-hh is better than the best baseline on \d.* of 4 suites \(paired tests", told)
+    assert re.search(
+        r"Against the best baseline acme/minilm-hh is .*better on [1-4].* of 4 suites \(paired tests", told
+    )
 
 
 def test_an_untested_difference_is_no_verdict(run: dict[str, Any]) -> None:
@@ -270,6 +272,12 @@ def test_an_untested_difference_is_no_verdict(run: dict[str, Any]) -> None:
     assert "was not tested against a baseline" in page
     assert "The difference was not tested." in page
     assert "Better." not in page
+
+
+def test_contamination_says_what_was_found_and_whether_it_matters(page: str) -> None:
+    told = words(page)
+    assert "Helpful and harmless 4,000 30 1 1 2 chat/helpful-0, code/helpful-7" in told
+    assert "Does it matter?: acme/minilm-hh" in told
 
 
 def test_hacks_that_win_are_named(run: dict[str, Any]) -> None:
@@ -300,6 +308,27 @@ def test_runs_of_other_data_are_kept_apart() -> None:
     assert set(both["scorers"][0]["results"]) == {"helpful", "helpful (ffffffff)"}
     assert {pair["suite"] for pair in both["comparison"]["pairs"]} == set(both["suites"])
     assert "Helpful and harmless (data ffffffff)" in render_report([first, second])
+
+
+def test_equal_data_in_another_order_keep_their_own_scores() -> None:
+    first, second = fake_run(scorers=("random",), items=40), fake_run(scorers=("good",), items=40)
+    alone = render_report(second)
+    for suite in second["suites"].values():
+        suite["items"] = suite["items"][::-1]
+    for result in second["scorers"][0]["results"].values():
+        result |= {name: result[name][::-1] for name in ("scores", "tokens", "cut_prompt", "cut_reply")}
+    both = merged([first, second])
+    assert (
+        both["scorers"][0]["results"]["helpful"]["scores"]
+        == fake_run(scorers=("good",), items=40)["scorers"][0]["results"]["helpful"]["scores"]
+    )
+    median = re.search(r"Median [^<]*", alone)
+    assert median is not None
+    assert median[0] in render_report([first, second])
+
+
+def test_sixteen_scorers_look_different() -> None:
+    assert len({charts.marker_svg(number) for number in range(16)}) == 16
 
 
 def test_two_models_of_one_name_are_told_apart() -> None:
@@ -439,8 +468,8 @@ def test_digits_have_a_true_minus_and_no_negative_zero() -> None:
 
 def test_an_interval_says_why_there_is_none() -> None:
     one = {"value": 0.5, "low": None, "high": None, "n": 4, "unit": "pairs", "prompts": 1}
-    assert interval(one) == "no interval: one prompt"
-    assert interval(one | {"value": None}) == "undefined: a score failed, or too few"
+    assert interval(one) == "no interval"
+    assert interval(one | {"value": None}) == "not defined"
     assert interval(estimate([])) == "nothing to measure"
 
 

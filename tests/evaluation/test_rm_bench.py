@@ -14,8 +14,8 @@ from tests.evaluation.suite_files import a_sample, an_item, by_length, values, w
 SUBSETS = ("chat", "code", "math", "safety-refuse", "safety-response")
 # (right concise, detailed, markdown), (wrong concise, detailed, markdown) and which of the nine the right ones win.
 MARKDOWN_WINS = [1, 2, 3, 1, 2, 3]
-SCORES = [4, 2, 6, 3, 5, 1]
-WON = [[1, 0, 1], [0, 0, 1], [1, 1, 1]]
+SCORES = [4, 6, 2, 3, 5, 1]
+WON = [[1, 0, 1], [1, 1, 1], [0, 0, 1]]
 
 
 def rows(**changed: object) -> list[dict[str, object]]:
@@ -33,7 +33,7 @@ def test_the_matrix_is_right_style_by_wrong_style() -> None:
     sample = a_sample([an_item("chat", "1", better=3, worse=3)], [SCORES])
     assert matrix(sample).tolist() == [WON]
     found = values(measure(sample))
-    assert (found["chat/Hard"], found["chat/Normal"], found["chat/Easy"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert (found["chat/Hard"], found["chat/Normal"], found["chat/Easy"]) == pytest.approx((2 / 3, 1, 1 / 3))
     assert found["chat"] == pytest.approx(6 / 9)
 
 

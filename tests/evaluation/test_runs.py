@@ -66,7 +66,7 @@ def test_every_figure_can_be_measured_again_from_the_file(run: Run, tmp_path: Pa
 
 def test_rows_drops_and_origin_are_in_the_file(run: Run) -> None:
     suite = run["suites"]["set"]
-    assert suite["rows"] == {"read": 45, "dropped": {"equal replies": 5}}
+    assert suite["rows"] == {"read": 45, "dropped": {"equal replies": 5}, "missing": {}}
     assert (suite["from"], suite["ties"], len(suite["data"])) == ("file.jsonl", "half", 64)
     assert run["command"] == "prefrank evaluate"
 

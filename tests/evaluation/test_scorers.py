@@ -14,9 +14,9 @@ import pytest
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import evaluate
-from prefrank.evaluation.baselines import default_baselines, longer_wins
+from prefrank.evaluation.baselines import default_baselines
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.scorers import ModelOptions, OpenedScorer, ServerOptions, open_baselines, open_scorer
+from prefrank.evaluation.scorers import ModelOptions, OpenedScorer, ServerOptions, open_scorer
 from prefrank.scoring.files import score_file
 from prefrank.types import Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference
@@ -90,7 +90,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path.write_text(
         "from prefrank.types import Score\n"
         "table = {}\n"
-        "def of_pairs(pairs, *, scale=1.0):\n"
+        "def of_pairs(pairs, scale=1.0):\n"
         "    return [Score(len(reply) * scale, 3, 0, 1, 'mine') for _, reply in pairs]\n"
         "def of_texts(prompts, replies):\n"
         "    import own_helper\n"
@@ -296,8 +296,8 @@ def test_without_training_data_the_baselines_are_three() -> None:
 
 def test_with_training_data_the_bag_of_words_joins() -> None:
     train = [comparison([f"good {n}", f"bad {n}"], [preference(0, 1)], prompt=f"p{n}", id=str(n)) for n in range(40)]
-    opened = open_baselines(train)
-    assert [(one.name, one.kind) for one in opened][-1] == ("tf-idf + logistic", "baseline")
-    assert opened[-1].model.startswith("baseline:tfidf:")
-    assert all(one.model == one.score_pairs(PAIRS)[0].model for one in opened)
-    assert values(opened[0]) == [score.value for score in longer_wins(PAIRS)]
+    found = default_baselines(train)
+    assert list(found)[3:] == ["tf-idf + logistic"]
+    good, bad = found["tf-idf + logistic"]([(as_prompt("p"), "good"), (as_prompt("p"), "bad")])
+    assert good.value > bad.value
+    assert good.model.startswith("baseline:tfidf:")

@@ -53,9 +53,11 @@ def test_independent_pairs_of_a_prompt_count_as_they_are() -> None:
 
 
 def test_a_share_of_few_prompts_has_no_more_trials_than_prompts() -> None:
-    sample = pair_sample([1.0, -1.0] * 10, prompts=[0.1, 0.1, 0.2, 0.2] * 5)  # each prompt half right
-    found = share_of(wins(sample.lead), np.ones(20), sample.pairs, confidence=0.95)
-    assert (found.low, found.high) == pytest.approx(wilson(1.0, 2))
+    for right in (5, 6):  # of ten in the second prompt: as in the first, or nearly
+        leads = [1.0] * 5 + [-1.0] * 5 + [1.0] * right + [-1.0] * (10 - right)
+        sample = pair_sample(leads, prompts=[0.1] * 10 + [0.2] * 10)
+        found = share_of(wins(sample.lead), np.ones(20), sample.pairs, confidence=0.95)
+        assert (found.low, found.high) == pytest.approx(wilson((5 + right) / 10, 2))
 
 
 def test_an_empty_share_has_no_value() -> None:
@@ -124,6 +126,18 @@ def by_tag(rates: dict[str, tuple[int, int]]) -> tuple:
 def test_the_worst_slice_is_the_lowest_that_is_beyond_chance() -> None:
     found = by_tag({"good": (180, 200), "poor": (50, 100), "few": (2, 10), "middling": (60, 100)})
     assert [one.value for one in found if one.worst] == ["poor"]  # "few" is lower, of too few prompts to say so
+
+
+def test_what_people_preferred_is_never_the_worst_slice() -> None:
+    by_length = pair_sample([1.0] * 60 + [-1.0] * 40, longer=[5] * 60 + [-5] * 40)
+    found = slices(by_length, tags={"topic": ["a", "b"] * 50})
+    assert {one.value: one.accuracy.value for one in found if one.name == "preferred"} == {"longer": 1, "shorter": 0}
+    assert not any(one.worst for one in found)
+
+
+def test_values_with_an_order_come_in_it() -> None:
+    sample = sample_of(*(one(1.0, turns=turns, prompt=turns / 9) for turns in (5, 1, 2, 3)))
+    assert list(table(sample, "turns")) == ["1", "2", "3 or more"]
 
 
 def test_no_slice_is_the_worst_where_all_are_alike() -> None:

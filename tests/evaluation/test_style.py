@@ -229,16 +229,24 @@ def test_terms_that_others_add_up_to_are_left_out() -> None:
     assert [term.name for term in regress(Sample(same, sample.scores)).terms] == ["lead", "length", "headers"]
 
 
+def test_a_style_of_few_prompts_is_no_term_and_spoils_no_regression() -> None:
+    sample = random_sample(17, items=100, prompts=100)
+    won = [one.preferences[0].winner for one in sample.facts]
+    marks = [tuple((0, 0, int(k < 3 and reply == won[k])) for reply in (0, 1)) for k in range(100)]
+    rare = tuple(replace(one, styles=mark) for one, mark in zip(sample.facts, marks, strict=True))
+    assert [term.name for term in regress(Sample(rare, sample.scores)).terms] == ["lead", "length"]
+
+
 @pytest.mark.parametrize(
     ("sample", "said"),
     [
         (pair_sample([1.0] * 19), "19 prompts with decided pairs"),
         (pair_sample([1.0, 2.0] * 30, labels=[0.5] * 60), "0 prompts with decided pairs"),
-        (pair_sample([0.0] * 30, longer=list(range(30))), "the scores do not vary"),
-        (pair_sample([math.nan] * 30, longer=list(range(30))), "the scores do not vary"),
+        (pair_sample([0.0] * 30, longer=list(range(30))), "the scores (nearly) do not vary"),
+        (pair_sample([math.nan] * 30, longer=list(range(30))), "the scores (nearly) do not vary"),
         (with_bonus(replace(random_sample(13), scores=(scores([0, 0]),) * 200), 2.0), "only with length and style"),
         (pair_sample([1.0, 2.0] * 15, longer=[1, -2, 3] * 10), "no coefficients are best"),
-        (pair_sample([1.0] * 29 + [-1.0], longer=[0] * 29 + [5]), "no coefficients are best"),
+        (pair_sample([1.0] * 29 + [-1.0] * 25, longer=[0] * 29 + [5] * 25), "no coefficients are best"),
     ],
 )
 def test_where_there_is_no_regression_it_is_said_why(sample: Sample, said: str) -> None:
@@ -255,6 +263,16 @@ def test_a_failed_score_is_lost_at_equal_style_too() -> None:
     assert isinstance(found, Regression)
     assert found.at_equal_style.value < 0.5
     assert correlation(failed, "pearson").n == 100
+
+
+def test_soft_labels_have_the_coefficients_and_errors_of_fractional_answers() -> None:
+    random = np.random.default_rng(16)
+    leads, labels = random.normal(size=300), random.uniform(0.55, 1.0, 300)
+    found = regress(pair_sample(leads.tolist(), labels=labels.tolist())).terms[0]
+    x = (leads / math.sqrt(np.mean(leads**2)))[:, None]
+    want = sm.GLM(labels, x, family=sm.families.Binomial()).fit(cov_type="HC0")
+    assert found.coefficient == pytest.approx(want.params[0])
+    assert (found.high - found.low) / 2 / 1.959964 == pytest.approx(want.bse[0] * math.sqrt(300 / 299), rel=1e-5)
 
 
 def test_soft_labels_count_by_their_probability() -> None:

@@ -11,7 +11,7 @@ from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
-from prefrank.evaluation.votes import LFQA_EXPERTS, LLMFAO, PANDALM, TULU1_HUMAN, VOTES, ballots_of, measure
+from prefrank.evaluation.votes import LFQA_EXPERTS, LLMFAO, PANDALM, TULU1_HUMAN, VOTES, ballots_of, measure, thresholds
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import scored
@@ -87,6 +87,16 @@ def test_the_threshold_comes_from_other_prompts() -> None:
     # By itself prompt a would take 1 as its threshold, and b 2: all right. Crossed, b's tied pair is called a side.
     rows = [("T", 1, 0), ("L", 3, 0), ("T", 0, 2), ("R", 0, 5)]
     assert values(measure(sample(*rows, prompts="aabb")))["Three classes/votes"] == 3 / 4
+
+
+def test_the_threshold_is_the_best_there_is() -> None:
+    draw = np.random.default_rng(0)
+    size, (side, tie), prompts = draw.integers(0, 9, 80).astype(float), draw.random((2, 80)), np.repeat([0, 1], 40)
+    tie += 0.5 * (size < 6)  # so that the best threshold lies in the middle
+    found = thresholds(size, side, tie, prompts)
+    assert found is not None
+    agreement = {t: np.where(size > t, side, tie)[prompts == 1].sum() for t in range(9)}
+    assert set(found[prompts == 0]) == {max(agreement, key=agreement.__getitem__)}
 
 
 def test_three_classes_count_ties_of_people_and_of_scores() -> None:
@@ -203,7 +213,7 @@ def tulu_row(a: str, b: str, said: str, id: str) -> dict[str, str]:
 def test_tulu_votes_on_a_pair_meet_whichever_reply_is_called_a(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         tulu_row("Fig.", "Brick.", "a-is-better", "1"),
-        tulu_row("Brick.", "Fig.", "a-is-slightly-better", "2"),
+        tulu_row("Brick.", "Fig.", "b-is-slightly-better", "2"),
         tulu_row("Brick.", "Fig.", "tie", "3"),
         {"evaluator": None},
         tulu_row("Brick.", "Fig.", "b-is-better", "4"),
@@ -211,7 +221,7 @@ def test_tulu_votes_on_a_pair_meet_whichever_reply_is_called_a(tmp_path: Path) -
     data = TULU1_HUMAN.read(write_lines(tmp_path / "eval_annotations_tulu_1.jsonl", rows).parent)
     (made,) = data.items
     assert (made.id, made.replies) == ("1", ("Fig.", "Brick."))
-    assert ballots_of(sample_of([made], [scored([1, 0])])).votes.tolist() == [[2, 1, 1]]
+    assert ballots_of(sample_of([made], [scored([1, 0])])).votes.tolist() == [[3, 1, 0]]
     assert data.dropped == {"one more vote on an earlier pair": 3, "no vote": 1}
     rows[4]["preference"] = "b"
     write_lines(tmp_path / "eval_annotations_tulu_1.jsonl", rows)
