@@ -379,10 +379,21 @@ def _training_limits(subject: Subject) -> Iterator[str]:
             f"It learned from {_learned_from(subject.training):,} comparisons. What they do not hold (other languages,"
             " subjects, or people with other tastes) it does not know."
         )
+    for one in subject.read:
+        for kind, said in _DOUBTS.items():
+            if one.get(kind):
+                yield f"Training data: {one[kind]:,} comparisons of {plain(_set_name(one['name']))} {said}."
     chose = {one["name"] for one in subject.read if one["role"] == "evaluation"}
     for name in subject.measured:
         if name in chose:
             yield f"{plain(name)} also chose the checkpoint, which makes its figures a little too good."
+
+
+_DOUBTS = {
+    "contradicting": "prefer a reply that an earlier one of the same prompt judged worse",
+    "leaks": "nearly stand in evaluation sets, so figures on those are too good",
+}
+"""What a training record counts among the comparisons it kept -> what that means."""
 
 
 def _length_limits(one: Measured) -> Iterator[str]:

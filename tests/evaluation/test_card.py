@@ -316,6 +316,16 @@ def test_an_evaluation_set_that_chose_the_checkpoint_is_admitted(run_folder: Pat
     assert "also chose the checkpoint" in model_card(run_folder, [run], PEOPLE | ABOUT_DATA)
 
 
+def test_doubts_about_the_training_data_are_told(run_folder: Path, evaluated: dict[str, Any], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run_folder / "best", tmp_path / "cook"))
+    record = json.loads((folder / "prefrank.json").read_text())
+    record["training"]["data"]["read"][0] |= {"contradicting": 3, "leaks": 2}
+    (folder / "prefrank.json").write_text(json.dumps(record))
+    limits = section_of(model_card(folder, [evaluated], PEOPLE | ABOUT_DATA), "Bias, Risks, and Limitations")
+    assert "3 comparisons of pairs.jsonl:train prefer a reply that an earlier one" in limits
+    assert "2 comparisons of pairs.jsonl:train nearly stand in evaluation sets" in limits
+
+
 def test_a_lean_is_claimed_only_beyond_chance(run_folder: Path) -> None:
     def limits_with(longer: tuple[float, float, float], shorter: tuple[float, float, float]) -> str:
         run = of_model(run_folder)

@@ -117,6 +117,12 @@ def test_the_detectable_difference_is_2_8_paired_standard_errors() -> None:
     assert result.detectable == pytest.approx(2.8 * math.sqrt(np.abs(gap).sum()) / 200, rel=0.05)
 
 
+def test_nothing_is_detectable_by_prompts_without_spread() -> None:
+    result = compared(shares([0.3] * 7), shares([0.1] * 7))  # 0.2 but for rounding
+    assert result.difference.value == pytest.approx(0.2)
+    assert result.detectable is None
+
+
 def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     random, found = np.random.default_rng(0), 0
     for _ in range(300):

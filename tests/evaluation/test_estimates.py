@@ -149,6 +149,8 @@ def test_bounds_other_than_0_and_1_are_mapped_back() -> None:
     tau = estimated(one_mean(np.full(6, -1.0), np.arange(6), n=6, unit="comparisons", bounds=(-1.0, 1.0)))
     assert tau.value == tau.low == -1.0
     assert tau.high == pytest.approx(2 * wilson(0.0, 6)[1] - 1)
+    wide = estimated(one_mean(np.full(6, 1.0), np.arange(6), n=6, unit="items", bounds=(-1.0, 4.0)))
+    assert interval(wide) == pytest.approx((1 - 2 * wilson(0.0, 6)[1], 1 + 3 * wilson(0.0, 6)[1]))
 
 
 def test_prompts_that_agree_in_the_middle_may_depart_either_way() -> None:
@@ -280,11 +282,18 @@ def test_an_interval_does_not_depend_on_what_is_estimated_beside_it() -> None:
     figures = {
         "all": free(random.normal(size=50)),
         "some": free(random.normal(size=20), range(10, 30)),
+        "as many others": free(random.normal(size=20), [*range(5), *range(35, 50)]),
         "pairs": shares(random.random(50).round().tolist(), [i // 2 for i in range(50)]),
     }
     strata = np.arange(50) % 3
     together = estimate_all(figures, FAST, strata=strata)
     assert together == {name: estimate_all({"": one}, FAST, strata=strata)[""] for name, one in figures.items()}
+
+
+def test_a_part_that_a_resample_leaves_empty_keeps_its_value() -> None:
+    # with four prompts in one stratum every sixteenth resample has none of a part
+    result = estimated(replace(sections([0.0, 0.1], [0.2, 0.3]), bounds=None))
+    assert 0.1 <= result.low < result.value < result.high <= 0.2
 
 
 @hypothesis_settings(deadline=None, max_examples=25)
