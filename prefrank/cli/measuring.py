@@ -14,7 +14,7 @@ from prefrank.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from prefrank.evaluation.run_file import Run
-    from prefrank.evaluation.runs import Entrant, Part
+    from prefrank.evaluation.runs import Entrant, Task
     from prefrank.evaluation.scorers import OpenedScorer
     from prefrank.types import Comparison
 
@@ -77,11 +77,11 @@ def evaluate(
         raise BadInput("there is nothing to evaluate on; give --data, --suite or both (prefrank suites lists them)")
     options = ModelOptions(head=head, max_length=max_length, device=device, precision=precision)
     trained_on = _comparisons(train or [], None)
-    parts = _parts(data or [], suite or [], limit, head)
-    entrants, opened = _entrants(model or [], options, protocol, baselines, parts, trained_on)
+    tasks = _tasks(data or [], suite or [], limit, head)
+    entrants, opened = _entrants(model or [], options, protocol, baselines, tasks, trained_on)
     run = run_all(
         entrants,
-        parts,
+        tasks,
         bootstrap=Bootstrap(resamples=resamples),
         train=trained_on,
         command="prefrank " + shlex.join(sys.argv[1:]),
@@ -89,7 +89,7 @@ def evaluate(
         scoring=lambda name, scorer: progress.counted(name, scorer) if name in opened else scorer,
     )
     if audit:
-        _audit(run, opened, parts)
+        _audit(run, opened, tasks)
     if opened and len(entrants) > 1:
         run["comparison"] = compare_runs({"": run}, SUITES)
     measured.run(run)
@@ -103,14 +103,14 @@ def evaluate(
         tables.say(f"The report is in {html}")
 
 
-def _parts(data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None) -> "list[Part]":
+def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None) -> "list[Task]":
     """What is to be scored: data sets, then suites."""
     from prefrank.cli import tables
     from prefrank.data import load_comparisons, parse_source
     from prefrank.data.candidates import labelled
     from prefrank.evaluation.items import as_item
     from prefrank.evaluation.language import languages_of
-    from prefrank.evaluation.runs import Part, comparisons_suite
+    from prefrank.evaluation.runs import Task, comparisons_suite
     from prefrank.evaluation.suite import SuiteData
     from prefrank.evaluation.suites import find_suite, load_suite
 
@@ -128,7 +128,7 @@ def _parts(data: Sequence[str], suites: Sequence[str], limit: int | None, head: 
         name, _, folder = one.partition("=")
         found.append((find_suite(name), load_suite(name, folder or None), folder or find_suite(name).hub or "prefrank"))
     return [
-        Part(kind, SuiteData(languages_of(rows.items), rows.read, rows.dropped), where) for kind, rows, where in found
+        Task(kind, SuiteData(languages_of(rows.items), rows.read, rows.dropped), where) for kind, rows, where in found
     ]
 
 
@@ -149,7 +149,7 @@ def _entrants(
     options: Any,
     protocol: str | None,
     baselines: bool,
-    parts: "Sequence[Part]",
+    tasks: "Sequence[Task]",
     trained_on: "list[Comparison]",
 ) -> "tuple[list[Entrant], dict[str, OpenedScorer]]":
     from prefrank.evaluation.baselines import default_baselines
@@ -159,7 +159,7 @@ def _entrants(
     from prefrank.evaluation.servers import ServerOptions
 
     server = ServerOptions(protocol=protocol) if protocol else None
-    items = [item for part in parts for item in part.data.items]
+    items = [item for task in tasks for item in task.data.items]
     opened = {}
     for given in models:
         name, place = _named(given)
@@ -300,7 +300,7 @@ def _report(runs: "list[Run]", comparison: dict[str, Any], html: Path) -> None:
     tables.say(f"The report is in {html}")
 
 
-def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", parts: "Sequence[Part]") -> None:
+def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]") -> None:
     """The models that can be run in other formats are, on the first data set or suite."""
     from prefrank.cli import progress
     from prefrank.evaluation.audit import audit
@@ -309,4 +309,4 @@ def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", parts: "Sequence[Pa
         one = opened.get(scorer["name"])
         if one is not None and one.kind in ("model", "transformers"):
             with progress.auditing() as report:
-                scorer["audit"] = audit(one.name, parts[0].data.items, progress=report).to_json()
+                scorer["audit"] = audit(one.name, tasks[0].data.items, progress=report).to_json()

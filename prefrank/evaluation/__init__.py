@@ -1,31 +1,57 @@
-"""Evaluation: a scorer and comparisons in, estimates with n and intervals out."""
+"""Evaluation: scorers and items in, figures with n and intervals out, and what is made of them.
+
+The way of a run: `open_scorer` and `load_suite` (or comparisons), `run_all`, `write_run`; later `read_run`,
+`compare_runs`. `evaluate` is the short way for one scorer and some comparisons. Reports, cards and leaderboards stand
+in modules of their own, which need the packages of the `evaluate` extra.
+"""
 
 from prefrank.evaluation.baselines import baselines, longer_wins, random_scorer, shorter_wins, tfidf_scorer
-from prefrank.evaluation.estimates import Bootstrap, Estimate, cluster_bootstrap, estimate, wilson
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Part, estimate_all, wilson
 from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Counts, Metrics, measure
 from prefrank.evaluation.run import Evaluation, Scorer, data_hash, evaluate
+from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
+from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
+from prefrank.evaluation.scorers import OpenedScorer, open_scorer
+from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.evaluation.suites import SUITES, load_suite
 
 __all__ = [
+    "SUITES",
     "Bootstrap",
     "Counts",
+    "Entrant",
     "Estimate",
     "Evaluation",
+    "Figure",
     "Item",
     "Metrics",
+    "OpenedScorer",
+    "Part",
+    "Run",
     "Sample",
     "Scorer",
+    "Suite",
+    "SuiteData",
+    "Task",
     "as_item",
     "baselines",
-    "cluster_bootstrap",
+    "compare_runs",
+    "comparisons_suite",
     "data_hash",
-    "estimate",
+    "estimate_all",
     "evaluate",
+    "load_suite",
     "longer_wins",
     "measure",
+    "open_scorer",
     "random_scorer",
+    "read_run",
+    "run_all",
     "sample_of",
+    "sample_of_run",
     "shorter_wins",
     "tfidf_scorer",
     "wilson",
+    "write_run",
 ]

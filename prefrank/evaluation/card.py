@@ -452,9 +452,14 @@ def _count_limits(one: Measured) -> Iterator[str]:
         )
     if counts["failures"]:
         yield f"Failures, {title}: {counts['failures']:,} of {replies:,} scores are no finite number and count as lost."
+    missing = one.suite["rows"].get("missing")
+    if missing:
+        parts = ", ".join(f"{plain(name)} {here:,} of {published:,}" for name, (here, published) in missing.items())
+        yield f"Not the whole of {title}, and not comparable with published figures: rows of {parts}."
     found = one.suite["contamination"]
     if found:
-        clean, dirty = found.get("clean_accuracy"), found.get("dirty_accuracy")
+        accuracies = one.result.get("contamination") or {}
+        clean, dirty = accuracies.get("clean_accuracy"), accuracies.get("dirty_accuracy")
         apart = f"; accuracy on the others {estimate(clean)}, on these {estimate(dirty)}" if clean and dirty else ""
         yield (
             f"Overlap, {title}: {len(found['dirty']):,} of {found['items']:,} items stand, or nearly stand, in the"

@@ -264,19 +264,16 @@ def curves_svg(
     x_label: str,
     y_label: str,
     doubling: bool = False,
-    y_from: float | None = None,
 ) -> str:
     """Lines with bands for their intervals.
 
     Args:
         doubling: the x axis is logarithmic, with a tick at each place.
-        y_from: least value the y axis must show.
     """
     move = (lambda place: math.log2(place)) if doubling else float
     marks = [mark for line in lines for mark in line.marks if mark.value is not None]
     places = [move(place) for line in lines for place in line.places]
     ends = [end for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
-    ends += [y_from] if y_from is not None else []
     frame = _Frame(*_roomy(places, 0.0), *_roomy(ends, 0.06))
     seen = sorted({place for line in lines for place in line.places})
     x_ticks = [(move(p), tick_text(p)) for p in seen] if doubling else _ticks(frame.x_low, frame.x_high)

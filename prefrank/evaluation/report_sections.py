@@ -38,8 +38,6 @@ from prefrank.evaluation.run_file import Run
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
 ERRORS_SHOWN, TEXT_SHOWN = 8, 1200
 
-CLEAN_KEYS = ("clean", "dirty", "difference")
-
 PROBES = "probes"
 """The suite whose subsets are kinds of reward hacking."""
 
@@ -169,7 +167,7 @@ def accuracy(run: Run) -> Section | None:
     )
 
 
-def accuracy_rows(run: Run, suite: str) -> list[Row]:
+def _accuracy_rows(run: Run, suite: str) -> list[Row]:
     """All together, then each subset: one mark for each scorer."""
     found = entries(run, suite)
     places = dict.fromkeys(name for _, _, result in found for name in result["subsets"])
@@ -185,7 +183,7 @@ def _accuracy_row(label: str, metrics: Sequence[tuple[int, Mapping[str, Any]]]) 
 
 
 def _accuracy_pictures(run: Run, suite: str) -> list[Picture]:
-    rows, title = accuracy_rows(run, suite), title_of(run, suite)
+    rows, title = _accuracy_rows(run, suite), title_of(run, suite)
     ceiling = run["suites"][suite].get("noise_ceiling")
     top = ceiling["value"] if ceiling else None
     told = f"Noise ceiling: {in_words(ceiling)}, the most any scorer can agree with these votes." if ceiling else ""
@@ -664,7 +662,7 @@ def _found_row(title: str, found: Mapping[str, Any], ways: Sequence[str]) -> tup
 
 
 def _clean_cells(found: Mapping[str, Any]) -> list[Cell]:
-    return [figure_cell(found.get(key)) for key in CLEAN_KEYS]
+    return [figure_cell(found.get(key)) for key in ("clean", "dirty", "difference")]
 
 
 def audit(run: Run) -> Section | None:

@@ -17,7 +17,7 @@ from typing import Any
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, Sample, as_item, sample_of
-from prefrank.evaluation.metrics import Metrics, measure
+from prefrank.evaluation.metrics import Metrics, measure_subsets
 from prefrank.types import Comparison, Prompt, Score
 
 Scorer = Callable[[Sequence[tuple[Prompt, str]]], Sequence[Score]]
@@ -80,7 +80,7 @@ def evaluate(
         score_pairs: such as `RewardModel.load(folder).score_pairs`.
         items: comparisons, or a suite's items.
         name: what to call the scorer in tables.
-        bootstrap: how to make intervals; 2,000 resamples of prompts, 95 % by default.
+        bootstrap: how to make intervals; 10,000 resamples of prompts, 95 % by default.
 
     Raises:
         BadData: no items.
@@ -90,20 +90,13 @@ def evaluate(
         raise BadData(f"there are no comparisons to evaluate {name!r} on; wanted at least one")
     style = bootstrap or Bootstrap()
     sample = sample_of(items, score_once(score_pairs, items))
-    grouped: dict[str, list[int]] = {}
-    for place, facts in enumerate(sample.facts):
-        grouped.setdefault(facts.subset, []).append(place)
-    overall = measure(sample, bootstrap=style)
+    overall, subsets = measure_subsets(sample, style)
     return Evaluation(
         name=name,
         model=sample.scores[0][0].model,
         data=data_hash(items),
         overall=overall,
-        # One subset alone is the whole: its intervals need not be drawn twice.
-        subsets={
-            subset: overall if len(grouped) == 1 else measure(sample.take(places), bootstrap=style)
-            for subset, places in grouped.items()
-        },
+        subsets=subsets,
         bootstrap=style,
         versions=versions(),
         sample=sample,

@@ -54,7 +54,7 @@ class Entrant:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Task:
     """A suite with its data, as the user named them."""
 
     suite: Suite
@@ -82,7 +82,7 @@ def _no_reader(folder: Any) -> SuiteData:
 
 def run_all(
     entrants: Sequence[Entrant],
-    parts: Sequence[Part],
+    tasks: Sequence[Task],
     *,
     bootstrap: Bootstrap,
     train: Sequence[Comparison] = (),
@@ -103,12 +103,12 @@ def run_all(
         BadData: a suite without items.
     """
     _check_names("scorers", [one.name for one in entrants])
-    _check_names("suites", [one.suite.name for one in parts])
-    for part in parts:
-        if not part.data.items:
-            raise BadData(f"{part.suite.title} from {part.where} has no items to score: {_drops(part.data)}")
-    dirty = {part.suite.name: contamination(train, part.data.items) for part in parts} if train else {}
-    ran = [_run_entrant(one, parts, dirty, bootstrap, scoring) for one in entrants]
+    _check_names("suites", [one.suite.name for one in tasks])
+    for task in tasks:
+        if not task.data.items:
+            raise BadData(f"{task.suite.title} from {task.where} has no items to score: {_drops(task.data)}")
+    dirty = {task.suite.name: contamination(train, task.data.items) for task in tasks} if train else {}
+    ran = [_run_entrant(one, tasks, dirty, bootstrap, scoring) for one in entrants]
     return {
         "format": FORMAT,
         "prefrank": versions()["prefrank"],
@@ -118,8 +118,8 @@ def run_all(
         "hardware": dict(hardware or {}),
         "intervals": asdict(bootstrap),
         "suites": {
-            part.suite.name: _suite_json(part, ran[0][1][part.suite.name], dirty.get(part.suite.name), bootstrap)
-            for part in parts
+            task.suite.name: _suite_json(task, ran[0][1][task.suite.name], dirty.get(task.suite.name), bootstrap)
+            for task in tasks
         },
         "scorers": [entry for entry, _ in ran],
     }
@@ -136,17 +136,17 @@ def _drops(data: SuiteData) -> str:
     return f"{data.read} rows read, dropped: {dropped or 'none'}"
 
 
-def _suite_json(part: Part, sample: Sample, dirty: Contamination | None, bootstrap: Bootstrap) -> dict[str, Any]:
-    suite, ceiling = part.suite, noise_ceiling(sample, bootstrap)
+def _suite_json(task: Task, sample: Sample, dirty: Contamination | None, bootstrap: Bootstrap) -> dict[str, Any]:
+    suite, ceiling = task.suite, noise_ceiling(sample, bootstrap)
     return {
         "title": suite.title,
         "source": suite.source,
-        "data": data_hash(part.data.items),
+        "data": data_hash(task.data.items),
         "ties": suite.ties,
-        "from": part.where,
+        "from": task.where,
         "rows": {
-            "read": part.data.read,
-            "dropped": dict(part.data.dropped),
+            "read": task.data.read,
+            "dropped": dict(task.data.dropped),
             "missing": {name: list(counts) for name, counts in missing_rows(suite.name, sample.facts).items()},
         },
         "charts": [asdict(chart) for chart in suite.charts],
@@ -158,19 +158,19 @@ def _suite_json(part: Part, sample: Sample, dirty: Contamination | None, bootstr
 
 def _run_entrant(
     one: Entrant,
-    parts: Sequence[Part],
+    tasks: Sequence[Task],
     dirty: Mapping[str, Contamination],
     bootstrap: Bootstrap,
     scoring: Callable[[str, Scorer], Scorer],
 ) -> tuple[dict[str, Any], dict[str, Sample]]:
     started = time.perf_counter()
     score_pairs = scoring(one.name, one.score_pairs)
-    scored = [(part, score_once(score_pairs, part.data.items)) for part in parts]
+    scored = [(task, score_once(score_pairs, task.data.items)) for task in tasks]
     scoring_s = time.perf_counter() - started
-    samples = {part.suite.name: sample_of(part.data.items, scores) for part, scores in scored}
+    samples = {task.suite.name: sample_of(task.data.items, scores) for task, scores in scored}
     results = {
-        name: _result(part, samples[name], one, dirty.get(name), bootstrap)
-        for name, part in ((part.suite.name, part) for part in parts)
+        name: _result(task, samples[name], one, dirty.get(name), bootstrap)
+        for name, task in ((task.suite.name, task) for task in tasks)
     }
     first = next(iter(samples.values())).scores[0][0]
     entry = {
@@ -189,9 +189,9 @@ def _run_entrant(
 
 
 def _result(
-    part: Part, sample: Sample, one: Entrant, dirty: Contamination | None, bootstrap: Bootstrap
+    task: Task, sample: Sample, one: Entrant, dirty: Contamination | None, bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    figures = part.suite.measure(sample)
+    figures = task.suite.measure(sample)
     overall, subsets = measure_subsets(sample, bootstrap)
     estimates = estimate_all(figures, bootstrap, strata=sample.prompt_strata)
     return {
@@ -205,7 +205,7 @@ def _result(
         "style": style(sample, bootstrap).to_json(),
         "slices": [found.to_json() for found in slices(sample, bootstrap)],
         "contamination": None if dirty is None else clean_and_dirty(sample, dirty, bootstrap),
-        "errors": worst_errors(sample, part.data.items),
+        "errors": worst_errors(sample, task.data.items),
         **scores_json(sample.scores),
     }
 

@@ -16,7 +16,7 @@ from prefrank.evaluation import Bootstrap, longer_wins, random_scorer
 from prefrank.evaluation.card import EXAMPLE, model_card, write_card
 from prefrank.evaluation.card_facts import REQUIRED, data_license, public_name, read_facts
 from prefrank.evaluation.items import as_item
-from prefrank.evaluation.runs import Entrant, Part, comparisons_suite, run_all
+from prefrank.evaluation.runs import Entrant, Task, comparisons_suite, run_all
 from prefrank.evaluation.suite import SuiteData
 from prefrank.scoring import RewardModel
 from prefrank.scoring.info import checkpoint_info
@@ -81,9 +81,9 @@ def evaluated(run_folder: Path) -> dict[str, Any]:
         Entrant("longer reply", "baseline", longer_wins),
         Entrant("random", "baseline", random_scorer()),
     ]
-    part = Part(comparisons_suite("made"), SuiteData(items, 32, {"empty reply": 2}), "/home/ann/secret/made.jsonl")
+    task = Task(comparisons_suite("made"), SuiteData(items, 32, {"empty reply": 2}), "/home/ann/secret/made.jsonl")
     command = "prefrank evaluate --model /home/ann/secret/cook --data /home/ann/secret/made.jsonl"
-    return run_all(entrants, [part], bootstrap=Bootstrap(resamples=100), command=command)
+    return run_all(entrants, [task], bootstrap=Bootstrap(resamples=100), command=command)
 
 
 made_up = functools.cache(lambda: fake_run(items=120))
@@ -324,6 +324,16 @@ def test_doubts_about_the_training_data_are_told(run_folder: Path, evaluated: di
     limits = section_of(model_card(folder, [evaluated], PEOPLE | ABOUT_DATA), "Bias, Risks, and Limitations")
     assert "3 comparisons of pairs.jsonl:train prefer a reply that an earlier one" in limits
     assert "2 comparisons of pairs.jsonl:train nearly stand in evaluation sets" in limits
+
+
+def test_what_is_wrong_with_the_test_data_is_told(run_folder: Path) -> None:
+    run = of_model(run_folder)
+    run["suites"]["helpful"]["rows"]["missing"] = {"math-prm": [12, 447]}
+    clean, dirty = ({"value": v, "low": None, "high": None, "n": 9, "unit": "pairs", "prompts": 9} for v in (0.7, 0.9))
+    run["scorers"][0]["results"]["helpful"]["contamination"] = {"clean_accuracy": clean, "dirty_accuracy": dirty}
+    limits = section_of(model_card(run_folder, [run], PEOPLE | ABOUT_DATA), "Bias, Risks, and Limitations")
+    assert "rows of math-prm 12 of 447" in limits
+    assert re.search(r"Overlap, .*: 2 of \d+ items .*others 0\.700 \(9 pairs\), on these 0\.900 \(9 pairs\)", limits)
 
 
 def test_a_lean_is_claimed_only_beyond_chance(run_folder: Path) -> None:

@@ -10,7 +10,7 @@ from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import Bootstrap, Item, longer_wins, random_scorer
 from prefrank.evaluation.calibration import Temperature
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
-from prefrank.evaluation.runs import Entrant, Part, compare_runs, comparisons_suite, run_all
+from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 from prefrank.evaluation.suite import SuiteData
 from prefrank.types import Preference, Prompt, Score, as_prompt
 from tests.evaluation.making import comparison, preference, scored
@@ -37,8 +37,8 @@ def knowing(pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
     return scored([float(("good" in reply) != prompt[0].text.split()[1].endswith("7")) for prompt, reply in pairs])
 
 
-def part(*, name: str = "set", data: tuple[Item, ...] | None = None) -> Part:
-    return Part(comparisons_suite(name), SuiteData(data or items(), 45, {"equal replies": 5}), "file.jsonl")
+def part(*, name: str = "set", data: tuple[Item, ...] | None = None) -> Task:
+    return Task(comparisons_suite(name), SuiteData(data or items(), 45, {"equal replies": 5}), "file.jsonl")
 
 
 def entrants() -> list[Entrant]:
@@ -118,13 +118,13 @@ def test_a_stored_temperature_is_used_and_named() -> None:
         (entrants(), [], "there are no suites"),
     ],
 )
-def test_names_are_unique_and_there_is_something_to_run(scorers: list[Entrant], parts: list[Part], says: str) -> None:
+def test_names_are_unique_and_there_is_something_to_run(scorers: list[Entrant], parts: list[Task], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         run_all(scorers, parts, bootstrap=FAST)
 
 
 def test_a_suite_without_items_says_what_was_dropped() -> None:
-    empty = Part(comparisons_suite("set"), SuiteData((), 3, {"equal replies": 3}), "file.jsonl")
+    empty = Task(comparisons_suite("set"), SuiteData((), 3, {"equal replies": 3}), "file.jsonl")
     with pytest.raises(BadData, match="no items to score: 3 rows read, dropped: 3 equal replies"):
         run_all(entrants(), [empty], bootstrap=FAST)
 
