@@ -1,5 +1,6 @@
 """The commands that measure: evaluate, compare, leaderboard, card, calibrate, suites."""
 
+import os
 import re
 import shlex
 import sys
@@ -52,7 +53,10 @@ def evaluate(
     max_length: MaxLength = None,
     device: Device = None,
     precision: Precision = None,
-    protocol: Annotated[str | None, typer.Option(help="Of a server, where its URL does not tell.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Of a server, where its URL does not tell; a key is read from PREFRANK_SERVER_KEY."),
+    ] = None,
     resamples: Resamples = 10_000,
     audit: Annotated[
         bool, typer.Option("--audit", help="Also score some pairs in other formats, paddings and precisions.")
@@ -148,25 +152,30 @@ def _entrants(
     models: Sequence[str],
     options: Any,
     protocol: str | None,
-    baselines: bool,
+    beside: bool,
     tasks: "Sequence[Task]",
     trained_on: "list[Comparison]",
 ) -> "tuple[list[Entrant], dict[str, OpenedScorer]]":
-    from prefrank.evaluation.baselines import default_baselines
+    from prefrank.evaluation.baselines import baselines
     from prefrank.evaluation.calibration import stored_temperature
     from prefrank.evaluation.runs import Entrant
-    from prefrank.evaluation.scorers import ModelOptions, open_scorer
+    from prefrank.evaluation.scorers import open_scorer
     from prefrank.evaluation.servers import ServerOptions
 
-    server = ServerOptions(protocol=protocol) if protocol else None
+    server = ServerOptions(protocol=protocol, key=os.environ.get("PREFRANK_SERVER_KEY"))
     items = [item for task in tasks for item in task.data.items]
     opened = {}
     for given in models:
         name, place = _named(given)
         if name in opened:
             raise BadInput(f"two models are called {name}; name them: --model first={place} --model second=...")
-        folder = not place.startswith(("http://", "https://", "python:", "scores:"))
-        opened[name] = open_scorer(place, model=options if folder else ModelOptions(), server=server, items=items)
+        remote, elsewhere = place.startswith(("http://", "https://")), place.startswith(("python:", "scores:"))
+        opened[name] = open_scorer(
+            place,
+            model=None if remote or elsewhere else options,
+            server=server if remote else None,
+            items=items,
+        )
     found = [
         Entrant(
             name,
@@ -177,8 +186,8 @@ def _entrants(
         )
         for name, one in opened.items()
     ]
-    beside = default_baselines(trained_on or None) if baselines else {}
-    return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in beside.items())], opened
+    others = baselines(trained_on or None) if beside else {}
+    return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in others.items())], opened
 
 
 def _comparisons(sources: Sequence[str], limit: int | None) -> "list[Comparison]":

@@ -35,7 +35,7 @@ ENGINES = ("prefrank", "transformers")
 SIDES = ("right", "left")
 DTYPES = ("float32", "bfloat16", "float16")
 BATCH_SIZES = (1, 8, 32)
-NUM_COMPARISONS = 50
+NUM_COMPARISONS = 32
 NOTABLE = 0.001
 """Spreads by which a score must depend on its batch, in float32, to be called a fault: far above rounding."""
 _WHOLE = 1 << 20
@@ -360,8 +360,9 @@ def _prepare_ours(model: RewardModel, form: str, rows: Rows) -> _Ready:
     if form != "own":
         template: Any = form
         encoder = type(encoder)(encoder.source, replace(encoder.settings, template=template))
-        model = RewardModel(model.network, encoder, max_tokens=_WHOLE)
     cut = [row.cut_prompt + row.cut_reply > 0 for row in encoder.encode_pairs(rows)]
+    if form != "own":
+        model = RewardModel(model.network, encoder, max_tokens=_WHOLE)
     return _Ready(lambda side, size: _in_batches(partial(_score_ours, model), rows, size), float(np.mean(cut)))
 
 

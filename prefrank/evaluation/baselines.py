@@ -27,7 +27,7 @@ SPLIT_SEED = 3
 """Of the inner split: unlike any seed by which data sets are cut, or no training prompt might fall in the fifth."""
 
 
-def default_baselines(train: Sequence[Comparison] | None = None) -> dict[str, Scorer]:
+def baselines(train: Sequence[Comparison] | None = None) -> dict[str, Scorer]:
     """What a model is set beside, by name; the TF-IDF one only where there are training comparisons to learn from.
 
     Raises:
@@ -35,11 +35,6 @@ def default_baselines(train: Sequence[Comparison] | None = None) -> dict[str, Sc
     """
     found = {"longer reply": longer_wins, "shorter reply": shorter_wins, "random": random_scorer()}
     return found | {"tf-idf + logistic": tfidf_scorer(train)} if train else found
-
-
-def baselines(train: Sequence[Comparison]) -> dict[str, Scorer]:
-    """All of them, by name; `train` is what the TF-IDF one learns from."""
-    return default_baselines() | {"tf-idf + logistic": tfidf_scorer(train)}
 
 
 def longer_wins(pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:

@@ -459,8 +459,12 @@ def _count_limits(one: Measured) -> Iterator[str]:
     found = one.suite["contamination"]
     if found:
         accuracies = one.result.get("contamination") or {}
-        clean, dirty = accuracies.get("clean_accuracy"), accuracies.get("dirty_accuracy")
-        apart = f"; accuracy on the others {estimate(clean)}, on these {estimate(dirty)}" if clean and dirty else ""
+        clean, dirty = accuracies.get("clean"), accuracies.get("dirty")
+        apart = (
+            f"; accuracy on the others {estimate(clean)}, on these {estimate(dirty)}"
+            if clean and dirty and dirty["n"]
+            else ""
+        )
         yield (
             f"Overlap, {title}: {len(found['dirty']):,} of {found['items']:,} items stand, or nearly stand, in the"
             f" training data{apart}."

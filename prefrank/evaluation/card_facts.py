@@ -181,9 +181,10 @@ def check_facts(facts: Mapping[str, str], wanted: Mapping[str, str]) -> None:
             raise BadInput(f"there is no fact {key!r} in a model card{suggest(key, KEYS)}")
     missing = [key for key in wanted if is_blank(facts.get(key))]
     if missing:
-        lines = "".join(f"\n  {key}: {wanted[key]}" for key in missing)
+        lines = ";".join(f"\n  {key}: {wanted[key]}" for key in missing)
+        count = "1 fact" if len(missing) == 1 else f"{len(missing)} facts"
         raise BadInput(
-            f"the model card lacks {len(missing)} facts that nobody can measure; give each as --fact KEY=VALUE or as"
+            f"the model card lacks {count} that nobody can measure; give each as --fact KEY=VALUE or as"
             f" a line KEY: VALUE of the file of facts:{lines}"
         )
 

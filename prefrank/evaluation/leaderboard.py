@@ -217,7 +217,7 @@ def _tested(entries: Mapping[str, _Entry], style: Bootstrap) -> tuple[Mapping[st
         figure = _figure(one)
         if figure is None:
             return {}, [
-                f"this prefrank has no figure {one.result['headline']!r} for {one.suite}, so the scorers could not be"
+                f"This prefrank has no figure {one.result['headline']!r} for {one.suite}, so the scorers could not be"
                 " tested against each other"
             ]
         if one.sample.facts != first.sample.facts:

@@ -330,7 +330,7 @@ def test_what_is_wrong_with_the_test_data_is_told(run_folder: Path) -> None:
     run = of_model(run_folder)
     run["suites"]["helpful"]["rows"]["missing"] = {"math-prm": [12, 447]}
     clean, dirty = ({"value": v, "low": None, "high": None, "n": 9, "unit": "pairs", "prompts": 9} for v in (0.7, 0.9))
-    run["scorers"][0]["results"]["helpful"]["contamination"] = {"clean_accuracy": clean, "dirty_accuracy": dirty}
+    run["scorers"][0]["results"]["helpful"]["contamination"] = {"clean": clean, "dirty": dirty}
     limits = section_of(model_card(run_folder, [run], PEOPLE | ABOUT_DATA), "Bias, Risks, and Limitations")
     assert "rows of math-prm 12 of 447" in limits
     assert re.search(r"Overlap, .*: 2 of \d+ items .*others 0\.700 \(9 pairs\), on these 0\.900 \(9 pairs\)", limits)
@@ -400,7 +400,7 @@ def test_carbon_is_measured_or_stated_or_estimated_by_a_rule_it_names(
     estimated = carbon({})
     assert f"{kwh * 475:.3g} g CO2eq from {kwh:.2g} kWh: estimated, not measured (no codecarbon)" in estimated
     assert "Green Algorithms" in estimated
-    with pytest.raises(BadInput, match=r"lacks 1 facts(?s:.)*\n  co2: "):
+    with pytest.raises(BadInput, match=r"lacks 1 fact (?s:.)*\n  co2: "):
         carbon({}, device="cuda:0")  # what a GPU drew is not in the record
 
 

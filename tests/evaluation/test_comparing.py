@@ -118,7 +118,9 @@ def test_the_detectable_difference_is_2_8_paired_standard_errors() -> None:
 
 
 def test_nothing_is_detectable_by_prompts_without_spread() -> None:
-    result = compared(shares([0.3] * 7), shares([0.1] * 7))  # 0.2 but for rounding
+    weights = np.linspace(0.1, 0.7, 7)
+    first, second = (one_mean(np.full(7, v), np.arange(7), weights, n=7, unit="items") for v in (0.3, 0.1))
+    result = compared(first, second)  # 0.2 but for rounding
     assert result.difference.value == pytest.approx(0.2)
     assert result.detectable is None
 
@@ -253,6 +255,8 @@ def test_scorers_are_grouped_by_what_can_be_told_apart() -> None:
     assert found.letters == {"good": "a", "as good": "a", "coin": "b"}
     assert list(found.letters) == list(chances)
     assert found.p_adjusted["good", "as good"] > 0.05 >= found.p_adjusted["as good", "coin"]
+    raw = [compared(figures[a], figures[b]).p for a, b in combinations(chances, 2)]
+    assert list(found.p_adjusted.values()) == pytest.approx(holm(raw))
     pairs = found.to_json()["pairs"]
     assert pairs[0] == {"a": "good", "b": "as good", "p_adjusted": found.p_adjusted["good", "as good"]}
 

@@ -14,7 +14,7 @@ import pytest
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import evaluate
-from prefrank.evaluation.baselines import default_baselines
+from prefrank.evaluation.baselines import baselines
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.scorers import ModelOptions, OpenedScorer, ServerOptions, open_scorer
 from prefrank.scoring.files import score_file
@@ -290,13 +290,13 @@ def test_no_file_or_another_kind_of_file(tmp_path: Path) -> None:
 
 
 def test_without_training_data_the_baselines_are_three() -> None:
-    assert list(default_baselines()) == ["longer reply", "shorter reply", "random"]
-    assert list(default_baselines([])) == ["longer reply", "shorter reply", "random"]
+    assert list(baselines()) == ["longer reply", "shorter reply", "random"]
+    assert list(baselines([])) == ["longer reply", "shorter reply", "random"]
 
 
 def test_with_training_data_the_bag_of_words_joins() -> None:
     train = [comparison([f"good {n}", f"bad {n}"], [preference(0, 1)], prompt=f"p{n}", id=str(n)) for n in range(40)]
-    found = default_baselines(train)
+    found = baselines(train)
     assert list(found)[3:] == ["tf-idf + logistic"]
     good, bad = found["tf-idf + logistic"]([(as_prompt("p"), "good"), (as_prompt("p"), "bad")])
     assert good.value > bad.value

@@ -13,7 +13,7 @@ from prefrank import Comparison, Preference, RewardModel, Turn, win_probability
 from prefrank.errors import BadInput, CannotWrite
 from prefrank.evaluation.calibration import calibrate, stored_temperature
 from prefrank.model.record import read_record
-from prefrank.scoring import checkpoint_info
+from prefrank.scoring import checkpoint_info, reward_model
 from prefrank.scoring.quantise import quantise_folder
 from prefrank.scoring.reward_model import store_calibration
 
@@ -103,6 +103,12 @@ def test_a_plain_checkpoint_is_to_be_saved_first(plain_folder: Path) -> None:
         calibrate(plain_folder, [], fitted_on="nothing")
     with pytest.raises(BadInput, match=r"minilm is not a folder with prefrank\.json"):
         store_calibration("minilm", {"temperature": 1.0, "model": ""})
+
+
+def test_the_hubs_cache_is_not_written_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reward_model, "resolve_model", lambda name: folder)  # a model of the hub with its prefrank.json
+    with pytest.raises(BadInput, match="owner/name is not a folder"):
+        store_calibration("owner/name", {"temperature": 1.0, "model": ""})
 
 
 def test_a_checkpoint_to_resume_from_stays_as_it_is(folder: Path) -> None:
