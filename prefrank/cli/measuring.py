@@ -157,7 +157,6 @@ def _entrants(
     trained_on: "list[Comparison]",
 ) -> "tuple[list[Entrant], dict[str, OpenedScorer]]":
     from prefrank.evaluation.baselines import baselines
-    from prefrank.evaluation.calibration import stored_temperature
     from prefrank.evaluation.runs import Entrant
     from prefrank.evaluation.scorers import open_scorer
     from prefrank.evaluation.servers import ServerOptions
@@ -176,16 +175,7 @@ def _entrants(
             server=server if remote else None,
             items=items,
         )
-    found = [
-        Entrant(
-            name,
-            one.kind,
-            one.score_pairs,
-            one.format,
-            stored_temperature(one.calibration) if one.calibration else None,
-        )
-        for name, one in opened.items()
-    ]
+    found = [Entrant(name, one.kind, one.score_pairs, one.format, one.calibration) for name, one in opened.items()]
     others = baselines(trained_on or None) if beside else {}
     return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in others.items())], opened
 
@@ -204,17 +194,20 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
-    from prefrank.cli import measured
+    from prefrank.cli import measured, tables
     from prefrank.evaluation.estimates import Bootstrap
+    from prefrank.evaluation.report import merged, write_report
     from prefrank.evaluation.run_file import read_run
     from prefrank.evaluation.runs import compare_runs
     from prefrank.evaluation.suites import SUITES
 
-    loaded = {str(path): read_run(path) for path in runs}
-    found = compare_runs(loaded, SUITES, bootstrap=Bootstrap(resamples=resamples))
+    loaded, style = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
+    found = compare_runs(loaded, SUITES, bootstrap=style)
     print_result(found, as_json, lambda: measured.comparison(found))
     if html:
-        _report(list(loaded.values()), found, html)
+        whole = merged(list(loaded.values()))  # where two scorers of one name are told apart by number
+        write_report({**whole, "comparison": compare_runs({"": whole}, SUITES, bootstrap=style)}, html)
+        tables.say(f"The report is in {html}")
 
 
 @app.command()
@@ -299,14 +292,6 @@ def suites(as_json: AsJson = False) -> None:
         for one in SUITES.values()
     ]
     print_result(plain, as_json, lambda: measured.suites(list(SUITES.values())))
-
-
-def _report(runs: "list[Run]", comparison: dict[str, Any], html: Path) -> None:
-    from prefrank.cli import tables
-    from prefrank.evaluation.report import write_report
-
-    write_report([{**runs[0], "comparison": comparison}, *runs[1:]], html)
-    tables.say(f"The report is in {html}")
 
 
 def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]") -> None:

@@ -145,7 +145,7 @@ def contamination(
     dirty = example.max(0) >= 0
     leaks = np.unique(np.concatenate([hit.leaks for hit in hits.values()]))
     name = [f"{one.source}/{one.id}" for one in train]
-    measured = _accuracies(sample, dirty, bootstrap or Bootstrap()) if sample is not None else {}
+    measured = accuracies(sample, dirty, bootstrap or Bootstrap()) if sample is not None else {}
     return Contamination(
         train=len(train),
         train_prompts=len(ours.prompts),
@@ -306,7 +306,8 @@ def _reply_key(reply: str) -> bytes | None:
     return prompt_key((Turn("assistant", reply),)) if long else None
 
 
-def _accuracies(sample: Sample, dirty: Bool[np.ndarray, " C"], bootstrap: Bootstrap) -> dict[str, Estimate]:
+def accuracies(sample: Sample, dirty: Bool[np.ndarray, " C"], bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Accuracy on the clean and on the dirty items, and the second less the first."""
     values = credits(sample, "half")
     clean_part, dirty_part = mean_over(sample, values, ~dirty), mean_over(sample, values, dirty)
     difference = combine([(1.0, dirty_part), (-1.0, clean_part)])

@@ -379,27 +379,3 @@ def _multiplicities(sizes: Int64[np.ndarray, " S"], bootstrap: Bootstrap) -> Ite
         place = drawn.astype(np.int64)
         place += start[:count]
         yield np.bincount(place.ravel(), minlength=count * size).reshape(count, size).astype(np.float64)
-
-
-def estimate(
-    totals: Float64[np.ndarray, " M"],
-    counts: Float64[np.ndarray, " M"],
-    prompts: Int64[np.ndarray, " M"],
-    *,
-    n: int,
-    unit: Unit,
-    bounds: Bounds | None = None,
-    bootstrap: Bootstrap | None = None,
-) -> Estimate:
-    """sum(totals) / sum(counts) over M comparisons, with its interval."""
-    figure = one_mean(totals / counts, prompts, counts, n=n, unit=unit, bounds=bounds)
-    return estimate_all({"": figure}, bootstrap or Bootstrap())[""]
-
-
-def cluster_bootstrap(
-    totals: Float64[np.ndarray, " C"], counts: Float64[np.ndarray, " C"], bootstrap: Bootstrap
-) -> Interval:
-    """BCa interval of sum(totals) / sum(counts) over C clusters (Efron 1987), clusters resampled whole."""
-    places = np.arange(len(totals))
-    found = estimate(totals, counts, places, n=len(totals), unit="pairs", bootstrap=bootstrap)
-    return found.low or 0.0, found.high or 0.0

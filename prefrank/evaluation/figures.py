@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import Bounds, Figure, Part, Unit
+from prefrank.evaluation.estimates import Bounds, Figure, Unit, one_mean
 from prefrank.evaluation.items import Sample
 
 Ties = Literal["half", "wrong"]
@@ -48,10 +48,10 @@ def mean_figure(
     prompts: Int64[np.ndarray, " n"],
     *,
     unit: Unit = "items",
-    bounds: Bounds = (0.0, 1.0),
+    bounds: Bounds | None = (0.0, 1.0),
 ) -> Figure:
     """The plain mean of one value for each item; without items there is nothing to measure."""
-    return Figure((Part(values, prompts, bounds=bounds),) if len(values) else (), len(values), unit, bounds)
+    return one_mean(values, prompts, n=len(values), unit=unit, bounds=bounds)
 
 
 def mean_over(sample: Sample, values: Float64[np.ndarray, " C"], places: Bool[np.ndarray, " C"]) -> Figure:

@@ -87,7 +87,7 @@ def what_was_run(run: Run) -> Section:
         (
             name_cell(suite["title"] or name, name),
             Cell(f"{len(suite['items']):,}"),
-            Cell(f"{suite['rows']['read']:,}", _dropped(suite["rows"]["dropped"]), tone="text"),
+            Cell(f"{suite['rows']['read']:,}", _left_out(suite["rows"]), tone="text"),
             Cell({"half": "half a win", "wrong": "lost", "shared": "shared"}.get(suite["ties"], suite["ties"])),
             Cell(str(suite["from"])),
             Cell(suite["data"][:12], tone="code", title=suite["data"]),
@@ -141,9 +141,11 @@ def _speed(scorer: Mapping[str, Any]) -> str:
     return f"{seconds:,.1f} s" + (f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds >= 0.1 else "")
 
 
-def _dropped(dropped: Mapping[str, int]) -> str:
-    kept = {reason: n for reason, n in dropped.items() if n}
-    return "; ".join(f"{n:,} dropped: {reason}" for reason, n in kept.items()) or "none dropped"
+def _left_out(rows: Mapping[str, Any]) -> str:
+    """Rows dropped by reason, and published rows that were not there."""
+    found = [f"{n:,} dropped: {reason}" for reason, n in rows["dropped"].items() if n]
+    found += [f"{subset}: {here:,} of {published:,} rows" for subset, (here, published) in rows["missing"].items()]
+    return "; ".join(found) or "none dropped"
 
 
 def accuracy(run: Run) -> Section | None:

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.calibration import Temperature, abstention, calibration
+from prefrank.evaluation.calibration import Temperature, abstention, calibration, stored_temperature
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
-from prefrank.evaluation.contamination import Contamination, contamination
-from prefrank.evaluation.contamination import _accuracies as accuracies
+from prefrank.evaluation.contamination import Contamination, accuracies, contamination
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
 from prefrank.evaluation.items import Item, Sample, sample_of
@@ -43,14 +42,14 @@ class Entrant:
         kind: model, transformers, http, python, file or baseline.
         score_pairs: the scorer.
         format: how texts reach it: text settings, precision, device and so on, as plain values.
-        temperature: of the model's stored calibration; None where it has none.
+        calibration: stored with the model; used but for the very data it was fitted on. None where it has none.
     """
 
     name: str
     kind: str
     score_pairs: Scorer
     format: Mapping[str, Any] = field(default_factory=dict)
-    temperature: Temperature | None = None
+    calibration: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +199,7 @@ def _result(
         "shares": [name for name, figure in figures.items() if figure.bounds and figure.bounds[0] == 0.0],
         "overall": overall.to_json(),
         "subsets": {name: metrics.to_json() for name, metrics in subsets.items()},
-        "calibration": calibration(sample, bootstrap, temperature=one.temperature).to_json(),
+        "calibration": calibration(sample, bootstrap, temperature=_temperature(one, task)).to_json(),
         "abstention": abstention(sample, bootstrap).to_json(),
         "style": style(sample, bootstrap).to_json(),
         "slices": [found.to_json() for found in slices(sample, bootstrap)],
@@ -208,6 +207,12 @@ def _result(
         "errors": worst_errors(sample, task.data.items),
         **scores_json(sample.scores),
     }
+
+
+def _temperature(one: Entrant, task: Task) -> Temperature | None:
+    """The stored one, unless it was fitted on these items: then each prompt gets one fitted on others."""
+    stored = one.calibration
+    return None if stored is None or stored["data"] == data_hash(task.data.items) else stored_temperature(stored)
 
 
 def clean_and_dirty(sample: Sample, found: Contamination, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -290,7 +295,7 @@ def compare_runs(
     samples: dict[tuple[str, str], Sample] = {}
     for side in sides:
         for name in scorer_of(side.run, side.name)["results"]:
-            samples[side.label, name] = sample_of_run(side.run, side.name, name)
+            samples[side.label, name] = _in_order(sample_of_run(side.run, side.name, name))
     rows: list[dict[str, Any]] = []
     refused: list[str] = []
     for one, other in _duels(sides):
@@ -316,6 +321,11 @@ def compare_runs(
     if not rows:
         raise BadInput("; ".join(refused) or "no two scorers were run on one suite; give runs that share one")
     return {"pairs": rows, "refused": refused}
+
+
+def _in_order(sample: Sample) -> Sample:
+    """Items by subset and id: equal data hashes say nothing of the order that a file has them in."""
+    return sample.take(sorted(range(len(sample.facts)), key=lambda i: (sample.facts[i].subset, sample.facts[i].id)))
 
 
 def _duels(sides: Sequence[Side]) -> list[tuple[Side, Side]]:

@@ -32,6 +32,9 @@ EDGES = (-1.0, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5, 1.0)
 MIN_PROMPTS = 20
 """Fewer prompts get no regression, and their correlations no interval."""
 
+MIN_DIFFERING = 10
+"""A term of the regression differs in at least as many prompts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -61,7 +64,7 @@ class Regression:
 
     Args:
         terms: lead, tanh of the length difference, headers, list items, bold; each difference divided by its root mean
-            square. A term that differs in fewer than 20 prompts, or that others add up to, is left out.
+            square. A term that differs in fewer than 10 prompts, or that others add up to, is left out.
         statistic: likelihood ratio of the lead's term, 2 (log L - log L without it).
         p: of that under chi-squared with one degree of freedom.
         at_equal_style: P(people prefer the reply with the higher score) where all style terms are 0: the regression's,
@@ -285,6 +288,8 @@ def regress(sample: Sample, *, confidence: float = 0.95) -> Regression | str:
     statistic = max(0.0, 2 * gain * float(mass.sum() / (mass @ mass)))
     failed = np.isnan(sample.lead[kept])
     value, error = _at_equal_style(float(fit[0]), x, failed, pull[:, 0], weight, prompt)
+    if not 1e-9 < value < 1 - 1e-9:
+        return "the scores follow length and style so closely that no coefficient of theirs can be told"
     interval = _between(_logistic, math.log(value / (1 - value)), error / (value * (1 - value)), confidence)
     return Regression(
         terms=tuple(terms),
@@ -319,7 +324,7 @@ def _columns(
     candidates["lead"] = unit(np.nan_to_num(sample.lead[kept]))
     found: dict[str, Float64[np.ndarray, " n"]] = {}
     for name, column in candidates.items():
-        if len(np.unique(prompt[column != 0])) < MIN_PROMPTS:
+        if len(np.unique(prompt[column != 0])) < MIN_DIFFERING:
             continue
         if np.linalg.matrix_rank(np.stack([*found.values(), column], 1), rtol=1e-6) > len(found):
             found = {name: column} | found if name == "lead" else found | {name: column}

@@ -119,7 +119,7 @@ def test_info_says_what_a_checkpoint_is(run: Run, model: str) -> None:
         (["compare", "{missing}"], 2, "cannot be read"),
         (["compare", "{broken}"], 3, "is no run file"),
         (["leaderboard", "{empty}"], 2, "run file"),
-        (["card", "{model}"], 2, "licen"),
+        (["card", "{model}"], 2, "no run file is of this model"),
         (["train", "{missing}"], 2, "there is no recipe"),
         (["data", "describe", "{broken}"], 3, "broken.jsonl:2: not valid JSON"),
         (["data", "describe", "{nothing}"], 3, "the file is empty"),

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-COMMANDS = ["", "train", "runs", "score", "rank", "evaluate", "quantise", "merge", "data describe", "info"]
+COMMANDS = [
+    *("", "train", "runs", "score", "rank", "evaluate", "compare", "leaderboard", "card", "calibrate", "suites"),
+    *("quantise", "merge", "data describe", "info"),
+]
 OPENING = """# Command line
 
 Results go to standard output, talk (progress, remarks, errors) to standard error, so that output can be piped.

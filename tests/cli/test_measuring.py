@@ -64,10 +64,13 @@ def test_evaluate_takes_scores_made_earlier(run: Run, model: str, pairs: str, tm
     assert from_file["results"]["pairs.jsonl"]["scores"] == from_model["results"]["pairs.jsonl"]["scores"]
 
 
-def test_compare_reads_one_file_or_several(run: Run, evaluated: Path) -> None:
+def test_compare_reads_one_file_or_several(run: Run, evaluated: Path, tmp_path: Path) -> None:
     code, out, _ = run("compare", str(evaluated), "--resamples", "100")
     assert code == 0
     assert "verdict" in out
+    page = tmp_path / "compared.html"
+    assert run("compare", str(evaluated), str(evaluated), "--resamples", "100", "--html", str(page))[0] == 0
+    assert "cannot be told apart" in page.read_text()
     code, out, _ = run("compare", str(evaluated), "--resamples", "100", "--json")
     assert code == 0
     assert [row["b"] for row in json.loads(out)["pairs"]] == ["longer reply", "shorter reply", "random"]
@@ -103,8 +106,8 @@ def test_calibrate_stores_a_temperature_that_evaluate_uses(run: Run, model: str,
     assert code == 0
     assert "temperature" in err
     stored = json.loads((copy / "prefrank.json").read_text())["calibration"]
-    assert (
-        run("evaluate", "--model", str(copy), "--data", str(data), "--resamples", "50", "--json", str(output))[0] == 0
-    )
-    found = json.loads(output.read_text())["scorers"][0]["results"]["held.jsonl"]["calibration"]
-    assert found["temperature"] == stored["temperature"]
+    arguments = ["--model", str(copy), "--data", str(data), "--data", "starter:eval", "--resamples", "50"]
+    assert run("evaluate", *arguments, "--json", str(output))[0] == 0
+    calibrations = json.loads(output.read_text())["scorers"][0]["results"]
+    assert calibrations["starter:eval"]["calibration"]["temperature"] == stored["temperature"]
+    assert calibrations["held.jsonl"]["calibration"]["fitted_on"].startswith("cross-fitted")

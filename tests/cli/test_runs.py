@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import Run, run  # noqa: F401
+from tests.cli.conftest import Run
 from tests.training.conftest import bert, pairs  # noqa: F401
 
 
@@ -19,7 +19,7 @@ def recipe_file(bert: Path, pairs: Path, tmp_path: Path) -> str:  # noqa: F811
     return str(path)
 
 
-def test_runs_are_listed_and_compared_with_a_picture(run: Run, recipe_file: str, tmp_path: Path) -> None:  # noqa: F811
+def test_runs_are_listed_and_compared_with_a_picture(run: Run, recipe_file: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert run(
             "train", recipe_file, "--set", f"output_dir={tmp_path / 'runs' / name}", "--set", f"seed={len(name)}"
@@ -44,7 +44,7 @@ def test_runs_are_listed_and_compared_with_a_picture(run: Run, recipe_file: str,
     assert {one["state"] for one in record["runs"]} == {"finished"}
 
 
-def test_a_sweep_prints_its_table_and_goes_on_where_it_was(run: Run, recipe_file: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_sweep_prints_its_table_and_goes_on_where_it_was(run: Run, recipe_file: str, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text("- {learning_rate: 3e-3}\n- {max_length: 999}\n")
     arguments = ("train", recipe_file, "--sweep", str(tmp_path / "grid.yaml"))
     code, out, err = run(*arguments, "--plot", str(tmp_path / "sweep.png"))
@@ -59,7 +59,7 @@ def test_a_sweep_prints_its_table_and_goes_on_where_it_was(run: Run, recipe_file
     assert [row["changes"] for row in json.loads(out)] == [{"learning_rate": 0.003}, {"max_length": 999}]
 
 
-def test_the_finder_prints_a_rate_and_leaves_no_run(run: Run, recipe_file: str, tmp_path: Path) -> None:  # noqa: F811
+def test_the_finder_prints_a_rate_and_leaves_no_run(run: Run, recipe_file: str, tmp_path: Path) -> None:
     code, out, err = run("train", recipe_file, "--find-lr", "--plot", str(tmp_path / "rate.png"))
     assert code == 0
     assert "1.0e-07" in out
@@ -76,7 +76,7 @@ def test_the_finder_prints_a_rate_and_leaves_no_run(run: Run, recipe_file: str, 
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
-    run: Run,  # noqa: F811
+    run: Run,
     recipe_file: str,
     arguments: tuple[str, ...],
     message: str,
@@ -86,7 +86,7 @@ def test_options_that_do_not_go_together_are_refused(
     assert message in " ".join(err.split())
 
 
-def test_a_folder_without_runs_is_not_found(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_folder_without_runs_is_not_found(run: Run, tmp_path: Path) -> None:
     code, _, err = run("runs", str(tmp_path))
     assert code == 2
     assert "no run in" in err

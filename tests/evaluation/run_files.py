@@ -137,7 +137,7 @@ def _item(
 
 
 def _suite(suite: str, made: _Made) -> dict[str, Any]:
-    rows, charts = {"read": len(made.items) + 3, "dropped": {"equal replies": 2, "empty reply": 1}}, []
+    rows, charts = {"read": len(made.items) + 3, "dropped": {"equal replies": 2, "empty reply": 1}, "missing": {}}, []
     if suite == "rm-bench":
         cells = [f"Cells/{row} over {column}" for row in STYLES for column in STYLES]
         charts = [_chart("Style of the right reply against the wrong one", STYLES, STYLES, cells, "matrix")]

@@ -8,7 +8,7 @@ import pytest
 
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.audit import Audit, Combination, _compared, audit, summary
+from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _compared, audit, summary
 from prefrank.evaluation.items import flatten
 from prefrank.types import Comparison, Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference, ranking
@@ -105,6 +105,11 @@ def test_another_format_changes_scores_and_turns_are_what_the_pair_encoding_lose
     assert one(without_talk, "transformers", "pair", 1).max_difference == pytest.approx(0, abs=1e-5)
 
 
+def test_the_formats_of_other_programs_join_all_turns_by_line_breaks() -> None:
+    assert _TEXTS["pair"](None, TALK.prompt, "why") == ("hello\nwhat is\nbake bread", "why")
+    assert _TEXTS["raw"](None, TALK.prompt, "why") == ("hello\nwhat is\nbake bread\nwhy",)
+
+
 def test_rounding_to_bfloat16_is_measured_in_both_engines(bert_audit: Audit) -> None:
     for engine in ("prefrank", "transformers"):
         rounded = one(bert_audit, engine, "own", 1, dtype="bfloat16")
@@ -191,12 +196,13 @@ def test_equal_scores_of_a_decided_pair_are_a_flip_and_a_loss() -> None:
 
 def test_at_most_so_many_comparisons_are_scored_and_each_row_once(bert: Path) -> None:
     calls: list[Combination] = []
-    many = [ranking(3, id=str(n), prompt=f"p{n % 2}") for n in range(9)] * 2
+    many = [ranking(3, id=str(n)) for n in (0, 5, 1, 5, 0, 5, 2)]
     found = audit(
         bert, many, num_comparisons=4, engines=("prefrank",), formats=("own",), dtypes=("float32",), batch_sizes=(2,),
         device="cpu", progress=calls.append,
     )  # fmt: skip
-    assert (found.rows, found.pairs) == (12, 12)
+    assert (found.rows, found.pairs) == (9, 12)
+    assert [one.flips for one in found.combinations] == [0, 0]
     assert calls == list(found.combinations)
 
 

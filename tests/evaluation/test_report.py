@@ -253,6 +253,7 @@ def test_counts_of_failures_ties_drops_and_cuts_stand_on_the_page(page: str, run
     ) in told  # fmt: skip
     assert "33 2 dropped: equal replies; 1 dropped: empty reply" in told
     assert "29 pairs; 1 with a failed score left out." in told
+    assert all(f"What the accuracies rest on: {scorer['name']}" in told for scorer in run["scorers"])
 
 
 def test_the_verdict_names_the_best_baseline_and_the_test(page: str, run: dict[str, Any]) -> None:
@@ -276,8 +277,7 @@ def test_an_untested_difference_is_no_verdict(run: dict[str, Any]) -> None:
 
 def test_contamination_says_what_was_found_and_whether_it_matters(page: str) -> None:
     told = words(page)
-    assert "Helpful and harmless 4,000 30 1 1 2 chat/helpful-0, code/helpful-7" in told
-    assert "Does it matter?: acme/minilm-hh" in told
+    assert "Helpful and harmless 4,000 30 1 1 2 chat/helpful-0, code/helpful-7 Does it matter?: acme/minilm-hh" in told
 
 
 def test_hacks_that_win_are_named(run: dict[str, Any]) -> None:
@@ -436,7 +436,7 @@ def test_a_histogram_keeps_what_lies_beyond_its_ends() -> None:
     scores = np.array([0.0] * 500 + [1.0] * 499 + [1e6])
     svg = charts.histogram_svg(scores, scores[:10], label="a histogram of two")
     assert "nan" not in svg
-    assert "1000000" not in svg
+    assert "e+" not in svg
 
 
 def test_charts_of_one_point_are_drawn() -> None:

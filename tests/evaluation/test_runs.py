@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from prefrank.errors import BadData, BadInput, NotFound
-from prefrank.evaluation import Bootstrap, Item, longer_wins, random_scorer
-from prefrank.evaluation.calibration import Temperature
+from prefrank.evaluation import Bootstrap, Item, data_hash, longer_wins, random_scorer
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 from prefrank.evaluation.suite import SuiteData
@@ -103,10 +102,14 @@ def test_a_long_error_keeps_the_end_of_its_prompt_and_the_start_of_its_replies()
     assert error["other"].endswith(" …")
 
 
-def test_a_stored_temperature_is_used_and_named() -> None:
-    entrant = replace(entrants()[0], temperature=Temperature(2.0, 100, 50, "held out"))
+def test_a_stored_temperature_is_used_but_for_the_data_it_was_fitted_on() -> None:
+    stored = {"temperature": 2.0, "pairs": 100, "prompts": 50, "fitted_on": "held out", "data": "other"}
+    entrant = replace(entrants()[0], calibration=stored)
     found = run_all([entrant], [part()], bootstrap=FAST)["scorers"][0]["results"]["set"]["calibration"]
     assert (found["temperature"], found["fitted_on"]) == (2.0, "held out")
+    own = replace(entrant, calibration={**stored, "data": data_hash(items())})
+    found = run_all([own], [part()], bootstrap=FAST)["scorers"][0]["results"]["set"]["calibration"]
+    assert found["fitted_on"].startswith("cross-fitted")
 
 
 @pytest.mark.parametrize(
@@ -186,6 +189,12 @@ def test_runs_of_different_data_are_refused_with_both_hashes(run: Run) -> None:
     other = run_all([Entrant("second", "python", knowing)], [part(data=items(41))], bootstrap=FAST)
     with pytest.raises(BadInput, match=f"data {run['suites']['set']['data'][:12]} and second .* on the same data"):
         compare_runs({"a.json": {**run, "scorers": run["scorers"][:1]}, "b.json": other}, {})
+
+
+def test_the_same_items_in_another_order_compare_as_they_are(run: Run) -> None:
+    turned = run_all([Entrant("turned", "python", knowing)], [part(data=items()[::-1])], bootstrap=FAST)
+    rows = compare_runs({"a.json": {**run, "scorers": run["scorers"][:1]}, "b.json": turned}, {})["pairs"]
+    assert (rows[0]["difference"]["value"], rows[0]["mcnemar"]["discordant"]) == (0.0, 0)
 
 
 def test_one_scorer_alone_is_no_comparison(run: Run) -> None:
