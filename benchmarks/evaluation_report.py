@@ -10,6 +10,7 @@ candidates and the probes; the run file, the report and the model card are in th
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,9 +27,13 @@ from prefrank.types import Comparison, Preference
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+DATA = Path(os.path.relpath(REPOSITORY.parent / "shared/data"))
+"""Of the data sets, as seen from here: the report shows it."""
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared/data", help="folder of the data sets")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument("--output", type=Path, default=Path("runs/evaluation"), help="folder of models and results")
     parser.add_argument("--resamples", type=int, default=10_000)
     parser.add_argument("--audit", action="store_true", help="also the models in other formats and precisions")

@@ -359,7 +359,7 @@ def calibration(run: Run) -> Section | None:
     words = Words(
         "A lead of d says that the preferred reply wins with probability 1 / (1 + exp(−d / T)). Of pairs called with"
         " confidence 0.8, a share of 0.8 should be right. T = 1 is the model as it is; the scaled figures use a"
-        " temperature that was fitted on other prompts."
+        " temperature that was fitted on other prompts. Each point holds as many pairs as the next."
     )
     head = ("Suite", "Pairs", "ECE", "ECE, equal mass", "Largest gap", "Log loss", "Brier", "AUROC of confidence")
     tables = per_scorer("Calibration", head, rows, tight=True)
@@ -375,11 +375,13 @@ def _calibration_row(name: str, sub: str, found: Mapping[str, Any]) -> tuple[Cel
 def _reliability_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
     _, scorer, result = entry
     found = result.get("calibration")
-    if not found or not found["raw"]["bins"]:
+    if not found or not found["raw"]["bins_equal_mass"]:
         return None
     scaled = found.get("scaled")
-    lines = [_reliability_line("as it is", found["raw"]["bins"], 1)]
-    lines += [_reliability_line(f"T = {digits(found['temperature'], 2)}", scaled["bins"], 0)] if scaled else []
+    lines = [_reliability_line("as it is", found["raw"]["bins_equal_mass"], 1)]
+    lines += (
+        [_reliability_line(f"T = {digits(found['temperature'], 2)}", scaled["bins_equal_mass"], 0)] if scaled else []
+    )
     title = f"{title_of(run, suite)} · {scorer['name']}"
     change = f" → {digits(scaled['ece'])}" if scaled else ", not scaled"
     fitted = f" T: {found['fitted_on']}." if scaled and found.get("fitted_on") else ""

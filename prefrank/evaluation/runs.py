@@ -137,6 +137,7 @@ def _drops(data: SuiteData) -> str:
 
 def _suite_json(task: Task, sample: Sample, dirty: Contamination | None, bootstrap: Bootstrap) -> dict[str, Any]:
     suite, ceiling = task.suite, noise_ceiling(sample, bootstrap)
+    voted = ceiling.n >= sum(len(facts.preferences) for facts in sample.facts) / 2  # not a few rows that repeat
     return {
         "title": suite.title,
         "source": suite.source,
@@ -149,7 +150,7 @@ def _suite_json(task: Task, sample: Sample, dirty: Contamination | None, bootstr
             "missing": {name: list(counts) for name, counts in missing_rows(suite.name, sample.facts).items()},
         },
         "charts": [asdict(chart) for chart in suite.charts],
-        "noise_ceiling": None if ceiling is None else ceiling.to_json(),
+        "noise_ceiling": ceiling.to_json() if voted else None,
         "contamination": None if dirty is None else dirty.to_json(),
         "items": [facts_json(facts) for facts in sample.facts],
     }

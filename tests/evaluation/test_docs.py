@@ -49,7 +49,7 @@ def test_the_examples_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "train": train, "folder": folder, "prompt": "p", "replies": ["a", "b"], "Path": Path,
     }  # fmt: skip
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         if "audit(" not in block and "write_report(" not in block and "model.calibration" not in block:
             exec(compile(block, "docs/evaluation.md", "exec"), dict(known))

@@ -210,3 +210,15 @@ def test_what_stands_in_the_training_set_is_counted_and_measured_apart() -> None
     assert (parts["dirty"]["n"], parts["clean"]["n"]) == (10, 30)
     assert parts["dirty"]["value"] == 0.9
     assert parts["clean"]["value"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("votes", "expected"), [(3, 2 / 3), (1, None)])
+def test_a_noise_ceiling_is_of_data_with_votes_not_of_rows_that_repeat(votes: int, expected: float | None) -> None:
+    voted = tuple(
+        replace(item, preferences=(Preference(0, 1),) * (votes - 1) + (Preference(1, 0),)) for item in items(20)
+    )
+    twice = replace(voted[0], preferences=(Preference(0, 1), Preference(1, 0)))
+    data = (twice, *voted[1:]) if votes == 1 else voted
+    suite = run_all(entrants(), [part(data=data)], bootstrap=FAST)["suites"]["set"]
+    ceiling = suite["noise_ceiling"]
+    assert (ceiling and ceiling["value"]) == (expected and pytest.approx(expected))
