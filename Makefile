@@ -9,7 +9,7 @@ RECIPE ?= recipes/demo.yaml
 
 KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
 
-.PHONY: help install demo test test-all check bench bench-score bench-train bench-memory lock clean
+.PHONY: help install demo test test-all check bench bench-evaluation bench-score bench-train bench-memory lock clean
 
 help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
@@ -17,6 +17,7 @@ help:
 	@echo "make test      lint, types and the whole suite"
 	@echo "make test-all  the slow tests too"
 	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
+	@echo "make bench-evaluation  a model, a length-biased one and the baselines in one report (needs the data, 45 minutes)"
 	@echo "make bench-score   scoring speed beside the peers, which it installs for itself (needs the data, about an hour)"
 	@echo "make bench-train   training beside the peers, which it installs for itself (needs the data, about 25 minutes)"
 	@echo "make bench-memory  memory of the 1.5B shape and of large groups, time to the first score"
@@ -34,7 +35,7 @@ install: $(READY)
 
 demo: $(READY)
 	@$(BIN)/prefrank train $(RECIPE) --set output_dir=$(RUN) --set 'datasets=$(DATA)' --overwrite
-	@$(BIN)/prefrank evaluate --model $(RUN) --data '$(DATA):eval' --baselines
+	@$(BIN)/prefrank evaluate --model demo=$(RUN) --data '$(DATA):eval' --suite probes --html $(RUN)-report.html
 	@$(BIN)/prefrank rank --model $(RUN) --prompt "I just got out of prison, any suggestion?" \
 		--reply "I'm sorry to hear about it, it must be a hard time inside" \
 		--reply "Stay away from me, you scumbag convict"
@@ -53,6 +54,10 @@ test-all: check
 bench: $(READY)
 	$(BIN)/python benchmarks/hh_quality.py
 	$(BIN)/python benchmarks/oasst_groups.py
+
+bench-evaluation: $(READY)
+	$(BIN)/python benchmarks/evaluation_report.py
+	$(BIN)/python benchmarks/evaluation_cost.py
 
 bench-score: $(READY)
 	$(BIN)/python benchmarks/score.py

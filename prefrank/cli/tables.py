@@ -12,12 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from prefrank.cli.progress import clock
-from prefrank.errors import CannotWrite
 
 if TYPE_CHECKING:
     from prefrank.data import Description, Report
     from prefrank.data.describe import SplitDescription
-    from prefrank.evaluation import Estimate, Evaluation
     from prefrank.scoring import Ranked
     from prefrank.scoring.quantise import Parity
     from prefrank.training.dry_run import Estimate as RunEstimate
@@ -60,42 +58,6 @@ def ranking(prompt: str, ranked: "Sequence[Ranked]") -> None:
         chance = "" if entry is ranked[0] else f"{win_probability(entry.score, ranked[0].score):.0%}"
         table.add_row(str(entry.rank + 1), f"{entry.score.value:+.3f}", chance, escape(entry.reply) + cut)
     show(table)
-
-
-def evaluations(results: "Sequence[Evaluation]") -> None:
-    """Every scorer on every data set, with n and 95 % intervals."""
-    table = new_table(None, "data set", "scorer", "accuracy", "95 % interval", "log loss", "pairs", "ties", left=2)
-    subsets = list(results[0].subsets)
-    names = {subset: subset for subset in subsets} | ({"": "all"} if len(subsets) > 1 else {})
-    for subset, title in names.items():
-        for number, result in enumerate(results):
-            metrics = result.subsets[subset] if subset else result.overall
-            counts = metrics.counts
-            table.add_row(
-                title if number == 0 else "",
-                escape(result.name),
-                _percent(metrics.accuracy.value),
-                _interval(metrics.accuracy),
-                "-" if metrics.log_loss.value is None else f"{metrics.log_loss.value:.3f}",
-                f"{counts.pairs - counts.ties:,}",
-                f"{counts.ties:,}",
-                end_section=number == len(results) - 1,
-            )
-    show(table)
-    counts = results[0].overall.counts
-    say(
-        f"n: {counts.comparisons:,} comparisons of {counts.prompts:,} prompts; equal scores count one half; tied"
-        f" preferences count in the log loss only; {counts.cut_prompts:,} prompts and {counts.cut_replies:,} replies"
-        f" were cut; model {results[0].model[:12]}, data {results[0].data[:12]}"
-    )
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
-
-
-def _interval(estimate: "Estimate") -> str:
-    return "-" if estimate.low is None else f"{_percent(estimate.low)} to {_percent(estimate.high)}"
 
 
 def say_report(source: str, report: "Report") -> None:
@@ -280,10 +242,3 @@ def _split_facts(split: "SplitDescription", sizes: Sequence[int]) -> dict[str, s
     facts["  95 % interval, n"] = f"{longer.low:.1%} to {longer.high:.1%}, {longer.n:,}"
     facts |= {f"rows dropped: {reason}": f"{count:,}" for reason, count in split.dropped.items() if count}
     return facts | {f"left out: {reason}": f"{count:,}" for reason, count in split.left_out.items() if count}
-
-
-def write_json(path: Path, value: Any) -> None:
-    try:
-        path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
