@@ -11,13 +11,13 @@ Surprising, and on purpose:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from prefrank.errors import BadInput
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all
@@ -75,22 +75,22 @@ class Reliability:
 
     Args:
         ece: mean of |accuracy - confidence| over 15 bins of equal width from 1/2 to 1, weighed by their mass. Biased
-            upwards on few pairs: chance alone makes bins differ.
+            upwards on few pairs: chance alone makes bins differ, and the interval does not take that off.
         ece_equal_mass: the same over 15 bins of equal mass; equal confidences stay together.
         mce: the largest |accuracy - confidence| of the bins of equal width, however few pairs are in it.
         log_loss: as in `Metrics`.
         brier: mean squared distance of P from the label.
-        auroc: how well confidence tells right from wrong, 1/2 by chance; None where all are right or all wrong.
+        auroc: how well confidence tells right from wrong, 1/2 by chance; no value where all are right or all wrong.
         n: decided pairs.
         bins, bins_equal_mass: those that are not empty, confidence ascending.
     """
 
-    ece: float | None
-    ece_equal_mass: float | None
-    mce: float | None
+    ece: Estimate
+    ece_equal_mass: Estimate
+    mce: Estimate
     log_loss: Estimate
     brier: Estimate
-    auroc: float | None
+    auroc: Estimate
     n: int
     bins: tuple[Bin, ...]
     bins_equal_mass: tuple[Bin, ...]
@@ -178,11 +178,12 @@ def calibration(
     except BadInput as error:
         note = str(error)
     leads = {"raw": sample.lead} | ({"scaled": scaled} if scaled is not None else {})
-    figures = {f"{key} {name}": one for key, lead in leads.items() for name, one in _losses(lead, pairs).items()}
-    found = estimate_all(figures, style)
+    judged = {key: _judged(lead, pairs) for key, lead in leads.items()}
+    figures = {key: _figures(lead, judged[key], pairs) for key, lead in leads.items()}
+    found = estimate_all({f"{key} {name}": one for key, those in figures.items() for name, one in those.items()}, style)
     raw, *rest = (
-        _reliability(lead, pairs, found[f"{key} log_loss"], found[f"{key} brier"], style.confidence)
-        for key, lead in leads.items()
+        _reliability(judged[key], pairs, {name: found[f"{key} {name}"] for name in figures[key]}, style.confidence)
+        for key in leads
     )
     return Calibration(fitted, raw, rest[0], None) if rest else Calibration(None, raw, None, note)
 
@@ -339,42 +340,74 @@ def _sigmoid(x: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
     return 0.5 * (1 + np.tanh(x / 2))
 
 
-def _losses(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> dict[str, Figure]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """Decided pairs as calibration sees them; arrays are [P], weights 0 for the others.
+
+    Args:
+        size: of the lead, which orders pairs where the confidence itself is rounded to 1.
+        numbers: of the bins of equal width and of equal mass.
+    """
+
+    weight: Float64[np.ndarray, " P"]
+    right: Float64[np.ndarray, " P"]
+    size: Float64[np.ndarray, " P"]
+    confidence: Float64[np.ndarray, " P"]
+    numbers: tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]
+
+
+def _judged(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> _Judged:
+    weight, size = shares(pairs, pairs.decided), np.abs(np.nan_to_num(lead))
+    confidence = _sigmoid(size)
+    positions = (2 * confidence - 1, _middles(size, weight))
+    width, mass = (np.minimum((position * NUM_BINS).astype(np.int64), NUM_BINS - 1) for position in positions)
+    return _Judged(weight, wins(lead), size, confidence, (width, mass))
+
+
+def _figures(lead: Float64[np.ndarray, " P"], judged: _Judged, pairs: Pairs) -> dict[str, Figure]:
+    """Everything that gets an interval, by its name in `Reliability`.
+
+    A bin's gap has a side, and with the sides as they came out an expected error is a mean over pairs of (right -
+    confidence) or its opposite; AUROC is one of itself plus each pair's influence on it.
+    """
     every = shares(pairs, np.ones(len(lead), bool))
     win, label = _sigmoid(lead), pairs.probability
     brier = label * (1 - win) ** 2 + (1 - label) * win**2
-    return {
+    weight, off = judged.weight, judged.right - judged.confidence
+    found = {
         "log_loss": figure_of(log_losses(lead, pairs), every, pairs, bounds=None),
         "brier": figure_of(brier, every, pairs),
+        "auroc": figure_of(*_auroc(judged), pairs, bounds=None),
     }
+    for name, number in zip(("ece", "ece_equal_mass"), judged.numbers, strict=True):
+        side = np.sign(np.bincount(number, weight * off, NUM_BINS))
+        found[name] = figure_of(side[number] * off, weight, pairs, bounds=None)
+    mass = np.bincount(judged.numbers[0], weight, NUM_BINS)
+    gap = np.bincount(judged.numbers[0], weight * off, NUM_BINS) / np.where(mass > 0, mass, 1.0)
+    largest = int(np.abs(gap).argmax())
+    inside = np.where(judged.numbers[0] == largest, weight, 0.0)
+    found["mce"] = figure_of(np.sign(gap[largest]) * off, inside, pairs, bounds=None)
+    return found
 
 
-def _reliability(
-    lead: Float64[np.ndarray, " P"], pairs: Pairs, log_loss: Estimate, brier: Estimate, level: float
-) -> Reliability:
-    weight, right = shares(pairs, pairs.decided), wins(lead)
-    size = np.abs(np.nan_to_num(lead))  # orders pairs where the confidence itself is rounded to 1
-    confidence = _sigmoid(size)
-    found = []
-    for position in (2 * confidence - 1, _middles(size, weight)):
-        number = np.minimum((position * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-        gap = np.abs(np.bincount(number, weight * (right - confidence))).sum()
-        inside = [np.where(number == one, weight, 0.0) for one in np.unique(number[weight > 0])]
-        found.append(
-            (gap / (weight.sum() or 1.0), tuple(_bin(each, confidence, right, pairs, level) for each in inside))
+def _reliability(judged: _Judged, pairs: Pairs, found: Mapping[str, Estimate], level: float) -> Reliability:
+    bins, bins_equal_mass = (
+        tuple(
+            _bin(np.where(number == one, judged.weight, 0.0), judged.confidence, judged.right, pairs, level)
+            for one in np.unique(number[judged.weight > 0])
         )
-    (ece, bins), (ece_equal_mass, bins_equal_mass) = found
+        for number in judged.numbers
+    )
     return Reliability(
-        ece=float(ece) if bins else None,
-        ece_equal_mass=float(ece_equal_mass) if bins else None,
-        mce=max((abs(one.accuracy - one.confidence) for one in bins), default=None),
-        log_loss=log_loss,
-        brier=brier,
-        auroc=_auroc(size, right, weight),
-        n=int(np.count_nonzero(weight)),
+        **{name: _from_zero(one) if name in ("ece", "ece_equal_mass", "mce") else one for name, one in found.items()},
+        n=int(np.count_nonzero(judged.weight)),
         bins=bins,
         bins_equal_mass=bins_equal_mass,
     )
+
+
+def _from_zero(gap: Estimate) -> Estimate:
+    return gap if gap.low is None else replace(gap, low=max(0.0, gap.low))
 
 
 def _middles(values: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
@@ -396,14 +429,20 @@ def _bin(
     return Bin(sure, accuracy.value or 0.0, accuracy.low or 0.0, accuracy.high or 0.0, accuracy.n)
 
 
-def _auroc(
-    size: Float64[np.ndarray, " P"], right: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]
-) -> float | None:
-    """P(a right pair is more confident than a wrong one), equals half; a pair of equal scores is half of each."""
+def _auroc(judged: _Judged) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " P"]]:
+    """P(a right pair is more confident than a wrong one), equals half, plus each pair's influence; and the weights.
+
+    A pair of equal scores is half right and half wrong. All weights are 0 where there are no right or no wrong pairs.
+    """
+    weight, right = judged.weight, judged.right
     good, bad = weight * right, weight * (1 - right)
-    if not good.sum() > 0 or not bad.sum() > 0:
-        return None
-    _, place = np.unique(size, return_inverse=True)
-    wrong = np.bincount(place, bad)
-    below = np.cumsum(wrong) - wrong / 2
-    return float(good @ below[place] / (good.sum() * bad.sum()))
+    both = good.sum() * bad.sum()
+    if not both > 0:
+        return np.zeros_like(weight), np.zeros_like(weight)
+    _, place = np.unique(judged.size, return_inverse=True)
+    wrong, fine = np.bincount(place, bad), np.bincount(place, good)
+    below, above = np.cumsum(wrong) - wrong / 2, good.sum() - np.cumsum(fine) + fine / 2
+    value = good @ below[place] / both
+    slope = right * below[place] + (1 - right) * above[place]
+    influence = (slope - value * (right * bad.sum() + (1 - right) * good.sum())) / both
+    return value + weight.sum() * influence, weight

@@ -367,9 +367,8 @@ def calibration(run: Run) -> Section | None:
 
 
 def _calibration_row(name: str, sub: str, found: Mapping[str, Any]) -> tuple[Cell, ...]:
-    numbers = [number_cell(found[key]) for key in ("ece", "ece_equal_mass", "mce")]
-    ends = [figure_cell(found["log_loss"]), figure_cell(found["brier"]), number_cell(found["auroc"], "one class")]
-    return (name_cell(name, sub), Cell(f"{found['n']:,}"), *numbers, *ends)
+    cells = [figure_cell(found[key]) for key in ("ece", "ece_equal_mass", "mce", "log_loss", "brier", "auroc")]
+    return (name_cell(name, sub), Cell(f"{found['n']:,}"), *cells)
 
 
 def _reliability_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
@@ -383,10 +382,10 @@ def _reliability_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
         [_reliability_line(f"T = {digits(found['temperature'], 2)}", scaled["bins_equal_mass"], 0)] if scaled else []
     )
     title = f"{title_of(run, suite)} · {scorer['name']}"
-    change = f" → {digits(scaled['ece'])}" if scaled else ", not scaled"
+    change = f" → {digits(scaled['ece']['value'])}" if scaled else ", not scaled"
     fitted = f" T: {found['fitted_on']}." if scaled and found.get("fitted_on") else ""
     reason = f" {found['note']}" if found.get("note") else ""
-    note = f"Expected calibration error {digits(found['raw']['ece'])}{change}.{fitted}{reason}"
+    note = f"Expected calibration error {digits(found['raw']['ece']['value'])}{change}.{fitted}{reason}"
     svg = charts.reliability_svg(lines, label=f"Reliability of {title}. {note}")
     return Picture(title, svg, note, tuple((charts.marker_svg(line.series), line.name) for line in lines))
 

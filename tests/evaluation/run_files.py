@@ -359,13 +359,18 @@ def _reliability(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
     by_mass = np.argsort(np.argsort(confidence)) * 15 // len(confidence)
     bins, by_mass_bins = (_bins(confidence, wins, place) for place in (by_width, by_mass))
     gaps = [(abs(one["confidence"] - one["accuracy"]), one["n"]) for one in bins]
+
+    def about(value: float) -> dict[str, Any]:
+        counts = {"n": len(lead), "unit": "pairs", "prompts": len(lead)}
+        return {"value": value, "low": max(0.0, value - 0.03), "high": value + 0.03} | counts
+
     return {
-        "ece": sum(gap * n for gap, n in gaps) / len(lead),
-        "ece_equal_mass": sum(abs(one["confidence"] - one["accuracy"]) * one["n"] for one in by_mass_bins) / len(lead),
-        "mce": max(gap for gap, _ in gaps),
+        "ece": about(sum(gap * n for gap, n in gaps) / len(lead)),
+        "ece_equal_mass": about(sum(abs(b["confidence"] - b["accuracy"]) * b["n"] for b in by_mass_bins) / len(lead)),
+        "mce": about(max(gap for gap, _ in gaps)),
         "log_loss": estimate(np.logaddexp(0, -lead), unit="pairs"),
         "brier": estimate((1 / (1 + np.exp(lead))) ** 2, unit="pairs"),
-        "auroc": float(np.mean(np.abs(lead[wins == 1])[:, None] > np.abs(lead[wins < 1])[None])),
+        "auroc": about(float(np.mean(np.abs(lead[wins == 1])[:, None] > np.abs(lead[wins < 1])[None]))),
         "n": len(lead),
         "bins": bins,
         "bins_equal_mass": by_mass_bins,

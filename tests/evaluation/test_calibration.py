@@ -37,15 +37,17 @@ def drawn(seed: int, count: int, *, temperature: float = 1.0) -> Sample:
 
 def test_error_by_bins_is_that_computed_by_hand() -> None:
     raw = calibration(pair_sample([math.log(3), -math.log(3), math.log(9)]), FEW).raw  # confidence 3/4 twice, 9/10
-    assert raw.ece == pytest.approx(2 / 3 * 0.25 + 1 / 3 * 0.1)
-    assert raw.mce == pytest.approx(0.25)
-    assert raw.ece_equal_mass == pytest.approx(raw.ece)  # equal confidences stay together
+    assert raw.ece.value == pytest.approx(2 / 3 * 0.25 + 1 / 3 * 0.1)
+    assert raw.mce.value == pytest.approx(0.25)
+    assert raw.ece_equal_mass.value == pytest.approx(raw.ece.value)  # equal confidences stay together
     assert [(one.confidence, one.accuracy, one.n) for one in raw.bins] == [
         (pytest.approx(0.75), 0.5, 2),
         (pytest.approx(0.9), 1.0, 1),
     ]
     assert (raw.bins[0].low, raw.bins[0].high) == (pytest.approx(0.0945, abs=1e-3), pytest.approx(0.9055, abs=1e-3))
-    assert raw.auroc == pytest.approx(0.75)  # of two right ones, one is more confident than the wrong one, one equal
+    assert raw.auroc.value == pytest.approx(
+        0.75
+    )  # of two right ones, one is more confident than the wrong one, one equal
     assert raw.n == 3
 
 
@@ -59,10 +61,10 @@ def test_a_calibrated_model_is_found_calibrated_and_an_overconfident_one_repaire
     honest, loud = calibration(drawn(1, 6000), FEW), calibration(drawn(1, 6000, temperature=3.0), FEW)
     assert honest.temperature.value == pytest.approx(1.0, abs=0.06)
     assert loud.temperature.value == pytest.approx(3 * honest.temperature.value)
-    assert honest.raw.ece < 0.025 < 0.1 < loud.raw.ece
-    assert loud.scaled.ece < 0.025
+    assert honest.raw.ece.value < 0.025 < 0.1 < loud.raw.ece.value
+    assert loud.scaled.ece.value < 0.025
     assert loud.scaled.log_loss.value == pytest.approx(honest.scaled.log_loss.value)
-    assert loud.raw.auroc == pytest.approx(honest.raw.auroc)
+    assert loud.raw.auroc.value == pytest.approx(honest.raw.auroc.value)
 
 
 def test_losses_and_auroc_are_those_of_other_libraries() -> None:
@@ -71,8 +73,8 @@ def test_losses_and_auroc_are_those_of_other_libraries() -> None:
     swap = np.random.default_rng(0).random(len(lead)) < 0.5
     win = 1 / (1 + np.exp(-np.where(swap, -lead, lead)))
     assert raw.brier.value == pytest.approx(brier_score_loss(~swap, win))
-    assert raw.log_loss == measure(sample, bootstrap=FEW).log_loss
-    assert raw.auroc == pytest.approx(roc_auc_score(lead > 0, np.abs(lead)))
+    assert raw.log_loss.to_json() == pytest.approx(measure(sample, bootstrap=FEW).log_loss.to_json())
+    assert raw.auroc.value == pytest.approx(roc_auc_score(lead > 0, np.abs(lead)))
 
 
 def test_auroc_weighs_pairs_as_accuracy_does() -> None:
@@ -80,7 +82,7 @@ def test_auroc_weighs_pairs_as_accuracy_does() -> None:
     sample = Sample((*ranking.facts, *drawn(3, 40).facts), (*ranking.scores, *drawn(3, 40).scores))
     weight = [0.1] * 10 + [1.0] * 40
     want = roc_auc_score(sample.lead > 0, np.abs(sample.lead), sample_weight=weight)
-    assert calibration(sample, FEW).raw.auroc == pytest.approx(want)
+    assert calibration(sample, FEW).raw.auroc.value == pytest.approx(want)
 
 
 def test_temperature_has_the_least_log_loss_there_is() -> None:
@@ -157,7 +159,9 @@ def test_a_pairs_temperature_comes_from_other_prompts() -> None:
 def test_a_given_temperature_is_used_and_named() -> None:
     sample = drawn(6, 300, temperature=2.0)
     found = calibration(sample, FEW, temperature=Temperature(2.0, 500, 400, "starter:validation"))
-    assert found.scaled == calibration(drawn(6, 300), FEW).raw
+    plain = calibration(drawn(6, 300), FEW).raw
+    assert found.scaled.bins == plain.bins
+    assert found.scaled.ece.to_json() == pytest.approx(plain.ece.to_json())
     assert found.to_json()["temperature"] == 2.0
     assert found.to_json()["fitted_on"] == "starter:validation"
     facts = {"temperature": 2.0, "pairs": 500, "prompts": 400, "fitted_on": "starter:validation", "model": "abc"}
@@ -168,7 +172,7 @@ def test_a_failed_score_is_a_lost_pair_of_confidence_one_half() -> None:
     found = calibration(pair_sample([NAN, math.inf, 2.0, 3.0]), FEW).raw
     assert (found.bins[0].confidence, found.bins[0].accuracy, found.bins[0].n) == (0.5, 0.0, 2)
     assert found.log_loss.value is found.brier.value is None
-    assert found.auroc == 1.0
+    assert found.auroc.value == 1.0
     points = abstention(pair_sample([NAN, math.inf, 2.0, 3.0]), FEW).points
     assert (points[0].coverage, points[0].accuracy) == (1.0, 0.5)
     assert (points[-1].coverage, points[-1].threshold, points[-1].accuracy) == (0.25, 3.0, 1.0)
@@ -183,14 +187,21 @@ def test_failed_pairs_do_not_move_the_temperature() -> None:
 
 def test_equal_scores_are_half_right() -> None:
     found = calibration(pair_sample([0.0] * 8), FEW).raw
-    assert (found.ece, found.auroc) == (0.0, 0.5)
+    assert (found.ece.value, found.auroc.value) == (0.0, 0.5)
     assert found.brier.value == 0.25
 
 
 def test_undecided_pairs_alone_give_no_figure_but_losses() -> None:
     sample = pair_sample([1.0, 2.0], labels=[0.5, 0.5])
     raw = calibration(sample, FEW).raw
-    assert (raw.ece, raw.ece_equal_mass, raw.mce, raw.auroc, raw.n, raw.bins) == (None, None, None, None, 0, ())
+    assert (raw.ece.value, raw.ece_equal_mass.value, raw.mce.value, raw.auroc.value, raw.n, raw.bins) == (
+        None,
+        None,
+        None,
+        None,
+        0,
+        (),
+    )
     assert raw.log_loss.value > math.log(2)
     assert abstention(sample).to_json() == []
     assert abstention(sample).area is None
@@ -228,7 +239,7 @@ def test_pairs_of_equal_lead_are_kept_together() -> None:
 
 def test_probabilities_that_are_rounded_to_one_still_have_an_order() -> None:
     found = calibration(pair_sample([50.0, 60.0, -40.0, -3e38]), FEW)
-    assert found.raw.auroc == pytest.approx(0.5)
+    assert found.raw.auroc.value == pytest.approx(0.5)
     assert [one.n for one in found.raw.bins_equal_mass] == [1, 1, 1, 1]
     assert [one.n for one in found.raw.bins] == [4]
 
@@ -251,4 +262,29 @@ def test_several_votes_in_an_item_share_its_weight() -> None:
     sample = Sample((votes, *pair_sample([2.0]).facts), (scores([1.0, 0.0]), scores([2.0, 0.0])))
     found = calibration(sample, FEW).raw
     sure = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))
-    assert found.ece == pytest.approx((sure[0] - 0.5) / 2 + (1 - sure[1]) / 2)
+    assert found.ece.value == pytest.approx((sure[0] - 0.5) / 2 + (1 - sure[1]) / 2)
+
+
+def test_calibration_errors_and_auroc_have_the_intervals_of_resampling_prompts() -> None:
+    sample, random = drawn(5, 300), np.random.default_rng(0)
+    raw = calibration(sample, Bootstrap(resamples=2000)).raw
+    assert len(np.unique(sample.pairs.prompt)) == 300
+    resampled = [
+        calibration(sample.take(random.integers(0, 300, 300).tolist()), Bootstrap(resamples=1)).raw.auroc.value
+        for _ in range(400)
+    ]
+    assert raw.auroc.low == pytest.approx(np.quantile(resampled, 0.025), abs=0.02)
+    assert raw.auroc.high == pytest.approx(np.quantile(resampled, 0.975), abs=0.02)
+    for found in (raw.ece, raw.ece_equal_mass, raw.mce):
+        assert 0 <= found.low < found.value < found.high
+    assert raw.mce.n < raw.ece.n == 300
+
+
+def test_the_interval_of_the_calibration_error_holds_a_large_true_gap() -> None:
+    """Confidence 0.8 throughout and half of the pairs right: the gap is 0.3."""
+    random, held = np.random.default_rng(1), 0
+    for _ in range(200):
+        right = random.random(200) < 0.5
+        found = calibration(pair_sample(np.where(right, 1.0, -1.0) * np.log(4)), Bootstrap(resamples=200)).raw.ece
+        held += found.low <= 0.3 <= found.high
+    assert 180 <= held <= 199

@@ -219,7 +219,7 @@ def test_figures_from_nothing_are_dashes_with_a_reason(run: dict[str, Any]) -> N
                 result["style"][key] = nothing
             result["style"]["regression"] = None
             raw = result["calibration"]["raw"]
-            raw |= {"ece": None, "mce": None, "auroc": None, "log_loss": nothing, "brier": nothing}
+            raw |= dict.fromkeys(("ece", "ece_equal_mass", "mce", "auroc", "log_loss", "brier"), nothing)
             raw |= {"bins": [], "bins_equal_mass": []}
             result["calibration"] |= {"scaled": None, "temperature": None, "note": "one class"}
     for pair in run["comparison"]["pairs"]:
