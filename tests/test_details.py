@@ -15,6 +15,6 @@ def test_every_test_it_names_exists() -> None:
 
 
 def test_every_file_it_names_exists() -> None:
-    files = set(re.findall(r"`((?:data|text|model|training|scoring|evaluation)/\w+\.py)`", PAGE))
+    files = set(re.findall(r"`((?:data|text|model|training|scoring|evaluation)/[\w/]+\.py)`", PAGE))
     assert not [file for file in files if not (ROOT / "prefrank" / file).is_file()]
     assert len(files) >= 10

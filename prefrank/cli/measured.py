@@ -9,9 +9,9 @@ from rich.markup import escape
 from prefrank.cli.tables import new_table, say, show
 
 if TYPE_CHECKING:
-    from prefrank.evaluation.leaderboard import Leaderboard
+    from prefrank.evaluation.pages.leaderboard import Leaderboard
+    from prefrank.evaluation.protocols.suite import Suite
     from prefrank.evaluation.run_file import Run
-    from prefrank.evaluation.suite import Suite
 
 _COLOURS = {"better": "green", "worse": "red", "cannot be told apart": "dim"}
 

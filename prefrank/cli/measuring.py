@@ -69,10 +69,10 @@ def evaluate(
     """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
     from prefrank.cli import measured, progress, tables
     from prefrank.evaluation.estimates import Bootstrap
+    from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import write_run
     from prefrank.evaluation.runs import compare_runs, run_all
     from prefrank.evaluation.scorers import ModelOptions
-    from prefrank.evaluation.suites import SUITES
     from prefrank.model.hardware import hardware
 
     if not (model or baselines):
@@ -101,7 +101,7 @@ def evaluate(
         write_run(output, run)
         tables.say(f"The run, with every score, is in {output}")
     if html:
-        from prefrank.evaluation.report import write_report
+        from prefrank.evaluation.pages.report import write_report
 
         write_report(run, html)
         tables.say(f"The report is in {html}")
@@ -114,9 +114,9 @@ def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: 
     from prefrank.data.candidates import labelled
     from prefrank.evaluation.items import as_item
     from prefrank.evaluation.language import languages_of
+    from prefrank.evaluation.protocols import find_suite, load_suite
+    from prefrank.evaluation.protocols.suite import SuiteData
     from prefrank.evaluation.runs import Task, comparisons_suite
-    from prefrank.evaluation.suite import SuiteData
-    from prefrank.evaluation.suites import find_suite, load_suite
 
     found = []
     for source in data:
@@ -196,10 +196,10 @@ def compare(
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
     from prefrank.cli import measured, tables
     from prefrank.evaluation.estimates import Bootstrap
-    from prefrank.evaluation.report import merged, write_report
+    from prefrank.evaluation.pages.report import merged, write_report
+    from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.evaluation.runs import compare_runs
-    from prefrank.evaluation.suites import SUITES
 
     loaded, style = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
     found = compare_runs(loaded, SUITES, bootstrap=style)
@@ -221,8 +221,8 @@ def leaderboard(
     """Models side by side from their run files, with groups that cannot be told apart."""
     from prefrank.cli import measured, tables
     from prefrank.evaluation.estimates import Bootstrap
-    from prefrank.evaluation.leaderboard import leaderboard as rank_runs
-    from prefrank.evaluation.leaderboard import write_leaderboard
+    from prefrank.evaluation.pages.leaderboard import leaderboard as rank_runs
+    from prefrank.evaluation.pages.leaderboard import write_leaderboard
 
     found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
     print_result(found.to_json(), as_json, lambda: measured.leaderboard(found))
@@ -243,8 +243,8 @@ def card(
 ) -> None:
     """Write a model card from the training record and run files; what is missing is asked for, never left blank."""
     from prefrank.cli import tables
-    from prefrank.evaluation.card import write_card
-    from prefrank.evaluation.card_facts import read_facts
+    from prefrank.evaluation.pages.card import write_card
+    from prefrank.evaluation.pages.card_facts import read_facts
     from prefrank.evaluation.run_file import read_run
 
     given = read_facts(facts, fact or [])
@@ -285,7 +285,7 @@ def calibrate(
 def suites(as_json: AsJson = False) -> None:
     """List the benchmarks that prefrank evaluate --suite knows, and where their data come from."""
     from prefrank.cli import measured
-    from prefrank.evaluation.suites import SUITES
+    from prefrank.evaluation.protocols import SUITES
 
     plain = [
         {"name": one.name, "title": one.title, "hub": one.hub, "files": list(one.layout), "source": one.source}

@@ -9,7 +9,6 @@ its reason.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import product
@@ -23,6 +22,7 @@ from jaxtyping import Float64
 from prefrank.errors import BadData, BadInput, suggest
 from prefrank.evaluation.items import Item, Pairs, flatten
 from prefrank.scoring import RewardModel
+from prefrank.scoring.opened import quiet_transformers
 from prefrank.types import Comparison, Prompt, Row
 
 FORMATS: Mapping[str, str] = {
@@ -374,7 +374,7 @@ def _open_theirs(name: str | Path, model: RewardModel, dtype: str) -> _Prepare:
     """What programs that know nothing of prefrank load from the same folder."""
     import transformers  # costs seconds, so not at the top
 
-    with _quiet():
+    with quiet_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=True)
         network: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
             name, dtype=getattr(torch, dtype), local_files_only=True
@@ -436,7 +436,7 @@ _TEXTS: Mapping[str, Callable[[Any, Prompt, str], tuple[str, ...]]] = {
 
 def _score_theirs(tokenizer: Any, network: Any, column: int, side: str | None, rows: Sequence[Any]) -> Values:
     tokenizer.padding_side = side or "right"
-    with _quiet(), torch.inference_mode():
+    with quiet_transformers(), torch.inference_mode():
         if side is None:
             inputs = {key: torch.tensor([value]) for key, value in rows[0].items()}
         else:
@@ -449,19 +449,3 @@ _OPEN: Mapping[str, Callable[[str | Path, RewardModel, str], _Prepare]] = {
     "prefrank": _open_ours,
     "transformers": _open_theirs,
 }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice on the log from transformers; what was set before is set again."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

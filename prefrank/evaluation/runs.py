@@ -22,12 +22,12 @@ from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
 from prefrank.evaluation.items import Item, Sample, sample_of
 from prefrank.evaluation.metrics import measure_subsets, metric_figures
+from prefrank.evaluation.protocols import missing_rows
+from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.evaluation.run import Scorer, data_hash, score_once, versions
 from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run, scorer_of, scores_json
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
-from prefrank.evaluation.suite import Suite, SuiteData
-from prefrank.evaluation.suites import missing_rows
 from prefrank.types import Comparison
 
 ERRORS_KEPT, TEXT_KEPT = 12, 600

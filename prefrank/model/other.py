@@ -98,7 +98,7 @@ class OtherNetwork(nn.Module):
 
     def save_weights(self, folder: Path) -> None:
         """Write the weights as transformers does, with its own conversions and tied tensors."""
-        with _quiet():
+        with quiet_transformers():
             self.model.save_pretrained(folder)
 
 
@@ -121,7 +121,7 @@ def load_other(
     """
     import transformers  # costs seconds, so not at the top
 
-    with _quiet(), _one_line(folder):
+    with quiet_transformers(), _one_line(folder):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
@@ -209,8 +209,8 @@ def _one_line(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and load reports: we check the report ourselves. What was set before is set again."""
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars, advice and load reports, which we check ourselves. What was set before is set again."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefrank.model.hub import resolve_model
+from prefrank.model.other import quiet_transformers as quiet_transformers  # for evaluation, which may not import models
 from prefrank.model.record import read_record
 from prefrank.scoring.reward_model import RewardModel
 

@@ -11,12 +11,20 @@ import pytest
 from scipy import stats
 
 from prefrank.errors import BadData, NotFound
-from prefrank.evaluation.agreement import rank_correlations, ratio, spearman
-from prefrank.evaluation.best_of_n import BEST_OF_N, OWN_BEST_OF_N, best_of_n, curves_of, kl, measure, rated_item
 from prefrank.evaluation.comparing import compare
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
-from prefrank.evaluation.suite import SuiteData
+from prefrank.evaluation.protocols.agreement import rank_correlations, ratio, spearman
+from prefrank.evaluation.protocols.best_of_n import (
+    BEST_OF_N,
+    OWN_BEST_OF_N,
+    best_of_n,
+    curves_of,
+    kl,
+    measure,
+    rated_item,
+)
+from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import preference, scored

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from prefrank.errors import BadData
-from prefrank.evaluation.judged import JUDGEBENCH_ROWS, dialogue
-from prefrank.evaluation.suites import SUITES, load_suite, missing_rows
+from prefrank.evaluation.protocols import SUITES, load_suite, missing_rows
+from prefrank.evaluation.protocols.judged import JUDGEBENCH_ROWS, dialogue
 from prefrank.types import Turn
 from tests.evaluation.suite_files import a_sample, an_item, by_length, estimates, values, write_array, write_lines
 

@@ -9,7 +9,7 @@ from prefrank.data import split_of
 from prefrank.evaluation import longer_wins, sample_of, shorter_wins
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample
-from prefrank.evaluation.probes import KINDS, PROBES, measure, read
+from prefrank.evaluation.protocols.probes import KINDS, PROBES, measure, read
 from prefrank.evaluation.run import score_once
 from prefrank.types import Prompt
 from tests.evaluation.making import scored

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from prefrank.errors import BadInput, CannotWrite
-from prefrank.evaluation import charts
-from prefrank.evaluation.charts import Line, Mark, Row
-from prefrank.evaluation.report import accuracy_png, merged, render_report, write_report
-from prefrank.evaluation.report_blocks import digits, interval
-from prefrank.evaluation.report_sections import _kl
+from prefrank.evaluation.pages import charts
+from prefrank.evaluation.pages.blocks import digits, interval
+from prefrank.evaluation.pages.charts import Line, Mark, Row
+from prefrank.evaluation.pages.report import accuracy_png, merged, render_report, write_report
+from prefrank.evaluation.pages.sections import _kl
 from tests.evaluation.run_files import estimate, fake_run
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}

@@ -9,7 +9,8 @@ import pytest
 
 from prefrank.errors import BadData
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.rewardbench import (
+from prefrank.evaluation.protocols import load_suite, missing_rows
+from prefrank.evaluation.protocols.rewardbench import (
     ROWS,
     SECTIONS,
     WEIGHTS,
@@ -21,7 +22,6 @@ from prefrank.evaluation.rewardbench import (
     subset_weights,
     ties_figures,
 )  # fmt: skip
-from prefrank.evaluation.suites import load_suite, missing_rows
 from tests.evaluation.suite_files import a_sample, an_item, estimates, values, write_lines
 
 # OpenAssistant/reward-model-deberta-v3-large-v2, file 77504f2 of allenai/reward-bench-results: rights of rows, from the

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.rm_bench import CELLS, RM_BENCH, matrix, measure
-from prefrank.evaluation.suites import load_suite, missing_rows
+from prefrank.evaluation.protocols import load_suite, missing_rows
+from prefrank.evaluation.protocols.rm_bench import CELLS, RM_BENCH, matrix, measure
 from tests.evaluation.suite_files import a_sample, an_item, by_length, values, write_array
 
 SUBSETS = ("chat", "code", "math", "safety-refuse", "safety-response")

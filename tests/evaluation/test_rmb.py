@@ -8,8 +8,8 @@ import pytest
 
 from prefrank.errors import BadData
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.rmb import measure
-from prefrank.evaluation.suites import load_suite
+from prefrank.evaluation.protocols import load_suite
+from prefrank.evaluation.protocols.rmb import measure
 from tests.evaluation.suite_files import a_sample, an_item, by_length, estimates, values, write_array
 
 HELPFUL, HARMLESS = "Helpfulness/Chat/Discussion", "Harmlessness/S1"

@@ -8,9 +8,9 @@ import pytest
 
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import Bootstrap, Item, data_hash, longer_wins, random_scorer
+from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
-from prefrank.evaluation.suite import SuiteData
 from prefrank.types import Preference, Prompt, Score, as_prompt
 from tests.evaluation.making import comparison, preference, scored
 

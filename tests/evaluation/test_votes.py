@@ -11,7 +11,16 @@ from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
-from prefrank.evaluation.votes import LFQA_EXPERTS, LLMFAO, PANDALM, TULU1_HUMAN, VOTES, ballots_of, measure, thresholds
+from prefrank.evaluation.protocols.votes import (
+    LFQA_EXPERTS,
+    LLMFAO,
+    PANDALM,
+    TULU1_HUMAN,
+    VOTES,
+    ballots_of,
+    measure,
+    thresholds,
+)
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import scored

@@ -25,12 +25,12 @@ from prefrank.data.fields import as_list, as_number, as_row, field, short, text,
 from prefrank.data.files import SUFFIXES, Record
 from prefrank.data.own import own
 from prefrank.errors import BadData
-from prefrank.evaluation.agreement import average, rank_correlations, ratio, undefined
 from prefrank.evaluation.estimates import Bounds, Figure
 from prefrank.evaluation.figures import ACCURACY, credits, mean_over
 from prefrank.evaluation.items import Item, Sample
-from prefrank.evaluation.reading import published_files, read_items, records_of
-from prefrank.evaluation.suite import Chart, Suite, SuiteData
+from prefrank.evaluation.protocols.agreement import average, rank_correlations, ratio, undefined
+from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
+from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 RECOVERY, RANDOM, WORST = "Recovery", "Random", "Worst"

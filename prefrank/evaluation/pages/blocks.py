@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prefrank.evaluation.charts import Real
+from prefrank.evaluation.pages.charts import Real
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from prefrank.evaluation.comparing import groups
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, sums_of
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import metric_figures
+from prefrank.evaluation.protocols import SUITES
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run
-from prefrank.evaluation.suites import SUITES
 
 _UNREADABLE = (PrefrankError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What reading a file can raise whose parts are not what they should be."""
@@ -316,7 +316,7 @@ def leaderboard_html(board: Leaderboard) -> str:
         raise NotFound("a leaderboard page needs jinja2; pip install 'prefrank[evaluate]'") from error
 
     environment = Environment(
-        loader=PackageLoader("prefrank.evaluation"),
+        loader=PackageLoader("prefrank.evaluation.pages"),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
@@ -347,7 +347,7 @@ def in_words(board: Board) -> str:
 
 
 def _chart(board: Board) -> str:
-    from prefrank.evaluation.charts import Mark, Row, dot_whisker_svg
+    from prefrank.evaluation.pages.charts import Mark, Row, dot_whisker_svg
 
     rows = [
         Row(

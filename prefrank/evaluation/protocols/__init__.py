@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefrank.errors import NotFound, suggest
-from prefrank.evaluation import best_of_n, judged, open_assistant, probes, rewardbench, rm_bench, rmb, votes
 from prefrank.evaluation.items import Facts
-from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.evaluation.protocols import best_of_n, judged, open_assistant, probes, rewardbench, rm_bench, rmb, votes
+from prefrank.evaluation.protocols.suite import Suite, SuiteData
 
 SUITES: dict[str, Suite] = {
     suite.name: suite

@@ -16,7 +16,7 @@ from typing import Any
 
 from prefrank.data.candidates import OTHER_SPLIT
 from prefrank.errors import BadInput, CannotWrite, NotFound
-from prefrank.evaluation.card_facts import (
+from prefrank.evaluation.pages.card_facts import (
     BASES,
     CONDITIONAL,
     DATA,
@@ -610,7 +610,7 @@ def _render(subject: Subject) -> str:
         raise NotFound("a model card needs jinja2; pip install 'prefrank[evaluate]'") from error
 
     environment = Environment(  # Markdown, so escaping is `plain`'s business
-        loader=PackageLoader("prefrank.evaluation"),
+        loader=PackageLoader("prefrank.evaluation.pages"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -765,7 +765,7 @@ def _eval_result(one: Measured, kind: str, title: str, found: Json) -> Any:
 
 def _hub_id(suite: str) -> str:
     """Where a suite's data are on the hub; its own name where they are not there."""
-    from prefrank.evaluation.suites import SUITES
+    from prefrank.evaluation.protocols import SUITES
 
     published = SUITES[suite].hub if suite in SUITES else hub_name(suite.rpartition(":")[0] or suite)
     return published or bare(suite)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from prefrank.errors import BadInput, CannotWrite, NotFound
-from prefrank.evaluation import charts
-from prefrank.evaluation.charts import Mark, mark_of
-from prefrank.evaluation.report_blocks import count, digits, interval, p_value
-from prefrank.evaluation.report_sections import SECTIONS, entries, models, title_of, what_was_run
+from prefrank.evaluation.pages import charts
+from prefrank.evaluation.pages.blocks import count, digits, interval, p_value
+from prefrank.evaluation.pages.charts import Mark, mark_of
+from prefrank.evaluation.pages.sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
 
 
@@ -212,7 +212,7 @@ def _page(name: str) -> Any:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise NotFound("a report needs jinja2; pip install 'prefrank[evaluate]'") from error
-    loader = PackageLoader("prefrank.evaluation", "templates")
+    loader = PackageLoader("prefrank.evaluation.pages", "templates")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return pages.get_template(name)
 

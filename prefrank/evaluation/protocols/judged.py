@@ -19,8 +19,8 @@ from prefrank.data.hh import transcript
 from prefrank.errors import BadData
 from prefrank.evaluation.figures import ACCURACY, MACRO_MEAN, pairwise
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.reading import contest, published_files, read_items, records_of
-from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
+from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.types import Prompt, Turn
 
 # The part of a source's name before its subject, such as mmlu-pro-law, and its group.

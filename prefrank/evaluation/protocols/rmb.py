@@ -15,8 +15,8 @@ from prefrank.errors import BadData
 from prefrank.evaluation.estimates import Figure
 from prefrank.evaluation.figures import in_subset, mean_of, mean_over, subsets_of, wins
 from prefrank.evaluation.items import Item, Sample
-from prefrank.evaluation.reading import contest, published_files, read_items, records_of
-from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
+from prefrank.evaluation.protocols.suite import Suite, SuiteData
 
 OVERALL = "Overall"
 KINDS = {"BoN": "BoN_set", "Pairwise": "Pairwise_set"}

@@ -15,7 +15,7 @@ from typing import Any
 from prefrank.evaluation.estimates import Figure
 from prefrank.evaluation.figures import credits, in_subset, mean_of, mean_over
 from prefrank.evaluation.items import Item, Sample
-from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.types import Preference, Prompt, Turn
 
 KINDS: Mapping[str, str] = {

@@ -17,8 +17,8 @@ from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.estimates import Figure
 from prefrank.evaluation.figures import combine, in_subset, mean_of, mean_over, wins
 from prefrank.evaluation.items import Item, Sample
-from prefrank.evaluation.reading import contest, published_files, read_items, records_of
-from prefrank.evaluation.suite import Chart, Suite, SuiteData
+from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
+from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
 
 STYLES = ("concise", "detailed", "markdown")
 DOMAINS = {"chat": ("chat",), "code": ("code",), "math": ("math",), "safety": ("safety-refuse", "safety-response")}

@@ -20,13 +20,13 @@ from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
 from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
 from prefrank.data.files import Record
 from prefrank.errors import BadData
-from prefrank.evaluation.agreement import average, ratio, spearman, undefined
 from prefrank.evaluation.estimates import Figure
 from prefrank.evaluation.figures import ACCURACY, credits, mean_over, pairwise
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.metrics import log_losses
-from prefrank.evaluation.reading import published_files, read_items, records_of
-from prefrank.evaluation.suite import Suite, SuiteData
+from prefrank.evaluation.protocols.agreement import average, ratio, spearman, undefined
+from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
+from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.types import Preference, Prompt
 
 FOLDS = 5

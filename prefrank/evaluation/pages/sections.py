@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from prefrank.evaluation import charts
-from prefrank.evaluation.charts import Line, Mark, Real, Row, mark_of
-from prefrank.evaluation.report_blocks import (
+from prefrank.evaluation.pages import charts
+from prefrank.evaluation.pages.blocks import (
     Block,
     Cases,
     Cell,
@@ -33,6 +32,7 @@ from prefrank.evaluation.report_blocks import (
     p_value,
     per_scorer,
 )
+from prefrank.evaluation.pages.charts import Line, Mark, Real, Row, mark_of
 from prefrank.evaluation.run_file import Run
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page

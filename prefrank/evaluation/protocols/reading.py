@@ -15,7 +15,7 @@ from prefrank.data.fields import short
 from prefrank.data.files import Record, read_records
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.suite import SuiteData
+from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.types import Preference, Prompt
 
 
