@@ -63,3 +63,12 @@ def test_loss_curves_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("MPLBACKEND", "agg")
     run("loss_curves", monkeypatch, str(tmp_path / "curves.png"))
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_scorer_of_ones_own_is_judged_beside_baselines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("judge_a_scorer", monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["mine less longer", "mine less random"]
+    assert all(line.endswith("worse") for line in lines)
