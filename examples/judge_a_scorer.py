@@ -1,4 +1,4 @@
-"""Is a scorer of your own any good? Beside baselines on the probes, every difference tested. Usage: judge_a_scorer.py"""
+"""Is a scorer of your own any good? Beside baselines on the probes, with tests. Usage: judge_a_scorer.py"""
 
 from prefrank.evaluation import (
     SUITES,
