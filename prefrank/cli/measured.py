@@ -31,7 +31,8 @@ def run(run: "Run") -> None:
                 say(f"- {escape(sentence)}")
     first = run["scorers"][0]
     data = ", ".join(f"{name} {suite['data'][:12]}" for name, suite in run["suites"].items())
-    say(f"model {first['model'][:12]}; data: {data}; {run['intervals']['resamples']:,} resamples of prompts")
+    model = first["model"] if len(first["model"]) < 48 else first["model"][:12]  # a fingerprint, or a name with a hash
+    say(f"model {escape(model)}; data: {data}; {run['intervals']['resamples']:,} resamples of prompts")
 
 
 def _suite(name: str, suite: Mapping[str, Any], scorers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
