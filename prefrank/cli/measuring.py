@@ -69,8 +69,9 @@ def evaluate(
     """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
     from prefrank.cli import measured, progress, tables
     from prefrank.evaluation.estimates import Bootstrap
+    from prefrank.evaluation.pages.report import write_report
     from prefrank.evaluation.protocols import SUITES
-    from prefrank.evaluation.run_file import write_run
+    from prefrank.evaluation.run_file import check_writable, write_run
     from prefrank.evaluation.runs import compare_runs, run_all
     from prefrank.evaluation.scorers import ModelOptions
     from prefrank.model.hardware import hardware
@@ -79,6 +80,11 @@ def evaluate(
         raise BadInput("there is nothing to evaluate; give --model, or leave --no-baselines out")
     if not (data or suite):
         raise BadInput("there is nothing to evaluate on; give --data, --suite or both (prefrank suites lists them)")
+    # What would fail after hours of scoring fails now
+    for path in filter(None, (output, html)):
+        check_writable(path)
+    if html:
+        import jinja2  # noqa: F401
     options = ModelOptions(head=head, max_length=max_length, device=device, precision=precision)
     trained_on = _comparisons(train or [], None)
     tasks = _tasks(data or [], suite or [], limit, head)
@@ -92,17 +98,16 @@ def evaluate(
         hardware=hardware(),
         scoring=lambda name, scorer: progress.counted(name, scorer) if name in opened else scorer,
     )
-    if audit:
-        _audit(run, opened, tasks)
     if opened and len(entrants) > 1:
         run["comparison"] = compare_runs({"": run}, SUITES)
-    measured.run(run)
+    if audit:
+        _audit(run, opened, tasks)
     if output:
         write_run(output, run)
+    measured.run(run)
+    if output:
         tables.say(f"The run, with every score, is in {output}")
     if html:
-        from prefrank.evaluation.pages.report import write_report
-
         write_report(run, html)
         tables.say(f"The report is in {html}")
 

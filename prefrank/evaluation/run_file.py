@@ -65,6 +65,21 @@ def write_run(path: Path, run: Run) -> None:
         raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
 
 
+def check_writable(path: Path) -> None:
+    """See that a file can be written there, making its folder; what stands there stays.
+
+    Raises:
+        CannotWrite: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
+    if not path.stat().st_size:
+        path.unlink()
+
+
 def read_run(path: Path) -> Run:
     """Read a run file.
 
