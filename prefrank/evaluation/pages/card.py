@@ -85,6 +85,13 @@ class Measured:
         ]
         return max((one for one in found if one[1]["value"] is not None), key=lambda one: one[1]["value"], default=None)
 
+    @property
+    def tested(self) -> Json | None:
+        """The paired test of this model against the best baseline, if the run holds it."""
+        pairs = (self.run.get("comparison") or {}).get("pairs", ())
+        wanted = (self.scorer["name"], self.baseline and self.baseline[0], self.name)
+        return next((one for one in pairs if one["headline"] and (one["a"], one["b"], one["suite"]) == wanted), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -707,8 +707,10 @@ def comparison(run: Run) -> Section | None:
     parts = [pair for pair in pairs if not pair.get("headline", True)]
     words = Words(
         "Paired on the same items: the interval is of the difference itself, p comes from swapping the two scorers"
-        " prompt by prompt, and Holm's p allows for the number of comparisons; the verdict uses it. Detectable: the"
-        " least true difference that so many items would show four times out of five."
+        " prompt by prompt, and Holm's p allows for the number of comparisons; the verdict uses it. McNemar's mid-p"
+        " takes every decided pair for a trial of its own, with equal scores wrong; where pairs share prompts it is"
+        " marked clustered, and too sure of itself. Detectable: the least true difference that so many items would show"
+        " four times out of five."
     )
     blocks: list[Block] = [words, *(Words(f"Not compared. {one}") for one in refused)]
     blocks += _differences(run, heads)
@@ -721,7 +723,7 @@ def _differences(run: Run, pairs: Sequence[Mapping[str, Any]]) -> list[Table]:
     marks = [mark_of(pair["difference"]) for pair in pairs]
     ends = [abs(end) for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
     reach = max(ends, default=1.0) or 1.0
-    head = ("Suite", "Difference", "Verdict", "Drawn", "p", "p, Holm", "Detectable", "Counted")
+    head = ("Suite", "Difference", "Verdict", "Drawn", "p", "p, Holm", "McNemar", "Detectable", "Counted")
     rows = [
         (f"{pair['a']} minus {pair['b']}", _difference_row(run, pair, mark, reach))
         for pair, mark in zip(pairs, marks, strict=True)
@@ -738,9 +740,18 @@ def _difference_row(run: Run, pair: Mapping[str, Any], mark: Mark, reach: float)
         Cell("", svg=charts.track_svg(mark, low=-reach, high=reach, reference=0.0)),
         Cell(p_value(pair["p"])),
         Cell(p_value(pair["p_holm"])),
+        _mcnemar(pair["mcnemar"]),
         number_cell(pair["detectable"], "not known"),
         Cell(count(pair["difference"])),
     )
+
+
+def _mcnemar(test: Mapping[str, Any] | None) -> Cell:
+    """The mid-p, with the pairs that only the one and only the other scorer has right."""
+    if test is None:
+        return Cell("-")
+    counts = f"{test['b']:,} : {test['c']:,} pairs" + (", clustered" if test["clustered"] else "")
+    return Cell(p_value(test["mid_p"]), counts, title=f"exact p {p_value(test['exact'])}")
 
 
 def errors(run: Run) -> Section | None:
