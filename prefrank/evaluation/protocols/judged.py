@@ -31,7 +31,7 @@ GROUPS = {
     "livecodebench": "Coding",
 }
 JUDGEBENCH_ROWS = {"Knowledge": 154, "Reasoning": 98, "Math": 56, "Coding": 42}
-JUDGEBENCH_LAYOUT = ("data/gpt-*.jsonl", "data/dataset=judgebench,response_model=gpt-4o-*.jsonl")
+JUDGEBENCH_LAYOUT = ("data/gpt*.jsonl", "data/dataset=judgebench,response_model=gpt-4o-*.jsonl")
 
 
 def read_judgebench(folder: Path) -> SuiteData:

@@ -140,7 +140,7 @@ REWARDBENCH = Suite(
 TIES = "Ties"
 ACCURACY_ROWS_V2 = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495}
 ROWS_V2 = ACCURACY_ROWS_V2 | {TIES: 102}
-LAYOUT_V2 = ("data/test-*.parquet", "test*.jsonl")
+LAYOUT_V2 = ("data/test*.parquet", "test*.jsonl")
 
 
 def read_v2(folder: Path) -> SuiteData:
