@@ -173,11 +173,8 @@ def calibrated(folder: Path, found: Mapping[str, Any]) -> None:
 def suites(known: "Sequence[Suite]") -> None:
     table = new_table(None, "name", "benchmark", "on the hub", "files there, or in NAME=FOLDER", "equal scores", left=5)
     for suite in known:
-        table.add_row(
-            suite.name,
-            escape(suite.title),
-            escape(suite.hub or "-"),
-            escape(", ".join(suite.layout) or "ship with prefrank"),
-            suite.ties,
-        )
+        more = ", ..." if len(suite.layout) > 2 else ""
+        files = ", ".join(suite.layout[:2]) + more or "ship with prefrank"
+        table.add_row(suite.name, escape(suite.title), escape(suite.hub or "-"), escape(files), suite.ties)
     show(table, width=140)
+    say("all file patterns: prefrank suites --json, docs/suites.md")
