@@ -83,11 +83,12 @@ def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 
 def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
-    """Differences with their intervals, p-values and what they come to."""
+    """Differences with their intervals, p-values and what they come to; of the headlines alone, or all."""
     table = new_table(
         "Differences on the same items (first less second; prompts swapped for p; Holm-adjusted)",
-        "first", "second", "suite", "figure", "difference", "95 % interval", "p", "detectable", "verdict",
-        left=4,
+        "first", "second", "suite", *(() if headlines else ("figure",)),
+        "difference", "95 % interval", "p", "detectable", "verdict",
+        left=3 if headlines else 4,
     )  # fmt: skip
     table.columns[-1].justify = "left"
     for row in found["pairs"]:
@@ -99,7 +100,7 @@ def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
             escape(row["a"]),
             escape(row["b"]),
             escape(row["suite"]),
-            escape(row["figure"]),
+            *(() if headlines else (escape(row["figure"]),)),
             _points(difference["value"]),
             "-" if difference["low"] is None else f"{_points(difference['low'])} to {_points(difference['high'])}",
             "-" if row["p_holm"] is None else _p(row["p_holm"]),
