@@ -151,6 +151,9 @@ def rank(
     device: Device = None,
     precision: Precision = None,
     empty_score: EmptyScore = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Probabilities by the temperature that prefrank calibrate stored.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank replies to one prompt, best first."""
@@ -162,9 +165,14 @@ def rank(
     loaded = RewardModel.load(
         model, head=head, max_length=max_length, device=device, precision=precision, empty_score=empty_score
     )
+    if calibrated and loaded.calibration is None:
+        raise BadInput(
+            f"{model} has no stored temperature for these scores; run: prefrank calibrate {model} --data ..."
+        )
+    temperature = loaded.calibration["temperature"] if calibrated and loaded.calibration else 1.0
     ranked = loaded.rank(prompt, reply)
-    record = {"prompt": prompt, "replies": [asdict(entry) for entry in ranked]}
-    print_result(record, as_json, lambda: tables.ranking(prompt, ranked))
+    record = {"prompt": prompt, "temperature": temperature, "replies": [asdict(entry) for entry in ranked]}
+    print_result(record, as_json, lambda: tables.ranking(prompt, ranked, temperature))
 
 
 @app.command()

@@ -47,7 +47,7 @@ def new_table(title: str | None, *columns: str, left: int = 1) -> Table:
     return table
 
 
-def ranking(prompt: str, ranked: "Sequence[Ranked]") -> None:
+def ranking(prompt: str, ranked: "Sequence[Ranked]", temperature: float) -> None:
     """Replies, best first, with the probability of being preferred to the best."""
     from prefrank.scoring import win_probability
 
@@ -55,8 +55,9 @@ def ranking(prompt: str, ranked: "Sequence[Ranked]") -> None:
     table.columns[3].justify = "left"
     for entry in ranked:
         cut = " [yellow](cut)[/]" if entry.score.cut_reply else ""
-        chance = "" if entry is ranked[0] else f"{win_probability(entry.score, ranked[0].score):.0%}"
-        table.add_row(str(entry.rank + 1), f"{entry.score.value:+.3f}", chance, escape(entry.reply) + cut)
+        chance = win_probability(entry.score, ranked[0].score, temperature=temperature)
+        beats = "" if entry is ranked[0] else f"{chance:.0%}"
+        table.add_row(str(entry.rank + 1), f"{entry.score.value:+.3f}", beats, escape(entry.reply) + cut)
     show(table)
 
 

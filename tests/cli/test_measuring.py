@@ -96,14 +96,16 @@ def test_suites_lists_names_and_files(run: Run) -> None:
 def test_calibrate_stores_a_temperature_that_evaluate_uses(run: Run, model: str, tmp_path: Path) -> None:
     copy = RewardModel.load(model).save(tmp_path / "calibrated")
     data, output = tmp_path / "held.jsonl", tmp_path / "run.json"
+    scorer = RewardModel.load(model)
+    asked = [(f"prompt {n}", scorer.rank(f"prompt {n}", [f"yes {n}", f"no {n} bread"])) for n in range(40)]
+    asked.sort(key=lambda one: one[1][0].score.value - one[1][1].score.value)
     rows = []
-    for n in range(40):  # people agree with the model on two prompts of three
-        ranked = [one.reply for one in RewardModel.load(model).rank(f"prompt {n}", [f"yes {n}", f"no {n} bread"])]
-        chosen, rejected = ranked if n % 3 else reversed(ranked)
-        rows.append(json.dumps({"prompt": f"prompt {n}", "chosen": chosen, "rejected": rejected}) + "\n")
+    for place, (prompt, ranked) in enumerate(asked):  # people disagree with the third of which the model is least sure
+        chosen, rejected = ranked[::-1] if place < 13 else ranked
+        rows.append(json.dumps({"prompt": prompt, "chosen": chosen.reply, "rejected": rejected.reply}) + "\n")
     data.write_text("".join(rows))
     code, _, err = run("calibrate", str(copy), "--data", str(data))
-    assert code == 0
+    assert code == 0, err
     assert "temperature" in err
     stored = json.loads((copy / "prefrank.json").read_text())["calibration"]
     arguments = ["--model", str(copy), "--data", str(data), "--data", "starter:eval", "--resamples", "50"]
@@ -111,3 +113,20 @@ def test_calibrate_stores_a_temperature_that_evaluate_uses(run: Run, model: str,
     calibrations = json.loads(output.read_text())["scorers"][0]["results"]
     assert calibrations["starter:eval"]["calibration"]["temperature"] == stored["temperature"]
     assert calibrations["held.jsonl"]["calibration"]["fitted_on"].startswith("cross-fitted")
+
+
+def test_rank_uses_a_stored_temperature_only_when_asked(run: Run, model: str, tmp_path: Path) -> None:
+    copy = RewardModel.load(model).save(tmp_path / "calibrated")
+    record = json.loads((copy / "prefrank.json").read_text())
+    facts = {"temperature": 1e-6, "model": RewardModel.load(copy).fingerprint}
+    (copy / "prefrank.json").write_text(json.dumps(record | {"calibration": facts}))
+    asked = ["rank", "--model", str(copy), "--prompt", "how do I bake", "--reply", "mix flour", "--reply", "no"]
+    code, plain, _ = run(*asked)
+    assert code == 0
+    assert " 0%" not in plain
+    code, sharp, _ = run(*asked, "--calibrated")
+    assert code == 0
+    assert " 0%" in sharp
+    code, _, err = run("rank", "--model", model, *asked[3:], "--calibrated")
+    assert code == 2
+    assert "no stored temperature" in err
