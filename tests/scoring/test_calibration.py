@@ -83,7 +83,7 @@ def test_a_calibration_is_given_for_the_scores_it_was_fitted_on_alone(folder: Pa
 
 def test_a_quantised_folder_has_a_calibration_of_its_own(folder: Path, tmp_path: Path) -> None:
     store_calibration(folder, {"temperature": 1.5, "model": RewardModel.load(folder).fingerprint})
-    quantise_folder(folder, tmp_path / "int16", "int16", num_rows=20)
+    quantise_folder(folder, tmp_path / "int16", "int16", num_rows=20, force=True)
     small = RewardModel.load(tmp_path / "int16")
     assert small.calibration is None
     store_calibration(tmp_path / "int16", {"temperature": 1.6, "model": small.fingerprint})
