@@ -1,6 +1,7 @@
 """Tiny tokenizers and models made on the spot, shared by the tests: nothing is downloaded."""
 
 import json
+import re
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -12,14 +13,15 @@ CORPUS = [
 
 
 def wordpiece_folder(folder: Path) -> Path:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     alphabet = list("abcdefghijklmnopqrstuvwxyz0123456789[]():;,.!?'-")
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=specials, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    ids = {token: tokenizer.token_to_id(token) for token in specials}
+    words = sorted({word for text in CORPUS for word in re.findall(r"[a-z]{2,}", text.lower())})
+    # Not trained: the trainer breaks ties by chance, and the model would be another in every process
+    ids = {token: place for place, token in enumerate([*specials, *alphabet, *(f"##{a}" for a in alphabet), *words])}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(specials)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],

@@ -297,11 +297,13 @@ class _Run:
             chunk = range(first + me, min(first + count * size, len(examples)), count)
             places = [np.arange(examples.groups[c], examples.groups[c + 1]) for c in chunk]
             batches = plan_batches(rows_of(examples, chunk), max_tokens=self.recipe.max_tokens)
+            # Agreed before the first pass: one process must not ask while another is still in a pass
+            passes = most_of_processes(self.accelerator, len(batches)) if self.place.lockstep else len(batches)
             for batch in batches:
                 scores[torch.from_numpy(np.concatenate(places)[batch.rows])] = self._forward_only(batch)
-            if self.place.lockstep:
+            if passes > len(batches):
                 spare = plan_batches(rows_of(examples, [first])[:1], max_tokens=self.recipe.max_tokens)[0]
-                for _ in range(most_of_processes(self.accelerator, len(batches)) - len(batches)):
+                for _ in range(passes - len(batches)):
                     self._forward_only(spare)
         return self.accelerator.reduce(scores.to(self.accelerator.device), "sum").cpu()
 
