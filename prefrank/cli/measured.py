@@ -83,34 +83,45 @@ def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 
 def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
-    """Differences with their intervals, p-values and what they come to; of the headlines alone, or all."""
-    table = new_table(
-        "Differences on the same items (first less second; prompts swapped for p; Holm-adjusted)",
-        "first", "second", "suite", *(() if headlines else ("figure",)),
-        "difference", "95 % interval", "p", "detectable", "verdict",
-        left=3 if headlines else 4,
-    )  # fmt: skip
+    """Differences with their intervals, p-values and what they come to: of headlines in one table, or all by pair."""
+    title = "{} (first less second; prompts swapped for p; Holm-adjusted)"
+    columns = ("difference", "95 % interval", "p", "detectable", "verdict")
+    if headlines:
+        rows = [row for row in found["pairs"] if row["headline"]]
+        head = ("first", "second", "suite")
+        _differences(title.format("Differences on the same items"), (*head, *columns), rows, ("a", "b", "suite"))
+    else:
+        for one, other in dict.fromkeys((row["a"], row["b"]) for row in found["pairs"]):
+            rows = [row for row in found["pairs"] if (row["a"], row["b"]) == (one, other)]
+            name = escape(f"{one} less {other}")
+            _differences(title.format(name), ("suite", "figure", *columns), rows, ("suite", "figure"))
+    for sentence in found["refused"]:
+        say(f"[yellow]not compared: {escape(sentence)}[/]")
+    say("differences in points of 100; detectable: what these items would show four times in five")
+
+
+def _differences(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], named: Sequence[str]) -> None:
+    table = new_table(title, *columns, left=len(named))
     table.columns[-1].justify = "left"
-    for row in found["pairs"]:
-        if headlines and not row["headline"]:
-            continue
-        difference = row["difference"]
-        colour = _COLOURS.get(row["verdict"] or "", "dim")
+    table.columns[-1].no_wrap = True
+    before = None
+    for row in rows:
+        difference, verdict = row["difference"], row["verdict"]
+        names = [row[name].removeprefix("accuracy: ") for name in named]
+        if not row["headline"]:
+            names = ["", f"  {names[-1]}"]
+        elif before is not None and named[0] == "suite":
+            table.add_section()
+        before = row["suite"]
         table.add_row(
-            escape(row["a"]),
-            escape(row["b"]),
-            escape(row["suite"]),
-            *(() if headlines else (escape(row["figure"]),)),
+            *map(escape, names),
             _points(difference["value"]),
             "-" if difference["low"] is None else f"{_points(difference['low'])} to {_points(difference['high'])}",
             "-" if row["p_holm"] is None else _p(row["p_holm"]),
             "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}",
-            f"[{colour}]{row['verdict'] or '-'}[/]",
+            f"[{_COLOURS.get(verdict or '', 'dim')}]{verdict or '-'}[/]",
         )
     show(table, width=140)
-    for sentence in found["refused"]:
-        say(f"[yellow]not compared: {escape(sentence)}[/]")
-    say("differences in points of 100; detectable: what these items would show four times in five")
 
 
 def _p(value: float) -> str:

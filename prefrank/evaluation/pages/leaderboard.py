@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import CannotWrite, NotFound, PrefrankError, suggest
+from prefrank.errors import NotFound, PrefrankError, suggest
 from prefrank.evaluation.comparing import groups
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, sums_of
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import metric_figures
+from prefrank.evaluation.pages.report import write_page
 from prefrank.evaluation.protocols import SUITES
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run
 
@@ -295,12 +296,7 @@ def write_leaderboard(board: Leaderboard, path: Path) -> Path:
         NotFound: jinja2 is not installed.
         CannotWrite: the file cannot be written.
     """
-    page = leaderboard_html(board)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a name is shown as "?"
-    except OSError as error:
-        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
+    write_page(path, leaderboard_html(board))
     return path
 
 

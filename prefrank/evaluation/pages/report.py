@@ -51,10 +51,18 @@ def write_report(run: Run | Sequence[Run], path: Path) -> None:
         NotFound: jinja2 is not installed.
         CannotWrite: the file cannot be written.
     """
-    page = render_report(run)
+    write_page(path, render_report(run))
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page, making its folder; a lone surrogate in somebody's text is shown as "?".
+
+    Raises:
+        CannotWrite: the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a reply is shown as "?"
+        path.write_bytes(page.encode("utf-8", "replace"))
     except OSError as error:
         raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
 
