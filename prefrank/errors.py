@@ -85,3 +85,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def short(value: object) -> str:
+    """A value for an error message: its JSON-ish form, cut."""
+    shown = "null" if value is None else ascii(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

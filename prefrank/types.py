@@ -5,24 +5,36 @@ nothing assumes a total order. A batch is packed: one flat run of token ids and 
 numpy arrays, so that reading and encoding need no torch.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Int64
 
-Role = Literal["system", "user", "assistant"]
+from prefrank.errors import short
+
+Role = Literal["system", "user", "assistant", "developer", "tool", "function"]
 ROLES: tuple[str, ...] = get_args(Role)
+MESSAGE_EXTRAS = ("tool_calls", "tool_call_id", "function_call", "name", "reasoning_content")
+"""What a message may hold beside role and content and a chat template may read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation."""
+    """One message of a conversation.
+
+    Args:
+        role: who speaks.
+        text: what is said.
+        extra: what else of `MESSAGE_EXTRAS` the message holds, as the text of one JSON object; "" for nothing.
+    """
 
     role: Role
     text: str
+    extra: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -30,31 +42,75 @@ class Turn:
         if not isinstance(self.text, str):
             raise ValueError(f"a turn's text is of type {type(self.text).__name__}; wanted a string")
 
+    def message(self) -> dict[str, Any]:
+        """The turn as a chat template wants it: role, content, and what else the message held."""
+        return {"role": self.role, "content": self.text, **(json.loads(self.extra) if self.extra else {})}
+
 
 Prompt = tuple[Turn, ...]
-PromptLike = str | Turn | Sequence[Turn]
+Message = Mapping[str, Any]
+"""A chat message: `{"role": ..., "content": ...}`; content is a string or OpenAI's list of parts of type text."""
+PromptLike = str | Turn | Message | Sequence[Turn | Message]
 """What the public edge takes: a `str` is one user turn."""
 
 
-def as_prompt(prompt: PromptLike) -> Prompt:
-    """The structured form of a prompt; a `str` becomes one user turn.
+def as_turn(message: object) -> Turn:
+    """A chat message as a turn.
 
     Raises:
-        ValueError: an empty list of turns, or something that is not a turn.
+        ValueError: an unknown role, content that is not text (a part of another type is named), or none at all.
+    """
+    if isinstance(message, Turn):
+        return message
+    if not isinstance(message, Mapping):
+        raise ValueError(f"a message is {short(message)}; wanted an object with role and content")
+    if "role" not in message:
+        raise ValueError(f"a message has the keys {', '.join(map(str, message)) or '(none)'}; wanted role and content")
+    role, content = message["role"], message.get("content")
+    if role not in ROLES:
+        raise ValueError(f"a message has the role {short(role)}; wanted one of {', '.join(ROLES)}")
+    extra = {name: message[name] for name in MESSAGE_EXTRAS if message.get(name) not in (None, [], {}, "")}
+    if content is None and not ({"tool_calls", "function_call"} & extra.keys()):
+        raise ValueError("a message has no content; wanted a string")
+    text = "" if content is None else content if isinstance(content, str) else _joined(content)
+    return Turn(role, text, json.dumps(extra, ensure_ascii=False) if extra else "")
+
+
+def _joined(content: object) -> str:
+    """OpenAI's content parts as one text, the texts put one after the other as chat templates do."""
+    if not isinstance(content, Sequence):
+        raise ValueError(f"a message's content is {short(content)}; wanted a string or a list of text parts")
+    texts = []
+    for number, part in enumerate(content):
+        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if kind != "text" or not isinstance(text, str):
+            what = f"of type {kind}" if kind != "text" else f"{short(part)}"
+            raise ValueError(f"content[{number}] of a message is {what}; wanted parts of type text only")
+        texts.append(text)
+    return "".join(texts)
+
+
+def as_prompt(prompt: PromptLike) -> Prompt:
+    """The structured form of a prompt; a `str` becomes one user turn, a message one turn.
+
+    Raises:
+        ValueError: an empty list of turns, or something that is neither a turn nor a message.
     """
     if isinstance(prompt, str):
         return (Turn("user", prompt),)
-    if isinstance(prompt, Turn):
-        return (prompt,)
-    if not isinstance(prompt, Sequence):
+    if isinstance(prompt, Turn | Mapping):
+        return (as_turn(prompt),)
+    if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
         raise ValueError(f"a prompt is of type {type(prompt).__name__}; wanted a string or a list of turns")
     if not prompt:
         raise ValueError("a prompt has no turns; give a string or at least one turn")
-    turns: tuple[Any, ...] = tuple(prompt)
-    for turn in turns:
-        if not isinstance(turn, Turn):
+    turns = []
+    for turn in prompt:
+        if not isinstance(turn, Turn | Mapping):
             raise ValueError(f"a prompt holds a {type(turn).__name__}; wanted Turn(role, text) values or one string")
-    return turns
+        turns.append(as_turn(turn))
+    return tuple(turns)
 
 
 MAIN_HEAD = "overall"

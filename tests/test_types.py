@@ -2,7 +2,7 @@ import pytest
 
 from prefrank import Comparison, Preference, Turn
 from prefrank.errors import suggest
-from prefrank.types import Ratings, as_prompt
+from prefrank.types import Ratings, as_prompt, as_turn
 
 PROMPT = (Turn("user", "hello"),)
 
@@ -61,3 +61,37 @@ def test_impossible_ratings_are_refused() -> None:
 def test_a_misspelt_name_gets_a_suggestion() -> None:
     assert suggest("webgtp", ["webgpt", "hh"]) == "; did you mean 'webgpt'?"
     assert suggest("zzz", ["webgpt", "hh"]) == "; known: hh, webgpt"
+
+
+def test_messages_are_turns() -> None:
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    assert as_prompt({"role": "user", "content": "hello"}) == PROMPT
+    assert as_prompt([{"role": "system", "content": "Be kind."}, Turn("user", "hello")]) == (
+        Turn("system", "Be kind."),
+        *PROMPT,
+    )
+    assert as_turn({"role": "user", "content": parts}) == Turn("user", "Hello")
+
+
+def test_what_a_template_may_read_of_a_message_comes_back_as_it_was() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "sum", "arguments": {"b": 2}}}]}
+    assert as_turn(call).message() == {**call, "content": ""}
+    assert as_turn({"role": "tool", "content": "4", "tool_call_id": "7", "score": 1}).message() == {
+        "role": "tool", "content": "4", "tool_call_id": "7",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "human", "content": "hi"}, "the role 'human'; wanted one of system, user"),
+        ({"from": "human", "value": "hi"}, "the keys from, value; wanted role and content"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, r"content\[0\] .* of type image_url"),
+        ({"role": "user", "content": 3}, "content is 3; wanted a string"),
+        ({"role": "user"}, "a message has no content"),
+        ("hi", "a message is 'hi'; wanted an object"),
+    ],
+)
+def test_messages_that_are_no_text_are_refused_by_name(message: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        as_turn(message)

@@ -4,32 +4,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prefrank.errors import BadData, suggest
-from prefrank.types import ROLES, Prompt, Turn
-
-Row = Mapping[str, Any]
-
-
-def short(value: object) -> str:
-    """A value for an error message: its JSON-ish form, cut."""
-    shown = "null" if value is None else ascii(value)
-    return shown if len(shown) <= 40 else f"{shown[:37]}..."
-
-
-def field(row: Row, name: str) -> Any:
-    """The value at a dotted name such as `info.post`.
-
-    Raises:
-        BadData: no such column.
-    """
-    value: Any = row
-    for part in name.split("."):
-        if not isinstance(value, Mapping):
-            raise BadData(f"{name!r} wants an object where {short(value)} is")
-        if part not in value:
-            raise BadData(f"no column {name!r}{suggest(part, map(str, value))}")
-        value = value[part]
-    return value
+from prefrank.errors import BadData, short, suggest
+from prefrank.io.columns import field
+from prefrank.io.rows import Row
+from prefrank.types import Prompt, Turn, as_turn
 
 
 def as_text(value: object, name: str) -> str:
@@ -113,10 +91,12 @@ def as_turns(value: object, name: str) -> Prompt:
 
 
 def _turn(message: Row, name: str) -> Turn:
-    role = message.get("role")
-    if role not in ROLES:
-        raise BadData(f"{name!r} has the role {short(role)}; wanted one of {', '.join(ROLES)}")
-    return Turn(role, as_text(message.get("content"), f"{name}.content"))
+    try:
+        turn = as_turn(message)
+    except ValueError as error:
+        raise BadData(f"{name!r}: {error}") from None
+    as_text(turn.text, f"{name}.content")
+    return turn
 
 
 def known_keys(row: Row, name: str, known: Iterable[str]) -> None:

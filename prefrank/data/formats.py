@@ -9,7 +9,6 @@ from difflib import get_close_matches
 
 from prefrank.data.candidates import Candidate, Drop
 from prefrank.data.fields import Row
-from prefrank.data.files import Record
 from prefrank.data.hh import hh
 from prefrank.data.oasst import oasst
 from prefrank.data.own import COLUMNS as OWN_COLUMNS
@@ -26,6 +25,7 @@ from prefrank.data.rated import (
 )
 from prefrank.data.summaries import rated_summaries, summary_pair
 from prefrank.errors import BadData
+from prefrank.io.rows import Record
 
 Found = Iterator[tuple[Record, Candidate | Drop]]
 Reader = Callable[[Iterable[Record]], Found]

@@ -28,12 +28,12 @@ from prefrank.data.candidates import (
 )
 from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
 from prefrank.data.fields import text
-from prefrank.data.files import Record, read_records
 from prefrank.data.formats import Found, Reader
 from prefrank.data.oasst import oasst
 from prefrank.data.report import Loaded, Report, Tally
 from prefrank.data.sources import Located, Part, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound
+from prefrank.io.rows import Record, read_records
 from prefrank.types import Comparison, Prompt
 
 VALIDATION_SHARE = 0.2

@@ -13,8 +13,8 @@ from typing import Any
 
 from prefrank.data.candidates import FEW_REPLIES, Candidate, Drop, from_ranks
 from prefrank.data.fields import Row, as_list, as_number, as_row, field, maybe_text, short, text
-from prefrank.data.files import Record
 from prefrank.errors import BadData
+from prefrank.io.rows import Record
 from prefrank.types import Prompt, Role, Turn
 
 NOT_READY = "tree not ready for export"

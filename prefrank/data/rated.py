@@ -13,8 +13,8 @@ from typing import Any
 
 from prefrank.data.candidates import FEW_REPLIES, Candidate, Drop, carry_over_ratings, from_ratings_of
 from prefrank.data.fields import Row, as_list, as_number, as_row, as_text, as_turns, field, short, text, user
-from prefrank.data.files import Record
 from prefrank.errors import BadData
+from prefrank.io.rows import Record
 from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Role, Turn
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")

@@ -13,10 +13,10 @@ from importlib import resources
 from pathlib import Path
 
 from prefrank.data.catalogue import ALIASES, KNOWN_SPLITS, PARQUET_BRANCH, SOURCES, SPLIT_WORDS, SUMMARY_SPLITS, Source
-from prefrank.data.files import SUFFIXES, first_row, is_data_file
 from prefrank.data.formats import FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
 from prefrank.errors import BadData, NotFound, suggest
+from prefrank.io.rows import SUFFIXES, first_row, is_data_file
 
 _NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
 

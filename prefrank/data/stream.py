@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 from prefrank.data.candidates import OTHER_SPLIT, Drop, settle
 from prefrank.data.catalogue import SUMMARY_SPLITS
-from prefrank.data.files import is_json_array, read_records
 from prefrank.data.load import VALIDATION_SHARE, split_of
 from prefrank.data.sources import Located, Part, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound
+from prefrank.io.rows import is_json_array, read_records
 from prefrank.types import Comparison
 
 MALFORMED = "malformed row"

@@ -19,8 +19,8 @@ from prefrank.data.candidates import (
     from_ratings_of,
 )
 from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, maybe_text, text, user
-from prefrank.data.files import Record
 from prefrank.errors import BadData
+from prefrank.io.rows import Record
 from prefrank.types import MAIN_HEAD, Prompt, Ratings
 
 NOTHING_TO_SUMMARIZE = "neither post nor article"

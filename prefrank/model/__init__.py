@@ -1,8 +1,8 @@
 """Stage 3: a packed batch of token ids becomes scores."""
 
+from prefrank.io.atomic import atomic_folder
 from prefrank.model.checkpoint import load_for_scoring, load_network, save_network
 from prefrank.model.engine import Engine, make_engine, run
-from prefrank.model.files import atomic_folder
 from prefrank.model.network import (
     Network,
     fingerprint,

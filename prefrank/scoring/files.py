@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prefrank.data.fields import as_text, as_texts, as_turns, field
-from prefrank.data.files import Record, read_records
 from prefrank.errors import BadData, BadInput, BadText, CannotWrite
+from prefrank.io.rows import Record, read_records
 from prefrank.scoring.reward_model import RewardModel
 from prefrank.types import Prompt, Score, Turn
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from prefrank.errors import BadInput
+from prefrank.io.atomic import atomic_folder
 from prefrank.model import load_network
 from prefrank.model.adapter import is_adapter, text_folder
-from prefrank.model.files import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import read_record, write_checkpoint
 from prefrank.text import TextEncoder, TextSettings

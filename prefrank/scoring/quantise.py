@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from prefrank.data import load_comparisons, parse_source
 from prefrank.errors import BadInput, BadModel
-from prefrank.model.files import atomic_folder
+from prefrank.io.atomic import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.quantise import check_quantised
 from prefrank.model.record import write_checkpoint

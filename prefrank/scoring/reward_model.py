@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from prefrank.errors import BadInput, BadModel, CannotWrite
+from prefrank.io.atomic import atomic_folder
 from prefrank.model import Network, fingerprint, load_for_scoring, make_engine, run
 from prefrank.model.adapter import text_folder
-from prefrank.model.files import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import Record, read_record, write_checkpoint, write_record
 from prefrank.text import TextEncoder, TextSettings, check_texts, distinct_rows, plan_batches

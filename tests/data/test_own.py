@@ -176,7 +176,7 @@ def test_an_implicit_prompt_loses_no_text(shared: str, chosen: str, rejected: st
         (own_row(ratings={"overall": [1, 2]}), "3 replies came with 2 ratings.overall; wanted as many of each"),
         (own_row(prompt=3, ranks=[0, 1, 2]), "'prompt' holds 3; wanted a list"),
         (own_row(prompt=[{"role": "bot", "content": "x"}], ranks=[0, 1, 2]), "role 'bot'; wanted one of system, user"),
-        (own_row(prompt=[{"role": "user"}], ranks=[0, 1, 2]), "content' holds null; wanted a string"),
+        (own_row(prompt=[{"role": "user"}], ranks=[0, 1, 2]), "a message has no content; wanted a string"),
         (own_row(prompt="\ud800 broken", ranks=[0, 1, 2]), r"lone surrogate, '\\ud800' at 0"),
         ({"replies": ["a", "b"], "ranks": [0, 1]}, "no column 'prompt'"),
         ({"prompt": "Hi", "chosen": "a", "rejected": 5}, "wanted a list"),

@@ -150,8 +150,7 @@ UNUSABLE = {
     "'p', ['ok', chr(0xD800)]": "BadText: the reply of pair 1 has a lone surrogate (half of a character) "
     "at position 0; remove it or decode the text again from its bytes",
     "[], ['ok']": "BadInput: pair 0: a prompt has no turns; give a string or at least one turn",
-    "[{'role': 'user'}], ['ok']": "BadInput: pair 0: a prompt holds a dict; "
-    "wanted Turn(role, text) values or one string",
+    "[{'role': 'user'}], ['ok']": "BadInput: pair 0: a message has no content; wanted a string",
     "None, ['ok']": "BadInput: pair 0: a prompt is of type NoneType; wanted a string or a list of turns",
 }
 

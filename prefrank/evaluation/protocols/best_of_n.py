@@ -22,7 +22,6 @@ from jaxtyping import Float64, Int64
 
 from prefrank.data.candidates import FEW_REPLIES, Drop
 from prefrank.data.fields import as_list, as_number, as_row, field, short, text, user
-from prefrank.data.files import SUFFIXES, Record
 from prefrank.data.own import own
 from prefrank.errors import BadData
 from prefrank.evaluation.estimates import Bounds, Figure
@@ -31,6 +30,7 @@ from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.agreement import average, rank_correlations, ratio, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
+from prefrank.io.rows import SUFFIXES, Record
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 RECOVERY, RANDOM, WORST = "Recovery", "Random", "Worst"

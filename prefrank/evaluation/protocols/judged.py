@@ -14,13 +14,13 @@ from pathlib import Path
 
 from prefrank.data.candidates import Drop
 from prefrank.data.fields import Row, as_list, as_row, as_text, field, short, text, user
-from prefrank.data.files import Record
 from prefrank.data.hh import transcript
 from prefrank.errors import BadData
 from prefrank.evaluation.figures import ACCURACY, MACRO_MEAN, pairwise
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.io.rows import Record
 from prefrank.types import Prompt, Turn
 
 # The part of a source's name before its subject, such as mmlu-pro-law, and its group.

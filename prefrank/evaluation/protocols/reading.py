@@ -12,10 +12,10 @@ from pathlib import Path
 
 from prefrank.data.candidates import EMPTY_PROMPT, EQUAL_REPLIES, Drop
 from prefrank.data.fields import short
-from prefrank.data.files import Record, read_records
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.suite import SuiteData
+from prefrank.io.rows import Record, read_records
 from prefrank.types import Preference, Prompt
 
 

@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float64, Int64
 
 from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
 from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
-from prefrank.data.files import Record
 from prefrank.errors import BadData
 from prefrank.evaluation.estimates import Figure
 from prefrank.evaluation.figures import ACCURACY, credits, mean_over, pairwise
@@ -27,6 +26,7 @@ from prefrank.evaluation.metrics import log_losses
 from prefrank.evaluation.protocols.agreement import average, ratio, spearman, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.io.rows import Record
 from prefrank.types import Preference, Prompt
 
 FOLDS = 5

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from prefrank.data import load_comparisons
-from prefrank.data.files import read_records
 from prefrank.errors import BadData, NotFound
+from prefrank.io.rows import read_records
 from tests.data.files import hh_row, own_row, write_lines, write_parquet
 
 ROWS = [own_row(ranks=[0, 2, 1]), own_row(prompt="Nenne eine Farbe: größer\u2028oder kleiner?", ranks=[1, 2, 0])]

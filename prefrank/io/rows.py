@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from prefrank.data.fields import Row, short
-from prefrank.errors import BadData
+from prefrank.errors import BadData, short
+
+Row = Mapping[str, Any]
+"""One row of a file: column names and values."""
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 PACKED_SUFFIXES = (".gz", ".xz", ".zst")

@@ -1,0 +1,60 @@
+"""Columns by name: a mapping from the names that readers know to those that a file has, nested ones with dots."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefrank.errors import BadData, BadInput, short, suggest
+from prefrank.io.rows import Row
+
+Columns = Mapping[str, str]
+"""From a known name, such as `prompt`, to the file's own, such as `question` or `info.post`."""
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`prompt=question,chosen=good` as a mapping, as the command line takes it.
+
+    >>> parse_columns("prompt=question,chosen=out.good")
+    {'prompt': 'question', 'chosen': 'out.good'}
+
+    Raises:
+        BadInput: a part without "=", an empty name, or a name given twice.
+    """
+    columns: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, own = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and own):
+            raise BadInput(f"columns are {text!r}; wanted NAME=COLUMN,..., such as prompt=question,chosen=good")
+        if name in columns:
+            raise BadInput(f"columns name {name!r} twice ({columns[name]!r}, {own!r}); keep one of them")
+        columns[name] = own
+    return columns
+
+
+def field(row: Row, name: str) -> Any:
+    """The value at a dotted name such as `info.post`; a column that itself has dots in its name wins.
+
+    Raises:
+        BadData: no such column.
+    """
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping):
+            raise BadData(f"{name!r} wants an object where {short(value)} is")
+        if part not in value:
+            raise BadData(f"no column {name!r}{suggest(part, map(str, value))}")
+        value = value[part]
+    return value
+
+
+def mapped(row: Row, columns: Columns) -> Row:
+    """The row under the names that readers know: columns that the mapping takes are renamed, all others stay.
+
+    Raises:
+        BadData: a column that is not there.
+    """
+    taken = set(columns.values())
+    return {name: value for name, value in row.items() if name not in taken} | {
+        name: field(row, own) for name, own in columns.items()
+    }
