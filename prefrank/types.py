@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Int64
 
-from prefrank.errors import short
+from prefrank.errors import BadInput, short
 
 Role = Literal["system", "user", "assistant", "developer", "tool", "function"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -38,9 +38,9 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise ValueError(f"a turn's role is {self.role!r}; wanted one of {', '.join(ROLES)}")
+            raise BadInput(f"a turn's role is {self.role!r}; wanted one of {', '.join(ROLES)}")
         if not isinstance(self.text, str):
-            raise ValueError(f"a turn's text is of type {type(self.text).__name__}; wanted a string")
+            raise BadInput(f"a turn's text is of type {type(self.text).__name__}; wanted a string")
 
     def message(self) -> dict[str, Any]:
         """The turn as a chat template wants it: role, content, and what else the message held."""
@@ -58,20 +58,20 @@ def as_turn(message: object) -> Turn:
     """A chat message as a turn.
 
     Raises:
-        ValueError: an unknown role, content that is not text (a part of another type is named), or none at all.
+        BadInput: an unknown role, content that is not text (a part of another type is named), or none at all.
     """
     if isinstance(message, Turn):
         return message
     if not isinstance(message, Mapping):
-        raise ValueError(f"a message is {short(message)}; wanted an object with role and content")
+        raise BadInput(f"a message is {short(message)}; wanted an object with role and content")
     if "role" not in message:
-        raise ValueError(f"a message has the keys {', '.join(map(str, message)) or '(none)'}; wanted role and content")
+        raise BadInput(f"a message has the keys {', '.join(map(str, message)) or '(none)'}; wanted role and content")
     role, content = message["role"], message.get("content")
     if role not in ROLES:
-        raise ValueError(f"a message has the role {short(role)}; wanted one of {', '.join(ROLES)}")
+        raise BadInput(f"a message has the role {short(role)}; wanted one of {', '.join(ROLES)}")
     extra = {name: message[name] for name in MESSAGE_EXTRAS if message.get(name) not in (None, [], {}, "")}
     if content is None and not ({"tool_calls", "function_call"} & extra.keys()):
-        raise ValueError("a message has no content; wanted a string")
+        raise BadInput("a message has no content; wanted a string")
     text = "" if content is None else content if isinstance(content, str) else _joined(content)
     return Turn(role, text, json.dumps(extra, ensure_ascii=False) if extra else "")
 
@@ -79,14 +79,14 @@ def as_turn(message: object) -> Turn:
 def _joined(content: object) -> str:
     """OpenAI's content parts as one text, the texts put one after the other as chat templates do."""
     if not isinstance(content, Sequence):
-        raise ValueError(f"a message's content is {short(content)}; wanted a string or a list of text parts")
+        raise BadInput(f"a message's content is {short(content)}; wanted a string or a list of text parts")
     texts = []
     for number, part in enumerate(content):
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
         text = part.get("text") if isinstance(part, Mapping) else part
         if kind != "text" or not isinstance(text, str):
             what = f"of type {kind}" if kind != "text" else f"{short(part)}"
-            raise ValueError(f"content[{number}] of a message is {what}; wanted parts of type text only")
+            raise BadInput(f"content[{number}] of a message is {what}; wanted parts of type text only")
         texts.append(text)
     return "".join(texts)
 
@@ -95,20 +95,20 @@ def as_prompt(prompt: PromptLike) -> Prompt:
     """The structured form of a prompt; a `str` becomes one user turn, a message one turn.
 
     Raises:
-        ValueError: an empty list of turns, or something that is neither a turn nor a message.
+        BadInput: an empty list of turns, or something that is neither a turn nor a message.
     """
     if isinstance(prompt, str):
         return (Turn("user", prompt),)
     if isinstance(prompt, Turn | Mapping):
         return (as_turn(prompt),)
     if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
-        raise ValueError(f"a prompt is of type {type(prompt).__name__}; wanted a string or a list of turns")
+        raise BadInput(f"a prompt is of type {type(prompt).__name__}; wanted a string or a list of turns")
     if not prompt:
-        raise ValueError("a prompt has no turns; give a string or at least one turn")
+        raise BadInput("a prompt has no turns; give a string or at least one turn")
     turns = []
     for turn in prompt:
         if not isinstance(turn, Turn | Mapping):
-            raise ValueError(f"a prompt holds a {type(turn).__name__}; wanted Turn(role, text) values or one string")
+            raise BadInput(f"a prompt holds a {type(turn).__name__}; wanted Turn(role, text) values or one string")
         turns.append(as_turn(turn))
     return tuple(turns)
 
@@ -142,15 +142,15 @@ class Preference:
 
     def __post_init__(self) -> None:
         if self.winner == self.loser:
-            raise ValueError(f"a preference names reply {self.winner} as both winner and loser")
+            raise BadInput(f"a preference names reply {self.winner} as both winner and loser")
         if not 0.0 <= self.probability <= 1.0:
-            raise ValueError(f"a preference's probability is {self.probability}; wanted 0 to 1")
+            raise BadInput(f"a preference's probability is {self.probability}; wanted 0 to 1")
         if not (math.isfinite(self.weight) and self.weight > 0):
-            raise ValueError(f"a preference's weight is {self.weight}; wanted a finite number above 0")
+            raise BadInput(f"a preference's weight is {self.weight}; wanted a finite number above 0")
         if not math.isfinite(self.margin):
-            raise ValueError(f"a preference's margin is {self.margin}; wanted a finite number")
+            raise BadInput(f"a preference's margin is {self.margin}; wanted a finite number")
         if self.strength is not None and (self.strength < 0 or (self.strength == 0) != self.tie):
-            raise ValueError(
+            raise BadInput(
                 f"a preference's strength is {self.strength} at probability {self.probability};"
                 " wanted 0 for a tie (probability 0.5), else 1 or more"
             )
@@ -175,7 +175,7 @@ class Ratings:
     def __post_init__(self) -> None:
         for value in self.values:
             if value is not None and not math.isfinite(value):
-                raise ValueError(f"a rating of {self.head} is {value}; wanted a finite number or None")
+                raise BadInput(f"a rating of {self.head} is {value}; wanted a finite number or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,22 +201,22 @@ class Comparison:
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise ValueError(f"comparison {self.id} has no prompt turn")
+            raise BadInput(f"comparison {self.id} has no prompt turn")
         if len(self.replies) < 2:
-            raise ValueError(f"comparison {self.id} has {len(self.replies)} replies; wanted at least 2")
+            raise BadInput(f"comparison {self.id} has {len(self.replies)} replies; wanted at least 2")
         if len(set(self.replies)) < len(self.replies):
-            raise ValueError(f"comparison {self.id} has equal replies; wanted distinct ones")
+            raise BadInput(f"comparison {self.id} has equal replies; wanted distinct ones")
         if not self.preferences:
-            raise ValueError(f"comparison {self.id} has no preference between its replies")
+            raise BadInput(f"comparison {self.id} has no preference between its replies")
         for preference in self.preferences:
             if not (0 <= preference.winner < len(self.replies) and 0 <= preference.loser < len(self.replies)):
-                raise ValueError(
+                raise BadInput(
                     f"comparison {self.id} prefers reply {preference.winner} to {preference.loser}"
                     f" but has replies 0 to {len(self.replies) - 1}"
                 )
         for rated in self.ratings:
             if len(rated.values) != len(self.replies):
-                raise ValueError(
+                raise BadInput(
                     f"comparison {self.id} has {len(rated.values)} ratings of {rated.head}"
                     f" for {len(self.replies)} replies; wanted as many"
                 )

@@ -27,6 +27,8 @@ def resolve_model(name: str) -> Path:
         NotFound: no such folder, package or hub id, or no way to reach the hub.
         BadModel: the packaged weights are not the published ones.
     """
+    if not name:  # which the system would read as the current folder
+        raise NotFound(f"the name of the model is empty; give a model folder, a hub id (owner/name) or {MINILM}")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _of_run(folder)

@@ -66,6 +66,8 @@ class NativeEngine:
         BadInput: the kernels are not there, or cannot run this model.
     """
 
+    threads: int | None = None
+
     def __init__(self, layout: laid.Layout, kernels: str | None = None, *, streams: int = 1) -> None:
         if reason := unfit(layout):
             raise BadInput(f"the native kernels cannot run this model: {reason}; use the kernels 'torch'")

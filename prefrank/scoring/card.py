@@ -7,12 +7,14 @@ things differ on purpose: strings with several separators, on which the card's f
 over-long texts are truncated by the checkpoint's policy.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float32
 
 from prefrank.errors import BadInput
+from prefrank.scoring.given import values_of
 from prefrank.scoring.reward_model import RewardModel
 from prefrank.types import Prompt, Turn
 
@@ -20,24 +22,28 @@ FLOOR = -4.0
 SEPARATOR = "[SEP]"
 
 
-def card_rank_model_fn(model: RewardModel) -> Callable[[Sequence[str]], Float32[np.ndarray, " N"]]:
+def card_rank_model_fn(model: RewardModel) -> Callable[[Iterable[str]], Float32[np.ndarray, " N"]]:
     """The card's `rank_model_fn` for a loaded model: samples in, an array of N float32 scores out.
 
-    A sample of several parts is a conversation: user and assistant turns in turn, the last part the reply.
+    A sample of several parts is a conversation: user and assistant turns in turn, the last part the reply. The samples
+    may be any sequence or iterable of strings. It can be pickled, as the model can.
     """
-
-    def rank_model_fn(samples: Sequence[str]) -> Float32[np.ndarray, " N"]:
-        pairs = [split_sample(sample, number) for number, sample in enumerate(samples)]
-        values = [score.value for score in model.score_pairs(pairs)]
-        floored = [FLOOR if is_empty(reply) else value for (_, reply), value in zip(pairs, values, strict=True)]
-        return np.array(floored, np.float32)
-
-    return rank_model_fn
+    return partial(_rank_samples, model)
 
 
-def split_sample(sample: str, number: int) -> tuple[Prompt, str]:
+def _rank_samples(model: RewardModel, samples: Iterable[str]) -> Float32[np.ndarray, " N"]:
+    given = values_of(samples, "samples", f"a list of strings, such as ['prompt{SEPARATOR}reply']")
+    pairs = [split_sample(sample, number) for number, sample in enumerate(given)]
+    values = [score.value for score in model.score_pairs(pairs)]
+    floored = [FLOOR if is_empty(reply) else value for (_, reply), value in zip(pairs, values, strict=True)]
+    return np.array(floored, np.float32)
+
+
+def split_sample(sample: object, number: int) -> tuple[Prompt, str]:
     """`prefix[SEP]postfix` to turns and a stripped reply; several prefixes alternate, the last one the user's."""
-    *turns, reply = sample.split(SEPARATOR)
+    if not isinstance(sample, str):
+        raise BadInput(f"sample {number} is of type {type(sample).__name__}; wanted a string prompt{SEPARATOR}reply")
+    *turns, reply = str.__str__(sample).split(SEPARATOR)
     if not turns:
         raise BadInput(f"sample {number} has no {SEPARATOR}; wanted prompt{SEPARATOR}reply")
     count = len(turns)

@@ -6,7 +6,7 @@ and only when asked for.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from prefrank.model import Network, fingerprint, load_for_scoring, make_engine, 
 from prefrank.model.adapter import text_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import Record, read_record, write_checkpoint, write_record
-from prefrank.text import TextEncoder, TextSettings, check_texts, distinct_rows, plan_batches
-from prefrank.types import Prompt, PromptLike, Row, Score, as_prompt
+from prefrank.model.threads import check_fork, find_device, torch_threads
+from prefrank.scoring.carried import Origin, origin_of, pack, unpack
+from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies
+from prefrank.text import TextEncoder, TextSettings, distinct_rows, plan_batches
+from prefrank.types import Prompt, PromptLike, Row, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,14 @@ class RewardModel:
         max_tokens: tokens per batch; changes speed and memory, never a score.
         empty_score: the score given to blank replies in place of the model's; None leaves them to the model.
         kernels, deterministic, num_threads: see `load`.
+        origin: how the network was loaded, if it was.
+
+    It can be pickled and sent to other processes (`carried.py`). A copy, deep or not, shares network and engine. In a
+    process that was forked from one that had loaded prefrank, what torch computes runs on one core.
+
+    Raises:
+        BadInput: max_tokens or num_threads below 1, an empty_score that is no finite number, or as `load`.
+        BadModel: more tokens a row than the model has positions.
     """
 
     def __init__(
@@ -58,7 +69,12 @@ class RewardModel:
         kernels: str | None = None,
         deterministic: bool = False,
         num_threads: int | None = None,
+        origin: Origin | None = None,
     ) -> None:
+        if max_tokens < 1:
+            raise BadInput(f"max_tokens is {max_tokens}; wanted at least 1 token a batch")
+        if empty_score is not None and not math.isfinite(empty_score):
+            raise BadInput(f"empty_score is {empty_score}; wanted a finite number, or None to ask the model")
         positions = network.max_positions
         if positions is not None and encoder.settings.max_length > positions:
             raise BadModel(
@@ -71,7 +87,11 @@ class RewardModel:
         self.training = training
         self.max_tokens = max_tokens
         self.empty_score = empty_score
-        self.fingerprint = fingerprint(network, extra=encoder.fingerprint_bytes())
+        self._engine_options = {"kernels": kernels, "deterministic": deterministic, "num_threads": num_threads}
+        self._origin = origin
+        self._device = next(iter(network.parameters())).device
+        with torch_threads():
+            self.fingerprint = fingerprint(network, extra=encoder.fingerprint_bytes())
         fits = calibration is not None and calibration.get("model") == self.fingerprint
         self.calibration = calibration if fits else None
 
@@ -113,24 +133,32 @@ class RewardModel:
             BadModel: not a reward model, torn files, several outputs of another program with no word on which.
             BadInput: a head, precision or kernels that are unknown or not to be had here.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        for option, value in {"head": head, "device": device, "precision": precision, "kernels": kernels}.items():
+            if value == "":
+                raise BadInput(f"{option} is an empty string; give a name, or leave it out")
+        place = find_device(device)
         folder = resolve_model(str(name))
         record = read_record(folder)
-        network = load_for_scoring(folder, precision=precision, head=head, device=torch.device(device))
+        origin = origin_of(folder, precision=precision, head=head, device=place)
+        with torch_threads():
+            network = load_for_scoring(folder, precision=precision, head=head, device=place)
         settings = TextSettings.from_json(record.text) if record else None
         encoder = TextEncoder.load(text_folder(folder), settings, max_length=min(512, network.max_positions or 512))
         if max_length is not None:
             encoder = TextEncoder(encoder.source, replace(encoder.settings, max_length=max_length))
+        if max_tokens is None:
+            max_tokens = 1024 if place.type == "cpu" else 16_384
         return cls(
             network,
             encoder,
             training=record.training if record else None,
             calibration=record.calibration if record else None,
-            max_tokens=max_tokens or (1024 if device == "cpu" else 16_384),
+            max_tokens=max_tokens,
             empty_score=empty_score,
             kernels=kernels,
             deterministic=deterministic,
             num_threads=num_threads,
+            origin=origin,
         )
 
     def save(self, folder: str | Path) -> Path:
@@ -144,43 +172,66 @@ class RewardModel:
             write_checkpoint(temporary, self.network, self.encoder, self.training, calibration=self.calibration)
         return target
 
-    def score(self, prompt: PromptLike, replies: Sequence[str]) -> list[Score]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        network = pack(self.network, self._origin)
+        known: dict[str, Any] = {"training": self.training, "calibration": self.calibration, "origin": self._origin}
+        known |= {"max_tokens": self.max_tokens, "empty_score": self.empty_score, **self._engine_options}
+        return _unpickled, (network, self.encoder, known, self.fingerprint)
+
+    def __copy__(self) -> "RewardModel":
+        twin = object.__new__(RewardModel)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: object) -> "RewardModel":
+        return self.__copy__()
+
+    def score(self, prompt: PromptLike, replies: Iterable[ReplyLike]) -> list[Score]:
         """Score replies to one prompt, in the given order.
+
+        Args:
+            prompt: a string, or a conversation: turns or chat messages, whose content may be text parts.
+            replies: any sequence or iterable, read by position; a reply is a string or an assistant message.
 
         Raises:
             BadInput: no replies, or something that is not text.
         """
-        if isinstance(replies, str):
-            raise BadInput("replies is one string; wanted a list of strings, such as [reply]")
-        if not len(replies):
-            raise BadInput("there are no replies to score; give at least one")
-        return self.score_pairs([(prompt, reply) for reply in replies])
+        turns = as_given_prompt(prompt)
+        return self._score([(turns, reply) for reply in as_replies(replies)])
 
-    def score_pairs(self, pairs: Sequence[tuple[PromptLike, str]], *, allow_failures: bool = False) -> list[Score]:
-        """Score many (prompt, reply) pairs, of any prompts, in the given order; equal pairs are scored once.
+    def score_pairs(self, pairs: Iterable[RowLike], *, allow_failures: bool = False) -> list[Score]:
+        """Score many prompts with a reply each, in the given order; equal pairs are scored once.
 
         Args:
+            pairs: any sequence or iterable of (prompt, reply) pairs, or of rows with `prompt` and `reply`; both as for
+                `score`.
             allow_failures: give a score that is not finite as it is, for an evaluation to count; otherwise it is an
                 error.
 
         Raises:
+            BadInput: something that is no pair, or not text.
             BadModel: a score that is not finite.
         """
-        wanted = [(_prompt(prompt, number), reply) for number, (prompt, reply) in enumerate(pairs)]
-        if not all(isinstance(reply, str) for _, reply in wanted):
-            check_texts(wanted)
-        distinct = list(dict.fromkeys(wanted))
+        return self._score(as_pairs(pairs), allow_failures=allow_failures)
+
+    def rank(self, prompt: PromptLike, replies: Iterable[ReplyLike]) -> list[Ranked]:
+        """The replies, best first; equal scores share a rank and keep the given order. As `score` otherwise."""
+        turns, texts = as_given_prompt(prompt), as_replies(replies)
+        scores = self._score([(turns, text) for text in texts])
+        order = sorted(range(len(scores)), key=lambda index: -scores[index].value)
+        ranked: list[Ranked] = []
+        for place, index in enumerate(order):
+            equal = ranked and ranked[-1].score.value == scores[index].value
+            ranked.append(Ranked(ranked[-1].rank if equal else place, index, texts[index], scores[index]))
+        return ranked
+
+    def _score(self, pairs: list[tuple[Prompt, str]], *, allow_failures: bool = False) -> list[Score]:
+        check_fork(self._device)
+        distinct = list(dict.fromkeys(pairs))
         scores = dict(zip(distinct, self._score_distinct(distinct), strict=True))
         if not allow_failures:
             _check_finite(scores)
-        return [scores[pair] for pair in wanted]
-
-    def rank(self, prompt: PromptLike, replies: Sequence[str]) -> list[Ranked]:
-        """The replies, best first; equal scores share a rank and keep the given order."""
-        scores = self.score(prompt, replies)
-        order = sorted(range(len(scores)), key=lambda index: -scores[index].value)
-        places = [sum(other.value > scores[index].value for other in scores) for index in order]
-        return [Ranked(place, index, replies[index], scores[index]) for place, index in zip(places, order, strict=True)]
+        return [scores[pair] for pair in pairs]
 
     def _score_distinct(self, pairs: list[tuple[Prompt, str]]) -> list[Score]:
         rows = self.encoder.encode_pairs(pairs)
@@ -198,6 +249,17 @@ class RewardModel:
         if self.empty_score is not None and not pair[1].strip():
             value = self.empty_score
         return Score(value, len(row.ids), row.cut_prompt, row.cut_reply, self.fingerprint)
+
+
+def _unpickled(network: Origin | bytes, encoder: TextEncoder, known: dict[str, Any], wanted: str) -> RewardModel:
+    with torch_threads():
+        model = RewardModel(unpack(network), encoder, **known)
+    if model.fingerprint != wanted:
+        raise BadModel(
+            f"the pickled model is {wanted[:12]}, but the folder it was loaded from now holds {model.fingerprint[:12]};"
+            " load it again"
+        )
+    return model
 
 
 def win_probability(first: Score, second: Score, *, temperature: float = 1.0) -> float:
@@ -264,10 +326,3 @@ def store_calibration(name: str | Path, calibration: dict[str, Any]) -> Path:
     except OSError as error:
         raise CannotWrite(f"cannot write {folder / 'prefrank.json'}: {error.strerror or error}") from error
     return folder
-
-
-def _prompt(prompt: PromptLike, number: int) -> Prompt:
-    try:
-        return as_prompt(prompt)
-    except (ValueError, TypeError) as error:
-        raise BadInput(f"pair {number}: {error}") from error

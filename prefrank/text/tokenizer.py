@@ -74,6 +74,11 @@ class FolderTokenizer:
         added = self.tokenizer.get_added_tokens_decoder().values()
         return tuple(sorted((token.content for token in added if token.special), key=len, reverse=True))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Pickled tokenizers forget that text has no control tokens."""
+        self.__dict__.update(state)
+        self.tokenizer.encode_special_tokens = True
+
     def save(self, folder: Path) -> None:
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
         for name, content in self.files.items():
