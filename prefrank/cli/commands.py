@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from prefrank.cli.options import ScoringOptions, scoring_options
 from prefrank.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
@@ -29,21 +30,6 @@ data_app = typer.Typer(help="Look at comparison data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A model folder or hub id.")]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens per (prompt, reply); by default the model's own.")]
-Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; by default a GPU if there is one.")]
-Head = Annotated[str | None, typer.Option(help="Of a model with several heads, the one that scores.")]
-EmptyScore = Annotated[float | None, typer.Option(help="Score given to blank replies; by default the model's own.")]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="float32, int16 or int8 (native kernels), bfloat16, float16; by default the folder's."),
-]
-Threads = Annotated[int | None, typer.Option(help="Cores to score on; by default all.")]
-Kernels = Annotated[
-    str | None, typer.Option(help="torch, avx512, avx2, portable, or flash on a GPU; by default the fastest there is.")
-]
-Deterministic = Annotated[
-    bool, typer.Option("--deterministic", help="Equal to the bit in any batch; free with native kernels.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -100,37 +86,21 @@ def train(
 
 
 @app.command()
+@scoring_options()
 def score(
     source: Annotated[str, typer.Argument(help="JSON lines or Parquet; - for standard input.")],
     model: Model,
     output: Annotated[str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz or .parquet; - for stdout.")] = "-",
     prompt_column: Annotated[str, typer.Option(help="Column of the prompt: a string or messages.")] = "prompt",
     reply_column: Annotated[str | None, typer.Option(help="Column of the reply or list of replies.")] = None,
-    head: Head = None,
-    max_length: MaxLength = None,
-    device: Device = None,
-    precision: Precision = None,
-    kernels: Kernels = None,
-    threads: Threads = None,
-    deterministic: Deterministic = False,
-    empty_score: EmptyScore = None,
+    *,
+    scoring: ScoringOptions,
 ) -> None:
     """Score every row of a file; the rows come back with their scores."""
     from prefrank.cli import progress, tables
-    from prefrank.scoring import RewardModel
     from prefrank.scoring.files import score_file
 
-    loaded = RewardModel.load(
-        model,
-        head=head,
-        max_length=max_length,
-        device=device,
-        precision=precision,
-        kernels=kernels,
-        num_threads=threads,
-        deterministic=deterministic,
-        empty_score=empty_score,
-    )
+    loaded = scoring.load(model)
     with progress.scoring() as report:
         done = score_file(
             loaded, source, output, prompt_column=prompt_column, reply_column=reply_column, progress=report
@@ -142,29 +112,24 @@ def score(
 
 
 @app.command()
+@scoring_options()
 def rank(
     model: Model,
     prompt: Annotated[str, typer.Option(help="The prompt: one user turn.")],
     reply: Annotated[list[str], typer.Option(help="A reply; give several.")],
-    head: Head = None,
-    max_length: MaxLength = None,
-    device: Device = None,
-    precision: Precision = None,
-    empty_score: EmptyScore = None,
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Probabilities by the temperature that prefrank calibrate stored.")
     ] = False,
     as_json: AsJson = False,
+    *,
+    scoring: ScoringOptions,
 ) -> None:
     """Rank replies to one prompt, best first."""
     from dataclasses import asdict
 
     from prefrank.cli import tables
-    from prefrank.scoring import RewardModel
 
-    loaded = RewardModel.load(
-        model, head=head, max_length=max_length, device=device, precision=precision, empty_score=empty_score
-    )
+    loaded = scoring.load(model)
     if calibrated and loaded.calibration is None:
         raise BadInput(
             f"{model} has no stored temperature for these scores; run: prefrank calibrate {model} --data ..."
@@ -176,11 +141,11 @@ def rank(
 
 
 @app.command()
+@scoring_options("head", "kernels", "num_threads", "max_tokens")
 def quantise(
     model: Annotated[str, typer.Argument(help="A float model folder or hub id.")],
     output: Annotated[Path, typer.Argument(help="The new folder.")],
     precision: Annotated[str, typer.Option(help="int16 (near float32) or int8 (coarser and faster).")] = "int16",
-    head: Head = None,
     data: Annotated[str, typer.Option(help="SOURCE or SOURCE:SPLIT whose texts both models score.")] = "starter",
     rows: Annotated[int, typer.Option(help="At most this many replies of it.")] = 500,
     max_flips: Annotated[
@@ -188,13 +153,25 @@ def quantise(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the folder whatever the figures are.")] = False,
     as_json: AsJson = False,
+    *,
+    scoring: ScoringOptions,
 ) -> None:
     """Write a folder with integer weights, after measuring what that does to the scores."""
     from prefrank.cli import tables
     from prefrank.scoring.quantise import quantise_folder
 
     found = quantise_folder(
-        model, output, precision, head=head, data=data, num_rows=rows, max_flips=max_flips, force=force
+        model,
+        output,
+        precision,
+        head=scoring.head,
+        kernels=scoring.kernels,
+        num_threads=scoring.num_threads,
+        max_tokens=scoring.max_tokens,
+        data=data,
+        num_rows=rows,
+        max_flips=max_flips,
+        force=force,
     )
     print_result(found.to_json(), as_json, lambda: tables.parity(model, output, precision, found))
 
@@ -257,15 +234,25 @@ def describe(
 
 
 @app.command()
+@scoring_options("head", "max_length", "precision", "kernels", "trust_remote_code")
 def info(
     model: Annotated[str, typer.Argument(help="A model folder or hub id.")],
     as_json: AsJson = False,
+    *,
+    scoring: ScoringOptions,
 ) -> None:
     """What a checkpoint is: architecture, size, text settings, fingerprint, training."""
     from prefrank.cli import tables
     from prefrank.scoring import checkpoint_info
 
-    facts = checkpoint_info(model)
+    facts = checkpoint_info(
+        model,
+        head=scoring.head,
+        max_length=scoring.max_length,
+        precision=scoring.precision,
+        kernels=scoring.kernels,
+        trust_remote_code=scoring.trust_remote_code,
+    )
     print_result(facts, as_json, lambda: tables.facts(model, facts))
 
 

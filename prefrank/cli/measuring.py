@@ -5,12 +5,14 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prefrank.cli.commands import AsJson, Device, Head, MaxLength, Precision, app, print_result
+from prefrank.cli.commands import AsJson, app, print_result
+from prefrank.cli.options import ScoringOptions, scoring_options
 from prefrank.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ Resamples = Annotated[int, typer.Option(help="Resamples of prompts behind each i
 
 
 @app.command()
+@scoring_options()
 def evaluate(
     model: Annotated[
         list[str] | None,
@@ -49,10 +52,6 @@ def evaluate(
         typer.Option(help="What the model was trained on: for the bag of words and the check for contamination."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each --data.")] = None,
-    head: Head = None,
-    max_length: MaxLength = None,
-    device: Device = None,
-    precision: Precision = None,
     protocol: Annotated[
         str | None,
         typer.Option(help="Of a server, where its URL does not tell; a key is read from PREFRANK_SERVER_KEY."),
@@ -65,6 +64,8 @@ def evaluate(
         Path | None, typer.Option("--json", help="Write the run, every score in it, to this file (.json or .json.gz).")
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report with plots to this file.")] = None,
+    *,
+    scoring: ScoringOptions,
 ) -> None:
     """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
     from prefrank.cli import measured, progress, tables
@@ -85,9 +86,9 @@ def evaluate(
         check_writable(path)
     if html:
         import jinja2  # noqa: F401
-    options = ModelOptions(head=head, max_length=max_length, device=device, precision=precision)
+    options = ModelOptions(**asdict(scoring))
     trained_on = _comparisons(train or [], None)
-    tasks = _tasks(data or [], suite or [], limit, head)
+    tasks = _tasks(data or [], suite or [], limit, scoring.head)
     entrants, opened = _entrants(model or [], options, protocol, baselines, tasks, trained_on)
     run = run_all(
         entrants,
@@ -258,14 +259,13 @@ def card(
 
 
 @app.command()
+@scoring_options()
 def calibrate(
     folder: Annotated[Path, typer.Argument(help="A model folder; its prefrank.json keeps the temperature.")],
     data: Annotated[list[str], typer.Option(help="Held-out comparisons: SOURCE or SOURCE:SPLIT; give several.")],
-    head: Head = None,
-    max_length: MaxLength = None,
-    device: Device = None,
-    precision: Precision = None,
     as_json: AsJson = False,
+    *,
+    scoring: ScoringOptions,
 ) -> None:
     """Fit the temperature that makes score differences probabilities, and store it with the model."""
     from prefrank.cli import measured
@@ -273,15 +273,12 @@ def calibrate(
     from prefrank.data.candidates import labelled
     from prefrank.evaluation.calibration import calibrate as fit
 
-    comparisons = labelled(read_comparisons(data, None), head)
+    comparisons = labelled(read_comparisons(data, None), scoring.head)
     found = fit(
         folder,
         comparisons,
         fitted_on=", ".join(data),
-        head=head,
-        device=device,
-        precision=precision,
-        max_length=max_length,
+        **asdict(scoring),
     )
     print_result(found, as_json, lambda: measured.calibrated(folder, found))
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prefrank.training.dry_run import Estimate as RunEstimate
     from prefrank.training.foresee import Foreseen
     from prefrank.training.memory import Memory
+    from prefrank.types import Score
 
 NARROWEST = 100
 _EQUAL = "dropped_replies_equal_after_cutting"
@@ -54,11 +55,18 @@ def ranking(prompt: str, ranked: "Sequence[Ranked]", temperature: float) -> None
     table = new_table(escape(prompt), "rank", "score", "beats best", "reply", left=0)
     table.columns[3].justify = "left"
     for entry in ranked:
-        cut = " [yellow](cut)[/]" if entry.score.cut_reply else ""
+        cut = _cut_mark(entry.score)
         chance = win_probability(entry.score, ranked[0].score, temperature=temperature)
         beats = "" if entry is ranked[0] else f"{chance:.0%}"
         table.add_row(str(entry.rank + 1), f"{entry.score.value:+.3f}", beats, escape(entry.reply) + cut)
     show(table)
+
+
+def _cut_mark(score: "Score") -> str:
+    """How many tokens of prompt and reply were not scored; "" where all were."""
+    counts = {"prompt": score.cut_prompt, "reply": score.cut_reply}
+    cuts = [f"{name} cut by {count:,} tokens" for name, count in counts.items() if count]
+    return f" [yellow]({', '.join(cuts)})[/]" if cuts else ""
 
 
 def say_report(source: str, report: "Report") -> None:

@@ -248,7 +248,14 @@ def calibrate(
     head: str | None = None,
     device: str | None = None,
     precision: str | None = None,
+    kernels: str | None = None,
     max_length: int | None = None,
+    max_tokens: int | None = None,
+    num_threads: int | None = None,
+    deterministic: bool = False,
+    empty_score: float | None = None,
+    pre_rendered: bool = False,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Score comparisons with a saved model, fit its temperature and store it in the folder's prefrank.json.
 
@@ -258,7 +265,7 @@ def calibrate(
     Args:
         comparisons: that the model was not trained on; fitted on its training data it would look better than it is.
         fitted_on: what they are, for people, such as "anthropic_rlhf:validation".
-        head, device, precision, max_length: as `RewardModel.load`.
+        head to trust_remote_code: as `RewardModel.load`.
 
     Returns:
         What was stored: temperature, fitted_on, data (sha256), model (fingerprint), pairs, prompts, log_loss (before),
@@ -272,7 +279,20 @@ def calibrate(
     from prefrank.scoring.reward_model import RewardModel, check_calibratable, store_calibration
 
     check_calibratable(folder)
-    model = RewardModel.load(folder, head=head, device=device, precision=precision, max_length=max_length)
+    model = RewardModel.load(
+        folder,
+        head=head,
+        device=device,
+        precision=precision,
+        kernels=kernels,
+        max_length=max_length,
+        max_tokens=max_tokens,
+        num_threads=num_threads,
+        deterministic=deterministic,
+        empty_score=empty_score,
+        pre_rendered=pre_rendered,
+        trust_remote_code=trust_remote_code,
+    )
     sample = sample_of(comparisons, score_once(model.score_pairs, comparisons))
     temperature, scaled = fit_temperature(sample), cross_fitted(sample)
     usable = np.where(np.isnan(sample.lead), 0.0, shares(sample.pairs, np.ones(len(sample.lead), bool)))

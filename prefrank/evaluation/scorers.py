@@ -71,6 +71,9 @@ class ModelOptions:
     max_tokens: int | None = None
     num_threads: int | None = None
     deterministic: bool = False
+    empty_score: float | None = None
+    pre_rendered: bool = False
+    trust_remote_code: bool = False
 
 
 def open_scorer(
@@ -119,6 +122,9 @@ def _open_model(name: str, options: ModelOptions) -> OpenedScorer:
         max_tokens=options.max_tokens,
         num_threads=options.num_threads,
         deterministic=options.deterministic,
+        empty_score=options.empty_score,
+        pre_rendered=options.pre_rendered,
+        trust_remote_code=options.trust_remote_code,
     )
     return OpenedScorer(
         name=name,

@@ -12,18 +12,37 @@ from prefrank.model.record import read_record
 from prefrank.scoring.reward_model import RewardModel
 
 
-def checkpoint_info(name: str) -> dict[str, Any]:
+def checkpoint_info(
+    name: str,
+    *,
+    head: str | None = None,
+    max_length: int | None = None,
+    precision: str | None = None,
+    kernels: str | None = None,
+    trust_remote_code: bool = False,
+) -> dict[str, Any]:
     """Facts of a reward model folder or hub id, as plain values.
 
     Loads the weights to count and fingerprint them, so what is said is of the files as they are: `as_saved` tells
     whether they are still those that prefrank.json was written for.
+
+    Args:
+        head to trust_remote_code: as `RewardModel.load`; precision, kernels and fingerprint are those with these.
 
     Raises:
         NotFound, BadModel: as `RewardModel.load`.
     """
     folder = resolve_model(name)
     record = read_record(folder)
-    model = RewardModel.load(folder, device="cpu")
+    model = RewardModel.load(
+        folder,
+        device="cpu",
+        head=head,
+        max_length=max_length,
+        precision=precision,
+        kernels=kernels,
+        trust_remote_code=trust_remote_code,
+    )
     parameters = list(model.network.parameters())
     config = model.network.config
     whole = model.network if model.engine.precision in QUANTISED else load_network(folder)

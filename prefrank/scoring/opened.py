@@ -35,6 +35,9 @@ def open_model(
     max_tokens: int | None = None,
     num_threads: int | None = None,
     deterministic: bool = False,
+    empty_score: float | None = None,
+    pre_rendered: bool = False,
+    trust_remote_code: bool = False,
 ) -> OpenedModel:
     """Load a folder or hub id; the arguments are those of `RewardModel.load`.
 
@@ -52,6 +55,9 @@ def open_model(
         max_tokens=max_tokens,
         num_threads=num_threads,
         deterministic=deterministic,
+        empty_score=empty_score,
+        pre_rendered=pre_rendered,
+        trust_remote_code=trust_remote_code,
     )
     parameters = next(iter(model.network.parameters()))
     config = model.network.config
@@ -63,4 +69,6 @@ def open_model(
         "device": str(parameters.device),
         "deterministic": deterministic,
     }
+    if empty_score is not None:
+        settings["empty_score"] = empty_score
     return OpenedModel(model, read_record(folder) is not None, model.encoder.text_json() | settings)

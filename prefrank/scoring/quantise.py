@@ -4,6 +4,7 @@ A quantised folder carries its parity figures in prefrank.json. One that would r
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,9 @@ def quantise_folder(
     precision: str,
     *,
     head: str | None = None,
+    kernels: str | None = None,
+    num_threads: int | None = None,
+    max_tokens: int | None = None,
     data: str = "starter",
     num_rows: int = 500,
     max_flips: float | None = None,
@@ -107,6 +111,7 @@ def quantise_folder(
         target: the new folder, which appears whole or not at all.
         precision: "int16" or "int8".
         head: of a model with several, the one to keep; by default the first of those that prefrank trained.
+        kernels, num_threads, max_tokens: as `RewardModel.load`, for the scoring of both.
         data: SOURCE or SOURCE:SPLIT whose prompts and replies are scored by both models.
         num_rows: at most this many of its (prompt, reply) rows, evenly spaced.
         max_flips: percent of pairs whose order may change. By default 0.5, and the root mean square difference may be
@@ -124,11 +129,20 @@ def quantise_folder(
     if folder.is_relative_to(Path(target).resolve()):
         raise BadInput(f"{target} holds the model itself, which would be replaced; give the name of a new folder")
     pairs = _rows(data, num_rows)
-    model = RewardModel.load(folder, head=head, precision="float32", device="cpu")
+    load = partial(
+        RewardModel.load,
+        folder,
+        head=head,
+        device="cpu",
+        kernels=kernels,
+        num_threads=num_threads,
+        max_tokens=max_tokens,
+    )
+    model = load(precision="float32")
     reference = model.score_pairs(pairs)
     original, training = model.fingerprint, model.training
     del model  # the float weights leave memory before the integers come
-    model = RewardModel.load(folder, head=head, precision=precision, device="cpu")
+    model = load(precision=precision)
     scores = model.score_pairs(pairs)
     found = parity(
         np.array([score.value for score in reference]),

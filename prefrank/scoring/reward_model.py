@@ -109,6 +109,8 @@ class RewardModel:
         kernels: str | None = None,
         deterministic: bool = False,
         num_threads: int | None = None,
+        pre_rendered: bool = False,
+        trust_remote_code: bool = False,
     ) -> "RewardModel":
         """Load a folder or hub id: one of ours, any sequence classifier of transformers, or a LoRA adapter of either.
 
@@ -127,6 +129,9 @@ class RewardModel:
             deterministic: equal to the bit in any batch, order and thread count. The native kernels always are; torch
                 scores row by row for it, at one thread count.
             num_threads: cores to use, by default torch's number of threads.
+            pre_rendered: take the model's control strings in texts as its control tokens, for prompts that a chat
+                template has been through already; otherwise a text is text.
+            trust_remote_code: run the Python code that the folder brings, where its model is made of such.
 
         Raises:
             NotFound: no such folder or hub id.
