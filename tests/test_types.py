@@ -1,6 +1,8 @@
+from collections.abc import Callable
+
 import pytest
 
-from prefrank import Comparison, Preference, Turn
+from prefrank import Comparison, Preference, PrefrankError, Turn
 from prefrank.errors import suggest
 from prefrank.types import Ratings, as_prompt, as_turn
 
@@ -95,3 +97,18 @@ def test_what_a_template_may_read_of_a_message_comes_back_as_it_was() -> None:
 def test_messages_that_are_no_text_are_refused_by_name(message: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         as_turn(message)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Preference(1, 1),
+        lambda: Ratings((float("inf"),)),
+        lambda: Comparison((), ("a", "b"), (Preference(0, 1),), source="test", id="1"),
+        lambda: as_turn({"role": "user", "content": [{"type": "image"}]}),
+        lambda: as_prompt([]),
+    ],
+)
+def test_every_refusal_is_a_prefrank_error(make: Callable[[], object]) -> None:
+    with pytest.raises(PrefrankError):
+        make()

@@ -6,7 +6,6 @@ which estimates it from the hardware's counters or its nominal power; without it
 """
 
 import logging
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -128,5 +127,16 @@ def _resident_peak() -> int:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
     except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return _peak_elsewhere()
+
+
+def _peak_elsewhere() -> int:
+    """Where there is no /proc: macOS and Windows, which lacks `resource`."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

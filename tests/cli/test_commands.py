@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefrank import RewardModel, native
+from prefrank.cli.commands import app
 from tests.cli.conftest import ROWS, Run
 from tests.tiny import bert_folder
 
@@ -20,6 +21,100 @@ def test_rank_prints_the_best_reply_first(run: Run, model: str) -> None:
     first = next(line for line in out.splitlines() if line.strip().startswith("1 "))
     assert best.reply in first
     assert f"{best.score.value:+.3f}" in first
+
+
+def test_rank_marks_every_cut_of_prompt_and_reply_with_its_tokens(run: Run, model: str) -> None:
+    replies = ["mix flour", "the dough needs an hour to rise " * 20]
+    arguments = [part for reply in replies for part in ("--reply", reply)]
+    prompt = "how do I bake bread at home " * 20
+    code, out, _ = run("rank", "--model", model, "--prompt", prompt, *arguments)
+    assert code == 0
+    shown = " ".join(out.split())
+    for score in RewardModel.load(model).score(prompt, replies):
+        assert score.cut_prompt > 0
+        reply = f", reply cut by {score.cut_reply:,} tokens" if score.cut_reply else ""
+        assert f"(prompt cut by {score.cut_prompt:,} tokens{reply})" in shown
+    assert "reply cut by" in shown
+    code, out, _ = run("rank", "--model", model, "--prompt", "p", "--reply", "a")
+    assert "cut" not in out
+
+
+SCORING = [
+    *("--head", "--max-length", "--device", "--precision", "--kernels", "--threads", "--max-tokens"),
+    *("--deterministic", "--empty-score", "--pre-rendered", "--trust-remote-code"),
+]
+    "--head",
+    "--max-length",
+    "--device",
+    "--precision",
+    "--kernels",
+    "--threads",
+    "--max-tokens",
+    "--deterministic",
+    "--empty-score",
+    "--pre-rendered",
+    "--trust-remote-code",
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        *((command, SCORING) for command in ("score", "rank", "evaluate", "calibrate")),
+        ("quantise", ["--head", "--kernels", "--threads", "--max-tokens"]),
+        ("info", ["--head", "--max-length", "--precision", "--kernels", "--trust-remote-code"]),
+    ],
+)
+def test_every_command_that_scores_has_the_same_options(command: str, options: list[str]) -> None:
+    import typer
+
+    known = {name for one in typer.main.get_command(app).commands[command].params for name in one.opts}
+    assert set(options) <= known
+
+
+def test_the_options_of_scoring_reach_the_model(run: Run, model: str, tmp_path: Path) -> None:
+    options = ["--kernels", "torch", "--threads", "1", "--max-tokens", "64", "--deterministic", "--empty-score", "-4"]
+    options += ["--max-length", "32", "--device", "cpu:0"]
+    loaded = RewardModel.load(
+        model, kernels="torch", num_threads=1, max_tokens=64, deterministic=True, empty_score=-4.0, max_length=32
+    )
+    want = [score.value for score in loaded.score("p", ["a", ""])]
+    code, out, _ = run("rank", "--model", model, "--prompt", "p", "--reply", "a", "--reply", "", "--json", *options)
+    assert code == 0
+    got = {entry["index"]: entry["score"] for entry in json.loads(out)["replies"]}
+    assert [got[0]["value"], got[1]["value"]] == want
+    assert got[0]["model"] == loaded.fingerprint
+    (tmp_path / "in.jsonl").write_text('{"prompt": "p", "replies": ["a", ""]}\n')
+    code, out, _ = run("score", str(tmp_path / "in.jsonl"), "--model", model, *options)
+    assert (code, json.loads(out)["score"]) == (0, want)
+    code, _, err = run(
+        "evaluate", "--model", model, "--suite", "probes", "--no-baselines", "--resamples", "100",
+        "--json", str(tmp_path / "run.json"), *options,
+    )  # fmt: skip
+    assert code == 0, err
+    scorer = json.loads((tmp_path / "run.json").read_text())["scorers"][0]
+    wanted = {"kernels": "torch", "deterministic": True, "max_length": 32, "empty_score": -4}
+    assert scorer["format"].items() >= wanted.items()
+    code, out, _ = run("info", model, "--json", "--kernels", "torch", "--max-length", "32")
+    assert (json.loads(out)["kernels"], json.loads(out)["fingerprint"]) == ("torch", loaded.fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--max-tokens", "0", "max_tokens is 0"),
+        ("--threads", "0", "num_threads is 0"),
+        ("--max-length", "0", "max_length is 0"),
+        ("--head", "", "head is an empty string"),
+        ("--device", "", "device is an empty string"),
+        ("--model", "", "the name of the model is empty"),
+    ],
+)
+def test_nothing_is_not_the_default(run: Run, model: str, option: str, value: str, message: str) -> None:
+    code, out, err = run("rank", "--model", model, "--prompt", "p", "--reply", "a", option, value)
+    assert code in (2, 4)
+    assert out == ""
+    assert message in err
 
 
 def test_rank_as_json_holds_the_scores_and_the_facts(run: Run, model: str) -> None:

@@ -2,6 +2,7 @@ import errno
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from prefrank import RewardModel, Turn, win_probability
+from prefrank import RewardModel, Score, Turn, win_probability
 from prefrank.errors import BadInput, BadModel, CannotWrite, NotFound
-from tests.tiny import bert_folder, seed_folder
+from tests.tiny import bert_folder, decoder_folder, seed_folder
 
 PROMPT = "how do I bake bread at home"
 REPLIES = ["mix flour water salt and yeast", "the dough needs an hour to rise", "", "what?", "flour " * 200]
@@ -99,6 +100,65 @@ def test_ranking_puts_the_best_first_and_ties_share_a_rank(model: RewardModel) -
     assert [entry.index for entry in ties] == [0, 2]
 
 
+def test_ranking_many_replies_takes_no_comparison_of_each_with_each(
+    model: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 20_000  # 4e8 comparisons would take a minute
+    value = [float(n * 7919 % 1000) for n in range(count)]
+    monkeypatch.setattr(model, "_score", lambda pairs: [Score(v, 1, 0, 0, "m") for v in value])
+    start = time.process_time()
+    ranked = model.rank("p", [str(n) for n in range(count)])
+    assert time.process_time() - start < 5
+    assert [entry.rank for entry in ranked] == [n - n % 20 for n in range(count)]  # 20 replies share each value
+    assert [entry.index for entry in ranked[:20]] == sorted(n for n in range(count) if value[n] == 999)
+
+
+def test_options_that_are_nothing_are_refused_and_not_the_default(plain_folder: Path) -> None:
+    for options, message in (
+        ({"max_tokens": 0}, "max_tokens is 0; wanted at least 1"),
+        ({"max_tokens": -5}, "max_tokens is -5"),
+        ({"max_length": 0}, "max_length is 0"),
+        ({"num_threads": 0}, "num_threads is 0; wanted at least 1"),
+        ({"num_threads": 0, "kernels": "torch"}, "num_threads is 0; wanted at least 1"),
+        ({"empty_score": float("nan")}, "empty_score is nan; wanted a finite number"),
+        ({"head": ""}, "head is an empty string"),
+        ({"device": ""}, "device is an empty string"),
+        ({"precision": ""}, "precision is an empty string"),
+        ({"kernels": ""}, "kernels is an empty string"),
+        ({"device": "gpu"}, "the device 'gpu' cannot be used"),
+        ({"device": "cuda:99"}, "the device 'cuda:99' cannot be used"),
+        ({"device": "meta"}, "the device 'meta' cannot be used"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            RewardModel.load(plain_folder, **options)
+    with pytest.raises(NotFound, match="the name of the model is empty"):
+        RewardModel.load("")
+
+
+def test_any_name_of_the_cpu_has_its_budget_of_tokens(plain_folder: Path) -> None:
+    loaded = [RewardModel.load(plain_folder, device=name) for name in ("cpu", "cpu:0")]
+    assert [model.max_tokens for model in loaded] == [1024, 1024]
+    assert {model.engine.kernels for model in loaded} == {loaded[0].engine.kernels}
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_torch_computes_on_the_threads_that_were_asked_for(
+    kind: str, plain_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plain_folder if kind == "bert" else decoder_folder(tmp_path)
+    model = RewardModel.load(folder, kernels="torch", num_threads=3)
+    seen, before = [], torch.get_num_threads()
+    call = type(model.engine).__call__
+
+    def watched(engine: object, batch: object) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return call(engine, batch)
+
+    monkeypatch.setattr(type(model.engine), "__call__", watched)
+    model.score(PROMPT, REPLIES)
+    assert (set(seen), torch.get_num_threads()) == ({3}, before)
+
+
 def test_saving_and_loading_keeps_every_score_and_the_fingerprint(model: RewardModel, tmp_path: Path) -> None:
     model.save(tmp_path / "saved")
     again = RewardModel.load(tmp_path / "saved")
@@ -146,12 +206,15 @@ def test_win_probability_is_the_sigmoid_of_the_difference(model: RewardModel, pl
 UNUSABLE = {
     "'p', []": "BadInput: there are no replies to score; give at least one",
     "'p', 'reply'": "BadInput: replies is one string; wanted a list of strings, such as [reply]",
-    "'p', ['ok', None]": "BadText: the reply of pair 1 is of type NoneType; wanted a string",
+    "'p', ['ok', None]": "BadText: reply 1 is of type NoneType (null); wanted a string",
     "'p', ['ok', chr(0xD800)]": "BadText: the reply of pair 1 has a lone surrogate (half of a character) "
     "at position 0; remove it or decode the text again from its bytes",
-    "[], ['ok']": "BadInput: pair 0: a prompt has no turns; give a string or at least one turn",
-    "[{'role': 'user'}], ['ok']": "BadInput: pair 0: a message has no content; wanted a string",
-    "None, ['ok']": "BadInput: pair 0: a prompt is of type NoneType; wanted a string or a list of turns",
+    "[], ['ok']": "BadInput: a prompt has no turns; give a string or at least one turn",
+    "[{'role': 'user'}], ['ok']": "BadInput: a message has no content; wanted a string",
+    "Turn('user', 3), ['ok']": "BadInput: a turn's text is of type int; wanted a string",
+    "Turn('narrator', ''), ['ok']": "BadInput: a turn's role is 'narrator'; wanted one of system, user, assistant, "
+    "developer, tool, function",
+    "None, ['ok']": "BadInput: a prompt is of type NoneType; wanted a string or a list of turns",
 }
 
 
@@ -159,12 +222,12 @@ def test_unusable_texts_are_refused_in_one_line(plain_folder: Path) -> None:
     """In a process of its own: here the type checker of the test run would speak first."""
     calls = ", ".join(f"lambda: model.score({case})" for case in UNUSABLE)
     code = f"""
-from prefrank import RewardModel
+from prefrank import PrefrankError, RewardModel, Turn
 model = RewardModel.load({str(plain_folder)!r}, max_length=128)
 for call in [{calls}]:
     try:
         print(call())
-    except ValueError as error:
+    except PrefrankError as error:
         print(f"{{type(error).__name__}}: {{error}}")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
