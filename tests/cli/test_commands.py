@@ -43,18 +43,6 @@ SCORING = [
     *("--head", "--max-length", "--device", "--precision", "--kernels", "--threads", "--max-tokens"),
     *("--deterministic", "--empty-score", "--pre-rendered", "--trust-remote-code"),
 ]
-    "--head",
-    "--max-length",
-    "--device",
-    "--precision",
-    "--kernels",
-    "--threads",
-    "--max-tokens",
-    "--deterministic",
-    "--empty-score",
-    "--pre-rendered",
-    "--trust-remote-code",
-]
 
 
 @pytest.mark.parametrize(
