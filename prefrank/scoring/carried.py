@@ -30,18 +30,29 @@ class Origin:
     precision: str | None
     head: str | None
     device: str
+    trust_remote_code: bool
+
+    def load(self) -> Network:
+        """The network, loaded now; see `load_for_scoring`."""
+        return load_for_scoring(
+            self.folder,
+            precision=self.precision,
+            head=self.head,
+            device=torch.device(self.device),
+            trust_remote_code=self.trust_remote_code,
+        )
 
 
-def origin_of(folder: Path, *, precision: str | None, head: str | None, device: torch.device) -> Origin | None:
-    """Where a network that is loaded now comes from; None for an adapter, which is merged in memory."""
-    if is_adapter(folder):
-        return None
-    return Origin(folder.resolve(), _files(folder), precision, head, str(device))
+def origin_of(
+    folder: Path, *, precision: str | None, head: str | None, device: torch.device, trust_remote_code: bool
+) -> Origin:
+    """What a network will be loaded from, with the files as they are now."""
+    return Origin(folder.absolute(), _files(folder), precision, head, str(device), trust_remote_code)
 
 
 def pack(network: Network, origin: Origin | None) -> Origin | bytes:
-    """The origin where it still holds what was loaded, else the network as bytes."""
-    if origin is not None and _files(origin.folder) == origin.files:
+    """The origin where it still holds what was loaded, else the network as bytes, as of an adapter, which is merged."""
+    if origin is not None and not is_adapter(origin.folder) and _files(origin.folder) == origin.files:
         return origin
     file = io.BytesIO()
     # Not as torch's own pickle of tensors: multiprocessing would move the weights that the kernels point to
@@ -62,8 +73,7 @@ def unpack(packed: Origin | bytes) -> Network:
             f"the pickled model reads its weights from {packed.folder}, which is not here; take a copy of that folder"
             " along and load it with RewardModel.load"
         )
-    device = torch.device(packed.device)
-    return load_for_scoring(packed.folder, precision=packed.precision, head=packed.head, device=device)
+    return packed.load()
 
 
 def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -71,4 +81,4 @@ def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
         stats = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
     except OSError:
         return ()
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats if name != "prefrank.json")
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

@@ -15,7 +15,7 @@ import torch
 
 from prefrank.errors import BadInput, BadModel, CannotWrite
 from prefrank.io.atomic import atomic_folder
-from prefrank.model import Network, fingerprint, load_for_scoring, make_engine, run
+from prefrank.model import Network, fingerprint, make_engine, run
 from prefrank.model.adapter import text_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import Record, read_record, write_checkpoint, write_record
@@ -144,9 +144,9 @@ class RewardModel:
         place = find_device(device)
         folder = resolve_model(str(name))
         record = read_record(folder)
-        origin = origin_of(folder, precision=precision, head=head, device=place)
+        origin = origin_of(folder, precision=precision, head=head, device=place, trust_remote_code=trust_remote_code)
         with torch_threads():
-            network = load_for_scoring(folder, precision=precision, head=head, device=place)
+            network = origin.load()
         settings = TextSettings.from_json(record.text) if record else None
         encoder = TextEncoder.load(text_folder(folder), settings, max_length=min(512, network.max_positions or 512))
         if max_length is not None:
