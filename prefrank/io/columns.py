@@ -1,9 +1,10 @@
 """Columns by name: a mapping from the names that readers know to those that a file has, nested ones with dots."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefrank.errors import BadData, BadInput, short, suggest
+from prefrank.io.lazy import LazyRow
 from prefrank.io.rows import Row
 
 Columns = Mapping[str, str]
@@ -44,8 +45,31 @@ def field(row: Row, name: str) -> Any:
             raise BadData(f"{name!r} wants an object where {short(value)} is")
         if part not in value:
             raise BadData(f"no column {name!r}{suggest(part, map(str, value))}")
-        value = value[part]
-    return value
+        value = value.reach(part) if isinstance(value, LazyRow) else value[part]
+    return dict(value) if isinstance(value, LazyRow) else value
+
+
+class _Renamed(Mapping[str, Any]):
+    """A row some of whose columns have other names; values that are not asked for stay unread."""
+
+    __slots__ = ("_names", "_row")
+
+    def __init__(self, row: Row, columns: Columns) -> None:
+        taken = set(columns.values())
+        self._row = row
+        self._names = {name: name for name in row if name not in taken} | dict(columns)
+
+    def __getitem__(self, name: str) -> Any:
+        return field(self._row, self._names[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def mapped(row: Row, columns: Columns) -> Row:
@@ -54,7 +78,11 @@ def mapped(row: Row, columns: Columns) -> Row:
     Raises:
         BadData: a column that is not there.
     """
-    taken = set(columns.values())
-    return {name: value for name, value in row.items() if name not in taken} | {
-        name: field(row, own) for name, own in columns.items()
-    }
+    if not isinstance(row, LazyRow):
+        taken = set(columns.values())
+        return {name: value for name, value in row.items() if name not in taken} | {
+            name: field(row, own) for name, own in columns.items()
+        }
+    for own in columns.values():
+        field(row, own)
+    return _Renamed(row, columns)

@@ -15,8 +15,8 @@ ReplyLike = str | Turn | Message | list[Message] | list[Turn]
 """A reply: a string, or the assistant message that holds it, alone or in a list of one."""
 RowLike = tuple[Any, Any] | list[Any] | Mapping[str, Any]
 """A prompt with its reply: a pair, or a row with `prompt` and `reply`."""
-_ALSO_PROMPT = ("system", "system_prompt", "instruction", "input", "history")
-"""Columns that data sets keep a part of the prompt in."""
+_ALSO_PROMPT = ("messages", "system_prompt", "instruction", "input", "history")
+"""Columns that data sets keep a part of the prompt in, or another one."""
 
 
 @runtime_checkable
@@ -53,8 +53,10 @@ def as_replies(replies: object) -> list[str]:
 def as_pairs(rows: object) -> list[tuple[Prompt, str]]:
     """(prompt, reply) pairs from pairs or from rows with `prompt` and `reply`; other keys of a row are not read.
 
+    A row's string `system` becomes the system turn.
+
     Raises:
-        BadInput: rows, or a row, of another form; a prompt that is none; a row with a second column of the prompt.
+        BadInput: rows, or a row, of another form; a prompt that is none; a row with one more column of the prompt.
         BadText: a reply that is neither a string nor an assistant message.
     """
     values = values_of(rows, "pairs", "a list of (prompt, reply) pairs or of rows with prompt and reply")
@@ -102,20 +104,15 @@ def as_given_prompt(prompt: object, name: str = "") -> Prompt:
 
 def _pair(row: object, name: str) -> tuple[Prompt, str]:
     if isinstance(row, Mapping):
-        prompt, reply = _of_row(row, name)
-    elif isinstance(row, tuple | list) and len(row) == 2:
-        prompt, reply = row
-    else:
-        came = (
-            f"has {len(row)} items"
-            if isinstance(row, tuple | list)
-            else f"is of type {type(row).__name__} ({short(row)})"
-        )
-        raise BadInput(f"{name} {came}; wanted (prompt, reply), or a row with prompt and reply")
+        return _of_row(row, name)
+    if not isinstance(row, tuple | list) or len(row) != 2:
+        came = f"has {len(row)} items" if isinstance(row, tuple | list) else f"is of type {type(row).__name__}"
+        raise BadInput(f"{name} {came} ({short(row)}); wanted (prompt, reply), or a row with prompt and reply")
+    prompt, reply = row
     return as_given_prompt(prompt, f"{name}: "), as_reply(reply, f"the reply of {name}")
 
 
-def _of_row(row: Mapping[Any, Any], name: str) -> tuple[Any, Any]:
+def _of_row(row: Mapping[Any, Any], name: str) -> tuple[Prompt, str]:
     if not {"prompt", "reply"} <= row.keys():
         raise BadInput(f"{name} has the keys {', '.join(map(str, row)) or '(none)'}; wanted prompt and reply")
     for also in _ALSO_PROMPT:
@@ -125,7 +122,20 @@ def _of_row(row: Mapping[Any, Any], name: str) -> tuple[Any, Any]:
                 f"{name} has {also!r} beside prompt, which would not be read; put it into the prompt, as a message,"
                 " or leave it out"
             )
-    return row["prompt"], row["reply"]
+    prompt = as_given_prompt(row["prompt"], f"{name}: ")
+    return _with_system(prompt, row.get("system"), name), as_reply(row["reply"], f"the reply of {name}")
+
+
+def _with_system(prompt: Prompt, system: object, name: str) -> Prompt:
+    """The turns after the row's own system turn, where it has one."""
+    if system is None or system == "" or system != system:  # NaN is pandas' nothing
+        return prompt
+    if not isinstance(system, str):
+        raise BadInput(f"the system of {name} is of type {type(system).__name__} ({short(system)}); wanted a string")
+    said = next((turn.text for turn in prompt if turn.role == "system"), None)
+    if said is not None and said != system:
+        raise BadInput(f"{name} has a system that differs from the system turn of its prompt; keep one of them")
+    return prompt if said is not None else (Turn("system", str.__str__(system)), *prompt)
 
 
 def values_of(given: object, name: str, wanted: str) -> list[Any]:

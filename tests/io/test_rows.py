@@ -86,7 +86,7 @@ LONELY = own_row(replies=["Blue."], ranks=[0])
         ("plain.jsonl.gz", GOOD, r"plain\.jsonl\.gz: cannot be read to its end"),
         ("short.jsonl.xz", lzma.compress(GOOD * 9)[:-20], r"short\.jsonl\.xz: cannot be read to its end"),
         ("text.parquet", b"PAR1 no PAR1", r"text\.parquet: cannot be read to its end"),
-        ("table.csv", b"a,b", r"table\.csv: a file of this kind cannot be read; wanted one of \.parquet"),
+        ("table.tab", b"a,b", r"table\.tab: a file of this kind cannot be read; wanted one of \.parquet"),
         ("one.jsonl", json.dumps(LONELY).encode(), r"no comparison in 1 rows \(fewer than two replies: 1\)"),
         ("hh.jsonl", json.dumps({**hh_row("a", "b", "c"), "rejected": 3}).encode(), r"hh\.jsonl:1: 'rejected' holds 3"),
     ],

@@ -86,17 +86,18 @@ def test_a_bad_row_is_named_and_nothing_is_written(model: RewardModel, tmp_path:
 
 def test_an_unwritable_output_is_refused(model: RewardModel, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", ROWS)
-    with pytest.raises(CannotWrite, match="nothing was left behind"):
+    with pytest.raises(CannotWrite, match=r"out\.jsonl: there is no folder .*missing; make it first"):
         score_file(model, source, tmp_path / "missing" / "out.jsonl")
     with pytest.raises(BadInput, match=r"ends in '\.txt'; wanted \.jsonl"):
         score_file(model, source, tmp_path / "out.txt")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_a_full_disk_is_one_error(model: RewardModel, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_error(model: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_lines(tmp_path / "in.jsonl", ROWS)
-    (tmp_path / f".out.jsonl.{os.getpid()}.partial").symlink_to("/dev/full")
-    with pytest.raises(CannotWrite, match="No space left on device"):
+    monkeypatch.setattr("prefrank.io.atomic.secrets.token_hex", lambda number: "0")
+    (tmp_path / ".out.jsonl.0.tmp").symlink_to("/dev/full")
+    with pytest.raises(CannotWrite, match="the disk is full"):
         score_file(model, source, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 

@@ -177,7 +177,7 @@ def test_what_is_no_list_of_replies_is_refused_by_name(given: object, message: s
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([("p", "a", "b")], r"pair 0 has 3 items; wanted \(prompt, reply\), or a row with prompt and reply"),
+        ([("p", "a", "b")], r"pair 0 has 3 items .*; wanted \(prompt, reply\), or a row with prompt and reply"),
         (("p", "a"), r"pair 0 is of type str \('p'\)"),
         (["ab"], "pair 0 is of type str"),
         ({"prompt": "p", "reply": "a"}, "pairs is of type dict; wanted a list"),
@@ -187,7 +187,13 @@ def test_what_is_no_list_of_replies_is_refused_by_name(given: object, message: s
         (pa.table({"prompt": ["p", "q"], "reply": ["a", "b"]}), "pair 0 is of type ChunkedArray"),
         ([("p", "a"), {"prompt": "p"}], "pair 1 has the keys prompt; wanted prompt and reply"),
         ([{"prompt": "p", "chosen": "a", "rejected": "b"}], "pair 0 has the keys prompt, chosen, rejected"),
-        ([{"system": "Be terse.", "prompt": "p", "reply": "a"}], "pair 0 has 'system' beside prompt"),
+        ([{"instruction": "Be terse.", "prompt": "p", "reply": "a"}], "pair 0 has 'instruction' beside prompt"),
+        ([{"messages": [{"role": "user"}], "prompt": "p", "reply": "a"}], "pair 0 has 'messages' beside prompt"),
+        ([{"system": 3, "prompt": "p", "reply": "a"}], "the system of pair 0 is of type int"),
+        (
+            [{"system": "A.", "prompt": [{"role": "system", "content": "B."}], "reply": "a"}],
+            "pair 0 has a system that differs from the system turn of its prompt",
+        ),
         ([{"prompt": "p", "reply": None}], "the reply of pair 0 is of type NoneType"),
         ([([], "a")], "pair 0: a prompt has no turns"),
         ([("p", "a"), ([{"role": "user"}], "a")], "pair 1: a message has no content"),
@@ -199,8 +205,13 @@ def test_what_is_no_list_of_pairs_is_refused_by_name(given: object, message: str
         as_pairs(given)
 
 
-def test_a_row_without_a_system_prompt_may_have_the_column() -> None:
-    assert as_pairs([{"system": "", "prompt": PROMPT, "reply": "a"}, {"system": None, "prompt": PROMPT, "reply": "a"}])
+def test_a_rows_system_is_its_system_turn() -> None:
+    system, asked = Turn("system", "Be terse."), Turn("user", PROMPT)
+    said = [{"role": "system", "content": "Be terse."}, {"role": "user", "content": PROMPT}]
+    for prompt in (PROMPT, said):
+        assert as_pairs([{"system": "Be terse.", "prompt": prompt, "reply": "a"}]) == [((system, asked), "a")]
+    for nothing in ("", None, float("nan")):
+        assert as_pairs([{"system": nothing, "prompt": PROMPT, "reply": "a"}]) == [((asked,), "a")]
 
 
 def test_no_pairs_give_no_scores(model: RewardModel) -> None:

@@ -1,0 +1,76 @@
+"""The bytes of files, plain or packed: `.gz`, `.xz` and `.zst` by the end of the name."""
+
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from prefrank.errors import BadData, NotFound, PrefrankError
+
+PACKED_SUFFIXES = (".gz", ".xz", ".zst")
+STREAM = Path("-")
+"""Standard input or output, read and written by its handle: a system need not have a file of that name."""
+
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+
+def open_packed(path: Path) -> io.BufferedIOBase:
+    """A file's bytes, unpacked; the caller closes it."""
+    if path.suffix == ".gz":
+        return gzip.GzipFile(path)
+    if path.suffix == ".xz":
+        return lzma.LZMAFile(path)
+    if path.suffix == ".zst":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file or of standard input, each with its end; they end at "\\n" alone.
+
+    Raises:
+        NotFound: no such file.
+        BadData: a file that cannot be opened, or not be read to its end.
+    """
+    try:
+        if path == STREAM:
+            yield from sys.stdin.buffer
+            return
+        with open_packed(path) as file:
+            yield from file
+    except _DAMAGE as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> PrefrankError:
+    """What to say of a file that its system or library cannot read."""
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"no file is called {str(path)!r}")
+    if isinstance(error, IsADirectoryError):
+        return BadData(f"{path}: a folder is no file of rows; give one of its files")
+    if isinstance(error, PermissionError):
+        return BadData(f"{path}: may not be read ({error.strerror}); give yourself the right to")
+    reason = " ".join(str(error).split())
+    return BadData(f"{path}: cannot be read to its end ({reason}); is it whole? Fetch or write it again")
+
+
+@contextmanager
+def packed_writer(path: Path, suffix: str) -> Iterator[io.BufferedIOBase]:
+    """A file to write bytes into, packed as `suffix` says; the same bytes in give the same file."""
+    with ExitStack() as stack:
+        file: io.BufferedIOBase = stack.enter_context(path.open("wb"))
+        if suffix == ".gz":
+            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+        elif suffix == ".xz":
+            file = stack.enter_context(lzma.LZMAFile(file, "wb"))
+        elif suffix == ".zst":
+            import pyarrow as pa
+
+            file = stack.enter_context(io.BufferedWriter(pa.CompressedOutputStream(file, "zstd")))
+        yield file
