@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -146,10 +147,7 @@ class ChatTexts:
         if body.endswith(wanted):
             return 0
         other = self._rendered(prompt, PROBE, number).text
-        same = next(
-            (i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other))
-        )
-        tail = text[same:]
+        tail = text[len(commonprefix((text, other))) :]
         if "".join(wanted.split()) in "".join(tail.split()):
             return 0
         end = _longest(len(wanted), lambda size: wanted[len(wanted) - size :] in tail)
@@ -328,7 +326,7 @@ def _shorter_prompts(prompt: Prompt) -> list[Prompt]:
     nothing but a user turn comes first of the others, as templates want it."""
     last = len(prompt) - 1
     borders = [place for place, turn in enumerate(prompt[:-1]) if place and turn.role == "user"] + [last] * (last > 0)
-    found = []
+    found: list[Prompt] = []
     for border in borders:
         kept = tuple(turn for place, turn in enumerate(prompt) if place >= border or turn.role in KEPT_ROLES)
         if len(kept) < len(prompt) and (not found or len(kept) < len(found[-1])):

@@ -1,8 +1,8 @@
 """The length limit of one row made of `Parts`: what is left out, in which order.
 
-The reply is kept whole. The prompt loses its oldest turns, then the oldest tokens of its last turn, and of what says how
-to answer (system and developer turns) only then, oldest tokens first. A reply that alone exceeds the limit is cut, at
-its end.
+The reply is kept whole. The prompt loses its oldest turns, then the oldest tokens of its last turn, and only then of
+what says how to answer (system and developer turns), oldest tokens first. A reply that alone exceeds the limit is cut,
+at its end.
 """
 
 from itertools import chain

@@ -47,9 +47,9 @@ def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _read(content: bytes) -> Any:
-    from sentencepiece import sentencepiece_model_pb2  # not needed by folders without such a file
+    from sentencepiece import sentencepiece_model_pb2 as proto  # not needed by folders without such a file
 
-    model = sentencepiece_model_pb2.ModelProto()
+    model: Any = vars(proto)["ModelProto"]()  # protobuf makes its classes at run time
     try:
         model.ParseFromString(content)
     except Exception:  # tokenizer.model may be of another program (tiktoken's has lines of base64)
