@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -147,7 +146,7 @@ class ChatTexts:
         if body.endswith(wanted):
             return 0
         other = self._rendered(prompt, PROBE, number).text
-        tail = text[len(commonprefix((text, other))) :]
+        tail = text[_longest(min(len(text), len(other)), lambda size: text[:size] == other[:size]) :]
         if "".join(wanted.split()) in "".join(tail.split()):
             return 0
         end = _longest(len(wanted), lambda size: wanted[len(wanted) - size :] in tail)

@@ -97,8 +97,9 @@ class FolderTokenizer:
         for name in ("bos_token", "eos_token"):
             number = self.model.get(f"{name}_id")
             number = next(iter(number), None) if isinstance(number, list) else number
-            named = name in found or name in self.config or not isinstance(number, int) or number < 0
-            text = None if named else self.tokenizer.id_to_token(number)
+            if name in found or name in self.config or not isinstance(number, int) or number < 0:
+                continue
+            text = self.tokenizer.id_to_token(number)
             if text is not None:
                 found[name] = text
         return found
