@@ -114,7 +114,8 @@ class RewardModel:
     ) -> "RewardModel":
         """Load a folder or hub id: one of ours, any sequence classifier of transformers, or a LoRA adapter of either.
 
-        A plain checkpoint (no prefrank.json) gets the text defaults of `TextEncoder.load` and at most 512 tokens.
+        A plain checkpoint (no prefrank.json) gets the text defaults of `TextEncoder.load`: of its length, what its
+        tokenizer and config say, up to 4,096 tokens.
 
         Args:
             head: of a model with several, the one that scores; by default the first of those that prefrank trained.
@@ -122,7 +123,8 @@ class RewardModel:
             device: such as "cpu" or "cuda:1"; the first GPU if there is one.
             precision: float32 (exact, the default), bfloat16 or float16; int16 or int8 on the native kernels, with the
                 error that docs/performance.md states. A quantised folder has its own.
-            max_length: replaces the checkpoint's tokens per row; the fingerprint changes with it.
+            max_length: tokens per row, in place of the checkpoint's own or the default above; the fingerprint changes
+                with it.
             max_tokens: tokens per batch; by default 1,024 on a CPU and 16,384 on a GPU.
             kernels: what runs the model: torch, or avx512, avx2 or portable on a CPU, or flash on a GPU (the gpu
                 extra); by default the fastest there is, and never flash.
@@ -148,9 +150,15 @@ class RewardModel:
         with torch_threads():
             network = origin.load()
         settings = TextSettings.from_json(record.text) if record else None
-        encoder = TextEncoder.load(text_folder(folder), settings, max_length=min(512, network.max_positions or 512))
-        if max_length is not None:
-            encoder = TextEncoder(encoder.source, replace(encoder.settings, max_length=max_length))
+        if settings is not None and max_length is not None:
+            settings = replace(settings, max_length=max_length)
+        encoder = TextEncoder.load(
+            text_folder(folder),
+            settings,
+            positions=network.max_positions,
+            max_length=max_length,
+            pre_rendered=pre_rendered,
+        )
         if max_tokens is None:
             max_tokens = 1024 if place.type == "cpu" else 16_384
         return cls(
