@@ -127,6 +127,8 @@ def score(
         f"{done.replies:,} replies of {done.rows:,} rows scored, {done.tokens:,} tokens;"
         f" {done.cut_prompts:,} with the prompt cut, {done.cut_replies:,} with the reply cut"
     )
+    if not scoring.pre_rendered:
+        tables.say_control_strings(done.control_strings)
 
 
 @app.command()
@@ -154,6 +156,8 @@ def rank(
         )
     temperature = loaded.calibration["temperature"] if calibrated and loaded.calibration else 1.0
     ranked = loaded.rank(prompt, reply)
+    if not scoring.pre_rendered:
+        tables.say_control_strings(loaded.control_strings([(prompt, one) for one in reply]))
     record = {"prompt": prompt, "temperature": temperature, "replies": [asdict(entry) for entry in ranked]}
     print_result(record, as_json, lambda: tables.ranking(prompt, ranked, temperature))
 

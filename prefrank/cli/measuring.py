@@ -90,6 +90,7 @@ def evaluate(
     trained_on = _comparisons(train or [], None)
     tasks = _tasks(data or [], suite or [], limit, scoring.head)
     entrants, opened = _entrants(model or [], options, protocol, baselines, tasks, trained_on)
+    _say_control_strings(opened, tasks)
     run = run_all(
         entrants,
         tasks,
@@ -111,6 +112,15 @@ def evaluate(
     if html:
         write_report(run, html)
         tables.say(f"The report is in {html}")
+
+
+def _say_control_strings(opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]") -> None:
+    from prefrank.cli import tables
+
+    pairs = [(item.prompt, reply) for task in tasks for item in task.data.items for reply in item.replies]
+    for name, one in opened.items():
+        if one.control_strings is not None:
+            tables.say_control_strings(one.control_strings(pairs), name)
 
 
 def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None) -> "list[Task]":

@@ -69,6 +69,14 @@ def _cut_mark(score: "Score") -> str:
     return f" [yellow]({', '.join(cuts)})[/]" if cuts else ""
 
 
+def say_control_strings(count: int, model: str | None = None) -> None:
+    """A remark on texts that may have been rendered already, where there are any."""
+    if count:
+        whose = f"control strings of {escape(model)}" if model else "this model's control strings"
+        texts = "1 text holds" if count == 1 else f"{count:,} texts hold"
+        say(f"[yellow]{texts} {whose}; --pre-rendered takes them as tokens[/]")
+
+
 def say_report(source: str, report: "Report") -> None:
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items() if count)
     say(

@@ -18,7 +18,7 @@ from prefrank.io.added import added_columns, check_output, read_chunks
 from prefrank.io.rows import Record
 from prefrank.scoring.file_rows import Asked, check_columns, read_row
 from prefrank.scoring.reward_model import RewardModel
-from prefrank.types import Score
+from prefrank.types import Prompt, Score
 
 ADDED = {
     "score": pa.float64(),
@@ -31,13 +31,15 @@ ADDED = {
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What a file job did: rows, replies scored, tokens, replies with a cut prompt, replies cut themselves."""
+    """What a file job did: rows, replies scored, tokens, replies with a cut prompt, replies cut themselves, and texts
+    that hold the model's control strings, counted for each chunk of rows."""
 
     rows: int
     replies: int
     tokens: int
     cut_prompts: int
     cut_replies: int
+    control_strings: int = 0
 
 
 def score_file(
@@ -85,9 +87,14 @@ def score_file(
                 report.tokens + sum(score.tokens for score in flat),
                 report.cut_prompts + sum(score.cut_prompt > 0 for score in flat),
                 report.cut_replies + sum(score.cut_reply > 0 for score in flat),
+                report.control_strings + model.control_strings(_pairs(asked)),
             )
             progress(report)
     return report
+
+
+def _pairs(asked: Sequence[Asked]) -> list[tuple[Prompt, str]]:
+    return [(row.prompt, reply) for row in asked for reply in row.replies]
 
 
 def _asked(record: Record, columns: Mapping[str, str], added: Mapping[str, object]) -> Asked:
@@ -109,7 +116,7 @@ def _score_rows(model: RewardModel, asked: Sequence[Asked], records: Sequence[Re
         BadData: texts that the model's template or tokenizer refuses, with the row.
     """
     try:
-        scores = iter(model.score_pairs([(row.prompt, reply) for row in asked for reply in row.replies]))
+        scores = iter(model.score_pairs(_pairs(asked)))
     except BadModel:
         raise
     except BadInput as error:

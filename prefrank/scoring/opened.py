@@ -71,4 +71,6 @@ def open_model(
     }
     if empty_score is not None:
         settings["empty_score"] = empty_score
+    if pre_rendered:
+        settings["pre_rendered"] = True
     return OpenedModel(model, read_record(folder) is not None, model.encoder.text_json() | settings)

@@ -238,6 +238,16 @@ class RewardModel:
             ranked.append(Ranked(ranked[-1].rank if equal else place, index, texts[index], scores[index]))
         return ranked
 
+    def control_strings(self, pairs: Iterable[RowLike]) -> int:
+        """How many different texts of these rows, turns and replies, hold a string that stands for control in this
+        model, such as `<|im_end|>`. They are scored as text, unless the model was loaded with `pre_rendered`.
+
+        Raises:
+            BadInput: as `score_pairs`.
+        """
+        texts = {text for prompt, reply in as_pairs(pairs) for text in (*(turn.text for turn in prompt), reply)}
+        return sum(self.encoder.holds_control_strings((), text) for text in texts)
+
     def _score(self, pairs: list[tuple[Prompt, str]], *, allow_failures: bool = False) -> list[Score]:
         check_fork(self._device)
         distinct = list(dict.fromkeys(pairs))

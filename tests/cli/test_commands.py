@@ -9,7 +9,7 @@ import pytest
 from prefrank import RewardModel, native
 from prefrank.cli.commands import app
 from tests.cli.conftest import ROWS, Run
-from tests.tiny import bert_folder
+from tests.tiny import bert_folder, decoder_folder
 
 
 def test_rank_prints_the_best_reply_first(run: Run, model: str) -> None:
@@ -37,6 +37,34 @@ def test_rank_marks_every_cut_of_prompt_and_reply_with_its_tokens(run: Run, mode
     assert "reply cut by" in shown
     code, out, _ = run("rank", "--model", model, "--prompt", "p", "--reply", "a")
     assert "cut" not in out
+
+
+def test_texts_with_control_strings_are_counted_and_can_be_taken_as_tokens(run: Run, tmp_path: Path) -> None:
+    folder = str(decoder_folder(tmp_path / "llama"))
+    prompt, reply = "<|start|>user\nhow do I bake<|end|><|start|>assistant\n", "mix flour"
+    remark = "1 text holds this model's control strings; --pre-rendered takes them as tokens"
+    rank = ["rank", "--model", folder, "--prompt", prompt, "--reply", reply, "--reply", "no", "--json"]
+    code, plain, err = run(*rank)
+    assert (code, remark in " ".join(err.split())) == (0, True)
+    code, out, err = run(*rank, "--pre-rendered")
+    assert (code, "control strings" in err) == (0, False)
+    model = RewardModel.load(folder)
+    want = {score.value for score in model.score("how do I bake", [reply, "no"])}
+    taken = [entry["score"]["value"] for entry in json.loads(out)["replies"]]
+    assert taken == pytest.approx(sorted(want, reverse=True), abs=1e-5)
+    assert taken != [entry["score"]["value"] for entry in json.loads(plain)["replies"]]
+    assert model.control_strings([(prompt, reply), (prompt, "no"), ("plain", "text"), ("a", "<|end|>")]) == 2
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": prompt, "replies": [reply, "no"]}) + "\n")
+    code, _, err = run("score", str(tmp_path / "in.jsonl"), "--model", folder)
+    assert (code, remark in " ".join(err.split())) == (0, True)
+    rows = [{"prompt": prompt + str(n), "chosen": "mix flour", "rejected": "no"} for n in range(3)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate = ["evaluate", "--model", f"tiny={folder}", "--data", str(tmp_path / "pairs.jsonl"), "--resamples", "100"]
+    code, _, err = run(*evaluate)
+    assert "3 texts hold control strings of tiny; --pre-rendered takes them as tokens" in " ".join(err.split())
+    assert code == 0
+    code, _, err = run(*evaluate, "--pre-rendered")
+    assert (code, "control strings" in err) == (0, False)
 
 
 SCORING = [
