@@ -110,6 +110,14 @@ def test_a_pickled_tokenizer_still_takes_text_for_text(tmp_path: Path) -> None:
         assert again.source.with_special_tokens.encode("[SEP]", add_special_tokens=False).ids == [3]
 
 
+def test_a_pickled_model_still_takes_rendered_texts(tmp_path: Path) -> None:
+    model = RewardModel.load(decoder_folder(tmp_path), pre_rendered=True)
+    prompt = "<|start|>user\nhello<|end|><|start|>assistant\n"
+    again = pickle.loads(pickle.dumps(model))
+    assert again.encoder.pre_rendered
+    assert again.score(prompt, ["mix flour"]) == model.score(prompt, ["mix flour"])
+
+
 FORK = """
 import os, sys, time, torch
 from prefrank import RewardModel

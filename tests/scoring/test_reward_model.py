@@ -194,6 +194,43 @@ def test_decoders_score_the_same_alone_and_beside_others(decoder: RewardModel) -
     assert [score.value for score in decoder.score(PROMPT, replies)] == pytest.approx(alone, abs=1e-5)
 
 
+def test_bfloat16_decoders_are_the_same_in_any_batch_when_asked_and_near_otherwise(tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path)
+    pairs = [(PROMPT * (1 + n % 3), "mix flour water " * n) for n in range(12)]
+    for deterministic, tolerance in ((True, 0.0), (False, 0.05)):
+        model = RewardModel.load(folder, precision="bfloat16", deterministic=deterministic)
+        together = [score.value for score in model.score_pairs(pairs)]
+        alone = [model.score_pairs([pair])[0].value for pair in pairs]
+        assert together == pytest.approx(alone, abs=tolerance, rel=0)
+
+
+def test_a_plain_checkpoint_is_read_at_the_length_it_allows(tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    for positions, length in ((256, 256), (1024, 1024), (100_000, 4096)):
+        (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": positions}))
+        model = RewardModel.load(folder)
+        assert model.encoder.settings.max_length == length
+        score = model.score("hello", ["mix flour water salt and yeast " * 80])[0]
+        assert (score.cut_reply > 0, score.tokens > 512) == (length == 256, length > 256)
+    assert RewardModel.load(folder, max_length=9000).encoder.settings.max_length == 9000
+
+
+def test_a_folders_own_code_is_not_run_unless_trusted(tmp_path: Path) -> None:
+    folder = bert_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "auto_map": {"AutoModelForSequenceClassification": "modeling_odd.OddModel"},
+        "architectures": ["OddModel"],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "modeling_odd.py").write_text("raise SystemExit('this code was run')")
+    with pytest.raises(BadModel, match="trust_remote_code=True"):
+        RewardModel.load(folder)
+    with pytest.raises((SystemExit, BadModel), match="this code was run"):
+        RewardModel.load(folder, trust_remote_code=True)
+
+
 def test_win_probability_is_the_sigmoid_of_the_difference(model: RewardModel, plain_folder: Path) -> None:
     first, second = model.score(PROMPT, ["a", "bread"])
     want = torch.sigmoid(torch.tensor(first.value - second.value)).item()
