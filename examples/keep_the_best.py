@@ -6,6 +6,7 @@ A row of the input has `prompt` and a list `replies`.
 import json
 import sys
 import tempfile
+from operator import itemgetter
 from pathlib import Path
 
 from prefrank import RewardModel
@@ -19,7 +20,7 @@ def main(name: str, source: str, output: str) -> None:
         rows = [json.loads(line) for line in scored.read_text(encoding="utf-8").splitlines()]
     with open(output, "w", encoding="utf-8") as file:
         for row in rows:
-            best = max(zip(row["score"], row["replies"], strict=True))
+            best = max(zip(row["score"], row["replies"], strict=True), key=itemgetter(0))
             file.write(json.dumps({"prompt": row["prompt"], "reply": best[1], "score": best[0]}) + "\n")
     print(f"{report.replies} replies scored, {report.rows} kept, {report.cut_replies} had been cut")
 

@@ -59,6 +59,15 @@ def test_rewards_for_rl_are_centred_in_each_group(
     assert rewards[0] != 0
 
 
+def test_rewards_for_rl_take_conversations(model: str) -> None:
+    make = runpy.run_path(str(next(path for path in EXAMPLES if path.stem == "reward_for_rl")))["GroupRewards"](model)
+    texts = ["mix flour", "no"]
+    messages = make(
+        [[{"role": "user", "content": "how do I bake"}]] * 2, [[{"role": "assistant", "content": t}] for t in texts]
+    )
+    assert messages == make(["how do I bake"] * 2, texts)
+
+
 def test_loss_curves_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MPLBACKEND", "agg")
     run("loss_curves", monkeypatch, str(tmp_path / "curves.png"))
