@@ -7,11 +7,12 @@ bad", which names no better one either.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from prefrank.data.candidates import EMPTY_PROMPT, EMPTY_REPLY, Candidate, Drop
-from prefrank.data.conversations import NOT_TEXT, as_conversation, two_conversations
-from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, maybe_text, text, user
+from prefrank.data.conversations import NOT_TEXT, two_conversations
+from prefrank.data.fields import Row, as_list, as_number, as_row, as_turns, field, index_of, maybe_text, text, user
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
 from prefrank.types import Preference, Prompt
@@ -39,11 +40,10 @@ def arena_vote(row: Row) -> Candidate | Drop:
     if _has_other_parts(first) or _has_other_parts(second):
         return Drop(NOT_TEXT)
     turn = row.get("turn")
-    sides = (as_conversation(first, "conversation_a"), as_conversation(second, "conversation_b"))
-    found = two_conversations(*(_up_to(side, turn) for side in sides))
-    if isinstance(found, Drop):
-        return found
-    return Candidate(*found, (winner,), _id(row, "id") or _id(row, "question_id"), maybe_text(row, "judge"))
+    sides = (as_turns(first, "conversation_a"), as_turns(second, "conversation_b"))
+    found = two_conversations({}, *(_up_to(side, turn) for side in sides))
+    id, judge = _id(row, "id") or _id(row, "question_id"), maybe_text(row, "judge")
+    return found if isinstance(found, Drop) else replace(found, preferences=(winner,), id=id, voter=judge)
 
 
 def _conversations(row: Row) -> tuple[list[Any], list[Any]]:
@@ -92,10 +92,9 @@ def arena_battle(row: Row) -> Candidate | Drop:
         return Drop(EMPTY_PROMPT if None in texts[0] else EMPTY_REPLY)
     if any(isinstance(one, str) and _has_surrogate(one) for side in texts for one in side):
         return Drop(BROKEN_TEXT)
-    found = two_conversations(*(_alternating(texts[0], replies) for replies in texts[1:]))
-    if isinstance(found, Drop):
-        return found
-    return Candidate(*found, (_WINNERS[FLAGS[said.index(1)].removeprefix("winner_")],), _id(row, "id"))
+    found = two_conversations({}, *(_alternating(texts[0], replies) for replies in texts[1:]))
+    winner = _WINNERS[FLAGS[said.index(1)].removeprefix("winner_")]
+    return found if isinstance(found, Drop) else replace(found, preferences=(winner,), id=_id(row, "id"))
 
 
 def _alternating(questions: list[Any], replies: list[Any]) -> Prompt:
@@ -106,7 +105,7 @@ def _alternating(questions: list[Any], replies: list[Any]) -> Prompt:
         for exchange in zip(questions, replies, strict=True)
         for role, said in zip(("user", "assistant"), exchange, strict=True)
     ]
-    return as_conversation(turns, "prompt and response")
+    return as_turns(turns, "prompt and response")
 
 
 def battle_of_texts(row: Row) -> Candidate | Drop:

@@ -1,65 +1,27 @@
 """Conversations as other tools write them: ShareGPT, ms-swift, UltraInteract, Nectar.
 
-A message is `{"from", "value"}` or `{"role", "content"}`. Their roles become ours: human and user are the user; gpt,
-assistant, function_call and tool_call (the call is the text) the assistant; observation, tool and tool_response a tool;
-any other is refused by name. A system turn in the conversation wins over a `system` column, as in LLaMA-Factory.
+What LLaMA-Factory and ms-swift call a function's or a tool's call is an assistant turn whose text is the call.
 """
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop
-from prefrank.data.fields import Row, as_list, as_row, as_text, field, maybe_text, text
-from prefrank.data.hh import PROMPTS_DIFFER, transcript
-from prefrank.data.own import NOT_ONE_REPLY, own
-from prefrank.errors import BadData, short
-from prefrank.types import Prompt, Role, Turn, as_turn
+from prefrank.data.fields import SHAREGPT, Row, as_list, as_row, as_text, as_turns, field, maybe_text, text
+from prefrank.data.hh import transcript
+from prefrank.data.own import SCORES, own
+from prefrank.data.pairs import asked
+from prefrank.errors import BadData
+from prefrank.types import Prompt, Turn
 
 ENDS_IN_REPLY = "the prompt ends in an assistant turn"
 NOT_TEXT = "images, audio or video"
 TOOLS = "tool descriptions, which are not read"
 
-ROLES: Mapping[str, Role] = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "function_call": "assistant",
-    "tool_call": "assistant", "observation": "tool", "tool": "tool", "tool_response": "tool", "system": "system",
-}  # fmt: skip
-_SAID = ("id", "probability", "weight", "margin", "strength", "head")
+_SAID = ("id", "voter", "probability", "weight", "margin", "strength", "head", *chain.from_iterable(SCORES))
 _MEDIA = ("images", "image", "audios", "videos", "rejected_images", "rejected_audios", "rejected_videos")
 _TOOLS = ("tools", "rejected_tools")
-
-
-def as_message(value: object, name: str) -> Turn:
-    """One message, in either writing.
-
-    Raises:
-        BadData: an unknown role, or content that is not text.
-    """
-    message = as_row(value, name)
-    key = "from" if "from" in message else "role"
-    role = message.get(key)
-    known = ROLES.get(role) if isinstance(role, str) else None
-    if key == "from":
-        if known is None:
-            raise BadData(f"{name!r} is from {short(role)}; wanted one of {', '.join(ROLES)}")
-        return Turn(known, as_text(message.get("value"), f"{name}.value"))
-    try:
-        turn = as_turn({**message, "role": known or role})
-    except ValueError as error:
-        raise BadData(f"{name!r}: {error}") from None
-    as_text(turn.text, f"{name}.content")
-    return turn
-
-
-def as_conversation(value: object, name: str) -> Prompt:
-    return tuple(as_message(one, f"{name}[{i}]") for i, one in enumerate(as_list(value, name)))
-
-
-def with_system(row: Row, turns: Prompt) -> Prompt:
-    """The turns after the row's `system` (distilabel: `system_prompt`), where it has one and they do not."""
-    system = maybe_text(row, "system").strip() or maybe_text(row, "system_prompt").strip()
-    if not system or any(turn.role == "system" for turn in turns):
-        return turns
-    return (Turn("system", system), *turns)
 
 
 def unread(row: Row) -> Drop | None:
@@ -72,9 +34,19 @@ def unread(row: Row) -> Drop | None:
 
 
 def pair(row: Row, prompt: Prompt, chosen: object, rejected: object) -> Candidate | Drop:
-    """A pair of our own format, with what else our own rows may state of it: margin, probability, strength, ..."""
+    """A pair of our own format, with what else our own rows may state of it: margin, probability, scores, ..."""
     said = {name: row[name] for name in _SAID if name in row}
-    return own({**said, "prompt": [turn.message() for turn in prompt], "chosen": chosen, "rejected": rejected})
+    return own({**said, "prompt": _messages(prompt), "chosen": chosen, "rejected": rejected})
+
+
+def two_conversations(row: Row, first: Prompt, second: Prompt) -> Candidate | Drop:
+    """The same of two whole conversations, which may differ in their last turn alone."""
+    said = {name: row[name] for name in _SAID if name in row}
+    return own({**said, "chosen": _messages(first), "rejected": _messages(second)})
+
+
+def _messages(turns: Prompt) -> list[dict[str, Any]]:
+    return [turn.message() for turn in turns]
 
 
 def conversation_pair(row: Row) -> Candidate | Drop:
@@ -83,7 +55,7 @@ def conversation_pair(row: Row) -> Candidate | Drop:
     name = next(name for name in ("conversations", "trajectory", "messages") if name in row)
     if reason := unread(row):
         return reason
-    prompt = with_system(row, as_conversation(row[name], name))
+    prompt = as_turns(row[name], name)
     if prompt and prompt[-1].role == "assistant":
         return Drop(ENDS_IN_REPLY)
     return pair(row, prompt, _reply(row, "chosen"), _reply(row, "rejected"))
@@ -91,14 +63,14 @@ def conversation_pair(row: Row) -> Candidate | Drop:
 
 def one_reply_each(row: Row) -> bool:
     """Whether `chosen` is one text or one message, so that the conversation beside it is the prompt."""
-    return row.get("prompt") is None and isinstance(row["chosen"], str | Mapping)
+    return row.get("prompt") is None and isinstance(row.get("chosen"), str | Mapping)
 
 
 def _reply(row: Row, name: str) -> str:
     value = field(row, name)
     if isinstance(value, str):
         return as_text(value, name)
-    turn = as_message(value, name)
+    (turn,) = as_turns(as_row(value, name), name)
     if turn.role != "assistant":
         raise BadData(f"{name!r} is a {turn.role} message; wanted the assistant's")
     return turn.text
@@ -117,10 +89,8 @@ def swift_messages(row: Row) -> Candidate | Drop:
 def _swift(row: Row, rejected: list[Any]) -> Candidate | Drop:
     if reason := unread(row):
         return reason
-    chosen = with_system(row, as_conversation(row["messages"], "messages"))
-    other = as_conversation(rejected, "rejected_messages")
-    found = two_conversations(chosen, (*chosen[:-1], *other) if len(other) == 1 else with_system(row, other))
-    return found if isinstance(found, Drop) else pair(row, found[0], *found[1])
+    chosen, other = as_turns(row["messages"], "messages"), as_turns(rejected, "rejected_messages")
+    return two_conversations(row, chosen, (*chosen[:-1], *other) if len(other) == 1 else other)
 
 
 def swift_query(row: Row) -> Candidate | Drop:
@@ -130,36 +100,15 @@ def swift_query(row: Row) -> Candidate | Drop:
     return pair(row, asked(row, text(row, "query")), text(row, "response"), text(row, "rejected_response"))
 
 
-def asked(row: Row, question: str) -> Prompt:
-    """The row's `system`, the exchanges of its `history`, then the question."""
-    turns: list[Turn] = []
-    for i, exchange in enumerate(as_list(row.get("history") or [], "history")):
-        name = f"history[{i}]"
-        texts = as_list(exchange, name)
-        if len(texts) != 2:
-            raise BadData(f"{name!r} holds {len(texts)} texts; wanted [question, answer]")
-        turns += Turn("user", as_text(texts[0], name)), Turn("assistant", as_text(texts[1], name))
-    return with_system(row, (*turns, Turn("user", question)))
-
-
 def instructed(row: Row) -> Prompt:
-    """The same of an `instruction`, followed by its `input` on a line of its own, as LLaMA-Factory joins them."""
+    """The `history`, then the `instruction` and on a line of its own its `input`, as LLaMA-Factory joins them."""
     parts = (text(row, "instruction").strip(), maybe_text(row, "input").strip())
     return asked(row, "\n".join(filter(None, parts)))
 
 
-def two_conversations(first: Prompt, second: Prompt) -> tuple[Prompt, tuple[str, str]] | Drop:
-    """What two conversations share before the last turn of each, and those turns, which must be the assistant's."""
-    if not all(turns and turns[-1].role == "assistant" for turns in (first, second)):
-        return Drop(NOT_ONE_REPLY)
-    if first[:-1] != second[:-1]:
-        return Drop(PROMPTS_DIFFER)
-    return first[:-1], (first[-1].text, second[-1].text)
-
-
 def nectar(row: Row) -> Candidate | Drop:
     """berkeley-nest/Nectar: a transcript that ends in `Assistant:`, and `answers` with a `rank` each, 1 the best."""
-    turns = [Turn(ROLES[who.lower()], said) for who, said in transcript(text(row, "prompt"))]
+    turns = [Turn(SHAREGPT[who.lower()], said) for who, said in transcript(text(row, "prompt"))]
     if turns[-1].role == "assistant":
         if turns[-1].text:
             return Drop(ENDS_IN_REPLY)
@@ -167,7 +116,7 @@ def nectar(row: Row) -> Candidate | Drop:
     answers = [as_row(one, "answers") for one in as_list(field(row, "answers"), "answers")]
     return own(
         {
-            "prompt": [turn.message() for turn in turns],
+            "prompt": _messages(tuple(turns)),
             "replies": [text(one, "answer") for one in answers],
             "ranks": [field(one, "rank") for one in answers],
         }

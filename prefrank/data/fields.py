@@ -12,8 +12,9 @@ from prefrank.types import Prompt, Role, Turn, as_turn
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 """Columns that hold the system turn of a row's conversation."""
 SHAREGPT: dict[object, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-SHAREGPT |= {"system": "system", "tool": "tool", "observation": "tool"}
-"""Who speaks in a ShareGPT message, by its `from`."""
+SHAREGPT |= {"function_call": "assistant", "tool_call": "assistant", "system": "system"}
+SHAREGPT |= {"tool": "tool", "observation": "tool", "tool_response": "tool"}
+"""Who speaks in a ShareGPT message, by its `from`; LLaMA-Factory and ms-swift write some of these as a `role` too."""
 
 
 def as_text(value: object, name: str) -> str:
@@ -119,6 +120,8 @@ def as_turns(value: object, name: str) -> Prompt:
 def _turn(message: Row, name: str) -> Turn:
     if message.get("role") is None and message.get("from") is not None:
         message = {"role": _sharegpt_role(message["from"], name), "content": message.get("value")}
+    elif isinstance(role := message.get("role"), str) and role in SHAREGPT:
+        message = {**message, "role": SHAREGPT[role]}
     try:
         turn = as_turn(message)
     except ValueError as error:

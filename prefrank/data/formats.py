@@ -101,9 +101,9 @@ def _without(*names: str) -> Callable[[Row], bool]:
 
 def _ends_in_reply(row: Row) -> bool:
     """Whether `messages` end in a reply that `label` calls good or bad: no class of a text, as ms-swift has too."""
-    messages = row["messages"]
+    messages = row.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
-    return isinstance(row["label"], bool) and isinstance(last, Mapping) and last.get("role") == "assistant"
+    return isinstance(row.get("label"), bool) and isinstance(last, Mapping) and last.get("role") == "assistant"
 
 
 _SCORED = ("question.full_text", "answer_0", "answer_1", "score_0", "score_1")
@@ -166,7 +166,7 @@ FORMATS: dict[str, Format] = {
         each_row(ranked_list),
         frozenset({"instruction", "output"}),
         ("instruction", "input", "output", "history"),
-        fits=lambda row: not isinstance(row["output"], str),
+        fits=lambda row: not isinstance(row.get("output"), str),
     ),
     "safe_rlhf": Format(
         each_row(safe_rlhf), frozenset({"prompt", "response_0", "response_1", "better_response_id"}), _SAFE

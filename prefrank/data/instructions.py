@@ -1,35 +1,27 @@
 """Sets of an instruction and two or more judged replies, each under the column names it was published with.
 
-Surprising: LLaMA-Factory's and ms-swift's question is `instruction`, a line end, `input`. Where a set says which reply
-is better and also what each was rated, equal ratings are a tie, and a row whose ratings say the opposite is dropped.
+Surprising: LLaMA-Factory's question is `instruction`, a line end, `input`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
-from prefrank.data.conversations import asked, instructed, pair, unread
-from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, text, user
+from prefrank.data.conversations import instructed, pair, unread
+from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, maybe_number, text, user
 from prefrank.data.own import own
-from prefrank.data.pairs import LABEL_AGAINST_SCORES, NO_LABEL
+from prefrank.data.pairs import NO_LABEL, asked
 from prefrank.errors import BadData, short
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 SAFETY = "safety"
-SCORES = (
-    ("score_chosen", "score_rejected"),
-    ("chosen_score", "rejected_score"),
-    ("chosen_rating", "rejected_rating"),
-    ("rating_chosen", "rating_rejected"),
-    ("chosen-rating", "rejected-rating"),
-    ("chosen_avg_rating", "rejected_avg_rating"),
-)
-"""What `chosen` and `rejected` were rated, under the names of ultrafeedback_binarized and of Argilla's sets."""
 _QUESTIONS = ("prompt", "instruction", "question", "query", "input", "context")
 
 
 def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -> Callable[[Row], Candidate | Drop]:
-    """A reader of pairs whose question stands in the column of that name, with `system` and `history` where they are.
+    """A reader of pairs whose question stands in the column of that name, after its `history`.
+
+    distilabel's `status` may say that a pair is a tie.
 
     Args:
         question: the column's name; `input` follows an `instruction`.
@@ -44,7 +36,8 @@ def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -
         better, worse = field(row, chosen), field(row, rejected)
         _one_question(row, {question, "input"} if with_input else {question}, (better, worse))
         prompt = instructed(row) if with_input else asked(row, text(row, question))
-        return judged(row, pair(row, prompt, better, worse))
+        tie = {"probability": 0.5} if row.get("status") == "tie" else {}
+        return pair({**row, **tie}, prompt, better, worse)
 
     return read
 
@@ -61,20 +54,6 @@ def _one_question(row: Row, read: set[str], replies: tuple[object, object]) -> N
             raise BadData(
                 f"{both} each hold a text that may be the prompt; keep one, or name it with columns prompt=..."
             )
-
-
-def judged(row: Row, found: Candidate | Drop) -> Candidate | Drop:
-    """The pair, a tie where its ratings are equal or distilabel's `status` says so, dropped where they contradict."""
-    if isinstance(found, Drop):
-        return found
-    given = [names for names in SCORES if all(row.get(name) is not None for name in names)]
-    leads = [as_number(row[a], a) - as_number(row[b], b) for a, b in given]
-    if any(lead < 0 for lead in leads):
-        return Drop(LABEL_AGAINST_SCORES)
-    if 0 not in leads and row.get("status") != "tie":
-        return found
-    tie = Preference(0, 1, probability=0.5, weight=found.preferences[0].weight, head=found.preferences[0].head)
-    return Candidate(found.prompt, found.replies, (tie,), found.id)
 
 
 def stack_exchange(row: Row) -> Candidate:
@@ -110,23 +89,12 @@ def code_ultrafeedback(row: Row) -> Candidate | Drop:
     such as readability. The two lists are in different orders, so a rating is found by its model's name."""
     responses = [as_row(one, "responses") for one in as_list(field(row, "responses"), "responses")]
     annotations = [as_row(one, "annotations") for one in as_list(field(row, "annotations"), "annotations")]
-    rated = {text(one, "model"): _rating(one) for one in annotations}
+    rated = {text(one, "model"): maybe_number(one.get("rating"), "annotations.rating") for one in annotations}
     return _rated(
         user(text(row, "instruction")),
         [text(one, "response") for one in responses],
         [rated.get(text(one, "model")) for one in responses],
     )
-
-
-def _rating(annotation: Row) -> float | None:
-    """A number, also as text; None for "N/A"."""
-    value = annotation.get("rating")
-    if isinstance(value, str):
-        try:
-            return None if value.strip() in ("", "N/A") else float(value)
-        except ValueError:
-            raise BadData(f"'annotations.rating' holds {short(value)}; wanted a number") from None
-    return None if value is None else as_number(value, "annotations.rating")
 
 
 def generations(row: Row) -> Candidate | Drop:

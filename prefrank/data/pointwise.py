@@ -7,9 +7,9 @@ ones are not compared, since nobody said which is better. A prompt whose replies
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from prefrank.data.candidates import Candidate, Drop
-from prefrank.data.conversations import as_conversation, instructed, unread, with_system
-from prefrank.data.fields import Row, as_text, field, text, user
+from prefrank.data.candidates import Candidate, Drop, under_system
+from prefrank.data.conversations import instructed, unread
+from prefrank.data.fields import Row, as_text, as_turns, field, system_of, text, user
 from prefrank.data.own import NOT_ONE_REPLY
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
@@ -25,19 +25,20 @@ def by_prompt(read: Callable[[Row], Reply | Drop]) -> Callable[[Iterable[Record]
     """A reader of comparisons from a reader of single replies."""
 
     def reader(records: Iterable[Record]) -> Found:
-        groups: dict[Prompt, list[tuple[Record, str, bool]]] = defaultdict(list)
+        groups: dict[tuple[str, Prompt], list[tuple[Record, str, bool]]] = defaultdict(list)
         for record in records:
             try:
-                found = read(record.row)
+                system, found = system_of(record.row), read(record.row)
             except ValueError as error:
                 raise BadData(f"{record.where}: {error}") from None
             if isinstance(found, Drop):
                 yield record, found
             else:
                 prompt, reply, good = found
-                groups[prompt].append((record, reply, good))
-        for prompt, group in groups.items():
-            yield group[0][0], _compared(prompt, [(reply, good) for _, reply, good in group])
+                groups[system, prompt].append((record, reply, good))
+        for (system, prompt), group in groups.items():
+            made = _compared(prompt, [(reply, good) for _, reply, good in group])
+            yield group[0][0], under_system(made, system)
 
     return reader
 
@@ -52,8 +53,10 @@ def _compared(prompt: Prompt, group: list[tuple[str, bool]]) -> Candidate | Drop
 
 
 def _label(row: Row, name: str) -> bool | None:
-    """True or false, also as 1 and 0; None where the row has no label."""
+    """True or false, also as words or as 1 and 0; None where the row has no label."""
     value = field(row, name)
+    if isinstance(value, str):
+        value = {"true": True, "false": False, "1": True, "0": False, "": None}.get(value.strip().lower(), value)
     if value is not None and value not in (0, 1):
         raise BadData(f"{name!r} holds {short(value)}; wanted true or false")
     return None if value is None else bool(value)
@@ -63,10 +66,10 @@ def kto(row: Row) -> Reply | Drop:
     """TRL's unpaired preference: `prompt`, `completion`, `label`; the first two as texts or as messages."""
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(completion, str):
-        turns = user(prompt) if isinstance(prompt, str) else as_conversation(prompt, "prompt")
-        return _reply(row, with_system(row, turns), as_text(completion, "completion"), "label")
-    turns = (*as_conversation(prompt, "prompt"), *as_conversation(completion, "completion"))
-    return _last(row, with_system(row, turns), "label")
+        turns = user(prompt) if isinstance(prompt, str) else as_turns(prompt, "prompt")
+        return _reply(row, turns, as_text(completion, "completion"), "label")
+    turns = (*as_turns(prompt, "prompt"), *as_turns(completion, "completion"))
+    return _last(row, turns, "label")
 
 
 def kto_instruction(row: Row) -> Reply | Drop:
@@ -77,8 +80,7 @@ def kto_instruction(row: Row) -> Reply | Drop:
 def kto_conversation(row: Row) -> Reply | Drop:
     """LLaMA-Factory's `conversations` or `messages` with `kto_tag`; ms-swift's `messages` with `label`."""
     name = "conversations" if "conversations" in row else "messages"
-    turns = with_system(row, as_conversation(row[name], name))
-    return _last(row, turns, "kto_tag" if "kto_tag" in row else "label")
+    return _last(row, as_turns(row[name], name), "kto_tag" if "kto_tag" in row else "label")
 
 
 def _last(row: Row, turns: Prompt, name: str) -> Reply | Drop:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from prefrank.data import load_comparisons
-from prefrank.data.conversations import ENDS_IN_REPLY, NOT_TEXT, TOOLS, as_conversation
+from prefrank.data.conversations import ENDS_IN_REPLY, NOT_TEXT, TOOLS
+from prefrank.data.fields import as_turns
 from prefrank.data.report import Loaded
 from prefrank.errors import BadData
 from prefrank.types import Comparison, Turn
@@ -60,13 +61,16 @@ def test_a_sharegpt_pair_has_its_conversation_and_its_system_turn_as_prompt(tmp_
         ("gpt", "assistant"),
         ("assistant", "assistant"),
         ("function_call", "assistant"),
+        ("tool_call", "assistant"),
+        ("tool_response", "tool"),
         ("observation", "tool"),
         ("tool", "tool"),
         ("system", "system"),
     ],
 )
 def test_every_speaker_of_sharegpt_has_a_role(speaker: str, role: Any) -> None:
-    assert as_conversation([{"from": speaker, "value": "x"}], "conversations") == (Turn(role, "x"),)
+    assert as_turns([{"from": speaker, "value": "x"}], "conversations") == (Turn(role, "x"),)
+    assert as_turns([{"role": speaker, "content": "x"}], "messages") == (Turn(role, "x"),)
 
 
 def test_an_unknown_speaker_is_refused_by_name(tmp_path: Path) -> None:
@@ -132,6 +136,13 @@ def test_ms_swift_rejected_messages_are_a_whole_conversation_or_its_reply(tmp_pa
     assert [one.prompt for one in loaded.comparisons] == [user("A colour?")] * 2
     assert [stated(one) for one in loaded.comparisons] == [{("Blue.", "Tuesday.", 1.0)}, {("Blue.", "Red.", 1.0)}]
     assert loaded.report.dropped == {"prompts differ": 1, "the completion is not one assistant message": 1}
+
+
+def test_a_tool_call_is_no_reply(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "clock", "arguments": "{}"}}]}
+    row = {"messages": [*messages("What time?"), call], "rejected_response": "Noon."}
+    with pytest.raises(BadData, match="the completion is a tool call: 1"):
+        load(tmp_path, row)
 
 
 def test_ms_swift_query_and_response_have_a_history(tmp_path: Path) -> None:

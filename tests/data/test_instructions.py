@@ -135,6 +135,16 @@ def test_code_ultrafeedback_finds_a_rating_by_its_model(tmp_path: Path) -> None:
     assert load(tmp_path, row).report.left_out == {"reply without a rank or rating": 1}
 
 
+def test_code_ultrafeedback_binarized_is_its_pair_with_its_ratings(tmp_path: Path) -> None:
+    row = {
+        "instruction": "Print one.", "preference": "readability", "models": ["a", "b"],
+        "responses": [{"model": "a", "response": "1"}], "annotations": [{"model": "a", "rating": "3"}],
+        "chosen": "print(1)", "rejected": "1", "rating_chosen": 3, "rating_rejected": 3,
+    }  # fmt: skip
+    assert stated(only(tmp_path, row)) == {("print(1)", "1", 0.5)}
+    assert stated(only(tmp_path, {**row, "rating_chosen": 5})) == {("print(1)", "1", 1.0)}
+
+
 def test_distilabels_generations_are_ordered_by_their_ratings(tmp_path: Path) -> None:
     row = {
         "instruction": "A colour?", "system_prompt": "Be terse.", "generations": ["Blue.", "Tuesday.", "Red.", None],

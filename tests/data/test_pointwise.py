@@ -65,6 +65,12 @@ def test_a_prompt_with_one_kind_of_label_and_a_reply_without_one_are_counted(tmp
         load(tmp_path, rows_of("texts")[:1])
 
 
+def test_a_label_may_be_a_word_or_a_number(tmp_path: Path) -> None:
+    labels = ["True", "false", 1]
+    rows = [{**row, "label": label} for row, label in zip(rows_of("texts"), labels, strict=True)]
+    assert stated(load(tmp_path, rows).comparisons[0]) == EXPECTED
+
+
 def test_another_label_is_an_error_with_file_and_line(tmp_path: Path) -> None:
     rows = rows_of("texts")
     rows[1]["label"] = "bad"

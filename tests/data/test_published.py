@@ -79,3 +79,22 @@ def test_a_published_set_reads_by_name_and_as_a_folder(
         best = comparison.preferences[0]
         assert (comparison.replies[best.winner], best.probability) == ("Blue.", 1.0)
     assert asked == [(SOURCES[name].hub, SOURCES[name].revision)]
+
+
+@pytest.mark.parametrize(
+    ("row", "system", "probability"),
+    [
+        ({"id": "t1", "source": "mine", "system": "Be terse.", "prompt": "A colour?", **PAIR}, "Be terse.", 1.0),
+        ({"source": "mine", **MESSAGES}, "", 1.0),
+        ({"prompt": "A colour?", "prompt_id": "p", **MESSAGES, "score_chosen": 8.0, "score_rejected": 8.0}, "", 0.5),
+        ({"prompt": "A colour?", "source": "mine", **MESSAGES, "chosen-rating": 5.0, "rejected-rating": 4.0}, "", 1.0),
+        ({"dataset": "mine", **MESSAGES, "chosen_rating": 5.0, "rejected_rating": 5.0}, "", 0.5),
+    ],
+    ids=["truthy-dpo", "Skywork-Reward-Preference", "ultrafeedback_binarized", "ultrafeedback-cleaned", "dpo-mix"],
+)
+def test_sets_in_our_own_columns_are_read_with_their_system_turns_and_scores(
+    tmp_path: Path, row: dict[str, Any], system: str, probability: float
+) -> None:
+    (comparison,) = load_comparisons(write_parquet(tmp_path / "mine.parquet", [row])).comparisons
+    assert [turn.text for turn in comparison.prompt] == [*filter(None, [system]), "A colour?"]
+    assert [(p.winner, p.probability) for p in comparison.preferences] == [(0, probability)]
