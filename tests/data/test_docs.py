@@ -17,6 +17,7 @@ from prefrank.data import (
     own,
     pairs,
     pointwise,
+    rated,
     summaries,
 )
 from tests.data.files import write_lines
@@ -25,7 +26,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 DATA, FORMATS = ((DOCS / name).read_text() for name in ("data.md", "formats.md"))
 REASONS = {
     value
-    for module in (arena, candidates, conversations, hh, oasst, own, pairs, pointwise, summaries)
+    for module in (arena, candidates, conversations, hh, oasst, own, pairs, pointwise, rated, summaries)
     for name, value in vars(module).items()
     if name.isupper() and isinstance(value, str) and not name.startswith("_") and name != "CUE"
 }
