@@ -12,7 +12,7 @@ from prefrank.data.fields import SHAREGPT, Row, as_list, as_row, as_text, as_tur
 from prefrank.data.hh import transcript
 from prefrank.data.own import SCORES, own
 from prefrank.data.pairs import asked
-from prefrank.errors import BadData
+from prefrank.errors import BadData, short
 from prefrank.types import Prompt, Turn
 
 ENDS_IN_REPLY = "the prompt ends in an assistant turn"
@@ -63,14 +63,21 @@ def conversation_pair(row: Row) -> Candidate | Drop:
 
 def one_reply_each(row: Row) -> bool:
     """Whether `chosen` is one text or one message, so that the conversation beside it is the prompt."""
-    return row.get("prompt") is None and isinstance(row.get("chosen"), str | Mapping)
+    chosen = row.get("chosen")
+    return row.get("prompt") is None and (isinstance(chosen, str | Mapping) or _is_one(chosen))
+
+
+def _is_one(messages: object) -> bool:
+    return isinstance(messages, list) and len(messages) == 1
 
 
 def _reply(row: Row, name: str) -> str:
     value = field(row, name)
     if isinstance(value, str):
         return as_text(value, name)
-    (turn,) = as_turns(as_row(value, name), name)
+    if not (isinstance(value, Mapping) or _is_one(value)):
+        raise BadData(f"{name!r} holds {short(value)}; wanted one message or a text")
+    (turn,) = as_turns(value, name)
     if turn.role != "assistant":
         raise BadData(f"{name!r} is a {turn.role} message; wanted the assistant's")
     return turn.text
@@ -93,6 +100,14 @@ def _swift(row: Row, rejected: list[Any]) -> Candidate | Drop:
     return two_conversations(row, chosen, (*chosen[:-1], *other) if len(other) == 1 else other)
 
 
+def swift_exchanges(row: Row) -> Candidate | Drop:
+    """ms-swift: `conversation` of exchanges, each with `human` and `assistant`, and `rejected_response`."""
+    exchanges = [as_row(one, "conversation") for one in as_list(row["conversation"], "conversation")]
+    speakers = (("human", "user"), ("assistant", "assistant"))
+    messages = [{"role": role, "content": text(one, name)} for one in exchanges for name, role in speakers]
+    return swift_response({**row, "messages": messages})
+
+
 def swift_query(row: Row) -> Candidate | Drop:
     """ms-swift's query and response: `query`, `response`, `rejected_response`, `history` and `system`."""
     if reason := unread(row):
@@ -104,6 +119,11 @@ def instructed(row: Row) -> Prompt:
     """The `history`, then the `instruction` and on a line of its own its `input`, as LLaMA-Factory joins them."""
     parts = (text(row, "instruction").strip(), maybe_text(row, "input").strip())
     return asked(row, "\n".join(filter(None, parts)))
+
+
+def has_ranked_answers(row: Row) -> bool:
+    answers = row.get("answers")
+    return isinstance(answers, list) and all(isinstance(one, Mapping) and "rank" in one for one in answers)
 
 
 def nectar(row: Row) -> Candidate | Drop:

@@ -12,8 +12,10 @@ from prefrank.data.arena import FLAGS, arena_battle, arena_vote, battle_of_texts
 from prefrank.data.candidates import Candidate, Drop, under_system
 from prefrank.data.conversations import (
     conversation_pair,
+    has_ranked_answers,
     nectar,
     one_reply_each,
+    swift_exchanges,
     swift_messages,
     swift_query,
     swift_response,
@@ -115,6 +117,7 @@ _CONVERSATIONS = ("conversation_a", "conversation_b", "full_conversation")
 _VOTE = ("id", "question_id", *_CONVERSATIONS, "evaluation_order", "turn", "winner", "judge")
 _BATTLE = ("id", "prompt", "response_a", "response_b")
 _OWN, _ARENA, _OUTPUTS, _CONVERSATION = map(each_row, (own, arena_vote, two_outputs, conversation_pair))
+_GENERATIONS = each_row(generations)
 _KTO = by_prompt(kto_conversation)
 _PAIR = frozenset({"chosen", "rejected"})
 
@@ -171,7 +174,9 @@ FORMATS: dict[str, Format] = {
     "safe_rlhf": Format(
         each_row(safe_rlhf), frozenset({"prompt", "response_0", "response_1", "better_response_id"}), _SAFE
     ),
-    "nectar": Format(each_row(nectar), frozenset({"prompt", "answers"}), ("prompt", "answers")),
+    "nectar": Format(
+        each_row(nectar), frozenset({"prompt", "answers"}), ("prompt", "answers"), fits=has_ranked_answers
+    ),
     "outputs": Format(_OUTPUTS, frozenset({"instruction", "output_1", "output_2", "label"})),
     "preferred_outputs": Format(_OUTPUTS, frozenset({"instruction", "output_1", "output_2", "preference"})),
     "code_ultrafeedback": Format(
@@ -180,9 +185,8 @@ FORMATS: dict[str, Format] = {
         ("instruction", "responses", "annotations"),
         fits=_without("chosen"),
     ),
-    "generations": Format(
-        each_row(generations), frozenset({"instruction", "generations", "ratings"}), fits=_without("chosen")
-    ),
+    "generations": Format(_GENERATIONS, frozenset({"instruction", "generations", "ratings"}), fits=_without("chosen")),
+    "rated_generations": Format(_GENERATIONS, frozenset({"input", "generations", "rating"}), fits=_without("chosen")),
     "stack_exchange": Format(
         each_row(stack_exchange),
         frozenset({"question", "response_j", "response_k"}),
@@ -202,6 +206,7 @@ FORMATS: dict[str, Format] = {
     "kto_messages": Format(_KTO, frozenset({"messages", "label"}), by_row=False, fits=_ends_in_reply),
     "swift": Format(each_row(swift_response), frozenset({"messages", "rejected_response"})),
     "swift_messages": Format(each_row(swift_messages), frozenset({"messages", "rejected_messages"})),
+    "swift_exchanges": Format(each_row(swift_exchanges), frozenset({"conversation", "rejected_response"})),
     "swift_query": Format(each_row(swift_query), frozenset({"query", "response", "rejected_response"})),
     "ultrainteract": Format(
         _CONVERSATION,
@@ -226,6 +231,10 @@ FORMATS: dict[str, Format] = {
     "responses": Format(
         each_row(pair_of("instruction", "chosen_response", "rejected_response")),
         frozenset({"instruction", "chosen_response", "rejected_response"}),
+    ),
+    "responses_to_prompts": Format(
+        each_row(pair_of("prompt", "chosen_response", "rejected_response")),
+        frozenset({"prompt", "chosen_response", "rejected_response"}),
     ),
     "prefrank": Format(_OWN, frozenset({"prompt", "replies"}), READ),
     "prefrank_pairs": Format(_OWN, _PAIR | {"prompt"}, READ),

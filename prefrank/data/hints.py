@@ -17,6 +17,9 @@ NO_COMPARISON: tuple[tuple[frozenset[str], str], ...] = tuple(
         ("prompt response_a response_b", "two replies, and no column says which is better (winner)"),
         ("prompt response_0 response_1", "two replies, and no column says which is better (better_response_id)"),
         ("prompt response_1 response_2", "two replies, and no column says which is better (preference_strength)"),
+        ("response1 response2", "two replies, and no column says which is better (overall_preference)"),
+        ("conversation_a conversation_b", "two conversations, and no column says which is better (winner)"),
+        ("prompt answers", "several replies, and nothing says which is better (a rank of each, or ranks)"),
         ("output_1 output_2", "two replies, and no column says which is better (label)"),
         ("messages", f"a conversation without a second reply; {_SECOND}"),
         ("conversations", f"a conversation without a second reply; {_SECOND}"),
@@ -33,7 +36,9 @@ NO_COMPARISON: tuple[tuple[frozenset[str], str], ...] = tuple(
 
 
 def hint(row: Row) -> str:
-    """What the row seems to be, in brackets; a near miss such as `response` for `replies` comes last."""
+    """What the row seems to be, in brackets, or the column that has nearly a known name, such as `replis`."""
+    if row.keys() <= {"prompt", "text", "id"}:
+        return f" (it looks like texts without replies; {_SECOND})"
     for columns, said in NO_COMPARISON:
         if columns <= row.keys():
             return f" (it looks like {said})"

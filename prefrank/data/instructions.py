@@ -8,7 +8,7 @@ from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
 from prefrank.data.conversations import instructed, pair, unread
-from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, maybe_number, text, user
+from prefrank.data.fields import Row, as_list, as_row, field, index_of, maybe_number, text, user
 from prefrank.data.own import own
 from prefrank.data.pairs import NO_LABEL, asked
 from prefrank.errors import BadData, short
@@ -65,9 +65,9 @@ def stack_exchange(row: Row) -> Candidate:
 def two_outputs(row: Row) -> Candidate | Drop:
     """NCSOFT/offsetbias (`label`) and AlpacaFarm (`preference`): the number, 1 or 2, of the better output."""
     name = "label" if "label" in row else "preference"
-    if row[name] is None:
+    better = maybe_number(row[name], name)
+    if better is None:
         return Drop(NO_LABEL)
-    better = as_number(row[name], name)
     if better not in (1, 2):
         raise BadData(f"{name!r} holds {short(row[name])}; wanted 1 or 2, the better output's number")
     replies = (text(row, "output_1"), text(row, "output_2"))
@@ -98,11 +98,13 @@ def code_ultrafeedback(row: Row) -> Candidate | Drop:
 
 
 def generations(row: Row) -> Candidate | Drop:
-    """distilabel's ratings of several generations: `instruction`, `generations`, `ratings`, and a `system_prompt`."""
-    if row["ratings"] is None:
+    """distilabel's ratings of several generations: `instruction` and `ratings`, in older versions `input`, `rating`."""
+    ratings = row["ratings" if "ratings" in row else "rating"]
+    if ratings is None:
         return Drop(NO_LABEL)
     replies = ["" if one is None else one for one in as_list(row["generations"], "generations")]
-    return _rated(instructed(row), replies, row["ratings"])
+    prompt = instructed(row) if "instruction" in row else asked(row, text(row, "input"))
+    return _rated(prompt, replies, ratings)
 
 
 def _rated(prompt: Prompt, replies: list[Any], ratings: object) -> Candidate | Drop:

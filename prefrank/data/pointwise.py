@@ -65,11 +65,10 @@ def _label(row: Row, name: str) -> bool | None:
 def kto(row: Row) -> Reply | Drop:
     """TRL's unpaired preference: `prompt`, `completion`, `label`; the first two as texts or as messages."""
     prompt, completion = row["prompt"], row["completion"]
+    turns = user(prompt) if isinstance(prompt, str) else as_turns(prompt, "prompt")
     if isinstance(completion, str):
-        turns = user(prompt) if isinstance(prompt, str) else as_turns(prompt, "prompt")
         return _reply(row, turns, as_text(completion, "completion"), "label")
-    turns = (*as_turns(prompt, "prompt"), *as_turns(completion, "completion"))
-    return _last(row, turns, "label")
+    return _last(row, (*turns, *as_turns(completion, "completion")), "label")
 
 
 def kto_instruction(row: Row) -> Reply | Drop:

@@ -145,7 +145,7 @@ def test_the_55k_holds_texts_as_json_lists_and_the_winner_as_flags(tmp_path: Pat
         battle(["Hi", "A colour?"], ["Hello.", "Blue."], ["Ho.", "Red."], id=4),
         battle(["A colour?"], [None], ["Tuesday."], id=5),
         battle(["A colour?"], '["Blue \\ud83d"]', ["Tuesday."], id=6),
-        battle(["A colour?"], ["Blue."], ["Tuesday."], "nobody", 7),
+        {**battle(["A colour?"], ["Blue."], ["Tuesday."], "nobody", 7), "winner_tie": None},
     ]
     loaded = load_comparisons(write_lines(tmp_path / "train.jsonl", rows))
     first, second, third = loaded.comparisons

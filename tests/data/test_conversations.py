@@ -98,6 +98,14 @@ def test_the_same_layout_in_openai_messages_is_read(tmp_path: Path) -> None:
         load(tmp_path, {**row, "chosen": {"role": "user", "content": "Blue."}})
 
 
+def test_one_message_may_stand_in_a_list_and_more_or_none_is_an_error(tmp_path: Path) -> None:
+    sides = {name: [sharegpt()[name]] for name in ("chosen", "rejected")}
+    assert stated(only(tmp_path, sharegpt(**sides))) == {("Blue.", "Tuesday.", 1.0)}
+    for other in (None, [], shared("Hi", "Hello.")):
+        with pytest.raises(BadData, match=r"'rejected' holds .*; wanted one message or a text"):
+            load(tmp_path, sharegpt(rejected=other))
+
+
 def test_messages_beside_a_prompt_and_two_lists_are_not_read_as_the_prompt(tmp_path: Path) -> None:
     row = {
         "prompt": "A colour?", "messages": messages("A colour?", "Blue."),
@@ -143,6 +151,13 @@ def test_a_tool_call_is_no_reply(tmp_path: Path) -> None:
     row = {"messages": [*messages("What time?"), call], "rejected_response": "Noon."}
     with pytest.raises(BadData, match="the completion is a tool call: 1"):
         load(tmp_path, row)
+
+
+def test_ms_swift_exchanges_end_in_the_better_reply(tmp_path: Path) -> None:
+    exchanges = [{"human": "Hi", "assistant": "Hello."}, {"human": "A colour?", "assistant": "Blue."}]
+    comparison = only(tmp_path, {"system": "Be terse.", "conversation": exchanges, "rejected_response": "Tuesday."})
+    assert comparison.prompt == (Turn("system", "Be terse."), *ASKED)
+    assert stated(comparison) == {("Blue.", "Tuesday.", 1.0)}
 
 
 def test_ms_swift_query_and_response_have_a_history(tmp_path: Path) -> None:

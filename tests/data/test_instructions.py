@@ -80,6 +80,8 @@ def test_equal_ratings_of_a_pair_are_a_tie_and_contrary_ones_a_drop(tmp_path: Pa
     loaded = load(tmp_path, *rated)
     assert [p.probability for one in loaded.comparisons for p in one.preferences] == [1.0, 0.5]
     assert loaded.report.dropped == {"label against the scores": 1, "duplicate": 1}
+    renamed = {"prompt" if name == "instruction" else name: value for name, value in row.items()}
+    assert stated(only(tmp_path, renamed)) == {(PAIR["chosen"], PAIR["rejected"], 1.0)}
 
 
 def test_stack_exchange_prefers_response_j(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_stack_exchange_prefers_response_j(tmp_path: Path) -> None:
     assert (comparison.prompt, stated(comparison)) == (user("Which gas?"), {("Carbon dioxide.", "Helium.", 1.0)})
 
 
-@pytest.mark.parametrize(("name", "value"), [("label", 2), ("preference", 2), ("preference", 2.0)])
+@pytest.mark.parametrize(("name", "value"), [("label", 2), ("label", "2"), ("preference", 2.0)])
 def test_of_two_outputs_the_number_names_the_better(tmp_path: Path, name: str, value: Any) -> None:
     row = {"instruction": "Name one.", "input": "A colour", "output_1": "Tuesday.", "output_2": "Blue.", name: value}
     comparison = only(tmp_path, row)
@@ -154,6 +156,8 @@ def test_distilabels_generations_are_ordered_by_their_ratings(tmp_path: Path) ->
     assert comparison.prompt == (TERSE, Turn("user", "A colour?"))
     assert stated(comparison) == {("Blue.", "Tuesday.", 1.0)}
     assert load(tmp_path, row, {**row, "ratings": None}).report.dropped == {"no label": 1}
+    older = {"input": "A colour?", "generations": ["Blue.", "Tuesday."], "rating": [5.0, 5.0]}
+    assert stated(only(tmp_path, older)) == {("Blue.", "Tuesday.", 0.5)}
 
 
 def test_what_a_row_of_ours_may_state_of_a_pair_is_read_in_a_published_layout_too(tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def test_another_label_is_an_error_with_file_and_line(tmp_path: Path) -> None:
         load(tmp_path, rows)
 
 
+def test_a_reply_that_is_no_text_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"kto\.jsonl:1: 'completion' holds null; wanted"):
+        load(tmp_path, [{"prompt": "A colour?", "completion": None, "label": True}])
+
+
 def test_replies_that_are_gathered_by_prompt_cannot_be_streamed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="gathered from many rows"):
         ComparisonStream(str(write_lines(tmp_path / "kto.jsonl", rows_of("texts"))))
