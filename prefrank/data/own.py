@@ -105,9 +105,11 @@ def _numbers(value: object, name: str, count: int) -> list[float | None]:
 
 
 def _prompt(value: object) -> Prompt:
-    """A string is one user turn, or the turns of a transcript that ends where the reply begins."""
+    """A string is one user turn, or the turns of a transcript that ends where the reply begins; a blank one is none."""
     if not isinstance(value, str):
         return _messages(value, "prompt")
+    if not value.strip():
+        return ()
     turns = turns_of(as_text(value, "prompt"))
     return turns[:-1] if len(turns) > 1 and turns[-1] == Turn("assistant", "") else user(value)
 

@@ -66,6 +66,14 @@ def test_completions_may_add_the_system_turn_but_not_change_it() -> None:
     assert own(changed) == Drop(PROMPTS_DIFFER)
 
 
+@pytest.mark.parametrize("prompt", ["", " ", []])
+def test_an_empty_prompt_puts_no_turn_before_the_messages(prompt: Any) -> None:
+    found = own({"prompt": prompt, "chosen": [SYSTEM, USER, BLUE], "rejected": [SYSTEM, USER, RED]})
+    assert isinstance(found, Candidate)
+    assert found.prompt == TURNS
+    assert settle(own({"prompt": prompt, "chosen": [BLUE], "rejected": [RED]})) == Drop("empty prompt")
+
+
 def test_one_message_stands_for_a_list_of_one() -> None:
     assert own({"prompt": USER, "chosen": BLUE, "rejected": RED}) == own(
         {"prompt": [USER], "chosen": [BLUE], "rejected": [RED]}
