@@ -8,6 +8,7 @@ they have, and the added columns behind. JSON stays text. Between the two, value
 import csv
 import io
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +26,13 @@ from prefrank.io.arrow_values import batch_columns
 from prefrank.io.atomic import atomic_file
 from prefrank.io.csv_rows import csv_rows, delimiter
 from prefrank.io.infer import Shape
-from prefrank.io.json_rows import json_of, json_rows, valid_json, with_columns
+from prefrank.io.json_rows import check_finite, json_of, json_rows, valid_json, with_columns
 from prefrank.io.lazy import LazyRow
 from prefrank.io.packed import PACKED_SUFFIXES, STREAM, packed_writer
 from prefrank.io.rows import ARROW_SUFFIXES, SUFFIXES, Record, is_arrow, is_csv, no_object
 
+_HUGE = re.compile(r"[0-9][eE]\+?[0-9]{3}")
+"""A number that may be past the largest fraction, which Python reads as infinite."""
 _WAITING = 256
 """Rows that are in memory at once when those that waited are written."""
 Added = Mapping[str, Sequence[Any]]
@@ -172,6 +175,8 @@ def _into_inferred(save: Save, folder: Path, types: Mapping[str, pa.DataType]) -
             for place, record in enumerate(chunk.records):
                 more = {name: values[place] for name, values in added.items()}
                 try:
+                    if _HUGE.search(chunk.texts[place]):
+                        check_finite(record.row)
                     shape.take({**record.row, **more}, "")
                 except BadData as error:
                     raise BadData(f"{record.where}: {error}") from None
@@ -198,10 +203,10 @@ def _into_csv(file: io.BufferedIOBase, output: Path, types: Mapping[str, pa.Data
         header = [*names, *types]
         text_file = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         table = csv.writer(text_file, delimiter=delimiter(output), lineterminator="\n")
-        table.writerow(header)
-        for number, row in enumerate(chain.from_iterable(_waiting_rows(waiting)), start=1):
+        rows = chain.from_iterable(_waiting_rows(waiting))
+        for number, cells in enumerate(chain([header], ([_cell(row.get(name)) for name in header] for row in rows))):
             try:
-                table.writerow([_cell(row.get(name)) for name in header])
+                table.writerow(cells)
             except UnicodeEncodeError:
                 raise BadData(f"{output}: row {number} holds a lone surrogate; write .jsonl, or replace it") from None
         text_file.detach()

@@ -123,7 +123,7 @@ def _elements(path: Path, content: bytes) -> Iterator[tuple[int, str, Any]]:
             raise _bad_array(path, text, "Expecting ',' delimiter", at)
         at = _after_space(text, at + 1)
     if at + 1 < len(text):
-        raise _bad_array(path, text, "Extra data", at + 1)
+        raise _bad_array(path, text, "Extra data", _after_space(text, at + 1))
 
 
 def _after_space(text: str, at: int) -> int:
