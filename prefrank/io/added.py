@@ -28,7 +28,7 @@ from prefrank.io.csv_rows import csv_rows, delimiter
 from prefrank.io.infer import Shape
 from prefrank.io.json_rows import check_finite, json_of, json_rows, valid_json, with_columns
 from prefrank.io.lazy import LazyRow
-from prefrank.io.packed import PACKED_SUFFIXES, STREAM, packed_writer
+from prefrank.io.packed import PACKED_SUFFIXES, STREAM, Sink, packed_writer
 from prefrank.io.rows import ARROW_SUFFIXES, SUFFIXES, Record, is_arrow, is_csv, no_object
 
 _HUGE = re.compile(r"[0-9][eE]\+?[0-9]{3}")
@@ -124,7 +124,7 @@ def added_columns(output: Path, schema: pa.Schema | None, types: Mapping[str, pa
                 yield _lines_writer(file)
 
 
-def _lines_writer(file: io.BufferedIOBase) -> Writer:
+def _lines_writer(file: Sink) -> Writer:
     def write(chunk: Chunk, added: Added) -> None:
         file.write(b"".join(f"{text}\n".encode() for text in _json_texts(chunk, added)))
         file.flush()
@@ -189,7 +189,7 @@ def _into_inferred(save: Save, folder: Path, types: Mapping[str, pa.DataType]) -
             save(pa.RecordBatch.from_pylist(rows, schema=schema))
 
 
-def _into_csv(file: io.BufferedIOBase, output: Path, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
+def _into_csv(file: Sink, output: Path, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
     """Text as it is, nothing for null, all else as JSON; the header is known when all rows have been seen."""
     names: dict[str, None] = {}
     with tempfile.TemporaryFile(dir=output.parent) as waiting:
@@ -201,15 +201,14 @@ def _into_csv(file: io.BufferedIOBase, output: Path, types: Mapping[str, pa.Data
 
         yield write
         header = [*names, *types]
-        text_file = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-        table = csv.writer(text_file, delimiter=delimiter(output), lineterminator="\n")
         rows = chain.from_iterable(_waiting_rows(waiting))
         for number, cells in enumerate(chain([header], ([_cell(row.get(name)) for name in header] for row in rows))):
+            line = io.StringIO(newline="")
+            csv.writer(line, delimiter=delimiter(output), lineterminator="\n").writerow(cells)
             try:
-                table.writerow(cells)
+                file.write(line.getvalue().encode())
             except UnicodeEncodeError:
                 raise BadData(f"{output}: row {number} holds a lone surrogate; write .jsonl, or replace it") from None
-        text_file.detach()
 
 
 def _cell(value: Any) -> str:
