@@ -67,7 +67,7 @@ def read_chunks(path: Path, size: int) -> tuple[pa.Schema | None, Iterator[Chunk
 
 def _arrow_chunks(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[Chunk]:
     line = 0
-    for batch in batches:
+    for batch in filter(len, batches):
         columns = batch_columns(batch)
         records = (Record(LazyRow(columns, index), path, line + index + 1) for index in range(batch.num_rows))
         yield Chunk(tuple(records), batch=batch)
