@@ -147,18 +147,21 @@ def _json_texts(chunk: Chunk, added: Added) -> Iterator[str]:
 
 def _into_batches(save: Save, schema: pa.Schema, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
     """Record batches as they are, with arrays added."""
-    wrote = False
+    kinds: dict[str, pa.DataType] = {}
 
     def write(chunk: Chunk, added: Added) -> None:
-        nonlocal wrote
         assert chunk.batch is not None
-        wrote = True
-        kinds = {name: pa.list_(kind) if isinstance(added[name][0], list) else kind for name, kind in types.items()}
+        for name, kind in types.items():
+            known = kinds.setdefault(name, pa.list_(kind) if isinstance(added[name][0], list) else kind)
+            for record, value in zip(chunk.records, added[name], strict=True):
+                if isinstance(value, list) != pa.types.is_list(known):
+                    found, before = ("a list", "one value") if isinstance(value, list) else ("one value", "a list")
+                    raise BadData(f"{record.where}: {name!r} is {found} here and {before} before; write .jsonl")
         arrays = [pa.array(added[name], kind) for name, kind in kinds.items()]
         save(pa.RecordBatch.from_arrays([*chunk.batch.columns, *arrays], schema=_extended(schema, kinds)))
 
     yield write
-    if not wrote:
+    if not kinds:
         save(pa.RecordBatch.from_pylist([], schema=_extended(schema, types)))
 
 
@@ -184,6 +187,9 @@ def _into_inferred(save: Save, folder: Path, types: Mapping[str, pa.DataType]) -
 
         yield write
         found = shape.schema()
+        if not found:
+            save(pa.RecordBatch.from_pylist([], schema=pa.schema(types)))
+            return
         schema = pa.schema([one for one in found if one.name not in types] + [found.field(name) for name in types])
         for rows in _waiting_rows(waiting):
             save(pa.RecordBatch.from_pylist(rows, schema=schema))

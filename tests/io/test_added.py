@@ -64,6 +64,12 @@ def test_a_file_without_rows_keeps_its_columns(tmp_path: Path, output: str) -> N
     assert after.num_rows == 0
 
 
+def test_json_without_rows_has_only_the_added_columns(tmp_path: Path) -> None:
+    source = write_text(tmp_path / "in.jsonl", "\n\n")
+    assert read_table(add(source, tmp_path / "out.parquet")).schema == pa.schema(TYPES)
+    assert add(source, tmp_path / "out.jsonl").read_text() == ""
+
+
 @pytest.mark.parametrize("output", ["out.parquet", "out.arrow"])
 def test_the_first_rows_do_not_say_what_the_last_may_hold(tmp_path: Path, output: str) -> None:
     late = {"count": 1.5, "late": "x", "extra": {"k": 1, "l": [True]}, "empty": [{"n": 2}]}

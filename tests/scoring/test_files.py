@@ -275,6 +275,19 @@ def test_parquet_scored_to_parquet_keeps_its_types_and_lists_of_scores(model: Re
     assert after.column("when").equals(table.column("when"))
 
 
+@pytest.mark.parametrize("name", ["in.jsonl", "in.parquet"])
+@pytest.mark.parametrize("chunk_rows", [1, 9])
+def test_lists_and_single_scores_do_not_go_into_one_parquet_column(
+    model: RewardModel, tmp_path: Path, name: str, chunk_rows: int
+) -> None:
+    rows = [{"prompt": "p", "reply": "a", "replies": None}, {"prompt": "p", "reply": None, "replies": ["a", "b"]}]
+    source = (write_parquet if name.endswith("parquet") else write_lines)(tmp_path / name, rows)
+    with pytest.raises(BadData, match=rf"{name}:2: 'score' .*; write \.jsonl"):
+        score_file(model, source, tmp_path / "out.parquet", chunk_rows=chunk_rows)
+    score_file(model, source, tmp_path / "out.jsonl", chunk_rows=chunk_rows)
+    assert [isinstance(row["score"], list) for row in read_lines(tmp_path / "out.jsonl")] == [False, True]
+
+
 def test_what_the_template_refuses_names_the_row(
     model: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
