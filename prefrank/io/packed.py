@@ -19,6 +19,11 @@ STREAM = Path("-")
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
+def shown(path: Path) -> str:
+    """A path as messages name it."""
+    return "standard input" if path == STREAM else str(path)
+
+
 def open_packed(path: Path) -> io.BufferedIOBase:
     """A file's bytes, unpacked; the caller closes it."""
     if path.suffix == ".gz":

@@ -140,6 +140,11 @@ def test_standard_input_is_read_by_its_handle_and_not_by_a_name(
     array = json.dumps(ROWS, indent=1).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(array)))
     assert score_file(model, "-", tmp_path / "out.jsonl").rows == 2
+    bad = ((b'\n{"prompt": "p"}', "standard input:2: no column"), (b"", "standard input: the file is empty"))
+    for text, message in bad:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+        with pytest.raises(BadData, match=f"^{message}"):
+            score_file(model, "-", tmp_path / "out.jsonl")
 
 
 HI = {"role": "user", "content": "hi"}
