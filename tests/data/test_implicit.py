@@ -52,7 +52,8 @@ def test_no_prompt_is_found_in_the_sides_where_another_column_holds_a_text(pair:
     "column",
     [
         {"prompt_id": "a1b2"}, {"dataset": "orca"}, {"chosen_model": "m"}, {"model_rejected": "m"}, {"lang": "en"},
-        {"sourceUrl": "u"}, {"made": "2024-02-01T00:00:00Z"}, {"chosen_response": "b"}, {"num_turns": 3}, {"question": None}, {"question": " "},
+        {"sourceUrl": "u"}, {"made": "2024-02-01T00:00:00Z"},
+        {"chosen_response": "b"}, {"num_turns": 3}, {"question": None}, {"question": " "},
         {"question": "Hi"}, {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}]},
     ],
 )  # fmt: skip
