@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a fault of prefrank's own; 2 wrong usage, or something tha
 5 recipe; 6 cannot write; 7 training diverged; 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
+import csv
 import io
 import os
 import signal
@@ -26,6 +27,7 @@ EXTRAS = {
 def main() -> None:
     """Run the command line and exit with its code."""
     _catch_signals()
+    csv.field_size_limit(2**31 - 1)  # a text of a CSV file may be long; for the whole process, so no library's to say
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console need not know every character

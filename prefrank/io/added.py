@@ -8,6 +8,7 @@ they have, and the added columns behind. JSON stays text. Between the two, value
 import csv
 import io
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +26,13 @@ from prefrank.io.arrow_values import batch_columns
 from prefrank.io.atomic import atomic_file
 from prefrank.io.csv_rows import csv_rows, delimiter
 from prefrank.io.infer import Shape
-from prefrank.io.json_rows import json_of, json_rows, valid_json, with_columns
+from prefrank.io.json_rows import check_finite, json_of, json_rows, valid_json, with_columns
 from prefrank.io.lazy import LazyRow
-from prefrank.io.packed import PACKED_SUFFIXES, STREAM, packed_writer
+from prefrank.io.packed import PACKED_SUFFIXES, STREAM, Sink, packed_writer
 from prefrank.io.rows import ARROW_SUFFIXES, SUFFIXES, Record, is_arrow, is_csv, no_object
 
+_HUGE = re.compile(r"[0-9][eE]\+?[0-9]{3}")
+"""A number that may be past the largest fraction, which Python reads as infinite."""
 _WAITING = 256
 """Rows that are in memory at once when those that waited are written."""
 Added = Mapping[str, Sequence[Any]]
@@ -64,7 +67,7 @@ def read_chunks(path: Path, size: int) -> tuple[pa.Schema | None, Iterator[Chunk
 
 def _arrow_chunks(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[Chunk]:
     line = 0
-    for batch in batches:
+    for batch in filter(len, batches):
         columns = batch_columns(batch)
         records = (Record(LazyRow(columns, index), path, line + index + 1) for index in range(batch.num_rows))
         yield Chunk(tuple(records), batch=batch)
@@ -121,7 +124,7 @@ def added_columns(output: Path, schema: pa.Schema | None, types: Mapping[str, pa
                 yield _lines_writer(file)
 
 
-def _lines_writer(file: io.BufferedIOBase) -> Writer:
+def _lines_writer(file: Sink) -> Writer:
     def write(chunk: Chunk, added: Added) -> None:
         file.write(b"".join(f"{text}\n".encode() for text in _json_texts(chunk, added)))
         file.flush()
@@ -144,18 +147,21 @@ def _json_texts(chunk: Chunk, added: Added) -> Iterator[str]:
 
 def _into_batches(save: Save, schema: pa.Schema, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
     """Record batches as they are, with arrays added."""
-    wrote = False
+    kinds: dict[str, pa.DataType] = {}
 
     def write(chunk: Chunk, added: Added) -> None:
-        nonlocal wrote
         assert chunk.batch is not None
-        wrote = True
-        kinds = {name: pa.list_(kind) if isinstance(added[name][0], list) else kind for name, kind in types.items()}
+        for name, kind in types.items():
+            known = kinds.setdefault(name, pa.list_(kind) if isinstance(added[name][0], list) else kind)
+            for record, value in zip(chunk.records, added[name], strict=True):
+                if isinstance(value, list) != pa.types.is_list(known):
+                    found, before = ("a list", "one value") if isinstance(value, list) else ("one value", "a list")
+                    raise BadData(f"{record.where}: {name!r} is {found} here and {before} before; write .jsonl")
         arrays = [pa.array(added[name], kind) for name, kind in kinds.items()]
         save(pa.RecordBatch.from_arrays([*chunk.batch.columns, *arrays], schema=_extended(schema, kinds)))
 
     yield write
-    if not wrote:
+    if not kinds:
         save(pa.RecordBatch.from_pylist([], schema=_extended(schema, types)))
 
 
@@ -172,6 +178,8 @@ def _into_inferred(save: Save, folder: Path, types: Mapping[str, pa.DataType]) -
             for place, record in enumerate(chunk.records):
                 more = {name: values[place] for name, values in added.items()}
                 try:
+                    if _HUGE.search(chunk.texts[place]):
+                        check_finite(record.row)
                     shape.take({**record.row, **more}, "")
                 except BadData as error:
                     raise BadData(f"{record.where}: {error}") from None
@@ -179,12 +187,15 @@ def _into_inferred(save: Save, folder: Path, types: Mapping[str, pa.DataType]) -
 
         yield write
         found = shape.schema()
+        if not found:
+            save(pa.RecordBatch.from_pylist([], schema=pa.schema(types)))
+            return
         schema = pa.schema([one for one in found if one.name not in types] + [found.field(name) for name in types])
         for rows in _waiting_rows(waiting):
             save(pa.RecordBatch.from_pylist(rows, schema=schema))
 
 
-def _into_csv(file: io.BufferedIOBase, output: Path, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
+def _into_csv(file: Sink, output: Path, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
     """Text as it is, nothing for null, all else as JSON; the header is known when all rows have been seen."""
     names: dict[str, None] = {}
     with tempfile.TemporaryFile(dir=output.parent) as waiting:
@@ -196,15 +207,14 @@ def _into_csv(file: io.BufferedIOBase, output: Path, types: Mapping[str, pa.Data
 
         yield write
         header = [*names, *types]
-        text_file = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-        table = csv.writer(text_file, delimiter=delimiter(output), lineterminator="\n")
-        table.writerow(header)
-        for number, row in enumerate(chain.from_iterable(_waiting_rows(waiting)), start=1):
+        rows = chain.from_iterable(_waiting_rows(waiting))
+        for number, cells in enumerate(chain([header], ([_cell(row.get(name)) for name in header] for row in rows))):
+            line = io.StringIO(newline="")
+            csv.writer(line, delimiter=delimiter(output), lineterminator="\n").writerow(cells)
             try:
-                table.writerow([_cell(row.get(name)) for name in header])
+                file.write(line.getvalue().encode())
             except UnicodeEncodeError:
                 raise BadData(f"{output}: row {number} holds a lone surrogate; write .jsonl, or replace it") from None
-        text_file.detach()
 
 
 def _cell(value: Any) -> str:

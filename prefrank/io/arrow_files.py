@@ -13,6 +13,7 @@ from prefrank.io.saved import saved_files
 
 _FILE_MARK = b"ARROW1"
 _OLD_FEATHER = b"FEA1"
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _GROUP_ROWS = 1 << 14
 _GROUP_BYTES = 1 << 27
 """A row group of Parquet ends at whichever comes first."""
@@ -25,6 +26,8 @@ def arrow_batches(
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """A file's or saved folder's schema and its rows, at most `size` at a time, as Arrow has them.
 
+    Timestamps of Parquet's old INT96 are read in microseconds: nanoseconds of 64 bits end in 2262.
+
     Args:
         columns: of a Parquet file, the only ones to read; nested ones as `question.full_text`.
 
@@ -36,7 +39,7 @@ def arrow_batches(
         if path.is_dir():
             return _saved_batches(path, size)
         if path.suffix == ".parquet":
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
             read = file.iter_batches(batch_size=size, columns=None if columns is None else list(columns))
             return file.schema_arrow, _guarded(path, read)
         schema, batches = _ipc_batches(path)
@@ -76,6 +79,11 @@ def _ipc_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     if mark == _FILE_MARK:
         reader = pa.ipc.open_file(source)
         return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
+    if source.size() >= len(_STREAM_END):
+        source.seek(source.size() - len(_STREAM_END))
+        if source.read() != _STREAM_END:  # one that was cut between two batches reads well, with rows missing
+            raise BadData(f"{path}: an Arrow stream without its end mark; is it whole? Fetch or write it again")
+        source.seek(0)
     stream = pa.ipc.open_stream(source)
     return stream.schema, iter(stream)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from prefrank.errors import CannotWrite
 
+WINDOWS = os.name == "nt"
+
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
@@ -108,9 +110,9 @@ def _sync(folder: Path) -> None:
 
 
 def _sync_one(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
+    if WINDOWS and path.is_dir():
         return  # Windows opens no folder, and flushes what was opened for writing only
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -49,18 +49,16 @@ def field(row: Row, name: str) -> Any:
     return dict(value) if isinstance(value, LazyRow) else value
 
 
-class _Renamed(Mapping[str, Any]):
-    """A row some of whose columns have other names; values that are not asked for stay unread."""
+class _View(Mapping[str, Any]):
+    """A row under other names, with some values of its own; what is not asked for stays unread."""
 
-    __slots__ = ("_names", "_row")
+    __slots__ = ("_names", "_row", "_values")
 
-    def __init__(self, row: Row, columns: Columns) -> None:
-        taken = set(columns.values())
-        self._row = row
-        self._names = {name: name for name in row if name not in taken} | dict(columns)
+    def __init__(self, row: Row, names: Mapping[str, str], values: Mapping[str, Any]) -> None:
+        self._row, self._names, self._values = row, dict(names) | {name: name for name in values}, values
 
     def __getitem__(self, name: str) -> Any:
-        return field(self._row, self._names[name])
+        return self._values[name] if name in self._values else field(self._row, self._names[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -78,11 +76,11 @@ def mapped(row: Row, columns: Columns) -> Row:
     Raises:
         BadData: a column that is not there.
     """
-    if not isinstance(row, LazyRow):
-        taken = set(columns.values())
-        return {name: value for name, value in row.items() if name not in taken} | {
-            name: field(row, own) for name, own in columns.items()
-        }
-    for own in columns.values():
-        field(row, own)
-    return _Renamed(row, columns)
+    taken = set(columns.values())
+    values = {name: field(row, own) for name, own in columns.items()}
+    return _View(row, {name: name for name in row if name not in taken}, values)
+
+
+def with_values(row: Row, values: Mapping[str, Any]) -> Row:
+    """The row with some values more, or in place of its own."""
+    return _View(row, {name: name for name in row}, values)

@@ -53,7 +53,7 @@ class Shape:
         elif isinstance(value, Mapping):
             for key, inner in value.items():
                 if key not in self.keys:
-                    _check_text(key, name)
+                    _check_text(key, f"{name}.{key}" if name else key)
                     self.keys[key] = Shape()
                 self.keys[key].take(inner, f"{name}.{key}" if name else key)
         elif isinstance(value, list):

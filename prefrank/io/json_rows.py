@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadData, short
-from prefrank.io.packed import STREAM, lines
+from prefrank.io.packed import STREAM, lines, shown
 
 BadRow = Callable[[BadData], None] | None
 """Hears of a row that cannot be read, which is then passed over; None raises the error."""
@@ -33,24 +33,24 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
         BadData: an empty or damaged file, or text that is not JSON; with file and line.
         NotFound: no such file.
     """
-    numbered = enumerate(lines(path), start=1)
+    name, numbered = shown(path), enumerate(lines(path), start=1)
     line, first = 0, True
     for line, content in numbered:
         if not _without_mark(content).strip(_BLANK):
             continue
         if first and _may_be_array(path) and _opens_array(content):
-            yield from _elements(path, b"".join(chain([content], (more for _, more in numbered))))
+            yield from _elements(name, b"".join(chain([content], (more for _, more in numbered))))
             return
         first = False
         try:
-            text = _decoded(content, f"{path}:{line}")
-            value = _value(text, f"{path}:{line}")
+            text = _decoded(content, f"{name}:{line}")
+            value = _value(text, f"{name}:{line}")
         except BadData as error:
             pass_over(error, bad_row)
         else:
             yield line, text, value
     if line == 0:
-        raise BadData(f"{path}: the file is empty; wanted one JSON object per line")
+        raise BadData(f"{name}: the file is empty; wanted one JSON object per line")
 
 
 def pass_over(error: BadData, bad_row: BadRow) -> None:
@@ -102,28 +102,28 @@ def _unusual(where: str, error: Exception) -> BadData:
     return BadData(f"{where}: a number has too many digits to be read; write it as a string")
 
 
-def _elements(path: Path, content: bytes) -> Iterator[tuple[int, str, Any]]:
-    text = _decoded(content, str(path))
+def _elements(name: str, content: bytes) -> Iterator[tuple[int, str, Any]]:
+    text = _decoded(content, name)
     at, row = _after_space(text, 1), 0
     if text[at : at + 1] == "]":
-        raise BadData(f"{path}: the file holds an empty list; wanted at least one row")
+        raise BadData(f"{name}: the file holds an empty list; wanted at least one row")
     while True:
         row += 1
         try:
             value, end = _DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            raise _bad_array(path, text, error.msg, error.pos) from None
+            raise _bad_array(name, text, error.msg, error.pos) from None
         except (RecursionError, ValueError) as error:
-            raise _unusual(f"{path}:{row}", error) from None
+            raise _unusual(f"{name}:{row}", error) from None
         yield row, _LINE_END.sub(" ", text[at:end]), value  # a line end inside JSON is never part of a string
         at = _after_space(text, end)
         if text[at : at + 1] == "]":
             break
         if text[at : at + 1] != ",":
-            raise _bad_array(path, text, "Expecting ',' delimiter", at)
+            raise _bad_array(name, text, "Expecting ',' delimiter", at)
         at = _after_space(text, at + 1)
     if at + 1 < len(text):
-        raise _bad_array(path, text, "Extra data", at + 1)
+        raise _bad_array(name, text, "Extra data", _after_space(text, at + 1))
 
 
 def _after_space(text: str, at: int) -> int:
@@ -131,10 +131,10 @@ def _after_space(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _bad_array(path: Path, text: str, what: str, at: int) -> BadData:
+def _bad_array(name: str, text: str, what: str, at: int) -> BadData:
     line = text.count("\n", 0, at) + 1
     column = at - text.rfind("\n", 0, at)
-    return BadData(f"{path}: not valid JSON ({what} at line {line} column {column}); wanted one list of objects")
+    return BadData(f"{name}: not valid JSON ({what} at line {line} column {column}); wanted one list of objects")
 
 
 def with_columns(text: str, added: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ import lzma
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from prefrank.errors import BadData, NotFound, PrefrankError
 
@@ -16,6 +17,11 @@ STREAM = Path("-")
 """Standard input or output, read and written by its handle: a system need not have a file of that name."""
 
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+
+def shown(path: Path) -> str:
+    """A path as messages name it."""
+    return "standard input" if path == STREAM else str(path)
 
 
 def open_packed(path: Path) -> io.BufferedIOBase:
@@ -60,17 +66,31 @@ def unreadable(path: Path, error: Exception) -> PrefrankError:
     return BadData(f"{path}: cannot be read to its end ({reason}); is it whole? Fetch or write it again")
 
 
-@contextmanager
-def packed_writer(path: Path, suffix: str) -> Iterator[io.BufferedIOBase]:
-    """A file to write bytes into, packed as `suffix` says; the same bytes in give the same file."""
-    with ExitStack() as stack:
-        file: io.BufferedIOBase = stack.enter_context(path.open("wb"))
-        if suffix == ".gz":
-            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
-        elif suffix == ".xz":
-            file = stack.enter_context(lzma.LZMAFile(file, "wb"))
-        elif suffix == ".zst":
-            import pyarrow as pa
+@runtime_checkable
+class Sink(Protocol):
+    """What bytes can be written into."""
 
-            file = stack.enter_context(io.BufferedWriter(pa.CompressedOutputStream(file, "zstd")))
-        yield file
+    def write(self, data: bytes, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+@contextmanager
+def packed_writer(path: Path, suffix: str) -> Iterator[Sink]:
+    """A file to write bytes into, packed as `suffix` says; the same bytes in give the same file."""
+    with path.open("wb") as file:
+        if suffix not in PACKED_SUFFIXES:
+            yield file
+            return
+        with _packer(file, suffix) as packer:
+            yield packer
+
+
+def _packer(file: io.BufferedWriter, suffix: str) -> io.BufferedIOBase:
+    if suffix == ".gz":
+        return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+    if suffix == ".xz":
+        return lzma.LZMAFile(file, "wb")
+    import pyarrow as pa
+
+    return io.BufferedWriter(pa.CompressedOutputStream(file, "zstd"))

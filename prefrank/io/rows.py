@@ -14,7 +14,7 @@ from prefrank.errors import BadData, short
 from prefrank.io.csv_rows import CSV_SUFFIXES, csv_rows
 from prefrank.io.json_rows import BadRow, is_json_array, json_rows, pass_over
 from prefrank.io.lazy import LazyRow
-from prefrank.io.packed import PACKED_SUFFIXES
+from prefrank.io.packed import PACKED_SUFFIXES, shown
 from prefrank.io.saved import STATE, saved_names
 
 __all__ = ["SUFFIXES", "Record", "Row", "first_row", "is_arrow", "is_data_file", "is_json_array", "read_records"]
@@ -39,7 +39,7 @@ class Record:
 
     @property
     def where(self) -> str:
-        return f"{self.path}:{self.line}"
+        return f"{shown(self.path)}:{self.line}"
 
 
 def is_data_file(path: Path) -> bool:
@@ -86,7 +86,7 @@ def read_records(path: Path, columns: Sequence[str] | None = None, *, bad_row: B
 
 
 def no_object(path: Path, line: int, row: object) -> BadData:
-    return BadData(f"{path}:{line}: the row is {short(row)}; wanted an object with named columns")
+    return BadData(f"{shown(path)}:{line}: the row is {short(row)}; wanted an object with named columns")
 
 
 def first_row(path: Path) -> Row | None:

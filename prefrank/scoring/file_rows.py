@@ -64,7 +64,10 @@ def read_row(row: Row, columns: Mapping[str, str]) -> Asked:
                 f" such as --columns prompt={start},{beside[0]}={beside[0]}"
             )
         *said, last = _turns(field(row, start), start)
-        return Asked(_with_system(tuple(said), row, columns), (_text_of(last, start),), listed=False)
+        reply = _text_of(last, start)
+        if not said:
+            raise BadData(f"{start!r} hold a reply and nothing before it; wanted a prompt first")
+        return Asked(_with_system(tuple(said), row, columns), (reply,), listed=False)
     prompt = _with_system(_turns(field(row, start), start), row, columns)
     name = next((name for name in ("reply", "replies") if name in columns), None) or _one_of(row, "reply", "replies")
     column = columns.get(name, name)
@@ -124,8 +127,6 @@ def _with_system(prompt: Prompt, row: Row, columns: Mapping[str, str]) -> Prompt
     said = next((turn.text for turn in prompt if turn.role == "system"), None)
     if said is not None and text not in ("", said):
         raise BadData(f"{name!r} and the prompt's messages hold different system turns; keep one of them")
-    if not prompt:
-        raise BadData("the messages hold a reply and nothing before it; wanted a prompt first")
     return (Turn("system", text), *prompt) if text and said is None else prompt
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prefrank.data import load_comparisons, load_splits, merge_reports, published_validation_rows, split_of
 from prefrank.errors import BadData, BadInput
 from prefrank.types import Turn
-from tests.data.files import message, own_row, stated, user, webgpt_row, write_lines, write_parquet
+from tests.data.files import hh_row, message, own_row, stated, user, webgpt_row, write_lines, write_parquet
 
 WORDS = st.sampled_from(["", " ", "yes", "no", "perhaps", "yes "])
 RANKED = st.lists(st.tuples(WORDS, st.integers(0, 2)), min_size=1, max_size=4).map(
@@ -117,12 +117,50 @@ def test_a_place_lies_in_the_unit_interval(text: str) -> None:
 def test_a_repeated_comparison_is_dropped_however_it_is_written(tmp_path: Path) -> None:
     rows = [
         {"prompt": "Hi", "replies": ["a", "b", "c"], "ranks": [0, 1, 1], "id": "x"},
-        {"prompt": "Hi", "replies": ["c", "a", "b"], "ranks": [5, 2, 5], "id": "y"},
+        {"prompt": "Hi", "replies": ["c", "a", "b"], "ranks": [5, 2, 5], "id": "x"},
         {"prompt": "Hi", "replies": ["a", "b", "c"], "ranks": [0, 1, 2], "id": "x"},
     ]
     loaded = load_comparisons(write_lines(tmp_path / "mine.jsonl", rows))
     assert loaded.report.duplicates == loaded.report.dropped["duplicate"] == 1
     assert [c.id for c in loaded.comparisons] == ["x", "x (mine.jsonl:3)"]
+
+
+def votes(path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[list[tuple[str, str]], int, int]:
+    """Who won against whom in each vote that was kept, and the counts of further votes and of copies."""
+    loaded = load_comparisons(write_lines(path, rows), **options)
+    won = [(one.replies[p.winner], one.replies[p.loser]) for one in loaded.comparisons for p in one.preferences]
+    return won, loaded.report.votes, loaded.report.duplicates
+
+
+def test_rows_with_ids_of_their_own_are_votes_and_those_without_are_copies(tmp_path: Path) -> None:
+    sides = [("alpha", "beta")] * 4 + [("beta", "alpha")]
+    rows = [{"prompt": "Hi", "chosen": chosen, "rejected": rejected} for chosen, rejected in sides]
+    for name in ("id", "voter"):
+        for value in (str, int):
+            named = [{**row, name: value(number)} for number, row in enumerate(rows)]
+            assert votes(tmp_path / "votes.jsonl", named) == (sides, 4, 0)
+            assert votes(tmp_path / "votes.jsonl", named, group=True)[0] == sides
+            assert votes(tmp_path / "votes.jsonl", [*named, *named]) == (sides, 4, 5)
+    assert votes(tmp_path / "copies.jsonl", rows) == ([sides[0], sides[4]], 1, 3)
+
+
+@pytest.mark.parametrize("write", [write_lines, write_parquet])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "replies": ["a", "b"], "ranks": [0, 1]},
+        {"instruction": "Hi", "output": ["a", "b"]},
+        {"prompt": "Hi", "response_1": "a", "response_2": "b", "preference_strength": -1},
+        hh_row("Hi", "a", "b"),
+        webgpt_row("a", "b", 1.0),
+    ],
+)
+def test_an_id_tells_votes_from_copies_in_every_format(tmp_path: Path, row: dict[str, Any], write: Any) -> None:
+    path = tmp_path / ("a.jsonl" if write is write_lines else "a.parquet")
+    report = load_comparisons(write(path, [{**row, "id": n % 3} for n in range(4)])).report
+    assert (report.kept, report.votes, report.duplicates) == (3, 2, 1)
+    report = load_comparisons(write(path, [row] * 4)).report
+    assert (report.kept, report.votes, report.duplicates) == (1, 0, 3)
 
 
 def test_equal_replies_become_one_and_keep_their_stated_preferences(tmp_path: Path) -> None:
