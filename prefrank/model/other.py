@@ -51,9 +51,9 @@ class OtherNetwork(nn.Module):
         self.vocab_size: int = text.vocab_size
         self.max_positions = _max_positions(model, text)
         self.decoder = isinstance(dict(model.named_children()).get("score"), nn.Linear)
-        self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
-            getattr(text, "type_vocab_size", 0) > 1
-        )
+        # XLNet compares the types of two tokens and has no table of them
+        types = 3 if raw.get("model_type") == "xlnet" else getattr(text, "type_vocab_size", 0)
+        self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and types > 1
         self._checkpointed = False
         config.use_cache = text.use_cache = False
         if not self.decoder and text.pad_token_id is None:

@@ -66,6 +66,19 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "albert": ("Albert", {"embedding_size": 16}),
     "distilbert": ("DistilBert", {}),
     "ctrl": ("CTRL", {"vocab_size": VOCAB, "d_model": 32, "n_embd": 32, "dff": 40, "n_layer": 2, "n_head": 4}),
+    "funnel": (
+        "Funnel",
+        {
+            "vocab_size": VOCAB,
+            "d_model": 32,
+            "n_head": 4,
+            "d_head": 8,
+            "d_inner": 40,
+            "block_sizes": [1, 1],
+            "num_decoder_layers": 1,
+            "max_position_embeddings": 64,
+        },
+    ),
     "xlnet": ("XLNet", {"vocab_size": VOCAB, "d_model": 32, "n_head": 4, "n_layer": 2, "d_inner": 40}),
 }
 
@@ -126,6 +139,7 @@ def reference_scores(model: nn.Module, batch: Batch) -> Tensor:
         ids[row, :length] = torch.tensor(batch.ids[start : start + length])
         mask[row, :length] = 1
         types[row, :length] = torch.tensor(batch.types[start : start + length])
-    typed = getattr(model.config, "type_vocab_size", 0) > 1 and "oberta" not in type(model).__name__.lower()
+    table = 2 if model.config.model_type == "xlnet" else getattr(model.config, "type_vocab_size", 0)
+    typed = table > 1 and "oberta" not in type(model).__name__.lower()
     inputs = {"token_type_ids": types} if typed else {}
     return model(input_ids=ids, attention_mask=mask, **inputs).logits.squeeze(-1)
