@@ -51,9 +51,10 @@ class OtherNetwork(nn.Module):
         self.vocab_size: int = text.vocab_size
         self.max_positions = _max_positions(model, text)
         self.decoder = isinstance(dict(model.named_children()).get("score"), nn.Linear)
-        # XLNet compares the types of two tokens and has no table of them
-        types = 3 if raw.get("model_type") == "xlnet" else getattr(text, "type_vocab_size", 0)
-        self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and types > 1
+        compared = raw.get("model_type") in ("xlnet", "funnel")  # types of two tokens, without a table of them
+        self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
+            compared or getattr(text, "type_vocab_size", 0) > 1
+        )
         self._checkpointed = False
         config.use_cache = text.use_cache = False
         if not self.decoder and text.pad_token_id is None:
@@ -92,7 +93,7 @@ class OtherNetwork(nn.Module):
     def _score_group(self, ids: Int64[Tensor, "n L"], types: Int64[Tensor, "n L"]) -> Float[Tensor, "n *H"]:
         """The model's own scores of rows of equal length."""
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if self.typed:
+        if self.typed and types.any():  # else as where a tokenizer gives none, which is not 0 to every model
             inputs["token_type_ids"] = types
         return self.model(**inputs).logits.squeeze(-1)
 

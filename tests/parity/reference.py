@@ -66,19 +66,6 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "albert": ("Albert", {"embedding_size": 16}),
     "distilbert": ("DistilBert", {}),
     "ctrl": ("CTRL", {"vocab_size": VOCAB, "d_model": 32, "n_embd": 32, "dff": 40, "n_layer": 2, "n_head": 4}),
-    "funnel": (
-        "Funnel",
-        {
-            "vocab_size": VOCAB,
-            "d_model": 32,
-            "n_head": 4,
-            "d_head": 8,
-            "d_inner": 40,
-            "block_sizes": [1, 1],
-            "num_decoder_layers": 1,
-            "max_position_embeddings": 64,
-        },
-    ),
     "xlnet": ("XLNet", {"vocab_size": VOCAB, "d_model": 32, "n_head": 4, "n_layer": 2, "d_inner": 40}),
 }
 

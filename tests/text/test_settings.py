@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefrank import RewardModel
-from prefrank.errors import BadModel, BadText
+from prefrank.errors import BadText
 from prefrank.text import TextEncoder, TextSettings, load_tokenizer
 from prefrank.types import Prompt, Turn, as_prompt, as_turn
 from tests.parity.reference import OTHERS, model_of, saved
@@ -46,10 +46,8 @@ def test_a_pair_and_its_types_are_what_the_checkpoints_tokenizer_gives(
     assert {"ids": row.ids.tolist(), "types": row.types.tolist()} == theirs_of(folder, "how do I bake", "mix flour")
     (tmp_path / "saved").mkdir()
     encoder.save(tmp_path / "saved")
-    assert (
-        TextEncoder.load(tmp_path / "saved", encoder.settings).encode(as_prompt("how"), ["mix"])[0].types.tolist()
-        == (theirs_of(tmp_path / "saved", "how", "mix")["types"])
-    )
+    (again,) = TextEncoder.load(tmp_path / "saved", encoder.settings).encode(as_prompt("how"), ["mix"])
+    assert again.types.tolist() == theirs_of(tmp_path / "saved", "how", "mix")["types"]
 
 
 def test_the_types_of_funnel_and_xlnet_are_their_own(tmp_path: Path) -> None:
@@ -60,41 +58,39 @@ def test_the_types_of_funnel_and_xlnet_are_their_own(tmp_path: Path) -> None:
         assert row.types.tolist() == types
 
 
-@pytest.mark.parametrize("family", ["funnel", "xlnet", "albert"])
-def test_models_read_through_transformers_get_the_types_of_their_tokenizer(family: str, tmp_path: Path) -> None:
-    folder = pair_folder(tmp_path, "bert" if family == "albert" else family)
-    configure(folder, tokenizer_class="PreTrainedTokenizerFast", model_input_names=TYPED)
-    kind, options = OTHERS[family]
-    saved(
-        model_of(
-            kind,
-            options | ({"vocab_size": 200} if family != "albert" else {}),
-            **({"vocab_size": 200} if family == "albert" else {}),
-        ),
-        folder,
-    )
-    model = RewardModel.load(folder)
-    reference, tokenizer = (
-        AutoModelForSequenceClassification.from_pretrained(folder).eval(),
-        AutoTokenizer.from_pretrained(folder),
-    )
+MODELS = {
+    "xlnet": ("XLNet", OTHERS["xlnet"][1] | {"vocab_size": 200}),
+    "albert": ("Albert", {"embedding_size": 16}),
+    "funnel": ("Funnel", {"vocab_size": 200, "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 40,
+                          "block_sizes": [1, 1], "num_decoder_layers": 1, "max_position_embeddings": 64}),
+}  # fmt: skip
+
+
+def their_score(folder: Path, prompt: str, reply: str) -> float:
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     with torch.inference_mode():
-        want = reference(**tokenizer("how do I bake", "mix flour", return_tensors="pt")).logits.item()
-    assert model.score("how do I bake", ["mix flour"])[0].value == pytest.approx(want, abs=1e-5)
+        return model.eval()(**tokenizer(prompt, reply, return_tensors="pt")).logits.item()
+
+
+@pytest.mark.parametrize("names", [TYPED, None])
+@pytest.mark.parametrize("family", MODELS)
+def test_models_read_through_transformers_get_the_types_of_their_tokenizer(
+    family: str, names: list[str] | None, tmp_path: Path
+) -> None:
+    folder = pair_folder(tmp_path, "bert" if family == "albert" else family)
+    configure(folder, tokenizer_class="PreTrainedTokenizerFast", model_input_names=names)
+    saved(model_of(*MODELS[family]), folder)
+    prompt, reply = "a b c d", "e f g"  # letters, whose ids the smallest vocabulary has
+    (score,) = RewardModel.load(folder).score(prompt, [reply])
+    assert score.value == pytest.approx(their_score(folder, prompt, reply), abs=1e-5)
 
 
 def test_a_bert_whose_tokenizer_gives_no_types_is_scored_without_and_saved_so(tmp_path: Path) -> None:
     folder = configure(bert_folder(tmp_path / "plain"), tokenizer_class="PreTrainedTokenizerFast")
-    model = RewardModel.load(folder)
-    model.save(tmp_path / "ours")
+    RewardModel.load(folder).save(tmp_path / "ours")
     for each in (folder, tmp_path / "ours"):
-        reference, tokenizer = (
-            AutoModelForSequenceClassification.from_pretrained(each).eval(),
-            AutoTokenizer.from_pretrained(each),
-        )
-        with torch.inference_mode():
-            want = reference(**tokenizer("how do I bake", "mix flour", return_tensors="pt")).logits.item()
-        assert RewardModel.load(each).score("how do I bake", ["mix flour"])[0].value == pytest.approx(want, abs=1e-5)
+        (score,) = RewardModel.load(each).score("how do I bake", ["mix flour"])
+        assert score.value == pytest.approx(their_score(each, "how do I bake", "mix flour"), abs=1e-5)
 
 
 def test_older_settings_keep_their_bytes_and_their_types(tmp_path: Path) -> None:
@@ -108,8 +104,6 @@ def test_older_settings_keep_their_bytes_and_their_types(tmp_path: Path) -> None
     (tmp_path / "again").mkdir()
     encoder.save(tmp_path / "again")
     assert theirs_of(tmp_path / "again", "bake", "mix")["types"] == row.types.tolist()
-    with pytest.raises(BadModel, match="wanted one of reply, tokenizer, none"):
-        TextSettings.from_json(old | {"token_types": "some"})
 
 
 TALK = (Turn("system", "salt"), Turn("user", "flour " * 4), Turn("assistant", "water " * 4), Turn("user", "yeast " * 4))
@@ -162,9 +156,9 @@ def test_bos_and_eos_come_from_wherever_the_folder_says(tmp_path: Path) -> None:
     bos = tokenizer.token_to_id("<s>")
     folder = folder_of(tmp_path / "map", tokenizer, tokenizer_config=config)
     (folder / "special_tokens_map.json").write_text('{"bos_token": {"content": "<s>"}, "eos_token": "</s>"}')
-    assert ends_of(folder) == (["User", ":"], ["</s>"]), "a name alone asks for no BOS"
+    assert ends_of(folder) == (["U", "ser"], ["</s>"]), "a name alone asks for no BOS"
     configure(folder, add_bos_token=True)
-    assert ends_of(folder) == (["<s>", "User"], ["</s>"])
+    assert ends_of(folder) == (["<s>", "U"], ["</s>"])
     folder = folder_of(tmp_path / "config", tokenizer, tokenizer_config=config)
     configure(folder, bos_token=None, eos_token=None)
     eos = [tokenizer.token_to_id("</s>"), tokenizer.token_to_id("<|im_end|>")]
@@ -178,8 +172,8 @@ def test_bos_and_eos_come_from_wherever_the_folder_says(tmp_path: Path) -> None:
     ])  # fmt: skip
     folder = folder_of(tmp_path / "llama3", llama3)
     assert TextEncoder.load(folder).settings.template == "turns"
-    assert ends_of(folder)[0] == ["<s>", "User"]
-    assert ends_of(configure(folder, add_bos_token=False))[0] == ["User", ":"]
+    assert ends_of(folder)[0] == ["<s>", "U"]
+    assert ends_of(configure(folder, add_bos_token=False))[0] == ["U", "ser"]
     old = TextEncoder.load(folder, TextSettings("turns", 99)).encode(as_prompt("hi"), ["bake"])[0]
     assert bos not in old.ids.tolist(), "as it was trained"
 
