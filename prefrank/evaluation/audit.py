@@ -423,7 +423,7 @@ def _joined(prompt: Prompt) -> str:
 def _chat(tokenizer: Any, prompt: Prompt, reply: str) -> tuple[str]:
     if not tokenizer.chat_template:
         raise BadInput("the tokenizer has no chat template")
-    messages = [{"role": turn.role, "content": turn.text} for turn in prompt]
+    messages = [turn.message() for turn in prompt]
     return (tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": reply}], tokenize=False),)
 
 

@@ -42,6 +42,13 @@ def control_strings(tokenizer: Tokenizer, named: Sequence[str], chat_template: s
     return tuple(sorted((text for text in found if text), key=lambda text: (-len(text), text)))
 
 
+def unknown_token(tokenizer: Tokenizer) -> str | None:
+    """What stands for a text's characters that the vocabulary lacks."""
+    model = json.loads(tokenizer.to_str())["model"]
+    number = model.get("unk_id")
+    return model.get("unk_token") if number is None else model["vocab"][number][0]
+
+
 def _marks(text: str, chat_template: str | None) -> bool:
     if not _MARKUP.fullmatch(text):
         return False
