@@ -108,7 +108,7 @@ def test_weights_behind_a_wrapper_are_named_too(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     wrapped = {key if key.startswith("v_head") else f"pretrained_model.{key}": value for key, value in tensors.items()}
     torch.save(wrapped, folder / "pytorch_model.bin")
-    with pytest.raises(BadModel, match="v_head.summary.weight.*AutoModelForCausalLMWithValueHead"):
+    with pytest.raises(BadModel, match=r"v_head.summary.weight.*AutoModelForCausalLMWithValueHead"):
         load_network(folder)
 
 
@@ -116,7 +116,7 @@ def test_the_cure_for_a_model_with_code_is_that_code(tmp_path: Path) -> None:
     code = {"AutoConfig": "c.GRMConfig", "AutoModelForCausalLM": "m.GRM"}
     heads = {"v_head.summary.0.weight": (8, 32)}
     folder = language_model(tmp_path / "m", "llama", heads, architectures=["LlamaForCausalLM"], auto_map=code)
-    with pytest.raises(BadModel, match="several layers.*trust_remote_code=True"):
+    with pytest.raises(BadModel, match=r"several layers.*trust_remote_code=True"):
         load_network(folder)
 
 
@@ -153,11 +153,11 @@ def test_a_transformer_that_is_only_pooled_is_one_to_train(tmp_path: Path) -> No
     model: Any = model_of(*CONFIGS["bert"])
     saved(model.bert, tmp_path)
     (tmp_path / "modules.json").write_text(json.dumps(MODULES[:2]))
-    with pytest.raises(BadModel, match="no reward head; train one.*found BertModel"):
+    with pytest.raises(BadModel, match=r"no reward head; train one.*found BertModel"):
         load_network(tmp_path)
 
 
 def test_a_config_in_a_subfolder_is_pointed_at(tmp_path: Path) -> None:
     saved(model_of(*CONFIGS["bert"]), tmp_path / "0_Transformer")
-    with pytest.raises(BadModel, match="has no config.json.*there is one in 0_Transformer"):
+    with pytest.raises(BadModel, match=r"has no config.json.*there is one in 0_Transformer"):
         load_for_scoring(tmp_path, precision=None)
