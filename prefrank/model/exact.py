@@ -41,7 +41,6 @@ class TorchEngine:
 
     Args:
         deterministic: a row's score is the same to the bit in any batch, at the same number of threads.
-        threads: cores that torch may use in a call, None for all it has.
 
     A score that is not a number is returned as it is. BadInput for a row longer than the model's position table, or a
     token id it has no embedding for.
@@ -50,9 +49,8 @@ class TorchEngine:
     kernels = "torch"
     streams = 1
 
-    def __init__(self, layout: Layout, *, deterministic: bool = False, threads: int | None = None) -> None:
+    def __init__(self, layout: Layout, *, deterministic: bool = False) -> None:
         self.layout = layout
-        self.threads = threads
         self.deterministic = deterministic
         self.precision = str(layout.embeddings.words.dtype).removeprefix("torch.")
 

@@ -1,18 +1,19 @@
-"""How many cores torch uses for one piece of work, and what a forked process may still do.
+"""What a forked process may still do, and which devices there are.
 
-torch's cores are threads of OpenMP's runtime (libgomp), which do not outlive a fork: the child finds their pool in its
-memory and waits for them for ever (gcc.gnu.org/bugzilla, 58378). A region of one thread asks for none of them, so a
-forked child computes on one core. A process that was spawned has threads of its own.
+torch's cores are threads of OpenMP's runtime (libgomp). They do not outlive a fork, but the thread that was forked
+still knows them and waits for them for ever (gcc.gnu.org/bugzilla, 58378). A new thread of the child has new ones.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
 from prefrank.errors import BadInput
 
+T = TypeVar("T")
 _PROCESS = os.getpid()
 
 
@@ -21,23 +22,12 @@ def forked() -> bool:
     return os.getpid() != _PROCESS
 
 
-@contextmanager
-def torch_threads(number: int | None = None) -> Iterator[None]:
-    """Inside, torch uses so many cores on the calling thread, or one in a forked process; afterwards as many as before.
-
-    Args:
-        number: None leaves torch's own number.
-    """
-    before = torch.get_num_threads()
-    wanted = 1 if forked() else number or before
-    if wanted == before:
-        yield
-        return
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def computed(work: Callable[[], T]) -> T:
+    """The result of work that torch does, in a forked process on a thread of its own."""
+    if not forked():
+        return work()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefrank") as pool:
+        return pool.submit(work).result()
 
 
 def check_fork(device: torch.device) -> None:

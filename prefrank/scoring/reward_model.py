@@ -8,6 +8,7 @@ and only when asked for.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from prefrank.io.atomic import atomic_folder
 from prefrank.model import Network, fingerprint, make_engine, run
 from prefrank.model.adapter import text_folder
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import Record, read_record, write_checkpoint, write_record
-from prefrank.model.threads import check_fork, find_device, torch_threads
+from prefrank.model.record import Record, read_record, text_settings, write_checkpoint, write_record
+from prefrank.model.threads import check_fork, computed, find_device
 from prefrank.scoring.carried import Origin, origin_of, pack, unpack
 from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies
 from prefrank.text import TextEncoder, TextSettings, distinct_rows, plan_batches
@@ -49,8 +50,8 @@ class RewardModel:
         kernels, deterministic, num_threads: see `load`.
         origin: how the network was loaded, if it was.
 
-    It can be pickled and sent to other processes (`carried.py`). A copy, deep or not, shares network and engine. In a
-    process that was forked from one that had loaded prefrank, what torch computes runs on one core.
+    It can be pickled and sent to other processes (`carried.py`), and used in forked ones. A copy, deep or not, shares
+    network and engine.
 
     Raises:
         BadInput: max_tokens or num_threads below 1, an empty_score that is no finite number, or as `load`.
@@ -82,16 +83,19 @@ class RewardModel:
                 " pass a smaller max_length"
             )
         self.network = network
-        self.engine = make_engine(network, kernels=kernels, deterministic=deterministic, num_threads=num_threads)
+        self._engine_options: dict[str, Any] = {
+            "kernels": kernels,
+            "deterministic": deterministic,
+            "num_threads": num_threads,
+        }
+        self.engine = computed(partial(make_engine, network, **self._engine_options))
         self.encoder = encoder
         self.training = training
         self.max_tokens = max_tokens
         self.empty_score = empty_score
-        self._engine_options = {"kernels": kernels, "deterministic": deterministic, "num_threads": num_threads}
         self._origin = origin
         self._device = next(iter(network.parameters())).device
-        with torch_threads():
-            self.fingerprint = fingerprint(network, extra=encoder.fingerprint_bytes())
+        self.fingerprint = computed(partial(fingerprint, network, extra=encoder.fingerprint_bytes()))
         fits = calibration is not None and calibration.get("model") == self.fingerprint
         self.calibration = calibration if fits else None
 
@@ -147,9 +151,9 @@ class RewardModel:
         folder = resolve_model(str(name))
         record = read_record(folder)
         origin = origin_of(folder, precision=precision, head=head, device=place, trust_remote_code=trust_remote_code)
-        with torch_threads():
-            network = origin.load()
-        settings = TextSettings.from_json(record.text) if record else None
+        network = computed(origin.load)
+        stored = text_settings(folder)
+        settings = TextSettings.from_json(stored) if stored else None
         if settings is not None and max_length is not None:
             settings = replace(settings, max_length=max_length)
         encoder = TextEncoder.load(
@@ -253,13 +257,14 @@ class RewardModel:
         distinct = list(dict.fromkeys(pairs))
         scores = dict(zip(distinct, self._score_distinct(distinct), strict=True))
         if not allow_failures:
-            _check_finite(scores)
+            _check_finite(scores, self.engine.precision)
         return [scores[pair] for pair in pairs]
 
     def _score_distinct(self, pairs: list[tuple[Prompt, str]]) -> list[Score]:
         rows = self.encoder.encode_pairs(pairs)
         distinct, places = distinct_rows(rows)  # texts that differ may be cut to the same tokens
-        values = run(self.engine, plan_batches(distinct, max_tokens=self._budget(distinct)))[places].tolist()
+        batches = plan_batches(distinct, max_tokens=self._budget(distinct))
+        values = computed(partial(run, self.engine, batches)).numpy()[places].tolist()
         return [self._as_score(*each) for each in zip(pairs, rows, values, strict=True)]
 
     def _budget(self, rows: list[Row]) -> int:
@@ -275,8 +280,7 @@ class RewardModel:
 
 
 def _unpickled(network: Origin | bytes, encoder: TextEncoder, known: dict[str, Any], wanted: str) -> RewardModel:
-    with torch_threads():
-        model = RewardModel(unpack(network), encoder, **known)
+    model = RewardModel(computed(partial(unpack, network)), encoder, **known)
     if model.fingerprint != wanted:
         raise BadModel(
             f"the pickled model is {wanted[:12]}, but the folder it was loaded from now holds {model.fingerprint[:12]};"
@@ -301,12 +305,13 @@ def win_probability(first: Score, second: Score, *, temperature: float = 1.0) ->
     return float(torch.sigmoid(torch.tensor((first.value - second.value) / temperature, dtype=torch.float64)))
 
 
-def _check_finite(scores: Mapping[tuple[Prompt, str], Score]) -> None:
+def _check_finite(scores: Mapping[tuple[Prompt, str], Score], precision: str) -> None:
+    """float16 ends at 65,504, which the hidden states of models that were trained in bfloat16 may pass."""
+    narrow = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(precision)
+    why = f"it was computed in {precision}; load the model in {narrow}" if narrow else "its weights are not usable"
     for (_, reply), score in scores.items():
         if not math.isfinite(score.value):
-            raise BadModel(
-                f"the model's score of the reply {reply[:60]!r} is {score.value}; its weights are not usable"
-            )
+            raise BadModel(f"the model's score of the reply {reply[:60]!r} is {score.value}; {why}")
 
 
 def check_calibratable(name: str | Path) -> tuple[Path, Record]:

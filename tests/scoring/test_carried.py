@@ -151,19 +151,6 @@ def test_a_forked_child_scores_and_loads_after_the_parent_used_its_threads(
     assert result.returncode == 0, result.stderr[-500:]
 
 
-def test_torch_has_one_thread_in_a_forked_process_and_as_many_as_before_afterwards(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = torch.get_num_threads()
-    with threads.torch_threads(before + 2):
-        assert torch.get_num_threads() == before + 2
-    assert torch.get_num_threads() == before
-    monkeypatch.setattr(threads, "_PROCESS", -1)
-    with threads.torch_threads(before + 2):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
-
-
 def test_a_gpus_model_says_at_once_that_it_cannot_be_used_after_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
     threads.check_fork(gpu)

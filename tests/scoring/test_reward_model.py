@@ -148,13 +148,13 @@ def test_torch_computes_on_the_threads_that_were_asked_for(
     folder = plain_folder if kind == "bert" else decoder_folder(tmp_path)
     model = RewardModel.load(folder, kernels="torch", num_threads=3)
     seen, before = [], torch.get_num_threads()
-    call = type(model.engine).__call__
+    call = type(model.engine.engine).__call__
 
     def watched(engine: object, batch: object) -> torch.Tensor:
         seen.append(torch.get_num_threads())
         return call(engine, batch)
 
-    monkeypatch.setattr(type(model.engine), "__call__", watched)
+    monkeypatch.setattr(type(model.engine.engine), "__call__", watched)
     model.score(PROMPT, REPLIES)
     assert (set(seen), torch.get_num_threads()) == ({3}, before)
 
