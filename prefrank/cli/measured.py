@@ -66,6 +66,8 @@ def _figure(result: Mapping[str, Any], label: str) -> Mapping[str, Any]:
 
 
 def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    from prefrank.evaluation.protocols import missing_in_words
+
     counts, rule = result["overall"]["counts"], {"half": "count one half", "wrong": "are wrong", "shared": "share"}
     dropped = sum(suite["rows"]["dropped"].values())
     parts = [
@@ -78,8 +80,8 @@ def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         f"noise ceiling {suite['noise_ceiling']['value']:.1%}" if _has_value(suite["noise_ceiling"]) else "",
     ]
     say("; ".join(part for part in parts if part))
-    for subset, (here, published) in suite["rows"]["missing"].items():
-        say(f"[yellow]{escape(subset)}: {here:,} of the {published:,} published rows[/]")
+    for sentence in missing_in_words(suite["rows"]["missing"]):
+        say(f"[yellow]{escape(sentence)}[/]")
 
 
 def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:

@@ -33,6 +33,7 @@ from prefrank.evaluation.pages.blocks import (
     per_scorer,
 )
 from prefrank.evaluation.pages.charts import Line, Mark, Real, Row, mark_of
+from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
@@ -144,7 +145,7 @@ def _speed(scorer: Mapping[str, Any]) -> str:
 def _left_out(rows: Mapping[str, Any]) -> str:
     """Rows dropped by reason, and published rows that were not there."""
     found = [f"{n:,} dropped: {reason}" for reason, n in rows["dropped"].items() if n]
-    found += [f"{subset}: {here:,} of {published:,} rows" for subset, (here, published) in rows["missing"].items()]
+    found += missing_in_words(rows["missing"])
     return "; ".join(found) or "none dropped"
 
 
