@@ -177,8 +177,9 @@ def leaderboard(found: "Leaderboard") -> None:
 
 
 def calibrated(folder: Path, found: Mapping[str, Any]) -> None:
+    place = escape(str(folder / "prefrank.json"))
     say(
-        f"[bold]temperature {found['temperature']:.3g}[/] in {folder}/prefrank.json: log loss {found['log_loss']:.3f},"
+        f"[bold]temperature {found['temperature']:.3g}[/] in {place}: log loss {found['log_loss']:.3f},"
         f" scaled {found['scaled_log_loss']:.3f} on prompts it was not fitted on; {found['pairs']:,} pairs of"
         f" {found['prompts']:,} prompts of {escape(found['fitted_on'])}"
     )

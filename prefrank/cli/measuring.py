@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from prefrank.cli.commands import AsJson, Device, Head, MaxLength, Precision, app, print_result
-from prefrank.errors import BadInput, NotFound
+from prefrank.errors import BadInput, NotFound, PrefrankError
 
 if TYPE_CHECKING:
     from prefrank.evaluation.run_file import Run
     from prefrank.evaluation.runs import Entrant, Task
-    from prefrank.evaluation.scorers import OpenedScorer
+    from prefrank.evaluation.scorers import ModelOptions, OpenedScorer
     from prefrank.types import Comparison
 
 Runs = Annotated[list[Path], typer.Argument(help="Run files that prefrank evaluate --json wrote.")]
@@ -101,7 +102,7 @@ def evaluate(
     if opened and len(entrants) > 1:
         run["comparison"] = compare_runs({"": run}, SUITES)
     if audit:
-        _audit(run, opened, tasks)
+        _audit(run, opened, tasks, options)
     if output:
         write_run(output, run)
     measured.run(run)
@@ -272,6 +273,7 @@ def calibrate(
     from prefrank.cli.commands import read_comparisons
     from prefrank.data.candidates import labelled
     from prefrank.evaluation.calibration import calibrate as fit
+    from prefrank.model.hub import resolve_model
 
     comparisons = labelled(read_comparisons(data, None), head)
     found = fit(
@@ -283,7 +285,8 @@ def calibrate(
         precision=precision,
         max_length=max_length,
     )
-    print_result(found, as_json, lambda: measured.calibrated(folder, found))
+    place = resolve_model(str(folder))  # of a run's folder, its best checkpoint
+    print_result(found, as_json, lambda: measured.calibrated(place, found))
 
 
 @app.command()
@@ -299,13 +302,26 @@ def suites(as_json: AsJson = False) -> None:
     print_result(plain, as_json, lambda: measured.suites(list(SUITES.values())))
 
 
-def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]") -> None:
-    """The models that can be run in other formats are, on the first data set or suite."""
-    from prefrank.cli import progress
+def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]", options: "ModelOptions") -> None:
+    """The models that can be run in other formats are, on the first data set or suite; what cannot be is said, since
+    the scores that are there by now must not be lost."""
+    from prefrank.cli import progress, tables
     from prefrank.evaluation.audit import audit
 
     for scorer in run["scorers"]:
         one = opened.get(scorer["name"])
         if one is not None and one.kind in ("model", "transformers"):
-            with progress.auditing() as report:
-                scorer["audit"] = audit(one.name, tasks[0].data.items, progress=report).to_json()
+            try:
+                with progress.auditing() as report:
+                    found = audit(
+                        one.name,
+                        tasks[0].data.items,
+                        head=options.head,
+                        device=options.device,
+                        max_length=options.max_length,
+                        progress=report,
+                    )
+            except PrefrankError as error:
+                tables.say(f"[yellow]{escape(one.name)} was not audited: {escape(str(error))}[/]")
+            else:
+                scorer["audit"] = found.to_json()

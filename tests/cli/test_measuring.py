@@ -1,6 +1,7 @@
 """The commands that measure, on a tiny model and a few pairs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,35 @@ def test_rank_uses_a_stored_temperature_only_when_asked(run: Run, model: str, tm
     code, _, err = run("rank", "--model", model, *asked[3:], "--calibrated")
     assert code == 2
     assert "no stored temperature" in err
+
+
+def test_an_audit_of_a_run_holds_its_transformers_half(run: Run, model: str, pairs: str, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "runs/demo/best")
+    output = tmp_path / "run.json"
+    options = ("--data", pairs, "--resamples", "50", "--max-length", "16", "--audit", "--json", str(output))
+    code, _, err = run("evaluate", "--model", str(tmp_path / "runs/demo"), *options)
+    (scorer, *_) = json.loads(output.read_text(encoding="utf-8"))["scorers"]
+    ran = {one["engine"] for one in scorer["audit"]["combinations"] if not one["reason"]}
+    assert (code, ran) == (0, {"prefrank", "transformers"})
+    assert "no score depends on its batch" in err
+
+
+def test_an_audit_that_cannot_run_costs_no_scores(run: Run, model: str, pairs: str, tmp_path: Path) -> None:
+    quantised = str(tmp_path / "int16")
+    assert run("quantise", model, quantised, "--force", "--rows", "20")[0] == 0
+    output = tmp_path / "run.json"
+    code, _, err = run("evaluate", "--model", quantised, "--data", pairs, "--audit", "--json", str(output))
+    assert code == 0
+    assert "was not audited: " in err
+    assert json.loads(output.read_text(encoding="utf-8"))["scorers"][0]["audit"] is None
+
+
+def test_calibrating_a_run_names_the_file_that_holds_the_temperature(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model, tmp_path / "demo/best")
+    found = {"temperature": 1.5, "log_loss": 0.7, "scaled_log_loss": 0.6, "pairs": 40, "prompts": 20, "fitted_on": "x"}
+    monkeypatch.setattr("prefrank.evaluation.calibration.calibrate", lambda *args, **kwargs: found)
+    code, _, err = run("calibrate", str(tmp_path / "demo"), "--data", "starter:eval")
+    assert code == 0
+    assert "demo/best/prefrank.json" in "".join(err.split())

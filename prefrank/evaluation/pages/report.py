@@ -20,6 +20,10 @@ from prefrank.evaluation.pages.sections import SECTIONS, entries, models, title_
 from prefrank.evaluation.run_file import Run
 
 
+HOW_MADE = ("intervals", "versions", "hardware", "created")
+"""Of a run, what its report says of how it was made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one suite says of the first model.
@@ -100,6 +104,7 @@ def merged(runs: Sequence[Run]) -> Run:
         raise BadInput("there is no run to report; give at least one run file")
     suites: dict[str, Any] = {}
     scorers: dict[tuple[str, str, str], dict[str, Any]] = {}
+    spent: dict[tuple[str, str, str], list[tuple[Mapping[str, Any], list[str]]]] = {}
     pairs: list[Mapping[str, Any]] = []
     refused: list[str] = []
     for run in runs:
@@ -109,17 +114,51 @@ def merged(runs: Sequence[Run]) -> Run:
         for scorer in run["scorers"]:
             key = (scorer["name"], scorer["model"], repr(scorer["format"]))
             known = scorers.setdefault(key, {**scorer, "results": {}})
-            for suite, result in scorer["results"].items():
+            known["audit"] = known["audit"] or scorer["audit"]
+            new = [suite for suite in scorer["results"] if names[suite] not in known["results"]]
+            spent.setdefault(key, []).append((scorer, new))
+            for suite in new:
+                result = scorer["results"][suite]
                 ordered = _in_order(result, run["suites"][suite]["items"], suites[names[suite]]["items"])
-                known["results"].setdefault(names[suite], ordered)
+                known["results"][names[suite]] = ordered
         compared = run.get("comparison") or {}
         pairs += [{**pair, "suite": names.get(pair["suite"], pair["suite"])} for pair in compared.get("pairs") or ()]
         refused += compared.get("refused") or ()
-    by_kind = sorted(scorers.values(), key=lambda one: one["kind"] == "baseline")
+    whole = [one | _spent(spent[key]) for key, one in scorers.items()]
+    by_kind = sorted(whole, key=lambda one: one["kind"] == "baseline")
     command = "\n".join(dict.fromkeys(run["command"] for run in runs if run["command"]))
     comparison = {"pairs": pairs, "refused": refused}
+    made = [one for run in runs for one in run.get("made") or [{key: run[key] for key in HOW_MADE}]]
     joined = {"suites": suites, "scorers": _told_apart(by_kind), "command": command, "comparison": comparison}
-    return {**runs[0], **joined}
+    return {**runs[0], **joined, "made": made, "created": max(run["created"] for run in runs)}
+
+
+def _spent(parts: Sequence[tuple[Mapping[str, Any], list[str]]]) -> dict[str, Any]:
+    """Replies, tokens and seconds of the results that were taken from several runs of one scorer.
+
+    Args:
+        parts: the scorer as each run holds it, and the suites whose results were taken from there. Where not all were,
+            what the run spent is shared out by tokens, or by replies where the scorer tells none.
+    """
+    total: dict[str, Any] = dict.fromkeys(SPENT, 0)
+    for scorer, suites in parts:
+        share = 1.0
+        if len(suites) < len(scorer["results"]):
+            size = {suite: _size(result, bool(scorer["tokens"])) for suite, result in scorer["results"].items()}
+            share = sum(size[suite] for suite in suites) / max(1, sum(size.values()))
+        for name in SPENT:
+            value = scorer[name] * share
+            total[name] += value if name.endswith("_s") else round(value)
+    return total
+
+
+SPENT = ("replies", "tokens", "scoring_s", "evaluating_s")
+"""Of a scorer in a run, what adds up over runs."""
+
+
+def _size(result: Mapping[str, Any], by_tokens: bool) -> int:
+    """Tokens, or replies, of a suite's results."""
+    return sum(map(sum if by_tokens else len, result["tokens"]))
 
 
 def _in_order(result: Mapping[str, Any], theirs: Sequence[Any], ours: Sequence[Any]) -> Mapping[str, Any]:

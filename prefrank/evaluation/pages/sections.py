@@ -104,6 +104,16 @@ def what_was_run(run: Run) -> Section:
 
 
 def _about(run: Run) -> tuple[tuple[str, str], ...]:
+    """How it was made; where several runs are shown together, each way once, a line for each."""
+    each = [_made(one) for one in run.get("made") or [run]]
+    names = dict.fromkeys(name for one in each for name in one)
+    facts = {name: "\n".join(dict.fromkeys(one[name] for one in each)) for name in names}
+    facts["Command"] = run["command"] or "called from Python"
+    facts["Time"] = facts.pop("Time")
+    return tuple(facts.items())
+
+
+def _made(run: Mapping[str, Any]) -> dict[str, str]:
     made, machine = run["intervals"], run["hardware"]
     cores, usable, memory = (machine.get(key) for key in ("cores", "usable_cores", "memory_bytes"))
     parts = [
@@ -113,16 +123,12 @@ def _about(run: Run) -> tuple[tuple[str, str], ...]:
         *machine.get("gpus", ()),
         machine.get("system"),
     ]
-    return (
-        (
-            "Intervals",
-            f"{made['confidence'] * 100:g} %, {made['resamples']:,} resamples of prompts, seed {made['seed']}",
-        ),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
-        ("Hardware", ", ".join(str(part) for part in parts if part) or "not recorded"),
-        ("Command", run["command"] or "called from Python"),
-        ("Time", run["created"]),
-    )
+    return {
+        "Intervals": f"{made['confidence'] * 100:g} %, {made['resamples']:,} resamples of prompts, seed {made['seed']}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+        "Hardware": ", ".join(str(part) for part in parts if part) or "not recorded",
+        "Time": run["created"],
+    }
 
 
 def _plain(value: Any) -> str:
