@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _compared, audit, summary
+from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _compared, _open_theirs, audit, summary
 from prefrank.evaluation.items import flatten
 from prefrank.types import Comparison, Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference, ranking
@@ -249,11 +249,15 @@ def test_a_model_of_several_outputs_is_audited_with_the_head_and_length_that_wer
 def test_a_folders_own_code_is_neither_run_nor_asked_about(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = {"AutoTokenizer": ["own.Tokenizer", None], "AutoModelForSequenceClassification": "own.Model"}
-    folder = changed(bert, tmp_path / "own", tokenizer={"auto_map": own})
-    (folder / "own.py").write_text("raise SystemExit('this code was run')\n")
-    monkeypatch.setattr("builtins.input", lambda *asked: pytest.fail(f"asked {asked}"))
-    assert ("transformers", True) in ran(audit(folder, SINGLE_TURN, **BOTH))
+    own = {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}
+    folder = changed(bert, tmp_path / "own", config={"model_type": "own", "auto_map": own})
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    asked: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        _open_theirs(folder, RewardModel.load(bert), "float32")
+    assert asked == []
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_record_is_strict_json(bert_audit: Audit) -> None:

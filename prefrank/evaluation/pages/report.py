@@ -19,7 +19,6 @@ from prefrank.evaluation.pages.charts import Mark, mark_of
 from prefrank.evaluation.pages.sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
 
-
 HOW_MADE = ("intervals", "versions", "hardware", "created")
 """Of a run, what its report says of how it was made."""
 
