@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prefrank.evaluation.run_file import Run
     from prefrank.evaluation.runs import Entrant, Task
     from prefrank.evaluation.scorers import ModelOptions, OpenedScorer
+    from prefrank.evaluation.servers import ServerOptions
     from prefrank.types import Comparison
 
 Runs = Annotated[list[Path], typer.Argument(help="Run files that prefrank evaluate --json wrote.")]
@@ -58,6 +59,10 @@ def evaluate(
         str | None,
         typer.Option(help="Of a server, where its URL does not tell; a key is read from PREFRANK_SERVER_KEY."),
     ] = None,
+    server_template: Annotated[
+        str | None,
+        typer.Option(help="Of a server that takes whole texts: a folder or hub id whose chat template writes them."),
+    ] = None,
     resamples: Resamples = 10_000,
     audit: Annotated[
         bool, typer.Option("--audit", help="Also score some pairs in other formats, paddings and precisions.")
@@ -75,6 +80,7 @@ def evaluate(
     from prefrank.evaluation.run_file import check_writable, write_run
     from prefrank.evaluation.runs import compare_runs, run_all
     from prefrank.evaluation.scorers import ModelOptions
+    from prefrank.evaluation.servers import ServerOptions
     from prefrank.model.hardware import hardware
 
     if not (model or baselines):
@@ -89,7 +95,8 @@ def evaluate(
     options = ModelOptions(head=head, max_length=max_length, device=device, precision=precision)
     trained_on = _comparisons(train or [], None)
     tasks = _tasks(data or [], suite or [], limit, head)
-    entrants, opened = _entrants(model or [], options, protocol, baselines, tasks, trained_on)
+    server = ServerOptions(protocol=protocol, chat_template=server_template, key=os.environ.get("PREFRANK_SERVER_KEY"))
+    entrants, opened = _entrants(model or [], options, server, baselines, tasks, trained_on)
     run = run_all(
         entrants,
         tasks,
@@ -156,8 +163,8 @@ def _named(model: str) -> tuple[str, str]:
 
 def _entrants(
     models: Sequence[str],
-    options: Any,
-    protocol: str | None,
+    options: "ModelOptions",
+    server: "ServerOptions",
     beside: bool,
     tasks: "Sequence[Task]",
     trained_on: "list[Comparison]",
@@ -165,9 +172,7 @@ def _entrants(
     from prefrank.evaluation.baselines import baselines
     from prefrank.evaluation.runs import Entrant
     from prefrank.evaluation.scorers import open_scorer
-    from prefrank.evaluation.servers import ServerOptions
 
-    server = ServerOptions(protocol=protocol, key=os.environ.get("PREFRANK_SERVER_KEY"))
     items = [item for task in tasks for item in task.data.items]
     opened = {}
     for given in models:

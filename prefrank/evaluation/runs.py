@@ -20,7 +20,7 @@ from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
 from prefrank.evaluation.contamination import Contamination, accuracies, contamination
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
-from prefrank.evaluation.items import Item, Sample, sample_of
+from prefrank.evaluation.items import Item, Sample, sample_of, spoken
 from prefrank.evaluation.metrics import measure_subsets, metric_figures
 from prefrank.evaluation.protocols import missing_rows
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
@@ -247,7 +247,7 @@ def _error(sample: Sample, item: Item, number: int, pair: int) -> dict[str, Any]
         "subset": item.subset,
         "id": item.id,
         "margin": float(sample.lead[pair]),
-        "prompt": _cut("\n\n".join(f"{turn.role}: {turn.text}" for turn in item.prompt), from_end=True),
+        "prompt": _cut("\n\n".join(f"{turn.role}: {spoken(turn)}" for turn in item.prompt), from_end=True),
         "preferred": _cut(item.replies[ahead]),
         "other": _cut(item.replies[behind]),
         "scores": [scores[ahead].value, scores[behind].value],

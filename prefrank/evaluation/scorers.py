@@ -25,9 +25,10 @@ from typing import Any, Literal
 
 from prefrank.data.fields import as_number, as_text, as_texts, as_turns, field, index_of, short
 from prefrank.errors import BadData, BadInput, NotFound, suggest
+from prefrank.evaluation.dialects import QUERIES, Turns, query_of
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.run import Scorer
-from prefrank.evaluation.servers import QUERIES, ServerOptions, Turns, open_server, query_of
+from prefrank.evaluation.servers import ServerOptions, open_server
 from prefrank.evaluation.servers import score_pairs as ask_server
 from prefrank.io.rows import SUFFIXES, is_data_file, read_records
 from prefrank.types import Prompt, Score, Turn
