@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 a fault of prefrank's own; 2 wrong usage, or something tha
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from types import FrameType
 
 from rich.console import Console
@@ -24,6 +25,9 @@ EXTRAS = {
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):  # a console of few characters (cp1252, ASCII) shows "?" for the others
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     signal.signal(signal.SIGINT, _stop)  # training puts its own handler in this one's place, to save first
     try:
         app()

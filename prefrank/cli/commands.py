@@ -329,7 +329,8 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
 
 def print_result(record: Any, as_json: bool, show: Any) -> None:
     if as_json:
-        json.dump(record, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+        every_character = (sys.stdout.encoding or "").lower().startswith("utf")  # else escaped: a "?" would be another
+        json.dump(record, sys.stdout, indent=2, ensure_ascii=not every_character, allow_nan=False)
         print()
     else:
         show()

@@ -132,7 +132,7 @@ def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: 
     from prefrank.evaluation.runs import Task, comparisons_suite
 
     found = []
-    for source in data:
+    for source, shown in zip(data, _suite_names(data), strict=True):
         name, split = parse_source(source)
         loaded = load_comparisons(name, split=split, limit=limit)
         if not loaded.comparisons:
@@ -140,7 +140,7 @@ def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: 
         tables.say_report(source, loaded.report)
         items = tuple(map(as_item, labelled(loaded.comparisons, head)))
         rows = SuiteData(items, loaded.report.rows, dict(loaded.report.dropped))
-        found.append((comparisons_suite(_short_name(source)), rows, source))
+        found.append((comparisons_suite(shown), rows, source))
     for one in suites:
         name, _, folder = one.partition("=")
         found.append((find_suite(name), load_suite(name, folder or None), folder or find_suite(name).hub or "prefrank"))
@@ -149,9 +149,15 @@ def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: 
     ]
 
 
-def _short_name(source: str) -> str:
-    """A path's last part, with its split."""
-    return source.rstrip("/").replace("\\", "/").rpartition("/")[2] if "/" in source else source
+def _suite_names(sources: Sequence[str]) -> list[str]:
+    """The last part of each source, with its split; of two that end alike, as many parts as tell them apart."""
+    parts = [source.rstrip("/").replace("\\", "/").split("/") for source in sources]
+    names = []
+    for own in parts:
+        others = [one for one in parts if one != own]
+        count = next((n for n in range(1, len(own)) if all(one[-n:] != own[-n:] for one in others)), len(own))
+        names.append("/".join(own[-count:]))
+    return names
 
 
 def _named(model: str) -> tuple[str, str]:

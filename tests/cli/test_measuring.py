@@ -163,3 +163,34 @@ def test_calibrating_a_run_names_the_file_that_holds_the_temperature(
     code, _, err = run("calibrate", str(tmp_path / "demo"), "--data", "starter:eval")
     assert code == 0
     assert "demo/best/prefrank.json" in "".join(err.split())
+
+
+def test_long_paths_are_shown_by_what_tells_them_apart_and_recorded_whole(
+    run: Run, model: str, pairs: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a-long-name-of-a-folder" / "experiments"
+    models = [str(shutil.copytree(model, folder / name / "best")) for name in ("small", "large")]
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        shutil.copy(pairs, folder / name / "test.jsonl")
+    data = [str(folder / name / "test.jsonl") for name in ("one", "two")]
+    output, page = folder / "run.json", folder / "page.html"
+    given = [*(f"--model={name}" for name in models), *(f"--data={name}" for name in data)]
+    code, out, _ = run("evaluate", *given, "--resamples", "20", "--json", str(output), "--html", str(page))
+    assert code == 0
+    assert "small/best" in out
+    assert "large/best" in out
+    assert "two/test.jsonl" in out
+    assert "a-long-name-of-a-folder" not in out
+    record = json.loads(output.read_text(encoding="utf-8"))
+    assert [one["name"] for one in record["scorers"]][:2] == models
+    assert {name: suite["from"] for name, suite in record["suites"].items()} == {
+        "one/test.jsonl": data[0], "two/test.jsonl": data[1],
+    }  # fmt: skip
+    html = page.read_text(encoding="utf-8")
+    assert html.count(models[0]) == 2  # in the list of scorers and in the command
+    code, out, _ = run("compare", str(output), "--resamples", "20")
+    assert "small/best less large/best" in " ".join(out.split())
+    code, out, _ = run("leaderboard", str(folder), "--resamples", "20")
+    assert "a-long-name-of-a-folder" not in out
+    assert "/best" in out  # the two are copies, and one model stands there once

@@ -18,6 +18,7 @@ from prefrank.evaluation.pages.blocks import count, digits, interval, p_value
 from prefrank.evaluation.pages.charts import Mark, mark_of
 from prefrank.evaluation.pages.sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
+from prefrank.io.names import short_names
 
 HOW_MADE = ("intervals", "versions", "hardware", "created")
 """Of a run, what its report says of how it was made."""
@@ -77,7 +78,7 @@ def render_report(run: Run | Sequence[Run]) -> str:
         BadInput: no run.
         NotFound: jinja2 is not installed.
     """
-    whole = merged([run] if isinstance(run, Mapping) else run)
+    whole = _shown(run)
     found = {make.__name__: make(whole) for make in SECTIONS}
     missing = [name.replace("_", " ") for name, section in found.items() if section is None]
     verdicts = _verdicts(whole)
@@ -158,6 +159,19 @@ SPENT = ("replies", "tokens", "scoring_s", "evaluating_s")
 def _size(result: Mapping[str, Any], by_tokens: bool) -> int:
     """Tokens, or replies, of a suite's results."""
     return sum(map(sum if by_tokens else len, result["tokens"]))
+
+
+def _shown(run: Run | Sequence[Run]) -> Run:
+    """One run or several as a page shows them: of long paths what tells them apart; whole where scorers are listed."""
+    whole = merged([run] if isinstance(run, Mapping) else run)
+    names = [scorer["name"] for scorer in whole["scorers"]]
+    short = dict(zip(names, short_names(names), strict=True))
+    scorers = [scorer | {"name": short[scorer["name"]], "path": scorer["name"]} for scorer in whole["scorers"]]
+    sides = ("a", "b")
+    pairs = [
+        pair | {side: short.get(pair[side], pair[side]) for side in sides} for pair in whole["comparison"]["pairs"]
+    ]
+    return {**whole, "scorers": scorers, "comparison": {**whole["comparison"], "pairs": pairs}}
 
 
 def _in_order(result: Mapping[str, Any], theirs: Sequence[Any], ours: Sequence[Any]) -> Mapping[str, Any]:
@@ -275,7 +289,7 @@ def accuracy_png(run: Run | Sequence[Run], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise NotFound("a picture needs matplotlib; pip install 'prefrank[evaluate]'") from error
-    whole = merged([run] if isinstance(run, Mapping) else run)
+    whole = _shown(run)
     suites = [suite for suite in whole["suites"] if entries(whole, suite)]
     if not suites:
         raise BadInput("the run has no results to draw; evaluate a scorer on a suite first")

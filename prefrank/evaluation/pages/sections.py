@@ -35,6 +35,7 @@ from prefrank.evaluation.pages.blocks import (
 from prefrank.evaluation.pages.charts import Line, Mark, Real, Row, mark_of
 from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
+from prefrank.io.names import short_names
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
 ERRORS_SHOWN, TEXT_SHOWN = 8, 1200
@@ -76,7 +77,7 @@ def what_was_run(run: Run) -> Section:
     """Scorers, data, and how intervals were made, in a compact block."""
     scorers = tuple(
         (
-            name_cell(scorer["name"]),
+            name_cell(scorer["name"], "" if (path := scorer.get("path", "")) == scorer["name"] else path),
             Cell(scorer["kind"]),
             Cell(scorer["model"][:12], tone="code", title=scorer["model"]),
             Cell(_format(scorer["format"]), tone="text"),
@@ -84,17 +85,18 @@ def what_was_run(run: Run) -> Section:
         )
         for scorer in run["scorers"]
     )
+    places = short_names([str(suite["from"]) for suite in run["suites"].values()])
     suites = tuple(
         (
             name_cell(suite["title"] or name, name),
             Cell(f"{len(suite['items']):,}"),
             Cell(f"{suite['rows']['read']:,}", _left_out(suite["rows"]), tone="text"),
             Cell({"half": "half a win", "wrong": "lost", "shared": "shared"}.get(suite["ties"], suite["ties"])),
-            Cell(str(suite["from"])),
+            Cell(place, title=str(suite["from"])),
             Cell(suite["data"][:12], tone="code", title=suite["data"]),
             Cell(suite["source"], tone="text"),
         )
-        for name, suite in run["suites"].items()
+        for (name, suite), place in zip(run["suites"].items(), places, strict=True)
     )
     tables = [
         Table("Scorers", ("Scorer", "Kind", "Fingerprint", "Format", "Scoring"), scorers),
