@@ -30,6 +30,7 @@ from prefrank.evaluation.items import Item
 from prefrank.evaluation.run import Scorer
 from prefrank.evaluation.servers import ServerOptions, open_server
 from prefrank.evaluation.servers import score_pairs as ask_server
+from prefrank.io.columns import Columns, mapped
 from prefrank.io.rows import SUFFIXES, is_data_file, read_records
 from prefrank.types import Prompt, Score, Turn
 
@@ -80,6 +81,7 @@ def open_scorer(
     model: ModelOptions | None = None,
     server: ServerOptions | None = None,
     items: Sequence[Item] = (),
+    columns: Columns | None = None,
 ) -> OpenedScorer:
     """A scorer from its name; see the module's page for what a name can be.
 
@@ -87,6 +89,8 @@ def open_scorer(
         model: for a reward model only.
         server: for a server; of it, `turns` also holds for a function of prompts and replies.
         items: what is going to be evaluated: for a file of scores without texts, which names items by id or place.
+        columns: of a file of scores, names of its own for those in `SCORED`; where it has no such column, the usual
+            one is read.
 
     Raises:
         NotFound: nothing of that name: folder, hub id, module, file, or no server there.
@@ -103,7 +107,7 @@ def open_scorer(
     if function:
         return _open_function(name, turns=(server or ServerOptions()).turns)
     if file:
-        return _open_scores(name, items)
+        return _open_scores(name, items, columns or {})
     return _open_model(name, model or ModelOptions())
 
 
@@ -220,6 +224,8 @@ def _call_with_texts(function: Callable[..., Any], model: str, turns: Turns, pai
 
 def _number(value: Any, what: str) -> float:
     """A float; NaN for None."""
+    if isinstance(value, bool):
+        raise BadInput(f"{what} {value}; wanted a number")
     try:
         return math.nan if value is None else float(value)
     except (TypeError, ValueError) as error:
@@ -235,16 +241,27 @@ def _score(value: float, model: str) -> Score:
 
 Table = dict[Pair, Score]
 
+FACTS = ("tokens", "cut_prompt", "cut_reply")
+"""What `prefrank score` writes beside a score, in the order of a `Score`."""
+SCORED = ("prompt", "reply", "replies", "score", "scores", "id", "subset", "index", "model", *FACTS)
+"""Columns of a file of scores that are read."""
 
-def _open_scores(name: str, items: Sequence[Item]) -> OpenedScorer:
-    path = Path(name.removeprefix(SCORES)).expanduser()
+
+def _open_scores(name: str, items: Sequence[Item], columns: Columns) -> OpenedScorer:
+    place = name.removeprefix(SCORES)
+    if not place:
+        raise BadInput("scores: names no file; wanted scores:FILE, as prefrank score -o FILE writes it")
+    path = Path(place).expanduser()
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; wanted scores:FILE, one file of scores in it")
     if not path.is_file():
-        raise NotFound(f"there is no file of scores {path}")
+        raise NotFound(f"there is no file of scores {path}; prefrank score -o {path} writes one")
     if not is_data_file(path):
         raise BadInput(f"the file of scores {path} ends in {path.suffix!r}; wanted one of {', '.join(SUFFIXES)}")
     with path.open("rb") as file:
         model = f"{SCORES}{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    table, models, rows = _read_scores(path, model, items)
+    known = {one: own for one, own in columns.items() if one in SCORED}
+    table, models, rows = _read_scores(path, model, items, known)
     values = [score.value for score in table.values() if math.isfinite(score.value)]
     probable = bool(values) and min(values) >= 0 and max(values) <= 1
     settings = {
@@ -267,7 +284,7 @@ def _look_up(table: Table, path: str, pairs: Sequence[Pair]) -> list[Score]:
     return [table[pair] for pair in pairs]
 
 
-def _read_scores(path: Path, model: str, items: Sequence[Item]) -> tuple[Table, list[str], int]:
+def _read_scores(path: Path, model: str, items: Sequence[Item], columns: Columns) -> tuple[Table, list[str], int]:
     """Scores by prompt and reply, the names of the models that made them (none or one), and how many rows there are."""
     table: Table = {}
     models: dict[str, None] = {}
@@ -276,15 +293,30 @@ def _read_scores(path: Path, model: str, items: Sequence[Item]) -> tuple[Table, 
     for record in read_records(path):
         rows += 1
         try:
-            for pair, score in _row(record.row, model, items, places):
+            row = _renamed(record.row, columns)
+            for pair, score in _row(row, model, items, places):
                 _check_equal(table.setdefault(pair, score), score, pair[1])
-            if record.row.get("model") is not None:
-                models[as_text(record.row["model"], "model")] = None
+            if row.get("model") is not None:
+                models[as_text(row["model"], "model")] = None
             if len(models) > 1:
                 raise BadData(f"the scores are of two models, {' and '.join(models)}; wanted a file for each")
         except BadInput as error:
             raise BadData(f"{record.where}: {error}") from error
     return table, list(models), rows
+
+
+def _renamed(row: Mapping[str, Any], columns: Columns) -> Mapping[str, Any]:
+    """The row under the usual names. A file of scores may lack what the data have, and have the usual name instead."""
+    kept = {}
+    for name, own in columns.items():
+        try:
+            field(row, own)
+        except BadData:
+            if name not in row:
+                raise
+        else:
+            kept[name] = own
+    return mapped(row, kept)
 
 
 def _check_equal(kept: Score, score: Score, reply: str) -> None:
@@ -308,16 +340,12 @@ def _row(
 ) -> list[tuple[Pair, Score]]:
     """The pairs of one row and their scores."""
     prompt, replies = _texts(row) if "prompt" in row else _named(row, items, places)
-    scores = _column(row, "scores" if "scores" in row else "score", len(replies))
+    scores = _column(row, _one_of(row, "score", "scores"), len(replies))
     facts = [_column(row, name, len(replies)) if name in row else [0] * len(replies) for name in FACTS]
     return [
         ((prompt, reply), Score(_number(value, "a score is"), _count(tokens), _count(cut), _count(cut_reply), model))
         for reply, value, tokens, cut, cut_reply in zip(replies, scores, *facts, strict=True)
     ]
-
-
-FACTS = ("tokens", "cut_prompt", "cut_reply")
-"""What `prefrank score` writes beside a score, in the order of a `Score`."""
 
 
 def _column(row: Mapping[str, Any], name: str, count: int) -> list[Any]:
@@ -329,6 +357,13 @@ def _column(row: Mapping[str, Any], name: str, count: int) -> list[Any]:
     return each
 
 
+def _one_of(row: Mapping[str, Any], one: str, several: str) -> str:
+    """Which of the two columns the row has; neither is taken for the other where both are there."""
+    if row.get(one) is not None and row.get(several) is not None:
+        raise BadData(f"the row has both {one!r} and {several!r}; keep one of them")
+    return several if several in row and row.get(one) is None else one
+
+
 def _count(value: Any) -> int:
     return int(as_number(value, "a count of tokens"))
 
@@ -336,7 +371,7 @@ def _count(value: Any) -> int:
 def _texts(row: Mapping[str, Any]) -> tuple[Prompt, tuple[str, ...]]:
     said = row["prompt"]
     prompt = (Turn("user", as_text(said, "prompt")),) if isinstance(said, str) else as_turns(said, "prompt")
-    if "replies" in row:
+    if _one_of(row, "reply", "replies") == "replies":
         return prompt, as_texts(row["replies"], "replies")
     return prompt, (as_text(field(row, "reply"), "reply"),)
 

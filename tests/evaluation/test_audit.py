@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _compared, _open_theirs, audit, summary
+from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _attempt, _compared, _open_theirs, audit, summary
 from prefrank.evaluation.items import flatten
 from prefrank.types import Comparison, Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference, ranking
@@ -244,6 +245,12 @@ def test_a_model_of_several_outputs_is_audited_with_the_head_and_length_that_wer
     found = audit(folder, SINGLE_TURN, head="second", max_length=16, **BOTH)
     assert ran(found) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
     assert max(c.cut or 0 for c in found.combinations) > 0
+
+
+def test_a_reason_refers_to_no_report_that_nobody_sees(bert: Path, tmp_path: Path) -> None:
+    folder = changed(bert, tmp_path / "torn", config={"intermediate_size": 47})
+    reason = _attempt(partial(_open_theirs, folder, RewardModel.load(bert), "float32"))
+    assert reason.text == "its weights do not fit its config.json, in shape or on conversion"
 
 
 def test_a_folders_own_code_is_neither_run_nor_asked_about(

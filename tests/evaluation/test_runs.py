@@ -138,6 +138,9 @@ def test_a_suite_without_items_says_what_was_dropped() -> None:
         ("no json", "is no run file"),
         ("[1]", "no suites and scorers"),
         ('{"suites": {}, "scorers": [], "format": 9}', "format 9"),
+        ('{"suites": {}, "scorers": {}, "format": 1}', "its scorers are no list"),
+        ('{"suites": {}, "scorers": [{"name": "x"}], "format": 1}', "no whole run file: a scorer has no kind"),
+        ('{"suites": {"s": {"data": ""}}, "scorers": [], "format": 1}', "no whole run file: s has no items"),
     ],
 )
 def test_what_is_no_run_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
