@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefrank.evaluation.runs import Entrant, Task
     from prefrank.evaluation.scorers import ModelOptions, OpenedScorer
     from prefrank.evaluation.servers import ServerOptions
+    from prefrank.io.columns import Columns
     from prefrank.types import Comparison
 
 Runs = Annotated[list[Path], typer.Argument(help="Run files that prefrank evaluate --json wrote.")]
@@ -51,6 +52,10 @@ def evaluate(
         typer.Option(help="What the model was trained on: for the bag of words and the check for contamination."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each --data.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Own names of columns in --data and scores:FILE, such as prompt=question,chosen=good."),
+    ] = None,
     head: Head = None,
     max_length: MaxLength = None,
     device: Device = None,
@@ -81,6 +86,7 @@ def evaluate(
     from prefrank.evaluation.runs import compare_runs, run_all
     from prefrank.evaluation.scorers import ModelOptions
     from prefrank.evaluation.servers import ServerOptions
+    from prefrank.io.columns import parse_columns
     from prefrank.model.hardware import hardware
 
     if not (model or baselines):
@@ -93,10 +99,11 @@ def evaluate(
     if html:
         import jinja2  # noqa: F401
     options = ModelOptions(head=head, max_length=max_length, device=device, precision=precision)
+    named = parse_columns(columns) if columns else {}
     trained_on = _comparisons(train or [], None)
-    tasks = _tasks(data or [], suite or [], limit, head)
+    tasks = _tasks(data or [], suite or [], limit, head, named)
     server = ServerOptions(protocol=protocol, chat_template=server_template, key=os.environ.get("PREFRANK_SERVER_KEY"))
-    entrants, opened = _entrants(model or [], options, server, baselines, tasks, trained_on)
+    entrants, opened = _entrants(model or [], options, server, baselines, tasks, trained_on, named)
     run = run_all(
         entrants,
         tasks,
@@ -120,7 +127,9 @@ def evaluate(
         tables.say(f"The report is in {html}")
 
 
-def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None) -> "list[Task]":
+def _tasks(
+    data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None, columns: "Columns"
+) -> "list[Task]":
     """What is to be scored: data sets, then suites."""
     from prefrank.cli import tables
     from prefrank.data import load_comparisons, parse_source
@@ -130,11 +139,13 @@ def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: 
     from prefrank.evaluation.protocols import find_suite, load_suite
     from prefrank.evaluation.protocols.suite import SuiteData
     from prefrank.evaluation.runs import Task, comparisons_suite
+    from prefrank.evaluation.scorers import ONLY_SCORED
 
     found = []
+    of_data = {name: own for name, own in columns.items() if name not in ONLY_SCORED}
     for source, shown in zip(data, _suite_names(data), strict=True):
         name, split = parse_source(source)
-        loaded = load_comparisons(name, split=split, limit=limit)
+        loaded = load_comparisons(name, split=split, limit=limit, columns=of_data or None)
         if not loaded.comparisons:
             raise NotFound(f"{source} has no usable comparison; `prefrank data describe {source}` says why")
         tables.say_report(source, loaded.report)
@@ -174,6 +185,7 @@ def _entrants(
     beside: bool,
     tasks: "Sequence[Task]",
     trained_on: "list[Comparison]",
+    columns: "Columns",
 ) -> "tuple[list[Entrant], dict[str, OpenedScorer]]":
     from prefrank.evaluation.baselines import baselines
     from prefrank.evaluation.runs import Entrant
@@ -191,6 +203,7 @@ def _entrants(
             model=None if remote or elsewhere else options,
             server=server if remote else None,
             items=items,
+            columns=columns,
         )
     found = [Entrant(name, one.kind, one.score_pairs, one.format, one.calibration) for name, one in opened.items()]
     others = baselines(trained_on or None) if beside else {}

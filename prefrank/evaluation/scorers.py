@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from prefrank.data.fields import as_number, as_text, as_texts, as_turns, field, index_of, short
+from prefrank.data.fields import as_number, as_text, as_texts, as_turns, field, index_of, short, system_of
 from prefrank.errors import BadData, BadInput, NotFound, suggest
 from prefrank.evaluation.dialects import QUERIES, Turns, query_of
 from prefrank.evaluation.items import Item
@@ -243,8 +243,10 @@ Table = dict[Pair, Score]
 
 FACTS = ("tokens", "cut_prompt", "cut_reply")
 """What `prefrank score` writes beside a score, in the order of a `Score`."""
-SCORED = ("prompt", "reply", "replies", "score", "scores", "id", "subset", "index", "model", *FACTS)
+SCORED = ("system", "prompt", "reply", "replies", "score", "scores", "id", "subset", "index", "model", *FACTS)
 """Columns of a file of scores that are read."""
+ONLY_SCORED = ("score", "scores", "subset", "index", "model", *FACTS)
+"""Those of them that comparisons do not have."""
 
 
 def _open_scores(name: str, items: Sequence[Item], columns: Columns) -> OpenedScorer:
@@ -277,11 +279,19 @@ def _open_scores(name: str, items: Sequence[Item], columns: Columns) -> OpenedSc
 def _look_up(table: Table, path: str, pairs: Sequence[Pair]) -> list[Score]:
     if missing := [pair for pair in pairs if pair not in table]:
         prompt, reply = missing[0]
+        spaces = len({_bare(pair) for pair in missing} & {_bare(pair) for pair in table})
         raise BadData(
             f"{path} has no score for {len(missing):,} of {len(pairs):,} replies; the first is {reply[:60]!r} to"
             f" {prompt[-1].text[:60]!r}. Score the same data, with prompts as they are there"
+            + (f" ({spaces:,} differ in white space at the ends of texts, which is not read)" if spaces else "")
         )
     return [table[pair] for pair in pairs]
+
+
+def _bare(pair: Pair) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Roles and texts without white space at their ends."""
+    prompt, reply = pair
+    return tuple((turn.role, turn.text.strip()) for turn in prompt), reply.strip()
 
 
 def _read_scores(path: Path, model: str, items: Sequence[Item], columns: Columns) -> tuple[Table, list[str], int]:
@@ -371,6 +381,11 @@ def _count(value: Any) -> int:
 def _texts(row: Mapping[str, Any]) -> tuple[Prompt, tuple[str, ...]]:
     said = row["prompt"]
     prompt = (Turn("user", as_text(said, "prompt")),) if isinstance(said, str) else as_turns(said, "prompt")
+    if (system := system_of(row)) and prompt and prompt[0].role in ("system", "developer"):
+        if prompt[0].text.strip() != system:
+            raise BadData("the system column and the prompt's first message hold different texts; keep one of them")
+    elif system:
+        prompt = (Turn("system", system), *prompt)
     if _one_of(row, "reply", "replies") == "replies":
         return prompt, as_texts(row["replies"], "replies")
     return prompt, (as_text(field(row, "reply"), "reply"),)

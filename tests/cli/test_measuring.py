@@ -194,3 +194,26 @@ def test_long_paths_are_shown_by_what_tells_them_apart_and_recorded_whole(
     code, out, _ = run("leaderboard", str(folder), "--resamples", "20")
     assert "a-long-name-of-a-folder" not in out
     assert "/best" in out  # the two are copies, and one model stands there once
+
+
+def test_columns_by_name_hold_for_comparisons_and_for_files_of_scores(run: Run, tmp_path: Path) -> None:
+    rows = [
+        {"q": {"text": f"question {n}"}, "sys": "Be brief.", "good": f"yes {n}", "bad": "no, not at all"}
+        for n in range(3)
+    ]
+    data, scored = tmp_path / "data.jsonl", tmp_path / "scored.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replies = [
+        {"q": row["q"], "sys": row["sys"], "reply": row[side], "reward": float(side == "good")}
+        for row in rows for side in ("good", "bad")
+    ]  # fmt: skip
+    scored.write_text("".join(json.dumps(row) + "\n" for row in replies))
+    columns = "system=sys,prompt=q.text,chosen=good,rejected=bad,score=reward"
+    output = tmp_path / "run.json"
+    options = ("--data", str(data), "--columns", columns, "--resamples", "20", "--json", str(output))
+    code, _, err = run("evaluate", "--model", f"scores:{scored}", *options)
+    assert code == 0, err
+    result = json.loads(output.read_text(encoding="utf-8"))["scorers"][0]["results"]["data.jsonl"]
+    assert result["scores"] == [[1, 0]] * 3
+    assert run("evaluate", "--data", str(data), "--columns", "prompt=q.none,chosen=good,rejected=bad")[0] == 3
+    assert run("evaluate", "--data", str(data), "--columns", "prompt")[0] == 2

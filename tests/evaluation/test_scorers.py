@@ -205,6 +205,21 @@ def test_columns_by_name_are_read_where_the_file_has_them(tmp_path: Path) -> Non
         open_scorer(write(tmp_path / "s.jsonl", row), columns=columns | {"reply": "answer"})
 
 
+def test_a_system_column_is_the_prompts_first_turn_as_in_the_data(tmp_path: Path) -> None:
+    system = (Turn("system", "Be brief."), Turn("user", "hello"))
+    row = {"system": "Be brief. ", "prompt": "hello", "reply": "hi", "score": 2.0}
+    assert values(open_scorer(write(tmp_path / "s.jsonl", row)), [(system, "hi")]) == [2.0]
+    message = {"role": "system", "content": "Be long."}
+    with pytest.raises(BadData, match=r"system column and the prompt's first message hold different texts"):
+        open_scorer(write(tmp_path / "s.jsonl", row | {"prompt": [message, {"role": "user", "content": "hello"}]}))
+
+
+def test_texts_that_differ_in_white_space_alone_are_told_so(tmp_path: Path) -> None:
+    opened = open_scorer(write(tmp_path / "s.jsonl", {"prompt": "hello\n", "reply": "hi", "score": 2.0}))
+    with pytest.raises(BadData, match=r"no score for 1 of 1 replies.*\(1 differ in white space at the ends"):
+        opened.score_pairs([((Turn("user", "hello"),), "hi")])
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
