@@ -205,7 +205,10 @@ def _entrants(
             items=items,
             columns=columns,
         )
-    found = [Entrant(name, one.kind, one.score_pairs, one.format, one.calibration) for name, one in opened.items()]
+    found = [
+        Entrant(name, one.kind, one.score_pairs, one.format, one.calibration, one.control_strings)
+        for name, one in opened.items()
+    ]
     others = baselines(trained_on or None) if beside else {}
     return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in others.items())], opened
 

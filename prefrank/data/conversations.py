@@ -13,6 +13,7 @@ from prefrank.data.hh import transcript
 from prefrank.data.own import SCORES, own
 from prefrank.data.pairs import asked
 from prefrank.errors import BadData, short
+from prefrank.io.columns import with_values
 from prefrank.types import Prompt, Turn
 
 ENDS_IN_REPLY = "the prompt ends in an assistant turn"
@@ -105,7 +106,7 @@ def swift_exchanges(row: Row) -> Candidate | Drop:
     exchanges = [as_row(one, "conversation") for one in as_list(row["conversation"], "conversation")]
     speakers = (("human", "user"), ("assistant", "assistant"))
     messages = [{"role": role, "content": text(one, name)} for one in exchanges for name, role in speakers]
-    return swift_response({**row, "messages": messages})
+    return swift_response(with_values(row, {"messages": messages}))
 
 
 def swift_query(row: Row) -> Candidate | Drop:

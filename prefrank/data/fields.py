@@ -137,6 +137,17 @@ def _sharegpt_role(speaker: object, name: str) -> Role:
     return SHAREGPT[speaker]
 
 
+def label(row: Row, name: str) -> str:
+    """A string or a number that names something, such as an `id`; "" where the column is missing or null.
+
+    A whole number is the same name as a float, as which it is written where another row has none.
+    """
+    value = row.get(name)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.0f}" if value.is_integer() else str(value)
+    return str(value) if isinstance(value, int) else maybe_text(row, name)
+
+
 def system_of(row: Row) -> str:
     """The text of the row's system column, without white space at its ends; "" where there is none.
 

@@ -5,7 +5,7 @@ two that are left, none is: the row is refused.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from prefrank.data.arena import FLAGS, arena_battle, arena_vote, battle_of_texts
@@ -20,7 +20,7 @@ from prefrank.data.conversations import (
     swift_query,
     swift_response,
 )
-from prefrank.data.fields import SYSTEM_COLUMNS, Row, system_of
+from prefrank.data.fields import SYSTEM_COLUMNS, Row, label, system_of
 from prefrank.data.hints import hint
 from prefrank.data.implicit import is_transcript
 from prefrank.data.instructions import (
@@ -49,6 +49,8 @@ from prefrank.errors import BadData, suggest
 from prefrank.io.columns import Columns
 from prefrank.io.rows import Record
 
+ANY_ROW = (*SYSTEM_COLUMNS, "id")
+"""Columns that are read in every format whose rows are candidates."""
 Found = Iterator[tuple[Record, Candidate | Drop]]
 Reader = Callable[[Iterable[Record]], Found]
 
@@ -60,7 +62,7 @@ class Format:
     Args:
         read: records to candidates, each with the record it begins at.
         keys: columns a row must have to be of this format.
-        columns: the columns that are read (of Parquet, the only ones, and those of a system turn); None reads all.
+        columns: the columns that are read (of Parquet, the only ones beside `ANY_ROW`); None reads all.
         by_row: whether every row is one candidate; else rows are gathered into groups first.
         fits: what else a row must be, where columns alone do not say.
         whole: whether all Parquet columns are looked at: one that is not read may change what the others mean.
@@ -79,17 +81,22 @@ class Format:
 
     def reads(self, name: str) -> bool:
         """Whether a column of this name is read."""
-        known = (*SYSTEM_COLUMNS, *(self.columns or ()))
+        known = (*ANY_ROW, *(self.columns or ()))
         return self.columns is None or any(name == one or one.startswith(f"{name}.") for one in known)
 
 
 def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
-    """A reader of records from a reader of one row: its errors get file and line, its prompts the row's system turn."""
+    """A reader of records from a reader of one row: its errors get file and line.
+
+    What any row may have is read here: a `system` turn before the prompt, and an `id`, which tells votes from copies.
+    """
 
     def reader(records: Iterable[Record]) -> Found:
         for record in records:
             try:
                 found = under_system(read(record.row), system_of(record.row))
+                if isinstance(found, Candidate) and not found.id:
+                    found = replace(found, id=label(record.row, "id"))
             except ValueError as error:
                 raise BadData(f"{record.where}: {error}") from None
             yield record, found

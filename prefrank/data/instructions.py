@@ -12,6 +12,7 @@ from prefrank.data.fields import Row, as_list, as_row, field, index_of, maybe_nu
 from prefrank.data.own import own
 from prefrank.data.pairs import NO_LABEL, asked
 from prefrank.errors import BadData, short
+from prefrank.io.columns import with_values
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 SAFETY = "safety"
@@ -37,7 +38,7 @@ def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -
         _one_question(row, {question, "input"} if with_input else {question}, (better, worse))
         prompt = instructed(row) if with_input else asked(row, text(row, question))
         tie = {"probability": 0.5} if row.get("status") == "tie" else {}
-        return pair({**row, **tie}, prompt, better, worse)
+        return pair(with_values(row, tie) if tie else row, prompt, better, worse)
 
     return read
 

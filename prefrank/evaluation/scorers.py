@@ -51,6 +51,7 @@ class OpenedScorer:
         format: how texts reach it and what its scores are, as plain values.
         score_pairs: pairs in, one score for each out; a value may be NaN.
         calibration: stored with the model, if there is one for these very scores.
+        control_strings: of a reward model that takes texts as text: how many of them hold its control strings.
     """
 
     name: str
@@ -59,6 +60,7 @@ class OpenedScorer:
     format: dict[str, Any]
     score_pairs: Scorer
     calibration: dict[str, Any] | None = None
+    control_strings: Callable[[Sequence[Pair]], int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

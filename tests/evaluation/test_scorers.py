@@ -325,9 +325,9 @@ def test_no_file_or_another_kind_of_file(tmp_path: Path) -> None:
         open_scorer(f"scores:{tmp_path}")
     with pytest.raises(BadInput, match="names no file"):
         open_scorer("scores:")
-    (tmp_path / "s.csv").write_text("a,b\n")
-    with pytest.raises(BadInput, match=r"ends in '\.csv'"):
-        open_scorer(f"scores:{tmp_path / 's.csv'}")
+    (tmp_path / "s.txt").write_text("a,b\n")
+    with pytest.raises(BadInput, match=r"ends in '\.txt'"):
+        open_scorer(f"scores:{tmp_path / 's.txt'}")
 
 
 # Baselines

@@ -80,7 +80,7 @@ def what_was_run(run: Run) -> Section:
             name_cell(scorer["name"], "" if (path := scorer.get("path", "")) == scorer["name"] else path),
             Cell(scorer["kind"]),
             Cell(scorer["model"][:12], tone="code", title=scorer["model"]),
-            Cell(_format(scorer["format"]), tone="text"),
+            Cell(_format(scorer["format"]), _control(scorer), tone="text"),
             Cell(_speed(scorer)),
         )
         for scorer in run["scorers"]
@@ -143,6 +143,12 @@ def _plain(value: Any) -> str:
 
 def _format(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in settings.items()) or "-"
+
+
+def _control(scorer: Mapping[str, Any]) -> str:
+    """A remark on texts that hold control strings of the model and were scored as text."""
+    count = scorer.get("control_strings")
+    return f"{count:,} text{'s hold' if count > 1 else ' holds'} control strings of this model" if count else ""
 
 
 def _speed(scorer: Mapping[str, Any]) -> str:
