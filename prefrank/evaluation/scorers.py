@@ -249,6 +249,8 @@ SCORED = ("system", "prompt", "reply", "replies", "score", "scores", "id", "subs
 """Columns of a file of scores that are read."""
 ONLY_SCORED = ("score", "scores", "subset", "index", "model", *FACTS)
 """Those of them that comparisons do not have."""
+_NUMBERS = ("score", *FACTS)
+"""Of a CSV file, the columns in which nothing between two commas is null."""
 
 
 def _open_scores(name: str, items: Sequence[Item], columns: Columns) -> OpenedScorer:
@@ -306,6 +308,8 @@ def _read_scores(path: Path, model: str, items: Sequence[Item], columns: Columns
         rows += 1
         try:
             row = _renamed(record.row, columns)
+            if ".csv" in path.suffixes:
+                row = {name: None if one == "" and name in _NUMBERS else one for name, one in row.items()}
             for pair, score in _row(row, model, items, places):
                 _check_equal(table.setdefault(pair, score), score, pair[1])
             if row.get("model") is not None:
@@ -377,6 +381,8 @@ def _one_of(row: Mapping[str, Any], one: str, several: str) -> str:
 
 
 def _count(value: Any) -> int:
+    if isinstance(value, str) and value.isdecimal():  # as CSV has numbers
+        return int(value)
     return int(as_number(value, "a count of tokens"))
 
 

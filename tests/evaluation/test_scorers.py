@@ -205,6 +205,18 @@ def test_columns_by_name_are_read_where_the_file_has_them(tmp_path: Path) -> Non
         open_scorer(write(tmp_path / "s.jsonl", row), columns=columns | {"reply": "answer"})
 
 
+def test_a_csv_file_of_scores_has_its_numbers_as_text(tmp_path: Path) -> None:
+    head, rows = (
+        "prompt,reply,score,tokens,cut_prompt,cut_reply\n",
+        "hello,a longer reply,0.25,7,2,0\nhello,hi,,3,0,0\n",
+    )
+    (tmp_path / "s.csv").write_text(head + rows)
+    opened = open_scorer(f"scores:{tmp_path / 's.csv'}")
+    one, failed = opened.score_pairs([PAIRS[2], (PAIRS[2][0], "hi")])
+    assert (one.value, one.tokens, one.cut_prompt) == (0.25, 7, 2)
+    assert math.isnan(failed.value)
+
+
 def test_a_system_column_is_the_prompts_first_turn_as_in_the_data(tmp_path: Path) -> None:
     system = (Turn("system", "Be brief."), Turn("user", "hello"))
     row = {"system": "Be brief. ", "prompt": "hello", "reply": "hi", "score": 2.0}
