@@ -31,7 +31,7 @@ from prefrank.evaluation.run import Scorer
 from prefrank.evaluation.servers import ServerOptions, open_server
 from prefrank.evaluation.servers import score_pairs as ask_server
 from prefrank.io.columns import Columns, mapped
-from prefrank.io.rows import SUFFIXES, is_data_file, read_records
+from prefrank.io.rows import SUFFIXES, is_csv, is_data_file, read_records
 from prefrank.types import Prompt, Score, Turn
 
 Kind = Literal["model", "transformers", "http", "python", "file"]
@@ -308,7 +308,7 @@ def _read_scores(path: Path, model: str, items: Sequence[Item], columns: Columns
         rows += 1
         try:
             row = _renamed(record.row, columns)
-            if ".csv" in path.suffixes:
+            if is_csv(path):
                 row = {name: None if one == "" and name in _NUMBERS else one for name, one in row.items()}
             for pair, score in _row(row, model, items, places):
                 _check_equal(table.setdefault(pair, score), score, pair[1])

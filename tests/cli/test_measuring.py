@@ -8,6 +8,7 @@ import pytest
 
 from prefrank import RewardModel
 from tests.cli.conftest import Run
+from tests.tiny import decoder_folder
 
 
 @pytest.fixture
@@ -217,3 +218,19 @@ def test_columns_by_name_hold_for_comparisons_and_for_files_of_scores(run: Run, 
     assert result["scores"] == [[1, 0]] * 3
     assert run("evaluate", "--data", str(data), "--columns", "prompt=q.none,chosen=good,rejected=bad")[0] == 3
     assert run("evaluate", "--data", str(data), "--columns", "prompt")[0] == 2
+
+
+def test_cut_rows_of_a_decoder_are_counted_and_said(run: Run, pairs: str, tmp_path: Path) -> None:
+    output = tmp_path / "run.json"
+    options = ("--data", pairs, "--max-length", "14", "--resamples", "20", "--json", str(output))
+    code, _, err = run("evaluate", "--model", str(decoder_folder(tmp_path / "decoder")), *options)
+    assert code == 0
+    (scorer, *_) = json.loads(output.read_text(encoding="utf-8"))["scorers"]
+    result = scorer["results"]["pairs.jsonl"]
+    counts = result["overall"]["counts"]
+    assert counts["cut_prompts"] == sum(cut > 0 for each in result["cut_prompt"] for cut in each) > 0
+    assert counts["cut_replies"] == sum(cut > 0 for each in result["cut_reply"] for cut in each)
+    assert max(tokens for each in result["tokens"] for tokens in each) <= 14
+    said = f"{counts['cut_prompts']} prompts and {counts['cut_replies']} replies of 6 cut"
+    assert said in " ".join(err.split())
+    assert scorer["format"]["max_length"] == 14
