@@ -104,5 +104,5 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
 def _converted(folder: Path) -> Tokenizer:
     from transformers import AutoTokenizer  # seconds to import; only for folders without tokenizer.json
 
-    loaded = AutoTokenizer.from_pretrained(str(folder))
+    loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     return Tokenizer.from_str(loaded.backend_tokenizer.to_str())

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from prefrank.errors import BadModel, NotFound, PrefrankError
 from prefrank.model import head_parameter_names, load_network, save_network, score_batches
 from prefrank.model import weights as weights_module
+from prefrank.model.weights import Weights
 from tests.parity.reference import CONFIGS, V3, batch_of, model_of, reference_scores, saved, scramble
 
 FAMILIES = ["bert", "roberta", "xlm-roberta", "camembert", "electra projected", "deberta v3", "deberta v2 xxlarge"]
@@ -105,8 +106,23 @@ def test_weights_are_read_into_the_dtype_asked_for(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     torch.testing.assert_close(score_batches(network, [BATCH]), wanted, atol=0.05, rtol=0)
     half = load_network(tmp_path, dtype=torch.bfloat16)
-    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    head = head_parameter_names(half)
+    assert {p.dtype for name, p in half.named_parameters() if name not in head} == {torch.bfloat16}
+    assert {p.dtype for name, p in half.named_parameters() if name in head} == {torch.float32}
     assert half(BATCH).dtype == torch.float32
+
+
+def test_a_numbered_cpu_is_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that lie well in the file stay there, mapped."""
+    save_network(load_network(plain(tmp_path)), tmp_path)
+    copied: list[str] = []
+    read = Weights.read_once
+    monkeypatch.setattr(Weights, "read_once", lambda self, name: (copied.append(name), read(self, name))[1])
+    load_network(tmp_path, device=torch.device("cpu:0"))
+    of_numbered = copied.copy()
+    load_network(tmp_path)
+    assert of_numbered * 2 == copied
+    assert len(of_numbered) < 3
 
 
 @pytest.mark.parametrize("name", FAMILIES)
