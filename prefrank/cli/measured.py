@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from prefrank.cli.tables import new_table, say, show
+from prefrank.io.names import short_names
 
 if TYPE_CHECKING:
     from prefrank.evaluation.pages.leaderboard import Leaderboard
@@ -18,15 +19,17 @@ _COLOURS = {"better": "green", "worse": "red", "cannot be told apart": "dim"}
 
 def run(run: "Run") -> None:
     """Every suite's figures for every scorer, then what is counted, then the differences."""
+    shown = short_names([scorer["name"] for scorer in run["scorers"]])
     for name, suite in run["suites"].items():
-        scorers = [(scorer["name"], scorer["results"][name]) for scorer in run["scorers"]]
+        results = [scorer["results"][name] for scorer in run["scorers"]]
+        scorers = list(zip(shown, results, strict=True))
         _suite(name, suite, scorers)
         _remarks(suite, scorers[0][1])
     if run.get("comparison"):
         comparison(run["comparison"], headlines=True)
-    for scorer in run["scorers"]:
+    for scorer, label in zip(run["scorers"], shown, strict=True):
         if scorer["audit"] is not None:
-            say(f"[bold]input formats of {escape(scorer['name'])}[/]")
+            say(f"[bold]input formats of {escape(label)}[/]")
             for sentence in scorer["audit"]["summary"]:
                 say(f"- {escape(sentence)}")
     first = run["scorers"][0]
@@ -66,6 +69,8 @@ def _figure(result: Mapping[str, Any], label: str) -> Mapping[str, Any]:
 
 
 def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    from prefrank.evaluation.protocols import missing_in_words
+
     counts, rule = result["overall"]["counts"], {"half": "count one half", "wrong": "are wrong", "shared": "share"}
     dropped = sum(suite["rows"]["dropped"].values())
     parts = [
@@ -78,21 +83,24 @@ def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         f"noise ceiling {suite['noise_ceiling']['value']:.1%}" if _has_value(suite["noise_ceiling"]) else "",
     ]
     say("; ".join(part for part in parts if part))
-    for subset, (here, published) in suite["rows"]["missing"].items():
-        say(f"[yellow]{escape(subset)}: {here:,} of the {published:,} published rows[/]")
+    for sentence in missing_in_words(suite["rows"]["missing"]):
+        say(f"[yellow]{escape(sentence)}[/]")
 
 
 def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
     """Differences with their intervals, p-values and what they come to: of headlines in one table, or all by pair."""
     title = "{} (first less second; prompts swapped for p; Holm-adjusted)"
     columns = ("difference", "95 % interval", "p", "detectable", "verdict")
+    names = list(dict.fromkeys(row[side] for row in found["pairs"] for side in ("a", "b")))
+    short = dict(zip(names, short_names(names), strict=True))
+    pairs = [row | {"a": short[row["a"]], "b": short[row["b"]]} for row in found["pairs"]]
     if headlines:
-        rows = [row for row in found["pairs"] if row["headline"]]
+        rows = [row for row in pairs if row["headline"]]
         head = ("first", "second", "suite")
         _differences(title.format("Differences on the same items"), (*head, *columns), rows, ("a", "b", "suite"))
     else:
-        for one, other in dict.fromkeys((row["a"], row["b"]) for row in found["pairs"]):
-            rows = [row for row in found["pairs"] if (row["a"], row["b"]) == (one, other)]
+        for one, other in dict.fromkeys((row["a"], row["b"]) for row in pairs):
+            rows = [row for row in pairs if (row["a"], row["b"]) == (one, other)]
             name = escape(f"{one} less {other}")
             _differences(title.format(name), ("suite", "figure", *columns), rows, ("suite", "figure"))
     for sentence in found["refused"]:
@@ -155,11 +163,11 @@ def leaderboard(found: "Leaderboard") -> None:
     for board in found.boards:
         title = f"{board.title}: {board.figure}, {board.items:,} items, data {board.data[:12]}"
         table = new_table(escape(title), "", "model", "value", "95 % interval", "group", "n", "evaluated", left=2)
-        for place in board.places:
+        for place, name in zip(board.places, short_names([place.name for place in board.places]), strict=True):
             estimate = place.estimate.to_json()
             table.add_row(
                 "-" if place.rank is None else str(place.rank),
-                escape(place.name) + (" [dim](baseline)[/]" if place.kind == "baseline" else ""),
+                escape(name) + (" [dim](baseline)[/]" if place.kind == "baseline" else ""),
                 _percent(estimate["value"]),
                 _interval(estimate, _percent),
                 place.group or "-",
@@ -175,8 +183,9 @@ def leaderboard(found: "Leaderboard") -> None:
 
 
 def calibrated(folder: Path, found: Mapping[str, Any]) -> None:
+    place = escape(str(folder / "prefrank.json"))
     say(
-        f"[bold]temperature {found['temperature']:.3g}[/] in {folder}/prefrank.json: log loss {found['log_loss']:.3f},"
+        f"[bold]temperature {found['temperature']:.3g}[/] in {place}: log loss {found['log_loss']:.3f},"
         f" scaled {found['scaled_log_loss']:.3f} on prompts it was not fitted on; {found['pairs']:,} pairs of"
         f" {found['prompts']:,} prompts of {escape(found['fitted_on'])}"
     )

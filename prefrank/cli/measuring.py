@@ -7,18 +7,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from prefrank.cli.commands import AsJson, app, print_result
 from prefrank.cli.options import ScoringOptions, scoring_options
-from prefrank.errors import BadInput, NotFound
+from prefrank.errors import BadInput, NotFound, PrefrankError
 
 if TYPE_CHECKING:
     from prefrank.evaluation.run_file import Run
     from prefrank.evaluation.runs import Entrant, Task
-    from prefrank.evaluation.scorers import OpenedScorer
+    from prefrank.evaluation.scorers import ModelOptions, OpenedScorer
+    from prefrank.evaluation.servers import ServerOptions
+    from prefrank.io.columns import Columns
     from prefrank.types import Comparison
 
 Runs = Annotated[list[Path], typer.Argument(help="Run files that prefrank evaluate --json wrote.")]
@@ -52,9 +55,17 @@ def evaluate(
         typer.Option(help="What the model was trained on: for the bag of words and the check for contamination."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each --data.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Own names of columns in --data and scores:FILE, such as prompt=question,chosen=good."),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(help="Of a server, where its URL does not tell; a key is read from PREFRANK_SERVER_KEY."),
+    ] = None,
+    server_template: Annotated[
+        str | None,
+        typer.Option(help="Of a server that takes whole texts: a folder or hub id whose chat template writes them."),
     ] = None,
     resamples: Resamples = 10_000,
     audit: Annotated[
@@ -75,6 +86,8 @@ def evaluate(
     from prefrank.evaluation.run_file import check_writable, write_run
     from prefrank.evaluation.runs import compare_runs, run_all
     from prefrank.evaluation.scorers import ModelOptions
+    from prefrank.evaluation.servers import ServerOptions
+    from prefrank.io.columns import parse_columns
     from prefrank.model.hardware import hardware
 
     if not (model or baselines):
@@ -87,9 +100,11 @@ def evaluate(
     if html:
         import jinja2  # noqa: F401
     options = ModelOptions(**asdict(scoring))
+    named = parse_columns(columns) if columns is not None else {}
     trained_on = _comparisons(train or [], None)
-    tasks = _tasks(data or [], suite or [], limit, scoring.head)
-    entrants, opened = _entrants(model or [], options, protocol, baselines, tasks, trained_on)
+    tasks = _tasks(data or [], suite or [], limit, scoring.head, named)
+    server = ServerOptions(protocol=protocol, chat_template=server_template, key=os.environ.get("PREFRANK_SERVER_KEY"))
+    entrants, opened = _entrants(model or [], options, server, baselines, tasks, trained_on, named)
     _say_control_strings(opened, tasks)
     run = run_all(
         entrants,
@@ -103,7 +118,7 @@ def evaluate(
     if opened and len(entrants) > 1:
         run["comparison"] = compare_runs({"": run}, SUITES)
     if audit:
-        _audit(run, opened, tasks)
+        _audit(run, opened, tasks, options)
     if output:
         write_run(output, run)
     measured.run(run)
@@ -123,7 +138,9 @@ def _say_control_strings(opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[
             tables.say_control_strings(one.control_strings(pairs), name)
 
 
-def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None) -> "list[Task]":
+def _tasks(
+    data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None, columns: "Columns"
+) -> "list[Task]":
     """What is to be scored: data sets, then suites."""
     from prefrank.cli import tables
     from prefrank.data import load_comparisons, parse_source
@@ -133,17 +150,19 @@ def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: 
     from prefrank.evaluation.protocols import find_suite, load_suite
     from prefrank.evaluation.protocols.suite import SuiteData
     from prefrank.evaluation.runs import Task, comparisons_suite
+    from prefrank.evaluation.scorers import ONLY_SCORED
 
     found = []
-    for source in data:
+    of_data = {name: own for name, own in columns.items() if name not in ONLY_SCORED}
+    for source, shown in zip(data, _suite_names(data), strict=True):
         name, split = parse_source(source)
-        loaded = load_comparisons(name, split=split, limit=limit)
+        loaded = load_comparisons(name, split=split, limit=limit, columns=of_data or None)
         if not loaded.comparisons:
             raise NotFound(f"{source} has no usable comparison; `prefrank data describe {source}` says why")
         tables.say_report(source, loaded.report)
         items = tuple(map(as_item, labelled(loaded.comparisons, head)))
         rows = SuiteData(items, loaded.report.rows, dict(loaded.report.dropped))
-        found.append((comparisons_suite(_short_name(source)), rows, source))
+        found.append((comparisons_suite(shown), rows, source))
     for one in suites:
         name, _, folder = one.partition("=")
         found.append((find_suite(name), load_suite(name, folder or None), folder or find_suite(name).hub or "prefrank"))
@@ -152,9 +171,15 @@ def _tasks(data: Sequence[str], suites: Sequence[str], limit: int | None, head: 
     ]
 
 
-def _short_name(source: str) -> str:
-    """A path's last part, with its split."""
-    return source.rstrip("/").replace("\\", "/").rpartition("/")[2] if "/" in source else source
+def _suite_names(sources: Sequence[str]) -> list[str]:
+    """The last part of each source, with its split; of two that end alike, as many parts as tell them apart."""
+    parts = [source.rstrip("/").replace("\\", "/").split("/") for source in sources]
+    names = []
+    for own in parts:
+        others = [one for one in parts if one != own]
+        count = next((n for n in range(1, len(own)) if all(one[-n:] != own[-n:] for one in others)), len(own))
+        names.append("/".join(own[-count:]))
+    return names
 
 
 def _named(model: str) -> tuple[str, str]:
@@ -166,18 +191,17 @@ def _named(model: str) -> tuple[str, str]:
 
 def _entrants(
     models: Sequence[str],
-    options: Any,
-    protocol: str | None,
+    options: "ModelOptions",
+    server: "ServerOptions",
     beside: bool,
     tasks: "Sequence[Task]",
     trained_on: "list[Comparison]",
+    columns: "Columns",
 ) -> "tuple[list[Entrant], dict[str, OpenedScorer]]":
     from prefrank.evaluation.baselines import baselines
     from prefrank.evaluation.runs import Entrant
     from prefrank.evaluation.scorers import open_scorer
-    from prefrank.evaluation.servers import ServerOptions
 
-    server = ServerOptions(protocol=protocol, key=os.environ.get("PREFRANK_SERVER_KEY"))
     items = [item for task in tasks for item in task.data.items]
     opened = {}
     for given in models:
@@ -190,8 +214,12 @@ def _entrants(
             model=None if remote or elsewhere else options,
             server=server if remote else None,
             items=items,
+            columns=columns,
         )
-    found = [Entrant(name, one.kind, one.score_pairs, one.format, one.calibration) for name, one in opened.items()]
+    found = [
+        Entrant(name, one.kind, one.score_pairs, one.format, one.calibration, one.control_strings)
+        for name, one in opened.items()
+    ]
     others = baselines(trained_on or None) if beside else {}
     return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in others.items())], opened
 
@@ -282,6 +310,7 @@ def calibrate(
     from prefrank.cli.commands import read_comparisons
     from prefrank.data.candidates import labelled
     from prefrank.evaluation.calibration import calibrate as fit
+    from prefrank.model.hub import resolve_model
 
     comparisons = labelled(read_comparisons(data, None), scoring.head)
     found = fit(
@@ -290,7 +319,8 @@ def calibrate(
         fitted_on=", ".join(data),
         **asdict(scoring),
     )
-    print_result(found, as_json, lambda: measured.calibrated(folder, found))
+    place = resolve_model(str(folder))  # of a run's folder, its best checkpoint
+    print_result(found, as_json, lambda: measured.calibrated(place, found))
 
 
 @app.command()
@@ -306,13 +336,26 @@ def suites(as_json: AsJson = False) -> None:
     print_result(plain, as_json, lambda: measured.suites(list(SUITES.values())))
 
 
-def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]") -> None:
-    """The models that can be run in other formats are, on the first data set or suite."""
-    from prefrank.cli import progress
+def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]", options: "ModelOptions") -> None:
+    """The models that can be run in other formats are, on the first data set or suite; what cannot be is said, since
+    the scores that are there by now must not be lost."""
+    from prefrank.cli import progress, tables
     from prefrank.evaluation.audit import audit
 
     for scorer in run["scorers"]:
         one = opened.get(scorer["name"])
         if one is not None and one.kind in ("model", "transformers"):
-            with progress.auditing() as report:
-                scorer["audit"] = audit(one.name, tasks[0].data.items, progress=report).to_json()
+            try:
+                with progress.auditing() as report:
+                    found = audit(
+                        one.name,
+                        tasks[0].data.items,
+                        head=options.head,
+                        device=options.device,
+                        max_length=options.max_length,
+                        progress=report,
+                    )
+            except PrefrankError as error:
+                tables.say(f"[yellow]{escape(one.name)} was not audited: {escape(str(error))}[/]")
+            else:
+                scorer["audit"] = found.to_json()

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prefrank.cli.progress import clock
+from prefrank.io.names import short_names
 
 if TYPE_CHECKING:
     from prefrank.data import Description, Report
@@ -214,8 +215,8 @@ def draw(drawn: Sequence[Mapping[str, Any]]) -> None:
     """What an epoch draws from each training set."""
     keys = ("comparisons", "drawn", "beyond_per_prompt", "longer_preferred", "shorter_preferred")
     table = new_table("Drawn for each epoch", "set", *(key.replace("_", " ") for key in keys))
-    for one in drawn:
-        table.add_row(escape(one["name"]), *(f"{one[key]:,}" if key in one else "-" for key in keys))
+    for one, name in zip(drawn, short_names([one["name"] for one in drawn]), strict=True):
+        table.add_row(escape(name), *(f"{one[key]:,}" if key in one else "-" for key in keys))
     show(table)
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float64
 from prefrank.errors import BadData, BadInput, suggest
 from prefrank.evaluation.items import Item, Pairs, flatten
 from prefrank.scoring import RewardModel
-from prefrank.scoring.opened import quiet_transformers
+from prefrank.scoring.opened import plain_folder, quiet_transformers
 from prefrank.types import Comparison, Prompt, Row
 
 FORMATS: Mapping[str, str] = {
@@ -194,6 +194,7 @@ def audit(
     *,
     head: str | None = None,
     device: str | None = None,
+    max_length: int | None = None,
     engines: Sequence[str] = ENGINES,
     formats: Sequence[str] = tuple(FORMATS),
     sides: Sequence[str] = SIDES,
@@ -205,10 +206,11 @@ def audit(
     """Score the same comparisons in every combination.
 
     Args:
-        name: a model folder or hub id, as for `RewardModel.load`.
+        name: a model folder or hub id, as for `RewardModel.load`; found once, so that both engines run the same files.
         items: comparisons; replies are scored in their order, so that each batch holds replies of several lengths.
         head: of a model with several outputs.
         device: such as "cpu"; the first GPU if there is one.
+        max_length: replaces the checkpoint's tokens per row.
         batch_sizes: one row at a time is always among them.
         num_comparisons: at most this many, evenly spaced.
         progress: called with each combination when it is done.
@@ -222,19 +224,22 @@ def audit(
     rows, pairs = _rows_of(items, num_comparisons)
     if not pairs.decided.any():
         raise BadData(f"none of the {len(items)} comparisons prefers one reply; wanted at least one that does")
-    model = RewardModel.load(name, head=head, device=device, precision="float32", max_tokens=_WHOLE)
-    reference = _in_batches(partial(_score_ours, model), rows, 1)
     sizes = [size for size in sorted(set(batch_sizes)) if size > 1]
     found: list[Combination] = []
-    for engine, dtype in product(engines, dtypes):
-        opened = _attempt(partial(_OPEN[engine], name, model, dtype))
-        for form in formats:
-            ready = opened if isinstance(opened, _Reason) else _attempt(partial(opened, form, rows))
-            batches = [(size, side) for size in sizes for side in (sides if engine == "transformers" else (None,))]
-            ways = [Combination(engine, form, side, dtype, size) for size, side in [(1, None), *batches]]
-            for combination in _tried(ways, ready, reference, pairs):
-                found.append(combination)
-                progress(combination)
+    with plain_folder(name) as folder:
+        model = RewardModel.load(
+            folder, head=head, device=device, precision="float32", max_length=max_length, max_tokens=_WHOLE
+        )
+        reference = _in_batches(partial(_score_ours, model), rows, 1)
+        for engine, dtype in product(engines, dtypes):
+            opened = _attempt(partial(_OPEN[engine], folder, model, dtype))
+            for form in formats:
+                ready = opened if isinstance(opened, _Reason) else _attempt(partial(opened, form, rows))
+                batches = [(size, side) for size in sizes for side in (sides if engine == "transformers" else (None,))]
+                ways = [Combination(engine, form, side, dtype, size) for size, side in [(1, None), *batches]]
+                for combination in _tried(ways, ready, reference, pairs):
+                    found.append(combination)
+                    progress(combination)
     return Audit(
         rows=len(rows),
         pairs=int(pairs.decided.sum()),
@@ -292,7 +297,9 @@ def _attempt(action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Exception as error:
-        return _Reason((str(error).strip().splitlines() or [type(error).__name__])[0])
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        unseen = "above report" in said  # transformers logs it, and its log is silent here
+        return _Reason("its weights do not fit its config.json, in shape or on conversion" if unseen else said)
 
 
 def _tried(
@@ -342,12 +349,15 @@ def _in_batches(score: Callable[[Any], Values], rows: Sequence[Any], size: int) 
     return np.concatenate([score(rows[first : first + size]) for first in range(0, len(rows), size)])
 
 
-def _open_ours(name: str | Path, model: RewardModel, dtype: str) -> _Prepare:
+def _open_ours(folder: Path, model: RewardModel, dtype: str) -> _Prepare:
     """prefrank's own path, of the same head on the same device."""
     if dtype != "float32":
         device = str(next(model.network.parameters()).device)
         head = model.network.heads[0]
-        model = RewardModel.load(name, head=head, device=device, precision=dtype, max_tokens=_WHOLE)
+        length = model.encoder.settings.max_length
+        model = RewardModel.load(
+            folder, head=head, device=device, precision=dtype, max_length=length, max_tokens=_WHOLE
+        )
     return partial(_prepare_ours, model)
 
 
@@ -370,14 +380,14 @@ def _score_ours(model: RewardModel, rows: Rows) -> Values:
     return np.array([score.value for score in model.score_pairs(rows)], np.float64)
 
 
-def _open_theirs(name: str | Path, model: RewardModel, dtype: str) -> _Prepare:
-    """What programs that know nothing of prefrank load from the same folder."""
+def _open_theirs(folder: Path, model: RewardModel, dtype: str) -> _Prepare:
+    """What programs that know nothing of prefrank load from the same folder; code in it is not run, nor asked about."""
     import transformers  # costs seconds, so not at the top
 
     with quiet_transformers():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         network: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False
+            folder, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False
         )
     network = network.to(next(model.network.parameters()).device).eval()
     head, labels = model.network.heads[0], network.config.label2id
@@ -445,7 +455,7 @@ def _score_theirs(tokenizer: Any, network: Any, column: int, side: str | None, r
     return logits[:, column].double().cpu().numpy()
 
 
-_OPEN: Mapping[str, Callable[[str | Path, RewardModel, str], _Prepare]] = {
+_OPEN: Mapping[str, Callable[[Path, RewardModel, str], _Prepare]] = {
     "prefrank": _open_ours,
     "transformers": _open_theirs,
 }

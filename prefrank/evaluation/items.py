@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from prefrank.data import split_of
 from prefrank.errors import BadInput
-from prefrank.types import Comparison, Preference, Prompt, Score
+from prefrank.types import Comparison, Preference, Prompt, Score, Turn
 
 Style = tuple[int, int, int]
 """Markdown headers, list items and bold spans of a reply."""
@@ -59,6 +59,15 @@ class Item:
             raise ValueError(f"item {self.id} prefers a reply beyond its {len(self.replies)}")
         if self.gold and len(self.gold) != len(self.replies):
             raise ValueError(f"item {self.id} has {len(self.gold)} gold values for {len(self.replies)} replies")
+
+
+def spoken(turn: Turn) -> str:
+    """What a turn says as text: what else its message holds, such as tool calls, stands below as JSON.
+
+    >>> spoken(Turn("assistant", "", '{"tool_calls": []}'))
+    '{"tool_calls": []}'
+    """
+    return "\n".join(part for part in (turn.text, turn.extra) if part)
 
 
 def as_item(comparison: Comparison) -> Item:

@@ -127,7 +127,7 @@ def _hash(given: Comparison | Item) -> str:
     plain = [
         item.subset,
         item.id,
-        [[turn.role, turn.text] for turn in item.prompt],
+        [[turn.role, turn.text, *([turn.extra] if turn.extra else [])] for turn in item.prompt],
         item.replies,
         [[p.winner, p.loser, float(p.probability), float(p.weight), float(p.margin)] for p in item.preferences],
         *([item.gold] if item.gold else []),

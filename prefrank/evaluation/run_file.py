@@ -99,7 +99,25 @@ def read_run(path: Path) -> Run:
         raise BadData(f"{path} is no run file: it has no suites and scorers; write one with prefrank evaluate --json")
     if run.get("format") != FORMAT:
         raise BadData(f"{path} has format {run.get('format')}, this prefrank reads {FORMAT}; evaluate again")
+    if torn := _torn(run):
+        raise BadData(f"{path} is no whole run file: {torn}; evaluate again")
     return run
+
+
+_SCORER, _SUITE = ("name", "kind", "model", "format", "results"), ("data", "items", "ties", "rows")
+
+
+def _torn(run: Run) -> str:
+    """Which of the parts that everything reads is not there; "" where all are."""
+    scorers, suites = run["scorers"], run["suites"]
+    if not isinstance(scorers, list) or not isinstance(suites, dict):
+        return "its scorers are no list, or its suites no object"
+    parts = [("a scorer", one, _SCORER) for one in scorers] + [(name, one, _SUITE) for name, one in suites.items()]
+    for what, one, keys in parts:
+        lacking = [key for key in keys if not isinstance(one, dict) or key not in one]
+        if lacking:
+            return f"{what} has no {lacking[0]}"
+    return ""
 
 
 def scorer_of(run: Run, name: str) -> dict[str, Any]:

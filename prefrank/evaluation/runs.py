@@ -20,7 +20,7 @@ from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
 from prefrank.evaluation.contamination import Contamination, accuracies, contamination
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
-from prefrank.evaluation.items import Item, Sample, sample_of
+from prefrank.evaluation.items import Item, Sample, sample_of, spoken
 from prefrank.evaluation.metrics import measure_subsets, metric_figures
 from prefrank.evaluation.protocols import missing_rows
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
@@ -28,7 +28,7 @@ from prefrank.evaluation.run import Scorer, data_hash, score_once, versions
 from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run, scorer_of, scores_json
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
-from prefrank.types import Comparison
+from prefrank.types import Comparison, Prompt
 
 ERRORS_KEPT, TEXT_KEPT = 12, 600
 
@@ -43,6 +43,8 @@ class Entrant:
         score_pairs: the scorer.
         format: how texts reach it: text settings, precision, device and so on, as plain values.
         calibration: stored with the model; used but for the very data it was fitted on. None where it has none.
+        control_strings: how many texts of pairs hold strings that mean control to the model; None where nobody knows,
+            or where they are to mean it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Entrant:
     score_pairs: Scorer
     format: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
+    control_strings: Callable[[Sequence[tuple[Prompt, str]]], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ def _run_entrant(
         for name, task in ((task.suite.name, task) for task in tasks)
     }
     first = next(iter(samples.values())).scores[0][0]
+    pairs = [(item.prompt, reply) for task in tasks for item in task.data.items for reply in item.replies]
     entry = {
         "name": one.name,
         "kind": one.kind,
@@ -180,6 +184,7 @@ def _run_entrant(
         "format": dict(one.format),
         "scoring_s": scoring_s,
         "replies": sum(len(sample.values) for sample in samples.values()),
+        "control_strings": one.control_strings(pairs) if one.control_strings else None,
         "tokens": sum(score.tokens for sample in samples.values() for each in sample.scores for score in each),
         "evaluating_s": time.perf_counter() - started - scoring_s,
         "results": results,
@@ -247,7 +252,7 @@ def _error(sample: Sample, item: Item, number: int, pair: int) -> dict[str, Any]
         "subset": item.subset,
         "id": item.id,
         "margin": float(sample.lead[pair]),
-        "prompt": _cut("\n\n".join(f"{turn.role}: {turn.text}" for turn in item.prompt), from_end=True),
+        "prompt": _cut("\n\n".join(f"{turn.role}: {spoken(turn)}" for turn in item.prompt), from_end=True),
         "preferred": _cut(item.replies[ahead]),
         "other": _cut(item.replies[behind]),
         "scores": [scores[ahead].value, scores[behind].value],

@@ -23,13 +23,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from prefrank.data.fields import as_number, as_text, as_texts, as_turns, field, index_of, short
+from prefrank.data.fields import as_number, as_text, as_texts, as_turns, field, index_of, short, system_of
 from prefrank.errors import BadData, BadInput, NotFound, suggest
+from prefrank.evaluation.dialects import QUERIES, Turns, query_of
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.run import Scorer
-from prefrank.evaluation.servers import QUERIES, ServerOptions, Turns, open_server, query_of
+from prefrank.evaluation.servers import ServerOptions, open_server
 from prefrank.evaluation.servers import score_pairs as ask_server
-from prefrank.io.rows import SUFFIXES, is_data_file, read_records
+from prefrank.io.columns import Columns, mapped
+from prefrank.io.rows import SUFFIXES, is_csv, is_data_file, read_records
 from prefrank.types import Prompt, Score, Turn
 
 Kind = Literal["model", "transformers", "http", "python", "file"]
@@ -84,6 +86,7 @@ def open_scorer(
     model: ModelOptions | None = None,
     server: ServerOptions | None = None,
     items: Sequence[Item] = (),
+    columns: Columns | None = None,
 ) -> OpenedScorer:
     """A scorer from its name; see the module's page for what a name can be.
 
@@ -91,6 +94,8 @@ def open_scorer(
         model: for a reward model only.
         server: for a server; of it, `turns` also holds for a function of prompts and replies.
         items: what is going to be evaluated: for a file of scores without texts, which names items by id or place.
+        columns: of a file of scores, names of its own for those in `SCORED`; where it has no such column, the usual
+            one is read.
 
     Raises:
         NotFound: nothing of that name: folder, hub id, module, file, or no server there.
@@ -107,7 +112,7 @@ def open_scorer(
     if function:
         return _open_function(name, turns=(server or ServerOptions()).turns)
     if file:
-        return _open_scores(name, items)
+        return _open_scores(name, items, columns or {})
     return _open_model(name, model or ModelOptions())
 
 
@@ -228,6 +233,8 @@ def _call_with_texts(function: Callable[..., Any], model: str, turns: Turns, pai
 
 def _number(value: Any, what: str) -> float:
     """A float; NaN for None."""
+    if isinstance(value, bool):
+        raise BadInput(f"{what} {value}; wanted a number")
     try:
         return math.nan if value is None else float(value)
     except (TypeError, ValueError) as error:
@@ -243,16 +250,31 @@ def _score(value: float, model: str) -> Score:
 
 Table = dict[Pair, Score]
 
+FACTS = ("tokens", "cut_prompt", "cut_reply")
+"""What `prefrank score` writes beside a score, in the order of a `Score`."""
+SCORED = ("system", "prompt", "reply", "replies", "score", "scores", "id", "subset", "index", "model", *FACTS)
+"""Columns of a file of scores that are read."""
+ONLY_SCORED = ("score", "scores", "subset", "index", "model", *FACTS)
+"""Those of them that comparisons do not have."""
+_NUMBERS = ("score", *FACTS)
+"""Of a CSV file, the columns in which nothing between two commas is null."""
 
-def _open_scores(name: str, items: Sequence[Item]) -> OpenedScorer:
-    path = Path(name.removeprefix(SCORES)).expanduser()
+
+def _open_scores(name: str, items: Sequence[Item], columns: Columns) -> OpenedScorer:
+    place = name.removeprefix(SCORES)
+    if not place:
+        raise BadInput("scores: names no file; wanted scores:FILE, as prefrank score -o FILE writes it")
+    path = Path(place).expanduser()
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; wanted scores:FILE, one file of scores in it")
     if not path.is_file():
-        raise NotFound(f"there is no file of scores {path}")
+        raise NotFound(f"there is no file of scores {path}; prefrank score -o {path} writes one")
     if not is_data_file(path):
         raise BadInput(f"the file of scores {path} ends in {path.suffix!r}; wanted one of {', '.join(SUFFIXES)}")
     with path.open("rb") as file:
         model = f"{SCORES}{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    table, models, rows = _read_scores(path, model, items)
+    known = {one: own for one, own in columns.items() if one in SCORED}
+    table, models, rows = _read_scores(path, model, items, known)
     values = [score.value for score in table.values() if math.isfinite(score.value)]
     probable = bool(values) and min(values) >= 0 and max(values) <= 1
     settings = {
@@ -268,14 +290,22 @@ def _open_scores(name: str, items: Sequence[Item]) -> OpenedScorer:
 def _look_up(table: Table, path: str, pairs: Sequence[Pair]) -> list[Score]:
     if missing := [pair for pair in pairs if pair not in table]:
         prompt, reply = missing[0]
+        spaces = len({_bare(pair) for pair in missing} & {_bare(pair) for pair in table})
         raise BadData(
             f"{path} has no score for {len(missing):,} of {len(pairs):,} replies; the first is {reply[:60]!r} to"
             f" {prompt[-1].text[:60]!r}. Score the same data, with prompts as they are there"
+            + (f" ({spaces:,} differ in white space at the ends of texts, which is not read)" if spaces else "")
         )
     return [table[pair] for pair in pairs]
 
 
-def _read_scores(path: Path, model: str, items: Sequence[Item]) -> tuple[Table, list[str], int]:
+def _bare(pair: Pair) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Roles and texts without white space at their ends."""
+    prompt, reply = pair
+    return tuple((turn.role, turn.text.strip()) for turn in prompt), reply.strip()
+
+
+def _read_scores(path: Path, model: str, items: Sequence[Item], columns: Columns) -> tuple[Table, list[str], int]:
     """Scores by prompt and reply, the names of the models that made them (none or one), and how many rows there are."""
     table: Table = {}
     models: dict[str, None] = {}
@@ -284,15 +314,32 @@ def _read_scores(path: Path, model: str, items: Sequence[Item]) -> tuple[Table, 
     for record in read_records(path):
         rows += 1
         try:
-            for pair, score in _row(record.row, model, items, places):
+            row = _renamed(record.row, columns)
+            if is_csv(path):
+                row = {name: None if one == "" and name in _NUMBERS else one for name, one in row.items()}
+            for pair, score in _row(row, model, items, places):
                 _check_equal(table.setdefault(pair, score), score, pair[1])
-            if record.row.get("model") is not None:
-                models[as_text(record.row["model"], "model")] = None
+            if row.get("model") is not None:
+                models[as_text(row["model"], "model")] = None
             if len(models) > 1:
                 raise BadData(f"the scores are of two models, {' and '.join(models)}; wanted a file for each")
         except BadInput as error:
             raise BadData(f"{record.where}: {error}") from error
     return table, list(models), rows
+
+
+def _renamed(row: Mapping[str, Any], columns: Columns) -> Mapping[str, Any]:
+    """The row under the usual names. A file of scores may lack what the data have, and have the usual name instead."""
+    kept = {}
+    for name, own in columns.items():
+        try:
+            field(row, own)
+        except BadData:
+            if name not in row:
+                raise
+        else:
+            kept[name] = own
+    return mapped(row, kept)
 
 
 def _check_equal(kept: Score, score: Score, reply: str) -> None:
@@ -316,16 +363,12 @@ def _row(
 ) -> list[tuple[Pair, Score]]:
     """The pairs of one row and their scores."""
     prompt, replies = _texts(row) if "prompt" in row else _named(row, items, places)
-    scores = _column(row, "scores" if "scores" in row else "score", len(replies))
+    scores = _column(row, _one_of(row, "score", "scores"), len(replies))
     facts = [_column(row, name, len(replies)) if name in row else [0] * len(replies) for name in FACTS]
     return [
         ((prompt, reply), Score(_number(value, "a score is"), _count(tokens), _count(cut), _count(cut_reply), model))
         for reply, value, tokens, cut, cut_reply in zip(replies, scores, *facts, strict=True)
     ]
-
-
-FACTS = ("tokens", "cut_prompt", "cut_reply")
-"""What `prefrank score` writes beside a score, in the order of a `Score`."""
 
 
 def _column(row: Mapping[str, Any], name: str, count: int) -> list[Any]:
@@ -337,14 +380,28 @@ def _column(row: Mapping[str, Any], name: str, count: int) -> list[Any]:
     return each
 
 
+def _one_of(row: Mapping[str, Any], one: str, several: str) -> str:
+    """Which of the two columns the row has; neither is taken for the other where both are there."""
+    if row.get(one) is not None and row.get(several) is not None:
+        raise BadData(f"the row has both {one!r} and {several!r}; keep one of them")
+    return several if several in row and row.get(one) is None else one
+
+
 def _count(value: Any) -> int:
+    if isinstance(value, str) and value.isdecimal():  # as CSV has numbers
+        return int(value)
     return int(as_number(value, "a count of tokens"))
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[Prompt, tuple[str, ...]]:
     said = row["prompt"]
     prompt = (Turn("user", as_text(said, "prompt")),) if isinstance(said, str) else as_turns(said, "prompt")
-    if "replies" in row:
+    if (system := system_of(row)) and prompt and prompt[0].role in ("system", "developer"):
+        if prompt[0].text.strip() != system:
+            raise BadData("the system column and the prompt's first message hold different texts; keep one of them")
+    elif system:
+        prompt = (Turn("system", system), *prompt)
+    if _one_of(row, "reply", "replies") == "replies":
         return prompt, as_texts(row["replies"], "replies")
     return prompt, (as_text(field(row, "reply"), "reply"),)
 

@@ -1,7 +1,7 @@
-"""A reward model behind an HTTP server as a scorer: the published protocols, and the faults that servers have.
+"""A reward model behind an HTTP server as a scorer: which protocol it speaks, and the faults that servers have.
 
-One `Protocol` value per wire format, told apart by the URL's path or stated; raw scores are asked for wherever a
-protocol has a way to. Surprising:
+The protocols are in `dialects.py`, told apart by the URL's path and by what the server says of itself, or stated; raw
+scores are asked for wherever a protocol has a way to. Surprising:
 - Servers differ in what they take. Some take a prompt and a reply as a pair, some the messages, some one string; what
   a conversation of several turns becomes is stated in the record (`input`), since no two do the same.
 - Many squash scores with a sigmoid unless told otherwise and some whatever they are told, which no answer says. Three
@@ -14,22 +14,32 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from prefrank.errors import BadInput, BadModel, NotFound, suggest
+from prefrank.evaluation.dialects import (
+    LABELLED,
+    PROTOCOLS,
+    QUERIES,
+    Asked,
+    Found,
+    Grouping,
+    Pair,
+    Turns,
+    Unreadable,
+    Whole,
+    by_template,
+    query_of,
+)
 from prefrank.types import Prompt, Score, Turn
 
 if TYPE_CHECKING:
     import httpx
-
-Pair = tuple[Prompt, str]
-Turns = Literal["all", "last"]
-Grouping = Literal["any", "prompt", "one"]
 
 RETRIED = (429, 500, 502, 503, 504)
 """Overload, and what proxies and routers answer for a worker that is gone (verl's router: 500)."""
@@ -54,7 +64,9 @@ class ServerOptions:
         model: name of the model to ask for; by default the first one the server lists.
         key: sent as a bearer token, and kept nowhere.
         turns: of a prompt, all (several become one labelled transcript) or the last user turn alone, where the
-            protocol takes no messages.
+            protocol takes no messages and not the whole as one text.
+        chat_template: folder or hub id whose tokenizer's chat template writes prompt and reply as one text, where the
+            protocol takes that; by default the labelled transcript.
         batch: pairs in a request, where the protocol takes several; less if the server says so.
         concurrency: requests at once.
         timeout_s: for one answer.
@@ -66,6 +78,7 @@ class ServerOptions:
     model: str | None = None
     key: str | None = field(default=None, repr=False)
     turns: Turns = "all"
+    chat_template: str | None = None
     batch: int = 32
     concurrency: int = 4
     timeout_s: float = 60.0
@@ -83,209 +96,6 @@ class ServerOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What one request asks for: pairs, the prompt as one string, the model's name."""
-
-    pairs: Sequence[Pair]
-    query: Callable[[Prompt], str]
-    model: str | None
-
-    def named(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The body with the model's name, where there is one."""
-        return body if self.model is None else {"model": self.model} | body
-
-
-Found = list[tuple[int, Any]]
-"""(place in the request, score as the server gave it)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """A wire format.
-
-    Args:
-        paths: endings of a URL that mean it; the first is added to a URL that has no path.
-        group: what one request may hold: any pairs, replies to one prompt, or one pair.
-        body: of the request.
-        read: the scores in an answer.
-        input: what a pair becomes, for the record; "" for (prompt, reply) as two texts.
-        scale: which scores were asked for, for the record.
-    """
-
-    paths: tuple[str, ...]
-    group: Grouping
-    body: Callable[[Asked], dict[str, Any]]
-    read: Callable[[Any], Found]
-    scale: str
-    input: str = ""
-
-
-# The bodies and answers of text-embeddings-inference (router/src/http/types.rs), vLLM (entrypoints/pooling), Infinity
-# (fastapi_schemas), Cohere's and Jina's rerank pages, and OpenRLHF (openrlhf/utils/agent.py, cli/serve_rm.py).
-
-
-def _predict_body(asked: Asked) -> dict[str, Any]:
-    # A flat list of two strings would be one pair, so a batch is always a list of pairs
-    inputs = [[asked.query(prompt), reply] for prompt, reply in asked.pairs]
-    return {"inputs": inputs, "raw_scores": True, "truncate": True}
-
-
-def _predictions(answer: Any) -> Found:
-    found: Found = []
-    for place, labels in enumerate(answer):
-        one = labels if isinstance(labels, list) else [labels]
-        found.append((place, _only(one, "labels")["score"]))
-    return found
-
-
-def _tei_rerank_body(asked: Asked) -> dict[str, Any]:
-    texts = [reply for _, reply in asked.pairs]
-    return {"query": asked.query(asked.pairs[0][0]), "texts": texts, "raw_scores": True, "truncate": True}
-
-
-def _rerank_body(asked: Asked) -> dict[str, Any]:
-    """Infinity's flag and vLLM's; each ignores the other's."""
-    return _cohere_body(asked) | {"return_documents": False, "raw_scores": True, "use_activation": False}
-
-
-def _cohere_body(asked: Asked) -> dict[str, Any]:
-    documents = [reply for _, reply in asked.pairs]
-    return asked.named({"query": asked.query(asked.pairs[0][0]), "documents": documents, "top_n": len(documents)})
-
-
-def _ranked(answer: Any) -> Found:
-    """`results` of an object, or SGLang's and TEI's bare list."""
-    results = answer["results"] if isinstance(answer, dict) else answer
-    return [(one["index"], one["relevance_score"] if "relevance_score" in one else one["score"]) for one in results]
-
-
-def _score_body(asked: Asked) -> dict[str, Any]:
-    queries, replies = [asked.query(prompt) for prompt, _ in asked.pairs], [reply for _, reply in asked.pairs]
-    return asked.named({"text_1": queries, "text_2": replies, "truncate_prompt_tokens": -1} | _VLLM_RAW)
-
-
-_VLLM_RAW = {"use_activation": False, "activation": False}
-"""The present name and the one of before; a version that knows neither squashes scores without a word."""
-
-
-def _vllm_scores(answer: Any) -> Found:
-    return [(one["index"], one["score"]) for one in answer["data"]]
-
-
-def _messages_body(asked: Asked) -> dict[str, Any]:
-    prompt, reply = asked.pairs[0]
-    turns = (*prompt, Turn("assistant", reply))
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-    body = {"messages": messages, "add_generation_prompt": False, "truncate_prompt_tokens": -1}
-    return asked.named(body | _VLLM_RAW)
-
-
-def _classes(answer: Any) -> Found:
-    return [(one["index"], _only(one["probs"], "classes")) for one in answer["data"]]
-
-
-def _pooled(answer: Any) -> Found:
-    return [(one["index"], _only(one["data"], "numbers")) for one in answer["data"]]
-
-
-def _reward_body(asked: Asked) -> dict[str, Any]:
-    prompts = [labelled((*prompt, Turn("assistant", ""))) for prompt, _ in asked.pairs]
-    queries = [prompt + reply for prompt, (_, reply) in zip(prompts, asked.pairs, strict=True)]
-    return {"query": queries, "prompts": prompts, "labels": [None] * len(prompts)}
-
-
-def _rewards(answer: Any) -> Found:
-    rewards = answer["rewards"]
-    each = rewards if isinstance(rewards, list) else [rewards]
-    return [(place, _only(one, "numbers") if isinstance(one, list) else one) for place, one in enumerate(each)]
-
-
-def _only(values: Any, what: str) -> Any:
-    if len(values) != 1:
-        raise _Unreadable(f"{len(values)} {what} for one text; wanted one, of a model with one output")
-    return values[0]
-
-
-class _Unreadable(Exception):
-    """An answer that a protocol does not give; says what came."""
-
-
-_RAW = "raw, as asked for by"
-_CHAT = "messages, to which the server applies its chat template"
-PROTOCOLS = {
-    "tei-predict": Protocol(
-        paths=("/predict",), group="any", body=_predict_body, read=_predictions, scale=f"{_RAW} raw_scores"
-    ),
-    "tei-rerank": Protocol(paths=(), group="prompt", body=_tei_rerank_body, read=_ranked, scale=f"{_RAW} raw_scores"),
-    "rerank": Protocol(
-        paths=("/rerank",),
-        group="prompt",
-        body=_rerank_body,
-        read=_ranked,
-        scale=f"{_RAW} raw_scores and use_activation, if the server knows either",
-    ),
-    "cohere": Protocol(
-        paths=("/v2/rerank", "/v1/rerank"),
-        group="prompt",
-        body=_cohere_body,
-        read=_ranked,
-        scale="as the server gives them: the protocol has no raw scores, Cohere and Jina give 0 to 1",
-    ),
-    "vllm-score": Protocol(
-        paths=("/score", "/v1/score"), group="any", body=_score_body, read=_vllm_scores, scale=f"{_RAW} use_activation"
-    ),
-    "vllm-classify": Protocol(
-        paths=("/classify", "/v1/classify"),
-        group="one",
-        body=_messages_body,
-        read=_classes,
-        scale=f"{_RAW} use_activation",
-        input=_CHAT,
-    ),
-    "vllm-pooling": Protocol(
-        paths=("/pooling",),
-        group="one",
-        body=_messages_body,
-        read=_pooled,
-        scale=f"{_RAW} use_activation",
-        input=_CHAT,
-    ),
-    "openrlhf": Protocol(
-        paths=("/get_reward",),
-        group="any",
-        body=_reward_body,
-        read=_rewards,
-        scale="as the server gives them: the protocol has no other",
-        input="one string, 'User: ...', a blank line, 'Assistant: ' and the reply; `prompts` holds all but the reply",
-    ),
-}
-
-
-def labelled(prompt: Prompt) -> str:
-    """A conversation as one string.
-
-    >>> labelled((Turn("user", "Why?"), Turn("assistant", "")))
-    'User: Why?\\n\\nAssistant: '
-    """
-    return "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in prompt)
-
-
-def query_of(prompt: Prompt, *, turns: Turns = "all") -> str:
-    """A prompt as one string: its text where it is one user turn, else labelled; or the last user turn alone."""
-    if turns == "last":
-        said = [turn.text for turn in prompt if turn.role == "user"]
-        return said[-1] if said else prompt[-1].text
-    return prompt[0].text if len(prompt) == 1 and prompt[0].role == "user" else labelled(prompt)
-
-
-QUERIES = {
-    "all": "prompt and reply as two texts; a prompt of several turns is one text of 'User: ...', 'Assistant: ...'",
-    "last": "last user turn and reply as two texts",
-}
-"""What `query_of` does, for the record."""
-
-
-@dataclass(frozen=True, slots=True)
 class Server:
     """A server that answered: where to post, how, and what it says of its model.
 
@@ -295,6 +105,7 @@ class Server:
         model: as it calls it; None where it does not say and none was asked for.
         batch: pairs in a request.
         options: as given.
+        whole: how prompt and reply become one text, where the protocol takes one.
     """
 
     url: str
@@ -303,6 +114,7 @@ class Server:
     revision: str | None
     batch: int
     options: ServerOptions
+    whole: Whole = LABELLED
 
     @property
     def address(self) -> str:
@@ -320,7 +132,7 @@ class Server:
             "protocol": self.protocol,
             "server_model": self.model,
             "server_revision": self.revision,
-            "input": PROTOCOLS[self.protocol].input or QUERIES[self.options.turns],
+            "input": PROTOCOLS[self.protocol].input.format(whole=self.whole.said) or QUERIES[self.options.turns],
             "scores": scale,
             "truncation": "the server's own; it does not tell what it cut",
             "batch": self.batch,
@@ -331,7 +143,8 @@ def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
     """Find out the protocol and the model, and score three probes; gives the server and what its scores are.
 
     Raises:
-        BadInput: a URL that cannot be used, or of which the protocol cannot be told.
+        BadInput: a URL that cannot be used, or of which the protocol cannot be told; a chat template that is not there,
+            or for a protocol that takes no whole texts.
         NotFound: nothing answers there.
         BadModel: it answers otherwise than the protocol says.
     """
@@ -339,6 +152,9 @@ def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
     with _client(options) as client:
         info = _ask_about(client, _sibling(parts, "/info"))
         name, target = _protocol_of(parts, options.protocol, tei="model_type" in info)
+        if name == "vllm-classify" and options.protocol is None and _is_sglang(client, parts):
+            name = "sglang-classify"
+        whole = _whole(name, options.chat_template)
         model, revision = _model_of(info)
         for page in ("/v1/models", "/models"):
             model = model or _model_of(_ask_about(client, _sibling(parts, page)))[0]
@@ -350,9 +166,27 @@ def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
             revision=revision if options.model in (None, model) else None,
             batch=min(options.batch, most) if isinstance(most, int) and most > 0 else options.batch,
             options=options,
+            whole=whole,
         )
         values = _all_values(client, server, PROBES)
     return server, _scale(values, PROTOCOLS[name].scale)
+
+
+def _is_sglang(client: "httpx.Client", parts: SplitResult) -> bool:
+    """SGLang's own /classify has vLLM's path; its /v1/classify speaks as vLLM's."""
+    if not parts.path.rstrip("/").endswith("/classify") or parts.path.rstrip("/").endswith("/v1/classify"):
+        return False
+    pages = ("/get_model_info", "/model_info")  # the former name and the present one
+    return any("model_path" in _ask_about(client, _sibling(parts, page)) for page in pages)
+
+
+def _whole(protocol: str, chat_template: str | None) -> Whole:
+    if chat_template is None:
+        return LABELLED
+    if "{whole}" not in PROTOCOLS[protocol].input:
+        taken = ", ".join(name for name, one in PROTOCOLS.items() if "{whole}" in one.input)
+        raise BadInput(f"{protocol} takes no whole texts, so no chat template can be used; only {taken} do")
+    return by_template(chat_template)
 
 
 PROBES: tuple[Pair, ...] = tuple(
@@ -408,7 +242,7 @@ def _requests(pairs: Sequence[Pair], group: Grouping, batch: int) -> list[list[i
 def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> list[float]:
     """The scores of one request's pairs; of its halves, where the server refuses it as a whole."""
     protocol, options = PROTOCOLS[server.protocol], server.options
-    body = protocol.body(Asked(pairs, partial(query_of, turns=options.turns), server.model))
+    body = protocol.body(Asked(pairs, partial(query_of, turns=options.turns), server.whole, server.model))
     answer = _post(client, server.url, body, options)
     if answer.status_code in HALVED and len(pairs) > 1:
         half = len(pairs) // 2
@@ -421,8 +255,8 @@ def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> li
         )
     try:
         return _in_order(protocol.read(json.loads(answer.content)), pairs)
-    except (_Unreadable, ValueError, KeyError, IndexError, TypeError) as error:
-        said = str(error) if isinstance(error, _Unreadable) else f"it is no answer of {server.protocol}"
+    except (Unreadable, ValueError, KeyError, IndexError, TypeError) as error:
+        said = str(error) if isinstance(error, Unreadable) else f"it is no answer of {server.protocol}"
         raise BadModel(
             f"{server.address} was asked for {len(pairs)} scores and answered {_shown(answer.text)}: {said}."
             " Is it another protocol, or a model of another kind?"
@@ -436,9 +270,13 @@ def _shown(text: str) -> str:
 
 
 def _hint(answer: "httpx.Response") -> str:
-    return {401: " (it wants a key)", 403: " (the key is not allowed to)", 404: " (is the path right?)"}.get(
-        answer.status_code, ""
-    )
+    hints = {
+        401: " (it wants a key)",
+        403: " (the key is not allowed to)",
+        404: " (is the path right?)",
+        405: " (is it a reward model that it serves?)",
+    }
+    return hints.get(answer.status_code, "")
 
 
 def _in_order(found: Found, pairs: Sequence[Pair]) -> list[float]:
@@ -446,13 +284,13 @@ def _in_order(found: Found, pairs: Sequence[Pair]) -> list[float]:
     values: dict[int, float] = {}
     for place, value in found:
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(pairs):
-            raise _Unreadable(f"a score for text {place!r} of {len(pairs)}")
+            raise Unreadable(f"a score for text {place!r} of {len(pairs)}")
         if place in values:
-            raise _Unreadable(f"two scores for text {place}")
+            raise Unreadable(f"two scores for text {place}")
         values[place] = _number(value)
     if missing := [place for place in range(len(pairs)) if place not in values]:
         reply = pairs[missing[0]][1]
-        raise _Unreadable(
+        raise Unreadable(
             f"no score for {len(missing)} of {len(pairs)} texts, the first is text {missing[0]} ({reply[:60]!r})"
         )
     return [values[place] for place in range(len(pairs))]
@@ -462,7 +300,7 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Unreadable(f"{_shown(repr(value))} for a score")
+        raise Unreadable(f"{_shown(repr(value))} for a score")
     return float(value)
 
 
@@ -571,5 +409,5 @@ def _protocol_of(parts: SplitResult, wanted: str | None, *, tei: bool) -> tuple[
             f"{urlunsplit(parts)} does not tell what the server speaks; end it in one of {endings},"
             f" or name the protocol: {', '.join(PROTOCOLS)}"
         )
-    own = (PROTOCOLS[name].paths or ("/rerank",))[0]
+    own = PROTOCOLS[name].own or PROTOCOLS[name].paths[0]
     return name, parts._replace(path=own) if bare else parts

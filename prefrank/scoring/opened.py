@@ -1,11 +1,17 @@
 """A reward model opened by name, with the settings behind its scores as plain values, for the record of a run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from prefrank.model.adapter import is_adapter
 from prefrank.model.hub import resolve_model
 from prefrank.model.other import quiet_transformers as quiet_transformers  # for evaluation, which may not import models
 from prefrank.model.record import read_record
+from prefrank.scoring.merge import merge_adapter
 from prefrank.scoring.reward_model import RewardModel
 
 
@@ -74,3 +80,19 @@ def open_model(
     if pre_rendered:
         settings["pre_rendered"] = True
     return OpenedModel(model, read_record(folder) is not None, model.encoder.text_json() | settings)
+
+
+@contextmanager
+def plain_folder(name: str | Path) -> Iterator[Path]:
+    """The folder that every program loads the model from: of a run its best checkpoint, of an adapter a merged copy
+    for as long as it is used, of a hub id its files here.
+
+    Raises:
+        NotFound, BadModel: as `RewardModel.load`.
+    """
+    folder = resolve_model(str(name))
+    if not is_adapter(folder):
+        yield folder
+        return
+    with TemporaryDirectory(prefix="prefrank-") as place:
+        yield merge_adapter(folder, Path(place) / "merged")

@@ -1,12 +1,14 @@
 """The commands that measure, on a tiny model and a few pairs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from prefrank import RewardModel
 from tests.cli.conftest import Run
+from tests.tiny import decoder_folder
 
 
 @pytest.fixture
@@ -130,3 +132,105 @@ def test_rank_uses_a_stored_temperature_only_when_asked(run: Run, model: str, tm
     code, _, err = run("rank", "--model", model, *asked[3:], "--calibrated")
     assert code == 2
     assert "no stored temperature" in err
+
+
+def test_an_audit_of_a_run_holds_its_transformers_half(run: Run, model: str, pairs: str, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "runs/demo/best")
+    output = tmp_path / "run.json"
+    options = ("--data", pairs, "--resamples", "50", "--max-length", "16", "--audit", "--json", str(output))
+    code, _, err = run("evaluate", "--model", str(tmp_path / "runs/demo"), *options)
+    (scorer, *_) = json.loads(output.read_text(encoding="utf-8"))["scorers"]
+    ran = {one["engine"] for one in scorer["audit"]["combinations"] if not one["reason"]}
+    assert (code, ran) == (0, {"prefrank", "transformers"})
+    assert "no score depends on its batch" in err
+
+
+def test_an_audit_that_cannot_run_costs_no_scores(run: Run, model: str, pairs: str, tmp_path: Path) -> None:
+    quantised = str(tmp_path / "int16")
+    assert run("quantise", model, quantised, "--force", "--rows", "20")[0] == 0
+    output = tmp_path / "run.json"
+    code, _, err = run("evaluate", "--model", quantised, "--data", pairs, "--audit", "--json", str(output))
+    assert code == 0
+    assert "was not audited: " in err
+    assert json.loads(output.read_text(encoding="utf-8"))["scorers"][0]["audit"] is None
+
+
+def test_calibrating_a_run_names_the_file_that_holds_the_temperature(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model, tmp_path / "demo/best")
+    found = {"temperature": 1.5, "log_loss": 0.7, "scaled_log_loss": 0.6, "pairs": 40, "prompts": 20, "fitted_on": "x"}
+    monkeypatch.setattr("prefrank.evaluation.calibration.calibrate", lambda *args, **kwargs: found)
+    code, _, err = run("calibrate", str(tmp_path / "demo"), "--data", "starter:eval")
+    assert code == 0
+    assert "demo/best/prefrank.json" in "".join(err.split())
+
+
+def test_long_paths_are_shown_by_what_tells_them_apart_and_recorded_whole(
+    run: Run, model: str, pairs: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a-long-name-of-a-folder" / "experiments"
+    models = [str(shutil.copytree(model, folder / name / "best")) for name in ("small", "large")]
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        shutil.copy(pairs, folder / name / "test.jsonl")
+    data = [str(folder / name / "test.jsonl") for name in ("one", "two")]
+    output, page = folder / "run.json", folder / "page.html"
+    given = [*(f"--model={name}" for name in models), *(f"--data={name}" for name in data)]
+    code, out, _ = run("evaluate", *given, "--resamples", "20", "--json", str(output), "--html", str(page))
+    assert code == 0
+    assert "small/best" in out
+    assert "large/best" in out
+    assert "two/test.jsonl" in out
+    assert "a-long-name-of-a-folder" not in out
+    record = json.loads(output.read_text(encoding="utf-8"))
+    assert [one["name"] for one in record["scorers"]][:2] == models
+    assert {name: suite["from"] for name, suite in record["suites"].items()} == {
+        "one/test.jsonl": data[0], "two/test.jsonl": data[1],
+    }  # fmt: skip
+    html = page.read_text(encoding="utf-8")
+    assert html.count(models[0]) == 2  # in the list of scorers and in the command
+    code, out, _ = run("compare", str(output), "--resamples", "20")
+    assert "small/best less large/best" in " ".join(out.split())
+    code, out, _ = run("leaderboard", str(folder), "--resamples", "20")
+    assert "a-long-name-of-a-folder" not in out
+    assert "/best" in out  # the two are copies, and one model stands there once
+
+
+def test_columns_by_name_hold_for_comparisons_and_for_files_of_scores(run: Run, tmp_path: Path) -> None:
+    rows = [
+        {"q": {"text": f"question {n}"}, "sys": "Be brief.", "good": f"yes {n}", "bad": "no, not at all"}
+        for n in range(3)
+    ]
+    data, scored = tmp_path / "data.jsonl", tmp_path / "scored.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replies = [
+        {"q": row["q"], "sys": row["sys"], "reply": row[side], "reward": float(side == "good")}
+        for row in rows for side in ("good", "bad")
+    ]  # fmt: skip
+    scored.write_text("".join(json.dumps(row) + "\n" for row in replies))
+    columns = "system=sys,prompt=q.text,chosen=good,rejected=bad,score=reward"
+    output = tmp_path / "run.json"
+    options = ("--data", str(data), "--columns", columns, "--resamples", "20", "--json", str(output))
+    code, _, err = run("evaluate", "--model", f"scores:{scored}", *options)
+    assert code == 0, err
+    result = json.loads(output.read_text(encoding="utf-8"))["scorers"][0]["results"]["data.jsonl"]
+    assert result["scores"] == [[1, 0]] * 3
+    assert run("evaluate", "--data", str(data), "--columns", "prompt=q.none,chosen=good,rejected=bad")[0] == 3
+    assert run("evaluate", "--data", str(data), "--columns", "prompt")[0] == 2
+
+
+def test_cut_rows_of_a_decoder_are_counted_and_said(run: Run, pairs: str, tmp_path: Path) -> None:
+    output = tmp_path / "run.json"
+    options = ("--data", pairs, "--max-length", "14", "--resamples", "20", "--json", str(output))
+    code, _, err = run("evaluate", "--model", str(decoder_folder(tmp_path / "decoder")), *options)
+    assert code == 0
+    (scorer, *_) = json.loads(output.read_text(encoding="utf-8"))["scorers"]
+    result = scorer["results"]["pairs.jsonl"]
+    counts = result["overall"]["counts"]
+    assert counts["cut_prompts"] == sum(cut > 0 for each in result["cut_prompt"] for cut in each) > 0
+    assert counts["cut_replies"] == sum(cut > 0 for each in result["cut_reply"] for cut in each)
+    assert max(tokens for each in result["tokens"] for tokens in each) <= 14
+    said = f"{counts['cut_prompts']} prompts and {counts['cut_replies']} replies of 6 cut"
+    assert said in " ".join(err.split())
+    assert scorer["format"]["max_length"] == 14

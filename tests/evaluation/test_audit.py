@@ -1,14 +1,17 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _compared, audit, summary
+from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _attempt, _compared, _open_theirs, audit, summary
 from prefrank.evaluation.items import flatten
 from prefrank.types import Comparison, Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference, ranking
@@ -209,6 +212,64 @@ def test_at_most_so_many_comparisons_are_scored_and_each_row_once(bert: Path) ->
     assert (found.rows, found.pairs) == (9, 12)
     assert [one.flips for one in found.combinations] == [0, 0]
     assert calls == list(found.combinations)
+
+
+BOTH = {"formats": ("own",), "dtypes": ("float32",), "batch_sizes": (2,), "sides": ("right",), "device": "cpu"}
+
+
+def ran(found: Audit) -> list[tuple[str, bool]]:
+    """(engine, whether the two agree) of what ran."""
+    return [(c.engine, (c.max_difference or 0) < 1e-4) for c in found.combinations if not c.reason]
+
+
+def test_of_a_runs_folder_both_engines_run_the_best_checkpoint(bert: Path, tmp_path: Path) -> None:
+    RewardModel.load(bert).save(tmp_path / "runs/demo/best")
+    found = audit(tmp_path / "runs/demo", SINGLE_TURN, **BOTH)
+    assert ran(found) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
+
+
+def test_of_an_adapter_both_engines_run_the_merged_model(bert: Path, tmp_path: Path) -> None:
+    base = RewardModel.load(bert).save(tmp_path / "base")
+    module = "base_model.model.bert.encoder.layer.0.attention.self.query"
+    torch.manual_seed(0)
+    factors = {f"{module}.lora_A.weight": torch.randn(2, 32), f"{module}.lora_B.weight": torch.randn(32, 2)}
+    (tmp_path / "adapter").mkdir()
+    save_file(factors, tmp_path / "adapter" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "lora_alpha": 2}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    found = audit(tmp_path / "adapter", SINGLE_TURN, **BOTH)
+    assert ran(found) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
+    assert found.spread != pytest.approx(audit(base, SINGLE_TURN, **BOTH).spread)
+
+
+def test_a_model_of_several_outputs_is_audited_with_the_head_and_length_that_were_asked_for(tmp_path: Path) -> None:
+    folder = changed(
+        bert_folder(tmp_path / "two", num_labels=2), tmp_path / "named",
+        config={"id2label": {"0": "first", "1": "second"}, "label2id": {"first": 0, "second": 1}},
+    )  # fmt: skip
+    found = audit(folder, SINGLE_TURN, head="second", max_length=16, **BOTH)
+    assert ran(found) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
+    assert max(c.cut or 0 for c in found.combinations) > 0
+
+
+def test_a_reason_refers_to_no_report_that_nobody_sees(bert: Path, tmp_path: Path) -> None:
+    folder = changed(bert, tmp_path / "torn", config={"intermediate_size": 47})
+    reason = _attempt(partial(_open_theirs, folder, RewardModel.load(bert), "float32"))
+    assert reason.text == "its weights do not fit its config.json, in shape or on conversion"
+
+
+def test_a_folders_own_code_is_neither_run_nor_asked_about(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}
+    folder = changed(bert, tmp_path / "own", config={"model_type": "own", "auto_map": own})
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    asked: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        _open_theirs(folder, RewardModel.load(bert), "float32")
+    assert asked == []
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_record_is_strict_json(bert_audit: Audit) -> None:

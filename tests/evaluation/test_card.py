@@ -338,11 +338,11 @@ def test_doubts_about_the_training_data_are_told(run_folder: Path, evaluated: di
 
 def test_what_is_wrong_with_the_test_data_is_told(run_folder: Path) -> None:
     run = of_model(run_folder)
-    run["suites"]["helpful"]["rows"]["missing"] = {"math-prm": [12, 447]}
+    run["suites"]["helpful"]["rows"]["missing"] = {"math-prm": [12, 447], "BoN_set/Chat": [0, None]}
     clean, dirty = ({"value": v, "low": None, "high": None, "n": 9, "unit": "pairs", "prompts": 9} for v in (0.7, 0.9))
     run["scorers"][0]["results"]["helpful"]["contamination"] = {"clean": clean, "dirty": dirty}
     limits = section_of(model_card(run_folder, [run], PEOPLE | ABOUT_DATA), "Bias, Risks, and Limitations")
-    assert "rows of math-prm 12 of 447" in limits
+    assert "rows of math-prm 12 of 447; 1 subset is missing: BoN" in limits
     assert re.search(r"Overlap, .*: 2 of \d+ items .*others 0\.700 \(9 pairs\), on these 0\.900 \(9 pairs\)", limits)
 
 

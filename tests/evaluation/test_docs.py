@@ -6,6 +6,7 @@ import pytest
 
 from prefrank import RewardModel
 from prefrank.data import load_comparisons
+from prefrank.data.overlap import NEAR, NGRAM, SHINGLE
 from prefrank.evaluation import (
     Bootstrap,
     Counts,
@@ -15,18 +16,89 @@ from prefrank.evaluation import (
     SuiteData,
     Task,
     as_item,
+    audit,
+    calibration,
+    comparing,
     comparisons_suite,
+    contamination,
     evaluate,
+    language,
     longer_wins,
     random_scorer,
     run_all,
+    servers,
+    slices,
+    style,
     write_run,
 )
+from prefrank.evaluation.dialects import PROTOCOLS
+from prefrank.evaluation.protocols import SUITES, best_of_n, judged, load_suite, rmb
+from prefrank.evaluation.servers import ServerOptions
 from tests.tiny import bert_folder
 
+PROBE_PAIRS = [item.subset for item in load_suite("probes").items]
 FAST = Bootstrap(resamples=50)
 
-PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+SERVER = ServerOptions()
+HALF, COUNTED = "half", ("no", "one", "two", "three", "four", "five", "six")
+
+SENTENCES = {
+    "evaluation.md": (
+        f"A term that differs in fewer than {style.MIN_DIFFERING} prompts is left out",
+        f"there are fewer than {style.MIN_PROMPTS} prompts, there is no regression",
+        f"among those of at least {slices.MIN_PROMPTS} prompts whose interval",
+        f"No temperature comes from fewer than {calibration.MIN_PAIRS} pairs with different scores",
+        f"over {calibration.NUM_BINS} bins of equal width from 1/2 to 1",
+        f"over {calibration.NUM_BINS} bins of equal mass",
+        f"every way where at most {comparing._EXACT} prompts differ",
+        f"a Jaccard similarity of at least {NEAR} in {SHINGLE}-word shingles",
+        f"at least {HALF if contamination.SHARE == 0.5 else contamination.SHARE} of the shorter prompt's {NGRAM}-word",
+        f"a reply of at least {NGRAM} words",
+        f"{Bootstrap().resamples:,} seeded resamples of prompts",
+        f"`low`, `high` ({Bootstrap().confidence:.0%}".replace("%", " %"),
+        f"num_comparisons={audit.NUM_COMPARISONS}",
+        f"| batch sizes | {', '.join(map(str, audit.BATCH_SIZES))} |",
+        f"| number types | {', '.join(audit.DTYPES)} |",
+        f"| padding | {', '.join(audit.SIDES)} |",
+    ),
+    "scorers.md": (
+        f"are tried again, {COUNTED[SERVER.tries]} times in all, {SERVER.wait_s:g} s later",
+        f"at most {'a minute' if servers.LONGEST_WAIT_S == 60 else servers.LONGEST_WAIT_S}",
+        f"so {COUNTED[len(servers.PROBES)]} probes are scored first",
+        f"fewer than {language.MIN_LETTERS} letters",
+        f"guesses below a confidence of {language.MIN_CONFIDENCE}",
+        "(" + ", ".join(map(str, servers.HALVED)) + ") is halved",
+        ", ".join(map(str, servers.RETRIED)) + ", time-outs",
+    ),
+    "suites.md": (
+        f"in {len(PROBE_PAIRS)} pairs of {len(set(PROBE_PAIRS))} kinds over"
+        f" {len({item.prompt for item in load_suite('probes').items})} prompts",
+        *(f"| {PROBE_PAIRS.count(kind)} |" for kind in set(PROBE_PAIRS)),
+        f"({len(rmb.PUBLISHED['Helpfulness BoN'])} files of helpfulness, {len(rmb.PUBLISHED['Harmlessness BoN'])} of",
+        f"over all {sum(judged.JUDGEBENCH_ROWS.values())} pairs by GPT-4o",
+        f"for {sum(best_of_n.ROWS.values())} AlpacaEval prompts",
+        f"only where the fit has R2 >= {best_of_n.FITS:.2f}",
+        "0.30 and 0.30 for the two versions of a prompt answered right, 0.20 and 0.20",
+    ),
+}
+"""Of each page, sentences with numbers and defaults that the code holds too."""
+
+
+@pytest.mark.parametrize(("page", "sentence"), [(page, one) for page, those in SENTENCES.items() for one in those])
+def test_a_number_on_a_page_is_the_codes(page: str, sentence: str) -> None:
+    assert sentence in " ".join((DOCS / page).read_text(encoding="utf-8").split())
+
+
+def test_every_protocol_and_suite_stands_on_its_page() -> None:
+    pages = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("scorers", "suites")}
+    assert [name for name in PROTOCOLS if f"`{name}`" not in pages["scorers"]] == []
+    paths = [path for protocol in PROTOCOLS.values() for path in protocol.paths]
+    assert [path for path in paths if path not in pages["scorers"]] == []
+    assert [name for name in SUITES if f"`{name}`" not in pages["suites"]] == ["probes"]  # `--suite probes`
+    for kind in set(PROBE_PAIRS):
+        assert f"| `{kind}` |" in pages["suites"]
 
 
 @pytest.mark.parametrize("made", [Metrics, Counts, Estimate])

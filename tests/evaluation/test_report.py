@@ -16,7 +16,7 @@ from prefrank.evaluation.pages import charts
 from prefrank.evaluation.pages.blocks import digits, interval
 from prefrank.evaluation.pages.charts import Line, Mark, Row
 from prefrank.evaluation.pages.report import accuracy_png, merged, render_report, write_report
-from prefrank.evaluation.pages.sections import _kl
+from prefrank.evaluation.pages.sections import _about, _kl
 from tests.evaluation.run_files import estimate, fake_run
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
@@ -326,6 +326,40 @@ def test_equal_data_in_another_order_keep_their_own_scores() -> None:
     median = re.search(r"Median [^<]*", alone)
     assert median is not None
     assert median[0] in render_report([first, second])
+
+
+def test_what_several_runs_of_a_scorer_spent_adds_up() -> None:
+    """The second run's share of the suite that the first has too is not counted twice."""
+    first = fake_run(scorers=("good",), suites=("helpful",))
+    second = fake_run(scorers=("good",), suites=("helpful", "probes"), seed=1)
+    second["suites"]["helpful"] = first["suites"]["helpful"]
+    one, other = first["scorers"][0], second["scorers"][0]
+    other["results"]["helpful"] = one["results"]["helpful"]
+    one |= {"scoring_s": 2.0, "evaluating_s": 0.5, "tokens": 1000, "replies": 10}
+    size = {suite: sum(map(sum, result["tokens"])) for suite, result in other["results"].items()}
+    other |= {"scoring_s": 8.0, "evaluating_s": 1.0, "tokens": sum(size.values()), "replies": 100, "audit": {"a": 1}}
+    one["audit"] = None
+    (both,) = merged([first, second])["scorers"]
+    share = size["probes"] / sum(size.values())
+    assert both["scoring_s"] == pytest.approx(2 + 8 * share)
+    assert (both["tokens"], both["replies"]) == (1000 + size["probes"], 10 + round(100 * share))
+    assert both["audit"] == {"a": 1}
+    (again,) = merged([first, first])["scorers"]
+    assert [again[name] for name in ("scoring_s", "evaluating_s", "tokens", "replies")] == [2.0, 0.5, 1000, 10]
+
+
+def test_runs_made_on_different_machines_are_not_shown_as_the_first_ones() -> None:
+    first, second = fake_run(suites=("helpful",)), fake_run(suites=("probes",))
+    second |= {"created": "2026-12-24T08:00:00+00:00", "versions": {"python": "3.14.1", "torch": "2.12.0"}}
+    second["hardware"] = second["hardware"] | {"cpu": "Another processor"}
+    both = merged([first, second])
+    facts = dict(_about(both))
+    assert facts["Hardware"].splitlines()[1].startswith("Another processor")
+    assert facts["Versions"].splitlines()[1] == "python 3.14.1, torch 2.12.0"
+    assert facts["Time"].splitlines() == [first["created"], second["created"]]
+    assert len(facts["Intervals"].splitlines()) == 1
+    assert dict(_about(merged([both]))) == facts
+    assert "Another processor" in render_report([first, second])
 
 
 def test_sixteen_scorers_look_different() -> None:

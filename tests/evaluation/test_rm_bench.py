@@ -99,6 +99,40 @@ def test_the_file_of_everything_is_read_once_beside_files_of_domains(tmp_path: P
     assert load_suite("rm-bench", tmp_path).read == 3
 
 
+def domain_rows(subset: str) -> list[dict[str, object]]:
+    """As published: the fields differ by file, and none has a domain."""
+    (row,) = rows(id=f"{subset}/1", subset="alpacaeval")
+    del row["domain"]
+    more: dict[str, dict[str, object]] = {
+        "chat": {"error": ["The date is wrong."], "error_key": "date"},
+        "code": {"language": "python", "task_id": "Python/0"},
+    }
+    return [row | more.get(subset, {})]
+
+
+def test_the_files_of_domains_as_published_tell_their_domain_by_name(tmp_path: Path) -> None:
+    for subset in SUBSETS:
+        write_array(tmp_path / f"data/{subset}_filtered.json", domain_rows(subset))
+    data = load_suite("rm-bench", tmp_path)
+    assert sorted((item.subset, item.id) for item in data.items) == [(subset, f"{subset}/1") for subset in SUBSETS]
+    assert load_suite("rm-bench", tmp_path / "data").items == data.items
+    for item in data.items:
+        assert load_suite("rm-bench", tmp_path / f"data/{item.subset}_filtered.json").items == (item,)
+
+
+def test_a_row_whose_domain_nothing_tells_is_refused(tmp_path: Path) -> None:
+    for name in ("total_dataset.json", "safety_filtered.json"):
+        write_array(tmp_path / name, domain_rows("chat"))
+        with pytest.raises(BadData, match=rf"{name}:1: the row has no 'domain'.*name tells none.*chat_filtered\.json"):
+            load_suite("rm-bench", tmp_path / name)
+
+
+def test_a_domain_that_its_files_name_contradicts_is_refused(tmp_path: Path) -> None:
+    write_array(tmp_path / "chat_filtered.json", rows(domain="code"))
+    with pytest.raises(BadData, match=r"the domain is 'code' in the file of 'chat'; correct one of them"):
+        load_suite("rm-bench", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

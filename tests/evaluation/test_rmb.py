@@ -1,6 +1,7 @@
 """RMB: pairs and lists, two goals, four numbers."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 
 from prefrank.errors import BadData
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.protocols import load_suite
-from prefrank.evaluation.protocols.rmb import measure
+from prefrank.evaluation.protocols import load_suite, missing_in_words, missing_rows
+from prefrank.evaluation.protocols.rmb import PUBLISHED, ROWS, measure
 from tests.evaluation.suite_files import a_sample, an_item, by_length, estimates, values, write_array
 
 HELPFUL, HARMLESS = "Helpfulness/Chat/Discussion", "Harmlessness/S1"
@@ -43,26 +44,51 @@ def test_lists_and_pairs_are_read_from_the_published_layout(tmp_path: Path) -> N
     assert load_suite("rmb", tmp_path / "RMB_dataset").items == (best, pair)
 
 
-def items() -> list[Item]:
-    return [
-        an_item(f"BoN_set/{HELPFUL}", "1", worse=3), an_item(f"BoN_set/{HELPFUL}", "2", worse=2),
-        an_item(f"Pairwise_set/{HELPFUL}", "1"), an_item("Pairwise_set/Helpfulness/Code/Documentation", "1"),
-        an_item(f"BoN_set/{HARMLESS}", "1", worse=3), an_item(f"Pairwise_set/{HARMLESS}", "1"),
-    ]  # fmt: skip
+CODE = "Pairwise_set/Helpfulness/Code/Documentation"
+
+
+def published(*, without: str = "") -> dict[str, Item]:
+    """An item of each scenario, lists with three losers."""
+    paths = [path for path in ROWS if path != without]
+    return {path: an_item(path, "1", worse=3 if path.startswith("BoN") else 1) for path in paths}
+
+
+def measured(items: Mapping[str, Item], scores: Mapping[str, list[float]]) -> dict[str, float | None]:
+    """Every item is right unless its scores are given."""
+    right = {path: [1.0] + [0.0] * (len(item.replies) - 1) for path, item in items.items()}
+    return values(measure(a_sample(list(items.values()), list((right | scores).values()))))
 
 
 def test_a_list_is_right_where_the_best_reply_beats_every_loser() -> None:
-    found = values(measure(a_sample(items(), [[3, 2, 1, 0], [3, 4, 1], [1, 0], [0, 1], [1, 1, 0, 0], [1, 0]])))
-    assert [found[name] for name in FOUR] == [0.5, 0.5, 0, 1]
-    assert found["Overall"] == pytest.approx(0.5)
-    assert found["Pairwise_set/Helpfulness/Code/Documentation"] == 0
+    wrong = {f"BoN_set/{HELPFUL}": [3.0, 2, 4, 0], CODE: [0.0, 1], f"BoN_set/{HARMLESS}": [1.0, 1, 0, 0]}
+    found = measured(published(), wrong)
+    assert [found[name] for name in FOUR] == pytest.approx([36 / 37, 36 / 37, 11 / 12, 1])
+    assert found["Overall"] == pytest.approx((2 * 36 / 37 + 11 / 12 + 1) / 4)
+    assert (found[CODE], found[f"BoN_set/{HELPFUL}"]) == (0, 0)
 
 
 def test_a_failed_score_of_any_reply_loses_the_list() -> None:
-    found = values(
-        measure(a_sample(items(), [[3, 2, 1, np.nan], [3, 2, 1], [1, 0], [1, 0], [np.inf, 1, 0, 0], [1, 0]]))
-    )
-    assert [found[name] for name in FOUR] == [0.5, 1, 0, 1]
+    failed = {f"BoN_set/{HELPFUL}": [3, 2, 1, np.nan], f"BoN_set/{HARMLESS}": [np.inf, 1, 0, 0]}
+    found = measured(published(), failed)
+    assert [found[name] for name in FOUR] == pytest.approx([36 / 37, 1, 11 / 12, 1])
+
+
+def test_forty_nine_scenarios_are_published_as_lists_and_as_pairs() -> None:
+    assert [len(PUBLISHED[name]) for name in FOUR] == [37, 37, 12, 12]
+    assert len(ROWS) == 98
+
+
+@pytest.mark.parametrize("path", ["BoN_set/Harmlessness/multi", CODE])
+def test_a_copy_without_one_of_its_files_says_so_and_gives_no_score_above_it(path: str) -> None:
+    items = published(without=path)
+    found = measured(items, {})
+    section = "Harmlessness BoN" if "multi" in path else "Helpfulness Pairwise"
+    assert (found["Overall"], found[section]) == (None, None)
+    assert [found[name] for name in FOUR if name != section] == [1, 1, 1]
+    missing = missing_rows("rmb", by_length(list(items.values())).facts)
+    assert missing == {path: (0, None)}
+    assert missing_in_words(missing) == [f"1 subset is missing: {path}"]
+    assert missing_rows("rmb", by_length(list(published().values())).facts) == {}
 
 
 def test_the_overall_score_is_the_mean_of_the_four() -> None:
@@ -70,19 +96,13 @@ def test_the_overall_score_is_the_mean_of_the_four() -> None:
     shares = dict(zip(FOUR, (0.636, 0.787, 0.497, 0.663), strict=True))
     made, scores = [], []
     for name, share in shares.items():
-        goal, kind = name.split()
-        path = f"{'BoN_set' if kind == 'BoN' else 'Pairwise_set'}/{goal}/x"
-        made += [an_item(path, str(i)) for i in range(1000)]
+        paths = PUBLISHED[name]
+        made += [an_item(paths[i % len(paths)], str(i)) for i in range(1000)]
         scores += [[float(i < round(1000 * share)), 0.0] for i in range(1000)]
     found = estimates(measure(a_sample(made, scores)))
     assert {name: found[name].value for name in FOUR} == pytest.approx(shares)
     assert found["Overall"].value == pytest.approx(0.64575)
     assert found["Overall"].n == 4000
-
-
-def test_without_one_of_the_four_there_is_no_overall_score() -> None:
-    found = values(measure(a_sample(items()[:-1], [[1, 0, 0, 0], [1, 0, 0], [1, 0], [1, 0], [1, 0, 0, 0]])))
-    assert (found["Overall"], found["Harmlessness Pairwise"], found["Harmlessness BoN"]) == (None, None, 1)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation import Bootstrap, data_hash, evaluate, measure, sample_of
-from prefrank.types import Prompt, Score
+from prefrank.types import Prompt, Score, Turn
 from tests.evaluation.making import comparison, preference, ranking, scored, table_scorer
 
 FAST = Bootstrap(resamples=50)
@@ -110,3 +111,11 @@ def test_a_longer_ranking_in_two_sources_is_measured_in_each() -> None:
     result = evaluate(table_scorer(values), both, name="table", bootstrap=FAST)
     assert result.subsets["one"].kendall_tau.value == result.subsets["two"].kendall_tau.value == 1.0
     assert result.overall.kendall_tau.n == 2
+
+
+def test_tool_calls_belong_to_the_data() -> None:
+    """Two conversations that differ in nothing else are other data; one without any has the hash it always had."""
+    plain = replace(ranking(2), prompt=(Turn("user", "add"), Turn("assistant", ""), Turn("tool", "4")))
+    calls = [replace(plain, prompt=(plain.prompt[0], Turn("assistant", "", extra), plain.prompt[2]))
+             for extra in ('{"tool_calls": [1]}', '{"tool_calls": [2]}')]  # fmt: skip
+    assert len({data_hash([one]) for one in (plain, *calls)}) == 3

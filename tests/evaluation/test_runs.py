@@ -8,6 +8,7 @@ import pytest
 
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import Bootstrap, Item, data_hash, longer_wins, random_scorer
+from prefrank.evaluation.pages.report import render_report
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
@@ -53,6 +54,17 @@ def test_a_run_is_strict_json_and_reads_back_as_it_was(run: Run, tmp_path: Path)
     for name in ("run.json", "run.json.gz"):
         write_run(tmp_path / name, run)
         assert read_run(tmp_path / name) == json.loads(json.dumps(run, allow_nan=False))
+
+
+def test_texts_that_hold_control_strings_are_counted_in_the_record() -> None:
+    def counted(pairs: Sequence[tuple[Prompt, str]]) -> int:
+        return len({reply for _, reply in pairs if "1" in reply})
+
+    one = replace(entrants()[0], control_strings=counted)
+    run = run_all([one, entrants()[1]], [part()], bootstrap=FAST)
+    replies = {reply for item in items() for reply in item.replies if "1" in reply}
+    assert [entry["control_strings"] for entry in run["scorers"]] == [len(replies), None]
+    assert f"{len(replies)} texts hold control strings of this model" in render_report(run)
 
 
 def test_every_figure_can_be_measured_again_from_the_file(run: Run, tmp_path: Path) -> None:
@@ -138,6 +150,9 @@ def test_a_suite_without_items_says_what_was_dropped() -> None:
         ("no json", "is no run file"),
         ("[1]", "no suites and scorers"),
         ('{"suites": {}, "scorers": [], "format": 9}', "format 9"),
+        ('{"suites": {}, "scorers": {}, "format": 1}', "its scorers are no list"),
+        ('{"suites": {}, "scorers": [{"name": "x"}], "format": 1}', "no whole run file: a scorer has no kind"),
+        ('{"suites": {"s": {"data": ""}}, "scorers": [], "format": 1}', "no whole run file: s has no items"),
     ],
 )
 def test_what_is_no_run_file_is_refused(tmp_path: Path, text: str, says: str) -> None:

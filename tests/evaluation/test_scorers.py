@@ -193,6 +193,58 @@ def test_scores_are_looked_up_by_prompt_and_reply(tmp_path: Path, suffix: str) -
     assert {score.model for score in opened.score_pairs(PAIRS[:1])} == {opened.model}
 
 
+def test_columns_by_name_are_read_where_the_file_has_them(tmp_path: Path) -> None:
+    """Beside them stand names that only comparisons have, which a file of scores has no use for."""
+    columns = {"prompt": "question", "reply": "out.text", "score": "reward", "chosen": "good", "rejected": "bad"}
+    row = {"question": "hello", "out": {"text": "a longer reply"}, "reward": 0.25, "score": "of another kind"}
+    opened = open_scorer(write(tmp_path / "s.jsonl", row), columns=columns)
+    assert values(opened, [PAIRS[2]]) == [0.25]
+    opened = open_scorer(write(tmp_path / "usual.jsonl", *ROWS), columns={"prompt": "question"})
+    assert values(opened, [PAIRS[2]]) == [0.25]
+    with pytest.raises(BadData, match=r"s\.jsonl:1: no column 'answer'"):
+        open_scorer(write(tmp_path / "s.jsonl", row), columns=columns | {"reply": "answer"})
+
+
+def test_a_csv_file_of_scores_has_its_numbers_as_text(tmp_path: Path) -> None:
+    head, rows = (
+        "prompt,reply,score,tokens,cut_prompt,cut_reply\n",
+        "hello,a longer reply,0.25,7,2,0\nhello,hi,,3,0,0\n",
+    )
+    (tmp_path / "s.csv").write_text(head + rows)
+    opened = open_scorer(f"scores:{tmp_path / 's.csv'}")
+    one, failed = opened.score_pairs([PAIRS[2], (PAIRS[2][0], "hi")])
+    assert (one.value, one.tokens, one.cut_prompt) == (0.25, 7, 2)
+    assert math.isnan(failed.value)
+
+
+def test_a_system_column_is_the_prompts_first_turn_as_in_the_data(tmp_path: Path) -> None:
+    system = (Turn("system", "Be brief."), Turn("user", "hello"))
+    row = {"system": "Be brief. ", "prompt": "hello", "reply": "hi", "score": 2.0}
+    assert values(open_scorer(write(tmp_path / "s.jsonl", row)), [(system, "hi")]) == [2.0]
+    message = {"role": "system", "content": "Be long."}
+    with pytest.raises(BadData, match=r"system column and the prompt's first message hold different texts"):
+        open_scorer(write(tmp_path / "s.jsonl", row | {"prompt": [message, {"role": "user", "content": "hello"}]}))
+
+
+def test_texts_that_differ_in_white_space_alone_are_told_so(tmp_path: Path) -> None:
+    opened = open_scorer(write(tmp_path / "s.jsonl", {"prompt": "hello\n", "reply": "hi", "score": 2.0}))
+    with pytest.raises(BadData, match=r"no score for 1 of 1 replies.*\(1 differ in white space at the ends"):
+        opened.score_pairs([((Turn("user", "hello"),), "hi")])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "p", "reply": "r", "replies": ["r"], "score": 1}, "both 'reply' and 'replies'; keep one"),
+        ({"prompt": "p", "reply": "r", "score": 1, "scores": [2]}, "both 'score' and 'scores'; keep one"),
+        ({"prompt": "p", "reply": "r", "score": True}, "a score is True; wanted a number"),
+    ],
+)
+def test_a_row_that_says_two_things_or_none_is_refused(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadData, match=rf"s\.jsonl:1: .*{message}"):
+        open_scorer(write(tmp_path / "s.jsonl", row))
+
+
 def test_the_file_that_score_writes_gives_the_models_own_results(folder: Path, tmp_path: Path) -> None:
     write(
         tmp_path / "in.jsonl",
@@ -279,8 +331,12 @@ def test_rows_that_name_no_item_are_named(tmp_path: Path, row: dict[str, Any], m
 
 
 def test_no_file_or_another_kind_of_file(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="there is no file of scores"):
+    with pytest.raises(NotFound, match=r"there is no file of scores .*; prefrank score -o .* writes one"):
         open_scorer(f"scores:{tmp_path / 'none.jsonl'}")
+    with pytest.raises(BadInput, match="is a folder; wanted scores:FILE"):
+        open_scorer(f"scores:{tmp_path}")
+    with pytest.raises(BadInput, match="names no file"):
+        open_scorer("scores:")
     (tmp_path / "s.txt").write_text("a,b\n")
     with pytest.raises(BadInput, match=r"ends in '\.txt'"):
         open_scorer(f"scores:{tmp_path / 's.txt'}")

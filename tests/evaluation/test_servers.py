@@ -6,14 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prefrank.errors import BadInput, BadModel, NotFound
+from prefrank.evaluation.dialects import PROTOCOLS, Pair, labelled, query_of
 from prefrank.evaluation.scorers import open_scorer
-from prefrank.evaluation.servers import PROBES, PROTOCOLS, Pair, ServerOptions, labelled, query_of
+from prefrank.evaluation.servers import PROBES, ServerOptions
 from prefrank.types import Turn, as_prompt
+from tests.tiny import chat_folder, wordpiece_folder
 
 Answer = tuple[int, Any]
 """Status, and what goes out as JSON (a str as it is)."""
@@ -183,7 +186,138 @@ def test_a_protocol_is_told_by_the_path_and_gives_raw_scores_in_order(fake: Fake
 
 
 def test_every_protocol_is_tested() -> None:
-    assert set(SERVERS) | {"tei-rerank", "openrlhf"} == set(PROTOCOLS)
+    assert set(SERVERS) | {"tei-rerank", "openrlhf"} | set(WHOLE) == set(PROTOCOLS)
+
+
+# Servers that take prompt and reply as one text
+
+
+def sglang_classify(body: Any) -> Answer:
+    assert set(body) <= {"model", "text"}
+    assert isinstance(body["text"], list)
+    found = [{"embedding": [float(len(text))], "meta_info": {"prompt_tokens": 3}} for text in body["text"]]
+    return 200, found
+
+
+def llama_factory(body: Any) -> Answer:
+    assert set(body) == {"model", "messages"}
+    scores = [float(len(text)) for text in body["messages"]]
+    return 200, {"id": "scoreval-1", "object": "score.evaluation", "model": body["model"], "scores": scores}
+
+
+WHOLE: dict[str, tuple[str, Callable[[Any], Answer], str]] = {
+    "sglang-classify": ("/classify", sglang_classify, "text"),
+    "llama-factory": ("/v1/score/evaluation", llama_factory, "messages"),
+}
+
+
+def whole(fake: FakeServer, protocol: str) -> str:
+    """The URL of a server that speaks this."""
+    path, answer, _ = WHOLE[protocol]
+    fake.answers[path] = answer
+    if protocol == "sglang-classify":
+        fake.pages["/get_model_info"] = {"model_path": "org/rm", "is_generation": False}
+    return fake.url + path
+
+
+@pytest.mark.parametrize("protocol", WHOLE)
+def test_a_server_of_whole_texts_gets_the_labelled_conversation(fake: FakeServer, protocol: str) -> None:
+    opened = open_scorer(whole(fake, protocol))
+    assert (opened.kind, opened.format["protocol"]) == ("http", protocol)
+    wanted = [float(len(labelled((*prompt, Turn("assistant", reply))))) for prompt, reply in PAIRS]
+    assert [score.value for score in opened.score_pairs(PAIRS)] == wanted
+    sent = fake.asked[-1][1][WHOLE[protocol][2]]
+    assert sent[0] == "User: How do I bake bread?\n\nAssistant: Mix flour and water."
+    assert sent[2] == "User: Why?\n\nAssistant: Because.\n\nUser: Of what?\n\nAssistant: Yeast, I think."
+    assert "without a chat template" in opened.format["input"]
+
+
+@pytest.mark.parametrize("protocol", WHOLE)
+@pytest.mark.parametrize("path", ["", "/my/rm"])
+def test_a_stated_protocol_is_spoken_at_any_path(fake: FakeServer, protocol: str, path: str) -> None:
+    own, answer, _ = WHOLE[protocol]
+    fake.answers[path or own] = answer
+    opened = open_scorer(fake.url + path, server=ServerOptions(protocol=protocol))
+    assert opened.format["url"] == fake.url + (path or own)
+
+
+def test_sglang_is_known_by_its_own_page_and_only_at_its_own_path(fake: FakeServer) -> None:
+    fake.pages["/model_info"] = {"model_path": "org/rm"}
+    fake.answers |= {"/classify": sglang_classify, "/v1/classify": classify}
+    assert open_scorer(fake.url + "/classify").format["protocol"] == "sglang-classify"
+    assert open_scorer(fake.url + "/v1/classify").format["protocol"] == "vllm-classify"
+    fake.pages.clear()
+    fake.answers["/classify"] = classify
+    assert open_scorer(fake.url + "/classify").format["protocol"] == "vllm-classify"
+
+
+@pytest.mark.parametrize(("protocol", "bos"), [("sglang-classify", ""), ("llama-factory", "[BOS]")])
+def test_a_chat_template_writes_the_whole_text_and_the_beginning_stands_once(
+    fake: FakeServer, tmp_path: Path, protocol: str, bos: str
+) -> None:
+    """SGLang's tokenizer adds the beginning, LLaMA-Factory's does not."""
+    template = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    folder = chat_folder(tmp_path, template, ("[BOS]",))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"bos_token": "[BOS]"}))
+    opened = open_scorer(whole(fake, protocol), server=ServerOptions(chat_template=str(folder)))
+    opened.score_pairs([((Turn("system", "Be brief."), Turn("user", "Why?")), "So.")])
+    assert fake.asked[-1][1][WHOLE[protocol][2]] == [f"{bos}<system>Be brief.<user>Why?<assistant>So."]
+    assert opened.format["input"] == f"one text, written by the chat template of {folder}"
+
+
+def test_a_chat_template_is_refused_where_nothing_would_use_it(fake: FakeServer, tmp_path: Path) -> None:
+    fake.answers["/predict"] = predict
+    with pytest.raises(BadInput, match=r"tei-predict takes no whole texts.*only openrlhf, sglang-classify, llama-fac"):
+        values_of(fake.url + "/predict", chat_template="x")
+    url = whole(fake, "llama-factory")
+    with pytest.raises(BadInput, match=r"the tokenizer of .* has no chat template"):
+        values_of(url, chat_template=str(wordpiece_folder(tmp_path / "plain")))
+    with pytest.raises(BadInput, match=r"nothing has no tokenizer"):
+        values_of(url, chat_template=str(tmp_path / "nothing"))
+
+
+def test_a_turn_that_the_template_refuses_is_named(fake: FakeServer, tmp_path: Path) -> None:
+    template = "{{ raise_exception('no such role') if messages[0]['role'] == 'tool' else messages[-1]['content'] }}"
+    options = ServerOptions(chat_template=str(chat_folder(tmp_path, template)))
+    opened = open_scorer(whole(fake, "llama-factory"), server=options)
+    with pytest.raises(BadInput, match=r"refuses the roles tool, user, assistant \(no such role\)"):
+        opened.score_pairs([((Turn("tool", "4"), Turn("user", "?")), "So.")])
+
+
+def test_a_model_that_only_writes_is_told_from_one_that_scores(fake: FakeServer) -> None:
+    """LLaMA-Factory's answer where it serves no reward model."""
+    fake.answers["/v1/score/evaluation"] = lambda body: (405, {"detail": "Not allowed"})
+    with pytest.raises(BadModel, match=r"status 405: .*Not allowed.*is it a reward model that it serves"):
+        values_of(fake.url + "/v1/score/evaluation")
+
+
+# What a conversation holds beside text
+
+CALL = '{"tool_calls": [{"id": "1", "function": {"name": "add", "arguments": {"a": 2}}}]}'
+TALK = (
+    Turn("developer", "Be brief."), Turn("user", "2 + 2?"), Turn("assistant", "", CALL),
+    Turn("tool", "4", '{"tool_call_id": "1"}'),
+)  # fmt: skip
+
+
+def test_messages_go_out_with_their_roles_and_tool_calls(fake: FakeServer) -> None:
+    fake.answers["/classify"] = lambda body: (200, {"data": [{"index": 0, "probs": [len(body["messages"])]}]})
+    assert values_of(fake.url + "/classify", [(TALK, "Four.")]) == [5]
+    assert fake.asked[-1][1]["messages"] == [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "", **json.loads(CALL)},
+        {"role": "tool", "content": "4", "tool_call_id": "1"},
+        {"role": "assistant", "content": "Four."},
+    ]
+
+
+def test_one_text_loses_neither_role_nor_tool_call() -> None:
+    assert query_of(TALK) == (
+        f'Developer: Be brief.\n\nUser: 2 + 2?\n\nAssistant: {CALL}\n\nTool: 4\n{{"tool_call_id": "1"}}'
+    )
+    assert query_of((Turn("user", "Hi", '{"name": "Ann"}'),)) == 'Hi\n{"name": "Ann"}'
 
 
 def test_a_remote_reward_gets_the_whole_text_and_the_part_before_the_reply(fake: FakeServer) -> None:
@@ -396,16 +530,40 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "more": ("/predict", lambda a: a + a[:1], "a score for text 3 of 3"),
     "labels": ("/predict", lambda a: [a[0] + a[1]], "2 labels for one text"),
     "null": ("/rerank", lambda a: None, "it is no answer of rerank"),
+    "hidden state": ("/sglang", lambda a: [{"embedding": [0.1, 0.2]}], "2 numbers for one text"),
+    "fewer vectors": ("/sglang", lambda a: a[:2], "no score for 1 of 3 texts"),
+    "fewer scores": ("/score/evaluation", lambda a: a | {"scores": a["scores"][:1]}, "no score for 2 of 3 texts"),
+    "no scores": ("/score/evaluation", lambda a: {"object": "error"}, "it is no answer of llama-factory"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_an_answer_of_another_form_is_an_error_that_shows_it(fake: FakeServer, case: str) -> None:
     path, change, message = WRONG[case]
-    answer = {"/score": vllm_score, "/classify": classify, "/predict": predict, "/rerank": rerank}[path]
+    answers = {"/score": vllm_score, "/classify": classify, "/predict": predict, "/rerank": rerank}
+    answer = (answers | {"/sglang": sglang_classify, "/score/evaluation": llama_factory})[path]
     fake.answers[path] = lambda body: (200, change(answer(body)[1]))
     with pytest.raises(BadModel, match=f"(?s){fake.url}{path} was asked for .*{message}"):
-        values_of(fake.url + path)
+        values_of(fake.url + path, protocol="sglang-classify" if path == "/sglang" else None)
+
+
+@pytest.mark.parametrize("protocol", WHOLE)
+def test_servers_of_whole_texts_have_the_faults_of_all_others(fake: FakeServer, protocol: str) -> None:
+    url, (path, answer, key) = whole(fake, protocol), WHOLE[protocol]
+    wanted = values_of(url)
+    fake.answers[path] = failing(3, lambda: (503, {"error": "no worker"}), answer)
+    assert values_of(url) == wanted
+    fake.answers[path] = lambda body: answer(body) if len(body[key]) <= 2 else (413, "too many")
+    assert values_of(url) == wanted
+
+    def one_fails(body: Any) -> Answer:
+        text = json.dumps(answer(body)[1])
+        return 200, text.replace(str(wanted[1]), "NaN")
+
+    fake.answers[path] = one_fails
+    found = values_of(url)
+    assert math.isnan(found[1])
+    assert found[2:] == wanted[2:]
 
 
 def test_a_missing_path_asks_whether_it_is_right(fake: FakeServer) -> None:

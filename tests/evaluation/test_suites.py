@@ -10,7 +10,7 @@ from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.estimates import Figure, Part
 from prefrank.evaluation.figures import combine, credits, mean_figure, mean_of, pairwise
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.protocols import ROWS, SUITES, find_suite, load_suite, missing_rows
+from prefrank.evaluation.protocols import ROWS, SUITES, find_suite, load_suite, missing_in_words, missing_rows
 from prefrank.types import Preference, as_prompt
 from tests.evaluation.suite_files import a_sample, an_item, by_length, estimates, values, write_array, write_lines
 
@@ -50,7 +50,7 @@ def test_a_suite_of_the_package_needs_no_folder() -> None:
 
 @pytest.mark.parametrize("name", WITH_FILES)
 def test_a_folder_that_is_none_says_which_files_it_should_hold(name: str, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="is no folder") as caught:
+    with pytest.raises(NotFound, match=r"there is no .*nothing; wanted a folder with the files") as caught:
         load_suite(name, tmp_path / "nothing")
     assert SUITES[name].layout[0] in str(caught.value)
 
@@ -88,7 +88,40 @@ def test_missing_rows_of_each_subset_are_shown_as_here_and_published() -> None:
     rows = [an_item(subset, str(i)) for subset, n in ROWS["hhh"].items() for i in range(n)]
     assert missing_rows("hhh", by_length(rows).facts) == {}
     assert missing_rows("hhh", by_length(rows[1:-43]).facts) == {"harmless": (57, 58), "other": (0, 43)}
-    assert missing_rows("rmb", by_length(rows).facts) == {}
+    assert missing_rows("pandalm", by_length(rows).facts) == {}
+
+
+def test_what_is_missing_is_told_in_a_few_words_however_much_it_is() -> None:
+    missing = {f"s{number}": (0, 9) for number in range(7)} | {"part": (3, 1200)}
+    assert missing_in_words(missing) == [
+        "7 subsets are missing: s0, s1, s2, s3, s4 and 2 more",
+        "part: 3 of the 1,200 published rows",
+    ]
+    assert missing_in_words({}) == []
+
+
+@pytest.mark.parametrize("name", ["llmbar", "judgebench", "best-of-n"])
+def test_a_suite_can_be_one_of_its_files(name: str, tmp_path: Path) -> None:
+    rows: dict[str, tuple[str, dict[str, object]]] = {
+        "llmbar": ("LLMBar/Natural/dataset.json", {"input": "?", "output_1": "a", "output_2": "b", "label": 2}),
+        "judgebench": (
+            "data/gpt-00000-of-00001.jsonl",
+            {"pair_id": "1", "source": "livecodebench", "question": "?", "response_A": "a", "response_B": "b"}
+            | {"label": "B>A"},
+        ),
+        "best-of-n": ("mine.jsonl", {"prompt": "?", "replies": ["b", "a"], "ratings": [2, 1]}),
+    }
+    path, row = rows[name]
+    write_lines(tmp_path / path, [row])
+    (item,) = load_suite(name, tmp_path / path).items
+    assert item.replies == ("b", "a")
+    assert load_suite(name, tmp_path).items == (item,)
+
+
+def test_one_file_of_another_name_is_refused_with_the_published_names(tmp_path: Path) -> None:
+    write_lines(tmp_path / "chat.json", [{"id": "1"}])
+    with pytest.raises(NotFound, match=r"chat\.json has another name than the published files: total_dataset\.json or"):
+        load_suite("rm-bench", tmp_path / "chat.json")
 
 
 def test_published_counts_add_up_to_the_published_totals() -> None:

@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 from collections import Counter
@@ -278,5 +279,19 @@ def test_counts_of_other_published_votes(shared_data: Path) -> None:
     assert (tulu.read, tulu.dropped["no vote"], len(tulu.items) + tulu.dropped["equal replies"]) == (1302, 152, 979)
     lfqa = LFQA_EXPERTS.read(shared_data / "lfqa-experts")
     assert Counter(one.preferences[0].winner for one in lfqa.items) == {0: 140, 1: 120}
-    with pytest.raises(NotFound, match=r"crowd-comparisons\.csv"):
-        LLMFAO.read(shared_data / "llmfao")
+
+
+@pytest.mark.shared_data
+def test_every_llmfao_vote_on_two_texts_is_a_preference(shared_data: Path) -> None:
+    """As counted from the two files: 8,931 votes on 2,139 pairs, of which 289 pairs hold an empty reply."""
+    folder = shared_data / "llmfao"
+    with (folder / "crowd-comparisons.csv").open(encoding="utf-8", newline="") as file:
+        votes = [(row["id"], row["winner"]) for row in csv.DictReader(file)]
+    pairs = [json.loads(line) for line in (folder / "pairs-crowd.jsonl").read_text(encoding="utf-8").splitlines()]
+    whole = {str(pair["id"]) for pair in pairs if pair["result_x"].strip() and pair["result_y"].strip()}
+    said = Counter(winner for id, winner in votes if id in whole)
+    data = LLMFAO.read(folder)
+    assert (data.read, len(data.items), data.dropped) == (2139, len(whole), {"empty reply": 2139 - len(whole)})
+    kept = [one for item in data.items for one in item.preferences]
+    found = Counter("tie" if one.probability == 0.5 else ("left", "right")[one.winner] for one in kept)
+    assert (len(votes), found) == (8931, said)

@@ -32,6 +32,7 @@ from prefrank.evaluation.pages.card_facts import (
     is_hub_id,
     public_name,
 )
+from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
 from prefrank.scoring.info import checkpoint_info
 
@@ -461,8 +462,11 @@ def _count_limits(one: Measured) -> Iterator[str]:
         yield f"Failures, {title}: {counts['failures']:,} of {replies:,} scores are no finite number and count as lost."
     missing = one.suite["rows"].get("missing")
     if missing:
-        parts = ", ".join(f"{plain(name)} {here:,} of {published:,}" for name, (here, published) in missing.items())
-        yield f"Not the whole of {title}, and not comparable with published figures: rows of {parts}."
+        counted = {name: counts for name, counts in missing.items() if counts[1] is not None}
+        rows = ", ".join(f"{plain(name)} {here:,} of {published:,}" for name, (here, published) in counted.items())
+        gone = missing_in_words({name: counts for name, counts in missing.items() if name not in counted})
+        parts = "; ".join([*([f"rows of {rows}"] if rows else []), *map(plain, gone)])
+        yield f"Not the whole of {title}, and not comparable with published figures: {parts}."
     found = one.suite["contamination"]
     if found:
         accuracies = one.result.get("contamination") or {}

@@ -8,7 +8,7 @@ scores too, and a model that was measured twice on the same items stands there o
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from prefrank.evaluation.metrics import metric_figures
 from prefrank.evaluation.pages.report import write_page
 from prefrank.evaluation.protocols import SUITES
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run
+from prefrank.io.names import short_names
 
 _UNREADABLE = (PrefrankError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What reading a file can raise whose parts are not what they should be."""
@@ -321,9 +322,17 @@ def leaderboard_html(board: Leaderboard) -> str:
     environment.filters["three"] = _three
     return environment.get_template("leaderboard.html").render(
         board=board,
-        boards=[(one, _chart(one)) for one in board.boards],
+        boards=[(one, _chart(one)) for one in map(_shown, board.boards)],
         twice=Counter(one.suite for one in board.boards),
-        lead=in_words(board.boards[0]),
+        lead=in_words(_shown(board.boards[0])),
+    )
+
+
+def _shown(board: Board) -> Board:
+    """With what tells long paths apart in place of them."""
+    names = short_names([place.name for place in board.places])
+    return replace(
+        board, places=tuple(replace(place, name=name) for place, name in zip(board.places, names, strict=True))
     )
 
 

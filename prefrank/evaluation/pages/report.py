@@ -18,6 +18,10 @@ from prefrank.evaluation.pages.blocks import count, digits, interval, p_value
 from prefrank.evaluation.pages.charts import Mark, mark_of
 from prefrank.evaluation.pages.sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
+from prefrank.io.names import short_names
+
+HOW_MADE = ("intervals", "versions", "hardware", "created")
+"""Of a run, what its report says of how it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def render_report(run: Run | Sequence[Run]) -> str:
         BadInput: no run.
         NotFound: jinja2 is not installed.
     """
-    whole = merged([run] if isinstance(run, Mapping) else run)
+    whole = _shown(run)
     found = {make.__name__: make(whole) for make in SECTIONS}
     missing = [name.replace("_", " ") for name, section in found.items() if section is None]
     verdicts = _verdicts(whole)
@@ -100,6 +104,7 @@ def merged(runs: Sequence[Run]) -> Run:
         raise BadInput("there is no run to report; give at least one run file")
     suites: dict[str, Any] = {}
     scorers: dict[tuple[str, str, str], dict[str, Any]] = {}
+    spent: dict[tuple[str, str, str], list[tuple[Mapping[str, Any], list[str]]]] = {}
     pairs: list[Mapping[str, Any]] = []
     refused: list[str] = []
     for run in runs:
@@ -109,17 +114,64 @@ def merged(runs: Sequence[Run]) -> Run:
         for scorer in run["scorers"]:
             key = (scorer["name"], scorer["model"], repr(scorer["format"]))
             known = scorers.setdefault(key, {**scorer, "results": {}})
-            for suite, result in scorer["results"].items():
+            known["audit"] = known["audit"] or scorer["audit"]
+            new = [suite for suite in scorer["results"] if names[suite] not in known["results"]]
+            spent.setdefault(key, []).append((scorer, new))
+            for suite in new:
+                result = scorer["results"][suite]
                 ordered = _in_order(result, run["suites"][suite]["items"], suites[names[suite]]["items"])
-                known["results"].setdefault(names[suite], ordered)
+                known["results"][names[suite]] = ordered
         compared = run.get("comparison") or {}
         pairs += [{**pair, "suite": names.get(pair["suite"], pair["suite"])} for pair in compared.get("pairs") or ()]
         refused += compared.get("refused") or ()
-    by_kind = sorted(scorers.values(), key=lambda one: one["kind"] == "baseline")
+    whole = [one | _spent(spent[key]) for key, one in scorers.items()]
+    by_kind = sorted(whole, key=lambda one: one["kind"] == "baseline")
     command = "\n".join(dict.fromkeys(run["command"] for run in runs if run["command"]))
     comparison = {"pairs": pairs, "refused": refused}
+    made = [one for run in runs for one in run.get("made") or [{key: run[key] for key in HOW_MADE}]]
     joined = {"suites": suites, "scorers": _told_apart(by_kind), "command": command, "comparison": comparison}
-    return {**runs[0], **joined}
+    return {**runs[0], **joined, "made": made, "created": max(run["created"] for run in runs)}
+
+
+def _spent(parts: Sequence[tuple[Mapping[str, Any], list[str]]]) -> dict[str, Any]:
+    """Replies, tokens and seconds of the results that were taken from several runs of one scorer.
+
+    Args:
+        parts: the scorer as each run holds it, and the suites whose results were taken from there. Where not all were,
+            what the run spent is shared out by tokens, or by replies where the scorer tells none.
+    """
+    total: dict[str, Any] = dict.fromkeys(SPENT, 0)
+    for scorer, suites in parts:
+        share = 1.0
+        if len(suites) < len(scorer["results"]):
+            size = {suite: _size(result, bool(scorer["tokens"])) for suite, result in scorer["results"].items()}
+            share = sum(size[suite] for suite in suites) / max(1, sum(size.values()))
+        for name in SPENT:
+            value = scorer[name] * share
+            total[name] += value if name.endswith("_s") else round(value)
+    return total
+
+
+SPENT = ("replies", "tokens", "scoring_s", "evaluating_s")
+"""Of a scorer in a run, what adds up over runs."""
+
+
+def _size(result: Mapping[str, Any], by_tokens: bool) -> int:
+    """Tokens, or replies, of a suite's results."""
+    return sum(map(sum if by_tokens else len, result["tokens"]))
+
+
+def _shown(run: Run | Sequence[Run]) -> Run:
+    """One run or several as a page shows them: of long paths what tells them apart; whole where scorers are listed."""
+    whole = merged([run] if isinstance(run, Mapping) else run)
+    names = [scorer["name"] for scorer in whole["scorers"]]
+    short = dict(zip(names, short_names(names), strict=True))
+    scorers = [scorer | {"name": short[scorer["name"]], "path": scorer["name"]} for scorer in whole["scorers"]]
+    sides = ("a", "b")
+    pairs = [
+        pair | {side: short.get(pair[side], pair[side]) for side in sides} for pair in whole["comparison"]["pairs"]
+    ]
+    return {**whole, "scorers": scorers, "comparison": {**whole["comparison"], "pairs": pairs}}
 
 
 def _in_order(result: Mapping[str, Any], theirs: Sequence[Any], ours: Sequence[Any]) -> Mapping[str, Any]:
@@ -237,7 +289,7 @@ def accuracy_png(run: Run | Sequence[Run], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise NotFound("a picture needs matplotlib; pip install 'prefrank[evaluate]'") from error
-    whole = merged([run] if isinstance(run, Mapping) else run)
+    whole = _shown(run)
     suites = [suite for suite in whole["suites"] if entries(whole, suite)]
     if not suites:
         raise BadInput("the run has no results to draw; evaluate a scorer on a suite first")

@@ -33,7 +33,9 @@ from prefrank.evaluation.pages.blocks import (
     per_scorer,
 )
 from prefrank.evaluation.pages.charts import Line, Mark, Real, Row, mark_of
+from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
+from prefrank.io.names import short_names
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
 ERRORS_SHOWN, TEXT_SHOWN = 8, 1200
@@ -75,25 +77,26 @@ def what_was_run(run: Run) -> Section:
     """Scorers, data, and how intervals were made, in a compact block."""
     scorers = tuple(
         (
-            name_cell(scorer["name"]),
+            name_cell(scorer["name"], "" if (path := scorer.get("path", "")) == scorer["name"] else path),
             Cell(scorer["kind"]),
             Cell(scorer["model"][:12], tone="code", title=scorer["model"]),
-            Cell(_format(scorer["format"]), tone="text"),
+            Cell(_format(scorer["format"]), _control(scorer), tone="text"),
             Cell(_speed(scorer)),
         )
         for scorer in run["scorers"]
     )
+    places = short_names([str(suite["from"]) for suite in run["suites"].values()])
     suites = tuple(
         (
             name_cell(suite["title"] or name, name),
             Cell(f"{len(suite['items']):,}"),
             Cell(f"{suite['rows']['read']:,}", _left_out(suite["rows"]), tone="text"),
             Cell({"half": "half a win", "wrong": "lost", "shared": "shared"}.get(suite["ties"], suite["ties"])),
-            Cell(str(suite["from"])),
+            Cell(place, title=str(suite["from"])),
             Cell(suite["data"][:12], tone="code", title=suite["data"]),
             Cell(suite["source"], tone="text"),
         )
-        for name, suite in run["suites"].items()
+        for (name, suite), place in zip(run["suites"].items(), places, strict=True)
     )
     tables = [
         Table("Scorers", ("Scorer", "Kind", "Fingerprint", "Format", "Scoring"), scorers),
@@ -103,6 +106,16 @@ def what_was_run(run: Run) -> Section:
 
 
 def _about(run: Run) -> tuple[tuple[str, str], ...]:
+    """How it was made; where several runs are shown together, each way once, a line for each."""
+    each = [_made(one) for one in run.get("made") or [run]]
+    names = dict.fromkeys(name for one in each for name in one)
+    facts = {name: "\n".join(dict.fromkeys(one[name] for one in each)) for name in names}
+    facts["Command"] = run["command"] or "called from Python"
+    facts["Time"] = facts.pop("Time")
+    return tuple(facts.items())
+
+
+def _made(run: Mapping[str, Any]) -> dict[str, str]:
     made, machine = run["intervals"], run["hardware"]
     cores, usable, memory = (machine.get(key) for key in ("cores", "usable_cores", "memory_bytes"))
     parts = [
@@ -112,16 +125,12 @@ def _about(run: Run) -> tuple[tuple[str, str], ...]:
         *machine.get("gpus", ()),
         machine.get("system"),
     ]
-    return (
-        (
-            "Intervals",
-            f"{made['confidence'] * 100:g} %, {made['resamples']:,} resamples of prompts, seed {made['seed']}",
-        ),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
-        ("Hardware", ", ".join(str(part) for part in parts if part) or "not recorded"),
-        ("Command", run["command"] or "called from Python"),
-        ("Time", run["created"]),
-    )
+    return {
+        "Intervals": f"{made['confidence'] * 100:g} %, {made['resamples']:,} resamples of prompts, seed {made['seed']}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+        "Hardware": ", ".join(str(part) for part in parts if part) or "not recorded",
+        "Time": run["created"],
+    }
 
 
 def _plain(value: Any) -> str:
@@ -136,6 +145,12 @@ def _format(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in settings.items()) or "-"
 
 
+def _control(scorer: Mapping[str, Any]) -> str:
+    """A remark on texts that hold control strings of the model and were scored as text."""
+    count = scorer.get("control_strings")
+    return f"{count:,} text{'s hold' if count > 1 else ' holds'} control strings of this model" if count else ""
+
+
 def _speed(scorer: Mapping[str, Any]) -> str:
     seconds, tokens = scorer["scoring_s"], scorer["tokens"]
     return f"{seconds:,.1f} s" + (f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds >= 0.1 else "")
@@ -144,7 +159,7 @@ def _speed(scorer: Mapping[str, Any]) -> str:
 def _left_out(rows: Mapping[str, Any]) -> str:
     """Rows dropped by reason, and published rows that were not there."""
     found = [f"{n:,} dropped: {reason}" for reason, n in rows["dropped"].items() if n]
-    found += [f"{subset}: {here:,} of {published:,} rows" for subset, (here, published) in rows["missing"].items()]
+    found += missing_in_words(rows["missing"])
     return "; ".join(found) or "none dropped"
 
 

@@ -34,14 +34,16 @@ SUITES: dict[str, Suite] = {
     )
 }
 
-# How many rows each subset was published with, where that is known.
-ROWS: Mapping[str, Mapping[str, int]] = {
+# How many rows each subset was published with; None where only that it was published is known.
+ROWS: Mapping[str, Mapping[str, int | None]] = {
     "rewardbench": rewardbench.ROWS,
     "rewardbench-2": rewardbench.ROWS_V2,
     "rm-bench": rm_bench.ROWS,
     "judgebench": judged.JUDGEBENCH_ROWS,
     "llmbar": judged.LLMBAR_ROWS,
     "hhh": judged.HHH_ROWS,
+    "rmb": rmb.ROWS,
+    "bon-alpacaeval": best_of_n.ROWS,
 }
 
 
@@ -61,33 +63,55 @@ def load_suite(name: str, where: str | Path | None = None) -> SuiteData:
 
     Args:
         name: as in `SUITES`.
-        where: a folder with the published files; None fetches them from the hub, or takes those of the package.
+        where: a folder with the published files, or one of them; None fetches them from the hub, or takes those of the
+            package.
 
     Raises:
-        NotFound: no such suite or folder, none of its files there, or nothing to fetch.
+        NotFound: no such suite, folder or file, none of its files there, or nothing to fetch.
         BadData: a file or row that cannot be read.
     """
     suite = find_suite(name)
-    return suite.read(_download(suite) if where is None else _folder(suite, Path(where)))
+    return suite.read(_download(suite) if where is None else _place(suite, Path(where).expanduser()))
 
 
-def missing_rows(name: str, facts: Sequence[Facts]) -> dict[str, tuple[int, int]]:
+def missing_rows(name: str, facts: Sequence[Facts]) -> dict[str, tuple[int, int | None]]:
     """Subsets with fewer items than were published, as (items here, rows published): rows left out, files not there.
 
-    Empty where the suite is whole, or where the published counts are not known.
+    Where a subset's published count is not known (None), it is missing when it has no item at all. Empty where the
+    suite is whole, or where nothing of what was published is known.
     """
     here = Counter(one.subset for one in facts)
     return {
         subset: (here[subset], published)
         for subset, published in ROWS.get(name, {}).items()
-        if here[subset] < published
+        if here[subset] < (1 if published is None else published)
     }
 
 
-def _folder(suite: Suite, folder: Path) -> Path:
-    if folder.is_dir():
-        return folder
-    raise NotFound(f"{folder} is no folder; wanted one with the files of {suite.title}: {_files(suite)}")
+def missing_in_words(missing: Mapping[str, Sequence[int | None]]) -> list[str]:
+    """Sentences for what `missing_rows` found: subsets that are not there at all together, then those in part.
+
+    >>> missing_in_words({"Natural": (0, 100), "Manual": (0, 46), "GPTOut": (40, 47)})
+    ['2 subsets are missing: Natural, Manual', 'GPTOut: 40 of the 47 published rows']
+    """
+    gone = [subset for subset, (here, _) in missing.items() if not here]
+    shown = ", ".join(gone[:NAMED]) + (f" and {len(gone) - NAMED} more" if len(gone) > NAMED else "")
+    whole = [f"{len(gone)} subset{'s are' if len(gone) > 1 else ' is'} missing: {shown}"] if gone else []
+    return whole + [
+        f"{subset}: {here:,} of the {published:,} published rows"
+        for subset, (here, published) in missing.items()
+        if here and published is not None
+    ]
+
+
+NAMED = 5
+"""Subsets that a sentence names, of those that are missing."""
+
+
+def _place(suite: Suite, place: Path) -> Path:
+    if place.exists():
+        return place
+    raise NotFound(f"there is no {place}; wanted a folder with the files of {suite.title}, or one: {_files(suite)}")
 
 
 def _files(suite: Suite) -> str:

@@ -273,6 +273,7 @@ def rated_item(prompt: Prompt, replies: Sequence[str], gold: Sequence[float], *,
     return Item(prompt, tuple(replies), preferences or (Preference(0, 1, 0.5),), subset, id, gold=tuple(gold))
 
 
+ROWS = {"bon-alpacaeval": 805}
 _CANDIDATES = ("candidates.jsonl", "candidates.jsonl.xz", "candidates.jsonl.gz")
 _SHOWN = sizes_shown(11)
 

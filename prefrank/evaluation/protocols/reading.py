@@ -8,6 +8,7 @@ get right. Such rows are counted by reason; the authors' scripts count the latte
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 from prefrank.data.candidates import EMPTY_PROMPT, EQUAL_REPLIES, Drop
@@ -19,15 +20,19 @@ from prefrank.io.rows import Record, read_records
 from prefrank.types import Preference, Prompt
 
 
-def published_files(folder: Path, layout: Sequence[str]) -> tuple[Path, ...]:
-    """The files of a folder that match a pattern of the layout, sorted.
+def published_files(place: Path, layout: Sequence[str]) -> tuple[Path, ...]:
+    """The files of a folder that match a pattern of the layout, sorted; or the one file that was given.
 
     Raises:
-        NotFound: none does.
+        NotFound: none does; the file that was given has another name.
     """
-    files = sorted({path for pattern in layout for path in folder.glob(pattern) if path.is_file()})
+    if place.is_file():
+        if not any(fnmatch(place.name, pattern.rpartition("/")[2]) for pattern in layout):
+            raise NotFound(f"{place} has another name than the published files: {' or '.join(layout)}; name it so")
+        return (place,)
+    files = sorted({path for pattern in layout for path in place.glob(pattern) if path.is_file()})
     if not files:
-        raise NotFound(f"{folder} holds no file called {' or '.join(layout)}; put the published files there")
+        raise NotFound(f"{place} holds no file called {' or '.join(layout)}; put the published files there")
     return tuple(files)
 
 

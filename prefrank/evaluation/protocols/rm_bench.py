@@ -31,12 +31,12 @@ LEVELS: dict[str, Bool[np.ndarray, "3 3"]] = {
 }
 CELLS = {f"{right} over {wrong}": (i, j) for i, right in enumerate(STYLES) for j, wrong in enumerate(STYLES)}
 
-WHOLE = "total_dataset.json"
-LAYOUT = (WHOLE, "*_filtered.json", f"data/{WHOLE}", "data/*_filtered.json")
+WHOLE, DOMAIN_FILE = "total_dataset.json", "_filtered.json"
+LAYOUT = (WHOLE, f"*{DOMAIN_FILE}", f"data/{WHOLE}", f"data/*{DOMAIN_FILE}")
 
 
 def read(folder: Path) -> SuiteData:
-    """The one file of everything where it is there, else a file for each domain."""
+    """The one file of everything where it is there, else a file for each domain, or the one that was given."""
     files = published_files(folder, LAYOUT)
     return read_items(records_of([path for path in files if path.name == WHOLE] or files), _item)
 
@@ -48,10 +48,24 @@ def _item(record: Record) -> Item | Drop:
         raise BadData(
             f"a row has {len(right)} chosen and {len(wrong)} rejected replies; wanted one for each of 3 styles"
         )
-    domain = text(row, "domain")
+    return contest(user(text(row, "prompt")), right, wrong, subset=_domain(record), id=field(row, "id"))
+
+
+def _domain(record: Record) -> str:
+    """As the row states it; the rows of one domain's file do not, there its name does."""
+    name = record.path.name
+    of_file = name.removesuffix(DOMAIN_FILE) if name.endswith(DOMAIN_FILE) else ""
+    if record.row.get("domain") is None:
+        if of_file not in ROWS:
+            known = ", ".join(f"{domain}{DOMAIN_FILE}" for domain in ROWS)
+            raise BadData(f"the row has no 'domain', and the file's name tells none; name it as published: {known}")
+        return of_file
+    domain = text(record.row, "domain")
     if domain not in ROWS:
         raise BadData(f"the domain is {domain!r}; wanted one of {', '.join(ROWS)}")
-    return contest(user(text(row, "prompt")), right, wrong, subset=domain, id=field(row, "id"))
+    if of_file in ROWS and of_file != domain:
+        raise BadData(f"the domain is {domain!r} in the file of {of_file!r}; correct one of them")
+    return domain
 
 
 def matrix(sample: Sample) -> Float64[np.ndarray, "C 3 3"]:
