@@ -13,15 +13,16 @@ class DataRead:
     """One data set was read.
 
     Args:
-        name: source, and split where one was named.
+        name: source, and split unless it is read whole.
         role: what its comparisons are for.
-        comparisons: how many are kept for that.
-        record: the reader's own report and what was left out after it, as plain values.
+        comparisons: how many are kept for that; None for a set that streams.
+        record: the rule that chose the split, what that holds out, the reader's own report and what was left out after
+            it, as plain values; of a set that streams, the rule alone.
     """
 
     name: str
     role: Role
-    comparisons: int
+    comparisons: int | None
     record: Mapping[str, Any]
 
 

@@ -4,9 +4,13 @@ Field names are those of the model card's own configuration, which runs unchange
 documented in docs/recipes.md and read by the training code. `recipe_file.py` reads one from YAML.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from prefrank.data import parse_source
+from prefrank.errors import NotFound
 
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
@@ -26,7 +30,19 @@ def _listed(value: Any) -> Any:
 
 
 def _data_source(value: Any) -> Any:
-    return {"source": value} if isinstance(value, str) else value
+    """A bare name stands for a mapping; `SOURCE:SPLIT`, as the command line takes it, for both."""
+    value = {"source": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping) or not isinstance(value.get("source"), str):
+        return value
+    try:
+        source, split = parse_source(value["source"])
+    except NotFound as error:
+        raise ValueError(f"source is {value['source']!r}: {error}") from None
+    if split is None:
+        return value
+    if value.get("split") not in (None, split):
+        raise ValueError(f"source {value['source']!r} names the split {split}, and split is {value['split']}; keep one")
+    return {**value, "source": source, "split": split}
 
 
 Count = Annotated[int, BeforeValidator(_whole)]
@@ -37,9 +53,17 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    source: str = Field(description="A known name, a hub id, or a local file or folder.")
+    source: str = Field(
+        description="A known name, a hub id, or a local file or folder; SOURCE:SPLIT names a split too."
+    )
     split: str | None = Field(
-        None, description="The split; null: `train` to train on, `eval` (validation, else test) to evaluate on."
+        None,
+        description="The split; null: `train` to train on, `eval` (validation, else test) to evaluate on; of files that"
+        " name none everything, unless they serve both.",
+    )
+    columns: dict[str, str] | None = Field(
+        None,
+        description="Columns by name, such as `{prompt: question, chosen: good, rejected: bad}`; dots for nested ones.",
     )
     fraction: float = Field(1.0, gt=0, le=1, description="Share of the prompts to use, chosen by a stable hash.")
     limit: Count | None = Field(None, ge=1, description="Read at most this many comparisons, from the start.")
@@ -79,7 +103,8 @@ class Recipe(BaseModel):
     datasets: Sources = Field(min_length=1, description="Training data: names, or mappings with the options below.")
     evaluation: Sources | None = Field(
         None,
-        description="Evaluation data, taken out of the training data; null: each training set's own split; []: none.",
+        description="Evaluation data, taken out of the training data; null: each training set's own split, made by"
+        " prompt where there is none; []: none.",
     )
     eval_limit: Count | None = Field(
         2000,
