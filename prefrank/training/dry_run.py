@@ -35,6 +35,7 @@ from prefrank.training.probe import Probe, Seconds, StepPlan, plan_steps
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import check_trackers
 from prefrank.training.setup import EncodedCorpus, encode_corpus, load_model, load_text
+from prefrank.training.signals import stop_cleanly
 
 _EDGES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -95,6 +96,7 @@ class Estimate:
         return value | {"seconds": {**value["seconds"], "total": self.seconds.total} if self.seconds else None}
 
 
+@stop_cleanly()
 @keep_freed_memory()
 def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     """Foresee a run on this process's device.
@@ -110,7 +112,8 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     folder = resume_from or resolve_model(recipe.model_name)
     set_seed(recipe.seed)
     network = _load(recipe, folder, device, resumed=resume_from is not None)
-    encoder = load_text(recipe, folder)
+    encoder = load_text(recipe, folder, positions=None if network is None else network.max_positions)
+    recipe = recipe.model_copy(update={"max_length": encoder.settings.max_length})
     corpus = read_corpus(recipe, report)
     encoded = encode_corpus(recipe, corpus, encoder, report)
     feed = make_feed(recipe, encoded, encoder, num_processes=1)

@@ -12,6 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from prefrank.data import parse_source
 from prefrank.errors import NotFound
 
+INHERITED = ("max_length", "turns")
+"""Keys whose null is what the model that is trained on says."""
+MAX_LENGTH = 512
+"""Tokens of a row where neither the recipe nor the model says."""
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 
@@ -131,10 +135,16 @@ class Recipe(BaseModel):
     seed: Count = Field(0, ge=0, description="Seeds the new head, the order of comparisons, and dropout.")
 
     # Text
-    max_length: Count = Field(512, ge=8, description="Tokens of one (prompt, reply); the prompt is cut first.")
-    turns: Literal["separator", "labels"] = Field(
-        "separator",
-        description="How the turns of a longer prompt are told apart: separators alone, or role labels too.",
+    max_length: Count | None = Field(
+        None,
+        ge=8,
+        description="Tokens of one (prompt, reply); the prompt is cut first; null: as prefrank trained the model, 512"
+        " for any other.",
+    )
+    turns: Literal["separator", "labels"] | None = Field(
+        None,
+        description="How the turns of a longer prompt are told apart: separators alone, or role labels too; null: as"
+        " prefrank trained the model, separators for any other.",
     )
 
     # Loss

@@ -1,7 +1,7 @@
 """From a recipe to what the loop needs: the network, the text path, and encoded examples. Fails before the first step.
 
-Surprising: a model that already is a reward model keeps its head unless the recipe says otherwise; the text settings
-are always the recipe's.
+Surprising: a model that already is a reward model keeps its head, and one that prefrank trained its text settings,
+unless the recipe says otherwise.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ from prefrank.model.bert import BertNetwork
 from prefrank.model.checkpoint import heads_in
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
-from prefrank.text import TextEncoder
+from prefrank.model.record import read_record
+from prefrank.text import TextEncoder, TextSettings
 from prefrank.training.corpus import Corpus, make_pools
 from prefrank.training.events import Encoding, Report, ignore
 from prefrank.training.examples import Examples, encode
@@ -28,7 +29,7 @@ from prefrank.training.lora import ADAPTER, add_adapters, check_lora, restore_ad
 from prefrank.training.losses import ranked_places
 from prefrank.training.optim import freeze
 from prefrank.training.order import Pool
-from prefrank.training.recipe import Recipe
+from prefrank.training.recipe import MAX_LENGTH, Recipe
 from prefrank.training.streams import Mixture, StreamedSet
 
 STREAM_SAMPLE = 256
@@ -55,17 +56,30 @@ class EncodedCorpus:
     streams: tuple[StreamedSet, ...]
 
 
-def load_text(recipe: Recipe, folder: Path) -> TextEncoder:
-    """The text path of a model folder with the recipe's settings.
+def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None) -> TextEncoder:
+    """The text path of a model folder: as prefrank trained it, or the defaults, with what the recipe states changed.
+
+    Args:
+        positions: what the model has positions for, in tokens; None for no limit.
 
     Raises:
+        BadModel: a record that is torn, or of a newer version.
         BadRecipe: a setting without effect on this model.
     """
-    encoder = TextEncoder.load(text_folder(folder), max_length=recipe.max_length)
-    labels = recipe.turns == "labels"
-    if labels and encoder.settings.template != "pair":
-        raise BadRecipe(f"turns is labels, but {recipe.model_name} marks turns its own way; set turns: separator")
-    return TextEncoder(encoder.source, replace(encoder.settings, labels=labels))
+    record = read_record(folder)
+    if record is None:
+        default = min(MAX_LENGTH, positions or MAX_LENGTH)
+        encoder = TextEncoder.load(text_folder(folder), max_length=recipe.max_length or default)
+    else:
+        encoder = TextEncoder.load(text_folder(folder), TextSettings.from_json(record.text))
+    settings = encoder.settings
+    if recipe.max_length is not None:
+        settings = replace(settings, max_length=recipe.max_length)
+    if recipe.turns == "labels" and settings.template != "pair":
+        raise BadRecipe(f"turns is labels, but {recipe.model_name} marks turns its own way; leave turns out")
+    if recipe.turns is not None:
+        settings = replace(settings, labels=recipe.turns == "labels")
+    return TextEncoder(encoder.source, settings)
 
 
 def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: bool = False) -> Network:
@@ -83,7 +97,7 @@ def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: b
     fresh, heads = choose_heads(recipe, start, resumed=resumed and not adapted)
     network = load_network(start, heads=heads, new_head=fresh, dropout=recipe.dropout, device=device)
     positions = network.max_positions
-    if positions is not None and recipe.max_length > positions:
+    if positions is not None and recipe.max_length is not None and recipe.max_length > positions:
         raise BadRecipe(f"max_length is {recipe.max_length}, but {recipe.model_name} has positions for {positions}")
     if recipe.gradient_checkpointing:
         network.gradient_checkpointing = True
