@@ -239,12 +239,16 @@ def runs(
 def describe(
     source: Annotated[str, typer.Argument(help="A known name, a hub id, a file or a folder; SOURCE:SPLIT for one.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Count its tokens instead of words.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of other names: prompt=question,chosen=good; nested ones with dots.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prompts, replies, pairs, ties, lengths, drops by reason, and what length alone would get."""
     from prefrank.cli import tables
     from prefrank.data import describe as describe_loaded
-    from prefrank.data import load_splits
+    from prefrank.data import load_comparisons, load_splits, parse_source
+    from prefrank.io.columns import parse_columns
 
     count = None
     if model:
@@ -252,7 +256,10 @@ def describe(
         from prefrank.text import TextEncoder
 
         count = TextEncoder.load(resolve_model(model)).count_tokens
-    description = describe_loaded(load_splits(source), count_tokens=count)
+    name, split = parse_source(source)
+    named = parse_columns(columns) if columns else None
+    loaded = {split: load_comparisons(name, split=split, columns=named)} if split else load_splits(name, columns=named)
+    description = describe_loaded(loaded, count_tokens=count)
     print_result(description.to_json(), as_json, lambda: tables.description(source, description))
 
 

@@ -239,6 +239,7 @@ def _split_facts(split: "SplitDescription", sizes: Sequence[int]) -> dict[str, s
         "replies": f"{split.replies:,}",
         "pairs": f"{split.pairs:,}",
         "  of them ties": f"{split.ties:,}",
+        "further votes on earlier replies": f"{split.votes:,}",
     }
     for name, lengths in (("prompt", split.prompt_lengths), ("reply", split.reply_lengths)):
         facts[f"{name} length: median, 95 %, longest"] = f"{lengths.median:,.0f}  {lengths.p95:,.0f}  {lengths.max:,}"

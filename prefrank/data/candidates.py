@@ -21,9 +21,11 @@ EMPTY_PROMPT = "empty prompt"
 EMPTY_REPLY = "empty reply"
 EQUAL_REPLIES = "equal replies"
 FEW_REPLIES = "fewer than two replies"
+LABEL_AGAINST_SCORES = "label against the scores"
 MERGED = "merged into an earlier comparison of the same prompt"
 NO_PREFERENCE = "no preference between the replies"
 OTHER_SPLIT = "another split"
+OTHER_SYSTEM = "the prompt opens with another system turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class Candidate:
         replies: texts, as stated.
         preferences: index pairs into `replies`.
         id: the data set's own name for it; "" takes the file and line.
-        voter: tells equal judgements by two people from a row that was written twice.
-        left_out: one reason for each reply that the reader itself left out.
+        voter: tells equal judgements by two people from a row that was written twice; "" takes the id.
+        left_out: one reason for each reply or judgement that the reader itself left out.
         ratings: of the replies, by head; a rating for every reply or None.
     """
 
@@ -90,8 +92,8 @@ def best_against_rest(num_replies: int, best: int = 0) -> tuple[Preference, ...]
 
 def settle(candidate: Candidate) -> Candidate | Drop:
     """Apply the shared rules: what remains can be a `Comparison`, or there is a reason why not."""
-    prompt = tuple(map(_bare, candidate.prompt))
-    if not any(turn.text for turn in prompt):
+    prompt = tuple(map(bare, candidate.prompt))
+    if not any(turn.text or turn.extra for turn in prompt):
         return Drop(EMPTY_PROMPT, candidate.left_out)
     if len(candidate.replies) < 2:
         return Drop(FEW_REPLIES, candidate.left_out)
@@ -107,9 +109,33 @@ def settle(candidate: Candidate) -> Candidate | Drop:
     return Candidate(prompt, distinct, preferences, candidate.id, candidate.voter, candidate.left_out + merged, ratings)
 
 
-def _bare(turn: Turn) -> Turn:
+def bare(turn: Turn) -> Turn:
+    """The turn without white space at its ends."""
     text = turn.text.strip()
-    return turn if text == turn.text else Turn(turn.role, text)
+    return turn if text == turn.text else replace(turn, text=text)
+
+
+def under_system(stated: Candidate | Drop, system: str) -> Candidate | Drop:
+    """The candidate with a system turn before its prompt; dropped where its prompt opens with another one."""
+    if not system or isinstance(stated, Drop) or not any(turn.text.strip() for turn in stated.prompt):
+        return stated
+    first = stated.prompt[0]
+    if first.role in ("system", "developer"):
+        return stated if first.text.strip() == system else Drop(OTHER_SYSTEM, stated.left_out)
+    return replace(stated, prompt=(Turn("system", system), *stated.prompt))
+
+
+def from_scores(chosen: float | None, rejected: float | None) -> Preference | Drop:
+    """What a chosen and a rejected reply's scores say: equal ones a tie, and that the rejected one is not better.
+
+    The chosen reply is reply 0; where a score is missing, the choice alone counts.
+    """
+    if chosen is not None and rejected is not None:
+        if chosen < rejected:
+            return Drop(LABEL_AGAINST_SCORES)
+        if chosen == rejected:
+            return Preference(0, 1, probability=0.5)
+    return Preference(0, 1)
 
 
 def carry_over(

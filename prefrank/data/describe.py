@@ -68,6 +68,7 @@ class SplitDescription:
     replies: int
     pairs: int
     ties: int
+    votes: int
     num_replies: Mapping[int, int]
     prompt_lengths: Lengths
     reply_lengths: Lengths
@@ -119,6 +120,7 @@ def _describe_split(loaded: Loaded, count: Callable[[str], int]) -> SplitDescrip
         replies=report.replies,
         pairs=report.pairs,
         ties=report.ties,
+        votes=report.votes,
         num_replies=dict(sorted(Counter(len(comparison.replies) for comparison in made).items())),
         prompt_lengths=_lengths(by_prompt[comparison.prompt] for comparison in made),
         reply_lengths=_lengths(count(reply) for comparison in made for reply in comparison.replies),

@@ -7,7 +7,13 @@ from typing import Any
 from prefrank.errors import BadData, short, suggest
 from prefrank.io.columns import field
 from prefrank.io.rows import Row
-from prefrank.types import Prompt, Turn, as_turn
+from prefrank.types import Prompt, Role, Turn, as_turn
+
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
+"""Columns that hold the system turn of a row's conversation."""
+SHAREGPT: dict[object, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+SHAREGPT |= {"system": "system", "tool": "tool", "observation": "tool"}
+"""Who speaks in a ShareGPT message, by its `from`."""
 
 
 def as_text(value: object, name: str) -> str:
@@ -56,6 +62,18 @@ def number(row: Row, name: str, default: float | None = None) -> float:
     return as_number(field(row, name), name)
 
 
+def maybe_number(value: object, name: str) -> float | None:
+    """A number, also as a string; None for a missing one and for "N/A"."""
+    if value is None or (isinstance(value, str) and value.strip() in ("", "N/A")):
+        return None
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise BadData(f"{name!r} holds {short(value)}; wanted a number") from None
+    return as_number(value, name)
+
+
 def index_of(value: object, name: str, count: int) -> int:
     """The value as an index below `count`; `"1"` counts as 1, since some releases hold labels as strings."""
     digits = int(value) if isinstance(value, str) and value.isdecimal() else value
@@ -86,17 +104,46 @@ def user(prompt: str) -> Prompt:
 
 
 def as_turns(value: object, name: str) -> Prompt:
-    """A list of {"role", "content"} messages as turns."""
-    return tuple(_turn(as_row(item, f"{name}[{i}]"), f"{name}[{i}]") for i, item in enumerate(as_list(value, name)))
+    """Messages as turns: a list of them, or one alone; OpenAI's role and content, or ShareGPT's from and value.
+
+    Raises:
+        BadData: no messages, an unknown speaker, or content that is not text.
+    """
+    if isinstance(value, Mapping):
+        return (_turn(value, name),)
+    if not isinstance(value, list):
+        raise BadData(f"{name!r} holds {short(value)}; wanted a list of messages")
+    return tuple(_turn(as_row(item, f"{name}[{i}]"), f"{name}[{i}]") for i, item in enumerate(value))
 
 
 def _turn(message: Row, name: str) -> Turn:
+    if message.get("role") is None and message.get("from") is not None:
+        message = {"role": _sharegpt_role(message["from"], name), "content": message.get("value")}
     try:
         turn = as_turn(message)
     except ValueError as error:
         raise BadData(f"{name!r}: {error}") from None
     as_text(turn.text, f"{name}.content")
+    as_text(turn.extra, name)
     return turn
+
+
+def _sharegpt_role(speaker: object, name: str) -> Role:
+    if speaker not in SHAREGPT:
+        raise BadData(f"{name!r} is a ShareGPT message from {short(speaker)}; known: {', '.join(map(str, SHAREGPT))}")
+    return SHAREGPT[speaker]
+
+
+def system_of(row: Row) -> str:
+    """The text of the row's system column, without white space at its ends; "" where there is none.
+
+    Raises:
+        BadData: two system columns with different texts.
+    """
+    said = {name: told for name in SYSTEM_COLUMNS if (told := maybe_text(row, name).strip())}
+    if len(set(said.values())) > 1:
+        raise BadData(f"{' and '.join(map(repr, said))} hold different texts; keep one of them")
+    return next(iter(said.values()), "")
 
 
 def known_keys(row: Row, name: str, known: Iterable[str]) -> None:

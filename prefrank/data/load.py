@@ -33,7 +33,8 @@ from prefrank.data.oasst import oasst
 from prefrank.data.report import Loaded, Report, Tally
 from prefrank.data.sources import Located, Part, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound
-from prefrank.io.rows import Record, read_records
+from prefrank.io.columns import Columns
+from prefrank.io.rows import Record
 from prefrank.types import Comparison, Prompt
 
 VALIDATION_SHARE = 0.2
@@ -69,6 +70,7 @@ def load_comparisons(
     lang: str | None = None,
     group: bool = False,
     protocol: Protocol = "by_prompt",
+    columns: Columns | None = None,
 ) -> Loaded:
     """Read a source's comparisons.
 
@@ -83,19 +85,22 @@ def load_comparisons(
             preferences are carried over: no order is inferred.
         protocol: "as_published" makes the first implementation's split instead, by row with seed 666, where the data
             set has no published validation split. It leaks: rows of one prompt fall in both parts.
+        columns: from the names that readers know, such as `prompt`, to the files' own, nested ones with dots.
 
     Raises:
         NotFound: no such source or split, or the hub cannot be reached.
-        BadData: a malformed file or row, named with its line; or no comparison at all.
+        BadData: a malformed file or row, or one that lacks a named column, named with its line; or no comparison.
         BadInput: arguments that do not fit the source.
     """
     split = None if split is None else known_split(split)
     if split == "eval":
-        load = partial(load_comparisons, source, limit=limit, lang=lang, group=group, protocol=protocol)
+        load = partial(
+            load_comparisons, source, limit=limit, lang=lang, group=group, protocol=protocol, columns=columns
+        )
         return _first_found(load, EVALUATION_SPLITS)
     if limit is not None and limit < 1:
         raise BadInput(f"limit is {limit}; wanted at least 1")
-    located = locate(source, split)
+    located = locate(source, split, columns)
     if split is not None and split not in located.splits:
         raise NotFound(f"{source} has no split {split!r}; it has {', '.join(located.splits)}")
     parts, tally = located.parts_of(split), Tally()
@@ -124,16 +129,19 @@ def load_splits(
     lang: str | None = None,
     group: bool = False,
     protocol: Protocol = "by_prompt",
+    columns: Columns | None = None,
 ) -> dict[str, Loaded]:
     """Every split of a source by its name, as `describe` wants them; `all` alone for files that name no split.
 
     The arguments and errors are those of `load_comparisons`.
     """
-    located = locate(source, None)
+    located = locate(source, None, columns)
     unnamed = located.made_here and not any(part.split for part in located.parts)
     names: list[str | None] = [None] if unnamed and located.name not in SOURCES else [*located.splits]
     return {
-        name or "all": load_comparisons(source, split=name, limit=limit, lang=lang, group=group, protocol=protocol)
+        name or "all": load_comparisons(
+            source, split=name, limit=limit, lang=lang, group=group, protocol=protocol, columns=columns
+        )
         for name in names
         if name not in ("valid1", "valid2")
     }
@@ -156,7 +164,7 @@ def _falls_in(split: str | None, prompt: Prompt) -> bool:
 
 def _counted(parts: Iterable[Part], tally: Tally) -> Iterator[Record]:
     for part in parts:
-        for record in read_records(part.path, part.format.columns):
+        for record in part.records():
             tally.rows += 1
             yield record
 
@@ -208,6 +216,7 @@ def _settled(
 ) -> Iterator[Comparison]:
     """The comparisons to keep, each once, with distinct ids; equal prompts share one value in memory."""
     seen: set[tuple[object, ...]] = set()
+    judged: set[tuple[object, ...]] = set()
     ids: set[str] = set()
     prompts: dict[Prompt, Prompt] = {}
     names = {part.path: (located.label(part.path), located.shown(part.path)) for part in located.parts}
@@ -225,20 +234,25 @@ def _settled(
         id = f"{kept.id} ({place})" if kept.id in ids else kept.id or place
         seen.add(meaning)
         ids.add(id)
+        tally.votes += meaning[:2] in judged
+        judged.add(meaning[:2])
         tally.left_out.update(kept.left_out)
         prompt = prompts.setdefault(kept.prompt, kept.prompt)
         yield Comparison(prompt, kept.replies, kept.preferences, source, id, kept.ratings)
 
 
 def _meaning(kept: Candidate) -> tuple[object, ...]:
-    """What makes two comparisons the same: prompt, replies, judgements and voter, in whatever order written."""
+    """What makes two comparisons the same: prompt, replies, judgements, voter and id, in whatever order written.
+
+    Rows with ids of their own are the votes of several people; the same row without an id is a copy.
+    """
     stated = []
     for p in kept.preferences:
         sides = (kept.replies[p.winner], kept.replies[p.loser])
         how = (p.probability, p.weight, p.margin, -1 if p.strength is None else p.strength, p.head)
         stated.append((tuple(sorted(sides)) if p.tie else sides, how))
     rated = {(one.head, pair) for one in kept.ratings for pair in zip(kept.replies, one.values, strict=True)}
-    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), frozenset(rated), kept.voter
+    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), frozenset(rated), kept.voter or kept.id
 
 
 def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Comparison, ...]:

@@ -75,9 +75,12 @@ def _located(record: Record) -> list[Message]:
 
 def _messages(record: Record) -> Iterator[Message]:
     row, at = record.row, Record({}, record.path, record.line)
-    if "message_id" in row:
+    given = [name for name in ("message_id", "thread", "prompt") if row.get(name) is not None]
+    if len(given) > 1:
+        raise BadData(f"the row holds {' and '.join(map(repr, given))}; wanted one of a message, a thread, or a tree")
+    if given == ["message_id"]:
         yield _message(row, maybe_text(row, "parent_id"), maybe_text(row, "tree_state"), at)
-    elif "thread" in row:
+    elif given == ["thread"]:
         parent = ""
         for node in as_list(row["thread"], "thread"):
             yield (message := _message(as_row(node, "thread"), parent, maybe_text(row, "tree_state"), at))

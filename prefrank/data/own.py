@@ -1,15 +1,13 @@
-"""Our own format (docs/formats.md): a prompt and judged replies, or a chosen and a rejected one; TRL's forms too.
-
-Without a `prompt`, what `chosen` and `rejected` share at their start is the prompt: whole messages, or whole words of
-two strings.
-"""
+"""Our own format (docs/formats.md): a prompt and judged replies, or a chosen and a rejected one; TRL's forms too."""
 
 from collections.abc import Mapping
-from itertools import chain, takewhile
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
-from prefrank.data.candidates import Candidate, Drop, from_ratings_of
+from prefrank.data.candidates import Candidate, Drop, bare, from_ratings_of, from_scores
 from prefrank.data.fields import (
+    SYSTEM_COLUMNS,
     Row,
     as_list,
     as_number,
@@ -20,20 +18,29 @@ from prefrank.data.fields import (
     field,
     index_of,
     known_keys,
+    maybe_number,
     maybe_text,
     number,
     short,
     user,
 )
 from prefrank.data.hh import PROMPTS_DIFFER
+from prefrank.data.implicit import refuse_other_texts, split_texts
 from prefrank.errors import BadData
 from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Turn
 
 JUDGEMENTS = ("ranks", "ratings", "preferences")
 _SAID = ("probability", "weight", "margin", "strength", "head")
-COLUMNS = ("id", "prompt", "replies", *JUDGEMENTS, "chosen", "rejected", *_SAID)
+COLUMNS = ("id", "voter", "system", "prompt", "replies", *JUDGEMENTS, "chosen", "rejected", *_SAID)
+SCORES = tuple(
+    (form.format("chosen"), form.format("rejected"))
+    for form in ("score_{}", "{}_score", "rating_{}", "{}_rating", "{}-rating", "{}_avg_rating")
+)
+"""Columns with the scores that a pair was chosen by, as published sets name them."""
+READ = (*COLUMNS, *SYSTEM_COLUMNS[1:], *chain.from_iterable(SCORES))
 UNJUDGED = "reply without a rank or rating"
 NOT_ONE_REPLY = "the completion is not one assistant message"
+TOOL_CALL = "the completion is a tool call"
 
 
 def own(row: Row) -> Candidate | Drop:
@@ -45,6 +52,8 @@ def own(row: Row) -> Candidate | Drop:
     """
     if row.get("replies") is None:
         return _pair(row)
+    if both := [name for name in ("chosen", "rejected") if row.get(name) is not None]:
+        raise BadData(f"'replies' came with {' and '.join(both)}; wanted replies, or chosen and rejected")
     prompt, replies = _prompt(field(row, "prompt")), as_texts(row["replies"], "replies")
     if not replies:
         raise BadData("'replies' is empty; wanted at least two replies")
@@ -56,7 +65,7 @@ def own(row: Row) -> Candidate | Drop:
     if name == "preferences":
         values = as_list(row[name], name)
         preferences = tuple(_preference(v, f"{name}[{i}]", len(replies)) for i, v in enumerate(values))
-        return Candidate(prompt, replies, preferences, _id(row))
+        return Candidate(prompt, replies, preferences, _name(row, "id"), _name(row, "voter"))
     return _judged(row, prompt, replies, name)
 
 
@@ -80,7 +89,8 @@ def _judged(row: Row, prompt: Prompt, replies: tuple[str, ...], name: str) -> Ca
         prompt,
         tuple(replies[i] for i in judged),
         tuple(chain.from_iterable(map(from_ratings_of, given))),
-        _id(row),
+        _name(row, "id"),
+        _name(row, "voter"),
         left_out=(UNJUDGED,) * (len(replies) - len(judged)),
         ratings=rated if name == "ratings" else (),
     )
@@ -93,9 +103,10 @@ def _numbers(value: object, name: str, count: int) -> list[float | None]:
     return [None if one is None else as_number(one, name) for one in values]
 
 
-def _id(row: Row) -> str:
-    id = row.get("id")
-    return str(id) if isinstance(id, int) else maybe_text(row, "id")
+def _name(row: Row, column: str) -> str:
+    """What `id` or `voter` holds: a string or a whole number."""
+    name = row.get(column)
+    return str(name) if isinstance(name, int) else maybe_text(row, column)
 
 
 def _prompt(value: object) -> Prompt:
@@ -131,46 +142,65 @@ def _stated(row: Row, winner: int, loser: int) -> Preference:
 
 
 def _pair(row: Row) -> Candidate | Drop:
-    """`chosen` and `rejected`: two strings or two lists of messages, with or without `prompt`."""
-    chosen, rejected = field(row, "chosen"), field(row, "rejected")
-    prompt = None if row.get("prompt") is None else _prompt(row["prompt"])
-    split: tuple[Prompt, tuple[str, str]] | Drop
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        texts = as_text(chosen, "chosen"), as_text(rejected, "rejected")
-        split = _shared_words(*texts) if prompt is None else (prompt, texts)
+    """`chosen` and `rejected`: each a string, or messages that end in the reply, with or without `prompt`."""
+    stated = _preference_of(row)
+    if isinstance(stated, Drop):
+        return stated
+    id, voter = _name(row, "id"), _name(row, "voter")
+    sides = field(row, "chosen"), field(row, "rejected")
+    chosen, rejected = (_completion(value, name) for value, name in zip(sides, ("chosen", "rejected"), strict=True))
+    if row.get("prompt") is not None:
+        prompt = tuple(map(bare, _prompt(row["prompt"])))
+    elif all(isinstance(side, str) for side in sides):
+        found = split_texts(row, READ)
+        return found if isinstance(found, Drop) else replace(found, preferences=(stated,), id=id, voter=voter)
     else:
-        split = _shared_turns(prompt or (), as_turns(chosen, "chosen"), as_turns(rejected, "rejected"))
-    if isinstance(split, Drop):
-        return split
-    return Candidate(split[0], split[1], (_stated(row, 0, 1),), id=_id(row))
-
-
-def _shared_words(chosen: str, rejected: str) -> tuple[Prompt, tuple[str, str]]:
-    """TRL's implicit prompt: the longest shared start, cut back to the end of a word so that both keep a reply."""
-    longest = min(len(chosen.rstrip()), len(rejected.rstrip()))
-    shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
-    shared = shared[:longest]
-    if shared and not shared[-1].isspace():
-        shared = shared[: len(shared) - len(shared.split()[-1])]
-    return user(shared), (chosen[len(shared) :], rejected[len(shared) :])
-
-
-def _shared_turns(prompt: Prompt, chosen: Prompt, rejected: Prompt) -> tuple[Prompt, tuple[str, str]] | Drop:
-    """Completions of one assistant message each, after the prompt, or after messages that repeat or continue it."""
-    if not all(turns and turns[-1].role == "assistant" for turns in (chosen, rejected)):
-        return Drop(NOT_ONE_REPLY)
-    context = chosen[:-1]
-    if context != rejected[:-1]:
+        refuse_other_texts(row, READ, [turn.text for turn in (*chosen, *rejected)])
+        prompt = ()
+    for turns in (chosen, rejected):
+        if not turns or turns[-1].role != "assistant":
+            return Drop(NOT_ONE_REPLY)
+        if turns[-1].message().keys() & {"tool_calls", "function_call"}:
+            return Drop(TOOL_CALL)
+    context, other = (continued(prompt, turns[:-1]) for turns in (chosen, rejected))
+    if context is None or context != other:
         return Drop(PROMPTS_DIFFER)
-    if prompt and not _opens_with(context, prompt):
-        context = prompt + context
-    return context, (chosen[-1].text, rejected[-1].text)
+    return Candidate(context, (chosen[-1].text, rejected[-1].text), (stated,), id, voter)
 
 
-def _opens_with(context: Prompt, prompt: Prompt) -> bool:
-    """Whether the messages repeat the prompt: all its turns, or its one text as a user turn among them."""
-    return context[: len(prompt)] == prompt or (len(prompt) == 1 and any(_same(turn, prompt[0]) for turn in context))
+def _preference_of(row: Row) -> Preference | Drop:
+    """What a row says of its pair: the chosen reply is better, unless its two scores are equal or say otherwise."""
+    stated = _stated(row, 0, 1)
+    for names in SCORES:
+        scored = from_scores(*(maybe_number(row.get(name), name) for name in names))
+        if isinstance(scored, Drop):
+            return scored
+        if scored.tie and row.get("probability") is None and row.get("strength") is None:
+            return replace(stated, probability=0.5)
+    return stated
 
 
-def _same(a: Turn, b: Turn) -> bool:
-    return a.role == b.role and a.text.strip() == b.text.strip()
+def _completion(value: object, name: str) -> Prompt:
+    """What follows the prompt: a string is one assistant turn."""
+    if isinstance(value, str):
+        turns: Prompt = (Turn("assistant", as_text(value, name)),)
+    elif isinstance(value, list | Mapping):
+        turns = as_turns(value, name)
+    else:
+        raise BadData(f"{name!r} holds {short(value)}; wanted a string or a list of messages")
+    return tuple(map(bare, turns))
+
+
+def continued(prompt: Prompt, context: Prompt) -> Prompt | None:
+    """The prompt and the messages that follow it, where these may repeat the prompt or its last turns.
+
+    Returns:
+        The messages alone if the whole prompt stands in them; else the prompt and what of the messages comes after
+        the longest of its ends that they begin with; None where another system turn would follow the prompt.
+    """
+    length = len(prompt)
+    if any(context[start : start + length] == prompt for start in range(len(context) - length + 1)):
+        return context
+    shared = max(k for k in range(min(length, len(context)) + 1) if prompt[length - k :] == context[:k])
+    rest = context[shared:]
+    return None if rest and rest[0].role in ("system", "developer") else prompt + rest

@@ -8,7 +8,7 @@ not among themselves.
 import re
 from itertools import chain
 
-from prefrank.data.candidates import Candidate, Drop, best_against_rest, from_ranks
+from prefrank.data.candidates import LABEL_AGAINST_SCORES, Candidate, Drop, best_against_rest, from_ranks
 from prefrank.data.fields import (
     Row,
     as_list,
@@ -26,23 +26,50 @@ from prefrank.types import Prompt, Turn
 
 NO_LABEL = "no label"
 EQUAL_SCORES = "equal scores"
-LABEL_AGAINST_SCORES = "label against the scores"
 EARLIER_WON = "the preferred comment was written earlier"
 
-_MARKERS = r"(?:[ \t]*\[\s*\d{1,2}(?:\s*,\s*\d{1,2})*\s*\])+"
-_MARKER = re.compile(rf"^{_MARKERS}[ \t]*|{_MARKERS}", re.MULTILINE)
+_ONE = r"\[\s*[1-9]\d?(?:\s*,\s*[1-9]\d?)*\s*\]"
+_MARKERS = re.compile(
+    r"(?P<code>```.*?(?:```|\Z)|`[^`\n]*`|^(?: {4}|\t)[^\n]*)"
+    rf"|(?P<space>[ \t]*){_ONE}(?:[ \t]*{_ONE})*(?P<rest>[ \t]*)",
+    re.MULTILINE | re.DOTALL,
+)
+_PLAIN_WORD = re.compile(r"(?:^|[\s(\u201c])[^\W\d_]{3,}\Z")
+_ENDS_SENTENCE = re.compile(r"[.,!?](?:\s|\Z)")
 
 
 def without_markers(answer: str) -> str:
     """An answer without its reference markers `[1]`, `[1, 2]`, `[ 1 ]` and the space before them.
 
-    The quotes they point to are not shown to a reward model, so their number must not be a clue. A year in brackets
-    is no marker: markers have one or two digits.
+    The quotes they point to are not shown to a reward model, so their number must not be a clue. Markers have one or
+    two digits and count from 1: a year in brackets is none. Nor is what is code: text between backticks or indented by
+    four, a list after an operator or a bracket, and an index, which stands right after a name. A marker may stand right
+    after punctuation, or after a plain word that ends a sentence.
 
     >>> without_markers("Cats purr [1][2]. [ 3 ] They also hiss[1, 12].")
     'Cats purr. They also hiss.'
+    >>> without_markers("Take x[0], or args[1] [2].")
+    'Take x[0], or args[1].'
     """
-    return _MARKER.sub("", answer)
+    return _MARKERS.sub(_unmarked, answer)
+
+
+def _unmarked(found: re.Match[str]) -> str:
+    """What stays of code (all) or of markers (the space after them, but at the beginning of a line)."""
+    if found["code"] is not None:
+        return found[0]
+    before, after = found.string[: found.start()], found.string[found.end() :]
+    if before == "" or before.endswith("\n"):
+        return ""
+    last = before.rstrip()[-1:]
+    attached = not found["space"] and not before[-1].isspace()
+    if last in "=([{<>+*/|&%" or (
+        attached
+        and last not in ".,;:!?\u201d\u2019"
+        and not (_PLAIN_WORD.search(before[-80:]) and _ENDS_SENTENCE.match(found["rest"] + after[:2]))
+    ):
+        return found[0]
+    return found["rest"]
 
 
 def webgpt(row: Row) -> Candidate:

@@ -7,18 +7,40 @@ strength is the published one, 1 slightly better to 3 much better, never made up
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
-from prefrank.data.candidates import FEW_REPLIES, Candidate, Drop, carry_over_ratings, from_ratings_of
-from prefrank.data.fields import Row, as_list, as_number, as_row, as_text, as_turns, field, short, text, user
+from prefrank.data.candidates import (
+    FEW_REPLIES,
+    Candidate,
+    Drop,
+    carry_over_ratings,
+    from_ratings_of,
+    under_system,
+)
+from prefrank.data.fields import (
+    Row,
+    as_list,
+    as_number,
+    as_row,
+    as_text,
+    as_turns,
+    field,
+    maybe_number,
+    short,
+    system_of,
+    text,
+    user,
+)
 from prefrank.errors import BadData
 from prefrank.io.rows import Record
 from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Role, Turn
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+AGAINST_OVERALL = "overall score against the scores of the aspects"
 PREDICTIONS = tuple(f"prediction {number}" for number in range(1, 5))
 
 _ROLE = re.compile(r"\s*<extra_id_1>(User|Assistant)\s*\n")
@@ -27,17 +49,18 @@ _ROLES: dict[str, Role] = {"User": "user", "Assistant": "assistant"}
 
 def helpsteer_ratings(records: Iterable[Record]) -> Iterator[tuple[Record, Candidate | Drop]]:
     """nvidia/HelpSteer and HelpSteer2: one response rated 0 to 4 on five attributes; those of one prompt compared."""
-    groups: dict[str, list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        groups[_at(record, lambda row: text(row, "prompt"))].append(record)
-    for prompt, group in groups.items():
+        groups[_at(record, lambda row: (system_of(row), text(row, "prompt")))].append(record)
+    for (system, prompt), group in groups.items():
         found = [_at(record, _rated_response) for record in group]
         replies = tuple(dict.fromkeys(reply for _, (reply,) in found))
         if len(replies) < 2:
             yield group[0], Drop(FEW_REPLIES)
             continue
         ratings = carry_over_ratings(found, replies)
-        yield group[0], Candidate(_helpsteer_prompt(prompt), replies, from_ratings_of(ratings[0]), ratings=ratings)
+        made = Candidate(_helpsteer_prompt(prompt), replies, from_ratings_of(ratings[0]), ratings=ratings)
+        yield group[0], under_system(made, system)
 
 
 def _at(record: Record, read: Any) -> Any:
@@ -85,16 +108,30 @@ def _signed(row: Row, name: str) -> Preference:
     return Preference(0, 1, strength=strength) if value < 0 else Preference(1, 0, strength=strength)
 
 
-def ultrafeedback(row: Row) -> Candidate:
-    """openbmb/UltraFeedback: four completions, rated by GPT-4 as a whole (1 to 10) and on four aspects (1 to 5)."""
+def ultrafeedback(row: Row) -> Candidate | Drop:
+    """openbmb/UltraFeedback: four completions, rated by GPT-4 as a whole (1 to 10) and on four aspects (1 to 5).
+
+    They are ordered by the mean of their aspects, since some overall scores are wrong (a known fault: completions
+    with 1 on every aspect have an overall score of 10). Where the overall scores order two completions the other way
+    round, nothing is said about the two. Completions without any aspect are ordered by the overall score alone.
+    """
     completions = [as_row(one, "completions") for one in as_list(field(row, "completions"), "completions")]
-    ratings = [Ratings(tuple(_score(one.get("overall_score"), "overall_score") for one in completions))]
-    for aspect in ASPECTS:
-        values = tuple(_score(_aspect(one, aspect), f"annotations.{aspect}.Rating") for one in completions)
-        if any(value is not None for value in values):
-            ratings.append(Ratings(values, aspect))
+    rated = {
+        aspect: tuple(maybe_number(_aspect(one, aspect), f"annotations.{aspect}.Rating") for one in completions)
+        for aspect in ASPECTS
+    }
+    overall = tuple(maybe_number(one.get("overall_score"), "overall_score") for one in completions)
+    fine = tuple(_fine_score(one, [values[i] for values in rated.values()]) for i, one in enumerate(completions))
+    ratings = [Ratings(overall if all(value is None for value in fine) else fine)]
+    ratings += [Ratings(values, aspect) for aspect, values in rated.items() if any(v is not None for v in values)]
+    stated = from_ratings_of(ratings[0])
+    preferences = tuple(one for one in stated if not _opposed(one, overall))
+    left_out = (AGAINST_OVERALL,) * (len(stated) - len(preferences))
+    if left_out and not preferences:
+        return Drop(AGAINST_OVERALL, left_out)
     replies = tuple(text(one, "response") for one in completions)
-    return Candidate(user(text(row, "instruction")), replies, from_ratings_of(ratings[0]), ratings=tuple(ratings))
+    prompt = user(text(row, "instruction"))
+    return Candidate(prompt, replies, preferences, left_out=left_out, ratings=tuple(ratings))
 
 
 def _aspect(completion: Row, aspect: str) -> object:
@@ -102,16 +139,15 @@ def _aspect(completion: Row, aspect: str) -> object:
     return as_row(annotations.get(aspect) or {}, f"annotations.{aspect}").get("Rating")
 
 
-def _score(value: object, name: str) -> float | None:
-    """A number, also as a string; None for a missing one and for "N/A"."""
-    if value is None or (isinstance(value, str) and value.strip() in ("", "N/A")):
-        return None
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise BadData(f"{name!r} holds {short(value)}; wanted a number") from None
-    return as_number(value, name)
+def _fine_score(completion: Row, aspects: Sequence[float | None]) -> float | None:
+    """The mean of the aspects that were rated, or the published one."""
+    given = [value for value in aspects if value is not None]
+    return fmean(given) if given else maybe_number(completion.get("fine-grained_score"), "fine-grained_score")
+
+
+def _opposed(preference: Preference, scores: Sequence[float | None]) -> bool:
+    winner, loser = scores[preference.winner], scores[preference.loser]
+    return not preference.tie and winner is not None and loser is not None and winner < loser
 
 
 def finegrained(row: Row) -> Candidate:

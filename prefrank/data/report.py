@@ -26,10 +26,13 @@ class Report:
         candidates: possible comparisons found in them.
         kept: comparisons made.
         dropped: candidates that gave none, by reason.
-        left_out: replies left out of their candidates, by reason (an equal or empty one only of a kept candidate).
+        left_out: replies and judgements left out of their candidates, by reason (an equal or empty reply only of a
+            kept candidate).
         replies: replies of the comparisons made.
         pairs: preferences of the comparisons made; two votes on one pair count twice.
         ties: those of them with probability 0.5.
+        votes: comparisons that judge the prompt and replies of an earlier one again: under another id, by another
+            voter, or with another judgement.
     """
 
     source: str
@@ -43,6 +46,7 @@ class Report:
     replies: int = 0
     pairs: int = 0
     ties: int = 0
+    votes: int = 0
 
     @property
     def duplicates(self) -> int:
@@ -68,6 +72,7 @@ class Tally:
         self.rows = 0
         self.dropped: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
+        self.votes = 0
 
     def drop(self, drop: Drop) -> None:
         self.dropped[drop.reason] += 1
@@ -89,6 +94,7 @@ class Tally:
             replies=sum(len(c.replies) for c in made),
             pairs=sum(len(c.preferences) for c in made),
             ties=sum(p.tie for c in made for p in c.preferences),
+            votes=self.votes,
         )
 
 
@@ -114,6 +120,7 @@ def merge_reports(reports: Iterable[Report]) -> Report:
         replies=sum(part.replies for part in parts),
         pairs=sum(part.pairs for part in parts),
         ties=sum(part.ties for part in parts),
+        votes=sum(part.votes for part in parts),
     )
 
 

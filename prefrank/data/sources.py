@@ -7,28 +7,60 @@ of a folder name a split, those that do not (such as an export beside them) are 
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
 from prefrank.data.catalogue import ALIASES, KNOWN_SPLITS, PARQUET_BRANCH, SOURCES, SPLIT_WORDS, SUMMARY_SPLITS, Source
+from prefrank.data.fields import SYSTEM_COLUMNS
 from prefrank.data.formats import FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
 from prefrank.errors import BadData, NotFound, suggest
-from prefrank.io.rows import SUFFIXES, first_row, is_data_file
+from prefrank.io.columns import Columns, mapped
+from prefrank.io.rows import SUFFIXES, Record, first_row, is_data_file, read_records
 
 _NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file, the split its path names ("" for none) and its format."""
+    """One file, the split its path names ("" for none), its format, and its columns' names where they are others."""
 
     path: Path
     split: str
     format: Format
     format_name: str
+    columns: Columns = field(default_factory=dict)
+
+    def records(self, *, bad_row: Callable[[BadData], None] | None = None) -> Iterator[Record]:
+        """The file's rows, under the names that readers know; of Parquet only what the format reads.
+
+        Args:
+            bad_row: hears of a row that cannot be read, which is then passed over; None raises the error.
+
+        Raises:
+            BadData: as `read_records`, and a row that lacks a named column.
+        """
+        for record in read_records(self.path, self._wanted(), bad_row=bad_row):
+            try:
+                yield replace(record, row=mapped(record.row, self.columns)) if self.columns else record
+            except BadData as error:
+                told = BadData(f"{record.where}: {error}")
+                if bad_row is None:
+                    raise told from None
+                bad_row(told)
+
+    def _wanted(self) -> tuple[str, ...] | None:
+        """The columns to read of a Parquet file, under its own names."""
+        if self.format.columns is None:
+            return None
+        wanted = [*self.columns.values()]
+        for name in dict.fromkeys((*self.format.columns, *SYSTEM_COLUMNS)):
+            first, dot, rest = name.partition(".")
+            if name not in self.columns:
+                wanted.append(self.columns.get(first, first) + dot + rest)
+        return tuple(dict.fromkeys(wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,39 +132,40 @@ def known_split(split: str) -> str:
     return KNOWN_SPLITS[split]
 
 
-def locate(source: str | Path, split: str | None) -> Located:
+def locate(source: str | Path, split: str | None, columns: Columns | None = None) -> Located:
     """Find a source's files, from the hub if it is a known name or a hub id.
 
     Args:
         source: a known name, a hub id, a file or a folder; a name wins over a folder, which `./name` gives.
         split: fetch this split's files only.
+        columns: from names that readers know to the files' own.
 
     Raises:
         NotFound: nothing of that name, or the hub cannot be reached.
-        BadData: files of no known format, or of several.
+        BadData: files of no known format, or of several; a named column that is not there, or that nobody reads.
     """
     if isinstance(source, str):
         name = source if source in SOURCES else ALIASES.get(source.lower(), "")
         if name and (name == source or not os.path.exists(source)):
-            return _starter() if name == "starter" else _published(name, SOURCES[name], split)
+            return _starter(columns) if name == "starter" else _published(name, SOURCES[name], split, columns)
     if os.path.exists(source):
-        return _local(Path(source))
+        return _local(Path(source), columns)
     is_file_name = str(source).endswith(SUFFIXES)
     if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not is_file_name:
-        return _other_hub(source)
+        return _other_hub(source, columns)
     hint = "" if is_file_name or isinstance(source, Path) else suggest(source, SOURCES)
     raise NotFound(f"no data set, file or folder is called {str(source)!r}{hint}")
 
 
-def _starter() -> Located:
+def _starter(columns: Columns | None) -> Located:
     root = Path(str(resources.files("prefrank.data"))) / "starter"
     paths = _data_files(root) if root.is_dir() else []
     if not paths:
         raise NotFound(f"the starter set is not in {root}; install prefrank again")
-    return Located("starter", root, _recognised(_by_name(root, paths)))
+    return Located("starter", root, _recognised(_by_name(root, paths), columns))
 
 
-def _published(name: str, source: Source, split: str | None) -> Located:
+def _published(name: str, source: Source, split: str | None, columns: Columns | None) -> Located:
     if not source.hub:
         raise NotFound(f"{name} was never published; give the folder that holds its rm_train.jsonl as the source")
     wanted = [_files_split(split)] if split and len(source.splits) > 1 else list(source.splits)
@@ -143,7 +176,11 @@ def _published(name: str, source: Source, split: str | None) -> Located:
     files = {path: word for path, word in _in_layout(source, root, _data_files(root)).items() if word in wanted}
     if not files:
         raise NotFound(f"{name} is not in {root}; {_advice(source.hub, patterns, source.revision)}")
-    parts = tuple(Part(path, word, FORMATS[source.format], source.format) for path, word in files.items())
+    format = FORMATS[source.format]
+    for known in columns or ():
+        if not format.reads(known):
+            raise BadData(f"columns name {known!r}, which {name} does not read{suggest(known, format.columns or ())}")
+    parts = tuple(Part(path, word, format, source.format, columns or {}) for path, word in files.items())
     return Located(name, root, parts, source)
 
 
@@ -165,25 +202,27 @@ def _in_layout(source: Source, root: Path, paths: Iterable[Path]) -> dict[Path, 
     }
 
 
-def _local(path: Path) -> Located:
+def _local(path: Path, columns: Columns | None) -> Located:
     if path.is_file():
         if not is_data_file(path):
             raise BadData(f"{path}: a file of this kind cannot be read; wanted one of {', '.join(SUFFIXES)}")
-        return Located(path.name.split(".")[0], path.parent, _recognised({path: _split_in(path.name)}))
+        return Located(path.name.split(".")[0], path.parent, _recognised({path: _split_in(path.name)}, columns))
     paths = _data_files(path)
     if not paths:
         raise NotFound(f"no data file in {path}; wanted files that end in one of {', '.join(SUFFIXES)}")
     named = _by_name(path, paths)
     for source in SOURCES.values():
         files = _in_layout(source, path, paths)
-        if files and _format_of(next(iter(files))) == source.format and not _has_more(source, named, files):
-            return Located(path.resolve().name, path, _recognised(files), source)
-    return Located(path.resolve().name, path, _recognised(named))
+        same = files and _format_of(next(iter(files)), columns) == source.format
+        if same and not _has_more(source, named, files, columns):
+            return Located(path.resolve().name, path, _recognised(files, columns), source)
+    return Located(path.resolve().name, path, _recognised(named, columns))
 
 
-def _has_more(source: Source, named: Mapping[Path, str], files: Mapping[Path, str]) -> bool:
+def _has_more(source: Source, named: Mapping[Path, str], files: Mapping[Path, str], columns: Columns | None) -> bool:
     """Whether a folder in the layout of a published set has further splits of the same format, so is another set."""
-    return any(split and path not in files and _format_of(path) == source.format for path, split in named.items())
+    others = [path for path, split in named.items() if split and path not in files]
+    return any(_format_of(path, columns) == source.format for path in others)
 
 
 def _by_name(root: Path, paths: Iterable[Path]) -> dict[Path, str]:
@@ -197,24 +236,30 @@ def _split_in(path: str) -> str:
     return SPLIT_WORDS[words[-1]] if words else ""
 
 
-def _format_of(path: Path) -> str | None:
-    row = first_row(path)
-    return None if row is None else recognise(row, f"{path}:1")
+def _format_of(path: Path, columns: Columns | None) -> str | None:
+    row, where = first_row(path), f"{path}:1"
+    if row is None:
+        return None
+    try:
+        row = mapped(row, columns) if columns else row
+    except BadData as error:
+        raise BadData(f"{where}: {error}") from None
+    return recognise(row, where, columns)
 
 
-def _recognised(splits: Mapping[Path, str]) -> tuple[Part, ...]:
+def _recognised(splits: Mapping[Path, str], columns: Columns | None) -> tuple[Part, ...]:
     """The files with rows, each with its format; all must share one reader."""
-    names = {path: name for path in splits if (name := _format_of(path))}
+    names = {path: name for path in splits if (name := _format_of(path, columns))}
     if not names:
         raise BadData(f"{next(iter(splits))}: the file has no rows; wanted at least one comparison")
     readers = {FORMATS[name].read: path for path, name in names.items()}
     if len(readers) > 1:
         found = " and ".join(f"{path.name} ({names[path]})" for path in readers.values())
         raise BadData(f"{found} are of different formats; give one of them, or folders of one format each")
-    return tuple(Part(path, splits[path], FORMATS[name], name) for path, name in names.items())
+    return tuple(Part(path, splits[path], FORMATS[name], name, columns or {}) for path, name in names.items())
 
 
-def _other_hub(id: str) -> Located:
+def _other_hub(id: str, columns: Columns | None) -> Located:
     """Any data set on the hub, in one of the formats of `FORMATS`; a scripted one through the Parquet branch."""
     try:
         roots = (_download(id, revision, [f"*{suffix}" for suffix in SUFFIXES]) for revision in (None, PARQUET_BRANCH))
@@ -223,7 +268,7 @@ def _other_hub(id: str) -> Located:
         raise NotFound(f"no file or folder is called {id!r}, and as a hub id: {error}") from None
     if root is None:
         raise NotFound(f"{id} on the hub holds no data file; wanted files that end in one of {', '.join(SUFFIXES)}")
-    found = _local(root)
+    found = _local(root, columns)
     return Located(id, root, found.parts, found.published)
 
 

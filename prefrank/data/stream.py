@@ -13,7 +13,8 @@ from prefrank.data.catalogue import SUMMARY_SPLITS
 from prefrank.data.load import VALIDATION_SHARE, split_of
 from prefrank.data.sources import Located, Part, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound
-from prefrank.io.rows import is_json_array, read_records
+from prefrank.io.columns import Columns
+from prefrank.io.rows import is_json_array
 from prefrank.types import Comparison
 
 MALFORMED = "malformed row"
@@ -27,15 +28,18 @@ class ComparisonStream:
     Args:
         source: a known name, a hub id, or a file or folder.
         split: as for `load_comparisons`, without `eval`; None reads everything.
+        columns: as for `load_comparisons`; a row that lacks one is malformed.
 
     Raises:
         NotFound: no such source or split.
+        BadData: a named column that is not there in a file's first row, or that nobody reads.
         BadInput: a format or a file that can only be read whole.
     """
 
-    def __init__(self, source: str, *, split: str | None = None) -> None:
+    def __init__(self, source: str, *, split: str | None = None, columns: Columns | None = None) -> None:
         self.source, self.split = source, None if split is None else known_split(split)
-        self._located = locate(source, self.split)
+        self._columns = dict(columns or {})
+        self._located = locate(source, self.split, columns)
         if self.split is not None and self.split not in self._located.splits:
             raise NotFound(f"{source} has no split {split!r}; it has {', '.join(self._located.splits)}")
         self._parts = self._located.parts_of(self.split)
@@ -58,8 +62,13 @@ class ComparisonStream:
             yield from self._read_part(part, dropped)
 
     def fingerprint(self) -> str:
-        """A hash of the files' names, sizes, and bytes at their ends; of what a run reads, without reading it all."""
+        """A hash of the files' names, sizes, and bytes at their ends; of what a run reads, without reading it all.
+
+        Which columns are read belongs to it.
+        """
         digest = hashlib.sha256(str(self.split).encode())
+        if self._columns:
+            digest.update(repr(sorted(self._columns.items())).encode())
         for part in self._parts:
             size = part.path.stat().st_size
             digest.update(f"\0{self._located.shown(part.path)}\0{size}\0".encode())
@@ -72,7 +81,7 @@ class ComparisonStream:
     def _read_part(self, part: Part, dropped: Callable[[str], None]) -> Iterator[Comparison]:
         located, path = self._located, part.path
         label, name = located.label(path), located.shown(path)
-        for record in read_records(path, part.format.columns, bad_row=lambda error: dropped(MALFORMED)):
+        for record in part.records(bad_row=lambda error: dropped(MALFORMED)):
             try:
                 (_, stated), *_ = part.format.read([record])
                 kept = stated if isinstance(stated, Drop) else settle(stated)

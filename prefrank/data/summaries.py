@@ -24,21 +24,25 @@ from prefrank.io.rows import Record
 from prefrank.types import MAIN_HEAD, Prompt, Ratings
 
 NOTHING_TO_SUMMARIZE = "neither post nor article"
+TWO_TO_SUMMARIZE = "both post and article"
 UNRATED = "unrated reply"
 CUE = "TL;DR:"
 AXES = (MAIN_HEAD, "accuracy", "coverage", "coherence")
 
 
-def summary_prompt(info: Row) -> Prompt | None:
-    """What is to be summarised, in our own words, ending with the cue `TL;DR:`; None without post and article."""
-    if post := maybe_text(info, "post").strip():
+def summary_prompt(info: Row) -> Prompt | Drop:
+    """What is to be summarised, in our own words, ending with the cue `TL;DR:`; a drop without post and article."""
+    post, article = (maybe_text(info, name).strip() for name in ("post", "article"))
+    if post and article:
+        return Drop(TWO_TO_SUMMARIZE)
+    if post:
         subreddit, title = maybe_text(info, "subreddit").strip(), maybe_text(info, "title").strip()
         where = f" from r/{subreddit}" if subreddit else ""
         heading = f"Title: {title}\n\n" if title else ""
         return user(f"Summarize this post{where}.\n\n{heading}{post}\n\n{CUE}")
-    if article := maybe_text(info, "article").strip():
+    if article:
         return user(f"Summarize this news article.\n\n{article}\n\n{CUE}")
-    return None
+    return Drop(NOTHING_TO_SUMMARIZE)
 
 
 def summary_pair(row: Row) -> Candidate | Drop:
@@ -49,8 +53,8 @@ def summary_pair(row: Row) -> Candidate | Drop:
     replies = tuple(text(as_row(s, f"summaries[{i}]"), "text") for i, s in enumerate(summaries))
     choice = index_of(field(row, "choice"), "choice", 2)
     prompt = summary_prompt(as_row(field(row, "info"), "info"))
-    if prompt is None:
-        return Drop(NOTHING_TO_SUMMARIZE)
+    if isinstance(prompt, Drop):
+        return prompt
     return Candidate(prompt, replies, best_against_rest(2, choice), voter=maybe_text(row, "worker"))
 
 
@@ -85,8 +89,8 @@ def _rated(key: str, group: list[Record]) -> Candidate | Drop:
             found.append((ratings, (summary,)))
     replies = tuple(dict.fromkeys(summary for _, (summary,) in found))
     prompt = summary_prompt(group[0].row["info"])
-    if prompt is None:
-        return Drop(NOTHING_TO_SUMMARIZE, tuple(left_out))
+    if isinstance(prompt, Drop):
+        return Drop(prompt.reason, tuple(left_out))
     if len(replies) < 2:
         return Drop(FEW_REPLIES, tuple(left_out))
     rated = carry_over_ratings(found, replies)
