@@ -17,7 +17,7 @@ from prefrank.errors import BadText
 from prefrank.text.settings import TextSettings
 from prefrank.text.templates import Ids, Parts, chat_ids, pair_parts, pair_tokens, turn_parts
 from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer
-from prefrank.types import Prompt, Row, Turn
+from prefrank.types import Prompt, Row, Turn, reply_types
 
 OA_TURNS = {
     "system": ("<|system|>", "{eos}"),
@@ -125,7 +125,8 @@ class TextEncoder:
                 reply = shorter
             ids = chat_ids(self.source, (*turns, Turn("assistant", reply)))
         start = len(ids) - min(self.count_tokens(reply), len(ids))
-        return Row(np.array(ids, np.int64), start, len(whole) - len(ids) - cut_reply, cut_reply)
+        types = reply_types(len(ids), start)
+        return Row(np.array(ids, np.int64), types, start, len(whole) - len(ids) - cut_reply, cut_reply)
 
     def _shorten(self, text: str, over: int, *, keep_end: bool) -> str:
         """Drop at least `over` tokens' worth of characters from the start (keep_end) or the end of a text."""
@@ -188,4 +189,5 @@ def _fit(parts: Parts, reply: Ids, limit: int) -> Row:
     room = max(limit - fixed - len(prompt), 0)
     ids = [*parts.before, *prompt, *parts.middle, *reply[:room], *parts.after]
     start = len(parts.before) + len(prompt) + len(parts.middle)
-    return Row(np.array(ids, np.int64), start, whole - len(prompt), max(len(reply) - room, 0))
+    types = reply_types(len(ids), start)
+    return Row(np.array(ids, np.int64), types, start, whole - len(prompt), max(len(reply) - room, 0))

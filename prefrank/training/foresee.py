@@ -106,7 +106,7 @@ def largest_batch(recipe: Recipe) -> Batch:
     return Batch(
         ids=np.zeros(rows * length, np.int64),
         starts=length * np.arange(rows + 1),
-        reply_starts=np.full(rows, length // 2),
+        types=np.zeros(rows * length, np.int8),
         rows=np.arange(rows),
     )
 
