@@ -280,7 +280,7 @@ def _in_memory(one: _Set) -> StreamedSet:
 
 def _from_files(recipe: Recipe, source: DataSource, barred: Barred) -> StreamedSet:
     chosen = choose_split(recipe, source, "training")
-    stream = ComparisonStream(source.source, split=chosen.source.split)
+    stream = ComparisonStream(source.source, split=chosen.source.split, columns=source.columns)
     return StreamedSet(
         name=_named(source.source, stream.split),
         rule=chosen.rule,
@@ -304,6 +304,7 @@ def _read(chosen: Choice, role: Role) -> _Set:
         lang=source.lang,
         group=source.group,
         protocol=source.protocol,
+        columns=source.columns,
     )
     read = _Set(source, chosen.rule, role, loaded, loaded.comparisons, {})
     return read.keep(lambda one: split_of(one.prompt, seed=FRACTION_SEED) < source.fraction, NOT_IN_FRACTION)

@@ -7,7 +7,7 @@ documented in docs/recipes.md and read by the training code. `recipe_file.py` re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from prefrank.data import parse_source
 from prefrank.errors import NotFound
@@ -89,6 +89,16 @@ class DataSource(BaseModel):
     stream: bool = Field(
         False, description="Read it as training goes, in the memory of shuffle_buffer; JSONL or Parquet."
     )
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_have_names(cls, columns: dict[str, str] | None) -> dict[str, str] | None:
+        if columns is not None and not columns:
+            raise ValueError("columns is empty; wanted NAME: COLUMN, or leave it out")
+        for name, own in (columns or {}).items():
+            if not own:
+                raise ValueError(f"columns gives {name} no name; wanted NAME: COLUMN, such as prompt: question")
+        return columns
 
 
 _Source = Annotated[DataSource, BeforeValidator(_data_source)]

@@ -156,6 +156,7 @@ _WORDS = (
     ("a valid integer", "an integer"),
     ("a valid boolean", "true or false"),
     ("a valid dictionary or instance of DataSource", "a name or a mapping with the key source"),
+    ("a valid dictionary", "a mapping"),
     ("a valid tuple", "a list"),
     ("a valid", "a"),
     ("True, False", "true, false"),

@@ -41,7 +41,7 @@ def choose_split(recipe: Recipe, source: DataSource, role: Role) -> Choice:
     Raises:
         NotFound, BadData: there is no such data set, or it is of no known format.
     """
-    ours, published = _facts(source.source)
+    ours, published = _facts(source)
     by_prompt = source.protocol == "by_prompt"
     share = f"one prompt in {round(1 / VALIDATION_SHARE)}" if by_prompt else "rows of it, as first published,"
     divided = f"it has no published split: {share} held out for evaluation"
@@ -56,12 +56,13 @@ def choose_split(recipe: Recipe, source: DataSource, role: Role) -> Choice:
     return Choice(source, WHOLE)
 
 
-def _facts(source: str) -> tuple[bool, bool]:
+def _facts(asked: DataSource) -> tuple[bool, bool]:
     """Whether a split of it would be ours to make, and whether it is a published set; named ones are not fetched."""
+    source = asked.source
     name = source if source in SOURCES else "" if os.path.exists(source) else ALIASES.get(source.lower(), "")
     if name:
         return SOURCES[name].splits == ("train",), True
-    located = locate(source, None)
+    located = locate(source, None, asked.columns)
     return located.made_here, located.published is not None
 
 
