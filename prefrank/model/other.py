@@ -1,15 +1,17 @@
 """Any other sequence classifier of transformers, behind the same call as our own encoders.
 
 A decoder (its head is the linear layer `score`) runs on the whole batch padded on the right: nothing that stands
-after a token can reach it. Its score is read at each row's last real token. transformers itself looks for the last
-token that is not the padding id, and so misses an end-of-text token that doubles as padding, and refuses batches
-where there is no padding id. Every other model runs on groups of rows of equal length, without padding, because
-what padding does to it (mixing, windows, mean or last-token pooling) differs from model to model.
+after a token can reach it. Its score is read at the rightmost token of a row that is not `scored_padding`, as
+transformers reads it; where that is None, at the row's last token (`padding.py` says which models have which rule).
+Every other model runs on groups of rows of equal length, without padding, because what padding does to it (mixing,
+windows, mean or last-token pooling) differs from model to model.
 
-This is the only module that imports transformers, and only when such a model is loaded. Parameters carry
-`model.` before transformers' own names.
+The head runs in float32 on what the backbone gives, whatever the weights' type and autocast say. This is the only
+module that imports transformers, and only when such a model is loaded. Parameters carry `model.` before transformers'
+own names. A folder's own code runs only with `trust_remote_code`; its model then scores by its own forward pass.
 """
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +24,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.errors import BadModel
-from prefrank.model.heads import head_names
+from prefrank.model.found import foreign, no_head, shown_names
+from prefrank.model.heads import HeadLinear, head_names, widened
+from prefrank.model.network import head_modules
 from prefrank.model.pack import Pack, pack_batch
+from prefrank.model.remote import custom_class
+from prefrank.model.weights import Weights
 from prefrank.types import Batch
 
 _NO_TOKEN = -1
@@ -37,20 +43,24 @@ class OtherNetwork(nn.Module):
         model: a `PreTrainedModel`.
         raw: its config.json.
         heads: names of its outputs.
+        custom: whether its class comes from the folder's own code, which is left as it is.
     """
 
-    def __init__(self, model: nn.Module, raw: Mapping[str, Any], heads: tuple[str, ...]) -> None:
+    def __init__(
+        self, model: nn.Module, raw: Mapping[str, Any], heads: tuple[str, ...], *, custom: bool = False
+    ) -> None:
         super().__init__()
         config: Any = model.config
         text = config.get_text_config()
         self.model: Any = model
-        self.config: dict[str, Any] = dict(raw)
+        self.config: dict[str, Any] = copy.deepcopy(dict(raw))
         self.heads = heads
         self.output_layer = f"model.{_output_layer(model, len(heads))}"
         self.architecture = type(model).__name__
         self.vocab_size: int = text.vocab_size
         self.max_positions = _max_positions(model, text)
-        self.decoder = isinstance(dict(model.named_children()).get("score"), nn.Linear)
+        self.decoder = not custom and isinstance(dict(model.named_children()).get("score"), nn.Linear)
+        self.pass_over_padding()
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
             getattr(text, "type_vocab_size", 0) > 1
         )
@@ -58,6 +68,46 @@ class OtherNetwork(nn.Module):
         config.use_cache = text.use_cache = False
         if not self.decoder and text.pad_token_id is None:
             text.pad_token_id = _NO_TOKEN  # else transformers refuses two rows at a time
+        if not custom:
+            self._widen_head()
+
+    def _widen_head(self) -> None:
+        """Head in float32. A decoder's hidden states are widened after the one that counts is taken; of other models
+        all are, before they are pooled.
+        """
+        modules = dict(self.named_modules())
+        for name in head_modules(self):
+            for inner, module in list(modules[name].named_modules(prefix=name)):
+                if type(module) is nn.Linear:
+                    _put(self, inner, HeadLinear.of(module))
+                else:
+                    for parameter in module.parameters(recurse=False):
+                        parameter.data = widened(parameter.data)
+        if not self.decoder:
+            self.model.base_model.register_forward_hook(_widen_states)
+
+    def score_last_token(self) -> None:
+        """Read a decoder's score at each row's last token, whatever that is. No token stands for padding then, so that
+        the embedding of every one is trained.
+        """
+        self.scored_padding = None
+        embedding: Any = self.model.get_input_embeddings()
+        if self.decoder and isinstance(embedding, nn.Embedding):
+            embedding.padding_idx = None
+
+    def pass_over_padding(self) -> None:
+        """Read a decoder's score at the rightmost token that is not its config's padding, as transformers does."""
+        padding: int | None = self.model.config.get_text_config().pad_token_id
+        self.scored_padding = padding if self.decoder else None
+
+    def drop_rows(self, count: int) -> None:
+        """Take off the last rows of the table of embeddings, which were added for a padding token when it was saved."""
+        embedding: Any = self.model.get_input_embeddings()
+        embedding.weight = nn.Parameter(embedding.weight.detach()[:-count])
+        embedding.num_embeddings -= count
+        self.vocab_size -= count
+        self.model.config.get_text_config().vocab_size = self.vocab_size
+        text_config(self.config)["vocab_size"] = self.vocab_size
 
     @property
     def gradient_checkpointing(self) -> bool:
@@ -77,17 +127,18 @@ class OtherNetwork(nn.Module):
         device = next(self.parameters()).device
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=self.max_positions, device=device)
         if self.decoder:
-            return self._score_last(pack, torch.tensor(np.diff(batch.starts), device=device)).float()
+            lengths, places = np.diff(batch.starts), scored_places(batch, self.scored_padding)
+            return self._score_at(pack, torch.tensor(lengths, device=device), torch.tensor(places, device=device))
         return torch.cat([self._score_group(*group) for group in _groups(pack)]).float()
 
-    def _score_last(self, pack: Pack, lengths: Int64[Tensor, " N"]) -> Float[Tensor, "N *H"]:
-        """A decoder's scores at the last token of each row."""
+    def _score_at(self, pack: Pack, lengths: Int64[Tensor, " N"], places: Int64[Tensor, " N"]) -> Float[Tensor, "N *H"]:
+        """A decoder's scores at one token of each row."""
         mask = torch.arange(pack.longest, device=lengths.device) < lengths[:, None]
         ids = torch.zeros(mask.shape, dtype=torch.long, device=lengths.device)
         ids[mask] = pack.ids
         hidden = self.model.base_model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         rows = torch.arange(len(lengths), device=lengths.device)
-        return self.model.score(hidden[rows, lengths - 1]).squeeze(-1)
+        return self.model.score(hidden[rows, places]).squeeze(-1).float()
 
     def _score_group(self, ids: Int64[Tensor, "n L"], types: Int64[Tensor, "n L"]) -> Float[Tensor, "n *H"]:
         """The model's own scores of rows of equal length."""
@@ -96,9 +147,13 @@ class OtherNetwork(nn.Module):
             inputs["token_type_ids"] = types
         return self.model(**inputs).logits.squeeze(-1)
 
-    def save_weights(self, folder: Path) -> None:
-        """Write the weights as transformers does, with its own conversions and tied tensors."""
-        with quiet_transformers():
+    def save_weights(self, folder: Path, *, rows: int | None = None) -> None:
+        """Write the weights as transformers does, with its own conversions and tied tensors.
+
+        Args:
+            rows: of the table of embeddings, where it is to be longer in the file: the rest are zeros.
+        """
+        with quiet_transformers(), _longer(self.model.get_input_embeddings(), rows):
             self.model.save_pretrained(folder)
 
 
@@ -110,6 +165,7 @@ def load_other(
     dropout: float | None,
     dtype: torch.dtype,
     device: torch.device,
+    trust_remote_code: bool = False,
 ) -> OtherNetwork:
     """Load any sequence classifier through transformers, with all of its outputs; see `load_network`.
 
@@ -121,8 +177,11 @@ def load_other(
     """
     import transformers  # costs seconds, so not at the top
 
-    with quiet_transformers(), _one_line(folder):
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    custom = custom_class(raw) if trust_remote_code else None
+    loader = transformers.AutoModel if custom == "AutoModel" else transformers.AutoModelForSequenceClassification
+    trusted = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    with quiet_transformers(), _one_line(folder, raw):
+        config = transformers.AutoConfig.from_pretrained(folder, **trusted)
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
         if new_heads:
@@ -130,19 +189,82 @@ def load_other(
             config.label2id = {name: number for number, name in enumerate(new_heads)}
         if dropout is not None:
             _set_dropout(config, dropout)
-        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        model, report = loader.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
-            local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=new_heads is not None,
+            **trusted,
         )
-    _check(folder, model, report, new_heads is not None)
-    network = OtherNetwork(model.to(device), raw, new_heads or head_names(raw, config.num_labels))
+        _check(folder, raw, model, report, new_head=new_heads is not None, custom=custom is not None)
+        count = config.num_labels if custom != "AutoModel" or "id2label" in raw else 1
+        heads = new_heads or head_names(raw, count)
+        network = OtherNetwork(model.to(device), raw, heads, custom=custom is not None)
+    if dtype.itemsize < torch.float32.itemsize and custom is None:
+        _read_head(network, folder, device)
     if new_heads:
         _reset_output(network.get_submodule(network.output_layer), config.get_text_config())
     return network.eval()
+
+
+def text_config(raw: dict[str, Any]) -> dict[str, Any]:
+    """The part of config.json that is of the text model: a part of its own where a model sees more than text."""
+    part = raw.get("text_config")
+    return part if isinstance(part, dict) else raw
+
+
+def scored_places(batch: Batch, padding: int | None) -> Int64[np.ndarray, " N"]:
+    """Index inside each row of the token that a decoder is scored at: the rightmost that is not `padding`, 0 where all
+    are, as in transformers; with None the last.
+    """
+    places = np.diff(batch.starts) - 1
+    if padding is None:
+        return places
+    other = np.flatnonzero(batch.ids != padding)
+    before = np.searchsorted(other, batch.starts[1:]) - 1
+    found = np.where(before >= 0, other[before] if len(other) else 0, 0) - batch.starts[:-1]
+    return np.maximum(found, 0)
+
+
+def _read_head(network: OtherNetwork, folder: Path, device: torch.device) -> None:
+    """The head's weights as the file has them, which transformers has rounded to the backbone's type."""
+    names = {name for module in head_modules(network) for name, _ in _parameters_of(network, module)}
+    stored = Weights(folder, lambda name: f"model.{name}" if f"model.{name}" in names else None).tensors
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name in stored and stored[name].shape == parameter.shape:
+                parameter.copy_(stored[name].to(device))
+
+
+def _parameters_of(network: nn.Module, module: str) -> Iterator[tuple[str, nn.Parameter]]:
+    return network.get_submodule(module).named_parameters(prefix=module)
+
+
+def _put(root: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(root.get_submodule(parent), child, module)
+
+
+def _widen_states(module: nn.Module, inputs: Any, output: Any) -> None:
+    for name in ("last_hidden_state", "pooler_output"):
+        if isinstance(output, dict) and isinstance(value := output.get(name), Tensor):
+            output[name] = widened(value)
+
+
+@contextmanager
+def _longer(embedding: Any, rows: int | None) -> Iterator[None]:
+    """Inside the block a table of embeddings has so many rows, the new ones zeros."""
+    before = embedding.weight
+    if rows is None or rows <= len(before):
+        yield
+        return
+    more = before.new_zeros(rows - len(before), before.shape[1])
+    embedding.weight = nn.Parameter(torch.cat([before.detach(), more]), requires_grad=before.requires_grad)
+    try:
+        yield
+    finally:
+        embedding.weight = before
 
 
 def _groups(pack: Pack) -> Iterator[tuple[Int64[Tensor, "n L"], Int64[Tensor, "n L"]]]:
@@ -167,11 +289,13 @@ def _set_dropout(config: Any, rate: float) -> None:
                 setattr(part, name, rate)
 
 
-def _check(folder: Path, model: Any, report: Mapping[str, Any], new_head: bool) -> None:
+def _check(
+    folder: Path, raw: Mapping[str, Any], model: Any, report: Mapping[str, Any], *, new_head: bool, custom: bool
+) -> None:
     backbone = f"{model.base_model_prefix}."
     missing = sorted(report["missing_keys"])
-    if not new_head and any(not name.startswith(backbone) for name in missing):
-        raise BadModel(f"{folder} has no reward head; train one, or pass a reward model")
+    if not new_head and any(custom or not name.startswith(backbone) for name in missing):
+        raise no_head(folder, raw)
     lacking = [name for name in missing if name.startswith(backbone)]
     if lacking:
         raise BadModel(f"the weights in {folder} lack {', '.join(lacking[:3])}; copy or download them again")
@@ -179,7 +303,10 @@ def _check(folder: Path, model: Any, report: Mapping[str, Any], new_head: bool) 
     unknown = [name for name in report["unexpected_keys"] if not name.endswith(_OLD_BUFFERS)]
     unknown = sorted(name for name in unknown if name.startswith(backbone) or not new_head)
     if unknown:
-        raise BadModel(f"the weights in {folder} do not fit its config.json: it knows no {', '.join(unknown[:3])}")
+        raise BadModel(
+            f"the weights in {folder} do not fit its config.json: it knows no {shown_names(unknown)}"
+            f"{foreign(folder, raw)}"
+        )
 
 
 def _output_layer(model: nn.Module, count: int) -> str:
@@ -197,7 +324,7 @@ def _reset_output(output: Any, config: Any) -> None:
 
 
 @contextmanager
-def _one_line(folder: Path) -> Iterator[None]:
+def _one_line(folder: Path, raw: Mapping[str, Any]) -> Iterator[None]:
     """transformers raises nearly anything for a folder it cannot load; we keep the first line."""
     try:
         yield
@@ -205,7 +332,9 @@ def _one_line(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadModel(f"transformers cannot load {folder} as a sequence classifier: {reason}") from error
+        raise BadModel(
+            f"transformers cannot load {folder} as a sequence classifier: {reason}{foreign(folder, raw)}"
+        ) from error
 
 
 @contextmanager

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prefrank.errors import BadModel
-from prefrank.model.checkpoint import RECORD, save_network
+from prefrank.model.checkpoint import LAST, RECORD, save_network
 from prefrank.model.network import Network, fingerprint
+from prefrank.model.other import OtherNetwork, text_config
 
 FORMAT = 1
+NOT_PADDING = "not padding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class Record:
         heads: of an adapter, the names of its heads, which a plain folder has in config.json.
         calibration: temperature, what it was fitted on, and `model`, the fingerprint of the scores it is for (of one
             head and precision); None where it was not fitted.
+        scored_token: of a decoder: "last", a row's last token, or "not padding", the rightmost that is not
+            config.json's padding. In the first case that padding can end no row, so that transformers' rule, which is
+            the second, finds the same token.
+        padding_rows: rows of embeddings that were added for that padding, and are left out when the folder is loaded.
     """
 
     text: dict[str, Any]
@@ -40,6 +46,8 @@ class Record:
     quantised: dict[str, Any] | None = None
     heads: tuple[str, ...] = ()
     calibration: dict[str, Any] | None = None
+    scored_token: str = LAST
+    padding_rows: int = 0
 
 
 @runtime_checkable
@@ -51,6 +59,10 @@ class TextPath(Protocol):
     def fingerprint_bytes(self) -> bytes: ...
 
     def save(self, folder: Path) -> None: ...
+
+    def with_padding(self, wanted: int | None, *, never: frozenset[int]) -> "tuple[TextPath, int]":
+        """The same text path whose tokenizer pads with a token that can end no row, or with the one that is wanted."""
+        ...
 
 
 def write_checkpoint(
@@ -64,13 +76,44 @@ def write_checkpoint(
 ) -> str:
     """Write weights, tokenizer and prefrank.json into an existing folder; returns the fingerprint.
 
-    Call it inside `atomic_folder`, so that a checkpoint is whole or not there.
+    Call it inside `atomic_folder`, so that a checkpoint is whole or not there. A decoder's folder names a padding token
+    in config and tokenizer, with which transformers scores padded batches as prefrank does; a tokenizer that had to get
+    a new token for it makes another fingerprint, which a calibration goes with.
     """
+    padding, rows = None, 0
+    if isinstance(network, OtherNetwork) and network.decoder:
+        text, padding = text.with_padding(network.scored_padding, never=_ends(network.config))
+        rows = max(0, padding + 1 - network.vocab_size)
     print_of = fingerprint(network, extra=text.fingerprint_bytes())
-    save_network(network, folder)
+    save_network(network, folder, padding=padding)
     text.save(folder)
-    write_record(folder, Record(text.text_json(), print_of, training, quantised, calibration=calibration))
+    record = Record(
+        text.text_json(),
+        print_of,
+        training,
+        quantised,
+        calibration={**calibration, "model": print_of} if calibration else None,
+        scored_token=scored_token(network),
+        padding_rows=rows,
+    )
+    write_record(folder, record)
     return print_of
+
+
+def scored_token(network: Network) -> str:
+    """Which token a network's score is read at, in the words of `Record`; of encoders `LAST`, without effect."""
+    passes = isinstance(network, OtherNetwork) and network.scored_padding is not None
+    return NOT_PADDING if passes else LAST
+
+
+def _ends(config: dict[str, Any]) -> frozenset[int]:
+    """Ids that config.json says begin or end texts."""
+    ids: list[int] = []
+    for part in (config, text_config(config)):
+        for name in ("bos_token_id", "eos_token_id"):
+            value = part.get(name)
+            ids += value if isinstance(value, list) else [value] if isinstance(value, int) else []
+    return frozenset(ids)
 
 
 def read_record(folder: Path) -> Record | None:
@@ -93,6 +136,8 @@ def read_record(folder: Path) -> Record | None:
             value.get("quantised"),
             tuple(value.get("heads", ())),
             value.get("calibration"),
+            value.get("scored_token", LAST),
+            value.get("padding_rows", 0),
         )
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, BadModel):
@@ -111,6 +156,8 @@ def write_record(folder: Path, record: Record) -> None:
         **({"quantised": record.quantised} if record.quantised else {}),
         **({"heads": list(record.heads)} if record.heads else {}),
         **({"calibration": record.calibration} if record.calibration else {}),
+        **({"scored_token": record.scored_token} if record.scored_token != LAST else {}),
+        **({"padding_rows": record.padding_rows} if record.padding_rows else {}),
     }
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     temporary = folder / f".{RECORD}.{secrets.token_hex(4)}.tmp"

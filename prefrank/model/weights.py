@@ -50,8 +50,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise NotFound(f"there is no model folder {folder}")
     path = folder / "config.json"
     if not path.is_file():
-        raise BadModel(f"{folder} has no config.json; wanted a transformers model folder")
-    return _read_object(path)
+        inside = sorted(str(one.parent.relative_to(folder)) for one in folder.glob("*/config.json"))
+        where = f"; there is one in {', '.join(inside[:3])}, which may be meant" if inside else ""
+        raise BadModel(f"{folder} has no config.json; wanted a transformers model folder{where}")
+    return read_object(path)
 
 
 class Weights:
@@ -93,6 +95,15 @@ class Weights:
         tensor = self._passing[1][stored]
         self._passed += tensor.nbytes
         return tensor
+
+
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a folder's tensors by their stored names.
+
+    Raises:
+        BadModel: as `Weights`.
+    """
+    return {name: tuple(tensor.shape) for path in _weight_files(folder) for name, tensor in _open(path).items()}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -141,7 +152,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[str]:
-    names = _read_object(index).get("weight_map")
+    names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise BadModel(f"{index} has no weight_map from tensor names to files")
     shards = sorted(set(names.values()))
@@ -151,7 +162,8 @@ def _shards(index: Path) -> list[str]:
     return shards
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object, or BadModel."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

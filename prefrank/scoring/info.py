@@ -7,12 +7,13 @@ from typing import Any
 from prefrank.model import fingerprint, load_network
 from prefrank.model.adapter import is_adapter, read_adapter
 from prefrank.model.hub import resolve_model
+from prefrank.model.other import OtherNetwork
 from prefrank.model.quantise import QUANTISED
 from prefrank.model.record import read_record
 from prefrank.scoring.reward_model import RewardModel
 
 
-def checkpoint_info(name: str) -> dict[str, Any]:
+def checkpoint_info(name: str, *, trust_remote_code: bool = False) -> dict[str, Any]:
     """Facts of a reward model folder or hub id, as plain values.
 
     Loads the weights to count and fingerprint them, so what is said is of the files as they are: `as_saved` tells
@@ -26,7 +27,8 @@ def checkpoint_info(name: str) -> dict[str, Any]:
     model = RewardModel.load(folder, device="cpu")
     parameters = list(model.network.parameters())
     config = model.network.config
-    whole = model.network if model.engine.precision in QUANTISED else load_network(folder)
+    quantised = model.engine.precision in QUANTISED
+    whole = model.network if quantised else load_network(folder, trust_remote_code=trust_remote_code)
     found = model.fingerprint
     if len(whole.heads) > 1:  # the record's is of the model with all its heads
         found = fingerprint(whole, extra=model.encoder.fingerprint_bytes())
@@ -39,6 +41,7 @@ def checkpoint_info(name: str) -> dict[str, Any]:
         "heads": list(whole.heads),
         "precision": model.engine.precision,
         "kernels": model.engine.kernels,
+        "scored_token": _scored_token(model),
         "positions": model.network.max_positions,
         "vocabulary": model.encoder.source.tokenizer.get_vocab_size(),
         "text": model.encoder.text_json(),
@@ -47,6 +50,19 @@ def checkpoint_info(name: str) -> dict[str, Any]:
         "training": model.training,
         "calibration": model.calibration,
     }
+
+
+def _scored_token(model: RewardModel) -> str:
+    """Where in a row the score is read."""
+    if not isinstance(model.network, OtherNetwork):
+        return "the first"
+    if not model.network.decoder:
+        return "as the model pools"
+    padding = model.network.scored_padding
+    if padding is None:
+        return "the last"
+    token = model.encoder.source.tokenizer.id_to_token(padding)
+    return f"the rightmost that is not padding ({padding}{f', {token}' if token else ''})"
 
 
 def _kind(folder: Path, *, ours: bool) -> str:

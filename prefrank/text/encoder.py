@@ -7,14 +7,16 @@ cut, at its end. A cue that closes the prompt, such as `TL;DR:`, therefore stays
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadText
-from prefrank.text.settings import TextSettings
+from prefrank.errors import BadInput, BadText
+from prefrank.text.padding import safe_padding, wanted_padding
+from prefrank.text.settings import PLAIN_TURNS, TextSettings
 from prefrank.text.templates import Ids, Parts, chat_ids, pair_parts, pair_tokens, turn_parts
 from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer
 from prefrank.types import Prompt, Row, Turn, reply_types
@@ -56,6 +58,32 @@ class TextEncoder:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and the tokenizer's other files into an existing folder."""
         self.source.save(folder)
+
+    def with_padding(self, wanted: int | None, *, never: frozenset[int]) -> "tuple[TextEncoder, int]":
+        """The same text path whose tokenizer pads with a token that can end no row (`padding.py`), and its id.
+
+        Args:
+            wanted: the id of the padding token, where it is decided.
+            never: ids that end or begin texts.
+        """
+        if wanted is not None:
+            return TextEncoder(wanted_padding(self.source, wanted), self.settings), wanted
+        source, padding = safe_padding(self.source, self._template_source(), self._used() | never)
+        return TextEncoder(source, self.settings), padding
+
+    def _template_source(self) -> str:
+        strings = self.settings.turn_strings or PLAIN_TURNS
+        fixed = "".join(part for pair in strings.values() for part in pair)
+        return (self.source.chat_template or "") if self.settings.template == "chat" else fixed
+
+    def _used(self) -> frozenset[int]:
+        """Ids in rows of all kinds of turns, as far as the template takes them."""
+        used: set[int] = set()
+        user, reply = Turn("user", "a"), Turn("assistant", "b")
+        for prompt in ((user,), (user, reply, user), (Turn("system", "s"), user)):
+            with suppress(BadInput):
+                used.update(*(row.ids.tolist() for row in self.encode(prompt, ["c", ""])))
+        return frozenset(used)
 
     def text_json(self) -> dict[str, Any]:
         """The text settings as prefrank.json holds them."""

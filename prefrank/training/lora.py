@@ -21,7 +21,7 @@ from prefrank.model import Network, head_modules, head_parameter_names, paramete
 from prefrank.model.adapter import WEIGHTS, adapted_modules, adapter_tensors
 from prefrank.model.hub import MINILM, resolve_model
 from prefrank.model.other import OtherNetwork
-from prefrank.model.record import Record, TextPath, write_record
+from prefrank.model.record import Record, TextPath, scored_token, write_record
 from prefrank.model.weights import write_tensors
 from prefrank.training.recipe import Recipe
 
@@ -141,7 +141,8 @@ def save_adapter(folder: Path, network: Network, text: TextPath, training: dict[
         inference_mode=True,
     ).save_pretrained(str(folder))
     write_tensors(folder / WEIGHTS, adapter_tensors(network, head_parameter_names(network)))
-    write_record(folder, Record(text.text_json(), fingerprint, training, heads=network.heads))
+    record = Record(text.text_json(), fingerprint, training, heads=network.heads, scored_token=scored_token(network))
+    write_record(folder, record)
 
 
 def _lasting(model_name: str) -> str:

@@ -30,21 +30,6 @@ def test_scores_equal_those_of_transformers_for_each_row_alone(name: str, tmp_pa
     torch.testing.assert_close(ours, single, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize("pad", [None, 7])
-def test_a_decoder_pools_the_last_real_token_whatever_the_padding_id(
-    name: str, pad: int | None, tmp_path: Path
-) -> None:
-    reference = model_of(*OTHERS[name], pad_token_id=pad, eos_token_id=7)
-    network = load_network(saved(reference, tmp_path))
-    batch = batch_of(LENGTHS)
-    batch.ids[batch.starts[1:] - 1] = 7  # every text ends in eos, which is also the padding
-    with torch.no_grad():
-        hidden = [reference.base_model(torch.tensor(row.ids)[None]).last_hidden_state for row in alone(batch)]
-        wanted = torch.cat([reference.score(states[0, -1]) for states in hidden])
-        torch.testing.assert_close(network(batch), wanted, atol=1e-5, rtol=0)
-
-
 def test_gradients_reach_a_decoder(tmp_path: Path) -> None:
     reference = model_of(*OTHERS["llama"])
     network = load_network(saved(reference, tmp_path), dropout=0.0).train()
