@@ -31,7 +31,7 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
         raise BadInput(f"{target} holds the adapter itself, which would be replaced; give the name of a new folder")
     network, record = load_network(folder), read_record(folder)
     settings = TextSettings.from_json(record.text) if record else None
-    text = TextEncoder.load(text_folder(folder), settings, max_length=min(512, network.max_positions or 512))
+    text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions)
     with atomic_folder(Path(target)) as temporary:
         write_checkpoint(temporary, network, text, record.training if record else None)
     return Path(target)
