@@ -375,9 +375,9 @@ def _open_theirs(name: str | Path, model: RewardModel, dtype: str) -> _Prepare:
     import transformers  # costs seconds, so not at the top
 
     with quiet_transformers():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
         network: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=getattr(torch, dtype), local_files_only=True
+            name, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False
         )
     network = network.to(next(model.network.parameters()).device).eval()
     head, labels = model.network.heads[0], network.config.label2id

@@ -14,7 +14,7 @@ own names. A folder's own code runs only with `trust_remote_code`; its model the
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,14 @@ class OtherNetwork(nn.Module):
         self.vocab_size: int = text.vocab_size
         self.max_positions = _max_positions(model, text)
         self.decoder = not custom and isinstance(dict(model.named_children()).get("score"), nn.Linear)
+        self.scored_padding: int | None = None
         self.pass_over_padding()
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
             getattr(text, "type_vocab_size", 0) > 1
         )
         self._checkpointed = False
         config.use_cache = text.use_cache = False
-        if not self.decoder and text.pad_token_id is None:
+        if not self.decoder and getattr(text, "pad_token_id", None) is None:
             text.pad_token_id = _NO_TOKEN  # else transformers refuses two rows at a time
         if not custom:
             self._widen_head()
@@ -97,8 +98,8 @@ class OtherNetwork(nn.Module):
 
     def pass_over_padding(self) -> None:
         """Read a decoder's score at the rightmost token that is not its config's padding, as transformers does."""
-        padding: int | None = self.model.config.get_text_config().pad_token_id
-        self.scored_padding = padding if self.decoder else None
+        config = self.model.config.get_text_config()
+        self.scored_padding = config.pad_token_id if self.decoder else None
 
     def drop_rows(self, count: int) -> None:
         """Take off the last rows of the table of embeddings, which were added for a padding token when it was saved."""
@@ -153,7 +154,8 @@ class OtherNetwork(nn.Module):
         Args:
             rows: of the table of embeddings, where it is to be longer in the file: the rest are zeros.
         """
-        with quiet_transformers(), _longer(self.model.get_input_embeddings(), rows):
+        longer = nullcontext() if rows is None else _longer(self.model.get_input_embeddings(), rows)
+        with quiet_transformers(), longer:
             self.model.save_pretrained(folder)
 
 
@@ -180,7 +182,8 @@ def load_other(
     custom = custom_class(raw) if trust_remote_code else None
     loader = transformers.AutoModel if custom == "AutoModel" else transformers.AutoModelForSequenceClassification
     trusted = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    with quiet_transformers(), _one_line(folder, raw):
+    found = dict(raw) | {"auto_map": None} if trust_remote_code else raw  # for what errors say
+    with quiet_transformers(), _one_line(folder, found):
         config = transformers.AutoConfig.from_pretrained(folder, **trusted)
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
@@ -197,7 +200,7 @@ def load_other(
             ignore_mismatched_sizes=new_heads is not None,
             **trusted,
         )
-        _check(folder, raw, model, report, new_head=new_heads is not None, custom=custom is not None)
+        _check(folder, found, model, report, new_head=new_heads is not None, custom=custom is not None)
         count = config.num_labels if custom != "AutoModel" or "id2label" in raw else 1
         heads = new_heads or head_names(raw, count)
         network = OtherNetwork(model.to(device), raw, heads, custom=custom is not None)
@@ -253,10 +256,10 @@ def _widen_states(module: nn.Module, inputs: Any, output: Any) -> None:
 
 
 @contextmanager
-def _longer(embedding: Any, rows: int | None) -> Iterator[None]:
+def _longer(embedding: Any, rows: int) -> Iterator[None]:
     """Inside the block a table of embeddings has so many rows, the new ones zeros."""
     before = embedding.weight
-    if rows is None or rows <= len(before):
+    if rows <= len(before):
         yield
         return
     more = before.new_zeros(rows - len(before), before.shape[1])

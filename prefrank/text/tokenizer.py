@@ -239,6 +239,6 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
 def _converted(folder: Path, files: Mapping[str, bytes]) -> Tokenizer:
     from transformers import AutoTokenizer  # seconds to import; only for folders without tokenizer.json
 
-    loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     text = loaded.backend_tokenizer.to_str()
     return Tokenizer.from_str(next((spm.normalised(text, files[name]) for name in spm.FILES if name in files), text))

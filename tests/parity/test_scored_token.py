@@ -1,4 +1,4 @@
-"""Which token of a decoder's row is scored: transformers' rule for plain checkpoints, and folders of ours that agree."""
+"""Which token of a decoder's row is scored: transformers' rule for plain checkpoints; folders of ours agree with it."""
 
 import json
 from pathlib import Path
