@@ -44,6 +44,7 @@ class Format:
         columns: the columns that are read (of Parquet, the only ones, and those of a system turn); None reads all.
         by_row: whether every row is one candidate; else rows are gathered into groups first.
         fits: what else a row must be, where columns alone do not say.
+        whole: whether all Parquet columns are looked at: one that is not read may change what the others mean.
     """
 
     read: Reader
@@ -51,6 +52,7 @@ class Format:
     columns: tuple[str, ...] | None = None
     by_row: bool = True
     fits: Callable[[Row], bool] = lambda row: True
+    whole: bool = False
 
     def is_of(self, row: Row, names: Set[str]) -> bool:
         """Whether a row with columns of these names is of this format."""
@@ -91,7 +93,7 @@ FORMATS: dict[str, Format] = {
         ("info", "summaries", "choice", "worker", "split"),
     ),
     "rated_summaries": Format(rated_summaries, frozenset({"info", "summary"}), ("info", "summary"), by_row=False),
-    "hh": Format(_OWN, _PAIR, fits=is_transcript),
+    "hh": Format(_OWN, _PAIR, READ, fits=is_transcript, whole=True),
     "oa_private": Format(
         each_row(oa_private), frozenset({"prompt", "pos", "neg_replies"}), ("prompt", "history", "pos", "neg_replies")
     ),
@@ -129,8 +131,7 @@ FORMATS: dict[str, Format] = {
     ),
     "prefrank": Format(_OWN, frozenset({"prompt", "replies"}), READ),
     "prefrank_pairs": Format(_OWN, _PAIR | {"prompt"}, READ),
-    # without a prompt all columns are read: another text column must not be passed over
-    "implicit_pairs": Format(_OWN, _PAIR, fits=lambda row: not is_transcript(row)),
+    "implicit_pairs": Format(_OWN, _PAIR, READ, fits=lambda row: not is_transcript(row), whole=True),
 }
 
 

@@ -50,7 +50,7 @@ comments note notes tag tags meta metadata status quality difficulty policy prov
 count order strategy tool tools
 """
 _ABOUT = frozenset(_ABOUT_WORDS.split())
-"""Words for what is said about a row: a column whose name begins or ends with one holds no prompt."""
+"""Words for what is said about a row: a column whose name ends with one holds no prompt."""
 
 
 def is_transcript(row: Row) -> bool:
@@ -117,8 +117,10 @@ def _texts(row: Row, known: Iterable[str]) -> list[str]:
 
 
 def _is_about(name: str) -> bool:
+    """Whether the name's last word (before a single letter or number, as in `model_a`) is one of `_ABOUT`."""
     words = [word.lower() for word in _WORDS.findall(name)]
-    return not words or bool({words[0], words[-1]} & _ABOUT) or bool({"chosen", "rejected"} & set(words))
+    telling = [word for word in words if len(word) > 1 and not word.isdigit()]
+    return (bool(telling) and telling[-1] in _ABOUT) or bool({"chosen", "rejected"} & set(words))
 
 
 def _strings(value: Any) -> list[str]:

@@ -110,7 +110,13 @@ def _name(row: Row, column: str) -> str:
 
 
 def _prompt(value: object) -> Prompt:
-    return user(as_text(value, "prompt")) if isinstance(value, str) else as_turns(value, "prompt")
+    return user(as_text(value, "prompt")) if isinstance(value, str) else _messages(value, "prompt")
+
+
+def _messages(value: object, name: str) -> Prompt:
+    if not isinstance(value, list | Mapping):
+        raise BadData(f"{name!r} holds {short(value)}; wanted a string or a list of messages")
+    return as_turns(value, name)
 
 
 def _preference(value: Any, name: str, count: int) -> Preference:
@@ -182,12 +188,7 @@ def _preference_of(row: Row) -> Preference | Drop:
 
 def _completion(value: object, name: str) -> Prompt:
     """What follows the prompt: a string is one assistant turn."""
-    if isinstance(value, str):
-        turns: Prompt = (Turn("assistant", as_text(value, name)),)
-    elif isinstance(value, list | Mapping):
-        turns = as_turns(value, name)
-    else:
-        raise BadData(f"{name!r} holds {short(value)}; wanted a string or a list of messages")
+    turns = (Turn("assistant", as_text(value, name)),) if isinstance(value, str) else _messages(value, name)
     return tuple(map(bare, turns))
 
 

@@ -35,7 +35,7 @@ _MARKERS = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _PLAIN_WORD = re.compile(r"(?:^|[\s(\u201c])[^\W\d_]{3,}\Z")
-_ENDS_SENTENCE = re.compile(r"[.,!?](?:\s|\Z)")
+_ENDS_SENTENCE = re.compile(r"[.!?](?:\s|\Z)")
 
 
 def without_markers(answer: str) -> str:
@@ -69,7 +69,7 @@ def _unmarked(found: re.Match[str]) -> str:
         and not (_PLAIN_WORD.search(before[-80:]) and _ENDS_SENTENCE.match(found["rest"] + after[:2]))
     ):
         return found[0]
-    return found["rest"]
+    return found["rest"] or (found["space"] if after[:1].isalnum() else "")
 
 
 def webgpt(row: Row) -> Candidate:

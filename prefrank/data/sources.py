@@ -53,7 +53,7 @@ class Part:
 
     def _wanted(self) -> tuple[str, ...] | None:
         """The columns to read of a Parquet file, under its own names."""
-        if self.format.columns is None:
+        if self.format.columns is None or self.format.whole:
             return None
         wanted = [*self.columns.values()]
         for name in dict.fromkeys((*self.format.columns, *SYSTEM_COLUMNS)):

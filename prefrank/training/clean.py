@@ -1,9 +1,10 @@
 """Training comparisons that say the same twice, and those that an evaluation set nearly holds.
 
 Surprising: several people's judgements of the same replies are not copies of each other. Within a data set they are
-merged, each judgement counting; only what another data set states again word for word is left out.
+merged, each vote counting; only what another data set states again word for word is left out.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -59,7 +60,7 @@ def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merg
             again.setdefault(earlier, []).append(number)
             kept[number], reasons[number] = None, MERGED
     for earlier, numbers in again.items():
-        kept[earlier] = _merged(comparisons[earlier], [(comparisons[n], sets[n] == sets[earlier]) for n in numbers])
+        kept[earlier] = _merged([(comparisons[n], sets[n]) for n in (earlier, *numbers)])
     if near:
         left = [number for number, one in enumerate(kept) if one is not None]
         texts = [text_of(comparisons[number].prompt) for number in left]
@@ -71,14 +72,18 @@ def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merg
     return Repeats(tuple(kept), tuple(reasons), tuple(contradicting))
 
 
-def _merged(first: Comparison, others: Sequence[tuple[Comparison, bool]]) -> Comparison:
-    """The first with the judgements of others that are of its own data set, and of those of others what is new."""
-    preferences = first.preferences
-    for one, own in others:
-        stated = carry_over(one.preferences, one.replies, first.replies)
-        preferences += stated if own else tuple(p for p in stated if p not in preferences)
-    rated = [(one.ratings, one.replies) for one in (first, *(one for one, _ in others))]
-    return replace(first, preferences=preferences, ratings=carry_over_ratings(rated, first.replies))
+def _merged(again: Sequence[tuple[Comparison, int]]) -> Comparison:
+    """The first of some comparisons and their sets, with each judgement as often as the set that has it most often."""
+    first = again[0][0]
+    by_set: dict[int, Counter[Preference]] = defaultdict(Counter)
+    preferences: Counter[Preference] = Counter()
+    for one, number in again:
+        for p in carry_over(one.preferences, one.replies, first.replies):
+            by_set[number][p] += 1
+            preferences[p] = max(preferences[p], by_set[number][p])
+    rated = [(one.ratings, one.replies) for one, _ in again]
+    said = tuple(preferences.elements())
+    return replace(first, preferences=said, ratings=carry_over_ratings(rated, first.replies))
 
 
 def _in_place(one: Comparison, places: Sequence[int]) -> tuple[Preference, ...]:

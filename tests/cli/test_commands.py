@@ -47,6 +47,22 @@ def test_describe_counts_what_a_file_holds(run: Run, pairs: str) -> None:
     assert "comparisons" in out
 
 
+def test_describe_takes_columns_by_name_and_one_split(run: Run, tmp_path: Path) -> None:
+    rows = [{"id": n, "in": {"q": "A colour?"}, "good": "Blue.", "bad": "Red."} for n in range(5)]
+    path = tmp_path / "votes.train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = ("--columns", "prompt=in.q,chosen=good,rejected=bad")
+    code, out, _ = run("data", "describe", f"{path}:train", *columns, "--json")
+    found = json.loads(out)["splits"]
+    assert (code, list(found), found["train"]["pairs"], found["train"]["votes"]) == (0, ["train"], 5, 4)
+    code, out, _ = run("data", "describe", str(path), *columns)
+    assert code == 0
+    assert "votes" in out
+    code, _, err = run("data", "describe", str(path), "--columns", "prompt=in.question,chosen=good,rejected=bad")
+    assert code == 3
+    assert "no column 'in.question'" in err
+
+
 @pytest.mark.skipif(not native.available(), reason="the native kernels are not built: no C++ compiler")
 def test_quantise_prints_the_figures_and_its_folder_scores(run: Run, model: str, tmp_path: Path) -> None:
     target = str(tmp_path / "int16")

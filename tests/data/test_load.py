@@ -117,12 +117,33 @@ def test_a_place_lies_in_the_unit_interval(text: str) -> None:
 def test_a_repeated_comparison_is_dropped_however_it_is_written(tmp_path: Path) -> None:
     rows = [
         {"prompt": "Hi", "replies": ["a", "b", "c"], "ranks": [0, 1, 1], "id": "x"},
-        {"prompt": "Hi", "replies": ["c", "a", "b"], "ranks": [5, 2, 5], "id": "y"},
+        {"prompt": "Hi", "replies": ["c", "a", "b"], "ranks": [5, 2, 5], "id": "x"},
         {"prompt": "Hi", "replies": ["a", "b", "c"], "ranks": [0, 1, 2], "id": "x"},
     ]
     loaded = load_comparisons(write_lines(tmp_path / "mine.jsonl", rows))
     assert loaded.report.duplicates == loaded.report.dropped["duplicate"] == 1
     assert [c.id for c in loaded.comparisons] == ["x", "x (mine.jsonl:3)"]
+
+
+def votes(path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[list[tuple[str, str]], int, int]:
+    """Who won against whom in each vote that was kept, and the counts of further votes and of copies."""
+    loaded = load_comparisons(write_lines(path, rows), **options)
+    won = [(one.replies[p.winner], one.replies[p.loser]) for one in loaded.comparisons for p in one.preferences]
+    return won, loaded.report.votes, loaded.report.duplicates
+
+
+def test_rows_with_ids_of_their_own_are_votes_and_those_without_are_copies(tmp_path: Path) -> None:
+    sides = [("alpha", "beta")] * 4 + [("beta", "alpha")]
+    rows = [{"prompt": "Hi", "chosen": chosen, "rejected": rejected} for chosen, rejected in sides]
+    for name in ("id", "voter"):
+        for value in (str, int):
+            named = [{**row, name: value(number)} for number, row in enumerate(rows)]
+            assert votes(tmp_path / "votes.jsonl", named) == (sides, 4, 0)
+            assert votes(tmp_path / "votes.jsonl", named, group=True)[0] == sides
+            assert votes(tmp_path / "votes.jsonl", [*named, *named]) == (sides, 4, 5)
+    assert votes(tmp_path / "copies.jsonl", rows) == ([sides[0], sides[4]], 1, 3)
+    ranked = [{"id": n, "prompt": "Hi", "replies": ["a", "b"], "ranks": [0, 1]} for n in range(3)]
+    assert votes(tmp_path / "ranked.jsonl", ranked) == ([("a", "b")] * 3, 2, 0)
 
 
 def test_equal_replies_become_one_and_keep_their_stated_preferences(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ def test_a_reply_with_a_null_review_counts_if_it_is_ranked(tmp_path: Path) -> No
     assert load(tmp_path, rows).report.kept == 1
 
 
+def test_a_row_that_is_a_message_and_a_thread_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r":1: the row holds 'message_id' and 'thread'; wanted one of"):
+        load(tmp_path, [{**TREE[0], "thread": [TREE[0]]}])
+
+
 def test_one_usable_reply_makes_no_comparison(tmp_path: Path) -> None:
     assert load(tmp_path, TREE[:5]).report.dropped == {FEW_REPLIES: 1}
 

@@ -128,31 +128,6 @@ def test_message_lists_that_compare_no_single_reply_are_dropped(chosen: Any, rej
 
 
 @pytest.mark.parametrize(
-    ("chosen", "rejected", "prompt", "replies"),
-    [
-        ("The sky is blue.", "The sky is green.", "The sky is", ("blue.", "green.")),
-        ("Q: tea? A: two cups", "Q: tea? A: twelve", "Q: tea? A:", ("two cups", "twelve")),
-        ("Say it\nonce", "Say it\nonce more", "Say it", ("once", "once more")),
-    ],
-)
-def test_implicit_prompts_of_strings_end_between_words(chosen: str, rejected: str, prompt: str, replies: tuple) -> None:
-    found = settle(own({"chosen": chosen, "rejected": rejected}))
-    assert (found.prompt, found.replies) == (user(prompt), replies)
-
-
-def test_strings_that_share_no_word_have_no_prompt() -> None:
-    assert settle(own({"chosen": "Blue sky", "rejected": "Bluer sky"})) == Drop("empty prompt")
-
-
-@settings(deadline=None)
-@given(st.text("ab \n", max_size=8), st.text("ab \n", max_size=8), st.text("ab \n", max_size=8))
-def test_an_implicit_prompt_loses_no_text(shared: str, chosen: str, rejected: str) -> None:
-    found = own({"chosen": shared + chosen, "rejected": shared + rejected})
-    (turn,) = found.prompt
-    assert (turn.text + found.replies[0], turn.text + found.replies[1]) == (shared + chosen, shared + rejected)
-
-
-@pytest.mark.parametrize(
     ("row", "message"),
     [
         (own_row(), "'replies' came with no judgement; wanted one of ranks, ratings, preferences"),
@@ -174,12 +149,20 @@ def test_an_implicit_prompt_loses_no_text(shared: str, chosen: str, rejected: st
         (own_row(preferences=[{"winner": 0, "loser": 1, "strength": -1}]), "'strength' holds -1.0; wanted a whole"),
         (own_row(preferences=[{"winner": 0, "loser": 1, "strength": 1, "probability": 0.5}]), "strength is 1 at prob"),
         (own_row(ratings={"overall": [1, 2]}), "3 replies came with 2 ratings.overall; wanted as many of each"),
-        (own_row(prompt=3, ranks=[0, 1, 2]), "'prompt' holds 3; wanted a list"),
+        (own_row(prompt=3, ranks=[0, 1, 2]), "'prompt' holds 3; wanted a string or a list"),
         (own_row(prompt=[{"role": "bot", "content": "x"}], ranks=[0, 1, 2]), "role 'bot'; wanted one of system, user"),
         (own_row(prompt=[{"role": "user"}], ranks=[0, 1, 2]), "a message has no content; wanted a string"),
         (own_row(prompt="\ud800 broken", ranks=[0, 1, 2]), r"lone surrogate, '\\ud800' at 0"),
         ({"replies": ["a", "b"], "ranks": [0, 1]}, "no column 'prompt'"),
-        ({"prompt": "Hi", "chosen": "a", "rejected": 5}, "wanted a list"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": 5}, "'rejected' holds 5; wanted a string or a list of messages"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": None}, "'rejected' holds null; wanted a string or a list"),
+        ({"prompt": "Hi", "chosen": None, "rejected": chat("Hi", "b")}, "'chosen' holds null; wanted a string or"),
+        (
+            {"prompt": "Hi", "chosen": "a", "rejected": "b", "score_chosen": "x", "score_rejected": 1},
+            "'score_chosen' h",
+        ),
+        (own_row(ranks=[0, 1, 2], chosen="Blue.", rejected="Red."), "'replies' came with chosen and rejected"),
+        (own_row(prompt=[{"from": "narrator", "value": "x"}], ranks=[0, 1, 2]), "ShareGPT message from 'narrator'; kn"),
         ({"prompt": "Hi", "chosen": "a", "rejected": "b", "margin": "big"}, "'margin' holds 'big'"),
     ],
 )

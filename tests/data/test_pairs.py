@@ -39,10 +39,34 @@ def test_a_webgpt_score_of_zero_is_a_tie_and_no_win_for_either_answer() -> None:
         ("Rain.\n[1] Wind.\n\n[2, 10]\nSnow.", "Rain.\nWind.\n\n\nSnow."),
         ("It began in [2019], see a[i] and [x].", "It began in [2019], see a[i] and [x]."),
         ("No marker", "No marker"),
+        ("It is blue.[1] So [2]it is.", "It is blue. So it is."),
+        ("The sky (see [3]) is blue [1][2].", "The sky (see) is blue."),
     ],
 )
 def test_reference_markers_leave_no_trace(marked: str, plain: str) -> None:
     assert without_markers(marked) == plain
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x[0]",
+        "Use x[1] to begin.",
+        "The first is args[1], the next names[2].split()",
+        "print(rows[1][2])",
+        "m[1, 2] = n[12]",
+        "a = [1, 2]",
+        "f(x)[1]",
+        "It is `[1, 2]` or\n```\nreturn [1]\n```",
+        "Then:\n\n    return [1]",
+        "sys.argv[1].",
+        "row[1];",
+        "Counting starts at [0].",
+    ],
+)
+def test_an_index_or_a_list_in_code_is_no_marker(code: str) -> None:
+    assert without_markers(code) == code
+    assert without_markers(f"{code}\nSo they say [3].") == f"{code}\nSo they say."
 
 
 def test_webgpt_answers_that_differ_in_markers_alone_are_equal() -> None:

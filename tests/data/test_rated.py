@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from prefrank.data import load_comparisons
-from prefrank.data.candidates import labelled, preferences_of
-from prefrank.data.rated import finegrained, helpsteer3, helpsteer_pair, ultrafeedback
+from prefrank.data.candidates import LABEL_AGAINST_SCORES, labelled, preferences_of
+from prefrank.data.rated import AGAINST_OVERALL, finegrained, helpsteer3, helpsteer_pair, ultrafeedback
 from prefrank.errors import BadData
 from prefrank.types import Comparison, Preference, Ratings, Turn
 from tests.data.files import stated, write_lines, write_parquet
@@ -63,7 +63,7 @@ def test_another_strength_is_an_error(strength: Any) -> None:
         helpsteer_pair(row)
 
 
-def completion(response: str, overall: float, **aspects: str) -> dict[str, Any]:
+def completion(response: str, overall: float | str | None, **aspects: Any) -> dict[str, Any]:
     return {
         "response": response,
         "overall_score": overall,
@@ -71,14 +71,61 @@ def completion(response: str, overall: float, **aspects: str) -> dict[str, Any]:
     }
 
 
-def test_ultrafeedback_is_ordered_by_the_overall_score_and_rated_on_its_aspects() -> None:
-    completions = [completion("Blue.", 8.5, honesty="5"), completion("Tuesday.", 1, honesty="N/A")]
-    candidate = ultrafeedback({"instruction": "Name a colour.", "completions": completions})
+def read_ultrafeedback(*completions: dict[str, Any]) -> Any:
+    return ultrafeedback({"instruction": "Name a colour.", "completions": list(completions)})
+
+
+def test_ultrafeedback_is_ordered_by_the_mean_of_its_aspects_which_are_ratings_too() -> None:
+    good = completion("Blue.", 7, honesty="5", helpfulness="4")
+    candidate = read_ultrafeedback(good, completion("Tuesday.", 6, honesty="N/A", helpfulness="2"))
     assert candidate.preferences == (Preference(0, 1),)
-    assert candidate.ratings == (Ratings((8.5, 1.0)), Ratings((5.0, None), "honesty"))
-    completions[0]["annotations"]["honesty"]["Rating"] = "good"
+    assert candidate.ratings == (
+        Ratings((4.5, 2.0)),
+        Ratings((5.0, None), "honesty"),
+        Ratings((4.0, 2.0), "helpfulness"),
+    )
+    good["annotations"]["honesty"]["Rating"] = "good"
     with pytest.raises(BadData, match=r"'annotations\.honesty\.Rating' holds 'good'; wanted a number"):
-        ultrafeedback({"instruction": "Name a colour.", "completions": completions})
+        read_ultrafeedback(good)
+
+
+def test_a_wrong_overall_score_of_ten_beats_nothing_and_is_counted(tmp_path: Path) -> None:
+    wrong = completion("Tuesday.", 10, honesty="1", helpfulness="1", truthfulness="1", instruction_following="1")
+    right = completion("Blue.", 8, honesty="4", helpfulness="5", truthfulness="5", instruction_following="4")
+    worst = completion("No.", 1, honesty="1", helpfulness="1", truthfulness="1", instruction_following="1")
+    rows = [
+        {"instruction": "Name a colour.", "completions": [wrong, right, worst]},
+        {"instruction": "Name another.", "completions": [wrong, right]},
+    ]
+    loaded = load_comparisons(write_lines(tmp_path / "a.jsonl", rows))
+    assert [stated(one) for one in loaded.comparisons] == [{("Blue.", "No.", 1.0), ("Tuesday.", "No.", 0.5)}]
+    assert loaded.report.dropped == {AGAINST_OVERALL: 1}
+    assert loaded.report.left_out == {AGAINST_OVERALL: 2}
+
+
+def test_equal_means_tie_and_without_aspects_the_published_scores_order() -> None:
+    one, two = completion("Blue.", 8, honesty="4"), completion("Red.", 7, honesty="4")
+    assert read_ultrafeedback(one, two).preferences == (Preference(0, 1, probability=0.5),)
+    assert read_ultrafeedback(completion("Blue.", 8), completion("Red.", "9.5")).preferences == (Preference(1, 0),)
+    fine = [{**completion(text, 8), "fine-grained_score": score} for text, score in (("Blue.", 4.5), ("Red.", 4.75))]
+    assert read_ultrafeedback(*fine).preferences == (Preference(1, 0),)
+
+
+@pytest.mark.parametrize("names", [("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating")])
+def test_equal_scores_of_a_binarised_pair_are_a_tie_and_a_better_rejected_one_contradicts(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    turns = [{"role": "user", "content": "A colour?"}]
+    rows = []
+    for number, scores in enumerate([(8.0, 6.0), (7.0, 7.0), (5.0, 6.5), (None, None)]):
+        sides = [[*turns, {"role": "assistant", "content": text}] for text in (f"Blue {number}.", "Tuesday.")]
+        rows.append(
+            {"prompt": "A colour?", "chosen": sides[0], "rejected": sides[1], **dict(zip(names, scores, strict=True))}
+        )
+    for path in (write_lines(tmp_path / "a.jsonl", rows), write_parquet(tmp_path / "a.parquet", rows)):
+        loaded = load_comparisons(path)
+        assert [one.preferences[0].probability for one in loaded.comparisons] == [1.0, 0.5, 1.0]
+        assert loaded.report.dropped == {LABEL_AGAINST_SCORES: 1}
 
 
 def finegrained_row(**fields: Any) -> dict[str, Any]:

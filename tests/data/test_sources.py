@@ -257,7 +257,7 @@ def test_a_folder_of_two_formats_is_an_error_that_names_both(tmp_path: Path) -> 
     ("row", "format"),
     [
         (hh_row("a", "b", "c"), "hh"),
-        ({"chosen": "Q: a b", "rejected": "Q: a c"}, "prefrank_pairs"),
+        ({"chosen": "Q: a b", "rejected": "Q: a c"}, "implicit_pairs"),
         ({**hh_row("a", "b", "c"), "prompt": "a"}, "prefrank_pairs"),
         ({"message_tree_id": "p0", "prompt": {}}, "trees"),
         ({"instruction": "a", "input": "", "output": ["b", "c"]}, "ranked_lists"),

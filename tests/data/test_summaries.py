@@ -6,7 +6,7 @@ import pytest
 
 from prefrank.data import load_comparisons
 from prefrank.data.candidates import Drop
-from prefrank.data.summaries import NOTHING_TO_SUMMARIZE, UNRATED, summary_pair
+from prefrank.data.summaries import NOTHING_TO_SUMMARIZE, TWO_TO_SUMMARIZE, UNRATED, summary_pair
 from prefrank.errors import BadData
 from prefrank.types import Preference
 from tests.data.files import POST, axis_row, stated, summary_info, summary_row, write_lines, write_parquet
@@ -34,6 +34,12 @@ def test_without_post_and_article_the_row_is_dropped_and_takes_no_context_of_ano
     assert summary_pair(nothing) == Drop(NOTHING_TO_SUMMARIZE)
     loaded = load_comparisons(write_lines(tmp_path / "rows.jsonl", [summary_row("A.", "B.", 0), nothing]))
     assert loaded.report.dropped == {NOTHING_TO_SUMMARIZE: 1}
+
+
+def test_a_row_with_a_post_and_an_article_is_not_read_as_one_of_them() -> None:
+    assert summary_pair(summary_row("A.", "B.", 0, summary_info(post="Rain.", article="A bridge."))) == Drop(
+        TWO_TO_SUMMARIZE
+    )
 
 
 @pytest.mark.parametrize("choice", [0, 1])

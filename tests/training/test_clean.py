@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from prefrank.errors import BadRecipe
@@ -34,6 +36,15 @@ def test_what_another_set_states_again_is_left_out_and_what_it_states_anew_is_no
     assert repeats(one, again, sets=[0, 1]).kept[0].preferences == (Preference(0, 1), Preference(1, 0))
 
 
+def test_votes_of_another_set_are_merged_as_often_as_it_has_them():
+    against = [comparison("p", "b", "a", id=str(n)) for n in range(4)]
+    tie = comparison("p", "a", "b", preferences=((0, 1, 0.5),))
+    for others, kept in (([tie], 4), ([*against[:1], tie], 4), ([*against, against[0], tie], 5)):
+        found = repeats(*others, *against, comparison("p", "a", "b"), sets=[0] * len(others) + [1] * 5)
+        said = [(others[0].replies[p.winner], p.probability) for p in found.kept[0].preferences]
+        assert (said.count(("b", 1.0)), said.count(("a", 1.0)), sum(p == 0.5 for _, p in said)) == (kept, 1, 1)
+
+
 def test_ratings_of_merged_replies_take_their_mean():
     one, two = (
         Comparison((Turn("user", "p"),), replies, (Preference(0, 1),), "made", "1", (Ratings(values),))
@@ -54,6 +65,18 @@ def test_contradictions_are_counted_whether_or_not_anything_is_merged():
         # the third opposes what the second said
         assert repeats(*said, merge=merge).contradicting == (False, True, True, False, False)
     assert repeats(*said, merge=False).kept == said
+
+
+def test_votes_of_a_file_are_four_to_one_however_they_are_cleaned(recipe, tmp_path):
+    sides = [("b", "a")] + [("a", "b")] * 4
+    rows = [{"id": n, "prompt": "p", "chosen": good, "rejected": bad} for n, (good, bad) in enumerate(sides)]
+    path = tmp_path / "votes.train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for duplicates, kept in (("keep", 5), ("exact", 1), ("near", 1)):
+        corpus = read_corpus(recipe(datasets=[str(path)], evaluation=[], duplicates=duplicates))
+        assert len(corpus.training) == kept
+        won = [one.replies[p.winner] for one in corpus.training for p in one.preferences]
+        assert (won.count("a"), won.count("b")) == (4, 1)
 
 
 def test_near_duplicates_of_prompt_and_replies_are_dropped():
