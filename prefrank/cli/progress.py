@@ -76,6 +76,10 @@ def _show_event(display: _Display, event: "Event") -> None:
             say(f"{event.folder} is passed over: {event.torn}", markup=False)
         case events.Encoding():
             display.show(f"encoding {event.name}", event.done, event.total, "")
+        case events.Encoded():
+            display.clear()
+            for remark in event.remarks:
+                say(f"{event.name}: {remark}", markup=False)
         case events.Started():
             display.clear()
             say(

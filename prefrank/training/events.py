@@ -36,6 +36,21 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
+class Encoded:
+    """One data set is token ids now.
+
+    Args:
+        name: `training` for the training sets together, or an evaluation set's.
+        counts: of `encoded.EncodingCounts`, as plain values; of sets that stream those of a sample.
+        remarks: what deserves a second look.
+    """
+
+    name: str
+    counts: Mapping[str, int]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The first step is next.
 
@@ -146,7 +161,7 @@ class PassedOver:
     torn: str
 
 
-Event = PassedOver | DataRead | Encoding | Started | StepDone | EvaluationDone | Saved
+Event = PassedOver | DataRead | Encoding | Encoded | Started | StepDone | EvaluationDone | Saved
 Report = Callable[[Event], None]
 
 

@@ -105,8 +105,9 @@ def train(
         resume_from = check_output(recipe, report, main=accelerator.is_main_process)
         folder = resume_from or resolve_model(recipe.model_name)
     set_seed(recipe.seed)
-    network = load_model(recipe, folder, device=accelerator.device, resumed=resume_from is not None)
-    encoder = load_text(recipe, folder, positions=network.max_positions)
+    resumed = resume_from is not None
+    network = load_model(recipe, folder, device=accelerator.device, resumed=resumed)
+    encoder = load_text(recipe, folder, positions=network.max_positions, resumed=resumed)
     corpus = read_corpus(recipe, report)
     encoded = encode_corpus(recipe, corpus, encoder, report)
     feed = make_feed(recipe, encoded, encoder, num_processes=accelerator.num_processes)

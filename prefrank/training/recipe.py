@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from prefrank.data import parse_source
 from prefrank.errors import NotFound
 
-INHERITED = ("max_length", "turns")
+INHERITED = ("max_length", "turns", "chat_template")
 """Keys whose null is what the model that is trained on says."""
 MAX_LENGTH = 512
 """Tokens of a row where neither the recipe nor the model says."""
@@ -155,6 +155,15 @@ class Recipe(BaseModel):
         None,
         description="How the turns of a longer prompt are told apart: separators alone, or role labels too; null: as"
         " prefrank trained the model, separators for any other.",
+    )
+
+    chat_template: str | None = Field(
+        None,
+        description="A decoder's chat template: a name among its tokenizer's, or a Jinja file, looked for from the"
+        " recipe's folder; null: as the model has it.",
+    )
+    pre_rendered: bool = Field(
+        False, description="Texts are rendered by the chat template already: their control strings are tokens."
     )
 
     # Loss

@@ -21,9 +21,10 @@ from prefrank.model.checkpoint import heads_in
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import read_record
-from prefrank.text import TextEncoder, TextSettings
+from prefrank.text import TextEncoder, TextSettings, with_chat_template
 from prefrank.training.corpus import Corpus, make_pools
-from prefrank.training.events import Encoding, Report, ignore
+from prefrank.training.encoded import EncodingCounts, remarks, why_equal
+from prefrank.training.events import Encoded, Encoding, Report, ignore
 from prefrank.training.examples import Examples, encode
 from prefrank.training.lora import ADAPTER, add_adapters, check_lora, restore_adapters
 from prefrank.training.losses import ranked_places
@@ -56,30 +57,38 @@ class EncodedCorpus:
     streams: tuple[StreamedSet, ...]
 
 
-def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None) -> TextEncoder:
+def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None, resumed: bool = False) -> TextEncoder:
     """The text path of a model folder: as prefrank trained it, or the defaults, with what the recipe states changed.
 
     Args:
         positions: what the model has positions for, in tokens; None for no limit.
+        resumed: the folder is a checkpoint of this very run, and so has the recipe's chat template already.
 
     Raises:
         BadModel: a record that is torn, or of a newer version.
         BadRecipe: a setting without effect on this model.
+        NotFound: no chat template of that name, and no such file.
     """
     record = read_record(folder)
-    if record is None:
-        default = min(MAX_LENGTH, positions or MAX_LENGTH)
-        encoder = TextEncoder.load(text_folder(folder), max_length=recipe.max_length or default)
-    else:
-        encoder = TextEncoder.load(text_folder(folder), TextSettings.from_json(record.text))
-    settings = encoder.settings
+    stored = None if record is None else TextSettings.from_json(record.text)
+    encoder = TextEncoder.load(text_folder(folder), stored, positions=positions)
+    source, settings = encoder.source, encoder.settings
+    if stored is None:
+        settings = replace(settings, max_length=min(MAX_LENGTH, settings.max_length))
     if recipe.max_length is not None:
         settings = replace(settings, max_length=recipe.max_length)
     if recipe.turns == "labels" and settings.template != "pair":
         raise BadRecipe(f"turns is labels, but {recipe.model_name} marks turns its own way; leave turns out")
     if recipe.turns is not None:
         settings = replace(settings, labels=recipe.turns == "labels")
-    return TextEncoder(encoder.source, settings)
+    if recipe.chat_template is not None and not resumed:
+        if settings.template == "pair":
+            raise BadRecipe(
+                f"chat_template is set, but {recipe.model_name} takes prompt and reply as a pair; leave it out"
+            )
+        source = with_chat_template(source, recipe.chat_template)
+        settings = replace(settings, template="chat", turn_strings=None)
+    return TextEncoder(source, settings, pre_rendered=recipe.pre_rendered)
 
 
 def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: bool = False) -> Network:
@@ -169,18 +178,24 @@ def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, report: 
             f" the data have {', '.join(training.left_heads)}"
         )
     if not len(training):
-        raise BadData(
-            f"all {counted.comparisons} training comparisons have replies that are equal within"
-            f" {encoder.settings.max_length} tokens; raise max_length"
-        )
+        why = why_equal(counted.to_json(), encoder.settings.max_length)
+        raise BadData(f"all {counted.comparisons} training comparisons have replies that are equal {why}")
     places = np.array(training.weights, np.int64)
     training = replace(training, weights=tuple(weights[place] for place in places))
     pools = make_pools(recipe, corpus, places) if drawn is None else ()
-    counts: dict[str, Mapping[str, int]] = {"training": counted.to_json()}
+    counts: dict[str, Mapping[str, int]] = {}
+
+    def count(name: str, counted: EncodingCounts) -> None:
+        counts[name] = counted.to_json()
+        limit = encoder.settings.max_length
+        said = remarks(counts[name], max_length=limit, pre_rendered=encoder.pre_rendered)
+        report(Encoded(name, counts[name], tuple(said)))
+
+    count("training", counted)
     evaluation: dict[str, Examples] = {}
     for name, comparisons in corpus.evaluation.items():
         examples, counted = encode(comparisons, encoder, heads=recipe.heads, progress=progress(name))
-        counts[name] = counted.to_json()
+        count(name, counted)
         if len(examples):
             evaluation[name] = examples
     return EncodedCorpus(training, evaluation, counts, pools, corpus.streams)
