@@ -62,8 +62,9 @@ class OtherNetwork(nn.Module):
         self.decoder = not custom and isinstance(dict(model.named_children()).get("score"), nn.Linear)
         self.scored_padding: int | None = None
         self.pass_over_padding()
+        compared = raw.get("model_type") in ("xlnet", "funnel")  # types of two tokens, without a table of them
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
-            getattr(text, "type_vocab_size", 0) > 1
+            compared or getattr(text, "type_vocab_size", 0) > 1
         )
         self._checkpointed = False
         config.use_cache = text.use_cache = False
@@ -144,7 +145,7 @@ class OtherNetwork(nn.Module):
     def _score_group(self, ids: Int64[Tensor, "n L"], types: Int64[Tensor, "n L"]) -> Float[Tensor, "n *H"]:
         """The model's own scores of rows of equal length."""
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if self.typed:
+        if self.typed and types.any():  # else as where a tokenizer gives none, which is not 0 to every model
             inputs["token_type_ids"] = types
         return self.model(**inputs).logits.squeeze(-1)
 

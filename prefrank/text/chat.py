@@ -8,10 +8,9 @@ as the number of turns to leave out is searched by halving, and a text is shorte
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
-from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -41,13 +40,14 @@ class ChatTexts:
             BadText: the template refuses the turns or leaves out one it cannot hold, or takes too many tokens alone.
         """
         limit = self.settings.max_length
-        first = whole = self._rendered(prompt, reply, number)
+        marks = Marks.for_texts(self.source, (*prompt, Turn("assistant", reply)))
+        first = whole = self._rendered(prompt, reply, number, marks)
         _check_held(prompt, whole.text, number)
         if len(whole.ids) > limit:
             prompt, first = self._without_turns(prompt, reply, number, whole)
         prompt, final, kept = self._shortened(prompt, reply, number, first)
         cut = self.count(reply) - self.count(kept)
-        lost = self._lost(prompt, kept, final.text, number)
+        lost = self._lost(prompt, kept, final, number)
         start = final.place(len(final.text) - len(self._closing(final.text)) - len(kept.strip()))
         length = len(final.ids)
         types = np.zeros(length, np.int8) if self.settings.token_types == "none" else reply_types(length, start)
@@ -78,9 +78,8 @@ class ChatTexts:
     def _closing(self, text: str) -> str:
         return self.closing if text.endswith(self.closing) else ""
 
-    def _rendered(self, prompt: Prompt, reply: str, number: int) -> "Rendered":
+    def _rendered(self, prompt: Prompt, reply: str, number: int, marks: "Marks") -> "Rendered":
         turns = (*prompt, Turn("assistant", reply))
-        marks = Marks.for_texts(self.source, turns)
         try:
             text = render_chat(self.source, [marks.message(turn) for turn in turns], self.tokens)
         except BadText as error:
@@ -89,15 +88,15 @@ class ChatTexts:
 
     def _without_turns(self, prompt: Prompt, reply: str, number: int, whole: "Rendered") -> tuple[Prompt, "Rendered"]:
         """The first of the shorter prompts that fits; the shortest where none does."""
-        shorter = _shorter_prompts(prompt)
-        low, high, found = 0, len(shorter), {-1: whole}
+        borders = _borders(prompt)
+        low, high, found = 0, len(borders), {-1: (prompt, whole)}
         while low < high:
             middle = (low + high) // 2
-            found[middle] = self._rendered(shorter[middle], reply, number)
-            fits = len(found[middle].ids) <= self.settings.max_length
+            shorter = _from(prompt, borders[middle])
+            found[middle] = shorter, self._rendered(shorter, reply, number, whole.marks)
+            fits = len(found[middle][1].ids) <= self.settings.max_length
             low, high = (low, middle) if fits else (middle + 1, high)
-        place = min(low, len(shorter) - 1)
-        return (shorter[place] if shorter else prompt), found[place]
+        return found[min(low, len(borders) - 1)]
 
     def _shortened(
         self, prompt: Prompt, reply: str, number: int, rendered: "Rendered"
@@ -119,7 +118,7 @@ class ChatTexts:
                     " raise max_length"
                 )
             after = (*prompt, Turn("assistant", reply))
-            rendered = rendered.with_text(before, after) or self._rendered(prompt, reply, number)
+            rendered = rendered.with_text(before, after) or self._rendered(prompt, reply, number, rendered.marks)
         return prompt, rendered, reply
 
     def _next_to_cut(self, prompt: Prompt) -> int | None:
@@ -140,14 +139,14 @@ class ChatTexts:
         spans = self.source.plain.encode(text, add_special_tokens=False).offsets
         return text[: min(spans[-over - 1][1], len(text) - 1)] if over < len(spans) else ""
 
-    def _lost(self, prompt: Prompt, reply: str, text: str, number: int) -> int:
+    def _lost(self, prompt: Prompt, reply: str, rendered: "Rendered", number: int) -> int:
         """Tokens of the reply that the rendered row does not hold as they were written, white space aside."""
-        wanted = reply.strip()
+        text, wanted = rendered.text, reply.strip()
         body = text.removesuffix(self._closing(text)).rstrip()
         if body.endswith(wanted):
             return 0
-        other = self._rendered(prompt, PROBE, number).text
-        tail = text[len(commonprefix((text, other))) :]
+        other = self._rendered(prompt, PROBE, number, rendered.marks).text
+        tail = text[_longest(min(len(text), len(other)), lambda size: text[:size] == other[:size]) :]
         if "".join(wanted.split()) in "".join(tail.split()):
             return 0
         end = _longest(len(wanted), lambda size: wanted[len(wanted) - size :] in tail)
@@ -163,42 +162,52 @@ class Marks:
     """Private marks for the control strings inside one row's texts.
 
     Args:
-        strings: the control strings; a mark is the number of one between two characters that no text holds.
+        left, right: characters that no text holds; between them, a mark has the number of its control string.
+        messages: turns as the template gets them, made once for all renderings.
     """
 
     source: FolderTokenizer
     left: str
     right: str
+    messages: dict[Turn, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def for_texts(cls, source: FolderTokenizer, turns: Sequence[Turn]) -> "Marks":
-        text = "".join(turn.text + turn.extra for turn in turns)
+        text = "".join([part for turn in turns for part in (turn.text, turn.extra)])
         free = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in text][:2]
         if len(free) < 2:
             raise BadText("a text uses every private-use character; remove those characters")
-        return cls(source, *free)
+        return cls(source, free[0], free[1])
 
     def put(self, text: str, role: str) -> str:
+        """The text with marks; an assistant's may hold what models write themselves."""
+        if not self.source.control_pattern.search(text):
+            return text
         allowed = self.source.written_by_models if role == "assistant" else frozenset()
+        strings = self.source.control_strings
 
         def mark(match: re.Match[str]) -> str:
             found = match.group()
-            return found if found in allowed else f"{self.left}{self.source.control_strings.index(found)}{self.right}"
+            return found if found in allowed else f"{self.left}{strings.index(found)}{self.right}"
 
         return self.source.control_pattern.sub(mark, text)
 
     def message(self, turn: Turn) -> dict[str, Any]:
         """The turn as the template gets it; strings of tool calls are marked as well."""
+        if turn not in self.messages:
+            said = turn.message()
+            self.messages[turn] = {
+                name: value if name == "role" else self.put_all(value, turn.role) for name, value in said.items()
+            }
+        return self.messages[turn]
 
-        def marked(value: Any) -> Any:
-            if isinstance(value, str):
-                return self.put(value, turn.role)
-            if isinstance(value, dict):
-                return {self.put(key, turn.role): marked(each) for key, each in value.items()}
-            return [marked(each) for each in value] if isinstance(value, list) else value
-
-        message = turn.message()
-        return {name: value if name == "role" else marked(value) for name, value in message.items()}
+    def put_all(self, value: Any, role: str) -> Any:
+        """The same for every string of a JSON value."""
+        if isinstance(value, str):
+            return self.put(value, role)
+        if isinstance(value, dict):
+            return {self.put(key, role): self.put_all(each, role) for key, each in value.items()}
+        return [self.put_all(each, role) for each in value] if isinstance(value, list) else value
 
     def split(self, text: str) -> list[tuple[str, bool]]:
         """The rendered text as (text, whether it is a control string that the template wrote)."""
@@ -321,23 +330,24 @@ def _message(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": text}
 
 
-def _shorter_prompts(prompt: Prompt) -> list[Prompt]:
-    """The prompt without its oldest turns, ever fewer left: turns that say how to answer and the last one stay, and
-    nothing but a user turn comes first of the others, as templates want it."""
+def _borders(prompt: Prompt) -> list[int]:
+    """Before which turns a prompt may be cut, so that something goes: a user turn, as templates want one first, or the
+    last turn."""
     last = len(prompt) - 1
-    borders = [place for place, turn in enumerate(prompt[:-1]) if place and turn.role == "user"] + [last] * (last > 0)
-    found: list[Prompt] = []
-    for border in borders:
-        kept = tuple(turn for place, turn in enumerate(prompt) if place >= border or turn.role in KEPT_ROLES)
-        if len(kept) < len(prompt) and (not found or len(kept) < len(found[-1])):
-            found.append(kept)
-    return found
+    oldest = next((place for place, turn in enumerate(prompt) if turn.role not in KEPT_ROLES), last)
+    return [place for place in range(oldest + 1, last + 1) if place == last or prompt[place].role == "user"]
+
+
+def _from(prompt: Prompt, border: int) -> Prompt:
+    """The prompt from this turn on, and what says how to answer."""
+    return tuple(turn for place, turn in enumerate(prompt) if place >= border or turn.role in KEPT_ROLES)
 
 
 def _check_held(prompt: Prompt, text: str, number: int) -> None:
     """Raise BadText for a turn of another role than user and assistant, or a tool call, that the template left out."""
-    letters = _letters(text)
-    for place, turn in enumerate(prompt):
+    other = [(n, turn) for n, turn in enumerate(prompt) if turn.extra or turn.role not in ("user", "assistant")]
+    letters = _letters(text) if other else ""
+    for place, turn in other:
         said = turn.message()
         calls = [call.get("function", call).get("name", "") for call in said.get("tool_calls", ())]
         calls += [said["function_call"].get("name", "")] if isinstance(said.get("function_call"), dict) else []

@@ -14,116 +14,19 @@ from tokenizers import Tokenizer
 
 _MARKUP = re.compile(r"<[|｜/]?[^\s<>]{1,60}>|\[/?[A-Z][A-Z_@ ]{1,30}\]|\[/?[a-z]+_[a-z_]+\]")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_HTML = [
-    "a",
-    "abbr",
-    "address",
-    "area",
-    "article",
-    "aside",
-    "audio",
-    "b",
-    "base",
-    "bdi",
-    "bdo",
-    "blockquote",
-    "body",
-    "br",
-    "button",
-    "canvas",
-    "caption",
-    "cite",
-    "code",
-    "col",
-    "colgroup",
-    "data",
-    "datalist",
-    "dd",
-    "del",
-    "details",
-    "dfn",
-    "dialog",
-    "div",
-    "dl",
-    "dt",
-    "em",
-    "embed",
-    "fieldset",
-    "figcaption",
-    "figure",
-    "footer",
-    "form",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-    "head",
-    "header",
-    "hr",
-    "html",
-    "i",
-    "iframe",
-    "img",
-    "input",
-    "ins",
-    "kbd",
-    "label",
-    "legend",
-    "li",
-    "link",
-    "main",
-    "map",
-    "mark",
-    "menu",
-    "meta",
-    "meter",
-    "nav",
-    "noscript",
-    "object",
-    "ol",
-    "optgroup",
-    "option",
-    "output",
-    "p",
-    "param",
-    "picture",
-    "pre",
-    "progress",
-    "q",
-    "ruby",
-    "s",
-    "samp",
-    "script",
-    "section",
-    "select",
-    "small",
-    "source",
-    "span",
-    "strong",
-    "style",
-    "sub",
-    "summary",
-    "sup",
-    "svg",
-    "table",
-    "tbody",
-    "td",
-    "textarea",
-    "tfoot",
-    "th",
-    "thead",
-    "time",
-    "title",
-    "tr",
-    "track",
-    "u",
-    "ul",
-    "var",
-    "video",
-    "wbr",
-]
+_HTML = re.compile(
+    r"""
+    a | abbr | address | area | article | aside | audio | b | base | bdi | bdo | blockquote | body | br | button |
+    canvas | caption | cite | code | col | colgroup | data | datalist | dd | del | details | dfn | dialog | div | dl
+    | dt | em | embed | fieldset | figcaption | figure | footer | form | h1 | h2 | h3 | h4 | h5 | h6 | head | header
+    | hr | html | i | iframe | img | input | ins | kbd | label | legend | li | link | main | map | mark | menu |
+    meta | meter | nav | noscript | object | ol | optgroup | option | output | p | param | picture | pre | progress
+    | q | ruby | s | samp | script | section | select | small | source | span | strong | style | sub | summary | sup
+    | svg | table | tbody | td | textarea | tfoot | th | thead | time | title | tr | track | u | ul | var | video |
+    wbr
+    """,
+    re.VERBOSE,
+)
 
 
 def control_strings(tokenizer: Tokenizer, named: Sequence[str], chat_template: str | None) -> tuple[str, ...]:
@@ -139,10 +42,17 @@ def control_strings(tokenizer: Tokenizer, named: Sequence[str], chat_template: s
     return tuple(sorted((text for text in found if text), key=lambda text: (-len(text), text)))
 
 
+def unknown_token(tokenizer: Tokenizer) -> str | None:
+    """What stands for a text's characters that the vocabulary lacks."""
+    model = json.loads(tokenizer.to_str())["model"]
+    number = model.get("unk_id")
+    return model.get("unk_token") if number is None else model["vocab"][number][0]
+
+
 def _marks(text: str, chat_template: str | None) -> bool:
     if not _MARKUP.fullmatch(text):
         return False
-    return text.strip("</>") not in _HTML or text in (chat_template or "")
+    return _HTML.fullmatch(text.strip("</>")) is None or text in (chat_template or "")
 
 
 def without_control(tokenizer: Tokenizer, strings: Sequence[str]) -> Tokenizer:

@@ -97,8 +97,9 @@ class FolderTokenizer:
         for name in ("bos_token", "eos_token"):
             number = self.model.get(f"{name}_id")
             number = next(iter(number), None) if isinstance(number, list) else number
-            named = name in found or name in self.config or not isinstance(number, int) or number < 0
-            text = None if named else self.tokenizer.id_to_token(number)
+            if name in found or name in self.config or not isinstance(number, int) or number < 0:
+                continue
+            text = self.tokenizer.id_to_token(number)
             if text is not None:
                 found[name] = text
         return found
@@ -135,7 +136,7 @@ class FolderTokenizer:
     @cached_property
     def control_ids(self) -> frozenset[int]:
         """The ids of `control_strings`, without that of the unknown token, which any text may need."""
-        unknown = self.special_token("unk_token")
+        unknown = control.unknown_token(self.tokenizer)
         ids = (self.tokenizer.token_to_id(text) for text in self.control_strings if text != unknown)
         return frozenset(number for number in ids if number is not None)
 
@@ -223,7 +224,10 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
     if not path.is_file() and not files:
         raise BadModel(f"{folder} has no tokenizer; wanted tokenizer.json or a vocabulary file beside the weights")
     try:
-        tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _converted(folder, files)
+        if path.is_file():
+            tokenizer = Tokenizer.from_file(str(path))
+        else:
+            tokenizer, files = _converted(folder, files)
         json.loads(files.get("tokenizer_config.json", b"{}"))
         json.loads(files.get("special_tokens_map.json", b"{}"))
         config = folder / "config.json"
@@ -236,9 +240,21 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
     return FolderTokenizer(tokenizer, files, model if isinstance(model, dict) else {}, folder)
 
 
-def _converted(folder: Path, files: Mapping[str, bytes]) -> Tokenizer:
+def _converted(folder: Path, files: dict[str, bytes]) -> tuple[Tokenizer, dict[str, bytes]]:
+    """The tokenizer of a folder without tokenizer.json, and its files as they are to be saved.
+
+    Where transformers' class for the folder normalises texts its own way, whatever tokenizer.json says, the files name
+    the generic class, with all that the other knew, so that a saved folder is read alike.
+    """
     from transformers import AutoTokenizer  # seconds to import; only for folders without tokenizer.json
 
     loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     text = loaded.backend_tokenizer.to_str()
-    return Tokenizer.from_str(next((spm.normalised(text, files[name]) for name in spm.FILES if name in files), text))
+    mended = next((spm.mended(text, files[name]) for name in spm.FILES if name in files), text)
+    if mended != text:
+        config = json.loads(files.get("tokenizer_config.json", b"{}"))
+        known = {name: str(token) for name, token in loaded.special_tokens_map.items() if isinstance(token, str)}
+        generic = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": loaded.model_input_names}
+        content = json.dumps(known | config | generic, indent=2, ensure_ascii=False)
+        files = {**files, "tokenizer_config.json": content.encode()}
+    return Tokenizer.from_str(mended), files

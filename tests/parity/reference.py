@@ -126,6 +126,7 @@ def reference_scores(model: nn.Module, batch: Batch) -> Tensor:
         ids[row, :length] = torch.tensor(batch.ids[start : start + length])
         mask[row, :length] = 1
         types[row, :length] = torch.tensor(batch.types[start : start + length])
-    typed = getattr(model.config, "type_vocab_size", 0) > 1 and "oberta" not in type(model).__name__.lower()
+    table = 2 if model.config.model_type == "xlnet" else getattr(model.config, "type_vocab_size", 0)
+    typed = table > 1 and "oberta" not in type(model).__name__.lower()
     inputs = {"token_type_ids": types} if typed else {}
     return model(input_ids=ids, attention_mask=mask, **inputs).logits.squeeze(-1)
