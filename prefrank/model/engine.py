@@ -3,12 +3,17 @@
 Every engine is a callable from a packed batch to float32 scores. The exact ones (`kernels` "torch" and the native ones
 in float32) agree to 1e-5; an integer precision is used only when it is asked for by name, and where it cannot be had
 that is an error: the exact path is never silently replaced.
+
+Two things are done on threads of their own. torch's number of threads belongs to the thread that asks, so an engine
+that was given a number keeps it without changing the program's. And a process that was forked after torch had computed
+cannot compute on the thread that it was forked on (OpenMP waits there for threads that are gone), but on a new one.
 """
 
 import functools
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -28,6 +33,8 @@ from prefrank.types import Batch
 TORCH = "torch"
 FLASH = "flash"
 NAMES = (TORCH, FLASH, *native.KERNELS)
+_MOST_CALLERS = 64
+_FIRST_PROCESS = os.getpid()
 
 
 @runtime_checkable
@@ -63,6 +70,48 @@ class NetworkEngine:
         return scores.clone()  # outside inference mode: an ordinary tensor
 
 
+class LimitedEngine:
+    """A torch engine that uses a number of cores of its own, whatever the program's is.
+
+    Each batch is scored on a thread whose torch has that number. Several callers have a thread each.
+    """
+
+    streams = 1
+
+    def __init__(self, engine: Engine, num_threads: int) -> None:
+        self.engine = engine
+        self.num_threads = num_threads
+        self.kernels = engine.kernels
+        self.precision = engine.precision
+
+    def __call__(self, batch: Batch) -> Float[Tensor, " N"]:
+        return _limited_pool(self.num_threads, os.getpid()).submit(self.engine, batch).result()
+
+
+@functools.cache
+def _limited_pool(num_threads: int, process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(
+        _MOST_CALLERS, thread_name_prefix="prefrank", initializer=_limit_thread, initargs=(num_threads,)
+    )
+
+
+def _limit_thread(num_threads: int) -> None:
+    """Give this thread, which is new, a number of torch's threads.
+
+    torch also takes the number for threads that do not have one yet; what they had is set again, from another thread.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    again = Thread(target=torch.set_num_threads, args=(before,))
+    again.start()
+    again.join()
+
+
+def _limited(engine: Engine, network: Network, num_threads: int | None) -> Engine:
+    on_cpu = next(iter(network.parameters())).device.type == "cpu"
+    return LimitedEngine(engine, num_threads) if num_threads is not None and on_cpu else engine
+
+
 def make_engine(
     network: Network,
     *,
@@ -77,12 +126,15 @@ def make_engine(
             attention in one kernel call (`flash.py`), which is only used when it is asked for.
         deterministic: the same bits for a row in any batch. The native kernels always are; torch then scores each
             row by itself.
-        num_threads: streams of the native kernels, by default torch's number of threads.
+        num_threads: cores to use, by default torch's number of threads: streams of the native kernels, threads of a
+            torch operation. On a GPU it changes nothing. Nothing else in the program is changed by it.
 
     Raises:
         BadInput: a network of several heads; kernels that are unknown, were not built, or cannot run this model;
-            integer weights without kernels.
+            integer weights without kernels; a number of threads below 1.
     """
+    if num_threads is not None and num_threads < 1:
+        raise BadInput(f"num_threads is {num_threads}; wanted at least 1")
     if kernels is not None and kernels not in NAMES:
         raise BadInput(f"the kernels {kernels!r} are unknown{suggest(kernels, NAMES)}")
     if len(network.heads) > 1:
@@ -90,7 +142,7 @@ def make_engine(
     if not isinstance(network, BertNetwork | DebertaNetwork):
         if kernels not in (None, TORCH):
             raise BadInput(f"this model runs through transformers and has no kernels {kernels!r}; leave kernels out")
-        return NetworkEngine(network, TORCH, deterministic=deterministic)
+        return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     if kernels == FLASH:
         return _flash(network, deterministic)
     layout = lay_out(network)
@@ -99,7 +151,7 @@ def make_engine(
         raise BadInput("integer weights run on the native kernels only; leave kernels out, or load in float32")
     fits = bool(native.available()) and unfit(layout) is None
     if kernels == TORCH or (kernels is None and not quantised and not fits):
-        return TorchEngine(layout, deterministic=deterministic)
+        return _limited(TorchEngine(layout, deterministic=deterministic), network, num_threads)
     return NativeEngine(layout, kernels, streams=num_threads or torch.get_num_threads())
 
 
@@ -113,19 +165,20 @@ def _flash(network: BertNetwork | DebertaNetwork, deterministic: bool) -> Engine
 def run(engine: Engine, batches: Sequence[Batch]) -> Float[Tensor, " N"]:
     """Scores of all rows, in the order `Batch.rows` gives. Threads change the time it takes, never a score."""
     scores = torch.empty(sum(len(batch.rows) for batch in batches))
-    if engine.streams == 1 or len(batches) < 2:
-        parts: Iterable[Tensor] = map(engine, batches)
-    else:  # the long rows first, so that no stream is left with the largest batch at the end
-        batches = batches[::-1]
-        parts = _pool(engine.streams).map(engine, batches)
+    process = os.getpid()
+    if engine.streams > 1 and len(batches) > 1:
+        batches = batches[::-1]  # the long rows first, so that no stream is left with the largest batch at the end
+        parts: Iterable[Tensor] = _pool(engine.streams, process).map(engine, batches)
+    elif process != _FIRST_PROCESS:
+        parts = _pool(1, process).map(engine, batches)
+    else:
+        parts = map(engine, batches)
     for batch, values in zip(batches, parts, strict=True):
         scores[torch.from_numpy(batch.rows)] = values
     return scores
 
 
 @functools.cache
-def _pool(num_threads: int) -> ThreadPoolExecutor:
+def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of one process: a fork has none of its parent's."""
     return ThreadPoolExecutor(num_threads, thread_name_prefix="prefrank")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads

@@ -7,6 +7,7 @@ own tensors; only the convolution and, of the last layer, what reads one query a
 A row's sums are the same bits whatever rows stand beside it, in every precision: no option is needed for that.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,10 @@ class NativeEngine:
         weight = layout.layers[0].query.weight
         self.precision = str(weight.dtype).removeprefix("torch.")
         self._row_of: Int32[np.ndarray, " R"] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made from the layout: pointers mean nothing in another process."""
+        return partial(NativeEngine, streams=self.streams), (self.layout, self.kernels)
 
     def __call__(self, batch: Batch) -> Float[Tensor, " N"]:
         lengths = np.diff(batch.starts)

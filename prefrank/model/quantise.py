@@ -20,8 +20,8 @@ projections are computed first and kept (`FixedPositions`), as int16 in either p
 """
 
 import math
+import mmap
 from collections.abc import Callable, Mapping, Sequence
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ WEIGHT_NORM = 2**15.5
 SUM_LIMIT = 2_147_000_000  # of 2^31 - 1; the rest is for float32's rounding of norms and scales
 _BLOCK_ROWS = 128
 _PAGE = 4096
+_OWN_PAGES = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+"""Windows has no such flags: there a mapping without a file is the process's own."""
 _DTYPES = {"int16": torch.int16, "int8": torch.int8}
 _LARGEST_WEIGHT = {"int16": 32_767, "int8": 127}
 _LARGEST_ACTIVATION = {torch.int16: 32_000, torch.int8: 127}
@@ -134,7 +136,7 @@ def _apart(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     if like.is_meta or size < _PAGE:
         return like.new_empty(shape, dtype=dtype)
-    return torch.frombuffer(mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS), dtype=dtype).view(shape)
+    return torch.frombuffer(mmap.mmap(-1, size, **_OWN_PAGES), dtype=dtype).view(shape)
 
 
 def quantise_rows(x: Float[Tensor, "M I"], weight: Tensor) -> tuple[Float64[Tensor, "M I"], Float64[Tensor, "M 1"]]:

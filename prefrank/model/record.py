@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prefrank.errors import BadModel
+from prefrank.model.adapter import is_adapter, read_adapter
 from prefrank.model.checkpoint import LAST, RECORD, save_network
 from prefrank.model.network import Network, fingerprint
 from prefrank.model.other import OtherNetwork, text_config
@@ -143,6 +144,19 @@ def read_record(folder: Path) -> Record | None:
         if isinstance(error, BadModel):
             raise
         raise BadModel(f"{path} cannot be read: {error!r}; save the checkpoint again or delete that file") from error
+
+
+def text_settings(folder: Path) -> dict[str, Any] | None:
+    """The text settings that a model was trained with, as `Record.text`; an adapter without a record has its base's.
+
+    None for a plain checkpoint.
+
+    Raises:
+        NotFound, BadModel: a base that is missing, torn files.
+    """
+    if (record := read_record(folder)) is not None:
+        return record.text
+    return text_settings(read_adapter(folder).base_folder()) if is_adapter(folder) else None
 
 
 def write_record(folder: Path, record: Record) -> None:

@@ -7,12 +7,14 @@ from prefrank.io.atomic import atomic_folder
 from prefrank.model import load_network
 from prefrank.model.adapter import is_adapter, text_folder
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import read_record, write_checkpoint
+from prefrank.model.record import read_record, text_settings, write_checkpoint
 from prefrank.text import TextEncoder, TextSettings
 
 
 def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
-    """Write the merged model of an adapter, with all its heads, whole or not at all.
+    """Write the merged model of an adapter, with all its heads and its text settings, whole or not at all.
+
+    An adapter that carries no text settings has those of its base.
 
     Args:
         adapter: a folder or hub id as peft writes them; its base is the one that its adapter_config.json names.
@@ -30,7 +32,8 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
     if folder.is_relative_to(Path(target).resolve()):
         raise BadInput(f"{target} holds the adapter itself, which would be replaced; give the name of a new folder")
     network, record = load_network(folder), read_record(folder)
-    settings = TextSettings.from_json(record.text) if record else None
+    stored = text_settings(folder)
+    settings = TextSettings.from_json(stored) if stored else None
     text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions)
     with atomic_folder(Path(target)) as temporary:
         write_checkpoint(temporary, network, text, record.training if record else None)

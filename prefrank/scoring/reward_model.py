@@ -172,7 +172,7 @@ class RewardModel:
         distinct = list(dict.fromkeys(wanted))
         scores = dict(zip(distinct, self._score_distinct(distinct), strict=True))
         if not allow_failures:
-            _check_finite(scores)
+            _check_finite(scores, self.engine.precision)
         return [scores[pair] for pair in wanted]
 
     def rank(self, prompt: PromptLike, replies: Sequence[str]) -> list[Ranked]:
@@ -216,12 +216,13 @@ def win_probability(first: Score, second: Score, *, temperature: float = 1.0) ->
     return float(torch.sigmoid(torch.tensor((first.value - second.value) / temperature, dtype=torch.float64)))
 
 
-def _check_finite(scores: Mapping[tuple[Prompt, str], Score]) -> None:
+def _check_finite(scores: Mapping[tuple[Prompt, str], Score], precision: str) -> None:
+    """float16 ends at 65,504, which the hidden states of models that were trained in bfloat16 may pass."""
+    narrow = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(precision)
+    why = f"it was computed in {precision}; load the model in {narrow}" if narrow else "its weights are not usable"
     for (_, reply), score in scores.items():
         if not math.isfinite(score.value):
-            raise BadModel(
-                f"the model's score of the reply {reply[:60]!r} is {score.value}; its weights are not usable"
-            )
+            raise BadModel(f"the model's score of the reply {reply[:60]!r} is {score.value}; {why}")
 
 
 def check_calibratable(name: str | Path) -> tuple[Path, Record]:

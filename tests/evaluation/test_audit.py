@@ -130,8 +130,13 @@ def test_what_cannot_run_is_listed_with_its_reason(bert_audit: Audit) -> None:
     )
 
 
-def test_an_end_of_text_that_is_also_padding_is_found_without_any_padding(decoder: Path) -> None:
-    found = in_float32(decoder, formats=("own",))
+def test_an_end_of_text_that_is_also_padding_is_found_without_any_padding(decoder: Path, tmp_path: Path) -> None:
+    """As in folders of ours that were saved before their padding was one that ends no row."""
+    folder = changed(decoder, tmp_path / "older")
+    text = {"template": "chat", "max_length": 128}
+    record = {"prefrank": "0", "format": 1, "text": text, "fingerprint": "", "training": None}
+    (folder / "prefrank.json").write_text(json.dumps(record))
+    found = in_float32(folder, formats=("own",))
     alone = one(found, "transformers", "own", 1)
     assert alone.max_difference > 0.1 * found.spread
     assert alone.batch_difference == 0.0

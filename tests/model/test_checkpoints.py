@@ -14,6 +14,7 @@ from safetensors import safe_open
 from prefrank.errors import BadModel, NotFound, PrefrankError
 from prefrank.model import head_parameter_names, load_network, save_network, score_batches
 from prefrank.model import weights as weights_module
+from prefrank.model.weights import Weights
 from tests.parity.reference import CONFIGS, V3, batch_of, model_of, reference_scores, saved, scramble
 
 FAMILIES = ["bert", "roberta", "xlm-roberta", "camembert", "electra projected", "deberta v3", "deberta v2 xxlarge"]
@@ -109,6 +110,14 @@ def test_weights_are_read_into_the_dtype_asked_for(tmp_path: Path) -> None:
     assert {p.dtype for name, p in half.named_parameters() if name not in head} == {torch.bfloat16}
     assert {p.dtype for name, p in half.named_parameters() if name in head} == {torch.float32}
     assert half(BATCH).dtype == torch.float32
+
+
+def test_a_numbered_cpu_is_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights stay in the mapped file."""
+    save_network(load_network(plain(tmp_path)), tmp_path)
+    monkeypatch.setattr(Weights, "read_once", lambda *args: pytest.fail("a weight was copied"))
+    network = load_network(tmp_path, device=torch.device("cpu:0"))
+    assert {parameter.device for parameter in network.parameters()} == {torch.device("cpu")}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,8 +2,10 @@
 
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from prefrank import RewardModel
@@ -58,3 +60,16 @@ def test_an_evaluation_counts_failures_as_lost_and_goes_on(model: RewardModel) -
 def test_an_empty_score_takes_the_place_of_a_failure(model: RewardModel) -> None:
     floored = RewardModel(model.network, model.encoder, empty_score=-4.0)
     assert floored.score_pairs([("flour", "")])[0].value == -4.0
+
+
+@pytest.mark.parametrize(("precision", "cure"), [("float16", "bfloat16 or float32"), (None, None)])
+def test_an_overflow_of_half_precision_is_not_blamed_on_the_weights(
+    precision: str | None, cure: str | None, tmp_path: Path
+) -> None:
+    folder = bert_folder(tmp_path)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors["bert.encoder.layer.0.output.LayerNorm.weight"] *= 1e6 if precision else math.nan
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+    said = f"it was computed in {precision}; load the model in {cure}" if precision else "its weights are not usable"
+    with pytest.raises(BadModel, match=said):
+        RewardModel.load(folder, precision=precision, device="cpu").score("hello", [GOOD])

@@ -696,12 +696,13 @@ def _code(subject: Subject) -> str:
         "model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32).eval()",
         f"prompt, replies = {json.dumps(EXAMPLE[0])}, {json.dumps(list(EXAMPLE[1]))}",
     ]
+    last = [_LAST_TOKEN] if subject.info["scored_token"] == "the last" else []
     match text["template"]:
         case "pair":
             encode = f'tokenizer(prompt, reply, truncation="only_first", max_length={text["max_length"]}'
             rows = [f'rows = [{encode}, return_tensors="pt") for reply in replies]']
         case "chat":
-            opening.append(_LAST_TOKEN)
+            opening += last
             turns = '[{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]'
             rows = [
                 "rows = [",
@@ -710,7 +711,7 @@ def _code(subject: Subject) -> str:
                 "]",
             ]
         case _:  # fixed strings around each turn, for which transformers' tokenizers have no call
-            opening.append(_LAST_TOKEN)
+            opening += last
             opening[0] = "import torch\nfrom prefrank import RewardModel, Turn"
             encode = 'RewardModel.load(name).encoder.encode((Turn("user", prompt),), replies)'
             rows = [f'rows = [{{"input_ids": torch.tensor(row.ids)[None]}} for row in {encode}]']
