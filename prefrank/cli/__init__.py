@@ -1,9 +1,11 @@
 """The command line. Results go to standard output, talk to standard error; this is the only part that prints.
 
 Exit codes: 0 done; 1 a fault of prefrank's own; 2 wrong usage, or something that was not found; 3 data; 4 model;
-5 recipe; 6 cannot write; 7 training diverged; 130 interrupted.
+5 recipe; 6 cannot write; 7 training diverged; 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
+import csv
+import io
 import os
 import signal
 import sys
@@ -24,7 +26,11 @@ EXTRAS = {
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    signal.signal(signal.SIGINT, _stop)  # training puts its own handler in this one's place, to save first
+    _catch_signals()
+    csv.field_size_limit(2**31 - 1)  # a text of a CSV file may be long; for the whole process, so no library's to say
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console need not know every character
     try:
         app()
     except PrefrankError as error:
@@ -46,5 +52,19 @@ def _say(message: str) -> None:
     Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
 
 
+def _catch_signals() -> None:
+    """Stop by an exception, so that no half-written file stays; training puts its own handlers in place, to save first.
+
+    What the caller had ignored stays so, as `nohup` does with SIGHUP.
+    """
+    signal.signal(signal.SIGINT, _stop)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("stopped by Ctrl-C")
+    stopped = Interrupted(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
+    stopped.exit_code = 128 + number
+    raise stopped

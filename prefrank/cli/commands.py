@@ -101,11 +101,20 @@ def train(
 
 @app.command()
 def score(
-    source: Annotated[str, typer.Argument(help="JSON lines or Parquet; - for standard input.")],
+    source: Annotated[
+        str, typer.Argument(help="JSON lines, CSV, Parquet, Arrow, or a saved data set; - for standard input.")
+    ],
     model: Model,
-    output: Annotated[str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz or .parquet; - for stdout.")] = "-",
-    prompt_column: Annotated[str, typer.Option(help="Column of the prompt: a string or messages.")] = "prompt",
-    reply_column: Annotated[str | None, typer.Option(help="Column of the reply or list of replies.")] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz, .parquet, .arrow or .csv; - for stdout.")
+    ] = "-",
+    columns: Annotated[
+        str | None,
+        typer.Option(help="The file's names of prompt, system, reply, replies or messages: prompt=question,reply=a.b."),
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="The same for the prompt: a string or messages.")] = None,
+    reply_column: Annotated[str | None, typer.Option(help="The same for the reply or list of replies.")] = None,
+    prefix: Annotated[str, typer.Option(help="Stands before the added columns: rm_ gives rm_score.")] = "",
     head: Head = None,
     max_length: MaxLength = None,
     device: Device = None,
@@ -117,9 +126,11 @@ def score(
 ) -> None:
     """Score every row of a file; the rows come back with their scores."""
     from prefrank.cli import progress, tables
+    from prefrank.io.columns import parse_columns
     from prefrank.scoring import RewardModel
     from prefrank.scoring.files import score_file
 
+    named = parse_columns(columns) if columns is not None else None
     loaded = RewardModel.load(
         model,
         head=head,
@@ -133,7 +144,14 @@ def score(
     )
     with progress.scoring() as report:
         done = score_file(
-            loaded, source, output, prompt_column=prompt_column, reply_column=reply_column, progress=report
+            loaded,
+            source,
+            output,
+            columns=named,
+            prompt_column=prompt_column,
+            reply_column=reply_column,
+            prefix=prefix,
+            progress=report,
         )
     tables.say(
         f"{done.replies:,} replies of {done.rows:,} rows scored, {done.tokens:,} tokens;"
@@ -336,7 +354,8 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
 
 def print_result(record: Any, as_json: bool, show: Any) -> None:
     if as_json:
-        json.dump(record, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+        unicode = sys.stdout.encoding.lower().startswith("utf")  # another console's JSON has escapes instead
+        json.dump(record, sys.stdout, indent=2, ensure_ascii=not unicode, allow_nan=False)
         print()
     else:
         show()

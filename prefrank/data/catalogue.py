@@ -73,6 +73,29 @@ SOURCES: dict[str, Source] = {
     "helpsteer2_preference": Source("helpsteer_pairs", "nvidia/HelpSteer2", ("preference/preference.jsonl.gz",)),
     "helpsteer3": Source("helpsteer3", "nvidia/HelpSteer3", ("preference/{split}.jsonl.gz",), ("train", "validation")),
     "ultrafeedback": Source("ultrafeedback", "openbmb/UltraFeedback", ("*.jsonl",)),
+    "ultrafeedback_binarized": Source(
+        "prefrank_pairs",
+        "HuggingFaceH4/ultrafeedback_binarized",
+        ("data/{split}_prefs-*.parquet",),
+        ("train", "test"),
+    ),
+    "code_ultrafeedback": Source("code_ultrafeedback", "coseal/CodeUltraFeedback", ("data/{split}-*.parquet",)),
+    "nectar": Source("nectar", "berkeley-nest/Nectar", ("data/*.parquet",)),
+    "offsetbias": Source("outputs", "NCSOFT/offsetbias", ("{split}.jsonl",)),
+    "orca_dpo": Source("question_pairs", "Intel/orca_dpo_pairs", ("*.jsonl",)),
+    "safe_rlhf": Source("safe_rlhf", "PKU-Alignment/PKU-SafeRLHF", ("data/*/{split}.jsonl",), ("train", "test")),
+    "stack_exchange": Source("stack_exchange", "lvwerra/stack-exchange-paired", ("data/reward/*.parquet",)),
+    "ultrainteract": Source("ultrainteract", "openbmb/UltraInteract_pair", ("*.parquet",)),
+    "chatbot_arena": Source("arena", "lmsys/chatbot_arena_conversations", ("data/{split}-*.parquet",)),
+    "mt_bench_human": Source("arena", "lmsys/mt_bench_human_judgments", ("data/human-*.parquet",)),
+    "arena_55k": Source(
+        "arena_battles",
+        "lmarena-ai/arena-human-preference-55k",
+        ("default/{split}/*.parquet",),
+        revision=PARQUET_BRANCH,
+    ),
+    "arena_100k": Source("arena", "lmarena-ai/arena-human-preference-100k", ("data/arena-*.parquet",)),
+    "arena_140k": Source("arena", "lmarena-ai/arena-human-preference-140k", ("data/{split}-*.parquet",)),
 }
 ALIASES = {source.hub.lower(): name for name, source in reversed(SOURCES.items()) if source.hub}
 ALIASES |= {"hh": "anthropic_rlhf", "alekseykorshuk/hellaswag": "hellaswag"}

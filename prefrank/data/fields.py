@@ -12,8 +12,9 @@ from prefrank.types import Prompt, Role, Turn, as_turn
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 """Columns that hold the system turn of a row's conversation."""
 SHAREGPT: dict[object, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-SHAREGPT |= {"system": "system", "tool": "tool", "observation": "tool"}
-"""Who speaks in a ShareGPT message, by its `from`."""
+SHAREGPT |= {"function_call": "assistant", "tool_call": "assistant", "system": "system"}
+SHAREGPT |= {"tool": "tool", "observation": "tool", "tool_response": "tool"}
+"""Who speaks in a ShareGPT message, by its `from`; LLaMA-Factory and ms-swift write some of these as a `role` too."""
 
 
 def as_text(value: object, name: str) -> str:
@@ -119,6 +120,8 @@ def as_turns(value: object, name: str) -> Prompt:
 def _turn(message: Row, name: str) -> Turn:
     if message.get("role") is None and message.get("from") is not None:
         message = {"role": _sharegpt_role(message["from"], name), "content": message.get("value")}
+    elif isinstance(role := message.get("role"), str) and role in SHAREGPT:
+        message = {**message, "role": SHAREGPT[role]}
     try:
         turn = as_turn(message)
     except ValueError as error:
@@ -132,6 +135,17 @@ def _sharegpt_role(speaker: object, name: str) -> Role:
     if speaker not in SHAREGPT:
         raise BadData(f"{name!r} is a ShareGPT message from {short(speaker)}; known: {', '.join(map(str, SHAREGPT))}")
     return SHAREGPT[speaker]
+
+
+def label(row: Row, name: str) -> str:
+    """A string or a number that names something, such as an `id`; "" where the column is missing or null.
+
+    A whole number is the same name as a float, as which it is written where another row has none.
+    """
+    value = row.get(name)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.0f}" if value.is_integer() else str(value)
+    return str(value) if isinstance(value, int) else maybe_text(row, name)
 
 
 def system_of(row: Row) -> str:

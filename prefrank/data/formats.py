@@ -5,17 +5,36 @@ two that are left, none is: the row is refused.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
+from prefrank.data.arena import FLAGS, arena_battle, arena_vote, battle_of_texts
 from prefrank.data.candidates import Candidate, Drop, under_system
-from prefrank.data.fields import SYSTEM_COLUMNS, Row, system_of
+from prefrank.data.conversations import (
+    conversation_pair,
+    has_ranked_answers,
+    nectar,
+    one_reply_each,
+    swift_exchanges,
+    swift_messages,
+    swift_query,
+    swift_response,
+)
+from prefrank.data.fields import SYSTEM_COLUMNS, Row, label, system_of
+from prefrank.data.hints import hint
 from prefrank.data.implicit import is_transcript
+from prefrank.data.instructions import (
+    code_ultrafeedback,
+    generations,
+    pair_of,
+    safe_rlhf,
+    stack_exchange,
+    two_outputs,
+)
 from prefrank.data.oasst import oasst
-from prefrank.data.own import COLUMNS as OWN_COLUMNS
 from prefrank.data.own import READ, own
 from prefrank.data.pairs import hellaswag, oa_private, ranked_list, shp, webgpt
+from prefrank.data.pointwise import by_prompt, kto, kto_conversation, kto_instruction
 from prefrank.data.rated import (
     ATTRIBUTES,
     PREDICTIONS,
@@ -30,6 +49,8 @@ from prefrank.errors import BadData, suggest
 from prefrank.io.columns import Columns
 from prefrank.io.rows import Record
 
+ANY_ROW = (*SYSTEM_COLUMNS, "id")
+"""Columns that are read in every format whose rows are candidates."""
 Found = Iterator[tuple[Record, Candidate | Drop]]
 Reader = Callable[[Iterable[Record]], Found]
 
@@ -41,7 +62,7 @@ class Format:
     Args:
         read: records to candidates, each with the record it begins at.
         keys: columns a row must have to be of this format.
-        columns: the columns that are read (of Parquet, the only ones, and those of a system turn); None reads all.
+        columns: the columns that are read (of Parquet, the only ones beside `ANY_ROW`); None reads all.
         by_row: whether every row is one candidate; else rows are gathered into groups first.
         fits: what else a row must be, where columns alone do not say.
         whole: whether all Parquet columns are looked at: one that is not read may change what the others mean.
@@ -60,17 +81,22 @@ class Format:
 
     def reads(self, name: str) -> bool:
         """Whether a column of this name is read."""
-        known = (*SYSTEM_COLUMNS, *(self.columns or ()))
+        known = (*ANY_ROW, *(self.columns or ()))
         return self.columns is None or any(name == one or one.startswith(f"{name}.") for one in known)
 
 
 def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
-    """A reader of records from a reader of one row: its errors get file and line, its prompts the row's system turn."""
+    """A reader of records from a reader of one row: its errors get file and line.
+
+    What any row may have is read here: a `system` turn before the prompt, and an `id`, which tells votes from copies.
+    """
 
     def reader(records: Iterable[Record]) -> Found:
         for record in records:
             try:
                 found = under_system(read(record.row), system_of(record.row))
+                if isinstance(found, Candidate) and not found.id:
+                    found = replace(found, id=label(record.row, "id"))
             except ValueError as error:
                 raise BadData(f"{record.where}: {error}") from None
             yield record, found
@@ -78,11 +104,28 @@ def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
     return reader
 
 
+def _without(*names: str) -> Callable[[Row], bool]:
+    return lambda row: all(row.get(name) is None for name in names)
+
+
+def _ends_in_reply(row: Row) -> bool:
+    """Whether `messages` end in a reply that `label` calls good or bad: no class of a text, as ms-swift has too."""
+    messages = row.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(row.get("label"), bool) and isinstance(last, Mapping) and last.get("role") == "assistant"
+
+
 _SCORED = ("question.full_text", "answer_0", "answer_1", "score_0", "score_1")
 _SHP = ("history", "labels", *(f"{name}_{s}" for name in ("human_ref", "score", "created_at_utc") for s in "AB"))
 _MESSAGE = ("message_id", "parent_id", "text", "role", "lang", "rank", "tree_state")
-_FLAGS = ("deleted", "synthetic", "review_result")
-_OWN = each_row(own)
+_REVIEW = ("deleted", "synthetic", "review_result")
+_SAFE = ("prompt", "response_0", "response_1", "better_response_id", "safer_response_id")
+_CONVERSATIONS = ("conversation_a", "conversation_b", "full_conversation")
+_VOTE = ("id", "question_id", *_CONVERSATIONS, "evaluation_order", "turn", "winner", "judge")
+_BATTLE = ("id", "prompt", "response_a", "response_b")
+_OWN, _ARENA, _OUTPUTS, _CONVERSATION = map(each_row, (own, arena_vote, two_outputs, conversation_pair))
+_GENERATIONS = each_row(generations)
+_KTO = by_prompt(kto_conversation)
 _PAIR = frozenset({"chosen", "rejected"})
 
 FORMATS: dict[str, Format] = {
@@ -97,7 +140,7 @@ FORMATS: dict[str, Format] = {
     "oa_private": Format(
         each_row(oa_private), frozenset({"prompt", "pos", "neg_replies"}), ("prompt", "history", "pos", "neg_replies")
     ),
-    "messages": Format(oasst, frozenset({"message_id", "role", "text"}), (*_MESSAGE, *_FLAGS), by_row=False),
+    "messages": Format(oasst, frozenset({"message_id", "role", "text"}), (*_MESSAGE, *_REVIEW), by_row=False),
     "trees": Format(oasst, frozenset({"message_tree_id", "prompt"}), by_row=False),
     "threads": Format(oasst, frozenset({"thread_id", "thread"}), by_row=False),
     "shp": Format(each_row(shp), frozenset({"history", "human_ref_A", "human_ref_B"}), _SHP),
@@ -126,8 +169,79 @@ FORMATS: dict[str, Format] = {
         frozenset({"question", "preference", *PREDICTIONS}),
         ("question", "passages", "preference", *PREDICTIONS),
     ),
+    "kto_instructions": Format(
+        by_prompt(kto_instruction), frozenset({"instruction", "output", "kto_tag"}), by_row=False
+    ),
     "ranked_lists": Format(
-        each_row(ranked_list), frozenset({"instruction", "output"}), ("instruction", "input", "output", "history")
+        each_row(ranked_list),
+        frozenset({"instruction", "output"}),
+        ("instruction", "input", "output", "history"),
+        fits=lambda row: not isinstance(row.get("output"), str),
+    ),
+    "safe_rlhf": Format(
+        each_row(safe_rlhf), frozenset({"prompt", "response_0", "response_1", "better_response_id"}), _SAFE
+    ),
+    "nectar": Format(
+        each_row(nectar), frozenset({"prompt", "answers"}), ("prompt", "answers"), fits=has_ranked_answers
+    ),
+    "outputs": Format(_OUTPUTS, frozenset({"instruction", "output_1", "output_2", "label"})),
+    "preferred_outputs": Format(_OUTPUTS, frozenset({"instruction", "output_1", "output_2", "preference"})),
+    "code_ultrafeedback": Format(
+        each_row(code_ultrafeedback),
+        frozenset({"instruction", "responses", "annotations"}),
+        ("instruction", "responses", "annotations"),
+        fits=_without("chosen"),
+    ),
+    "generations": Format(_GENERATIONS, frozenset({"instruction", "generations", "ratings"}), fits=_without("chosen")),
+    "rated_generations": Format(_GENERATIONS, frozenset({"input", "generations", "rating"}), fits=_without("chosen")),
+    "stack_exchange": Format(
+        each_row(stack_exchange),
+        frozenset({"question", "response_j", "response_k"}),
+        ("question", "response_j", "response_k"),
+    ),
+    "arena": Format(_ARENA, frozenset({"conversation_a", "conversation_b", "winner"}), _VOTE),
+    "arena_sessions": Format(_ARENA, frozenset({"full_conversation", "winner"}), _VOTE),
+    "arena_battles": Format(
+        each_row(arena_battle), frozenset({"prompt", "response_a", "response_b", *FLAGS}), (*_BATTLE, *FLAGS)
+    ),
+    "battles": Format(
+        each_row(battle_of_texts), frozenset({"prompt", "response_a", "response_b", "winner"}), (*_BATTLE, "winner")
+    ),
+    "kto": Format(by_prompt(kto), frozenset({"prompt", "completion", "label"}), by_row=False),
+    "kto_sharegpt": Format(_KTO, frozenset({"conversations", "kto_tag"}), by_row=False),
+    "kto_tagged": Format(_KTO, frozenset({"messages", "kto_tag"}), by_row=False),
+    "kto_messages": Format(_KTO, frozenset({"messages", "label"}), by_row=False, fits=_ends_in_reply),
+    "swift": Format(each_row(swift_response), frozenset({"messages", "rejected_response"})),
+    "swift_messages": Format(each_row(swift_messages), frozenset({"messages", "rejected_messages"})),
+    "swift_exchanges": Format(each_row(swift_exchanges), frozenset({"conversation", "rejected_response"})),
+    "swift_query": Format(each_row(swift_query), frozenset({"query", "response", "rejected_response"})),
+    "ultrainteract": Format(
+        _CONVERSATION,
+        frozenset({"trajectory", "chosen", "rejected"}),
+        ("id", "trajectory", "chosen", "rejected"),
+    ),
+    "sharegpt": Format(_CONVERSATION, frozenset({"conversations", "chosen", "rejected"}), fits=one_reply_each),
+    "messages_pairs": Format(_CONVERSATION, frozenset({"messages", "chosen", "rejected"}), fits=one_reply_each),
+    "instruction_pairs": Format(
+        each_row(pair_of("instruction")), frozenset({"instruction", "chosen", "rejected"}), fits=_without("prompt")
+    ),
+    "question_pairs": Format(
+        each_row(pair_of("question")),
+        frozenset({"question", "chosen", "rejected"}),
+        fits=_without("prompt", "instruction"),
+    ),
+    "input_pairs": Format(
+        each_row(pair_of("input")),
+        frozenset({"input", "chosen", "rejected"}),
+        fits=_without("prompt", "instruction", "question"),
+    ),
+    "responses": Format(
+        each_row(pair_of("instruction", "chosen_response", "rejected_response")),
+        frozenset({"instruction", "chosen_response", "rejected_response"}),
+    ),
+    "responses_to_prompts": Format(
+        each_row(pair_of("prompt", "chosen_response", "rejected_response")),
+        frozenset({"prompt", "chosen_response", "rejected_response"}),
     ),
     "prefrank": Format(_OWN, frozenset({"prompt", "replies"}), READ),
     "prefrank_pairs": Format(_OWN, _PAIR | {"prompt"}, READ),
@@ -161,7 +275,7 @@ def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
     if best:
         return best[0]
     raise BadData(
-        f"{where}: columns {', '.join(map(str, row)) or '(none)'} are those of no known format{_near_miss(row)};"
+        f"{where}: columns {', '.join(map(str, row)) or '(none)'} are those of no known format{hint(row)};"
         " wanted prompt + replies + ranks (or ratings, or preferences), prompt + chosen + rejected,"
         " or a published data set's columns (docs/formats.md); columns of other names are named by columns:"
         " {prompt: question, ...} (--columns prompt=question,...)"
@@ -173,10 +287,3 @@ def _refuse_names(where: str, columns: Columns, found: Mapping[str, Format]) -> 
     read = sorted({name for one in found.values() for name in one.columns or ()})
     name = next((name for name in columns if not any(one.reads(name) for one in found.values())), next(iter(columns)))
     raise BadData(f"{where}: columns name {name!r}, which is not read in {' or '.join(found)}{suggest(name, read)}")
-
-
-def _near_miss(row: Row) -> str:
-    for column in row:
-        if column not in OWN_COLUMNS and (near := get_close_matches(str(column), OWN_COLUMNS, n=1, cutoff=0.6)):
-            return f" (is {column!r} meant to be {near[0]!r}?)"
-    return ""

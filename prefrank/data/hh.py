@@ -10,7 +10,7 @@ import re
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
 from prefrank.data.fields import Row, short, text
 from prefrank.errors import BadData
-from prefrank.types import Role, Turn
+from prefrank.types import Prompt, Role, Turn
 
 SUBSETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless-base")
 ENDS_IN_HUMAN = "ends in a human turn"
@@ -34,6 +34,13 @@ def transcript(value: str) -> tuple[tuple[str, str], ...]:
     if before.strip() or not parts:
         raise BadData(f"a transcript opens with {short(before)}; wanted '\\n\\nHuman:'")
     return tuple(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+
+
+def turns_of(value: str) -> Prompt:
+    """The turns of a text that opens with a blank line and `Human:`; none of any other text."""
+    if not value.startswith("\n\nHuman:"):
+        return ()
+    return tuple(Turn(_ROLES[who], said) for who, said in transcript(value))
 
 
 def hh(row: Row) -> Candidate | Drop:

@@ -40,6 +40,7 @@ _HEADERS = {
 """What common chat templates write before a turn."""
 _ASSISTANT, _USER = (re.compile("|".join(_HEADERS[role])) for role in ("assistant", "user"))
 _TRANSCRIPT = re.compile(r"\s*Human:")
+_LETTER = re.compile(r"[^\W\d_TZ]")
 _WORDS = re.compile(r"[a-z]+|[A-Z][a-z]*|[0-9]+")
 _ABOUT_WORDS = """
 id ids uid uuid hash source sources origin dataset set split subset category categories domain topic topics task
@@ -113,7 +114,15 @@ def refuse_other_texts(row: Row, known: Iterable[str], said: Iterable[str]) -> N
 def _texts(row: Row, known: Iterable[str]) -> list[str]:
     """Names of the columns that hold texts and are neither read nor about the row."""
     read = set(known)
-    return [name for name in map(str, row) if name not in read and not _is_about(name) and _strings(row.get(name))]
+    return [name for name in map(str, row) if name not in read and not _is_about(name) and _holds_text(row, name)]
+
+
+def _holds_text(row: Row, name: str) -> bool:
+    """Whether there is a text with a letter, as a date or a number written as a string has none."""
+    try:
+        return any(map(_LETTER.search, _strings(row[name])))
+    except BadData:  # a value that cannot be read, such as a date past the year 9999
+        return False
 
 
 def _is_about(name: str) -> bool:

@@ -18,13 +18,14 @@ from prefrank.data.fields import (
     field,
     index_of,
     known_keys,
+    label,
     maybe_number,
     maybe_text,
     number,
     short,
     user,
 )
-from prefrank.data.hh import PROMPTS_DIFFER
+from prefrank.data.hh import PROMPTS_DIFFER, turns_of
 from prefrank.data.implicit import refuse_other_texts, split_texts
 from prefrank.errors import BadData
 from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Turn
@@ -65,7 +66,7 @@ def own(row: Row) -> Candidate | Drop:
     if name == "preferences":
         values = as_list(row[name], name)
         preferences = tuple(_preference(v, f"{name}[{i}]", len(replies)) for i, v in enumerate(values))
-        return Candidate(prompt, replies, preferences, _name(row, "id"), _name(row, "voter"))
+        return Candidate(prompt, replies, preferences, label(row, "id"), label(row, "voter"))
     return _judged(row, prompt, replies, name)
 
 
@@ -89,8 +90,8 @@ def _judged(row: Row, prompt: Prompt, replies: tuple[str, ...], name: str) -> Ca
         prompt,
         tuple(replies[i] for i in judged),
         tuple(chain.from_iterable(map(from_ratings_of, given))),
-        _name(row, "id"),
-        _name(row, "voter"),
+        label(row, "id"),
+        label(row, "voter"),
         left_out=(UNJUDGED,) * (len(replies) - len(judged)),
         ratings=rated if name == "ratings" else (),
     )
@@ -103,14 +104,14 @@ def _numbers(value: object, name: str, count: int) -> list[float | None]:
     return [None if one is None else as_number(one, name) for one in values]
 
 
-def _name(row: Row, column: str) -> str:
-    """What `id` or `voter` holds: a string or a whole number."""
-    name = row.get(column)
-    return str(name) if isinstance(name, int) else maybe_text(row, column)
-
-
 def _prompt(value: object) -> Prompt:
-    return user(as_text(value, "prompt")) if isinstance(value, str) else _messages(value, "prompt")
+    """A string is one user turn, or the turns of a transcript that ends where the reply begins; a blank one is none."""
+    if not isinstance(value, str):
+        return _messages(value, "prompt")
+    if not value.strip():
+        return ()
+    turns = turns_of(as_text(value, "prompt"))
+    return turns[:-1] if len(turns) > 1 and turns[-1] == Turn("assistant", "") else user(value)
 
 
 def _messages(value: object, name: str) -> Prompt:
@@ -152,7 +153,7 @@ def _pair(row: Row) -> Candidate | Drop:
     stated = _preference_of(row)
     if isinstance(stated, Drop):
         return stated
-    id, voter = _name(row, "id"), _name(row, "voter")
+    id, voter = label(row, "id"), label(row, "voter")
     sides = field(row, "chosen"), field(row, "rejected")
     chosen, rejected = (_completion(value, name) for value, name in zip(sides, ("chosen", "rejected"), strict=True))
     if row.get("prompt") is not None:
@@ -187,9 +188,11 @@ def _preference_of(row: Row) -> Preference | Drop:
 
 
 def _completion(value: object, name: str) -> Prompt:
-    """What follows the prompt: a string is one assistant turn."""
-    turns = (Turn("assistant", as_text(value, name)),) if isinstance(value, str) else _messages(value, name)
-    return tuple(map(bare, turns))
+    """What follows the prompt: a string is one assistant turn, or the turns of a transcript that ends in it."""
+    if not isinstance(value, str):
+        return tuple(map(bare, _messages(value, name)))
+    turns = turns_of(as_text(value, name))
+    return turns if len(turns) > 1 and turns[-1].role == "assistant" else (bare(Turn("assistant", value)),)
 
 
 def continued(prompt: Prompt, context: Prompt) -> Prompt | None:

@@ -106,7 +106,7 @@ def hellaswag(row: Row) -> Candidate | Drop:
 def oa_private(row: Row) -> Candidate:
     """Open Assistant's rm_*.jsonl: prompt, history [[prompter, assistant], ...], pos, neg_replies."""
     replies = (text(row, "pos"), *as_texts(field(row, "neg_replies"), "neg_replies"))
-    return Candidate(_conversation(row, text(row, "prompt")), replies, best_against_rest(len(replies)))
+    return Candidate(asked(row, text(row, "prompt")), replies, best_against_rest(len(replies)))
 
 
 def ranked_list(row: Row) -> Candidate:
@@ -115,10 +115,10 @@ def ranked_list(row: Row) -> Candidate:
         part for part in (text(row, "instruction").strip(), maybe_text(row, "input").strip()) if part
     )
     replies = as_texts(field(row, "output"), "output")
-    return Candidate(_conversation(row, question), replies, from_ranks(range(len(replies))))
+    return Candidate(asked(row, question), replies, from_ranks(range(len(replies))))
 
 
-def _conversation(row: Row, question: str) -> Prompt:
+def asked(row: Row, question: str) -> Prompt:
     """The turns of `history`, then the question."""
     history = as_list(row.get("history") or [], "history")
     earlier = chain.from_iterable(_exchange(pair, f"history[{i}]") for i, pair in enumerate(history))

@@ -13,8 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from prefrank.data.catalogue import ALIASES, KNOWN_SPLITS, PARQUET_BRANCH, SOURCES, SPLIT_WORDS, SUMMARY_SPLITS, Source
-from prefrank.data.fields import SYSTEM_COLUMNS
-from prefrank.data.formats import FORMATS, Format, recognise
+from prefrank.data.formats import ANY_ROW, FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
 from prefrank.errors import BadData, NotFound, suggest
 from prefrank.io.columns import Columns, mapped
@@ -56,7 +55,7 @@ class Part:
         if self.format.columns is None or self.format.whole:
             return None
         wanted = [*self.columns.values()]
-        for name in dict.fromkeys((*self.format.columns, *SYSTEM_COLUMNS)):
+        for name in dict.fromkeys((*self.format.columns, *ANY_ROW)):
             first, dot, rest = name.partition(".")
             if name not in self.columns:
                 wanted.append(self.columns.get(first, first) + dot + rest)

@@ -1,6 +1,6 @@
-"""Folders that appear whole or not at all.
+"""Files and folders that appear whole or not at all.
 
-Everything is written into a hidden folder beside the target, flushed to disk, and renamed into place; a folder
+Everything is written into a hidden file or folder beside the target, flushed to disk, and renamed into place; a folder
 that was there is moved aside first and removed last, so that one whole version exists at every moment.
 """
 
@@ -14,6 +14,33 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from prefrank.errors import CannotWrite
+
+WINDOWS = os.name == "nt"
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield the path of a file to write; when the block ends well it becomes `target`, else it is removed.
+
+    Raises:
+        CannotWrite: the disk is full, the place is not writable, or `target` is a folder or device.
+    """
+    real = target.resolve()
+    if real.exists() and not real.is_file():
+        raise CannotWrite(f"cannot write {target}: it is no file; give the name of a file")
+    temporary = real.with_name(f".{real.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        _sync_one(temporary)
+        temporary.replace(real)
+        _sync_one(real.parent)
+    except CannotWrite:
+        raise
+    except OSError as error:
+        reason = _reason(error) if real.parent.is_dir() else f"there is no folder {real.parent}; make it first"
+        raise CannotWrite(f"cannot write {target}: {reason}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -83,7 +110,9 @@ def _sync(folder: Path) -> None:
 
 
 def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if WINDOWS and path.is_dir():
+        return  # Windows opens no folder, and flushes what was opened for writing only
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

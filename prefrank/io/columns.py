@@ -1,9 +1,10 @@
 """Columns by name: a mapping from the names that readers know to those that a file has, nested ones with dots."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefrank.errors import BadData, BadInput, short, suggest
+from prefrank.io.lazy import LazyRow
 from prefrank.io.rows import Row
 
 Columns = Mapping[str, str]
@@ -44,8 +45,29 @@ def field(row: Row, name: str) -> Any:
             raise BadData(f"{name!r} wants an object where {short(value)} is")
         if part not in value:
             raise BadData(f"no column {name!r}{suggest(part, map(str, value))}")
-        value = value[part]
-    return value
+        value = value.reach(part) if isinstance(value, LazyRow) else value[part]
+    return dict(value) if isinstance(value, LazyRow) else value
+
+
+class _View(Mapping[str, Any]):
+    """A row under other names, with some values of its own; what is not asked for stays unread."""
+
+    __slots__ = ("_names", "_row", "_values")
+
+    def __init__(self, row: Row, names: Mapping[str, str], values: Mapping[str, Any]) -> None:
+        self._row, self._names, self._values = row, dict(names) | {name: name for name in values}, values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name] if name in self._values else field(self._row, self._names[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def mapped(row: Row, columns: Columns) -> Row:
@@ -55,6 +77,10 @@ def mapped(row: Row, columns: Columns) -> Row:
         BadData: a column that is not there.
     """
     taken = set(columns.values())
-    return {name: value for name, value in row.items() if name not in taken} | {
-        name: field(row, own) for name, own in columns.items()
-    }
+    values = {name: field(row, own) for name, own in columns.items()}
+    return _View(row, {name: name for name in row if name not in taken}, values)
+
+
+def with_values(row: Row, values: Mapping[str, Any]) -> Row:
+    """The row with some values more, or in place of its own."""
+    return _View(row, {name: name for name in row}, values)

@@ -1,28 +1,32 @@
-"""Rows out of files: JSON lines (plain, .gz, .xz, .zst), a JSON array, or Parquet, one at a time.
+"""Rows out of files, one at a time: JSON lines, a JSON array, CSV (each plain, .gz, .xz or .zst), Parquet or Arrow.
 
 Lines end at "\\n" alone: a text may hold U+2028 or "\\r", which `str.splitlines` would cut at. Blank lines are skipped
-and still counted in line numbers. `line` is a line number in a JSON lines file, a row number elsewhere, from 1.
+and still counted in line numbers. `line` is a line number in JSON lines and CSV, a row number elsewhere, from 1.
+Values of Parquet and Arrow become Python only when they are asked for, as JSON would have them (`io.arrow_values`).
 """
 
-import gzip
-import io
-import json
-import lzma
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from prefrank.errors import BadData, short
+from prefrank.io.csv_rows import CSV_SUFFIXES, csv_rows
+from prefrank.io.json_rows import BadRow, is_json_array, json_rows, pass_over
+from prefrank.io.lazy import LazyRow
+from prefrank.io.packed import PACKED_SUFFIXES, shown
+from prefrank.io.saved import STATE, saved_names
+
+__all__ = ["SUFFIXES", "Record", "Row", "first_row", "is_arrow", "is_data_file", "is_json_array", "read_records"]
 
 Row = Mapping[str, Any]
 """One row of a file: column names and values."""
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
-PACKED_SUFFIXES = (".gz", ".xz", ".zst")
-SUFFIXES = (".parquet", *JSON_SUFFIXES, *(json + packed for json in JSON_SUFFIXES for packed in PACKED_SUFFIXES))
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+ARROW_SUFFIXES = (".parquet", ".arrow", ".feather")
+TEXT_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES)
+SUFFIXES = (*ARROW_SUFFIXES, *TEXT_SUFFIXES, *(text + packed for text in TEXT_SUFFIXES for packed in PACKED_SUFFIXES))
+_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,128 +39,73 @@ class Record:
 
     @property
     def where(self) -> str:
-        return f"{self.path}:{self.line}"
+        return f"{shown(self.path)}:{self.line}"
 
 
 def is_data_file(path: Path) -> bool:
-    return path.name.endswith(SUFFIXES) and not path.name.startswith(".")
+    """Whether a file is one of rows by its name; in a folder of `datasets.save_to_disk`, if it is part of the set."""
+    if path.name.startswith(".") or not path.name.endswith(SUFFIXES):
+        return False
+    return path.suffix != ".arrow" or not (path.parent / STATE).is_file() or path.name in saved_names(path.parent)
 
 
-def read_records(
-    path: Path, columns: Sequence[str] | None = None, *, bad_row: Callable[[BadData], None] | None = None
-) -> Iterator[Record]:
-    """The rows of one file, lazily (a JSON array is read whole).
+def is_arrow(path: Path) -> bool:
+    """Whether a path is read as Arrow columns: by the end of its name, or as a saved folder."""
+    return path.suffix in ARROW_SUFFIXES or path.is_dir()
+
+
+def is_csv(path: Path) -> bool:
+    return path.name.removesuffix(path.suffix if path.suffix in PACKED_SUFFIXES else "").endswith(CSV_SUFFIXES)
+
+
+def read_records(path: Path, columns: Sequence[str] | None = None, *, bad_row: BadRow = None) -> Iterator[Record]:
+    """The rows of one file, lazily (a JSON array is held whole).
 
     Args:
-        path: a file whose name ends in one of SUFFIXES.
+        path: a file whose name ends in one of SUFFIXES, a folder of `datasets.save_to_disk`, or "-", JSON on standard
+            input.
         columns: of a Parquet file, the only ones to read; nested ones as `question.full_text`.
         bad_row: hears of a row that is no JSON object, which is then passed over; None raises the error.
 
     Raises:
-        BadData: an empty or damaged file, invalid JSON, a row that is not an object; with file and line.
+        BadData: an empty or damaged file, invalid JSON or CSV, a row that is not an object; with file and line.
+        NotFound: no such file.
     """
-    if path.suffix == ".parquet":
-        rows = _parquet_rows(path, columns)
-    elif is_json_array(path):
-        rows = enumerate(_json_array(path), start=1)
+    rows: Iterator[tuple[int, Any]]
+    if is_arrow(path):
+        rows = _arrow_rows(path, columns)
+    elif is_csv(path):
+        rows = csv_rows(path)
     else:
-        rows = _json_lines(path, bad_row)
+        rows = ((line, value) for line, _, value in json_rows(path, bad_row))
     for line, row in rows:
         if isinstance(row, Mapping):
             yield Record(row, path, line)
         else:
-            _pass_over(BadData(f"{path}:{line}: the row is {short(row)}; wanted an object with named columns"), bad_row)
+            pass_over(no_object(path, line, row), bad_row)
 
 
-def _pass_over(error: BadData, bad_row: Callable[[BadData], None] | None) -> None:
-    if bad_row is None:
-        raise error from None
-    bad_row(error)
+def no_object(path: Path, line: int, row: object) -> BadData:
+    return BadData(f"{shown(path)}:{line}: the row is {short(row)}; wanted an object with named columns")
 
 
 def first_row(path: Path) -> Row | None:
-    """The first row, all columns; None for a Parquet file without rows.
+    """The first row, all columns; None for a file without rows.
 
     Raises:
-        BadData: as `read_records`.
+        BadData, NotFound: as `read_records`.
     """
     record = next(read_records(path), None)
     return None if record is None else record.row
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    if path.suffix == ".gz":
-        return gzip.GzipFile(path)
-    if path.suffix == ".xz":
-        return lzma.LZMAFile(path)
-    if path.suffix == ".zst":
-        import pyarrow as pa
+def _arrow_rows(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[int, Row]]:
+    from prefrank.io.arrow_files import arrow_batches
+    from prefrank.io.arrow_values import batch_columns
 
-        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
-    return path.open("rb")
-
-
-def _damaged(path: Path, error: Exception) -> BadData:
-    return BadData(f"{path}: cannot be read to its end ({error}); is it whole? Fetch or write it again")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with _open(path) as file:
-            yield from file
-    except _DAMAGE as error:
-        raise _damaged(path, error) from None
-
-
-def _json_lines(path: Path, bad_row: Callable[[BadData], None] | None) -> Iterator[tuple[int, Any]]:
     line = 0
-    for line, content in enumerate(_lines(path), start=1):
-        if content.strip():
-            try:
-                row = _parse(content, f"{path}:{line}")
-            except BadData as error:
-                _pass_over(error, bad_row)
-            else:
-                yield line, row
-    if line == 0:
-        raise BadData(f"{path}: the file is empty; wanted one JSON object per line")
-
-
-def _json_array(path: Path) -> list[Any]:
-    rows = _parse(b"".join(_lines(path)), str(path))
-    if not rows:
-        raise BadData(f"{path}: the file holds an empty list; wanted at least one row")
-    return cast(list[Any], rows)
-
-
-def is_json_array(path: Path) -> bool:
-    """Whether a `.json` file is one array; it may as well hold JSON lines."""
-    if ".json" not in path.suffixes:
-        return False
-    return next((content.lstrip()[:1] == b"[" for content in _lines(path) if content.strip()), False)
-
-
-def _parse(content: bytes, where: str) -> Any:
-    try:
-        return json.loads(content)
-    except json.JSONDecodeError as error:
-        raise BadData(f"{where}: not valid JSON ({error.msg} at column {error.colno}); wanted one object") from None
-    except UnicodeDecodeError as error:
-        raise BadData(f"{where}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except RecursionError:
-        raise BadData(f"{where}: the JSON is nested too deeply; wanted one object per line") from None
-
-
-def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            line = 0
-            for batch in file.iter_batches(batch_size=1024, columns=None if columns is None else list(columns)):
-                for row in batch.to_pylist():
-                    line += 1
-                    yield line, row
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
+    for batch in arrow_batches(path, _BATCH, columns)[1]:
+        values = batch_columns(batch)
+        for index in range(batch.num_rows):
+            line += 1
+            yield line, LazyRow(values, index)

@@ -1,29 +1,32 @@
-"""Score a file: JSON lines or Parquet in, the same rows with their scores out, chunk by chunk.
+"""Score a file: the same rows come back with their scores, chunk by chunk; what is not read goes through untouched.
 
-A row has a prompt (a string or messages) and either `reply` or a list `replies`. The output row is the input row plus
-`score`, `tokens`, `cut_prompt`, `cut_reply` (lists where the row has `replies`) and `model`. The output appears under
-its name only when it is whole.
+A row has a prompt (a string or messages) and either `reply` or a list `replies`, or `messages` that end in the reply;
+a string `system` comes before all. The output row is the input row plus `score`, `tokens`, `cut_prompt`, `cut_reply`
+(lists where the row has a list) and `model`. The output appears under its name only when it is whole.
 """
 
-import gzip
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from prefrank.data.fields import as_text, as_texts, as_turns, field
-from prefrank.errors import BadData, BadInput, BadText, CannotWrite
-from prefrank.io.rows import Record, read_records
+import pyarrow as pa
+
+from prefrank.errors import BadData, BadInput, BadModel
+from prefrank.io.added import added_columns, check_output, read_chunks
+from prefrank.io.rows import Record
+from prefrank.scoring.file_rows import Asked, check_columns, read_row
 from prefrank.scoring.reward_model import RewardModel
-from prefrank.types import Prompt, Score, Turn
+from prefrank.types import Score
 
-STREAM = "-"
-ADDED = ("score", "tokens", "cut_prompt", "cut_reply", "model")
+ADDED = {
+    "score": pa.float64(),
+    "tokens": pa.int64(),
+    "cut_prompt": pa.int64(),
+    "cut_reply": pa.int64(),
+    "model": pa.string(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,41 +40,47 @@ class FileReport:
     cut_replies: int
 
 
-@runtime_checkable
-class Writer(Protocol):
-    def __call__(self, rows: list[dict[str, Any]]) -> object: ...
-
-
 def score_file(
     model: RewardModel,
     source: str | Path,
     output: str | Path,
     *,
-    prompt_column: str = "prompt",
+    columns: Mapping[str, str] | None = None,
+    prompt_column: str | None = None,
     reply_column: str | None = None,
+    prefix: str = "",
     chunk_rows: int = 256,
     progress: Callable[[FileReport], None] = lambda report: None,
 ) -> FileReport:
     """Score every row of `source` into `output`; "-" is standard input or output, as JSON lines.
 
     Args:
-        reply_column: by default `reply` or `replies`, whichever the rows have.
+        columns: from `prompt`, `system`, `reply`, `replies` or `messages` to the file's own columns, nested ones with
+            dots; what is not named is a column of that very name.
+        prompt_column: short for `columns={"prompt": ...}`.
+        reply_column: short for `columns={"reply": ...}`; the column may hold lists too.
+        prefix: stands before the names of the columns that are added.
         chunk_rows: rows scored together; changes speed, never a score.
 
     Raises:
-        BadData: a row that cannot be scored, with file and line. Nothing is written then.
+        BadData: a row that cannot be scored or written, with file and line. Nothing is written then.
+        BadInput: columns of unknown names, or an output of no known kind.
+        NotFound: no such source.
         CannotWrite: the output cannot be written or the disk is full.
     """
-    # Standard input is a file of the system's own, so that all rows take one path
-    records = read_records(Path("/dev/stdin" if str(source) == STREAM else source))
+    taken = check_columns(columns, prompt_column, reply_column)
+    check_output(Path(output))
+    schema, chunks = read_chunks(Path(source), chunk_rows)
+    types = {prefix + name: kind for name, kind in ADDED.items()}
     report = FileReport(0, 0, 0, 0, 0)
-    with _writer(str(output)) as write:
-        while chunk := list(islice(records, chunk_rows)):
-            scores = _score_rows(model, [_pairs(record, prompt_column, reply_column) for record in chunk], chunk)
-            write([_with_scores(record, row) for record, row in zip(chunk, scores, strict=True)])
-            flat = [score for _, row in scores for score in row]
+    with added_columns(Path(output), schema, types) as write:
+        for chunk in chunks:
+            asked = [_asked(record, taken, types) for record in chunk.records]
+            scores = _score_rows(model, asked, chunk.records)
+            write(chunk, {prefix + name: values for name, values in _facts(asked, scores).items()})
+            flat = [score for row in scores for score in row]
             report = FileReport(
-                report.rows + len(chunk),
+                report.rows + len(asked),
                 report.replies + len(flat),
                 report.tokens + sum(score.tokens for score in flat),
                 report.cut_prompts + sum(score.cut_prompt > 0 for score in flat),
@@ -81,113 +90,47 @@ def score_file(
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Pairs:
-    prompt: Prompt
-    replies: tuple[str, ...]
-    listed: bool
-
-
-def _pairs(record: Record, prompt_column: str, reply_column: str | None) -> _Pairs:
+def _asked(record: Record, columns: Mapping[str, str], added: Mapping[str, object]) -> Asked:
     try:
-        for name in ADDED:
-            if name in record.row:
-                raise BadData(f"there is a column {name!r} already; rename it, the score would replace it")
-        prompt = field(record.row, prompt_column)
-        if isinstance(prompt, str):
-            turns: Prompt = (Turn("user", as_text(prompt, prompt_column)),)
-        else:
-            turns = as_turns(prompt, prompt_column)
-        column = reply_column or ("replies" if "replies" in record.row else "reply")
-        value = field(record.row, column)
-        listed = not isinstance(value, str)
-        replies = as_texts(value, column) if listed else (as_text(value, column),)
-        if not replies:
-            raise BadData(f"{column!r} is an empty list; wanted at least one reply")
-        if not turns:
-            raise BadData(f"{prompt_column!r} has no messages; wanted at least one")
-        return _Pairs(turns, replies, listed)
+        if clash := next((name for name in added if name in record.row), None):
+            raise BadData(
+                f"there is a column {clash!r} already, which ours would replace; give ours a prefix,"
+                " such as --prefix rm_"
+            )
+        return read_row(record.row, columns)
     except BadData as error:
-        raise BadData(f"{record.where}: {error}") from error
+        raise BadData(f"{record.where}: {error}") from None
 
 
-def _score_rows(model: RewardModel, rows: list[_Pairs], chunk: list[Record]) -> list[tuple[bool, list[Score]]]:
+def _score_rows(model: RewardModel, asked: Sequence[Asked], records: Sequence[Record]) -> list[list[Score]]:
+    """The scores of each row's replies.
+
+    Raises:
+        BadData: texts that the model's template or tokenizer refuses, with the row.
+    """
     try:
-        scores = iter(model.score_pairs([(row.prompt, reply) for row in rows for reply in row.replies]))
-    except BadText as error:
-        raise BadData(f"{chunk[0].where} to line {chunk[-1].line}: {error}") from error
-    return [(row.listed, list(islice(scores, len(row.replies)))) for row in rows]
+        scores = iter(model.score_pairs([(row.prompt, reply) for row in asked for reply in row.replies]))
+    except BadModel:
+        raise
+    except BadInput as error:
+        if len(asked) > 1:  # once more, one by one, to find the row
+            for one, record in zip(asked, records, strict=True):
+                _score_rows(model, [one], [record])
+        raise BadData(f"{records[0].where}: {error}") from error
+    return [list(islice(scores, len(row.replies))) for row in asked]
 
 
-def _with_scores(record: Record, scored: tuple[bool, list[Score]]) -> dict[str, Any]:
-    listed, scores = scored
-    facts: dict[str, list[Any]] = {
-        "score": [score.value for score in scores],
-        "tokens": [score.tokens for score in scores],
-        "cut_prompt": [score.cut_prompt for score in scores],
-        "cut_reply": [score.cut_reply for score in scores],
+def _facts(asked: Sequence[Asked], scores: Sequence[Sequence[Score]]) -> dict[str, list[Any]]:
+    """The columns to add: a value for each row, or a list for a row of a list."""
+
+    def each(fact: Callable[[Score], Any]) -> list[Any]:
+        rows = zip(asked, scores, strict=True)
+        return [[fact(score) for score in row] if one.listed else fact(row[0]) for one, row in rows]
+
+    return {
+        "score": each(lambda score: score.value),
+        "tokens": each(lambda score: score.tokens),
+        "cut_prompt": each(lambda score: score.cut_prompt),
+        "cut_reply": each(lambda score: score.cut_reply),
+        "model": [row[0].model for row in scores],
     }
-    added = facts if listed else {name: values[0] for name, values in facts.items()}
-    return {**record.row, **added, "model": scores[0].model}
-
-
-@contextmanager
-def _writer(output: str) -> Iterator[Writer]:
-    """A function that takes rows; the file gets its name when everything is written, and is removed on any error."""
-    if output == STREAM:
-        yield _to_stdout
-        return
-    path = Path(output)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    opener = _parquet_writer if path.suffix == ".parquet" else _lines_writer
-    if path.suffix not in (".parquet", ".jsonl", ".ndjson", ".json", ".gz"):
-        raise BadInput(
-            f"the output {path} ends in {path.suffix!r}; wanted .jsonl, .jsonl.gz or .parquet, or - for stdout"
-        )
-    try:
-        with opener(partial) as write:
-            yield write
-        os.replace(partial, path)
-    except OSError as error:
-        raise CannotWrite(f"{path} cannot be written ({error.strerror or error}); nothing was left behind") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _lines_writer(path: Path) -> Iterator[Writer]:
-    zipped = ".gz." in path.name
-    with gzip.open(path, "wt", encoding="utf-8") if zipped else path.open("w", encoding="utf-8") as file:
-        yield lambda rows: file.write(_lines(rows))
-
-
-def _lines(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _to_stdout(rows: list[dict[str, Any]]) -> None:
-    sys.stdout.write(_lines(rows))
-    sys.stdout.flush()
-
-
-@contextmanager
-def _parquet_writer(path: Path) -> Iterator[Writer]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    writers: list[pq.ParquetWriter] = []
-
-    def write(rows: list[dict[str, Any]]) -> None:
-        try:
-            table = pa.Table.from_pylist(rows, schema=writers[0].schema if writers else None)
-        except pa.ArrowException as error:
-            raise BadData(f"the rows do not have one schema ({error}); write .jsonl instead of .parquet") from error
-        if not writers:
-            writers.append(pq.ParquetWriter(path, table.schema))
-        writers[0].write_table(table)
-
-    try:
-        yield write
-    finally:
-        for writer in writers:
-            writer.close()

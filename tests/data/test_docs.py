@@ -6,14 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from prefrank.data import SOURCES, candidates, hh, load_comparisons, oasst, own, pairs, rated, summaries
+from prefrank.data import (
+    SOURCES,
+    arena,
+    candidates,
+    conversations,
+    hh,
+    load_comparisons,
+    oasst,
+    own,
+    pairs,
+    pointwise,
+    rated,
+    summaries,
+)
 from tests.data.files import write_lines
 
 DOCS = Path(__file__).parents[2] / "docs"
 DATA, FORMATS = ((DOCS / name).read_text() for name in ("data.md", "formats.md"))
 REASONS = {
     value
-    for module in (candidates, hh, oasst, own, pairs, rated, summaries)
+    for module in (arena, candidates, conversations, hh, oasst, own, pairs, pointwise, rated, summaries)
     for name, value in vars(module).items()
     if name.isupper() and isinstance(value, str) and not name.startswith("_") and name != "CUE"
 }

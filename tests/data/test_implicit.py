@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,7 +52,8 @@ def test_no_prompt_is_found_in_the_sides_where_another_column_holds_a_text(pair:
     "column",
     [
         {"prompt_id": "a1b2"}, {"dataset": "orca"}, {"chosen_model": "m"}, {"model_rejected": "m"}, {"lang": "en"},
-        {"sourceUrl": "u"}, {"chosen_response": "b"}, {"num_turns": 3}, {"question": None}, {"question": " "},
+        {"sourceUrl": "u"}, {"made": "2024-02-01T00:00:00Z"},
+        {"chosen_response": "b"}, {"num_turns": 3}, {"question": None}, {"question": " "},
         {"question": "Hi"}, {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}]},
     ],
 )  # fmt: skip
@@ -110,3 +113,10 @@ def test_a_later_row_without_a_prompt_is_refused_by_its_line(tmp_path: Path) -> 
     rows = [{"prompt": "Hi", "chosen": "a", "rejected": "b"}, {"asked": "Which gas?", **GAS}]
     with pytest.raises(BadData, match=r"mine.jsonl:2: no column 'prompt', and 'asked' could be it"):
         load_comparisons(write_lines(tmp_path / "mine.jsonl", rows))
+
+
+def test_a_parquet_column_that_is_no_text_does_not_hide_the_prompt_in_two_lists(tmp_path: Path) -> None:
+    far = pa.array([10**15], pa.timestamp("s"))  # past the year 9999
+    pair = {name: [chat("Hi", reply)] for name, reply in (("chosen", "a"), ("rejected", "b"))}
+    pq.write_table(pa.table({**pair, "made": far}), tmp_path / "a.parquet")
+    assert load_comparisons(tmp_path / "a.parquet").comparisons[0].prompt == user("Hi")

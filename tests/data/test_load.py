@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prefrank.data import load_comparisons, load_splits, merge_reports, published_validation_rows, split_of
 from prefrank.errors import BadData, BadInput
 from prefrank.types import Turn
-from tests.data.files import message, own_row, stated, user, webgpt_row, write_lines, write_parquet
+from tests.data.files import hh_row, message, own_row, stated, user, webgpt_row, write_lines, write_parquet
 
 WORDS = st.sampled_from(["", " ", "yes", "no", "perhaps", "yes "])
 RANKED = st.lists(st.tuples(WORDS, st.integers(0, 2)), min_size=1, max_size=4).map(
@@ -142,8 +142,25 @@ def test_rows_with_ids_of_their_own_are_votes_and_those_without_are_copies(tmp_p
             assert votes(tmp_path / "votes.jsonl", named, group=True)[0] == sides
             assert votes(tmp_path / "votes.jsonl", [*named, *named]) == (sides, 4, 5)
     assert votes(tmp_path / "copies.jsonl", rows) == ([sides[0], sides[4]], 1, 3)
-    ranked = [{"id": n, "prompt": "Hi", "replies": ["a", "b"], "ranks": [0, 1]} for n in range(3)]
-    assert votes(tmp_path / "ranked.jsonl", ranked) == ([("a", "b")] * 3, 2, 0)
+
+
+@pytest.mark.parametrize("write", [write_lines, write_parquet])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "replies": ["a", "b"], "ranks": [0, 1]},
+        {"instruction": "Hi", "output": ["a", "b"]},
+        {"prompt": "Hi", "response_1": "a", "response_2": "b", "preference_strength": -1},
+        hh_row("Hi", "a", "b"),
+        webgpt_row("a", "b", 1.0),
+    ],
+)
+def test_an_id_tells_votes_from_copies_in_every_format(tmp_path: Path, row: dict[str, Any], write: Any) -> None:
+    path = tmp_path / ("a.jsonl" if write is write_lines else "a.parquet")
+    report = load_comparisons(write(path, [{**row, "id": n % 3} for n in range(4)])).report
+    assert (report.kept, report.votes, report.duplicates) == (3, 2, 1)
+    report = load_comparisons(write(path, [row] * 4)).report
+    assert (report.kept, report.votes, report.duplicates) == (1, 0, 3)
 
 
 def test_equal_replies_become_one_and_keep_their_stated_preferences(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from prefrank.data.stream import ComparisonStream
 from prefrank.errors import BadData
 from prefrank.types import Turn
 from tests.data.files import hh_row, own_row, shp_row, user, webgpt_row, write_lines, write_parquet
+from tests.data.test_own import chat
 
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "A colour?"}
 BLUE, RED = ({"role": "assistant", "content": text} for text in ("Blue.", "Red."))
@@ -65,6 +66,14 @@ def test_completions_may_add_the_system_turn_but_not_change_it() -> None:
     assert own(changed) == Drop(PROMPTS_DIFFER)
 
 
+@pytest.mark.parametrize("prompt", ["", " ", []])
+def test_an_empty_prompt_puts_no_turn_before_the_messages(prompt: Any) -> None:
+    found = own({"prompt": prompt, "chosen": [SYSTEM, USER, BLUE], "rejected": [SYSTEM, USER, RED]})
+    assert isinstance(found, Candidate)
+    assert found.prompt == TURNS
+    assert settle(own({"prompt": prompt, "chosen": [BLUE], "rejected": [RED]})) == Drop("empty prompt")
+
+
 def test_one_message_stands_for_a_list_of_one() -> None:
     assert own({"prompt": USER, "chosen": BLUE, "rejected": RED}) == own(
         {"prompt": [USER], "chosen": [BLUE], "rejected": [RED]}
@@ -80,6 +89,21 @@ def test_sharegpt_messages_are_read_as_ours() -> None:
     row = {"prompt": [SYSTEM, USER], "chosen": BLUE, "rejected": [RED]}
     theirs = {"prompt": [*map(sharegpt, row["prompt"])], "chosen": sharegpt(BLUE), "rejected": [sharegpt(RED)]}
     assert own(theirs) == own(row)
+
+
+def test_a_transcript_in_any_column_is_read_as_its_turns() -> None:
+    opening = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: A colour?"
+    expected = own({"prompt": chat("Hi", "Hello.", "A colour?"), "chosen": "Blue.", "rejected": "Red."})
+    sides = {"chosen": f"{opening}\n\nAssistant: Blue.", "rejected": f"{opening}\n\nAssistant: Red."}
+    assert own({"prompt": f"{opening}\n\nAssistant:", "chosen": " Blue.", "rejected": " Red."}) == expected
+    assert own({"prompt": f"{opening}\n\nAssistant:", **sides}) == own({"prompt": "A colour?", **sides}) == expected
+    ranked = own({"prompt": f"{opening}\n\nAssistant: ", "replies": ["Blue.", "Red."], "ranks": [0, 1]})
+    assert isinstance(ranked, Candidate)
+    assert isinstance(expected, Candidate)
+    assert ranked.prompt == expected.prompt
+    quoted = own({"prompt": "Human: is that a word?", "chosen": "\n\nHuman: yes", "rejected": "No."})
+    assert isinstance(quoted, Candidate)
+    assert (quoted.prompt, quoted.replies) == (user("Human: is that a word?"), ("Human: yes", "No."))
 
 
 ROWS = {

@@ -281,9 +281,9 @@ def test_rows_that_name_no_item_are_named(tmp_path: Path, row: dict[str, Any], m
 def test_no_file_or_another_kind_of_file(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no file of scores"):
         open_scorer(f"scores:{tmp_path / 'none.jsonl'}")
-    (tmp_path / "s.csv").write_text("a,b\n")
-    with pytest.raises(BadInput, match=r"ends in '\.csv'"):
-        open_scorer(f"scores:{tmp_path / 's.csv'}")
+    (tmp_path / "s.txt").write_text("a,b\n")
+    with pytest.raises(BadInput, match=r"ends in '\.txt'"):
+        open_scorer(f"scores:{tmp_path / 's.txt'}")
 
 
 # Baselines

@@ -1,4 +1,4 @@
-"""A folder is written whole or not at all."""
+"""A file or folder is written whole or not at all."""
 
 import errno
 import os
@@ -8,9 +8,67 @@ from pathlib import Path
 import pytest
 
 from prefrank.errors import CannotWrite
-from prefrank.model import atomic_folder, load_network, save_network
+from prefrank.io.atomic import atomic_file, atomic_folder
+from prefrank.model import load_network, save_network
 from prefrank.model.other import OtherNetwork
 from tests.parity.reference import CONFIGS, OTHERS, model_of, saved
+
+
+def write_file(target: Path, text: str, error: BaseException | None = None) -> None:
+    with atomic_file(target) as temporary:
+        temporary.write_text(text)
+        if error:
+            raise error
+
+
+def test_a_file_appears_when_it_is_whole_and_replaces_what_was_there(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a") as first, atomic_file(tmp_path / "a") as second:
+        assert first != second
+        first.write_text("one")
+        second.write_text("two")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_text() == "one"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), KeyboardInterrupt()])
+def test_a_file_that_is_not_finished_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
+    write_file(tmp_path / "a", "one")
+    with pytest.raises(type(error)):
+        write_file(tmp_path / "a", "two", error)
+    assert (tmp_path / "a").read_text() == "one"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CannotWrite, match=r"cannot write .*a: the disk is full"):
+        write_file(tmp_path / "a", "one", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(CannotWrite, match=r"cannot write .*absent/a: there is no folder .*absent; make it first"):
+        write_file(tmp_path / "absent" / "a", "one")
+    for place in (tmp_path, Path("/dev/null")):
+        with pytest.raises(CannotWrite, match="it is no file; give the name of a file"):
+            write_file(place, "one")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_file(tmp_path / "link", "one")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "one"
+
+
+def test_windows_opens_no_folder_and_flushes_only_what_it_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: here a folder can be opened."""
+    opened, real = [], os.open
+    monkeypatch.setattr("prefrank.io.atomic.WINDOWS", True)
+    monkeypatch.setattr(
+        os, "open", lambda path, flags: opened.append((Path(path).is_dir(), flags)) or real(path, flags)
+    )
+    write_file(tmp_path / "a", "one")
+    assert opened == [(False, os.O_RDWR)]
 
 
 def write(target: Path, text: str) -> None:

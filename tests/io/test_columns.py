@@ -3,7 +3,7 @@
 import pytest
 
 from prefrank.errors import BadData, BadInput
-from prefrank.io.columns import field, mapped, parse_columns
+from prefrank.io.columns import field, mapped, parse_columns, with_values
 
 
 def test_a_dotted_name_reaches_into_objects_and_a_column_of_that_very_name_wins() -> None:
@@ -36,3 +36,9 @@ def test_a_mapping_renames_what_it_takes_and_keeps_all_else() -> None:
 def test_columns_that_cannot_be_read_are_refused(text: str) -> None:
     with pytest.raises(BadInput, match="columns"):
         parse_columns(text)
+
+
+def test_values_put_over_a_row_leave_the_others_unread() -> None:
+    row = {"prompt": "Hi", "id": 7}
+    assert with_values(row, {"prompt": "Ho", "more": 1}) == {"prompt": "Ho", "id": 7, "more": 1}
+    assert with_values(row, {}).get("absent") is None

@@ -1,0 +1,144 @@
+"""Conversations as other tools write them: ShareGPT, ms-swift, UltraInteract, Nectar.
+
+What LLaMA-Factory and ms-swift call a function's or a tool's call is an assistant turn whose text is the call.
+"""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+from prefrank.data.candidates import Candidate, Drop
+from prefrank.data.fields import SHAREGPT, Row, as_list, as_row, as_text, as_turns, field, maybe_text, text
+from prefrank.data.hh import transcript
+from prefrank.data.own import SCORES, own
+from prefrank.data.pairs import asked
+from prefrank.errors import BadData, short
+from prefrank.io.columns import with_values
+from prefrank.types import Prompt, Turn
+
+ENDS_IN_REPLY = "the prompt ends in an assistant turn"
+NOT_TEXT = "images, audio or video"
+TOOLS = "tool descriptions, which are not read"
+
+_SAID = ("id", "voter", "probability", "weight", "margin", "strength", "head", *chain.from_iterable(SCORES))
+_MEDIA = ("images", "image", "audios", "videos", "rejected_images", "rejected_audios", "rejected_videos")
+_TOOLS = ("tools", "rejected_tools")
+
+
+def unread(row: Row) -> Drop | None:
+    """Why a row cannot be read as text alone: it comes with images, sound or tools."""
+    if any(row.get(name) not in (None, [], "") for name in _MEDIA):
+        return Drop(NOT_TEXT)
+    if any(row.get(name) not in (None, [], "", "[]") for name in _TOOLS):
+        return Drop(TOOLS)
+    return None
+
+
+def pair(row: Row, prompt: Prompt, chosen: object, rejected: object) -> Candidate | Drop:
+    """A pair of our own format, with what else our own rows may state of it: margin, probability, scores, ..."""
+    said = {name: row[name] for name in _SAID if name in row}
+    return own({**said, "prompt": _messages(prompt), "chosen": chosen, "rejected": rejected})
+
+
+def two_conversations(row: Row, first: Prompt, second: Prompt) -> Candidate | Drop:
+    """The same of two whole conversations, which may differ in their last turn alone."""
+    said = {name: row[name] for name in _SAID if name in row}
+    return own({**said, "chosen": _messages(first), "rejected": _messages(second)})
+
+
+def _messages(turns: Prompt) -> list[dict[str, Any]]:
+    return [turn.message() for turn in turns]
+
+
+def conversation_pair(row: Row) -> Candidate | Drop:
+    """LLaMA-Factory's ShareGPT ranking: `conversations`, and `chosen` and `rejected` of one message each; the same with
+    `messages`, and UltraInteract's `trajectory` with two texts."""
+    name = next(name for name in ("conversations", "trajectory", "messages") if name in row)
+    if reason := unread(row):
+        return reason
+    prompt = as_turns(row[name], name)
+    if prompt and prompt[-1].role == "assistant":
+        return Drop(ENDS_IN_REPLY)
+    return pair(row, prompt, _reply(row, "chosen"), _reply(row, "rejected"))
+
+
+def one_reply_each(row: Row) -> bool:
+    """Whether `chosen` is one text or one message, so that the conversation beside it is the prompt."""
+    chosen = row.get("chosen")
+    return row.get("prompt") is None and (isinstance(chosen, str | Mapping) or _is_one(chosen))
+
+
+def _is_one(messages: object) -> bool:
+    return isinstance(messages, list) and len(messages) == 1
+
+
+def _reply(row: Row, name: str) -> str:
+    value = field(row, name)
+    if isinstance(value, str):
+        return as_text(value, name)
+    if not (isinstance(value, Mapping) or _is_one(value)):
+        raise BadData(f"{name!r} holds {short(value)}; wanted one message or a text")
+    (turn,) = as_turns(value, name)
+    if turn.role != "assistant":
+        raise BadData(f"{name!r} is a {turn.role} message; wanted the assistant's")
+    return turn.text
+
+
+def swift_response(row: Row) -> Candidate | Drop:
+    """ms-swift: `messages` that end in the better reply, and `rejected_response`, the worse one."""
+    return _swift(row, [{"role": "assistant", "content": text(row, "rejected_response")}])
+
+
+def swift_messages(row: Row) -> Candidate | Drop:
+    """ms-swift from 3.8: `messages` and `rejected_messages`, each a whole conversation (or, rejected, its reply)."""
+    return _swift(row, as_list(row["rejected_messages"], "rejected_messages"))
+
+
+def _swift(row: Row, rejected: list[Any]) -> Candidate | Drop:
+    if reason := unread(row):
+        return reason
+    chosen, other = as_turns(row["messages"], "messages"), as_turns(rejected, "rejected_messages")
+    return two_conversations(row, chosen, (*chosen[:-1], *other) if len(other) == 1 else other)
+
+
+def swift_exchanges(row: Row) -> Candidate | Drop:
+    """ms-swift: `conversation` of exchanges, each with `human` and `assistant`, and `rejected_response`."""
+    exchanges = [as_row(one, "conversation") for one in as_list(row["conversation"], "conversation")]
+    speakers = (("human", "user"), ("assistant", "assistant"))
+    messages = [{"role": role, "content": text(one, name)} for one in exchanges for name, role in speakers]
+    return swift_response(with_values(row, {"messages": messages}))
+
+
+def swift_query(row: Row) -> Candidate | Drop:
+    """ms-swift's query and response: `query`, `response`, `rejected_response`, `history` and `system`."""
+    if reason := unread(row):
+        return reason
+    return pair(row, asked(row, text(row, "query")), text(row, "response"), text(row, "rejected_response"))
+
+
+def instructed(row: Row) -> Prompt:
+    """The `history`, then the `instruction` and on a line of its own its `input`, as LLaMA-Factory joins them."""
+    parts = (text(row, "instruction").strip(), maybe_text(row, "input").strip())
+    return asked(row, "\n".join(filter(None, parts)))
+
+
+def has_ranked_answers(row: Row) -> bool:
+    answers = row.get("answers")
+    return isinstance(answers, list) and all(isinstance(one, Mapping) and "rank" in one for one in answers)
+
+
+def nectar(row: Row) -> Candidate | Drop:
+    """berkeley-nest/Nectar: a transcript that ends in `Assistant:`, and `answers` with a `rank` each, 1 the best."""
+    turns = [Turn(SHAREGPT[who.lower()], said) for who, said in transcript(text(row, "prompt"))]
+    if turns[-1].role == "assistant":
+        if turns[-1].text:
+            return Drop(ENDS_IN_REPLY)
+        turns.pop()
+    answers = [as_row(one, "answers") for one in as_list(field(row, "answers"), "answers")]
+    return own(
+        {
+            "prompt": _messages(tuple(turns)),
+            "replies": [text(one, "answer") for one in answers],
+            "ranks": [field(one, "rank") for one in answers],
+        }
+    )

@@ -1,0 +1,112 @@
+"""Sets of an instruction and two or more judged replies, each under the column names it was published with.
+
+Surprising: LLaMA-Factory's question is `instruction`, a line end, `input`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prefrank.data.candidates import Candidate, Drop, best_against_rest
+from prefrank.data.conversations import instructed, pair, unread
+from prefrank.data.fields import Row, as_list, as_row, field, index_of, maybe_number, text, user
+from prefrank.data.own import own
+from prefrank.data.pairs import NO_LABEL, asked
+from prefrank.errors import BadData, short
+from prefrank.io.columns import with_values
+from prefrank.types import MAIN_HEAD, Preference, Prompt
+
+SAFETY = "safety"
+_QUESTIONS = ("prompt", "instruction", "question", "query", "input", "context")
+
+
+def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -> Callable[[Row], Candidate | Drop]:
+    """A reader of pairs whose question stands in the column of that name, after its `history`.
+
+    distilabel's `status` may say that a pair is a tie.
+
+    Args:
+        question: the column's name; `input` follows an `instruction`.
+        chosen: the better reply's column: a text, or messages that end in it.
+        rejected: the worse one's.
+    """
+
+    def read(row: Row) -> Candidate | Drop:
+        if reason := unread(row):
+            return reason
+        with_input = question == "instruction"
+        better, worse = field(row, chosen), field(row, rejected)
+        _one_question(row, {question, "input"} if with_input else {question}, (better, worse))
+        prompt = instructed(row) if with_input else asked(row, text(row, question))
+        tie = {"probability": 0.5} if row.get("status") == "tie" else {}
+        return pair(with_values(row, tie) if tie else row, prompt, better, worse)
+
+    return read
+
+
+def _one_question(row: Row, read: set[str], replies: tuple[object, object]) -> None:
+    """Refuse a row with a second text that may be its prompt, unless that is said again in what is read."""
+    messages = [one for reply in replies if isinstance(reply, list) for one in reply]
+    said = {str(row[name]).strip() for name in read if name in row}
+    said |= {str(one.get("content")).strip() for one in messages if isinstance(one, Mapping)}
+    for name in _QUESTIONS:
+        value = row.get(name)
+        if name not in read and isinstance(value, str) and value.strip() and value.strip() not in said:
+            both = " and ".join(repr(one) for one in (*sorted(read & row.keys()), name))
+            raise BadData(
+                f"{both} each hold a text that may be the prompt; keep one, or name it with columns prompt=..."
+            )
+
+
+def stack_exchange(row: Row) -> Candidate:
+    """lvwerra/stack-exchange-paired: `response_j` had more votes than `response_k`."""
+    replies = (text(row, "response_j"), text(row, "response_k"))
+    return Candidate(user(text(row, "question")), replies, best_against_rest(2))
+
+
+def two_outputs(row: Row) -> Candidate | Drop:
+    """NCSOFT/offsetbias (`label`) and AlpacaFarm (`preference`): the number, 1 or 2, of the better output."""
+    name = "label" if "label" in row else "preference"
+    better = maybe_number(row[name], name)
+    if better is None:
+        return Drop(NO_LABEL)
+    if better not in (1, 2):
+        raise BadData(f"{name!r} holds {short(row[name])}; wanted 1 or 2, the better output's number")
+    replies = (text(row, "output_1"), text(row, "output_2"))
+    return Candidate(instructed(row), replies, best_against_rest(2, int(better) - 1))
+
+
+def safe_rlhf(row: Row) -> Candidate | Drop:
+    """PKU-Alignment/PKU-SafeRLHF: which response is better (the main head) and which is safer (head `safety`)."""
+    heads = {"better_response_id": MAIN_HEAD, "safer_response_id": SAFETY}
+    best = {name: index_of(row[name], name, 2) for name in heads if row.get(name) is not None}
+    if not best:
+        return Drop(NO_LABEL)
+    said = tuple(Preference(one, 1 - one, head=heads[name]) for name, one in best.items())
+    return Candidate(user(text(row, "prompt")), (text(row, "response_0"), text(row, "response_1")), said)
+
+
+def code_ultrafeedback(row: Row) -> Candidate | Drop:
+    """coseal/CodeUltraFeedback: responses of four models and a model's rating of each, 1 to 5, on one `preference`,
+    such as readability. The two lists are in different orders, so a rating is found by its model's name."""
+    responses = [as_row(one, "responses") for one in as_list(field(row, "responses"), "responses")]
+    annotations = [as_row(one, "annotations") for one in as_list(field(row, "annotations"), "annotations")]
+    rated = {text(one, "model"): maybe_number(one.get("rating"), "annotations.rating") for one in annotations}
+    return _rated(
+        user(text(row, "instruction")),
+        [text(one, "response") for one in responses],
+        [rated.get(text(one, "model")) for one in responses],
+    )
+
+
+def generations(row: Row) -> Candidate | Drop:
+    """distilabel's ratings of several generations: `instruction` and `ratings`, in older versions `input`, `rating`."""
+    ratings = row["ratings" if "ratings" in row else "rating"]
+    if ratings is None:
+        return Drop(NO_LABEL)
+    replies = ["" if one is None else one for one in as_list(row["generations"], "generations")]
+    prompt = instructed(row) if "instruction" in row else asked(row, text(row, "input"))
+    return _rated(prompt, replies, ratings)
+
+
+def _rated(prompt: Prompt, replies: list[Any], ratings: object) -> Candidate | Drop:
+    return own({"prompt": [turn.message() for turn in prompt], "replies": replies, "ratings": ratings})

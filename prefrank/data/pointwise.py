@@ -1,0 +1,95 @@
+"""Single replies, each called good or bad: KTO files of TRL, LLaMA-Factory and ms-swift.
+
+One such row compares nothing. Of one prompt's replies, each good one is preferred to each bad one; two good or two bad
+ones are not compared, since nobody said which is better. A prompt whose replies all have one label gives nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from prefrank.data.candidates import Candidate, Drop, under_system
+from prefrank.data.conversations import instructed, unread
+from prefrank.data.fields import Row, as_text, as_turns, field, system_of, text, user
+from prefrank.data.own import NOT_ONE_REPLY
+from prefrank.data.pairs import NO_LABEL
+from prefrank.errors import BadData, short
+from prefrank.io.rows import Record
+from prefrank.types import Preference, Prompt
+
+ONE_LABEL = "all replies of the prompt have one label"
+Reply = tuple[Prompt, str, bool]
+Found = Iterator[tuple[Record, Candidate | Drop]]
+
+
+def by_prompt(read: Callable[[Row], Reply | Drop]) -> Callable[[Iterable[Record]], Found]:
+    """A reader of comparisons from a reader of single replies."""
+
+    def reader(records: Iterable[Record]) -> Found:
+        groups: dict[tuple[str, Prompt], list[tuple[Record, str, bool]]] = defaultdict(list)
+        for record in records:
+            try:
+                system, found = system_of(record.row), read(record.row)
+            except ValueError as error:
+                raise BadData(f"{record.where}: {error}") from None
+            if isinstance(found, Drop):
+                yield record, found
+            else:
+                prompt, reply, good = found
+                groups[system, prompt].append((record, reply, good))
+        for (system, prompt), group in groups.items():
+            made = _compared(prompt, [(reply, good) for _, reply, good in group])
+            yield group[0][0], under_system(made, system)
+
+    return reader
+
+
+def _compared(prompt: Prompt, group: list[tuple[str, bool]]) -> Candidate | Drop:
+    replies = tuple(reply for reply, _ in group)
+    good = [i for i, (_, label) in enumerate(group) if label]
+    bad = [i for i, (_, label) in enumerate(group) if not label]
+    if not (good and bad):
+        return Drop(ONE_LABEL)
+    return Candidate(prompt, replies, tuple(Preference(a, b) for a in good for b in bad))
+
+
+def _label(row: Row, name: str) -> bool | None:
+    """True or false, also as words or as 1 and 0; None where the row has no label."""
+    value = field(row, name)
+    if isinstance(value, str):
+        value = {"true": True, "false": False, "1": True, "0": False, "": None}.get(value.strip().lower(), value)
+    if value is not None and value not in (0, 1):
+        raise BadData(f"{name!r} holds {short(value)}; wanted true or false")
+    return None if value is None else bool(value)
+
+
+def kto(row: Row) -> Reply | Drop:
+    """TRL's unpaired preference: `prompt`, `completion`, `label`; the first two as texts or as messages."""
+    prompt, completion = row["prompt"], row["completion"]
+    turns = user(prompt) if isinstance(prompt, str) else as_turns(prompt, "prompt")
+    if isinstance(completion, str):
+        return _reply(row, turns, as_text(completion, "completion"), "label")
+    return _last(row, (*turns, *as_turns(completion, "completion")), "label")
+
+
+def kto_instruction(row: Row) -> Reply | Drop:
+    """LLaMA-Factory: `instruction`, `input`, `output`, `kto_tag`."""
+    return _reply(row, instructed(row), text(row, "output"), "kto_tag")
+
+
+def kto_conversation(row: Row) -> Reply | Drop:
+    """LLaMA-Factory's `conversations` or `messages` with `kto_tag`; ms-swift's `messages` with `label`."""
+    name = "conversations" if "conversations" in row else "messages"
+    return _last(row, as_turns(row[name], name), "kto_tag" if "kto_tag" in row else "label")
+
+
+def _last(row: Row, turns: Prompt, name: str) -> Reply | Drop:
+    if not turns or turns[-1].role != "assistant":
+        return Drop(NOT_ONE_REPLY)
+    return _reply(row, turns[:-1], turns[-1].text, name)
+
+
+def _reply(row: Row, prompt: Prompt, reply: str, name: str) -> Reply | Drop:
+    label = _label(row, name)
+    if label is None:
+        return Drop(NO_LABEL)
+    return unread(row) or (prompt, reply, label)

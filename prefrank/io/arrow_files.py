@@ -1,0 +1,146 @@
+"""Parquet files, Arrow files and streams, and folders of `datasets.save_to_disk`, as record batches in and out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefrank.errors import BadData, PrefrankError
+from prefrank.io.packed import unreadable
+from prefrank.io.saved import saved_files
+
+_FILE_MARK = b"ARROW1"
+_OLD_FEATHER = b"FEA1"
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+_GROUP_ROWS = 1 << 14
+_GROUP_BYTES = 1 << 27
+"""A row group of Parquet ends at whichever comes first."""
+
+Save = Callable[[pa.RecordBatch], None]
+
+
+def arrow_batches(
+    path: Path, size: int, columns: Sequence[str] | None = None
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """A file's or saved folder's schema and its rows, at most `size` at a time, as Arrow has them.
+
+    Timestamps of Parquet's old INT96 are read in microseconds: nanoseconds of 64 bits end in 2262.
+
+    Args:
+        columns: of a Parquet file, the only ones to read; nested ones as `question.full_text`.
+
+    Raises:
+        BadData: a damaged file, or a saved folder whose files are not there or differ in their columns.
+        NotFound: no such file.
+    """
+    try:
+        if path.is_dir():
+            return _saved_batches(path, size)
+        if path.suffix == ".parquet":
+            file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
+            read = file.iter_batches(batch_size=size, columns=None if columns is None else list(columns))
+            return file.schema_arrow, _guarded(path, read)
+        schema, batches = _ipc_batches(path)
+        return schema, _guarded(path, _cut(batches, size))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _said(path, error) from None
+
+
+def _said(path: Path, error: Exception) -> PrefrankError:
+    return error if isinstance(error, PrefrankError) else unreadable(path, error)
+
+
+def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            raise _said(path, error) from None
+        if batch is None:
+            return
+        yield batch
+
+
+def _cut(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        batch.validate()
+        for start in range(0, batch.num_rows, size):
+            yield batch.slice(start, size)
+
+
+def _ipc_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    with path.open("rb") as file:
+        mark = file.read(len(_FILE_MARK))
+    if mark[:4] == _OLD_FEATHER:
+        raise BadData(f"{path}: a Feather file of version 1; write it again with version 2, as all programs do now")
+    source = pa.memory_map(str(path)) if path.stat().st_size else pa.BufferReader(b"")
+    if mark == _FILE_MARK:
+        reader = pa.ipc.open_file(source)
+        return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
+    if source.size() >= len(_STREAM_END):
+        source.seek(source.size() - len(_STREAM_END))
+        if source.read() != _STREAM_END:  # one that was cut between two batches reads well, with rows missing
+            raise BadData(f"{path}: an Arrow stream without its end mark; is it whole? Fetch or write it again")
+        source.seek(0)
+    stream = pa.ipc.open_stream(source)
+    return stream.schema, iter(stream)
+
+
+def _saved_batches(folder: Path, size: int) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    parts = [arrow_batches(path, size) for path in saved_files(folder)]
+    schema = parts[0][0]
+    if any(not other.equals(schema) for other, _ in parts):
+        raise BadData(f"{folder}: its files have different columns; save the data set again")
+    return schema, (batch for _, batches in parts for batch in batches)
+
+
+@contextmanager
+def batch_writer(path: Path, named: Path) -> Iterator[Save]:
+    """A function that writes record batches of one schema: Parquet, an Arrow stream (.arrow) or file (.feather).
+
+    Args:
+        path: where to write.
+        named: the name that the file will have; it says the kind.
+
+    Raises:
+        BadData: a type that this kind of file cannot hold.
+    """
+    writers: list[pq.ParquetWriter | pa.ipc.RecordBatchStreamWriter | pa.ipc.RecordBatchFileWriter] = []
+    waiting: list[pa.RecordBatch] = []
+
+    def flush() -> None:
+        if not writers:
+            writers.append(_open_writer(path, named, waiting[0].schema))
+        writers[0].write_table(pa.Table.from_batches(waiting))
+        waiting.clear()
+
+    def save(batch: pa.RecordBatch) -> None:
+        waiting.append(batch)
+        if sum(one.num_rows for one in waiting) >= _GROUP_ROWS or sum(one.nbytes for one in waiting) >= _GROUP_BYTES:
+            flush()
+
+    try:
+        yield save
+        if waiting:
+            flush()
+        for writer in writers:
+            writer.close()
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise BadData(
+            f"{named}: the columns do not go into {named.suffix} ({reason}); write .jsonl or .arrow"
+        ) from None
+    finally:
+        for writer in writers:
+            with suppress(pa.ArrowException, OSError):
+                writer.close()
+
+
+def _open_writer(
+    path: Path, named: Path, schema: pa.Schema
+) -> pq.ParquetWriter | pa.ipc.RecordBatchStreamWriter | pa.ipc.RecordBatchFileWriter:
+    if named.suffix == ".parquet":
+        return pq.ParquetWriter(path, schema)
+    return (pa.ipc.new_file if named.suffix == ".feather" else pa.ipc.new_stream)(str(path), schema)

@@ -1,0 +1,96 @@
+"""The bytes of files, plain or packed: `.gz`, `.xz` and `.zst` by the end of the name."""
+
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from prefrank.errors import BadData, NotFound, PrefrankError
+
+PACKED_SUFFIXES = (".gz", ".xz", ".zst")
+STREAM = Path("-")
+"""Standard input or output, read and written by its handle: a system need not have a file of that name."""
+
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+
+def shown(path: Path) -> str:
+    """A path as messages name it."""
+    return "standard input" if path == STREAM else str(path)
+
+
+def open_packed(path: Path) -> io.BufferedIOBase:
+    """A file's bytes, unpacked; the caller closes it."""
+    if path.suffix == ".gz":
+        return gzip.GzipFile(path)
+    if path.suffix == ".xz":
+        return lzma.LZMAFile(path)
+    if path.suffix == ".zst":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file or of standard input, each with its end; they end at "\\n" alone.
+
+    Raises:
+        NotFound: no such file.
+        BadData: a file that cannot be opened, or not be read to its end.
+    """
+    try:
+        if path == STREAM:
+            yield from sys.stdin.buffer
+            return
+        with open_packed(path) as file:
+            yield from file
+    except _DAMAGE as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> PrefrankError:
+    """What to say of a file that its system or library cannot read."""
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"no file is called {str(path)!r}")
+    if isinstance(error, IsADirectoryError):
+        return BadData(f"{path}: a folder is no file of rows; give one of its files")
+    if isinstance(error, PermissionError):
+        return BadData(f"{path}: may not be read ({error.strerror}); give yourself the right to")
+    reason = " ".join(str(error).split())
+    return BadData(f"{path}: cannot be read to its end ({reason}); is it whole? Fetch or write it again")
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """What bytes can be written into."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+@contextmanager
+def packed_writer(path: Path, suffix: str) -> Iterator[Sink]:
+    """A file to write bytes into, packed as `suffix` says; the same bytes in give the same file."""
+    with path.open("wb") as file:
+        if suffix not in PACKED_SUFFIXES:
+            yield file
+            return
+        with _packer(file, suffix) as packer:
+            yield packer
+
+
+def _packer(file: io.BufferedWriter, suffix: str) -> io.BufferedIOBase:
+    if suffix == ".gz":
+        return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+    if suffix == ".xz":
+        return lzma.LZMAFile(file, "wb")
+    import pyarrow as pa
+
+    return io.BufferedWriter(pa.CompressedOutputStream(file, "zstd"))

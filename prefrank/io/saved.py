@@ -1,0 +1,50 @@
+"""Folders that `datasets.save_to_disk` writes: `state.json` names a data set's files; one of splits has several."""
+
+import json
+from pathlib import Path
+
+from prefrank.errors import BadData, short
+
+STATE = "state.json"
+SPLITS = "dataset_dict.json"
+
+
+def is_saved_folder(path: Path) -> bool:
+    return (path / STATE).is_file() or (path / SPLITS).is_file()
+
+
+def saved_names(folder: Path) -> tuple[str, ...]:
+    """The names of a saved data set's files, in order; what else lies there, such as caches, is not part of it.
+
+    Raises:
+        BadData: a state.json that cannot be read, or a choice of rows that stands in a file of its own.
+    """
+    path = folder / STATE
+    try:
+        state = json.loads(path.read_bytes())
+        names = tuple(str(entry["filename"]) for entry in state["_data_files"])
+        chosen = state.get("_indices_data_files") or state.get("_indices_files")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadData(f"{path}: not the state of a saved data set ({short(str(error))}); save it again") from None
+    if chosen:
+        raise BadData(f"{path}: the rows are chosen by another file; save the data set again with datasets 2 or newer")
+    return names
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """The files of one saved data set.
+
+    Raises:
+        BadData: a folder of several, or one whose files are not all there.
+    """
+    if not (folder / STATE).is_file():
+        parts = sorted(path.parent.name for path in folder.glob(f"*/{STATE}"))
+        if not parts:
+            raise BadData(f"{folder}: a folder is no file of rows; give a file, or what datasets.save_to_disk wrote")
+        raise BadData(f"{folder}: it holds the splits {', '.join(parts)}; give one, such as {folder / parts[0]}")
+    names = saved_names(folder)
+    if missing := next((name for name in names if not (folder / name).is_file()), None):
+        raise BadData(f"{folder / missing}: not there, and {STATE} names it; save the data set again")
+    if not names:
+        raise BadData(f"{folder / STATE}: it names no files; save the data set again")
+    return [folder / name for name in names]
