@@ -20,7 +20,7 @@ from prefrank.model.bert import BertNetwork
 from prefrank.model.checkpoint import heads_in
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import read_record
+from prefrank.model.record import text_settings
 from prefrank.text import TextEncoder, TextSettings, with_chat_template
 from prefrank.training.corpus import Corpus, make_pools
 from prefrank.training.encoded import EncodingCounts, remarks, why_equal
@@ -69,8 +69,8 @@ def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None, res
         BadRecipe: a setting without effect on this model.
         NotFound: no chat template of that name, and no such file.
     """
-    record = read_record(folder)
-    stored = None if record is None else TextSettings.from_json(record.text)
+    said = text_settings(folder)
+    stored = None if said is None else TextSettings.from_json(said)
     encoder = TextEncoder.load(text_folder(folder), stored, positions=positions)
     source, settings = encoder.source, encoder.settings
     if stored is None:

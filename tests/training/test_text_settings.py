@@ -43,6 +43,14 @@ def test_a_run_that_goes_on_from_a_model_of_ours_keeps_its_text_settings(recipe,
     assert (saved(kept)["labels"], saved(kept)["max_length"]) == (True, 40)
 
 
+def test_an_adapter_without_a_record_has_the_settings_of_its_base(recipe, tmp_path):
+    keys = {"turns": "labels", "max_length": 40, "max_steps": 1}
+    first = train(recipe(output_dir=str(tmp_path / "first"), **keys)).last
+    adapter = train(recipe(model_name=str(first), max_length=None, max_steps=1, lora_rank=2)).last / "adapter"
+    (adapter / "prefrank.json").unlink()
+    assert load_text(recipe(max_length=None), adapter).settings == TextSettings.from_json(saved(first))
+
+
 def test_turn_strings_are_inherited_too(recipe, decoder):
     trained = train(recipe(model_name=str(decoder), max_length=None, max_steps=1)).last
     assert TextSettings.from_json(saved(trained)) == TextSettings("turns", 48, turn_strings=STRINGS)
