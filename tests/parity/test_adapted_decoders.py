@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefrank import RewardModel
+from prefrank.errors import BadModel
 from prefrank.model import load_network, score_batches
 from prefrank.model.other import OtherNetwork
 from prefrank.model.record import write_checkpoint
@@ -82,6 +83,14 @@ def test_a_record_of_ours_decides(scored: str | None, padding: bool, tmp_path: P
     assert isinstance(network, OtherNetwork)
     end = AutoTokenizer.from_pretrained(base).eos_token_id
     assert network.scored_padding == (end if padding else None)
+
+
+def test_a_torn_record_beside_an_adapter_is_one_line(tmp_path: Path) -> None:
+    adapter(decoder(tmp_path / "base", "llama", CASE), tmp_path / "adapter")
+    (tmp_path / "adapter" / "prefrank.json").write_text('{"format": 1, "te')
+    with pytest.raises(BadModel, match=r"prefrank.json cannot be read as JSON") as error:
+        load_network(tmp_path / "adapter")
+    assert "\n" not in str(error.value)
 
 
 def test_peft_reads_an_adapter_over_a_base_of_ours(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from prefrank import RewardModel
 from prefrank.errors import Interrupted
+from prefrank.scoring import checkpoint_info
 from prefrank.training import Recipe, train
 from prefrank.training.events import Event, StepDone
 from prefrank.types import as_prompt
@@ -31,6 +32,7 @@ def test_a_trained_folder_scores_alike_in_transformers_and_resumes(
 
     whole = train(recipe(output_dir=str(tmp_path / "whole"), **keys))
     model = RewardModel.load(whole.last)
+    assert checkpoint_info(str(tmp_path / "whole"))["as_saved"], "a run's folder stands for its best checkpoint"
     rows = model.encoder.encode(as_prompt("how do I bake bread"), REPLIES)
     ours = [score.value for score in model.score("how do I bake bread", REPLIES)]
     torch.testing.assert_close(in_transformers(whole.last, rows), torch.tensor(ours), atol=1e-5, rtol=0)
