@@ -75,10 +75,10 @@ def test_a_chat_template_file_is_looked_for_from_the_recipes_folder(chat, decode
 
 
 def test_a_chat_template_that_is_not_there_or_has_no_effect_is_refused(chat, decoder, tmp_path):
-    with pytest.raises(NotFound, match="no chat template 'lod'.*did you mean 'loud'"):
+    with pytest.raises(NotFound, match=r"no chat template 'lod'.*did you mean 'loud'"):
         load_text(chat(chat_template="lod"), decoder)
     bert = bert_folder(tmp_path / "bert")
-    with pytest.raises(BadRecipe, match="chat_template is set, but .* takes prompt and reply as a pair; leave it out"):
+    with pytest.raises(BadRecipe, match=r"chat_template is set, but .* takes prompt and reply as a pair; leave it out"):
         load_text(chat(model_name=str(bert), chat_template="loud"), bert)
 
 

@@ -76,7 +76,7 @@ def test_what_the_recipe_states_wins_and_the_rest_stays(recipe, bert, tmp_path, 
 
 
 def test_labels_are_refused_where_the_model_marks_turns_its_own_way(recipe, decoder):
-    with pytest.raises(BadRecipe, match="turns is labels, but .* marks turns its own way; leave turns out"):
+    with pytest.raises(BadRecipe, match=r"turns is labels, but .* marks turns its own way; leave turns out"):
         load_text(recipe(model_name=str(decoder), turns="labels"), decoder)
 
 
@@ -87,7 +87,7 @@ def test_a_resumed_run_keeps_the_settings_that_it_was_started_with(recipe, tmp_p
     shutil_last = straight.rename(tmp_path / "gone")
     again = train(recipe(resume=True, **keys)).last
     assert saved(again) == saved(shutil_last) == saved(first)
-    with pytest.raises(BadRecipe, match="max_length is 24 but the run in .* was started with None"):
+    with pytest.raises(BadRecipe, match=r"max_length is 24 but the run in .* was started with None"):
         train(recipe(resume=True, **keys | {"max_length": 24}))
 
 
