@@ -91,12 +91,13 @@ def step(folder: str, replies: int, max_tokens: int, room: int) -> dict[str, Any
     from prefrank.training.likelihoods import BradleyTerry
     from prefrank.training.losses import PreferenceLoss
     from prefrank.training.step import Graphs, accumulate_gradient
-    from prefrank.types import Preference
+    from prefrank.types import Preference, reply_types
 
     network = load_network(Path(folder), dropout=0.1).train()
     draw = np.random.default_rng(0)
     examples = Examples(
         ids=draw.integers(5, SHAPE["vocab_size"], replies * TOKENS).astype(np.int32),
+        types=reply_types(np.full(replies, TOKENS), np.full(replies, 20)),
         reply_starts=np.full(replies, 20, np.int32),
         starts=np.arange(replies + 1, dtype=np.int64) * TOKENS,
         groups=np.array([0, replies]),

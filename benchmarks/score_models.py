@@ -26,7 +26,7 @@ from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.disentangled import bucket
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder
-from prefrank.types import Row
+from prefrank.types import Row, reply_types
 
 SEED = 0
 STD = 0.03
@@ -224,7 +224,7 @@ def of_length(rows: Sequence[Row], length: int, tokens: int) -> list[Row]:
     """
     cut = {row.ids[: length - 1].tobytes(): row.ids[: length - 1] for row in rows if len(row.ids) >= length}
     some = list(cut.values())[: max(1, tokens // length)]
-    return [Row(np.append(ids, SEPARATOR_ID), length - 1, 0, 0) for ids in some]
+    return [Row(np.append(ids, SEPARATOR_ID), reply_types(length, length - 1), length - 1, 0, 0) for ids in some]
 
 
 def many(rows: Sequence[Row], count: int) -> list[Row]:
@@ -233,7 +233,7 @@ def many(rows: Sequence[Row], count: int) -> list[Row]:
     for n in range(count):
         row = rows[n % len(rows)]
         ids = (row.ids[: max(4, len(row.ids) // 4)] + 7919 * (n // len(rows))) % 28_000 + 1_000
-        made.append(Row(ids, len(ids) // 2, 0, 0))
+        made.append(Row(ids, reply_types(len(ids), len(ids) // 2), len(ids) // 2, 0, 0))
     return made
 
 

@@ -321,10 +321,10 @@ def ours(precision: str, kernels: str | None) -> Callable[[Path, str], Scorer]:
 
 
 def own_rows(rows: Rows) -> list[Any]:
-    from prefrank.types import Row
+    from prefrank.types import Row, reply_types
 
     spans = zip(rows.starts[:-1], rows.starts[1:], rows.reply_starts, strict=True)
-    return [Row(rows.ids[a:b], int(reply), 0, 0) for a, b, reply in spans]
+    return [Row(rows.ids[a:b], reply_types(b - a, reply), int(reply), 0, 0) for a, b, reply in spans]
 
 
 def nothing(folder: Path, choice: str) -> Scorer:

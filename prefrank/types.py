@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int8, Int64
 
 from prefrank.errors import short
 
@@ -228,15 +228,19 @@ class Row:
 
     Args:
         ids: [L] token ids, special tokens included.
-        reply_start: index in `ids` of the reply's first token (token type 1 begins here).
+        types: [L] token types, as the text settings say; all 0 where the model's tokenizer gives none.
+        reply_start: index in `ids` of the reply's first token.
         cut_prompt: prompt tokens left out to fit the maximum length.
-        cut_reply: reply tokens left out.
+        cut_reply: reply tokens left out, or not as they were written.
+        lost: how many of `cut_reply` the chat template deleted or changed, which no longer limit brings back.
     """
 
     ids: Int64[np.ndarray, " L"]
+    types: Int8[np.ndarray, " L"]
     reply_start: int
     cut_prompt: int
     cut_reply: int
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,15 +249,25 @@ class Batch:
 
     Args:
         ids: [T] the rows' token ids, one after the other.
+        types: [T] their token types.
         rows: [N] the position of each row in the caller's order.
-        reply_starts: [N] index inside each row of the reply's first token.
         starts: [N+1] row n is `ids[starts[n]:starts[n + 1]]`.
     """
 
     ids: Int64[np.ndarray, " T"]
+    types: Int8[np.ndarray, " T"]
     rows: Int64[np.ndarray, " N"]
-    reply_starts: Int64[np.ndarray, " N"]
     starts: Int64[np.ndarray, " N+1"]
+
+
+Counts = int | np.integer | Sequence[int] | np.ndarray
+
+
+def reply_types(lengths: Counts, reply_starts: Counts) -> Int8[np.ndarray, " T"]:
+    """Token types of packed rows of these lengths: 0 in the prompt, 1 from each row's reply on."""
+    sizes = np.atleast_1d(np.asarray(lengths, np.int64))
+    positions = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return (positions >= np.repeat(np.atleast_1d(reply_starts), sizes)).astype(np.int8)
 
 
 @dataclass(frozen=True, slots=True)

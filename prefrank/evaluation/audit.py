@@ -422,8 +422,8 @@ def _prepare_theirs(tokenizer: Any, network: Any, column: int, model: RewardMode
 
 def _own_inputs(row: Row, typed: bool) -> dict[str, list[int]]:
     ids = row.ids.tolist()
-    types = [0] * row.reply_start + [1] * (len(ids) - row.reply_start)
-    return {"input_ids": ids, "attention_mask": [1] * len(ids)} | ({"token_type_ids": types} if typed else {})
+    types = {"token_type_ids": row.types.tolist()} if typed else {}
+    return {"input_ids": ids, "attention_mask": [1] * len(ids)} | types
 
 
 def _joined(prompt: Prompt) -> str:

@@ -73,7 +73,8 @@ _CHECKPOINT_FILES = (
     *("config.json", "generation_config.json", "prefrank.json", "model*.safetensors", "model*.json"),
     *("pytorch_model*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("adapter", "adapter_config.json", "adapter_model.safetensors"),
-    *("quantised.safetensors", "spm.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "state"),
+    *("quantised.safetensors", "spm.model", "spiece.model", "sentencepiece*.model", "chat_template.jinja", "state"),
+    "additional_chat_templates",
 )
 """What a checkpoint may have held that its successor does not, and so may go."""
 

@@ -111,9 +111,9 @@ class _Run:
 
 def _distinct(batch: Batch, *, typed: bool) -> tuple[list[int], Int64[np.ndarray, " N"]]:
     """Rows that differ, shortest first, and where in that list each row of the batch has its like."""
-    likes: dict[tuple[bytes, int], list[int]] = {}
+    likes: dict[tuple[bytes, bytes], list[int]] = {}
     for row, (start, end) in enumerate(zip(batch.starts[:-1], batch.starts[1:], strict=True)):
-        key = (batch.ids[start:end].tobytes(), int(batch.reply_starts[row]) if typed else 0)
+        key = (batch.ids[start:end].tobytes(), batch.types[start:end].tobytes() if typed else b"")
         likes.setdefault(key, []).append(row)
     copies = np.empty(len(batch.rows), np.int64)
     groups = sorted(likes.values(), key=lambda rows: batch.starts[rows[0] + 1] - batch.starts[rows[0]])
@@ -124,12 +124,12 @@ def _distinct(batch: Batch, *, typed: bool) -> tuple[list[int], Int64[np.ndarray
 
 def select_rows(batch: Batch, rows: list[int]) -> Batch:
     """A batch of these rows of `batch`, in this order."""
-    parts = [batch.ids[batch.starts[row] : batch.starts[row + 1]] for row in rows]
+    parts = [slice(batch.starts[row], batch.starts[row + 1]) for row in rows]
     return Batch(
-        ids=np.concatenate(parts),
+        ids=np.concatenate([batch.ids[part] for part in parts]),
+        types=np.concatenate([batch.types[part] for part in parts]),
         rows=np.arange(len(rows)),
-        reply_starts=batch.reply_starts[rows],
-        starts=np.cumsum([0, *map(len, parts)]),
+        starts=np.cumsum([0, *(part.stop - part.start for part in parts)]),
     )
 
 

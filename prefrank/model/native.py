@@ -88,7 +88,7 @@ class NativeEngine:
         lengths = np.diff(batch.starts)
         check_batch(batch, vocab_size=self.layout.vocab_size, max_positions=self.layout.max_positions)
         positions = np.arange(len(batch.ids)) - np.repeat(batch.starts[:-1], lengths)
-        types = (positions >= np.repeat(batch.reply_starts, lengths)).astype(np.int64)
+        types = batch.types.astype(np.int64)
         ids, starts = np.ascontiguousarray(batch.ids), np.ascontiguousarray(batch.starts)
         row_of = self._rows_by_distance(int(lengths.max()))
         scores = np.empty(len(lengths), np.float32)

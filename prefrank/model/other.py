@@ -62,8 +62,9 @@ class OtherNetwork(nn.Module):
         self.decoder = not custom and isinstance(dict(model.named_children()).get("score"), nn.Linear)
         self.scored_padding: int | None = None
         self.pass_over_padding()
+        compared = raw.get("model_type") in ("xlnet", "funnel")  # types of two tokens, without a table of them
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
-            getattr(text, "type_vocab_size", 0) > 1
+            compared or getattr(text, "type_vocab_size", 0) > 1
         )
         self._checkpointed = False
         config.use_cache = text.use_cache = False
@@ -144,7 +145,7 @@ class OtherNetwork(nn.Module):
     def _score_group(self, ids: Int64[Tensor, "n L"], types: Int64[Tensor, "n L"]) -> Float[Tensor, "n *H"]:
         """The model's own scores of rows of equal length."""
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if self.typed:
+        if self.typed and types.any():  # else as where a tokenizer gives none, which is not 0 to every model
             inputs["token_type_ids"] = types
         return self.model(**inputs).logits.squeeze(-1)
 
@@ -197,7 +198,7 @@ def load_other(
             config=config,
             dtype=dtype,
             output_loading_info=True,
-            ignore_mismatched_sizes=new_heads is not None,
+            ignore_mismatched_sizes=True,  # else transformers points to a report that is not shown; see _check
             **trusted,
         )
         _check(folder, found, model, report, new_head=new_heads is not None, custom=custom is not None)
@@ -303,6 +304,10 @@ def _check(
     if lacking:
         raise BadModel(f"the weights in {folder} lack {', '.join(lacking[:3])}; copy or download them again")
     # A backbone comes with the head it was trained with, which a new head replaces.
+    for name, stored, wanted in sorted(report["mismatched_keys"]):
+        if name.startswith(backbone) or not new_head:
+            shapes = f"{list(stored)}, its config.json asks for {list(wanted)}"
+            raise BadModel(f"in {folder} the tensor {name} is {shapes}; do the files belong together?")
     unknown = [name for name in report["unexpected_keys"] if not name.endswith(_OLD_BUFFERS)]
     unknown = sorted(name for name in unknown if name.startswith(backbone) or not new_head)
     if unknown:
@@ -335,6 +340,7 @@ def _one_line(folder: Path, raw: Mapping[str, Any]) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason.partition(" For details look at ")[0]  # a report that is not shown
         raise BadModel(
             f"transformers cannot load {folder} as a sequence classifier: {reason}{foreign(folder, raw)}"
         ) from error

@@ -23,7 +23,7 @@ class Pack:
     Args:
         ids: token ids.
         positions: index of each token inside its row.
-        types: 0 in the prompt, 1 from the reply's first token on.
+        types: token type of each token.
         firsts: index of each row's first token.
         group_rows: rows of each group.
         group_tokens: tokens of each group.
@@ -55,12 +55,11 @@ def pack_batch(
     check_batch(batch, vocab_size=vocab_size, max_positions=max_positions)
     lengths = np.diff(batch.starts)
     positions = np.arange(len(batch.ids)) - np.repeat(batch.starts[:-1], lengths)
-    types = (positions >= np.repeat(batch.reply_starts, lengths)).astype(np.int64)
     edges = np.concatenate([[0], np.flatnonzero(np.diff(lengths)) + 1, [len(lengths)]])
     return Pack(
         ids=torch.tensor(batch.ids, device=device),
         positions=torch.tensor(positions, device=device),
-        types=torch.tensor(types, device=device),
+        types=torch.tensor(batch.types, dtype=torch.long, device=device),
         firsts=torch.tensor(batch.starts[:-1], device=device),
         group_rows=np.diff(edges).tolist(),
         group_tokens=np.diff(batch.starts[edges]).tolist(),

@@ -34,7 +34,7 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
     network, record = load_network(folder), read_record(folder)
     stored = text_settings(folder)
     settings = TextSettings.from_json(stored) if stored else None
-    text = TextEncoder.load(text_folder(folder), settings, max_length=min(512, network.max_positions or 512))
+    text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions)
     with atomic_folder(Path(target)) as temporary:
         write_checkpoint(temporary, network, text, record.training if record else None)
     return Path(target)

@@ -92,7 +92,7 @@ class RewardModel:
     ) -> "RewardModel":
         """Load a folder or hub id: one of ours, any sequence classifier of transformers, or a LoRA adapter of either.
 
-        A plain checkpoint (no prefrank.json) gets the text defaults of `TextEncoder.load` and at most 512 tokens.
+        A plain checkpoint (no prefrank.json) gets the text defaults of `TextEncoder.load`.
 
         Args:
             head: of a model with several, the one that scores; by default the first of those that prefrank trained.
@@ -118,7 +118,7 @@ class RewardModel:
         record = read_record(folder)
         network = load_for_scoring(folder, precision=precision, head=head, device=torch.device(device))
         settings = TextSettings.from_json(record.text) if record else None
-        encoder = TextEncoder.load(text_folder(folder), settings, max_length=min(512, network.max_positions or 512))
+        encoder = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions)
         if max_length is not None:
             encoder = TextEncoder(encoder.source, replace(encoder.settings, max_length=max_length))
         return cls(

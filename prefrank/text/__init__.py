@@ -3,7 +3,7 @@
 from prefrank.text.batches import distinct_rows, pack, plan_batches
 from prefrank.text.encoder import TextEncoder, check_texts, default_settings
 from prefrank.text.settings import PLAIN_TURNS, TextSettings
-from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer
+from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer, with_chat_template
 
 __all__ = [
     "PLAIN_TURNS",
@@ -16,4 +16,5 @@ __all__ = [
     "load_tokenizer",
     "pack",
     "plan_batches",
+    "with_chat_template",
 ]

@@ -33,8 +33,8 @@ def plan_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
 
 def distinct_rows(rows: Sequence[Row]) -> tuple[list[Row], Int64[np.ndarray, " N"]]:
     """The rows without repetitions, in order, and which of them each of the N rows is."""
-    seen: dict[tuple[bytes, int], int] = {}
-    places = [seen.setdefault((row.ids.tobytes(), row.reply_start), len(seen)) for row in rows]
+    seen: dict[tuple[bytes, bytes], int] = {}
+    places = [seen.setdefault((row.ids.tobytes(), row.types.tobytes()), len(seen)) for row in rows]
     firsts = dict(zip(reversed(places), reversed(rows), strict=True))
     return [firsts[place] for place in range(len(seen))], np.array(places, np.int64)
 
@@ -45,6 +45,6 @@ def pack(rows: Sequence[Row], chosen: Sequence[int]) -> Batch:
     return Batch(
         ids=np.concatenate([rows[n].ids for n in chosen]),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        reply_starts=np.array([rows[n].reply_start for n in chosen], np.int64),
+        types=np.concatenate([rows[n].types for n in chosen]),
         rows=np.array(chosen, np.int64),
     )

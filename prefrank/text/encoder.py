@@ -1,23 +1,35 @@
 """Text to rows: the one place where prompts and replies become token ids, for training, scoring and serving alike.
 
-Each row's limit is applied to that row alone, so that a row is the same whatever it is scored beside: the reply is
-kept whole, the prompt loses its oldest turns, then its oldest tokens, and only a reply that alone exceeds the limit is
-cut, at its end. A cue that closes the prompt, such as `TL;DR:`, therefore stays. What was cut is counted in the row.
+Each row's limit is applied to that row alone, so that a row is the same whatever it is scored beside. A cue that closes
+the prompt, such as `TL;DR:`, stays longest of its turn. What was cut is counted in the row (`limit.py`, `chat.py`).
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prefrank.errors import BadInput, BadText
+from prefrank.text.chat import ChatTexts
+from prefrank.text.limit import fit
 from prefrank.text.padding import safe_padding, wanted_padding
-from prefrank.text.settings import PLAIN_TURNS, TextSettings
-from prefrank.text.templates import Ids, Parts, chat_ids, pair_parts, pair_tokens, turn_parts
+from prefrank.text.rendered import rendered_row
+from prefrank.text.settings import PLAIN_TURNS, TextSettings, TokenTypes
+from prefrank.text.templates import (
+    Ids,
+    PairTokens,
+    Parts,
+    check_turns,
+    pair_parts,
+    pair_tokens,
+    row_opening,
+    turn_parts,
+)
 from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer
 from prefrank.types import Prompt, Row, Turn
 
@@ -27,6 +39,8 @@ OA_TURNS = {
     "assistant": ("<|assistant|>", "{eos}"),
 }
 """The turn tokens of Open Assistant's decoder reward models (their model cards' usage section)."""
+MOST_TOKENS = 4096
+"""The longest row that is a default: what a CPU scores in seconds, and memory holds."""
 
 
 class TextEncoder:
@@ -35,29 +49,53 @@ class TextEncoder:
     Args:
         source: the folder's tokenizer.
         settings: template, labels and maximum length.
+        pre_rendered: whether texts are what the model's chat template has rendered already, control strings as tokens.
     """
 
-    def __init__(self, source: FolderTokenizer, settings: TextSettings) -> None:
+    def __init__(self, source: FolderTokenizer, settings: TextSettings, *, pre_rendered: bool = False) -> None:
         self.source = source
         self.settings = settings
+        self.pre_rendered = pre_rendered
         self._pair = pair_tokens(source)
+        self._chat = ChatTexts(source, settings)
         if settings.template == "pair" and self._pair is None:
             raise BadText("this tokenizer puts nothing between the two texts of a pair; use the template chat or turns")
 
     @classmethod
-    def load(cls, folder: Path, settings: TextSettings | None = None, *, max_length: int = 512) -> "TextEncoder":
+    def load(
+        cls,
+        folder: Path,
+        settings: TextSettings | None = None,
+        *,
+        positions: int | None = None,
+        max_length: int | None = None,
+        pre_rendered: bool = False,
+    ) -> "TextEncoder":
         """Read a checkpoint's tokenizer; without `settings` (a plain checkpoint) take the defaults stated below.
 
         The defaults: the pair encoding where the tokenizer has one, with turns joined by the separator and no labels
         (as Open Assistant trained); else the tokenizer's chat template; else Open Assistant's turn tokens where the
-        vocabulary has them; else plain `User:` and `Assistant:` turns. At most `max_length` tokens.
+        vocabulary has them; else plain `User:` and `Assistant:` turns. At most `max_length` tokens; by default what the
+        tokenizer's `model_max_length` and the model's `positions` allow, up to 4,096, and 512 where neither says.
         """
         source = load_tokenizer(folder)
-        return cls(source, settings or default_settings(source, max_length))
+        length = default_length(source, positions) if max_length is None else max_length
+        return cls(source, settings or default_settings(source, length), pre_rendered=pre_rendered)
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json and the tokenizer's other files into an existing folder."""
-        self.source.save(folder)
+        """Write tokenizer.json and the tokenizer's other files into an existing folder.
+
+        Where rows have token types that transformers' class for the tokenizer would leave out, its `model_input_names`
+        say so from here on.
+        """
+        source = self.source
+        typed = self._pair is not None and any((self._pair.types.second, *self._pair.types.before))
+        wanted = self.settings.template == "pair" and self.settings.token_types != "none" and typed
+        if wanted and not source.gives_types:
+            config = source.config | {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+            text = json.dumps(config, indent=2, ensure_ascii=False)
+            source = replace(source, files={**source.files, "tokenizer_config.json": text.encode()})
+        source.save(folder)
 
     def with_padding(self, wanted: int | None, *, never: frozenset[int]) -> "tuple[TextEncoder, int]":
         """The same text path whose tokenizer pads with a token that can end no row (`padding.py`), and its id.
@@ -79,10 +117,11 @@ class TextEncoder:
     def _used(self) -> frozenset[int]:
         """Ids in rows of all kinds of turns, as far as the template takes them."""
         used: set[int] = set()
+        plain = TextEncoder(self.source, self.settings)
         user, reply = Turn("user", "a"), Turn("assistant", "b")
         for prompt in ((user,), (user, reply, user), (Turn("system", "s"), user)):
             with suppress(BadInput):
-                used.update(*(row.ids.tolist() for row in self.encode(prompt, ["c", ""])))
+                used.update(*(row.ids.tolist() for row in plain.encode(prompt, ["c", ""])))
         return frozenset(used)
 
     def text_json(self) -> dict[str, Any]:
@@ -103,16 +142,56 @@ class TextEncoder:
         """One row per (prompt, reply), each text tokenised once.
 
         Raises:
-            BadText: a text with a lone surrogate, naming the pair.
+            BadText: a text with a lone surrogate, or turns that the template cannot hold, naming the pair.
         """
+        if self.pre_rendered:
+            check_texts(pairs)
+            return [self._rendered_row(prompt, reply, number) for number, (prompt, reply) in enumerate(pairs)]
         if self.settings.template == "chat":
-            return [self._chat_row(prompt, reply) for prompt, reply in pairs]
+            check_texts(pairs)
+            return [self._chat.row(prompt, reply, number) for number, (prompt, reply) in enumerate(pairs)]
+        for number, (prompt, _) in enumerate(pairs):
+            check_turns(prompt, number, self.settings)
         encoded = self._encode_texts(pairs)
-        return [_fit(self._parts(prompt, encoded), encoded(reply), self.settings.max_length) for prompt, reply in pairs]
+        limit, types = self.settings.max_length, self.settings.token_types
+        return [fit(self._parts(prompt, encoded), encoded(reply), limit, types) for prompt, reply in pairs]
 
     def count_tokens(self, text: str) -> int:
         """Tokens of one text, without control tokens."""
-        return len(self.source.tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self.source.plain.encode(text, add_special_tokens=False).ids)
+
+    def holds_control_strings(self, prompt: Prompt, reply: str) -> bool:
+        """Whether a text holds a string that this model takes for control: those of its control tokens, and what its
+        chat template (or its turn strings) writes before a turn. Such texts are often rendered already."""
+        texts = (*(turn.text for turn in prompt), reply)
+        return any(self._control_strings.search(text) for text in texts)
+
+    @cached_property
+    def _control_strings(self) -> re.Pattern[str]:
+        strings = set(self.source.control_strings)
+        if self.settings.template == "chat":
+            strings |= {self._chat.opening(role).strip() for role in ("system", "user", "assistant")}
+        strings |= {
+            text.strip()
+            for pair in ((self.settings.turn_strings or {}).values() if self.settings.template == "turns" else ())
+            for text in pair
+        }
+        return re.compile("|".join(re.escape(text) for text in sorted(strings) if len(text) > 2) or r"(?!)")
+
+    def _rendered_row(self, prompt: Prompt, reply: str, number: int) -> Row:
+        template, tokens = self.settings.template, self.source.tokenizer
+        types = None
+        if template == "pair":
+            assert self._pair is not None
+            closing = "".join(tokens.id_to_token(one) or "" for one in self._pair.after)
+            opening = self._pair.before
+            types = self._pair.types if self.settings.token_types == "tokenizer" else None
+        else:
+            eos = self.source.special_tokens if self.settings.row_ends == "files" else self.source.configured_tokens
+            strings = (self.settings.turn_strings or PLAIN_TURNS)["assistant"][1]
+            closing = self._chat.closing if template == "chat" else strings.replace("{eos}", eos.get("eos_token", ""))
+            opening = row_opening(self.source, self.settings.row_ends)
+        return rendered_row(self.source, self.settings, (opening, closing), prompt, reply, number, types=types)
 
     def _parts(self, prompt: Prompt, encoded: Callable[[str], Ids]) -> Parts:
         if self._pair is not None and self.settings.template == "pair":
@@ -125,54 +204,37 @@ class TextEncoder:
         if self.settings.labels:
             texts.update(dict.fromkeys(f"{turn.role}:" for prompt, _ in pairs for turn in prompt))
         try:
-            encodings = self.source.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self.source.plain.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeError) as error:
             check_texts(pairs)
             raise BadText(f"a text cannot be encoded: {error}") from error
         return {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}.__getitem__
 
-    def _chat_row(self, prompt: Prompt, reply: str) -> Row:
-        """Render with fewer and shorter turns until the row fits: a template may add text to what is left."""
-        check_texts([(prompt, reply)])
-        limit = self.settings.max_length
-        whole = ids = chat_ids(self.source, (*prompt, Turn("assistant", reply)))
-        turns, cut_reply = prompt, 0
-        while len(ids) > limit:
-            over = len(ids) - limit
-            if len(turns) > 1:
-                turns = _without_oldest(turns)
-            elif turns[0].text:
-                turns = (Turn(turns[0].role, self._shorten(turns[0].text, over, keep_end=True)),)
-            else:
-                if not reply:
-                    raise BadText(
-                        f"the chat template alone takes {len(ids)} tokens of at most {limit}; raise max_length"
-                    )
-                shorter = self._shorten(reply, over, keep_end=False)
-                cut_reply += self.count_tokens(reply) - self.count_tokens(shorter)
-                reply = shorter
-            ids = chat_ids(self.source, (*turns, Turn("assistant", reply)))
-        start = len(ids) - min(self.count_tokens(reply), len(ids))
-        return Row(np.array(ids, np.int64), start, len(whole) - len(ids) - cut_reply, cut_reply)
-
-    def _shorten(self, text: str, over: int, *, keep_end: bool) -> str:
-        """Drop at least `over` tokens' worth of characters from the start (keep_end) or the end of a text."""
-        spans = self.source.tokenizer.encode(text, add_special_tokens=False).offsets
-        if over >= len(spans):
-            return ""
-        return text[spans[over][0] or 1 :] if keep_end else text[: min(spans[-over - 1][1], len(text) - 1)]
-
 
 def default_settings(source: FolderTokenizer, max_length: int) -> TextSettings:
     """The text settings of a checkpoint that carries none (see `TextEncoder.load`)."""
     pair = pair_tokens(source)
-    if pair is not None and pair.after and pair.middle[0] == pair.after[-1]:
-        return TextSettings("pair", max_length)
+    if pair is not None and pair.closed:
+        return TextSettings("pair", max_length, token_types=_token_types(source, pair))
     if source.chat_template is not None:
-        return TextSettings("chat", max_length)
+        return TextSettings("chat", max_length, token_types="none", row_ends="files")
     vocabulary = source.tokenizer
     oa = all(vocabulary.token_to_id(token) is not None for token in ("<|prompter|>", "<|assistant|>"))
-    return TextSettings("turns", max_length, turn_strings=OA_TURNS if oa else None)
+    strings = OA_TURNS if oa else None
+    return TextSettings("turns", max_length, turn_strings=strings, token_types="none", row_ends="files")
+
+
+def _token_types(source: FolderTokenizer, pair: PairTokens) -> TokenTypes:
+    types = pair.types
+    if not any((*types.before, types.first, *types.middle, types.second, *types.after)) or not source.gives_types:
+        return "none"
+    return "reply" if pair.typed_by_reply else "tokenizer"
+
+
+def default_length(source: FolderTokenizer, positions: int | None) -> int:
+    """Tokens of a row where nobody chose: what tokenizer and model allow, up to 4,096; 512 where neither says."""
+    said = [length for length in (source.default_length, positions) if length is not None]
+    return min(*said, MOST_TOKENS) if said else 512
 
 
 def check_texts(pairs: Sequence[tuple[Prompt, str]]) -> None:
@@ -188,32 +250,3 @@ def check_texts(pairs: Sequence[tuple[Prompt, str]]) -> None:
                     f"{name} of pair {number} has a lone surrogate (half of a character) at position {error.start};"
                     " remove it or decode the text again from its bytes"
                 ) from error
-
-
-def _without_oldest(turns: Prompt) -> Prompt:
-    """Drop the oldest turn, and an assistant turn that would then open the prompt (chat templates refuse it)."""
-    turns = turns[1:]
-    return turns[1:] if len(turns) > 1 and turns[0].role == "assistant" else turns
-
-
-def _fit(parts: Parts, reply: Ids, limit: int) -> Row:
-    """Apply the length limit to one row: oldest turns, then oldest tokens, then the reply's end."""
-    fixed = len(parts.before) + len(parts.middle) + len(parts.after)
-    turns, sizes = parts.turns, [sum(map(len, turn)) for turn in parts.turns]
-    whole = sum(sizes)
-    budget = max(limit - fixed - len(reply), 0)
-    kept = whole
-    first = 0
-    while kept > budget and first < len(turns) - 1:
-        kept -= sizes[first]
-        first += 1
-    prompt = list(chain.from_iterable(chain.from_iterable(turns[first:-1])))
-    opening, text, closing = turns[-1]
-    if first == len(turns) - 1:
-        around = len(opening) + len(closing)
-        text = text[max(len(text) - max(budget - around, 0), 0) :]
-    prompt += [*opening, *text, *closing]
-    room = max(limit - fixed - len(prompt), 0)
-    ids = [*parts.before, *prompt, *parts.middle, *reply[:room], *parts.after]
-    start = len(parts.before) + len(prompt) + len(parts.middle)
-    return Row(np.array(ids, np.int64), start, whole - len(prompt), max(len(reply) - room, 0))

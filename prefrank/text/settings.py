@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args
 from prefrank.errors import BadModel
 
 Template = Literal["pair", "chat", "turns"]
+TokenTypes = Literal["reply", "tokenizer", "none"]
+RowEnds = Literal["config", "files"]
 PLAIN_TURNS = {"system": ("System: ", "\n\n"), "user": ("User: ", "\n\n"), "assistant": ("Assistant: ", "{eos}")}
 """Opening and closing of each role where a decoder has no turn tokens of its own."""
 
@@ -28,21 +30,34 @@ class TextSettings:
             turns and then its oldest tokens; only a reply that alone exceeds the limit is cut, at its end.
         labels: for `pair`, whether the turns of a prompt of several turns open with their role.
         turn_strings: for `turns`, role -> (opening, closing); `{eos}` stands for the end token.
+        token_types: `none` are all 0; `tokenizer` are those of the tokenizer's pair encoding (for `pair`); `reply` are
+            0 in the prompt and 1 from the reply on, which checkpoints that do not say were trained with.
+        row_ends: where BOS and EOS are looked for (for `chat` and `turns`): `files` are the post-processor and all of
+            the tokenizer's and the model's configuration; `config` is tokenizer_config.json alone, which checkpoints
+            that do not say were trained with.
     """
 
     template: Template
     max_length: int
     labels: bool = False
     turn_strings: dict[str, tuple[str, str]] | None = None
+    token_types: TokenTypes = "reply"
+    row_ends: RowEnds = "config"
 
     def __post_init__(self) -> None:
         if self.template not in get_args(Template):
             raise BadModel(f"the text template is {self.template!r}; wanted one of {', '.join(get_args(Template))}")
+        if self.token_types not in get_args(TokenTypes):
+            raise BadModel(f"the token types are {self.token_types!r}; wanted one of {', '.join(get_args(TokenTypes))}")
+        if self.row_ends not in get_args(RowEnds):
+            raise BadModel(f"row_ends is {self.row_ends!r}; wanted one of {', '.join(get_args(RowEnds))}")
         if self.max_length < 8:
             raise BadModel(f"max_length is {self.max_length} tokens; wanted at least 8")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Fields that came later are left out at their defaults, so that older checkpoints keep their fingerprints."""
+        later = {"token_types": "reply", "row_ends": "config"}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TextSettings":
@@ -63,4 +78,6 @@ class TextSettings:
             max_length=value["max_length"],
             labels=bool(value.get("labels", False)),
             turn_strings={role: (pair[0], pair[1]) for role, pair in strings.items()} if strings else None,
+            token_types=value.get("token_types", "reply"),
+            row_ends=value.get("row_ends", "config"),
         )

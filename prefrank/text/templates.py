@@ -1,20 +1,45 @@
-"""From texts to token ids, one function per template, before any length limit.
+"""From texts to token ids for the templates pair and turns, before any length limit (`chat.py` has the third).
 
 Each returns `Parts`: the control tokens of the template and the tokens of the texts kept apart, so that the limit can
 be applied to structure (whole turns) and then to tokens, whatever the template.
 """
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from prefrank.errors import BadInput, BadModel
-from prefrank.text.settings import PLAIN_TURNS, TextSettings
+from prefrank.errors import BadText
+from prefrank.text.settings import PLAIN_TURNS, RowEnds, TextSettings
 from prefrank.text.tokenizer import FolderTokenizer
 from prefrank.types import Prompt, Turn
 
 Ids = list[int]
+KEPT_ROLES = ("system", "developer")
+"""Turns that say how to answer: the last of the prompt to be cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartTypes:
+    """Token types around and inside a pair, as its tokenizer gives them: of the control tokens, one for each; of the
+    two texts, one for all of their tokens."""
+
+    before: Ids
+    first: int
+    middle: Ids
+    second: int
+    after: Ids
+
+
+@dataclass(frozen=True, slots=True)
+class PartTurn:
+    """One prompt turn as ids: opening control or label, text, closing control; whether it says how to answer."""
+
+    opening: Ids
+    text: Ids
+    closing: Ids
+    kept: bool
+
+    def __len__(self) -> int:
+        return len(self.opening) + len(self.text) + len(self.closing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,36 +48,69 @@ class Parts:
 
     Args:
         before: control tokens that open the row.
-        turns: per prompt turn, (opening control or label ids, text ids, closing control ids).
+        turns: the prompt's.
         middle: control tokens between prompt and reply.
         after: control tokens that close the row.
+        types: where they are not simply by reply.
     """
 
     before: Ids
-    turns: list[tuple[Ids, Ids, Ids]]
+    turns: list[PartTurn]
     middle: Ids
     after: Ids
+    types: PartTypes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PairTokens:
-    """The control tokens of a tokenizer's pair encoding, read off its own post-processor."""
+    """The control tokens of a tokenizer's pair encoding, read off its own post-processor, and all token types."""
 
     before: Ids
     middle: Ids
     after: Ids
+    types: PartTypes = field(default_factory=lambda: PartTypes([], 0, [], 1, []))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is an encoder's: the separator closes the pair too, and the row's opening does not come twice."""
+        return self.middle[0] in self.after and not set(self.before) & set(self.middle)
+
+    @property
+    def typed_by_reply(self) -> bool:
+        """Whether the types are 0 in the prompt and 1 from the reply on."""
+        types = self.types
+        return not any((*types.before, types.first, *types.middle)) and {types.second, *types.after} == {1}
 
 
 def pair_tokens(source: FolderTokenizer) -> PairTokens | None:
     """What the tokenizer puts around the two texts of a pair; None if it puts nothing between them (decoders)."""
     encoding = source.tokenizer.encode("a", "a")
-    owner = encoding.sequence_ids
+    owner, ids, types = encoding.sequence_ids, encoding.ids, encoding.type_ids
+    if 0 not in owner or 1 not in owner:
+        return None
     first, second = owner.index(0), owner.index(1)
     first_end = second - next(i for i in range(second) if owner[second - 1 - i] == 0)
     second_end = len(owner) - next(i for i in range(len(owner)) if owner[-1 - i] == 1)
-    ids = encoding.ids
-    middle = ids[first_end:second]
-    return PairTokens(ids[:first], middle, ids[second_end:]) if middle else None
+    if not ids[first_end:second]:
+        return None
+    before, middle, after = slice(0, first), slice(first_end, second), slice(second_end, None)
+    of_parts = PartTypes(types[before], types[first], types[middle], types[second], types[after])
+    return PairTokens(ids[before], ids[middle], ids[after], of_parts)
+
+
+def row_opening(source: FolderTokenizer, row_ends: RowEnds) -> Ids:
+    """What the tokenizer puts before one text: BOS, by its post-processor or where `add_bos_token` asks for it."""
+    says = source.config.get("add_bos_token")
+    if row_ends == "config":
+        configured = source.configured_tokens.get("bos_token") if says else None
+        return source.with_special_tokens.encode(configured, add_special_tokens=False).ids if configured else []
+    bos = source.special_token("bos_token")
+    number = None if bos is None else source.tokenizer.token_to_id(bos)
+    encoding = source.tokenizer.encode("a")
+    opening = encoding.ids[: encoding.sequence_ids.index(0)] if 0 in encoding.sequence_ids else []
+    if says is False:
+        return [one for one in opening if one != number]
+    return opening or ([number] if says and number is not None else [])
 
 
 def pair_parts(control: PairTokens, prompt: Prompt, encoded: Callable[[str], Ids], settings: TextSettings) -> Parts:
@@ -61,71 +119,45 @@ def pair_parts(control: PairTokens, prompt: Prompt, encoded: Callable[[str], Ids
     turns = []
     for number, turn in enumerate(prompt):
         opening = encoded(f"{turn.role}:") if label else []
-        turns.append((opening, encoded(turn.text), control.middle if number + 1 < len(prompt) else []))
-    return Parts(control.before, turns, control.middle, control.after)
+        closing = control.middle if number + 1 < len(prompt) else []
+        turns.append(PartTurn(opening, encoded(turn.text), closing, turn.role in KEPT_ROLES))
+    types = control.types if settings.token_types == "tokenizer" else None
+    return Parts(control.before, turns, control.middle, control.after, types)
 
 
 def turn_parts(source: FolderTokenizer, prompt: Prompt, encoded: Callable[[str], Ids], settings: TextSettings) -> Parts:
     """Fixed strings around each turn; the reply is an assistant turn."""
     strings = settings.turn_strings or PLAIN_TURNS
-    eos = source.special_token("eos_token") or ""
+    tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
+    eos = tokens.get("eos_token", "")
 
     def control(text: str) -> Ids:
         text = text.replace("{eos}", eos)
         return source.with_special_tokens.encode(text, add_special_tokens=False).ids if text else []
 
-    turns = [(control(strings[t.role][0]), encoded(t.text), control(strings[t.role][1])) for t in prompt]
-    bos = source.special_token("bos_token") if source.config.get("add_bos_token") else None
-    return Parts(control(bos or ""), turns, control(strings["assistant"][0]), control(strings["assistant"][1]))
+    def part(turn: Turn) -> PartTurn:
+        opening, closing = strings[turn.role]
+        return PartTurn(control(opening), encoded(turn.text), control(closing), turn.role in KEPT_ROLES)
+
+    before, turns = row_opening(source, settings.row_ends), [part(turn) for turn in prompt]
+    if settings.row_ends == "files" and before and turns[0].opening[: len(before)] == before:
+        before = []  # the strings write it themselves
+    return Parts(before, turns, control(strings["assistant"][0]), control(strings["assistant"][1]))
 
 
-def chat_ids(source: FolderTokenizer, turns: Sequence[Turn]) -> Ids:
-    """The chat template's own ids; special-token strings inside the texts are split, the template's are not.
-
-    Every such string in a text is swapped for a private mark before rendering and encoded on its own afterwards,
-    so that all other text keeps the ids the template gives it.
-    """
-    marks: list[str] = []
-    left, right = _unused_characters("".join(turn.text for turn in turns))
-    pattern = re.compile("|".join(map(re.escape, source.special_strings)) or r"(?!)")
-
-    def mark(match: re.Match[str]) -> str:
-        marks.append(match.group())
-        return f"{left}{len(marks) - 1}{right}"
-
-    messages = [{"role": turn.role, "content": pattern.sub(mark, turn.text)} for turn in turns]
-    ids: Ids = []
-    for piece in re.split(f"({left}\\d+{right})", render_chat(source, messages)):
-        if piece.startswith(left):
-            ids += source.tokenizer.encode(marks[int(piece[1:-1])], add_special_tokens=False).ids
-        else:
-            ids += source.with_special_tokens.encode(piece, add_special_tokens=False).ids
-    return ids
-
-
-def _unused_characters(text: str) -> tuple[str, str]:
-    free = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in text][:2]
-    if len(free) < 2:
-        raise BadInput("a text uses every private-use character; remove those characters")
-    return free[0], free[1]
-
-
-def render_chat(source: FolderTokenizer, messages: list[dict[str, Any]]) -> str:
-    """Render the tokenizer's chat template with transformers' own Jinja environment.
-
-    Raises:
-        BadInput: the template refuses these turns (some want strict user/assistant alternation).
-    """
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    if source.chat_template is None:
-        raise BadModel("the tokenizer has no chat template; use the template 'turns' or add chat_template.jinja")
-    specials = {name: source.special_token(name) or "" for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    # transformers annotates the pair it returns as a string, and the template's own variables as its options
-    render: Any = render_jinja_template
-    try:
-        rendered, _ = render(conversations=[messages], chat_template=source.chat_template, **specials)
-    except Exception as error:  # Jinja raises its own tree, templates call raise_exception
-        roles = ", ".join(message["role"] for message in messages)
-        raise BadInput(f"the model's chat template refuses turns of the roles {roles}: {error}") from error
-    return rendered[0]
+def check_turns(prompt: Prompt, number: int, settings: TextSettings) -> None:
+    """Raise BadText for what the templates pair and turns cannot hold: tool calls and the like, and for turns a role
+    without strings of its own."""
+    for place, turn in enumerate(prompt):
+        if turn.extra:
+            names = ", ".join(name for name in turn.message() if name not in ("role", "content"))
+            raise BadText(
+                f"prompt turn {place} of pair {number} holds {names}, which the text template {settings.template} has"
+                " no place for; write it into the text, or use a model with a chat template"
+            )
+        strings = settings.turn_strings or PLAIN_TURNS
+        if settings.template == "turns" and turn.role not in strings:
+            raise BadText(
+                f"prompt turn {place} of pair {number} has the role {turn.role}, and the text settings have strings for"
+                f" {', '.join(strings)} only; give it one of those roles, or use a model with a chat template"
+            )

@@ -7,16 +7,16 @@ counted. So are preferences of heads that are not trained. A head that a data se
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Int8, Int32, Int64
 
 from prefrank.data.candidates import preferences_of
 from prefrank.text import TextEncoder
+from prefrank.training.encoded import EncodingCounts
 from prefrank.training.labels import Preferences, Weigh, number_rows, rank_replies
-from prefrank.types import MAIN_HEAD, Comparison, Preference, Row
+from prefrank.types import MAIN_HEAD, Comparison, Preference, Row, reply_types
 
 _CHUNK = 256
 """Comparisons tokenised in one call: enough to keep the tokenizer's threads busy, few enough to report progress."""
@@ -28,6 +28,7 @@ class Examples:
 
     Args:
         ids: [T] token ids of all rows, one after the other.
+        types: [T] their token types.
         reply_starts: [N] index inside each row of the reply's first token.
         starts: [N+1] row n is `ids[starts[n]:starts[n + 1]]`.
         groups: comparison c owns the rows `groups[c]` up to `groups[c + 1]`; one more than there are comparisons.
@@ -42,6 +43,7 @@ class Examples:
     """
 
     ids: Int32[np.ndarray, " T"]
+    types: Int8[np.ndarray, " T"]
     reply_starts: Int32[np.ndarray, " N"]
     starts: Int64[np.ndarray, " N+1"]
     groups: Int64[np.ndarray, " G"]
@@ -97,62 +99,15 @@ class Examples:
     def digest(self) -> str:
         """A hash of everything a run trains on, so that a resumed run can tell whether its data changed."""
         tables = [table for table in (self.ratings, self.levels) if table is not None]
+        by_reply = np.array_equal(self.types, reply_types(np.diff(self.starts), self.reply_starts))
+        tables += [] if by_reply else [self.types]
         parts = (self.ids, self.reply_starts, self.starts, self.groups, *tables)
         rest = repr((self.preferences, self.weights)).encode()
         return hashlib.sha256(b"".join([*(part.tobytes() for part in parts), rest])).hexdigest()[:16]
 
     def _row(self, n: int) -> Row:
-        return Row(self.ids[self.starts[n] : self.starts[n + 1]].astype(np.int64), int(self.reply_starts[n]), 0, 0)
-
-
-@dataclass(slots=True)
-class EncodingCounts:
-    """What encoding did to one data set, in comparisons, preferences, rows and tokens."""
-
-    comparisons: int = 0
-    kept: int = 0
-    dropped_replies_equal_after_cutting: int = 0
-    preferences: int = 0
-    preferences_dropped_replies_equal_after_cutting: int = 0
-    preferences_of_other_heads: int = 0
-    dropped_without_label_of_heads: int = 0
-    rows: int = 0
-    tokens: int = 0
-    rows_with_cut_prompt: int = 0
-    rows_with_cut_reply: int = 0
-
-    def add(
-        self,
-        comparison: Comparison,
-        rows: Sequence[Row],
-        wanted: Sequence[Preference],
-        preferences: Sequence[Preference],
-        heads: Sequence[str],
-    ) -> None:
-        """Count one comparison; rows and tokens only if it is kept.
-
-        Args:
-            wanted: its preferences of the heads to train.
-            preferences: those of them that are left after cutting.
-            heads: the heads to train.
-        """
-        self.preferences_of_other_heads += sum(one.head not in heads for one in comparison.preferences)
-        if not wanted:
-            self.dropped_without_label_of_heads += 1
-            return
-        self.preferences_dropped_replies_equal_after_cutting += len(wanted) - len(preferences)
-        if not preferences:
-            self.dropped_replies_equal_after_cutting += 1
-            return
-        self.kept += 1
-        self.preferences += len(preferences)
-        self.rows += len(rows)
-        self.tokens += sum(len(row.ids) for row in rows)
-        self.rows_with_cut_prompt += sum(row.cut_prompt > 0 for row in rows)
-        self.rows_with_cut_reply += sum(row.cut_reply > 0 for row in rows)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        part = slice(self.starts[n], self.starts[n + 1])
+        return Row(self.ids[part].astype(np.int64), self.types[part], int(self.reply_starts[n]), 0, 0)
 
 
 class _Builder:
@@ -161,6 +116,7 @@ class _Builder:
     def __init__(self, heads: tuple[str, ...], places: int | None) -> None:
         self.heads, self.places = heads, places
         self.ids: list[np.ndarray] = [np.zeros(0, np.int32)]
+        self.types: list[np.ndarray] = [np.zeros(0, np.int8)]
         self.reply_starts: list[int] = []
         self.sizes: list[int] = []
         self.preferences: list[tuple[Preference, ...]] = []
@@ -180,6 +136,7 @@ class _Builder:
         weight: float,
     ) -> None:
         self.ids += [row.ids.astype(np.int32) for row in rows]
+        self.types += [row.types for row in rows]
         self.reply_starts += [row.reply_start for row in rows]
         self.sizes.append(len(rows))
         self.preferences.append(preferences)
@@ -196,6 +153,7 @@ class _Builder:
         ratings = np.concatenate(self.ratings)
         return Examples(
             ids=np.concatenate(self.ids),
+            types=np.concatenate(self.types),
             reply_starts=np.array(self.reply_starts, np.int32),
             starts=_boundaries([len(ids) for ids in self.ids[1:]]),
             groups=_boundaries(self.sizes),
@@ -239,6 +197,9 @@ def encode(
             wanted = preferences_of(comparison, heads)
             preferences = _between_distinct(wanted, rows)
             counts.add(comparison, rows, wanted, preferences, heads)
+            counts.comparisons_with_control_strings += any(
+                encoder.holds_control_strings(comparison.prompt, reply) for reply in comparison.replies
+            )
             builder.left_heads.update(_heads_of(comparison).difference(heads))
             if preferences:
                 builder.add(comparison, rows, wanted, preferences, weight)
@@ -265,7 +226,7 @@ def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> li
 
 def _between_distinct(preferences: Sequence[Preference], rows: Sequence[Row]) -> tuple[Preference, ...]:
     """The preferences between rows that still differ: equal rows score alike whatever the model learns."""
-    keys = [(row.ids.tobytes(), row.reply_start) for row in rows]
+    keys = [(row.ids.tobytes(), row.types.tobytes()) for row in rows]
     return tuple(one for one in preferences if keys[one.winner] != keys[one.loser])
 
 

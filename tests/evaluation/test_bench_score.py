@@ -19,7 +19,7 @@ import score_models  # noqa: E402
 import score_report  # noqa: E402
 import score_worker  # noqa: E402
 
-from prefrank.types import Row  # noqa: E402
+from prefrank.types import Row, reply_types  # noqa: E402
 
 sys.path.remove(str(BENCHMARKS))
 
@@ -40,7 +40,9 @@ def test_the_cards_batches_are_sixteen_rows_as_they_come() -> None:
 
 
 def rows_of(*lengths: int) -> list[Row]:
-    return [Row(np.arange(101, 101 + length), length // 2, 0, 0) for length in lengths]
+    return [
+        Row(np.arange(101, 101 + length), reply_types(length, length // 2), length // 2, 0, 0) for length in lengths
+    ]
 
 
 def packed(tmp_path: Path, rows: list[Row]) -> score_worker.Rows:
@@ -71,7 +73,7 @@ def test_the_words_of_a_row_are_tokenised_to_its_own_ids(tmp_path: Path) -> None
     score_models.save_words_tokenizer(tmp_path, config)
     first, separator = score_models.CLASSIFIER_ID, score_models.SEPARATOR_ID
     ids = np.array([first, 7, 1021, separator, 1013, 5, separator, 10, 102, 1111, separator])
-    row = Row(ids, 7, 0, 0)
+    row = Row(ids, reply_types(11, 7), 7, 0, 0)
     prompt, reply = packed(tmp_path, [row]).texts[0]
     encoded = AutoTokenizer.from_pretrained(tmp_path)(prompt, reply)
     assert encoded["input_ids"] == ids.tolist()
@@ -106,7 +108,7 @@ def test_multiply_adds_count_the_convolution_once() -> None:
 
 
 def test_spread_blocks_are_whole_runs_of_rows_in_arrival_order() -> None:
-    rows = [Row(np.array([101, n, 102]), 2, 0, 0) for n in range(200)]
+    rows = [Row(np.array([101, n, 102]), reply_types(3, 2), 2, 0, 0) for n in range(200)]
     chosen = [int(row.ids[1]) for row in score_models.spread_blocks(rows, 40)]
     assert len(chosen) == 40
     assert chosen == sorted(set(chosen))

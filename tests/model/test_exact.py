@@ -14,7 +14,7 @@ from prefrank.errors import BadInput
 from prefrank.model import exact, load_network, score_batches
 from prefrank.model.exact import TorchEngine, select_rows
 from prefrank.model.layout import Layout, lay_out
-from prefrank.types import Batch
+from prefrank.types import Batch, reply_types
 from tests.parity.reference import CONFIGS, V3, alone, batch_of, model_of, reference_scores, saved
 
 LENGTHS = [1, 2, 3, 3, 3, 5, 9, 9, 17, 31, 33, 64]
@@ -147,12 +147,14 @@ def test_identical_rows_are_scored_once(layouts: dict[str, Layout], monkeypatch:
     monkeypatch.setattr(exact, "pack_batch", spy)
     once = batch_of([9, 4])
     twice = select_rows(once, [0, 1, 0, 0, 1])
-    moved = Batch(ids=twice.ids, rows=twice.rows, starts=twice.starts, reply_starts=np.array([1, 2, 1, 5, 2]))
+    moved = Batch(
+        ids=twice.ids, rows=twice.rows, starts=twice.starts, types=reply_types([9, 4, 9, 9, 4], [1, 2, 1, 5, 2])
+    )
     for name in ("bert", "roberta"):
         engine = TorchEngine(layouts[name])
         torch.testing.assert_close(engine(twice), engine(once)[[0, 1, 0, 0, 1]], atol=1e-5, rtol=0)
         engine(moved)
-    assert packed == [13, 13, 22, 13, 13, 13], "the reply's start counts in BERT, which has token types"
+    assert packed == [13, 13, 22, 13, 13, 13], "the types count in BERT, which has token types"
 
 
 def test_the_first_layer_projects_each_distinct_token_once(

@@ -93,7 +93,7 @@ def test_a_score_has_the_same_bits_alone_in_any_batch_order_budget_and_thread_co
     batch = batch_of(lengths, seed=sum(lengths))
     engines = [make_engine(networks[f"{name} {precision}"], kernels=kernels, num_threads=n) for n in (1, 2)]
     wanted = torch.cat([engines[0](row) for row in alone(batch)])
-    rows = [Row(part.ids, int(part.reply_starts[0]), 0, 0) for part in alone(batch)]
+    rows = [Row(part.ids, part.types, 0, 0, 0) for part in alone(batch)]
     plan = plan_batches([rows[n] for n in order], max_tokens=budget)
     for engine in engines:
         assert torch.equal(engine(batch), wanted)
@@ -188,7 +188,7 @@ def test_names_and_batches_that_cannot_be_scored_are_refused(networks: dict[str,
         engine(batch_of([513]))
     ids, starts = np.array([5, 100], np.int64), np.array([0, 2], np.int64)
     with pytest.raises(BadInput, match="token ids reach 100"):
-        engine(Batch(ids=ids, starts=starts, reply_starts=starts[:1], rows=starts[:1]))
+        engine(Batch(ids=ids, starts=starts, types=np.zeros(len(ids), np.int8), rows=starts[:1]))
 
 
 def test_without_kernels_float32_runs_on_torch_and_integers_say_what_is_missing(

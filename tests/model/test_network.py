@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +17,7 @@ from prefrank.model import (
     score_batches,
 )
 from prefrank.model.disentangled import bucket, skew
-from prefrank.types import Batch
+from prefrank.types import Batch, reply_types
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, saved
 
 ONE_OF_EACH = ["bert", "roberta", "electra projected", "deberta v2 xxlarge", "llama", "gpt2", "modernbert mean"]
@@ -102,7 +101,7 @@ def test_a_token_id_the_model_has_no_embedding_for_is_refused(networks: dict[str
 
 def test_token_types_begin_with_the_reply(networks: dict[str, Network]) -> None:
     batch = batch_of([6, 6])
-    moved = Batch(ids=batch.ids, rows=batch.rows, reply_starts=np.array([0, 6]), starts=batch.starts)
+    moved = Batch(ids=batch.ids, rows=batch.rows, types=reply_types([6, 6], [0, 6]), starts=batch.starts)
     assert not torch.equal(networks["bert"](batch), networks["bert"](moved))
     assert torch.equal(networks["roberta"](batch), networks["roberta"](moved))
 

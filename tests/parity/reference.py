@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from prefrank.types import Batch
+from prefrank.types import Batch, reply_types
 
 VOCAB = 100
 SMALL = {
@@ -103,7 +103,7 @@ def batch_of(lengths: Sequence[int], *, seed: int = 0, order: Sequence[int] | No
     return Batch(
         ids=np.concatenate([rows[row] for row in order]).astype(np.int64),
         starts=starts.astype(np.int64),
-        reply_starts=np.array([replies[row] for row in order], dtype=np.int64),
+        types=reply_types([lengths[row] for row in order], [replies[row] for row in order]),
         rows=np.array(list(order), dtype=np.int64),
     )
 
@@ -112,8 +112,8 @@ def alone(batch: Batch) -> list[Batch]:
     """Each row as a batch of its own."""
     zero = np.zeros(1, dtype=np.int64)
     return [
-        Batch(ids=batch.ids[a:b], starts=np.array([0, b - a], dtype=np.int64), reply_starts=reply[None], rows=zero)
-        for a, b, reply in zip(batch.starts[:-1], batch.starts[1:], batch.reply_starts, strict=True)
+        Batch(ids=batch.ids[a:b], types=batch.types[a:b], starts=np.array([0, b - a], dtype=np.int64), rows=zero)
+        for a, b in zip(batch.starts[:-1], batch.starts[1:], strict=True)
     ]
 
 
@@ -122,10 +122,11 @@ def reference_scores(model: nn.Module, batch: Batch) -> Tensor:
     lengths = np.diff(batch.starts)
     ids = torch.zeros(len(lengths), int(lengths.max()), dtype=torch.long)
     mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
-    for row, (start, length, reply) in enumerate(zip(batch.starts, lengths, batch.reply_starts, strict=False)):
+    for row, (start, length) in enumerate(zip(batch.starts, lengths, strict=False)):
         ids[row, :length] = torch.tensor(batch.ids[start : start + length])
         mask[row, :length] = 1
-        types[row, reply:length] = 1
-    typed = getattr(model.config, "type_vocab_size", 0) > 1 and "oberta" not in type(model).__name__.lower()
+        types[row, :length] = torch.tensor(batch.types[start : start + length])
+    table = 2 if model.config.model_type == "xlnet" else getattr(model.config, "type_vocab_size", 0)
+    typed = table > 1 and "oberta" not in type(model).__name__.lower()
     inputs = {"token_type_ids": types} if typed else {}
     return model(input_ids=ids, attention_mask=mask, **inputs).logits.squeeze(-1)

@@ -59,7 +59,8 @@ def test_without_a_padding_id_the_last_token_is_scored(name: str, tmp_path: Path
 def test_the_scored_place_is_transformers_rightmost_token_that_is_not_padding(rows: list[list[int]], pad: int) -> None:
     starts = np.cumsum([0, *map(len, rows)])
     zeros = np.zeros(len(rows), np.int64)
-    batch = Batch(ids=np.concatenate(rows), rows=zeros, reply_starts=zeros, starts=starts)
+    ids = np.concatenate(rows)
+    batch = Batch(ids=ids, types=np.zeros(len(ids), np.int8), rows=zeros, starts=starts)
     wanted = [(torch.arange(len(row)) * (torch.tensor(row) != pad)).argmax().item() for row in rows]
     assert scored_places(batch, pad).tolist() == wanted
     assert scored_places(batch, None).tolist() == [len(row) - 1 for row in rows]

@@ -5,11 +5,14 @@ from hypothesis import strategies as st
 
 from prefrank.errors import BadInput
 from prefrank.text import plan_batches
-from prefrank.types import Row
+from prefrank.types import Row, reply_types
 
 
 def rows(lengths: list[int]) -> list[Row]:
-    return [Row(np.full(length, n, np.int64), length // 2, 0, 0) for n, length in enumerate(lengths)]
+    return [
+        Row(np.full(length, n, np.int64), reply_types(length, length // 2), length // 2, 0, 0)
+        for n, length in enumerate(lengths)
+    ]
 
 
 @settings(deadline=None)
@@ -21,7 +24,7 @@ def test_every_row_is_planned_once_within_the_budget(lengths: list[int], budget:
         assert len(batch.ids) <= budget or len(batch.rows) == 1
         for place, n in enumerate(batch.rows.tolist()):
             assert batch.ids[batch.starts[place] : batch.starts[place + 1]].tolist() == [n] * lengths[n]
-            assert batch.reply_starts[place] == lengths[n] // 2
+            assert batch.types[batch.starts[place] : batch.starts[place + 1]].sum() == lengths[n] - lengths[n] // 2
 
 
 def test_rows_of_like_length_stand_together() -> None:

@@ -20,7 +20,7 @@ from prefrank.training.flops import row_flops
 from prefrank.training.foresee import foresee, largest_batch, without_weights
 from prefrank.training.memory import LiveBytes, average_bytes, count_passes, forget_peak, optimizer_bytes, peak, size_of
 from prefrank.training.optim import WeightAverage
-from prefrank.types import Batch, Comparison, Preference, Turn
+from prefrank.types import Batch, Comparison, Preference, Turn, reply_types
 from tests.tiny import wordpiece_folder
 from tests.training.conftest import WORDS, write_jsonl
 
@@ -45,7 +45,7 @@ def batch_of(*lengths: int) -> Batch:
     return Batch(
         ids=np.arange(starts[-1]) % 900,
         starts=starts,
-        reply_starts=np.array(lengths) // 2,
+        types=reply_types(lengths, np.array(lengths) // 2),
         rows=np.arange(len(lengths)),
     )
 

@@ -1,0 +1,253 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from prefrank.errors import BadText, NotFound
+from prefrank.text import TextEncoder, TextSettings, chat, load_tokenizer, with_chat_template
+from prefrank.types import Prompt, Turn, as_prompt, as_turn
+from tests.text.folders import KINDS, folder_of, tokenizer_of
+from tests.tiny import TEMPLATE, chat_folder
+
+DEFAULT_SYSTEM = (
+    "{% if messages[0].role != 'system' %}<|start|>system\nI am Qwen.<|end|>{% endif %}"
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>{% endfor %}"
+)
+GENERATES = (
+    "{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+THINKS = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] | trim }}<|end|>{% endfor %}"
+WORDS = st.lists(st.sampled_from(["bake", "the dough", "a", "hour", "é", "\n", "TL;DR:", "  ", "<b>"]), max_size=8).map(
+    " ".join
+)
+
+
+def encoder_of(folder: Path, template: str, limit: int = 400) -> TextEncoder:
+    return TextEncoder.load(chat_folder(folder, template), max_length=limit)
+
+
+def text_of(encoder: TextEncoder, ids: list[int]) -> str:
+    return encoder.source.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def talk(turns: int, words: int = 3, system: str = "") -> Prompt:
+    said = tuple(Turn("assistant" if n % 2 else "user", f"{n} " + "flour " * words) for n in range(turns))
+    return ((Turn("system", system),) if system else ()) + said
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    render = chat.render_chat
+
+    def spy(source, messages, tokens):  # type: ignore[no-untyped-def]
+        calls.append(len(messages))
+        return render(source, messages, tokens)
+
+    monkeypatch.setattr(chat, "render_chat", spy)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    return encoder_of(tmp_path_factory.mktemp("plain"), TEMPLATE)
+
+
+@settings(deadline=None, max_examples=60)
+@given(prompt=WORDS, reply=WORDS, kind=st.sampled_from(KINDS))
+def test_a_row_is_what_transformers_makes_of_the_conversation(
+    prompt: str, reply: str, kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = folder_of(tmp_path_factory.mktemp("kind"), tokenizer_of(kind), template=TEMPLATE)
+    encoder, theirs = TextEncoder.load(folder, max_length=999), AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
+    (row,) = encoder.encode(as_prompt(prompt), [reply])
+    assert row.ids.tolist() == theirs.apply_chat_template(messages, return_dict=False)
+    assert (row.cut_prompt, row.cut_reply, row.lost) == (0, 0, 0)
+    assert not row.types.any()
+
+
+def test_the_replys_first_token_is_where_the_reply_begins(plain: TextEncoder) -> None:
+    (row,) = plain.encode(as_prompt("hello there"), [" bake it "])
+    assert text_of(plain, row.ids[row.reply_start :].tolist()) == "bake it<|end|>"
+
+
+@pytest.mark.parametrize("limit", [20, 30, 40, 60, 90])
+def test_the_system_turn_stays_longest_and_the_template_writes_no_other(tmp_path: Path, limit: int) -> None:
+    encoder = encoder_of(tmp_path, DEFAULT_SYSTEM, limit)
+    (row,) = encoder.encode(talk(7, 6, system="bake bread"), ["rise"])
+    text = text_of(encoder, row.ids.tolist())
+    assert len(row.ids) <= limit
+    assert "Qwen" not in text
+    assert text.startswith("<|start|>system\n")
+    assert "rise<|end|>" in text
+    assert row.cut_reply == 0
+    if limit >= 40:
+        assert text.startswith("<|start|>system\nbake bread<|end|>")
+
+
+def test_the_oldest_other_turns_go_first_and_no_answer_opens_what_is_left(tmp_path: Path) -> None:
+    whole = encoder_of(tmp_path / "whole", TEMPLATE)
+    size = len(whole.encode(talk(5, 5, system="bake"), ["rise"])[0].ids)
+    encoder = encoder_of(tmp_path / "cut", TEMPLATE, size - 1)
+    (row,) = encoder.encode(talk(5, 5, system="bake"), ["rise"])
+    assert row.ids.tolist() == whole.encode(talk(5, 5, system="bake")[:1] + talk(5, 5)[2:], ["rise"])[0].ids.tolist()
+    assert row.cut_prompt == size - len(row.ids)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5, 21, 121, 301])
+@pytest.mark.parametrize("limit", [16, 40, 200])
+def test_a_row_takes_few_renderings(
+    plain: TextEncoder, turns: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(monkeypatch)
+    encoder = TextEncoder(plain.source, TextSettings("chat", limit, token_types="none", row_ends="files"))
+    encoder.encode(talk(turns), ["rise"])
+    assert len([size for size in calls if size > 2 or turns == 1]) <= max(turns - 1, 1).bit_length() + 2
+
+
+def test_a_thousand_turns_take_less_than_a_second(plain: TextEncoder) -> None:
+    encoder = TextEncoder(plain.source, TextSettings("chat", 64, token_types="none", row_ends="files"))
+    encoder.encode(talk(3), ["rise"])
+    start = time.process_time()
+    (row,) = encoder.encode(talk(1000), ["rise"])
+    assert time.process_time() - start < 1
+    assert len(row.ids) <= 64
+
+
+def test_a_template_that_deletes_part_of_a_reply_is_counted(tmp_path: Path) -> None:
+    encoder = encoder_of(tmp_path, THINKS)
+    one, other, whole = encoder.encode(as_prompt("why"), ["so</think>bake", "hour rise</think>bake", " bake "])
+    assert one.ids.tolist() == other.ids.tolist() == whole.ids.tolist()
+    assert one.lost == one.cut_reply == encoder.count_tokens("so</think>")
+    assert other.lost == encoder.count_tokens("hour rise</think>")
+    assert (whole.lost, whole.cut_reply) == (0, 0), "white space at the ends is the template's"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "m.content | upper",
+        "m.content | e",
+        "m.content | replace('b', '')",
+        "'' if m.role == 'assistant' else m.content",
+    ],
+)
+def test_a_template_that_changes_a_reply_is_counted(tmp_path: Path, change: str) -> None:
+    encoder = encoder_of(tmp_path, "{% for m in messages %}<|start|>{{ " + change + " }}<|end|>{% endfor %}")
+    (row,) = encoder.encode(as_prompt("a<b"), ["a<b"])
+    assert row.lost == row.cut_reply > 0
+
+
+def test_roles_and_tool_calls_reach_the_template_as_they_are(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}<|end|>"
+        "{% endfor %}"
+    )
+    encoder = encoder_of(tmp_path, template)
+    messages = [
+        {"role": "developer", "content": "be terse"},
+        {"role": "user", "content": "how hot"},
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"type": "function", "function": {"name": "oven", "arguments": {"of": "bread", "x": "<|end|>"}}}]},
+        {"role": "tool", "content": "230", "name": "oven"},
+    ]  # fmt: skip
+    (row,) = encoder.encode(tuple(map(as_turn, messages)), ["hot"])
+    text = text_of(encoder, row.ids.tolist())
+    assert text.startswith("<|start|>developer\nbe terse<|end|><|start|>user\nhow hot<|end|><|start|>assistant\n")
+    assert 'oven({"of": "bread", "x": "<|end|>"})<|end|><|start|>tool\n230<|end|>' in text
+    assert row.ids.tolist().count(encoder.source.tokenizer.token_to_id("<|end|>")) == 5
+
+
+LEFT_OUT = [
+    {"role": "tool", "content": "230"},
+    {"role": "developer", "content": "be terse"},
+    {"role": "system", "content": "be terse"},
+    {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "oven", "arguments": "{}"}}]},
+]
+KNOWS_TWO = (
+    "{% for m in messages %}{% if m.role in ['user', 'assistant'] %}<|start|>{{ m.content }}<|end|>{% endif %}"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("turn", LEFT_OUT)
+def test_what_a_template_leaves_out_is_refused_with_the_pair(tmp_path: Path, turn: dict) -> None:
+    encoder = encoder_of(tmp_path, KNOWS_TWO)
+    prompt = (as_turn(turn), Turn("user", "how hot"))
+    with pytest.raises(BadText, match=r"leaves out the .* of prompt turn 0 of pair 1 \(role \w+\); move it") as caught:
+        encoder.encode_pairs([(as_prompt("hi"), "x"), (prompt, "y")])
+    assert caught.value.exit_code == 3
+
+
+def test_a_refusal_names_the_pair_the_roles_and_the_cure(tmp_path: Path) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    encoder = encoder_of(tmp_path, template)
+    with pytest.raises(
+        BadText, match=r"pair 0: .* roles system, user, assistant: no system here; .*first user turn"
+    ) as caught:
+        encoder.encode((Turn("system", "be terse"), Turn("user", "hi")), ["x"])
+    assert caught.value.exit_code == 3
+
+
+@pytest.fixture(scope="module")
+def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return chat_folder(tmp_path_factory.mktemp("generating"), GENERATES, ("<s>",))
+
+
+@settings(deadline=None, max_examples=50)
+@given(prompt=WORDS, reply=WORDS, cut=st.integers(0, 200), stripped=st.booleans())
+def test_messages_a_rendered_prompt_and_a_rendered_whole_are_one_row(
+    generating: Path, prompt: str, reply: str, cut: int, stripped: bool
+) -> None:
+    config = json.loads((generating / "tokenizer_config.json").read_text())
+    (generating / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<s>", "add_bos_token": True}))
+    messages, theirs = TextEncoder.load(generating, max_length=500), AutoTokenizer.from_pretrained(generating)
+    rendered = TextEncoder.load(generating, max_length=500, pre_rendered=True)
+    (want,) = messages.encode(as_prompt(prompt), [reply])
+    head = theirs.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+    whole = head + reply + "<|end|>" + ("" if stripped else "\n")
+    place = len(head) + min(cut, len(reply))
+    for first, second in (
+        (head, reply),
+        (whole[:place], whole[place:]),
+        (whole, ""),
+        (head.removeprefix("<s>"), reply),
+    ):
+        (row,) = rendered.encode(as_prompt(first), [second])
+        assert row.ids.tolist() == want.ids.tolist()
+    assert want.ids.tolist().count(messages.source.tokenizer.token_to_id("<s>")) == 1
+
+
+def test_a_long_rendered_prompt_loses_its_oldest_tokens_and_keeps_its_ends(generating: Path) -> None:
+    encoder = TextEncoder.load(generating, max_length=30, pre_rendered=True)
+    (row,) = encoder.encode(as_prompt("<s><|start|>user\n" + "flour " * 40 + "<|end|>\n<|start|>assistant\n"), ["rise"])
+    text = text_of(encoder, row.ids.tolist())
+    assert len(row.ids) == 30
+    assert text.startswith("<s>flour" if text[3] != " " else "<s> flour")
+    assert text.endswith("<|start|>assistant\nrise<|end|>\n")
+    assert row.cut_prompt > 0 == row.cut_reply
+    with pytest.raises(BadText, match="pair 0 has 2 turns; pre-rendered texts want"):
+        encoder.encode(talk(2), ["rise"])
+
+
+def test_a_chat_template_is_taken_by_name_or_file_and_saved(tmp_path: Path) -> None:
+    folder = chat_folder(tmp_path / "chat", None)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    named = [{"name": "default", "template": TEMPLATE}, {"name": "plain", "template": GENERATES}]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": named}))
+    source = load_tokenizer(folder)
+    assert with_chat_template(source, "plain").chat_template == GENERATES
+    (tmp_path / "mine.jinja").write_text(THINKS)
+    mine = with_chat_template(source, str(tmp_path / "mine.jinja"))
+    (tmp_path / "saved").mkdir()
+    mine.save(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").chat_template == THINKS
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_chat_template() == THINKS
+    with pytest.raises(NotFound, match=r"no chat template 'plane', and there is no such file; did you mean 'plain'"):
+        with_chat_template(source, "plane")
