@@ -55,7 +55,7 @@ class TextEncoder:
         self.settings = settings
         self.pre_rendered = pre_rendered
         self._pair = pair_tokens(source)
-        self._chat = ChatTexts(source, settings)
+        self._chat = ChatTexts(source, settings) if settings.template == "chat" else None
         if settings.template == "pair" and self._pair is None:
             raise BadText("this tokenizer puts nothing between the two texts of a pair; use the template chat or turns")
 
@@ -118,7 +118,7 @@ class TextEncoder:
         if self.pre_rendered:
             check_texts(pairs)
             return [self._rendered_row(prompt, reply, number) for number, (prompt, reply) in enumerate(pairs)]
-        if self.settings.template == "chat":
+        if self._chat is not None:
             check_texts(pairs)
             return [self._chat.row(prompt, reply, number) for number, (prompt, reply) in enumerate(pairs)]
         for number, (prompt, _) in enumerate(pairs):
@@ -140,7 +140,7 @@ class TextEncoder:
     @cached_property
     def _control_strings(self) -> re.Pattern[str]:
         strings = set(self.source.control_strings)
-        if self.settings.template == "chat":
+        if self._chat is not None:
             strings |= {self._chat.opening(role).strip() for role in ("system", "user", "assistant")}
         strings |= {
             text.strip()
@@ -160,7 +160,9 @@ class TextEncoder:
         else:
             eos = self.source.special_tokens if self.settings.row_ends == "files" else self.source.configured_tokens
             strings = (self.settings.turn_strings or PLAIN_TURNS)["assistant"][1]
-            closing = self._chat.closing if template == "chat" else strings.replace("{eos}", eos.get("eos_token", ""))
+            closing = (
+                self._chat.closing if self._chat is not None else strings.replace("{eos}", eos.get("eos_token", ""))
+            )
             opening = row_opening(self.source, self.settings.row_ends)
         return rendered_row(self.source, self.settings, (opening, closing), prompt, reply, number, types=types)
 
