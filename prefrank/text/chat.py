@@ -26,12 +26,14 @@ PROBE = "\uf8ff"
 
 
 class ChatTexts:
-    """Rows of one checkpoint's chat template. It keeps what the template writes after a reply, once known."""
+    """Rows of one checkpoint's chat template; what the template does with texts is tried out once, when it is made."""
 
     def __init__(self, source: FolderTokenizer, settings: TextSettings) -> None:
         self.source = source
         self.settings = settings
         self.tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
+        self.closing = self._find_closing()
+        self.kept_edges = self._find_edges()
 
     def row(self, prompt: Prompt, reply: str, number: int) -> Row:
         """The row of pair `number`.
@@ -48,7 +50,7 @@ class ChatTexts:
         prompt, final, kept = self._shortened(prompt, reply, number, first)
         cut = self.count(reply) - self.count(kept)
         lost = self._lost(prompt, kept, final, number)
-        start = final.place(len(final.text) - len(self._closing(final.text)) - len(kept.strip()))
+        start = final.place(len(self._body(final.text)) - len(kept.strip()))
         length = len(final.ids)
         types = np.zeros(length, np.int8) if self.settings.token_types == "none" else reply_types(length, start)
         left_out = len(whole.ids) - length - cut
@@ -57,8 +59,7 @@ class ChatTexts:
     def count(self, text: str) -> int:
         return len(self.source.plain.encode(text, add_special_tokens=False).ids)
 
-    @cached_property
-    def closing(self) -> str:
+    def _find_closing(self) -> str:
         """What the template writes after a reply; "" where it does not render a plain exchange."""
         try:
             text = render_chat(self.source, [_message("user", "a"), _message("assistant", PROBE)], self.tokens)
@@ -75,8 +76,23 @@ class ChatTexts:
             return ""
         return text.partition(PROBE)[0].rpartition("a")[2] if turns else text.partition(PROBE)[0]
 
-    def _closing(self, text: str) -> str:
-        return self.closing if text.endswith(self.closing) else ""
+    def _find_edges(self) -> dict[str, tuple[bool, bool]]:
+        """Of each role, whether the template keeps white space before and after a text (many trim it); roles that it
+        does not render are left out."""
+        kept = {}
+        for role in ("user", "assistant", *KEPT_ROLES):
+            turns = [_message(role, f"\t{PROBE}\t"), *([_message("user", "a")] if role in KEPT_ROLES else [])]
+            turns = [_message("user", "a"), *turns] if role == "assistant" else turns
+            try:
+                text = render_chat(self.source, turns, self.tokens)
+            except BadInput:
+                continue
+            kept[role] = f"\t{PROBE}" in text, f"{PROBE}\t" in text
+        return kept
+
+    def _body(self, text: str) -> str:
+        """A rendered row up to the end of its reply."""
+        return text.removesuffix(self.closing).rstrip()
 
     def _rendered(self, prompt: Prompt, reply: str, number: int, marks: "Marks") -> "Rendered":
         turns = (*prompt, Turn("assistant", reply))
@@ -118,7 +134,8 @@ class ChatTexts:
                     " raise max_length"
                 )
             after = (*prompt, Turn("assistant", reply))
-            rendered = rendered.with_text(before, after) or self._rendered(prompt, reply, number, rendered.marks)
+            filled = rendered.with_text(before, after, self.kept_edges)
+            rendered = filled or self._rendered(prompt, reply, number, rendered.marks)
         return prompt, rendered, reply
 
     def _next_to_cut(self, prompt: Prompt) -> int | None:
@@ -142,8 +159,7 @@ class ChatTexts:
     def _lost(self, prompt: Prompt, reply: str, rendered: "Rendered", number: int) -> int:
         """Tokens of the reply that the rendered row does not hold as they were written, white space aside."""
         text, wanted = rendered.text, reply.strip()
-        body = text.removesuffix(self._closing(text)).rstrip()
-        if body.endswith(wanted):
+        if self._body(text).endswith(wanted):
             return 0
         other = self._rendered(prompt, PROBE, number, rendered.marks).text
         tail = text[_longest(min(len(text), len(other)), lambda size: text[:size] == other[:size]) :]
@@ -260,19 +276,20 @@ class Rendered:
         """The first token that ends after this character."""
         return next((n for n, end in enumerate(self._encoded[1]) if end > position), len(self.ids))
 
-    def with_text(self, before: Sequence[Turn], after: Sequence[Turn]) -> "Rendered | None":
+    def with_text(
+        self, before: Sequence[Turn], after: Sequence[Turn], kept_edges: dict[str, tuple[bool, bool]]
+    ) -> "Rendered | None":
         """The same with one turn's text replaced, where the old one stands once as it is; else None."""
         changed = next((pair for pair in zip(before, after, strict=True) if pair[0].text != pair[1].text), None)
-        if changed is None:
+        if changed is None or changed[0].role not in kept_edges:
             return None
-        old, new = (self.marks.put(turn.text, turn.role) for turn in changed)
-        if not old.strip():
+        left, right = kept_edges[changed[0].role]
+        shown = [self.marks.put(turn.text, turn.role) for turn in changed]
+        shown = [text if left else text.lstrip() for text in shown]
+        old, new = (text if right else text.rstrip() for text in shown)
+        if not old.strip() or self.marked.count(old) != 1:
             return None
-        if old in self.marked and self.marked.count(old.strip()) == 1:
-            return Rendered(self.source, self.marks, self.marked.replace(old, new))
-        if self.marked.count(old.strip()) == 1:
-            return Rendered(self.source, self.marks, self.marked.replace(old.strip(), new.strip()))
-        return None
+        return Rendered(self.source, self.marks, self.marked.replace(old, new))
 
 
 def encode_pieces(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> tuple[Ids, list[int]]:

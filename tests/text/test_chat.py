@@ -1,4 +1,5 @@
 import json
+import math
 import time
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def test_the_oldest_other_turns_go_first_and_no_answer_opens_what_is_left(tmp_pa
     assert row.cut_prompt == size - len(row.ids)
 
 
+@pytest.mark.parametrize("trims", [True, False])
+@pytest.mark.parametrize("limit", [20, 27, 34])
+def test_a_shortened_turn_is_what_the_template_makes_of_it(tmp_path: Path, limit: int, trims: bool) -> None:
+    template = TEMPLATE if trims else TEMPLATE.replace(" | trim", "")
+    encoder, whole = encoder_of(tmp_path, template, limit), encoder_of(tmp_path, template)
+    (row,) = encoder.encode(as_prompt("flour water salt " * 12), ["rise"])
+    left = text_of(encoder, row.ids.tolist()).split("user\n")[1].split("<|end|>")[0]
+    assert left.startswith(" ") != trims
+    assert whole.encode(as_prompt(left), ["rise"])[0].ids.tolist() == row.ids.tolist()
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3, 5, 21, 121, 301])
 @pytest.mark.parametrize("limit", [16, 40, 200])
 def test_a_row_takes_few_renderings(
@@ -106,8 +118,9 @@ def test_a_row_takes_few_renderings(
 ) -> None:
     calls = counted(monkeypatch)
     encoder = TextEncoder(plain.source, TextSettings("chat", limit, token_types="none", row_ends="files"))
+    calls.clear()
     encoder.encode(talk(turns), ["rise"])
-    assert len([size for size in calls if size > 2 or turns == 1]) <= max(turns - 1, 1).bit_length() + 2
+    assert len(calls) <= math.log2(turns) + 2
 
 
 def test_a_thousand_turns_take_less_than_a_second(plain: TextEncoder) -> None:
