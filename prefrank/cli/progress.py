@@ -13,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from prefrank.evaluation.audit import Combination
     from prefrank.scoring.files import FileReport
-    from prefrank.training.events import Event, SetMetrics, StepDone
+    from prefrank.training.events import DataRead, Event, SetMetrics, StepDone
     from prefrank.types import Prompt, Score
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -71,10 +71,15 @@ def _show_event(display: _Display, event: "Event") -> None:
     say = display.console.print
     match event:
         case events.DataRead():
-            dropped = sum(event.record.get("dropped", {}).values())
-            say(f"{event.name}: {event.comparisons:,} comparisons for {event.role}, {dropped:,} rows dropped")
+            say(_data_text(event), markup=False)
+        case events.PassedOver():
+            say(f"{event.folder} is passed over: {event.torn}", markup=False)
         case events.Encoding():
             display.show(f"encoding {event.name}", event.done, event.total, "")
+        case events.Encoded():
+            display.clear()
+            for remark in event.remarks:
+                say(f"{event.name}: {remark}", markup=False)
         case events.Started():
             display.clear()
             say(
@@ -88,6 +93,17 @@ def _show_event(display: _Display, event: "Event") -> None:
             say(_evaluation_table(event.step, {**event.sets, "all": event.overall}, event.best))
         case events.Saved():
             say(f"[dim]step {event.step}: saved {event.folder}[/]")
+
+
+def _data_text(event: "DataRead") -> str:
+    """What is used of a data set, what is held out and by what rule, and what is left out."""
+    if event.comparisons is None:
+        return f"{event.name}: streams for {event.role}; {event.record['rule']}"
+    held = event.record.get("held_out", 0)
+    rule = event.record.get("rule", "") + (f" ({held:,} in the other part)" if held else "")
+    lost = [f"{count:,} {reason}" for reason, count in event.record.get("dropped", {}).items() if count]
+    counted = f"{event.name}: {event.comparisons:,} comparisons for {event.role}"
+    return "; ".join([counted, *filter(None, [rule]), *(["left out: " + ", ".join(lost)] if lost else [])])
 
 
 def _step_text(event: "StepDone") -> str:

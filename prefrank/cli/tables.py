@@ -139,6 +139,9 @@ def dry_run(estimate: "RunEstimate") -> None:
         keys = ("comparisons", "rows", "tokens", "rows_with_cut_prompt", "rows_with_cut_reply", _EQUAL)
         table.add_row(escape(name), *(f"{counts[key]:,}" for key in keys))
     show(table)
+    for one in estimate.data:
+        held = f" ({one['held_out']:,} in the other part)" if one["held_out"] else ""
+        say(f"{escape(one['name'])}, for {one['role']}: {escape(one['rule'])}{held}")
     if left_out := _left_out(estimate):
         table = new_table("Left out", "set", "why", "count", left=2)
         for name, why, count in left_out:

@@ -138,7 +138,10 @@ def apply_adapter(network: Network, adapter: Adapter, *, keep_output: bool = Fal
     for module, (a, b) in adapter.factors.items():
         weight = _own(own, f"{prefix}{module}.weight", adapter)
         change = low_rank(a.to(weight.device), b.to(weight.device), adapter.scale)
-        _assign(weight, weight.detach() + _fit(change.T if adapter.transposed else change, weight, module, adapter))
+        # peft sets its switch back for each plain linear layer of a model that has both kinds
+        plain = isinstance(network.get_submodule(f"{prefix}{module}"), nn.Linear)
+        changed = change.T if adapter.transposed and not plain else change
+        _assign(weight, weight.detach() + _fit(changed, weight, module, adapter))
     for name, tensor in adapter.replaced.items():
         if not (keep_output and f"{prefix}{name}".startswith(f"{network.output_layer}.")):
             parameter = _own(own, f"{prefix}{name}", adapter)
@@ -189,7 +192,8 @@ def merged(network: Network) -> Iterator[None]:
             before[name] = plain.weight
             factors = module.lora_A["default"].weight, module.lora_B["default"].weight
             with torch.no_grad():
-                weight = plain.weight + low_rank(*factors, module.scaling["default"])
+                change = low_rank(*factors, module.scaling["default"])
+                weight = plain.weight + (change.T if module.fan_in_fan_out else change)
             plain.weight = nn.Parameter(weight, requires_grad=False)
             _place(network, name, plain)
         yield

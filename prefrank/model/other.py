@@ -198,7 +198,7 @@ def load_other(
             config=config,
             dtype=dtype,
             output_loading_info=True,
-            ignore_mismatched_sizes=new_heads is not None,
+            ignore_mismatched_sizes=True,  # else transformers points to a report that is not shown; see _check
             **trusted,
         )
         _check(folder, found, model, report, new_head=new_heads is not None, custom=custom is not None)
@@ -304,6 +304,10 @@ def _check(
     if lacking:
         raise BadModel(f"the weights in {folder} lack {', '.join(lacking[:3])}; copy or download them again")
     # A backbone comes with the head it was trained with, which a new head replaces.
+    for name, stored, wanted in sorted(report["mismatched_keys"]):
+        if name.startswith(backbone) or not new_head:
+            shapes = f"{list(stored)}, its config.json asks for {list(wanted)}"
+            raise BadModel(f"in {folder} the tensor {name} is {shapes}; do the files belong together?")
     unknown = [name for name in report["unexpected_keys"] if not name.endswith(_OLD_BUFFERS)]
     unknown = sorted(name for name in unknown if name.startswith(backbone) or not new_head)
     if unknown:
@@ -336,6 +340,7 @@ def _one_line(folder: Path, raw: Mapping[str, Any]) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason.partition(" For details look at ")[0]  # a report that is not shown
         raise BadModel(
             f"transformers cannot load {folder} as a sequence classifier: {reason}{foreign(folder, raw)}"
         ) from error

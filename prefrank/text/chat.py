@@ -26,12 +26,14 @@ PROBE = "\uf8ff"
 
 
 class ChatTexts:
-    """Rows of one checkpoint's chat template. It keeps what the template writes after a reply, once known."""
+    """Rows of one checkpoint's chat template; what the template does with texts is tried out once, when it is made."""
 
     def __init__(self, source: FolderTokenizer, settings: TextSettings) -> None:
         self.source = source
         self.settings = settings
         self.tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
+        self.closing = self._find_closing()
+        self.kept_edges = self._find_edges()
 
     def row(self, prompt: Prompt, reply: str, number: int) -> Row:
         """The row of pair `number`.
@@ -57,8 +59,7 @@ class ChatTexts:
     def count(self, text: str) -> int:
         return len(self.source.plain.encode(text, add_special_tokens=False).ids)
 
-    @cached_property
-    def closing(self) -> str:
+    def _find_closing(self) -> str:
         """What the template writes after a reply; "" where it does not render a plain exchange."""
         try:
             text = render_chat(self.source, [_message("user", "a"), _message("assistant", PROBE)], self.tokens)
@@ -75,8 +76,7 @@ class ChatTexts:
             return ""
         return text.partition(PROBE)[0].rpartition("a")[2] if turns else text.partition(PROBE)[0]
 
-    @cached_property
-    def kept_edges(self) -> dict[str, tuple[bool, bool]]:
+    def _find_edges(self) -> dict[str, tuple[bool, bool]]:
         """Of each role, whether the template keeps white space before and after a text (many trim it); roles that it
         does not render are left out."""
         kept = {}
@@ -134,9 +134,8 @@ class ChatTexts:
                     " raise max_length"
                 )
             after = (*prompt, Turn("assistant", reply))
-            rendered = rendered.with_text(before, after, self.kept_edges) or self._rendered(
-                prompt, reply, number, rendered.marks
-            )
+            filled = rendered.with_text(before, after, self.kept_edges)
+            rendered = filled or self._rendered(prompt, reply, number, rendered.marks)
         return prompt, rendered, reply
 
     def _next_to_cut(self, prompt: Prompt) -> int | None:

@@ -57,7 +57,7 @@ class TextEncoder:
         self.settings = settings
         self.pre_rendered = pre_rendered
         self._pair = pair_tokens(source)
-        self._chat = ChatTexts(source, settings)
+        self._chat = ChatTexts(source, settings) if settings.template == "chat" else None
         if settings.template == "pair" and self._pair is None:
             raise BadText("this tokenizer puts nothing between the two texts of a pair; use the template chat or turns")
 
@@ -120,10 +120,11 @@ class TextEncoder:
     def _used(self) -> frozenset[int]:
         """Ids in rows of all kinds of turns, as far as the template takes them."""
         used: set[int] = set()
+        plain = TextEncoder(self.source, self.settings)
         user, reply = Turn("user", "a"), Turn("assistant", "b")
         for prompt in ((user,), (user, reply, user), (Turn("system", "s"), user)):
             with suppress(BadInput):
-                used.update(*(row.ids.tolist() for row in self.encode(prompt, ["c", ""])))
+                used.update(*(row.ids.tolist() for row in plain.encode(prompt, ["c", ""])))
         return frozenset(used)
 
     def text_json(self) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class TextEncoder:
         if self.pre_rendered:
             check_texts(pairs)
             return [self._rendered_row(prompt, reply, number) for number, (prompt, reply) in enumerate(pairs)]
-        if self.settings.template == "chat":
+        if self._chat is not None:
             check_texts(pairs)
             return [self._chat.row(prompt, reply, number) for number, (prompt, reply) in enumerate(pairs)]
         for number, (prompt, _) in enumerate(pairs):
@@ -164,14 +165,16 @@ class TextEncoder:
 
     def holds_control_strings(self, prompt: Prompt, reply: str) -> bool:
         """Whether a text holds a string that this model takes for control: those of its control tokens, and what its
-        chat template (or its turn strings) writes before a turn. Such texts are often rendered already."""
-        texts = (*(turn.text for turn in prompt), reply)
-        return any(self._control_strings.search(text) for text in texts)
+        chat template (or its turn strings) writes before a turn. Such texts are often rendered already. What a model
+        writes itself, such as `<think>`, does not count in a reply."""
+        own = self.source.written_by_models
+        texts = [*((turn.text, own if turn.role == "assistant" else ()) for turn in prompt), (reply, own)]
+        return any(found not in allowed for text, allowed in texts for found in self._control_strings.findall(text))
 
     @cached_property
     def _control_strings(self) -> re.Pattern[str]:
         strings = set(self.source.control_strings)
-        if self.settings.template == "chat":
+        if self._chat is not None:
             strings |= {self._chat.opening(role).strip() for role in ("system", "user", "assistant")}
         strings |= {
             text.strip()
@@ -181,18 +184,17 @@ class TextEncoder:
         return re.compile("|".join(re.escape(text) for text in sorted(strings) if len(text) > 2) or r"(?!)")
 
     def _rendered_row(self, prompt: Prompt, reply: str, number: int) -> Row:
-        template, tokens = self.settings.template, self.source.tokenizer
         types = None
-        if template == "pair":
+        if self.settings.template == "pair":
             assert self._pair is not None
-            closing = "".join(tokens.id_to_token(one) or "" for one in self._pair.after)
-            opening = self._pair.before
+            opening, after = self._pair.before, self._pair.after
+            closing = "".join(self.source.tokenizer.id_to_token(token) or "" for token in after)
             types = self._pair.types if self.settings.token_types == "tokenizer" else None
         else:
-            eos = self.source.special_tokens if self.settings.row_ends == "files" else self.source.configured_tokens
-            strings = (self.settings.turn_strings or PLAIN_TURNS)["assistant"][1]
-            closing = self._chat.closing if template == "chat" else strings.replace("{eos}", eos.get("eos_token", ""))
             opening = row_opening(self.source, self.settings.row_ends)
+            named = self.source.special_tokens if self.settings.row_ends == "files" else self.source.configured_tokens
+            closing = (self.settings.turn_strings or PLAIN_TURNS)["assistant"][1]
+            closing = closing.replace("{eos}", named.get("eos_token", "")) if self._chat is None else self._chat.closing
         return rendered_row(self.source, self.settings, (opening, closing), prompt, reply, number, types=types)
 
     def _parts(self, prompt: Prompt, encoded: Callable[[str], Ids]) -> Parts:

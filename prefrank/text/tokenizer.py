@@ -256,7 +256,7 @@ def _converted(folder: Path, files: dict[str, bytes]) -> tuple[Tokenizer, dict[s
     """
     from transformers import AutoTokenizer  # seconds to import; only for folders without tokenizer.json
 
-    loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     text = loaded.backend_tokenizer.to_str()
     mended = next((spm.mended(text, files[name]) for name in spm.FILES if name in files), text)
     if mended != text:

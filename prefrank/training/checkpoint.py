@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite
 from prefrank.model import Network, atomic_folder
@@ -28,7 +30,7 @@ from prefrank.model.record import read_record, write_checkpoint
 from prefrank.text import TextEncoder
 from prefrank.training.events import PassedOver, Report, ignore
 from prefrank.training.lora import ADAPTER, save_adapter
-from prefrank.training.recipe import Recipe
+from prefrank.training.recipe import INHERITED, Recipe
 
 _STATE = "state"
 _FILES = "files.json"
@@ -119,8 +121,11 @@ class Progress:
             setattr(self, one.name, state[one.name])
 
 
-def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
+def check_output(recipe: Recipe, report: Report = ignore, *, main: bool = True) -> Path | None:
     """Make the output folder, deleting no checkpoint; returns the one to resume from, None for a fresh start.
+
+    Args:
+        main: whether this process, among those of a run, sets right what an earlier run left half done.
 
     Raises:
         CannotWrite: the folder cannot be made or written.
@@ -129,12 +134,12 @@ def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
     folder = Path(recipe.output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # a name of its own for every process that starts here
+            pass
     except OSError as error:
         raise CannotWrite(f"cannot write output_dir {folder}: {error.strerror}; choose another place") from error
-    _recover(folder)
+    if main:
+        _recover(folder)
     there = _resumable(folder)
     if recipe.resume and there:
         newest = newest_checkpoint(folder, report)
@@ -181,7 +186,9 @@ def _what_is_torn(folder: Path) -> str | None:
     path = folder / _STATE / _FILES
     try:
         files = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        files = None
+    if not isinstance(files, dict):
         return f"{_STATE}/{_FILES} is missing or torn"
     for name, digest in files.items():
         file = folder / name
@@ -198,12 +205,14 @@ def _digest(file: Path) -> str:
 
 
 def _recover(folder: Path) -> None:
-    """Name or remove what a killed process left between writing and naming a checkpoint."""
+    """Name or remove what a killed process left between writing and naming a checkpoint or a file of the run's log."""
     for ending in ("tmp", "old"):
         for left in folder.glob(f".*.*.{ending}"):
             target = folder / left.name.split(".")[1]
             whole = ending == "old" or _what_is_torn(left) is None
-            if whole and not target.exists():
+            if left.is_file():
+                left.unlink(missing_ok=True)
+            elif whole and not target.exists():
                 left.rename(target)
             else:
                 shutil.rmtree(left, ignore_errors=True)
@@ -211,9 +220,11 @@ def _recover(folder: Path) -> None:
 
 def _training_record(folder: Path) -> dict[str, Any]:
     record = read_record(folder)
-    if record is None or record.training is None or not {"step", "recipe"} <= set(record.training):
+    training = None if record is None else record.training
+    step, recipe = (training.get(key) for key in ("step", "recipe")) if isinstance(training, dict) else (None, None)
+    if training is None or not isinstance(step, int) or not isinstance(recipe, dict):
         raise BadModel(f"{folder} has no training record in prefrank.json; it cannot be resumed")
-    return record.training
+    return training
 
 
 def _step_of(folder: Path) -> int:
@@ -225,9 +236,15 @@ def _step_of(folder: Path) -> int:
 
 
 def _check_same_run(recipe: Recipe, folder: Path) -> None:
-    before, now = _training_record(folder)["recipe"], recipe.model_dump(mode="json")
+    stored, now = _training_record(folder)["recipe"], recipe.model_dump(mode="json")
+    try:
+        before = Recipe.model_validate(stored).model_dump(mode="json")  # with the defaults of keys that are newer
+    except ValidationError:
+        before = stored
     free = _FREE_ON_RESUME - {"eval_steps"} if recipe.average_last else _FREE_ON_RESUME  # its snapshots are taken then
-    for key in sorted(now.keys() - free):
+    # What the recipe leaves to the model, the checkpoint says as the run was started.
+    left = {key for key in INHERITED if now[key] is None}
+    for key in sorted(now.keys() - free - left):
         if before.get(key) != now[key]:
             raise BadRecipe(
                 f"{key} is {now[key]!r} but the run in {folder.parent} was started with {before.get(key)!r};"

@@ -25,6 +25,7 @@ from prefrank.training.clean import LEAK, Leak, find_leaks, find_repeats
 from prefrank.training.events import DataRead, Report, Role, ignore
 from prefrank.training.order import Pool
 from prefrank.training.recipe import DataSource, Recipe
+from prefrank.training.splits import Choice, choose_split
 from prefrank.training.streams import FRACTION_SEED, IN_EVALUATION, NOT_IN_FRACTION, Barred, StreamedSet
 from prefrank.types import Comparison
 
@@ -55,7 +56,8 @@ class Corpus:
     def notes(self) -> list[str]:
         """What deserves a second look."""
         opposed, leaks = (sum(one.get(key, 0) for one in self.record) for key in ("contradicting", "leaks"))
-        notes = []
+        read = {one["name"] for one in self.record}
+        notes = [f"{one.name} streams: {one.rule}" for one in self.streams if one.name not in read]
         if opposed:
             notes.append(f"{opposed} comparisons prefer a reply that an earlier one of the same prompt judged worse")
         if leaks:
@@ -65,9 +67,10 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _Set:
-    """One set as it was read, and what is kept of it."""
+    """One set as it was read, by what rule, and what is kept of it."""
 
     source: DataSource
+    rule: str
     role: Role
     read: Loaded
     kept: tuple[Comparison, ...]
@@ -77,7 +80,7 @@ class _Set:
 
     @property
     def name(self) -> str:
-        return f"{self.source.source}:{self.read.report.split}"
+        return _named(self.source.source, self.read.report.split)
 
     def keep(self, wanted: Callable[[Comparison], bool], otherwise: str) -> "_Set":
         """The set without the comparisons that are not wanted, which are counted."""
@@ -90,10 +93,12 @@ class _Set:
         return replace(self, kept=tuple(one for one in kept if one is not None), left_out=dict(counts))
 
     def account(self) -> dict[str, Any]:
-        """Counts as plain values; rows that belong to another split are not called dropped."""
+        """Counts as plain values; comparisons of another split, which are held out, are not called dropped."""
         lost = {why: count for why, count in self.read.report.dropped.items() if why != OTHER_SPLIT}
         counts = {"comparisons": len(self.kept), "dropped": {**lost, **self.left_out}, "left_out": self.left_out}
-        return {"name": self.name, "role": self.role, **counts, **self.said, "read": self.read.report.to_json()}
+        split = {"rule": self.rule, "held_out": self.read.report.dropped.get(OTHER_SPLIT, 0)}
+        read = self.read.report.to_json()
+        return {"name": self.name, "role": self.role, **split, **counts, **self.said, "read": read}
 
 
 def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
@@ -105,11 +110,11 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
         BadRecipe: training data that evaluation sets nearly hold, or evaluation sets without a comparison.
     """
     whole = [number for number, source in enumerate(recipe.datasets) if not source.stream]
-    training = [_read(_with_split(recipe.datasets[number], "train"), "training") for number in whole]
+    training = [_read(choose_split(recipe, recipe.datasets[number], "training"), "training") for number in whole]
     if recipe.evaluation is None:
-        evaluation = list(chain.from_iterable(_own_evaluation(source) for source in recipe.datasets))
+        evaluation = list(chain.from_iterable(_own_evaluation(recipe, source) for source in recipe.datasets))
     else:
-        evaluation = [_read(_with_split(source, "eval"), "evaluation") for source in recipe.evaluation]
+        evaluation = [_read(choose_split(recipe, source, "evaluation"), "evaluation") for source in recipe.evaluation]
     _check_evaluation(recipe, evaluation)
     barred = _barred(recipe, evaluation)
     training = [one.keep(lambda c: split_of(c.prompt) not in barred.openings, IN_EVALUATION) for one in training]
@@ -120,6 +125,10 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
     for one in [*training, *evaluation]:
         report(DataRead(one.name, one.role, len(one.kept), one.account()))
     streamed = any(source.stream for source in recipe.datasets)
+    streams = list(_streams(recipe, dict(zip(whole, training, strict=True)), barred)) if streamed else []
+    for source, drawn in zip(recipe.datasets, streams, strict=False):
+        if source.stream:
+            report(DataRead(drawn.name, "training", None, {"rule": drawn.rule}))
     if not streamed and not any(one.kept for one in training):
         why = "; ".join(f"{one.name}: {one.left_out or 'no comparison'}" for one in training)
         raise BadData(f"no comparison is left to train on ({why}); add data, or evaluate on other prompts")
@@ -129,7 +138,7 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
         evaluation=_by_name([one for one in evaluation if one.kept]),
         record=tuple(one.account() for one in [*training, *evaluation]),
         sets=() if streamed else tuple(_numbers(training)),
-        streams=tuple(_streams(recipe, dict(zip(whole, training, strict=True)), barred)) if streamed else (),
+        streams=tuple(streams),
     )
 
 
@@ -257,6 +266,7 @@ def _streams(recipe: Recipe, whole: Mapping[int, _Set], barred: Barred) -> Itera
 def _in_memory(one: _Set) -> StreamedSet:
     return StreamedSet(
         name=one.name,
+        rule=one.rule,
         read=lambda dropped: one.kept,
         fingerprint=hashlib.sha256(repr(one.kept).encode("utf-8", "surrogatepass")).hexdigest(),
         share=one.source.share or 1.0,
@@ -269,9 +279,11 @@ def _in_memory(one: _Set) -> StreamedSet:
 
 
 def _from_files(recipe: Recipe, source: DataSource, barred: Barred) -> StreamedSet:
-    stream = ComparisonStream(source.source, split=source.split or "train")
+    chosen = choose_split(recipe, source, "training")
+    stream = ComparisonStream(source.source, split=chosen.source.split, columns=source.columns)
     return StreamedSet(
-        name=f"{source.source}:{stream.split}",
+        name=_named(source.source, stream.split),
+        rule=chosen.rule,
         read=stream.read,
         fingerprint=stream.fingerprint(),
         share=source.share or 1.0,
@@ -283,7 +295,8 @@ def _from_files(recipe: Recipe, source: DataSource, barred: Barred) -> StreamedS
     )
 
 
-def _read(source: DataSource, role: Role) -> _Set:
+def _read(chosen: Choice, role: Role) -> _Set:
+    source = chosen.source
     loaded = load_comparisons(
         source.source,
         split=source.split,
@@ -291,19 +304,22 @@ def _read(source: DataSource, role: Role) -> _Set:
         lang=source.lang,
         group=source.group,
         protocol=source.protocol,
+        columns=source.columns,
     )
-    read = _Set(source, role, loaded, loaded.comparisons, {})
+    read = _Set(source, chosen.rule, role, loaded, loaded.comparisons, {})
     return read.keep(lambda one: split_of(one.prompt, seed=FRACTION_SEED) < source.fraction, NOT_IN_FRACTION)
 
 
-def _with_split(source: DataSource, split: str) -> DataSource:
-    return source.model_copy(update={"split": split}) if source.split is None else source
+def _named(source: str, split: str | None) -> str:
+    """A set's name: SOURCE:SPLIT, SOURCE where it is read whole."""
+    return source if split is None else f"{source}:{split}"
 
 
-def _own_evaluation(source: DataSource) -> list[_Set]:
+def _own_evaluation(recipe: Recipe, source: DataSource) -> list[_Set]:
     """What a training set publishes or keeps for evaluation, or nothing."""
+    unstated = source.model_copy(update={"split": None, "limit": None})
     try:
-        return [_read(source.model_copy(update={"split": "eval", "limit": None}), "evaluation")]
+        return [_read(choose_split(recipe, unstated, "evaluation"), "evaluation")]
     except NotFound:
         return []
 

@@ -8,6 +8,7 @@ with the next line; a line torn by that, or by a kill, is cut off first.
 """
 
 import json
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,12 @@ def _line(entry: Entry) -> str:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a small file in one move, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_curve(folder: Path) -> list[Entry]:

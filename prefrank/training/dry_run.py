@@ -25,6 +25,7 @@ from prefrank.model.weights import read_config
 from prefrank.training.best import check_best, digest_sets
 from prefrank.training.checkpoint import Progress, check_output, read_state
 from prefrank.training.corpus import read_corpus
+from prefrank.training.encoded import remarks
 from prefrank.training.events import Report, ignore
 from prefrank.training.feed import StreamFeed, make_feed
 from prefrank.training.flops import row_flops
@@ -35,6 +36,7 @@ from prefrank.training.probe import Probe, Seconds, StepPlan, plan_steps
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import check_trackers
 from prefrank.training.setup import EncodedCorpus, encode_corpus, load_model, load_text
+from prefrank.training.signals import stop_cleanly
 
 _EDGES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -95,6 +97,7 @@ class Estimate:
         return value | {"seconds": {**value["seconds"], "total": self.seconds.total} if self.seconds else None}
 
 
+@stop_cleanly()
 @keep_freed_memory()
 def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     """Foresee a run on this process's device.
@@ -109,8 +112,11 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     resume_from = _check_output(recipe, report)
     folder = resume_from or resolve_model(recipe.model_name)
     set_seed(recipe.seed)
-    network = _load(recipe, folder, device, resumed=resume_from is not None)
-    encoder = load_text(recipe, folder)
+    resumed = resume_from is not None
+    network = _load(recipe, folder, device, resumed=resumed)
+    positions = None if network is None else network.max_positions
+    encoder = load_text(recipe, folder, positions=positions, resumed=resumed)
+    recipe = recipe.model_copy(update={"max_length": encoder.settings.max_length})
     corpus = read_corpus(recipe, report)
     encoded = encode_corpus(recipe, corpus, encoder, report)
     feed = make_feed(recipe, encoded, encoder, num_processes=1)
@@ -233,13 +239,8 @@ def _notes(recipe: Recipe, encoded: EncodedCorpus, *, fits: bool) -> list[str]:
         notes.append(f"sharding is {recipe.sharding}: what is measured here is the whole model in one process")
     if not encoded.evaluation:
         notes.append("nothing to evaluate on: no best checkpoint, no early stop")
-    if counts["rows_with_cut_reply"]:
-        notes.append(
-            f"{counts['rows_with_cut_reply']} of {counts['rows']} replies are cut at {recipe.max_length} tokens"
-        )
-    if counts["dropped_replies_equal_after_cutting"]:
-        dropped = counts["dropped_replies_equal_after_cutting"]
-        notes.append(f"{dropped} comparisons are dropped because their replies are equal after cutting")
+    assert recipe.max_length is not None
+    notes += remarks(counts, max_length=recipe.max_length, pre_rendered=recipe.pre_rendered)
     if encoded.streams:
         notes.append(f"data sets stream: rows, tokens and histogram are those of {len(encoded.training)} comparisons")
     return notes

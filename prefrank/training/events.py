@@ -13,15 +13,16 @@ class DataRead:
     """One data set was read.
 
     Args:
-        name: source, and split where one was named.
+        name: source, and split unless it is read whole.
         role: what its comparisons are for.
-        comparisons: how many are kept for that.
-        record: the reader's own report and what was left out after it, as plain values.
+        comparisons: how many are kept for that; None for a set that streams.
+        record: the rule that chose the split, what that holds out, the reader's own report and what was left out after
+            it, as plain values; of a set that streams, the rule alone.
     """
 
     name: str
     role: Role
-    comparisons: int
+    comparisons: int | None
     record: Mapping[str, Any]
 
 
@@ -32,6 +33,21 @@ class Encoding:
     name: str
     done: int
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One data set is token ids now.
+
+    Args:
+        name: `training` for the training sets together, or an evaluation set's.
+        counts: of `encoded.EncodingCounts`, as plain values; of sets that stream those of a sample.
+        remarks: what deserves a second look.
+    """
+
+    name: str
+    counts: Mapping[str, int]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +161,7 @@ class PassedOver:
     torn: str
 
 
-Event = PassedOver | DataRead | Encoding | Started | StepDone | EvaluationDone | Saved
+Event = PassedOver | DataRead | Encoding | Encoded | Started | StepDone | EvaluationDone | Saved
 Report = Callable[[Event], None]
 
 

@@ -7,14 +7,14 @@ counted. So are preferences of heads that are not trained. A head that a data se
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int8, Int32, Int64
 
 from prefrank.data.candidates import preferences_of
 from prefrank.text import TextEncoder
+from prefrank.training.encoded import EncodingCounts
 from prefrank.training.labels import Preferences, Weigh, number_rows, rank_replies
 from prefrank.types import MAIN_HEAD, Comparison, Preference, Row, reply_types
 
@@ -110,56 +110,6 @@ class Examples:
         return Row(self.ids[part].astype(np.int64), self.types[part], int(self.reply_starts[n]), 0, 0)
 
 
-@dataclass(slots=True)
-class EncodingCounts:
-    """What encoding did to one data set, in comparisons, preferences, rows and tokens."""
-
-    comparisons: int = 0
-    kept: int = 0
-    dropped_replies_equal_after_cutting: int = 0
-    preferences: int = 0
-    preferences_dropped_replies_equal_after_cutting: int = 0
-    preferences_of_other_heads: int = 0
-    dropped_without_label_of_heads: int = 0
-    rows: int = 0
-    tokens: int = 0
-    rows_with_cut_prompt: int = 0
-    rows_with_cut_reply: int = 0
-
-    def add(
-        self,
-        comparison: Comparison,
-        rows: Sequence[Row],
-        wanted: Sequence[Preference],
-        preferences: Sequence[Preference],
-        heads: Sequence[str],
-    ) -> None:
-        """Count one comparison; rows and tokens only if it is kept.
-
-        Args:
-            wanted: its preferences of the heads to train.
-            preferences: those of them that are left after cutting.
-            heads: the heads to train.
-        """
-        self.preferences_of_other_heads += sum(one.head not in heads for one in comparison.preferences)
-        if not wanted:
-            self.dropped_without_label_of_heads += 1
-            return
-        self.preferences_dropped_replies_equal_after_cutting += len(wanted) - len(preferences)
-        if not preferences:
-            self.dropped_replies_equal_after_cutting += 1
-            return
-        self.kept += 1
-        self.preferences += len(preferences)
-        self.rows += len(rows)
-        self.tokens += sum(len(row.ids) for row in rows)
-        self.rows_with_cut_prompt += sum(row.cut_prompt > 0 for row in rows)
-        self.rows_with_cut_reply += sum(row.cut_reply > 0 for row in rows)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 class _Builder:
     """Collects encoded comparisons as int32, so that the int64 rows of a large data set never stand together."""
 
@@ -247,6 +197,9 @@ def encode(
             wanted = preferences_of(comparison, heads)
             preferences = _between_distinct(wanted, rows)
             counts.add(comparison, rows, wanted, preferences, heads)
+            counts.comparisons_with_control_strings += any(
+                encoder.holds_control_strings(comparison.prompt, reply) for reply in comparison.replies
+            )
             builder.left_heads.update(_heads_of(comparison).difference(heads))
             if preferences:
                 builder.add(comparison, rows, wanted, preferences, weight)

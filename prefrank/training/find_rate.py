@@ -18,6 +18,7 @@ from prefrank.errors import BadInput, Diverged, Interrupted
 from prefrank.training.events import Event, Report, Started, StepDone, ignore
 from prefrank.training.loop import train
 from prefrank.training.recipe import Recipe
+from prefrank.training.signals import stop_cleanly
 
 RULE = "a tenth of the rate with the least smoothed loss (range test of Smith 2017)"
 _FEWEST = 20
@@ -78,13 +79,15 @@ class _Watch:
             raise _Enough
 
 
+@stop_cleanly()
 def find_rate(
     recipe: Recipe, *, steps: int = 100, lowest: float = 1e-7, highest: float = 1.0, report: Report = ignore
 ) -> RateSearch:
     """Train for some steps with a rate that rises exponentially, and suggest a learning rate.
 
     Args:
-        steps: at most; the test ends earlier where the loss blows up. The data come round again if they are fewer.
+        steps: at most, and no more than the recipe's max_steps, in all of which the rate rises; the test ends earlier
+            where the loss blows up. The data come round again if they are fewer.
         lowest: rate of the first step.
         highest: rate of the last step.
 
@@ -94,9 +97,14 @@ def find_rate(
         Diverged: within the first 20 steps already.
         Interrupted: Ctrl-C or SIGTERM.
     """
+    check_alone("the learning-rate finder")
+    if recipe.max_steps is not None and recipe.max_steps < _FEWEST:
+        raise BadInput(
+            f"max_steps is {recipe.max_steps}; the learning-rate finder wants at least {_FEWEST}: set it higher"
+        )
+    steps = min(steps, recipe.max_steps or steps)
     if steps < _FEWEST or not 0 < lowest < highest:
         raise BadInput(f"{steps} steps from {lowest:g} to {highest:g}; wanted at least {_FEWEST}, from low to high")
-    check_alone("the learning-rate finder")
 
     def rising(step: int, *, steps: int, recipe: Recipe) -> float:
         return lowest * (highest / lowest) ** (step / last) / recipe.learning_rate
@@ -131,7 +139,7 @@ def _probe(recipe: Recipe, folder: str, steps: int) -> Recipe:
         "trackers": (),
         "eval_steps": never,
         "save_steps": never,
-        "num_train_epochs": max(recipe.num_train_epochs, float(steps)),  # an epoch has a step at least
+        "max_steps": steps,
         "warmup_steps": 0,
         "ema_decay": 0.0,
         "average_last": 0,

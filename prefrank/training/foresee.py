@@ -30,7 +30,7 @@ from prefrank.model.deberta import DebertaNetwork
 from prefrank.training.lora import add_adapters
 from prefrank.training.memory import Memory, Passes, average_bytes, count_passes, optimizer_bytes, size_of
 from prefrank.training.optim import freeze, parameter_groups
-from prefrank.training.recipe import Recipe
+from prefrank.training.recipe import MAX_LENGTH, Recipe
 from prefrank.types import Batch
 
 Layout = Literal["none", "full", "zero2", "zero3"]
@@ -101,7 +101,8 @@ def without_weights(config: Mapping[str, Any], recipe: Recipe) -> BertNetwork | 
 
 def largest_batch(recipe: Recipe) -> Batch:
     """The largest micro-batch a recipe allows: rows of `max_length`, as many as `max_tokens` takes, at least one."""
-    rows, length = max(1, recipe.max_tokens // recipe.max_length), recipe.max_length
+    length = recipe.max_length or MAX_LENGTH
+    rows = max(1, recipe.max_tokens // length)
     return Batch(
         ids=np.zeros(rows * length, np.int64),
         starts=length * np.arange(rows + 1),

@@ -48,7 +48,7 @@ from prefrank.training.processes import add_sums, any_process, free_memory, most
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import RunLog, Speed, check_trackers
 from prefrank.training.setup import encode_corpus, load_model, load_text, use_bf16
-from prefrank.training.signals import catch_signals
+from prefrank.training.signals import catch_signals, stop_cleanly
 from prefrank.training.step import Graphs, StepSums, accumulate_gradient, plan_lockstep, rows_of
 from prefrank.types import Batch
 
@@ -70,6 +70,7 @@ class Trained:
     metrics: Mapping[str, SetMetrics]
 
 
+@stop_cleanly()
 @keep_freed_memory()
 def train(
     recipe: Recipe,
@@ -101,11 +102,12 @@ def train(
     )
     report = report if accelerator.is_main_process else ignore
     with accelerator.main_process_first():
-        resume_from = check_output(recipe, report)
+        resume_from = check_output(recipe, report, main=accelerator.is_main_process)
         folder = resume_from or resolve_model(recipe.model_name)
     set_seed(recipe.seed)
-    network = load_model(recipe, folder, device=accelerator.device, resumed=resume_from is not None)
-    encoder = load_text(recipe, folder)
+    resumed = resume_from is not None
+    network = load_model(recipe, folder, device=accelerator.device, resumed=resumed)
+    encoder = load_text(recipe, folder, positions=network.max_positions, resumed=resumed)
     corpus = read_corpus(recipe, report)
     encoded = encode_corpus(recipe, corpus, encoder, report)
     feed = make_feed(recipe, encoded, encoder, num_processes=accelerator.num_processes)

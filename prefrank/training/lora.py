@@ -8,6 +8,7 @@ folders, with the adapter beside in peft's own form; resuming goes on from the a
 its bits.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,11 @@ def add_adapters(network: Network, recipe: Recipe) -> None:
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=[_inner(network, name) for name in targets],
+        fan_in_fan_out=any(_is_transposed(network.get_submodule(name)) for name in targets),
     )
-    inject_adapter_in_model(config, _root(network))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # peft sets it right for each layer
+        inject_adapter_in_model(config, _root(network))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in head or ".lora_" in name)
     check_trained(network, recipe)
@@ -99,7 +103,15 @@ def find_targets(network: Network, recipe: Recipe) -> list[str]:
 
 def _linear_layers(network: Network, parameters: list[str]) -> list[str]:
     names = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
-    return [name for name in names if isinstance(network.get_submodule(name), nn.Linear)]
+    modules = {name: network.get_submodule(name) for name in names}
+    return [name for name, one in modules.items() if isinstance(one, nn.Linear) or _is_transposed(one)]
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether it is GPT-2's kind of linear layer, which holds its matrix as [I, O]."""
+    from transformers.pytorch_utils import Conv1D  # costs seconds, so not at the top
+
+    return isinstance(module, Conv1D)
 
 
 def _root(network: Network) -> Any:
@@ -138,6 +150,7 @@ def save_adapter(folder: Path, network: Network, text: TextPath, training: dict[
         lora_dropout=recipe["lora_dropout"],
         target_modules=[_inner(network, name) for name in adapted],
         modules_to_save=[_inner(network, name) for name in head_modules(network)],
+        fan_in_fan_out=any(module.fan_in_fan_out for module in adapted.values()),
         inference_mode=True,
     ).save_pretrained(str(folder))
     write_tensors(folder / WEIGHTS, adapter_tensors(network, head_parameter_names(network)))

@@ -4,10 +4,18 @@ Field names are those of the model card's own configuration, which runs unchange
 documented in docs/recipes.md and read by the training code. `recipe_file.py` reads one from YAML.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from prefrank.data import parse_source
+from prefrank.errors import NotFound
+
+INHERITED = ("max_length", "turns", "chat_template")
+"""Keys whose null is what the model that is trained on says."""
+MAX_LENGTH = 512
+"""Tokens of a row where neither the recipe nor the model says."""
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 
@@ -26,7 +34,19 @@ def _listed(value: Any) -> Any:
 
 
 def _data_source(value: Any) -> Any:
-    return {"source": value} if isinstance(value, str) else value
+    """A bare name stands for a mapping; `SOURCE:SPLIT`, as the command line takes it, for both."""
+    value = {"source": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping) or not isinstance(value.get("source"), str):
+        return value
+    try:
+        source, split = parse_source(value["source"])
+    except NotFound as error:
+        raise ValueError(f"source is {value['source']!r}: {error}") from None
+    if split is None:
+        return value
+    if value.get("split") not in (None, split):
+        raise ValueError(f"source {value['source']!r} names the split {split}, and split is {value['split']}; keep one")
+    return {**value, "source": source, "split": split}
 
 
 Count = Annotated[int, BeforeValidator(_whole)]
@@ -37,9 +57,17 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    source: str = Field(description="A known name, a hub id, or a local file or folder.")
+    source: str = Field(
+        description="A known name, a hub id, or a local file or folder; SOURCE:SPLIT names a split too."
+    )
     split: str | None = Field(
-        None, description="The split; null: `train` to train on, `eval` (validation, else test) to evaluate on."
+        None,
+        description="The split; null: `train` to train on, `eval` (validation, else test) to evaluate on; of files that"
+        " name none everything, unless they serve both.",
+    )
+    columns: dict[str, str] | None = Field(
+        None,
+        description="Columns by name, such as `{prompt: question, chosen: good, rejected: bad}`; dots for nested ones.",
     )
     fraction: float = Field(1.0, gt=0, le=1, description="Share of the prompts to use, chosen by a stable hash.")
     limit: Count | None = Field(None, ge=1, description="Read at most this many comparisons, from the start.")
@@ -62,6 +90,16 @@ class DataSource(BaseModel):
         False, description="Read it as training goes, in the memory of shuffle_buffer; JSONL or Parquet."
     )
 
+    @field_validator("columns")
+    @classmethod
+    def _columns_have_names(cls, columns: dict[str, str] | None) -> dict[str, str] | None:
+        if columns is not None and not columns:
+            raise ValueError("columns is empty; wanted NAME: COLUMN, or leave it out")
+        for name, own in (columns or {}).items():
+            if not own:
+                raise ValueError(f"columns gives {name} no name; wanted NAME: COLUMN, such as prompt: question")
+        return columns
+
 
 _Source = Annotated[DataSource, BeforeValidator(_data_source)]
 Sources = Annotated[tuple[_Source, ...], BeforeValidator(_listed), Field(strict=False)]
@@ -79,7 +117,8 @@ class Recipe(BaseModel):
     datasets: Sources = Field(min_length=1, description="Training data: names, or mappings with the options below.")
     evaluation: Sources | None = Field(
         None,
-        description="Evaluation data, taken out of the training data; null: each training set's own split; []: none.",
+        description="Evaluation data, taken out of the training data; null: each training set's own split, made by"
+        " prompt where there is none; []: none.",
     )
     eval_limit: Count | None = Field(
         2000,
@@ -106,10 +145,25 @@ class Recipe(BaseModel):
     seed: Count = Field(0, ge=0, description="Seeds the new head, the order of comparisons, and dropout.")
 
     # Text
-    max_length: Count = Field(512, ge=8, description="Tokens of one (prompt, reply); the prompt is cut first.")
-    turns: Literal["separator", "labels"] = Field(
-        "separator",
-        description="How the turns of a longer prompt are told apart: separators alone, or role labels too.",
+    max_length: Count | None = Field(
+        None,
+        ge=8,
+        description="Tokens of one (prompt, reply); the prompt is cut first; null: as prefrank trained the model, 512"
+        " for any other.",
+    )
+    turns: Literal["separator", "labels"] | None = Field(
+        None,
+        description="How the turns of a longer prompt are told apart: separators alone, or role labels too; null: as"
+        " prefrank trained the model, separators for any other.",
+    )
+
+    chat_template: str | None = Field(
+        None,
+        description="A decoder's chat template: a name among its tokenizer's, or a Jinja file, looked for from the"
+        " recipe's folder; null: as the model has it.",
+    )
+    pre_rendered: bool = Field(
+        False, description="Texts are rendered by the chat template already: their control strings are tokens."
     )
 
     # Loss

@@ -61,6 +61,8 @@ def read_values(path: str | Path, overrides: Iterable[str] = ()) -> RecipeValues
     path = Path(path)
     values, lines = _parse(_read(path, "recipe"), str(path))
     where = {key: f"{path}, line {line}: " for key, line in lines.items()}
+    if isinstance(template := values.get("chat_template"), str):
+        values["chat_template"] = _beside(path, template)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -68,6 +70,13 @@ def read_values(path: str | Path, overrides: Iterable[str] = ()) -> RecipeValues
         values[key.strip()], _ = _yaml(value, f"--set {override}")
         where[key.strip()] = "--set: "
     return RecipeValues(values, where, f"{path}: ")
+
+
+def _beside(recipe: Path, template: str) -> str:
+    """A chat template that is written as a file, or is one beside the recipe, as a path from there; a name as it is."""
+    file = Path(template).expanduser()
+    is_file = len(file.parts) > 1 or file.suffix in (".jinja", ".j2") or (recipe.parent / file).is_file()
+    return str(recipe.parent / file) if is_file else template
 
 
 def load_sweep(path: str | Path) -> tuple[dict[str, Any], ...]:
@@ -156,6 +165,7 @@ _WORDS = (
     ("a valid integer", "an integer"),
     ("a valid boolean", "true or false"),
     ("a valid dictionary or instance of DataSource", "a name or a mapping with the key source"),
+    ("a valid dictionary", "a mapping"),
     ("a valid tuple", "a list"),
     ("a valid", "a"),
     ("True, False", "true, false"),

@@ -1,7 +1,7 @@
 """From a recipe to what the loop needs: the network, the text path, and encoded examples. Fails before the first step.
 
-Surprising: a model that already is a reward model keeps its head unless the recipe says otherwise; the text settings
-are always the recipe's.
+Surprising: a model that already is a reward model keeps its head, and one that prefrank trained its text settings,
+unless the recipe says otherwise.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,17 @@ from prefrank.model.bert import BertNetwork
 from prefrank.model.checkpoint import heads_in
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
-from prefrank.text import TextEncoder
+from prefrank.model.record import text_settings
+from prefrank.text import TextEncoder, TextSettings, with_chat_template
 from prefrank.training.corpus import Corpus, make_pools
-from prefrank.training.events import Encoding, Report, ignore
+from prefrank.training.encoded import EncodingCounts, remarks, why_equal
+from prefrank.training.events import Encoded, Encoding, Report, ignore
 from prefrank.training.examples import Examples, encode
 from prefrank.training.lora import ADAPTER, add_adapters, check_lora, restore_adapters
 from prefrank.training.losses import ranked_places
 from prefrank.training.optim import freeze
 from prefrank.training.order import Pool
-from prefrank.training.recipe import Recipe
+from prefrank.training.recipe import MAX_LENGTH, Recipe
 from prefrank.training.streams import Mixture, StreamedSet
 
 STREAM_SAMPLE = 256
@@ -55,17 +57,38 @@ class EncodedCorpus:
     streams: tuple[StreamedSet, ...]
 
 
-def load_text(recipe: Recipe, folder: Path) -> TextEncoder:
-    """The text path of a model folder with the recipe's settings.
+def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None, resumed: bool = False) -> TextEncoder:
+    """The text path of a model folder: as prefrank trained it, or the defaults, with what the recipe states changed.
+
+    Args:
+        positions: what the model has positions for, in tokens; None for no limit.
+        resumed: the folder is a checkpoint of this very run, and so has the recipe's chat template already.
 
     Raises:
+        BadModel: a record that is torn, or of a newer version.
         BadRecipe: a setting without effect on this model.
+        NotFound: no chat template of that name, and no such file.
     """
-    encoder = TextEncoder.load(text_folder(folder), max_length=recipe.max_length)
-    labels = recipe.turns == "labels"
-    if labels and encoder.settings.template != "pair":
-        raise BadRecipe(f"turns is labels, but {recipe.model_name} marks turns its own way; set turns: separator")
-    return TextEncoder(encoder.source, replace(encoder.settings, labels=labels))
+    said = text_settings(folder)
+    stored = None if said is None else TextSettings.from_json(said)
+    encoder = TextEncoder.load(text_folder(folder), stored, positions=positions)
+    source, settings = encoder.source, encoder.settings
+    if stored is None:
+        settings = replace(settings, max_length=min(MAX_LENGTH, settings.max_length))
+    if recipe.max_length is not None:
+        settings = replace(settings, max_length=recipe.max_length)
+    if recipe.turns == "labels" and settings.template != "pair":
+        raise BadRecipe(f"turns is labels, but {recipe.model_name} marks turns its own way; leave turns out")
+    if recipe.turns is not None:
+        settings = replace(settings, labels=recipe.turns == "labels")
+    if recipe.chat_template is not None and not resumed:
+        if settings.template == "pair":
+            raise BadRecipe(
+                f"chat_template is set, but {recipe.model_name} takes prompt and reply as a pair; leave it out"
+            )
+        source = with_chat_template(source, recipe.chat_template)
+        settings = replace(settings, template="chat", turn_strings=None)
+    return TextEncoder(source, settings, pre_rendered=recipe.pre_rendered)
 
 
 def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: bool = False) -> Network:
@@ -83,7 +106,7 @@ def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: b
     fresh, heads = choose_heads(recipe, start, resumed=resumed and not adapted)
     network = load_network(start, heads=heads, new_head=fresh, dropout=recipe.dropout, device=device)
     positions = network.max_positions
-    if positions is not None and recipe.max_length > positions:
+    if positions is not None and recipe.max_length is not None and recipe.max_length > positions:
         raise BadRecipe(f"max_length is {recipe.max_length}, but {recipe.model_name} has positions for {positions}")
     if recipe.gradient_checkpointing:
         network.gradient_checkpointing = True
@@ -155,18 +178,24 @@ def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, report: 
             f" the data have {', '.join(training.left_heads)}"
         )
     if not len(training):
-        raise BadData(
-            f"all {counted.comparisons} training comparisons have replies that are equal within"
-            f" {encoder.settings.max_length} tokens; raise max_length"
-        )
+        why = why_equal(counted.to_json(), encoder.settings.max_length)
+        raise BadData(f"all {counted.comparisons} training comparisons have replies that are equal {why}")
     places = np.array(training.weights, np.int64)
     training = replace(training, weights=tuple(weights[place] for place in places))
     pools = make_pools(recipe, corpus, places) if drawn is None else ()
-    counts: dict[str, Mapping[str, int]] = {"training": counted.to_json()}
+    counts: dict[str, Mapping[str, int]] = {}
+
+    def count(name: str, counted: EncodingCounts) -> None:
+        counts[name] = counted.to_json()
+        limit = encoder.settings.max_length
+        said = remarks(counts[name], max_length=limit, pre_rendered=encoder.pre_rendered)
+        report(Encoded(name, counts[name], tuple(said)))
+
+    count("training", counted)
     evaluation: dict[str, Examples] = {}
     for name, comparisons in corpus.evaluation.items():
         examples, counted = encode(comparisons, encoder, heads=recipe.heads, progress=progress(name))
-        counts[name] = counted.to_json()
+        count(name, counted)
         if len(examples):
             evaluation[name] = examples
     return EncodedCorpus(training, evaluation, counts, pools, corpus.streams)

@@ -1,14 +1,19 @@
 """Ctrl-C and SIGTERM ask the run to stop after the step under way, so that what is saved is whole.
 
+Before the first step, and where nothing is to be saved, SIGTERM stops as Ctrl-C does: by an error, so that whatever was
+half written is removed on the way out.
+
 Surprising: a second signal stops at once, without saving. Outside the main thread, where Python allows no handlers,
 nothing is caught.
 """
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from prefrank.errors import Interrupted
 
 
 class StopFlag:
@@ -27,12 +32,37 @@ def catch_signals() -> Iterator[StopFlag]:
             raise KeyboardInterrupt
         flag.wanted = True
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(ask, signal.SIGINT, signal.SIGTERM):
         yield flag
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+@contextmanager
+def stop_cleanly() -> Iterator[None]:
+    """Inside the block SIGTERM is what Ctrl-C is, and ends as Interrupted; a handler of the process's own is left."""
+    told = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        told = True
+        raise KeyboardInterrupt  # no library takes it for a fault of its own
+
     try:
-        yield flag
+        with _handled(stop, *([signal.SIGTERM] if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else [])):
+            yield
+    except KeyboardInterrupt:
+        if not told:
+            raise
+        raise Interrupted("stopped by SIGTERM outside of the steps; nothing half written is left") from None
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

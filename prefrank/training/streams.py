@@ -53,6 +53,7 @@ class StreamedSet:
 
     Args:
         name: of the set.
+        rule: which part of it is read, in words.
         read: one pass over it.
         fingerprint: tells whether it changed.
         share: how often it is drawn from, relative to the others.
@@ -64,6 +65,7 @@ class StreamedSet:
     """
 
     name: str
+    rule: str
     read: Read
     fingerprint: str
     share: float
@@ -108,7 +110,12 @@ class Mixture:
     def account(self) -> list[dict[str, Any]]:
         """What was drawn from each set so far, and why rows gave nothing, as plain values."""
         return [
-            {"name": one.name, "drawn": self.drawn[one.name], "dropped": dict(self.dropped[one.name])}
+            {
+                "name": one.name,
+                "rule": one.rule,
+                "drawn": self.drawn[one.name],
+                "dropped": dict(self.dropped[one.name]),
+            }
             for one in self.sets
         ]
 

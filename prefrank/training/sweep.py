@@ -21,6 +21,7 @@ from prefrank.training.recipe import Recipe
 from prefrank.training.recipe_file import RecipeValues, make_recipe
 from prefrank.training.run_log import read_run_state
 from prefrank.training.runs import Run, rank_runs, read_run, undecided
+from prefrank.training.signals import stop_cleanly
 
 FILE = "sweep.json"
 _RESERVED = ("output_dir", "resume", "overwrite", "best_metric", "best_set")
@@ -50,6 +51,7 @@ class SweepRow:
         return row | {"run": self.run and self.run.to_json()}
 
 
+@stop_cleanly()
 def run_sweep(
     base: RecipeValues,
     changes: Sequence[Mapping[str, Any]],
@@ -133,7 +135,9 @@ def _short(value: Any) -> str:
 def _is_finished(recipe: Recipe) -> bool:
     """Whether its folder holds a run of this very recipe that came to its end."""
     state = read_run_state(Path(recipe.output_dir))
-    return state.get("state") == "finished" and _plain(state["recipe"]) == _plain(recipe.model_dump(mode="json"))
+    return state.get("state") == "finished" and _plain(state.get("recipe", {})) == _plain(
+        recipe.model_dump(mode="json")
+    )
 
 
 def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,9 +86,10 @@ SENTENCES = {
 """Of each page, sentences with numbers and defaults that the code holds too."""
 
 
-@pytest.mark.parametrize(("page", "sentence"), [(page, one) for page, those in SENTENCES.items() for one in those])
-def test_a_number_on_a_page_is_the_codes(page: str, sentence: str) -> None:
-    assert sentence in " ".join((DOCS / page).read_text(encoding="utf-8").split())
+@pytest.mark.parametrize("page", SENTENCES)
+def test_the_numbers_on_a_page_are_the_codes(page: str) -> None:
+    text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
+    assert [sentence for sentence in SENTENCES[page] if sentence not in text] == []
 
 
 def test_every_protocol_and_suite_stands_on_its_page() -> None:

@@ -60,7 +60,7 @@ def test_the_scored_place_is_transformers_rightmost_token_that_is_not_padding(ro
     starts = np.cumsum([0, *map(len, rows)])
     zeros = np.zeros(len(rows), np.int64)
     ids = np.concatenate(rows)
-    batch = Batch(ids=ids, rows=zeros, types=np.zeros(len(ids), np.int8), starts=starts)
+    batch = Batch(ids=ids, types=np.zeros(len(ids), np.int8), rows=zeros, starts=starts)
     wanted = [(torch.arange(len(row)) * (torch.tensor(row) != pad)).argmax().item() for row in rows]
     assert scored_places(batch, pad).tolist() == wanted
     assert scored_places(batch, None).tolist() == [len(row) - 1 for row in rows]

@@ -118,8 +118,6 @@ def test_a_row_takes_few_renderings(
 ) -> None:
     calls = counted(monkeypatch)
     encoder = TextEncoder(plain.source, TextSettings("chat", limit, token_types="none", row_ends="files"))
-    assert encoder._chat.kept_edges
-    assert encoder._chat.closing
     calls.clear()
     encoder.encode(talk(turns), ["rise"])
     assert len(calls) <= math.log2(turns) + 2

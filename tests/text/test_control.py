@@ -70,6 +70,8 @@ def test_html_tags_and_added_words_are_text_and_markup_of_the_template_is_the_mo
     template = TEMPLATE.replace("{{ m.content }}", "{{ '<think></think>' if 0 }}{{ m.content }}")
     encoder = TextEncoder.load(folder_of(tmp_path, tokenizer, template=template), max_length=99)
     ids = {text: tokenizer.token_to_id(text) for text in ("<table>", "</code>", "covid", "<think>", "<tool_call>")}
+    assert not encoder.holds_control_strings(as_prompt("<table>"), "<think>so")
+    assert encoder.holds_control_strings(as_prompt("<think>"), "so")
     (row,) = encoder.encode(as_prompt("<table>covid</code><think>"), ["<think>so<tool_call>"])
     found = row.ids.tolist()
     assert [found.count(ids[text]) for text in ("<table>", "covid", "</code>", "<think>", "<tool_call>")] == [

@@ -53,8 +53,8 @@ def test_a_named_set_may_choose_the_best(recipe, tmp_path):
         record = RewardModel.load(trained.best).training
         assert record is not None
         assert record["step"] == least.step
-    assert [each.best for each in heard[one] if isinstance(each, EvaluationDone)] == [True, True, True]
-    assert [each.best for each in heard[two] if isinstance(each, EvaluationDone)] == [True, False, False]
+    assert [each.best for each in heard[one] if isinstance(each, EvaluationDone)] == [True] * 4
+    assert [each.best for each in heard[two] if isinstance(each, EvaluationDone)] == [True] + [False] * 3
 
 
 @pytest.mark.parametrize(

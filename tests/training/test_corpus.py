@@ -41,7 +41,7 @@ def test_no_prompt_is_both_trained_and_evaluated_on(recipe, pairs):
 
 
 def test_prompts_of_an_evaluation_set_are_taken_out_of_the_training_data(recipe, pairs, tmp_path):
-    training = load_comparisons(pairs, split="train").comparisons
+    training = load_comparisons(pairs).comparisons
     leak = write_jsonl(tmp_path / "leak_test.jsonl", training[:5])
     corpus = read_corpus(recipe(evaluation=[{"source": str(leak), "split": "test"}]))
     assert len(corpus.training) == len(training) - 5

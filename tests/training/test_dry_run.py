@@ -56,7 +56,7 @@ def test_padding_is_that_of_plain_batches(recipe, bert, tmp_path):
     encoder = TextEncoder.load(bert, TextSettings("pair", 64))
     examples, _ = encode(comparisons, encoder)
     alone = {examples.names[c][5:]: 2 * examples.longest(c) for c in range(len(examples))}
-    kept = load_comparisons(data, split="train").comparisons
+    kept = load_comparisons(data).comparisons
     padded = sum(alone[one.id] for one in kept)
     assert each_alone.padding_saved == pytest.approx(1 - each_alone.tokens / padded)
     together = dry_run(recipe(**keys, per_device_train_batch_size=len(kept)))

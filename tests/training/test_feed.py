@@ -66,7 +66,7 @@ def test_a_buffer_shuffles_each_comparison_once_and_no_further_than_it_reaches()
 def test_a_stream_gives_every_comparison_once_a_pass_in_a_new_order(feed, streamed, pairs):
     made = feed(streamed(max_steps=100))
     assert isinstance(made, StreamFeed)
-    expected = sorted(f"pairs/{one.id}" for one in load_comparisons(pairs, split="train").comparisons)
+    expected = sorted(f"pairs/{one.id}" for one in load_comparisons(pairs).comparisons)
     drawn = [name for step in range(len(expected)) for name in names(made, step)]
     passes = [drawn[first : first + len(expected)] for first in range(0, 4 * len(expected), len(expected))]
     assert all(sorted(one) == expected for one in passes)

@@ -56,6 +56,18 @@ def test_a_run_that_diverges_at_once_and_rates_that_fall_are_errors(recipe):
         find_rate(recipe(), lowest=1.0, highest=0.1)
 
 
+@pytest.mark.parametrize(("max_steps", "steps"), [(25, 25), (1000, 40), (None, 40)])
+def test_a_recipe_of_fewer_steps_has_the_rate_rise_over_those(recipe, max_steps, steps):
+    found = find_rate(recipe(max_steps=max_steps, max_grad_norm=0.0001), steps=40, lowest=1e-7, highest=1e-3)
+    assert (len(found.rates), found.rates[0]) == (steps, pytest.approx(1e-7))
+    assert found.rates[-1] == pytest.approx(1e-3)
+
+
+def test_a_recipe_of_too_few_steps_for_the_test_is_refused(recipe):
+    with pytest.raises(BadInput, match="max_steps is 6; the learning-rate finder wants at least 20"):
+        find_rate(recipe(max_steps=6))
+
+
 def test_several_processes_are_refused(recipe, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadInput, match="without a launcher"):

@@ -27,7 +27,7 @@ from prefrank.training.lora import add_adapters, check_trained, find_targets, sa
 from prefrank.training.optim import freeze, parameter_groups
 from prefrank.training.setup import load_model
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, reference_scores, saved
-from tests.tiny import bert_folder, decoder_folder
+from tests.tiny import bert_folder, chat_folder, decoder_folder
 
 BATCH = batch_of([2, 5, 5, 17, 31])
 PEFT_WARNS = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft 0.21 of itself
@@ -61,7 +61,7 @@ def scores_of(folder: Path) -> list[float]:
 @pytest.mark.parametrize(
     "kind",
     ["bert", "roberta", "electra", "deberta v2 xxlarge", "deberta own position projections", "llama", "modernbert cls",
-     "distilbert"],
+     "distilbert", "gpt2"],
 )  # fmt: skip
 def test_adapters_and_head_are_trained_and_nothing_else(kind, recipe, tmp_path):
     network = adapted(recipe, saved(model_of(*(CONFIGS | OTHERS)[kind]), tmp_path))
@@ -78,7 +78,7 @@ def test_adapters_and_head_are_trained_and_nothing_else(kind, recipe, tmp_path):
     assert in_groups == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta v3", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "deberta v3", "llama", "gpt2"])
 def test_merging_changes_no_score_and_leaves_no_trace(kind, recipe, tmp_path):
     folder = saved(model_of(*(CONFIGS | OTHERS)[kind]), tmp_path)
     network, plain = adapted(recipe, folder), load_network(folder)
@@ -190,6 +190,40 @@ def test_a_checkpoint_is_a_plain_folder_with_the_adapter_beside(run):
     assert info["as_saved"]
 
 
+def gpt2_folder(folder: Path) -> Path:
+    """A random GPT-2 reward model, whose layers of attention and feed-forward are no `nn.Linear`."""
+    chat_folder(folder)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=420, n_positions=96, n_embd=32, n_layer=2, n_head=4, num_labels=1, pad_token_id=0, eos_token_id=1,
+        bos_token_id=1, initializer_range=0.2, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
+    )  # fmt: skip
+    transformers.GPT2ForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_auto_targets_of_gpt2_are_its_own_kind_of_linear_layers(recipe, tmp_path):
+    network = load_network(gpt2_folder(tmp_path))
+    found = {name.partition("h.1.")[2] for name in find_targets(network, recipe(**LORA)) if "h.1." in name}
+    assert found == {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
+    assert len(find_targets(network, recipe(lora_targets=["c_attn"], **LORA))) == 2
+
+
+@PEFT_WARNS
+def test_gpt2_trains_with_adapters_and_every_way_to_load_it_agrees(recipe, tmp_path):
+    base = gpt2_folder(tmp_path / "base")
+    last = train(recipe(model_name=str(base), num_train_epochs=1, **LORA)).last
+    assert json.loads((last / "adapter" / "adapter_config.json").read_text())["fan_in_fan_out"] is True
+    assert scores_of(last / "adapter") == pytest.approx(scores_of(last), abs=1e-6)
+    assert scores_of(last) != pytest.approx(scores_of(base), abs=0.01)
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(base)
+    model = PeftModel.from_pretrained(plain, str(last / "adapter")).eval()
+    with torch.no_grad():
+        theirs = torch.cat([reference_scores(model, row).view(1) for row in alone(BATCH)])
+    ours = score_batches(load_network(last / "adapter"), [BATCH])
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
 @PEFT_WARNS
 def test_peft_loads_the_adapter_over_transformers_base_with_the_same_scores(run, bert):
     base = transformers.AutoModelForSequenceClassification.from_pretrained(bert, attn_implementation="eager")
@@ -279,12 +313,13 @@ def test_a_torn_adapter_and_one_of_another_base_are_refused(run, tmp_path):
 
 @PEFT_WARNS
 @pytest.mark.parametrize("headed", [True, False])
-@pytest.mark.parametrize("kind", ["bert", "roberta", "llama"])
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # peft's, which sets it right
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama", "gpt2"])
 def test_adapters_that_peft_made_load_here(kind, headed, tmp_path):
     """With a head of their own, and without one, over a base that has it."""
     base = model_of(*(CONFIGS | OTHERS)[kind], num_labels=1)
     folder = saved(base, tmp_path / "base")
-    target = "all-linear" if headed else ["q_proj" if kind == "llama" else "query"]
+    target = "all-linear" if headed else [{"llama": "q_proj", "gpt2": "c_proj"}.get(kind, "query")]
     config = LoraConfig(
         task_type="SEQ_CLS" if headed else None, r=3, lora_alpha=5, use_rslora=not headed, target_modules=target
     )

@@ -108,6 +108,21 @@ def test_what_cannot_be_used_is_named_with_what_came_and_what_was_wanted(changes
     assert str(caught.value).endswith(message)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("question", "[0].columns is 'question' (a string); wanted a mapping"),
+        ({"prompt": 3}, ".columns.prompt is 3 (an integer); wanted a string"),
+        ({"prompt": ""}, "columns gives prompt no name; wanted NAME: COLUMN, such as prompt: question"),
+        ({}, "columns is empty; wanted NAME: COLUMN, or leave it out"),
+    ],
+)
+def test_columns_that_name_nothing_are_refused(columns, message):
+    with pytest.raises(BadRecipe) as caught:
+        make_recipe(LEAST | {"datasets": [{"source": "a", "columns": columns}]})
+    assert str(caught.value).endswith(message)
+
+
 @pytest.mark.parametrize("key", ["model_name", "datasets", "learning_rate"])
 def test_what_has_no_honest_default_must_be_given(key):
     with pytest.raises(BadRecipe, match=f"{key} is missing; wanted: "):

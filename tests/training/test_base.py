@@ -1,0 +1,34 @@
+"""What a run starts from: a base whose files do not belong together is refused, with the tensor named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prefrank.errors import BadModel
+from prefrank.training import dry_run, train
+from tests.tiny import decoder_folder
+
+
+def changed(folder: Path, **values: object) -> Path:
+    path = decoder_folder(folder) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+@pytest.mark.parametrize("call", [train, dry_run])
+@pytest.mark.parametrize("new_head", [True, "auto"])
+def test_weights_of_other_shapes_are_named_and_never_drawn_anew(recipe, tmp_path, call, new_head):
+    base = changed(tmp_path / "base", intermediate_size=64)
+    with pytest.raises(BadModel, match=r"down_proj\.weight is \[32, 48\], its config.json asks for \[32, 64\]") as told:
+        call(recipe(model_name=str(base), new_head=new_head))
+    assert "report" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_head_of_another_shape_is_replaced_by_a_new_one_and_else_refused(recipe, tmp_path):
+    base = changed(tmp_path / "base", id2label={"0": "a", "1": "b"})
+    assert train(recipe(model_name=str(base), new_head=True, max_steps=1)).steps == 1
+    keys = {"heads": ["a", "b"], "new_head": False, "overwrite": True}
+    with pytest.raises(BadModel, match=r"score\.weight is \[1, 32\], its config.json asks for \[2, 32\]"):
+        train(recipe(model_name=str(base), **keys))
