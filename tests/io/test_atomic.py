@@ -152,7 +152,7 @@ def test_weights_that_cannot_be_written_whole_leave_the_old_ones(tmp_path: Path)
 def test_a_full_disk_inside_safetensors_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors import SafetensorError
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     network = load_network(saved(model_of(*OTHERS["distilbert"]), tmp_path / "model"))
