@@ -16,13 +16,14 @@ from prefrank.data.conversations import (
     nectar,
     one_reply_each,
     swift_exchanges,
+    swift_instruction,
     swift_messages,
     swift_query,
     swift_response,
 )
 from prefrank.data.fields import SYSTEM_COLUMNS, Row, label, system_of
 from prefrank.data.hints import hint
-from prefrank.data.implicit import is_transcript
+from prefrank.data.implicit import QUESTIONS, is_transcript
 from prefrank.data.instructions import (
     code_ultrafeedback,
     generations,
@@ -65,6 +66,7 @@ class Format:
         columns: the columns that are read (of Parquet, the only ones beside `ANY_ROW`); None reads all.
         by_row: whether every row is one candidate; else rows are gathered into groups first.
         fits: what else a row must be, where columns alone do not say.
+        beside: columns that are looked at, since they must not hold what is read nowhere.
         whole: whether all Parquet columns are looked at: one that is not read may change what the others mean.
     """
 
@@ -73,6 +75,7 @@ class Format:
     columns: tuple[str, ...] | None = None
     by_row: bool = True
     fits: Callable[[Row], bool] = lambda row: True
+    beside: tuple[str, ...] = ()
     whole: bool = False
 
     def is_of(self, row: Row, names: Set[str]) -> bool:
@@ -105,7 +108,7 @@ def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
 
 
 def _without(*names: str) -> Callable[[Row], bool]:
-    return lambda row: all(row.get(name) is None for name in names)
+    return lambda row: not any(map(row.get, names))
 
 
 def _ends_in_reply(row: Row) -> bool:
@@ -214,6 +217,8 @@ FORMATS: dict[str, Format] = {
     "swift": Format(each_row(swift_response), frozenset({"messages", "rejected_response"})),
     "swift_messages": Format(each_row(swift_messages), frozenset({"messages", "rejected_messages"})),
     "swift_exchanges": Format(each_row(swift_exchanges), frozenset({"conversation", "rejected_response"})),
+    "swift_sharegpt": Format(each_row(swift_response), frozenset({"conversations", "rejected_response"})),
+    "swift_instruction": Format(each_row(swift_instruction), frozenset({"instruction", "output", "rejected_response"})),
     "swift_query": Format(each_row(swift_query), frozenset({"query", "response", "rejected_response"})),
     "ultrainteract": Format(
         _CONVERSATION,
@@ -243,8 +248,8 @@ FORMATS: dict[str, Format] = {
         each_row(pair_of("prompt", "chosen_response", "rejected_response")),
         frozenset({"prompt", "chosen_response", "rejected_response"}),
     ),
-    "prefrank": Format(_OWN, frozenset({"prompt", "replies"}), READ),
-    "prefrank_pairs": Format(_OWN, _PAIR | {"prompt"}, READ),
+    "prefrank": Format(_OWN, frozenset({"prompt", "replies"}), READ, beside=QUESTIONS),
+    "prefrank_pairs": Format(_OWN, _PAIR | {"prompt"}, READ, beside=QUESTIONS),
     "implicit_pairs": Format(_OWN, _PAIR, READ, fits=lambda row: not is_transcript(row), whole=True),
 }
 
@@ -266,7 +271,8 @@ def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
     read = {name: one for name, one in found.items() if all(map(one.reads, stated))}
     if found and not read:
         _refuse_names(where, stated, found)
-    best = [name for name, one in read.items() if not any(one.keys < other.keys for other in read.values())]
+    filled = {name: one for name, one in read.items() if all(_is_given(row, key) for key in one.keys)} or read
+    best = [name for name, one in filled.items() if not any(one.keys < other.keys for other in filled.values())]
     if len({FORMATS[name].read for name in best}) > 1:
         raise BadData(
             f"{where}: the columns are those of {' and of '.join(best)}; name those of one: columns:"
@@ -280,6 +286,11 @@ def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
         " or a published data set's columns (docs/formats.md); columns of other names are named by columns:"
         " {prompt: question, ...} (--columns prompt=question,...)"
     )
+
+
+def _is_given(row: Row, name: str) -> bool:
+    """Whether there is more than null or an empty text in a column of the row."""
+    return name not in row or row.get(name) not in (None, "")
 
 
 def _refuse_names(where: str, columns: Columns, found: Mapping[str, Format]) -> NoReturn:

@@ -3,12 +3,13 @@
 Surprising: LLaMA-Factory's question is `instruction`, a line end, `input`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
 from prefrank.data.conversations import instructed, pair, unread
 from prefrank.data.fields import Row, as_list, as_row, field, index_of, maybe_number, text, user
+from prefrank.data.implicit import refuse_second_prompt, texts_of
 from prefrank.data.own import own
 from prefrank.data.pairs import NO_LABEL, asked
 from prefrank.errors import BadData, short
@@ -16,7 +17,6 @@ from prefrank.io.columns import with_values
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 SAFETY = "safety"
-_QUESTIONS = ("prompt", "instruction", "question", "query", "input", "context")
 
 
 def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -> Callable[[Row], Candidate | Drop]:
@@ -35,26 +35,13 @@ def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -
             return reason
         with_input = question == "instruction"
         better, worse = field(row, chosen), field(row, rejected)
-        _one_question(row, {question, "input"} if with_input else {question}, (better, worse))
         prompt = instructed(row) if with_input else asked(row, text(row, question))
+        read = {question, "history", *(["input"] if with_input else [])}
+        refuse_second_prompt(row, read, [turn.text for turn in prompt] + texts_of([better, worse]))
         tie = {"probability": 0.5} if row.get("status") == "tie" else {}
         return pair(with_values(row, tie) if tie else row, prompt, better, worse)
 
     return read
-
-
-def _one_question(row: Row, read: set[str], replies: tuple[object, object]) -> None:
-    """Refuse a row with a second text that may be its prompt, unless that is said again in what is read."""
-    messages = [one for reply in replies if isinstance(reply, list) for one in reply]
-    said = {str(row[name]).strip() for name in read if name in row}
-    said |= {str(one.get("content")).strip() for one in messages if isinstance(one, Mapping)}
-    for name in _QUESTIONS:
-        value = row.get(name)
-        if name not in read and isinstance(value, str) and value.strip() and value.strip() not in said:
-            both = " and ".join(repr(one) for one in (*sorted(read & row.keys()), name))
-            raise BadData(
-                f"{both} each hold a text that may be the prompt; keep one, or name it with columns prompt=..."
-            )
 
 
 def stack_exchange(row: Row) -> Candidate:

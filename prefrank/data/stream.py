@@ -61,6 +61,11 @@ class ComparisonStream:
         for part in self._parts:
             yield from self._read_part(part, dropped)
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Files of the folder that are not read for any split."""
+        return self._located.unread
+
     def fingerprint(self) -> str:
         """A hash of the files' names, sizes, and bytes at their ends; of what a run reads, without reading it all.
 
