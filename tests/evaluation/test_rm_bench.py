@@ -74,7 +74,7 @@ def test_safety_without_one_of_its_two_files_has_no_score() -> None:
     items = [an_item(subset, "1", better=3, worse=3) for subset in SUBSETS if subset != "safety-response"]
     found = values(measure(a_sample(items, [SCORES] * 4)))
     assert found["safety"] is found["safety/Hard"] is found["safety/response"] is found["Overall"] is None
-    assert found["safety/refuse"] == found["chat"] == pytest.approx(6 / 9)
+    assert (found["safety/refuse"], found["chat"]) == pytest.approx((6 / 9, 6 / 9))
 
 
 def test_items_of_another_shape_are_refused() -> None:
