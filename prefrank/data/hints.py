@@ -48,6 +48,8 @@ def hint(row: Row) -> str:
     """What the row seems to be, in brackets, or the column that has nearly a known name, such as `replis`."""
     if row.keys() <= {"prompt", "text", "id"}:
         return f" (it looks like texts without replies; {_SECOND})"
+    if len(row) == 1 and (sign := next((one for one in (";", "\t") if one in next(iter(row))), "")):
+        return f" (cells seem to be separated by {sign!r}; wanted commas, or tabs in a .tsv file)"
     for columns, said in NO_COMPARISON:
         if columns <= row.keys():
             return f" (it looks like {said})"
