@@ -103,9 +103,10 @@ def refuse_second_prompt(row: Row, read: Collection[str], said: Iterable[str]) -
         read: columns that the prompt is made of.
         said: the texts that are read; a column that repeats one of them is no other text.
     """
-    whole = "\n".join(said)
-    for name in QUESTIONS:
-        if name not in read and name in row and not all(one in whole for one in texts_of(row[name])):
+    others = [name for name in QUESTIONS if name not in read and name in row and row[name]]
+    whole = "\n".join(said) if others else ""
+    for name in others:
+        if not all(one in whole for one in texts_of(row[name])):
             first = next(one for one in QUESTIONS if one in read)
             raise BadData(
                 f"{first!r} and {name!r} each hold a text that may be the prompt; keep one, or say which it is:"

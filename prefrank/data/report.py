@@ -76,12 +76,12 @@ def unread_files(names: Sequence[str]) -> str:
     """Files that are not read, in words; "" for none.
 
     >>> unread_files(["more.jsonl"])
-    'not read, since other files name a split and these do not: more.jsonl'
+    'not read, since they are of no split, or no part of the published set: more.jsonl'
     """
     if not names:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"not read, since other files name a split and these do not: {', '.join(names[:3])}{more}"
+    return f"not read, since they are of no split, or no part of the published set: {', '.join(names[:3])}{more}"
 
 
 class Tally:

@@ -304,6 +304,9 @@ def test_files_that_are_not_read_are_said(tmp_path: Path) -> None:
         assert report.unread == ("export.jsonl", "more.jsonl")
     assert describe(load_splits(tmp_path)).unread == report.unread
     assert report.warning == describe(load_splits(tmp_path)).warning
-    assert report.warning == "not read, since other files name a split and these do not: export.jsonl, more.jsonl"
+    assert (
+        report.warning
+        == "not read, since they are of no split, or no part of the published set: export.jsonl, more.jsonl"
+    )
     (tmp_path / "train.jsonl").unlink()
     assert load_comparisons(tmp_path).report.warning == ""

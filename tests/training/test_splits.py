@@ -160,4 +160,4 @@ def test_the_rule_names_the_files_that_are_not_read(recipe, tmp_path: Path) -> N
         source = {"source": str(folder), "stream": stream}
         corpus = read_corpus(recipe(datasets=[source], evaluation=[], max_steps=1))
         rule = corpus.streams[0].rule if stream else corpus.record[0]["rule"]
-        assert rule.endswith("not read, since other files name a split and these do not: more.jsonl")
+        assert rule.endswith("not read, since they are of no split, or no part of the published set: more.jsonl")
