@@ -26,7 +26,7 @@ from prefrank.data.fields import (
     user,
 )
 from prefrank.data.hh import PROMPTS_DIFFER, turns_of
-from prefrank.data.implicit import refuse_other_texts, refuse_second_prompt, split_texts, texts_of
+from prefrank.data.implicit import refuse_other_texts, refuse_second_prompt, split_texts
 from prefrank.data.pairs import earlier_turns
 from prefrank.errors import BadData
 from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Turn
@@ -171,7 +171,7 @@ def _pair(row: Row) -> Candidate | Drop:
     sides = field(row, "chosen"), field(row, "rejected")
     chosen, rejected = (_completion(value, name) for value, name in zip(sides, ("chosen", "rejected"), strict=True))
     if row.get("prompt") is not None:
-        prompt = tuple(map(bare, _prompt(row, texts_of([turn.text for turn in (*chosen, *rejected)]))))
+        prompt = tuple(map(bare, _prompt(row, [turn.text for turn in (*chosen, *rejected)])))
     elif all(isinstance(side, str) for side in sides):
         found = split_texts(row, _READ_WITHOUT_PROMPT)
         return found if isinstance(found, Drop) else replace(found, preferences=(stated,), id=id, voter=voter)

@@ -304,9 +304,7 @@ def test_files_that_are_not_read_are_said(tmp_path: Path) -> None:
         assert report.unread == ("export.jsonl", "more.jsonl")
     assert describe(load_splits(tmp_path)).unread == report.unread
     assert report.warning == describe(load_splits(tmp_path)).warning
-    assert (
-        report.warning
-        == "not read, since they are of no split, or no part of the published set: export.jsonl, more.jsonl"
-    )
+    said = "not read, since they are of no split, or no part of the published set: export.jsonl, more.jsonl"
+    assert report.warning == said
     (tmp_path / "train.jsonl").unlink()
     assert load_comparisons(tmp_path).report.warning == ""
