@@ -18,11 +18,14 @@ from prefrank.io.columns import with_values
 _SCORES = ("score", "created_at_utc")
 _NUMBERS = frozenset(
     {"probability", "weight", "margin", "strength", "preference_strength", "overall_preference"}
-    | {"turn", "evaluation_order", "helpfulness", "correctness", "coherence", "complexity", "verbosity"}
+    | {"rank", "turn", "evaluation_order", "helpfulness", "correctness", "coherence", "complexity", "verbosity"}
     | {f"score_{side}" for side in "01"}
     | set(chain.from_iterable((f"{name}_A", f"{name}_B") for name in _SCORES))
 )
 """Columns that hold numbers in every format that has them."""
+_FLAGS = frozenset({"deleted", "synthetic", "review_result"})
+"""Columns that hold true, false or nothing; a text would be taken for true."""
+_TRUTH = {"true": True, "false": False}
 _LIST_COLUMNS = """
 replies ranks ratings rating preferences preference messages rejected_messages conversations conversation conversation_a
 conversation_b full_conversation trajectory history generations answers responses annotations completions info
@@ -43,8 +46,10 @@ def with_types(row: Row) -> Row:
             values[name] = _number(cell)
         elif name in _LISTS and cell.lstrip()[:1] in ("[", "{"):
             values[name] = _from_json(cell)
-        elif name == "label" and cell.lower() in ("true", "false"):
-            values[name] = cell.lower() == "true"
+        elif name in _FLAGS:
+            values[name] = _TRUTH.get(cell.lower(), cell) if cell else None
+        elif name == "label":  # also a number, or a word
+            values[name] = _TRUTH.get(cell.lower(), cell)
     return with_values(row, values) if values else row
 
 

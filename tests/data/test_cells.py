@@ -10,6 +10,7 @@ from prefrank.data import load_comparisons
 from prefrank.errors import BadData
 from prefrank.types import Comparison, Preference, Turn
 from tests.data.files import stated, user, webgpt_row, write_csv, write_lines, write_parquet
+from tests.data.test_oasst import TREE
 
 ASKED = [{"role": "user", "content": "A colour?"}]
 PAIR = {"prompt": "A colour?", "chosen": "Blue.", "rejected": "Tuesday."}
@@ -88,3 +89,10 @@ def test_flattened_columns_of_a_csv_file_are_read_by_their_dots(tmp_path: Path) 
     path = write_csv(tmp_path / "a.csv", [{**flat, "answer_0": row["answer_0"], "answer_1": row["answer_1"]}])
     (comparison,) = load_comparisons(path, columns={"question.full_text": "in.question"}).comparisons
     assert (comparison.prompt, stated(comparison)) == ((Turn("user", "A colour?"),), {VOTE})
+
+
+def test_a_csv_file_of_a_tree_is_the_tree(tmp_path: Path) -> None:
+    tree = [row | {"review_result": None} for row in TREE]
+    paths = write_lines(tmp_path / "a.jsonl", tree), write_csv(tmp_path / "b.csv", tree)
+    want, found = (load_comparisons(path).comparisons for path in paths)
+    assert [(one.prompt, stated(one)) for one in found] == [(one.prompt, stated(one)) for one in want]
