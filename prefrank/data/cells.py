@@ -7,7 +7,7 @@ CSV has no types, so a column that every reader wants as a number or a list is r
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -51,6 +51,13 @@ def with_types(row: Row) -> Row:
         elif name == "label":  # also a number, or a word
             values[name] = _TRUTH.get(cell.lower(), cell)
     return with_values(row, values) if values else row
+
+
+def with_objects(row: Row, names: Iterable[str]) -> Row:
+    """A row of a CSV file with objects where dotted names of columns reach into their JSON."""
+    parents = {name.partition(".")[0] for name in names if name not in row}
+    found = {name: _from_json(row[name]) for name in parents & row.keys()}
+    return with_values(row, found) if found else row
 
 
 def with_messages(row: Row) -> Row:

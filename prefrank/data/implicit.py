@@ -1,9 +1,10 @@
-"""Pairs without a `prompt` column: the prompt inside `chosen` and `rejected`, or the column that may have been meant.
+"""Which text of a row is its prompt, where more than one could be, or none is named so.
 
-The two texts are read as prompt and reply only where a turn ends: at the messages of two lists, at the `Human:` and
-`Assistant:` of a transcript, or at the header that a chat template writes before a reply. Words that two answers
-happen to share are no prompt. Nor is a prompt found in them where another column holds a text that they do not: such
-a row is refused, and the error names the column.
+Without a `prompt` column, `chosen` and `rejected` are read as prompt and reply only where a turn ends: at the messages
+of two lists, at the `Human:` and `Assistant:` of a transcript, or at the header that a chat template writes before a
+reply. Words that two answers happen to share are no prompt. Nor is a prompt found in them where another column holds a
+text that they do not: such a row is refused, and the error names the column. So is one with a second text beside its
+prompt, which would be lost.
 """
 
 import re

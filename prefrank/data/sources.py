@@ -22,7 +22,7 @@ from prefrank.data.catalogue import (
     SUMMARY_SPLITS,
     Source,
 )
-from prefrank.data.cells import with_messages, with_types
+from prefrank.data.cells import with_messages, with_objects, with_types
 from prefrank.data.formats import ANY_ROW, FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
 from prefrank.data.implicit import QUESTIONS
@@ -273,6 +273,7 @@ def _as_read(row: Row, path: Path, columns: Columns) -> Row:
     Whoever names the column of the prompt has said that no other one is it; an `input` still has to go somewhere.
     """
     if columns:
+        row = with_objects(row, columns.values()) if is_csv(path) else row
         others = [name for name in QUESTIONS if name not in ("input", "history")] if "prompt" in columns else ()
         row = mapped(row, columns, without=others)
     return with_messages(with_types(row) if is_csv(path) else row)

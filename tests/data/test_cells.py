@@ -91,6 +91,15 @@ def test_flattened_columns_of_a_csv_file_are_read_by_their_dots(tmp_path: Path) 
     assert (comparison.prompt, stated(comparison)) == ((Turn("user", "A colour?"),), {VOTE})
 
 
+def test_dotted_names_reach_into_objects_written_in_cells(tmp_path: Path) -> None:
+    row = {"in": {"question": "A colour?"}, "good": "Blue.", "bad": "Tuesday."}
+    columns = {"prompt": "in.question", "chosen": "good", "rejected": "bad"}
+    path = write_csv(tmp_path / "a.csv", [row])
+    assert load_comparisons(path, columns=columns).comparisons[0].prompt == user("A colour?")
+    with pytest.raises(BadData, match=r"a.csv:2: no column 'in\.answer'"):
+        load_comparisons(path, columns={**columns, "prompt": "in.answer"})
+
+
 def test_a_csv_file_of_a_tree_is_the_tree(tmp_path: Path) -> None:
     tree = [row | {"review_result": None} for row in TREE]
     paths = write_lines(tmp_path / "a.jsonl", tree), write_csv(tmp_path / "b.csv", tree)
