@@ -23,7 +23,7 @@ from prefrank.data.conversations import (
 )
 from prefrank.data.fields import SYSTEM_COLUMNS, Row, label, system_of
 from prefrank.data.hints import hint
-from prefrank.data.implicit import QUESTIONS, is_transcript
+from prefrank.data.implicit import QUESTIONS, is_transcript, refuse_second_prompt
 from prefrank.data.instructions import (
     code_ultrafeedback,
     generations,
@@ -66,7 +66,6 @@ class Format:
         columns: the columns that are read (of Parquet, the only ones beside `ANY_ROW`); None reads all.
         by_row: whether every row is one candidate; else rows are gathered into groups first.
         fits: what else a row must be, where columns alone do not say.
-        beside: columns that are looked at, since they must not hold what is read nowhere.
         whole: whether all Parquet columns are looked at: one that is not read may change what the others mean.
     """
 
@@ -75,12 +74,28 @@ class Format:
     columns: tuple[str, ...] | None = None
     by_row: bool = True
     fits: Callable[[Row], bool] = lambda row: True
-    beside: tuple[str, ...] = ()
     whole: bool = False
 
     def is_of(self, row: Row, names: Set[str]) -> bool:
         """Whether a row with columns of these names is of this format."""
         return self.keys <= names and self.fits(row)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Columns that are looked at, since a text of the prompt must not be lost in them."""
+        return tuple(name for name in QUESTIONS if name not in self.keys)
+
+    def check(self, record: Record, found: Candidate) -> None:
+        """Refuse a row with a further text that may belong to its prompt.
+
+        Raises:
+            BadData: with file and line.
+        """
+        said = [*(turn.text for turn in found.prompt), *found.replies]
+        try:
+            refuse_second_prompt(record.row, self.keys, said)
+        except BadData as error:
+            raise BadData(f"{record.where}: {error}") from None
 
     def reads(self, name: str) -> bool:
         """Whether a column of this name is read."""
@@ -248,8 +263,8 @@ FORMATS: dict[str, Format] = {
         each_row(pair_of("prompt", "chosen_response", "rejected_response")),
         frozenset({"prompt", "chosen_response", "rejected_response"}),
     ),
-    "prefrank": Format(_OWN, frozenset({"prompt", "replies"}), READ, beside=QUESTIONS),
-    "prefrank_pairs": Format(_OWN, _PAIR | {"prompt"}, READ, beside=QUESTIONS),
+    "prefrank": Format(_OWN, frozenset({"prompt", "replies"}), READ),
+    "prefrank_pairs": Format(_OWN, _PAIR | {"prompt"}, READ),
     "implicit_pairs": Format(_OWN, _PAIR, READ, fits=lambda row: not is_transcript(row), whole=True),
 }
 

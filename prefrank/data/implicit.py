@@ -42,6 +42,8 @@ _HEADERS = {
 _ASSISTANT, _USER = (re.compile("|".join(_HEADERS[role])) for role in ("assistant", "user"))
 QUESTIONS = ("prompt", "instruction", "question", "query", "input", "context", "history")
 """Columns that hold the prompt, or a part of it, in one format or another."""
+PROMPTS = ("prompt", "instruction", "question", "query")
+"""Those of them that are a prompt by themselves: whoever names one has said that the others are none."""
 _TRANSCRIPT = re.compile(r"\s*Human:")
 _LETTER = re.compile(r"[^\W\d_TZ]")
 _WORDS = re.compile(r"[a-z]+|[A-Z][a-z]*|[0-9]+")
@@ -101,19 +103,26 @@ def refuse_second_prompt(row: Row, read: Collection[str], said: Iterable[str]) -
 
     Args:
         row: the row.
-        read: columns that the prompt is made of.
+        read: columns that every row of the format has, which are read.
         said: the texts that are read; a column that repeats one of them is no other text.
     """
     others = [name for name in QUESTIONS if name not in read and name in row and row[name]]
     whole = "\n".join(said) if others else ""
     for name in others:
         if not all(one in whole for one in texts_of(row[name])):
-            first = next(one for one in QUESTIONS if one in read)
-            raise BadData(
-                f"{first!r} and {name!r} each hold a text that may be the prompt; keep one, or say which it is:"
-                f" columns: {{prompt: {first}}} (--columns prompt={first})"
-                + (f", or {{instruction: {first}, input: input}} for both" if name == "input" else "")
-            )
+            first = next((one for one in QUESTIONS if one in read), "")
+            if not first:
+                raise BadData(f"{name!r} may be a part of the prompt, and is not read; put it there, or take it out")
+            raise BadData(f"{first!r} and {name!r} each hold a text that may be the prompt; {_cure(row, first, name)}")
+
+
+def _cure(row: Row, first: str, name: str) -> str:
+    """What to do about a second text, as far as naming columns helps."""
+    if name == "input" and "chosen" in row:
+        return f"keep one, or join them: columns: {{instruction: {first}, input: input}}"
+    if first in PROMPTS and name not in ("input", "history"):
+        return f"keep one, or say which it is: columns: {{{first}: {first}}} (--columns {first}={first})"
+    return "keep one, or join them in one column"
 
 
 def refuse_other_texts(row: Row, known: Iterable[str], said: Iterable[str]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
 from prefrank.data.conversations import instructed, pair, unread
 from prefrank.data.fields import Row, as_list, as_row, field, index_of, maybe_number, text, user
-from prefrank.data.implicit import refuse_second_prompt, texts_of
 from prefrank.data.own import own
 from prefrank.data.pairs import NO_LABEL, asked
 from prefrank.errors import BadData, short
@@ -36,8 +35,6 @@ def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -
         with_input = question == "instruction"
         better, worse = field(row, chosen), field(row, rejected)
         prompt = instructed(row) if with_input else asked(row, text(row, question))
-        read = {question, "history", *(["input"] if with_input else [])}
-        refuse_second_prompt(row, read, [turn.text for turn in prompt] + texts_of([better, worse]))
         tie = {"probability": 0.5} if row.get("status") == "tie" else {}
         return pair(with_values(row, tie) if tie else row, prompt, better, worse)
 

@@ -220,7 +220,10 @@ def _settled(
     ids: set[str] = set()
     prompts: dict[Prompt, Prompt] = {}
     names = {part.path: (located.label(part.path), located.shown(part.path)) for part in located.parts}
+    formats = {part.path: part.format for part in located.parts}
     for record, stated in found:
+        if isinstance(stated, Candidate):
+            formats[record.path].check(record, stated)
         kept = stated if isinstance(stated, Drop) else settle(stated)
         if isinstance(kept, Candidate) and wanted and not wanted(kept.prompt):
             kept = Drop(OTHER_SPLIT)

@@ -1,6 +1,6 @@
 """Our own format (docs/formats.md): a prompt and judged replies, or a chosen and a rejected one; TRL's forms too."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -26,7 +26,7 @@ from prefrank.data.fields import (
     user,
 )
 from prefrank.data.hh import PROMPTS_DIFFER, turns_of
-from prefrank.data.implicit import refuse_other_texts, refuse_second_prompt, split_texts
+from prefrank.data.implicit import refuse_other_texts, split_texts
 from prefrank.data.pairs import earlier_turns
 from prefrank.errors import BadData
 from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Turn
@@ -57,8 +57,7 @@ def own(row: Row) -> Candidate | Drop:
         return _pair(row)
     if both := [name for name in ("chosen", "rejected") if row.get(name) is not None]:
         raise BadData(f"'replies' came with {' and '.join(both)}; wanted replies, or chosen and rejected")
-    replies = as_texts(row["replies"], "replies")
-    prompt = _prompt(row, replies)
+    prompt, replies = _prompt(row), as_texts(row["replies"], "replies")
     if not replies:
         raise BadData("'replies' is empty; wanted at least two replies")
     given = [name for name in JUDGEMENTS if row.get(name) is not None]
@@ -107,8 +106,8 @@ def _numbers(value: object, name: str, count: int) -> list[float | None]:
     return [None if one is None else as_number(one, name) for one in values]
 
 
-def _prompt(row: Row, said: Iterable[str]) -> Prompt:
-    """The prompt after its `history`; other columns must hold no other text that may be it (`said` is no other).
+def _prompt(row: Row) -> Prompt:
+    """The prompt after its `history`.
 
     A string is one user turn, or the turns of a transcript that ends where the reply begins; a blank one is none.
     """
@@ -124,7 +123,6 @@ def _prompt(row: Row, said: Iterable[str]) -> Prompt:
     whole = continued(tuple(map(bare, history)), tuple(map(bare, prompt))) if history else prompt
     if whole is None:
         raise BadData("'history' comes before a prompt that opens with a system turn; put the system turn first")
-    refuse_second_prompt(row, {"prompt"}, [*(turn.text for turn in (*history, *prompt)), *said])
     return whole
 
 
@@ -171,7 +169,7 @@ def _pair(row: Row) -> Candidate | Drop:
     sides = field(row, "chosen"), field(row, "rejected")
     chosen, rejected = (_completion(value, name) for value, name in zip(sides, ("chosen", "rejected"), strict=True))
     if row.get("prompt") is not None:
-        prompt = tuple(map(bare, _prompt(row, [turn.text for turn in (*chosen, *rejected)])))
+        prompt = tuple(map(bare, _prompt(row)))
     elif all(isinstance(side, str) for side in sides):
         found = split_texts(row, _READ_WITHOUT_PROMPT)
         return found if isinstance(found, Drop) else replace(found, preferences=(stated,), id=id, voter=voter)

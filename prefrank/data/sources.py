@@ -25,7 +25,7 @@ from prefrank.data.catalogue import (
 from prefrank.data.cells import with_messages, with_objects, with_types
 from prefrank.data.formats import ANY_ROW, FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
-from prefrank.data.implicit import QUESTIONS
+from prefrank.data.implicit import PROMPTS
 from prefrank.errors import BadData, NotFound, suggest
 from prefrank.io.columns import Columns, mapped
 from prefrank.io.rows import SUFFIXES, Record, Row, first_row, is_csv, is_data_file, read_records
@@ -270,11 +270,11 @@ def _format_of(path: Path, columns: Columns | None) -> str | None:
 def _as_read(row: Row, path: Path, columns: Columns) -> Row:
     """A row under the names, and with the values, that readers know.
 
-    Whoever names the column of the prompt has said that no other one is it; an `input` still has to go somewhere.
+    Whoever names the column of the prompt has said that no other one is it; an `input` or a `history` goes before it.
     """
     if columns:
         row = with_objects(row, columns.values()) if is_csv(path) else row
-        others = [name for name in QUESTIONS if name not in ("input", "history")] if "prompt" in columns else ()
+        others = (*PROMPTS, "context") if columns.keys() & set(PROMPTS) else ()
         row = mapped(row, columns, without=others)
     return with_messages(with_types(row) if is_csv(path) else row)
 

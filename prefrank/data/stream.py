@@ -89,6 +89,8 @@ class ComparisonStream:
         for record in part.records(bad_row=lambda error: dropped(MALFORMED)):
             try:
                 (_, stated), *_ = part.format.read([record])
+                if not isinstance(stated, Drop):
+                    part.format.check(record, stated)
                 kept = stated if isinstance(stated, Drop) else settle(stated)
                 if not self._has_split(part, located, record.row.get("split")):
                     kept = Drop(OTHER_SPLIT)
