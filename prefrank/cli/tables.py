@@ -83,6 +83,7 @@ def say_report(source: str, report: "Report") -> None:
     say(
         f"{escape(source)}: {report.kept:,} comparisons of {report.rows:,} rows"
         + (f"; dropped: {dropped}" if dropped else "")
+        + (f"; {escape(report.warning)}" if report.warning else "")
     )
 
 
@@ -236,6 +237,8 @@ def description(source: str, description: "Description") -> None:
     for fact in dict.fromkeys(fact for facts in rows.values() for fact in facts):
         table.add_row(fact, *(facts.get(fact, "0") for facts in rows.values()))
     show(table)
+    if description.warning:
+        say(f"[yellow]{escape(description.warning)}[/]")
     for overlap in description.overlaps:
         if overlap.opening or overlap.normalised:
             say(

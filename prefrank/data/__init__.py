@@ -1,4 +1,9 @@
-"""Stage 1, files and hub folders to comparisons: `load_comparisons`, its report, and `describe`. Imports no torch."""
+"""Stage 1, files and hub folders to comparisons: `load_comparisons`, its report, and `describe`. Imports no torch.
+
+A row's way: `sources` finds its file, `cells` and `prefrank.io.columns` give it the names and values that readers know,
+`formats` (one table) picks its reader by its columns, the reader (a function for each layout, in the module of its
+kind) makes a `candidates.Candidate` of it, and `load`, or `stream` one at a time, settles, counts and keeps that.
+"""
 
 from prefrank.data.catalogue import SOURCES
 from prefrank.data.describe import Description, describe

@@ -9,12 +9,14 @@ PARQUET_BRANCH = "refs/convert/parquet"
 
 SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 SPLIT_WORDS |= {"dev": "validation", "test": "test"}
+BESIDE_TRAIN = {"eval": "validation", "evaluation": "validation", "holdout": "validation", "testing": "test"}
+"""Words that name a split only in a folder where another file is `train`: alone, they may name a subject."""
 SUMMARY_SPLITS = {"train": ("train",), "validation": ("valid1", "valid2"), "valid1": ("valid1",), "valid2": ("valid2",)}
 """Splits of the summaries, and the values of their own `split` column that make each."""
 
 EVALUATION_SPLITS = ("validation", "test")
 """What `eval` stands for: the first of these that a source has."""
-KNOWN_SPLITS = {**SPLIT_WORDS, "valid1": "valid1", "valid2": "valid2", "eval": "eval"}
+KNOWN_SPLITS = {**SPLIT_WORDS, "valid1": "valid1", "valid2": "valid2", "eval": "eval", "evaluation": "eval"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def _reply(row: Row, name: str) -> str:
 
 
 def swift_response(row: Row) -> Candidate | Drop:
-    """ms-swift: `messages` that end in the better reply, and `rejected_response`, the worse one."""
+    """ms-swift: `messages` (or `conversations`) that end in the better reply, and `rejected_response`, the worse."""
     return _swift(row, [{"role": "assistant", "content": text(row, "rejected_response")}])
 
 
@@ -97,7 +97,8 @@ def swift_messages(row: Row) -> Candidate | Drop:
 def _swift(row: Row, rejected: list[Any]) -> Candidate | Drop:
     if reason := unread(row):
         return reason
-    chosen, other = as_turns(row["messages"], "messages"), as_turns(rejected, "rejected_messages")
+    name = "messages" if "messages" in row else "conversations"
+    chosen, other = as_turns(row[name], name), as_turns(rejected, "rejected_messages")
     return two_conversations(row, chosen, (*chosen[:-1], *other) if len(other) == 1 else other)
 
 
@@ -114,6 +115,13 @@ def swift_query(row: Row) -> Candidate | Drop:
     if reason := unread(row):
         return reason
     return pair(row, asked(row, text(row, "query")), text(row, "response"), text(row, "rejected_response"))
+
+
+def swift_instruction(row: Row) -> Candidate | Drop:
+    """ms-swift's alpaca: `instruction`, `input`, `output`, `rejected_response`, `history` and `system`."""
+    if reason := unread(row):
+        return reason
+    return pair(row, instructed(row), text(row, "output"), text(row, "rejected_response"))
 
 
 def instructed(row: Row) -> Prompt:

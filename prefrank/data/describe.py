@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from prefrank.data.overlap import prompt_key
-from prefrank.data.report import Loaded
+from prefrank.data.report import Loaded, unread_files
 from prefrank.types import Comparison, Prompt
 
 
@@ -79,11 +79,17 @@ class SplitDescription:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What `describe` found; `unit` says what lengths count."""
+    """What `describe` found; `unit` says what lengths count, `unread` which files of the folder no split has."""
 
     unit: str
     splits: Mapping[str, SplitDescription]
     overlaps: tuple[Overlap, ...]
+    unread: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str:
+        """What of a folder is not read, in words; "" where all of it is."""
+        return unread_files(self.unread)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`; a NaN becomes None, as JSON has none."""
@@ -91,6 +97,7 @@ class Description:
             "unit": self.unit,
             "splits": {name: _plain(asdict(split)) for name, split in self.splits.items()},
             "overlaps": [asdict(overlap) for overlap in self.overlaps],
+            "unread": list(self.unread),
         }
 
 
@@ -106,6 +113,7 @@ def describe(loaded: Mapping[str, Loaded], *, count_tokens: Callable[[str], int]
         unit="tokens" if count_tokens else "words",
         splits={name: _describe_split(part, count) for name, part in loaded.items()},
         overlaps=tuple(_overlap(a, b, loaded) for a, b in permutations(loaded, 2)),
+        unread=tuple(dict.fromkeys(name for part in loaded.values() for name in part.report.unread)),
     )
 
 

@@ -9,8 +9,8 @@ from prefrank.io.columns import field
 from prefrank.io.rows import Row
 from prefrank.types import Prompt, Role, Turn, as_turn
 
-SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
-"""Columns that hold the system turn of a row's conversation."""
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt", "systemPrompt")
+"""Columns that hold the system turn of a row's conversation, under any of these names."""
 SHAREGPT: dict[object, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 SHAREGPT |= {"function_call": "assistant", "tool_call": "assistant", "system": "system"}
 SHAREGPT |= {"tool": "tool", "observation": "tool", "tool_response": "tool"}

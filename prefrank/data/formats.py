@@ -16,13 +16,14 @@ from prefrank.data.conversations import (
     nectar,
     one_reply_each,
     swift_exchanges,
+    swift_instruction,
     swift_messages,
     swift_query,
     swift_response,
 )
 from prefrank.data.fields import SYSTEM_COLUMNS, Row, label, system_of
 from prefrank.data.hints import hint
-from prefrank.data.implicit import is_transcript
+from prefrank.data.implicit import QUESTIONS, is_transcript, refuse_second_prompt
 from prefrank.data.instructions import (
     code_ultrafeedback,
     generations,
@@ -79,6 +80,23 @@ class Format:
         """Whether a row with columns of these names is of this format."""
         return self.keys <= names and self.fits(row)
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Columns that are looked at, since a text of the prompt must not be lost in them."""
+        return tuple(name for name in QUESTIONS if name not in self.keys)
+
+    def check(self, record: Record, found: Candidate) -> None:
+        """Refuse a row with a further text that may belong to its prompt.
+
+        Raises:
+            BadData: with file and line.
+        """
+        said = [*(turn.text for turn in found.prompt), *found.replies]
+        try:
+            refuse_second_prompt(record.row, self.keys, said)
+        except BadData as error:
+            raise BadData(f"{record.where}: {error}") from None
+
     def reads(self, name: str) -> bool:
         """Whether a column of this name is read."""
         known = (*ANY_ROW, *(self.columns or ()))
@@ -105,7 +123,7 @@ def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
 
 
 def _without(*names: str) -> Callable[[Row], bool]:
-    return lambda row: all(row.get(name) is None for name in names)
+    return lambda row: not any(map(row.get, names))
 
 
 def _ends_in_reply(row: Row) -> bool:
@@ -214,6 +232,8 @@ FORMATS: dict[str, Format] = {
     "swift": Format(each_row(swift_response), frozenset({"messages", "rejected_response"})),
     "swift_messages": Format(each_row(swift_messages), frozenset({"messages", "rejected_messages"})),
     "swift_exchanges": Format(each_row(swift_exchanges), frozenset({"conversation", "rejected_response"})),
+    "swift_sharegpt": Format(each_row(swift_response), frozenset({"conversations", "rejected_response"})),
+    "swift_instruction": Format(each_row(swift_instruction), frozenset({"instruction", "output", "rejected_response"})),
     "swift_query": Format(each_row(swift_query), frozenset({"query", "response", "rejected_response"})),
     "ultrainteract": Format(
         _CONVERSATION,
@@ -266,7 +286,8 @@ def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
     read = {name: one for name, one in found.items() if all(map(one.reads, stated))}
     if found and not read:
         _refuse_names(where, stated, found)
-    best = [name for name, one in read.items() if not any(one.keys < other.keys for other in read.values())]
+    filled = {name: one for name, one in read.items() if all(_is_given(row, key) for key in one.keys)} or read
+    best = [name for name, one in filled.items() if not any(one.keys < other.keys for other in filled.values())]
     if len({FORMATS[name].read for name in best}) > 1:
         raise BadData(
             f"{where}: the columns are those of {' and of '.join(best)}; name those of one: columns:"
@@ -280,6 +301,11 @@ def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
         " or a published data set's columns (docs/formats.md); columns of other names are named by columns:"
         " {prompt: question, ...} (--columns prompt=question,...)"
     )
+
+
+def _is_given(row: Row, name: str) -> bool:
+    """Whether there is more than null or an empty text in a column of the row."""
+    return name not in row or row.get(name) not in (None, "")
 
 
 def _refuse_names(where: str, columns: Columns, found: Mapping[str, Format]) -> NoReturn:

@@ -1,13 +1,14 @@
-"""Pairs without a `prompt` column: the prompt inside `chosen` and `rejected`, or the column that may have been meant.
+"""Which text of a row is its prompt, where more than one could be, or none is named so.
 
-The two texts are read as prompt and reply only where a turn ends: at the messages of two lists, at the `Human:` and
-`Assistant:` of a transcript, or at the header that a chat template writes before a reply. Words that two answers
-happen to share are no prompt. Nor is a prompt found in them where another column holds a text that they do not: such
-a row is refused, and the error names the column.
+Without a `prompt` column, `chosen` and `rejected` are read as prompt and reply only where a turn ends: at the messages
+of two lists, at the `Human:` and `Assistant:` of a transcript, or at the header that a chat template writes before a
+reply. Words that two answers happen to share are no prompt. Nor is a prompt found in them where another column holds a
+text that they do not: such a row is refused, and the error names the column. So is one with a second text beside its
+prompt, which would be lost.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
@@ -39,6 +40,10 @@ _HEADERS = {
 }
 """What common chat templates write before a turn."""
 _ASSISTANT, _USER = (re.compile("|".join(_HEADERS[role])) for role in ("assistant", "user"))
+QUESTIONS = ("prompt", "instruction", "question", "query", "input", "context", "history")
+"""Columns that hold the prompt, or a part of it, in one format or another."""
+PROMPTS = ("prompt", "instruction", "question", "query")
+"""Those of them that are a prompt by themselves: whoever names one has said that the others are none."""
 _TRANSCRIPT = re.compile(r"\s*Human:")
 _LETTER = re.compile(r"[^\W\d_TZ]")
 _WORDS = re.compile(r"[a-z]+|[A-Z][a-z]*|[0-9]+")
@@ -93,6 +98,33 @@ def split_texts(row: Row, known: Iterable[str]) -> Candidate | Drop:
     return Candidate(user(heads[0]), tuple(replies), best_against_rest(2))
 
 
+def refuse_second_prompt(row: Row, read: Collection[str], said: Iterable[str]) -> None:
+    """Refuse a row in which a column beside the prompt may be it too, or a part of it.
+
+    Args:
+        row: the row.
+        read: columns that every row of the format has, which are read.
+        said: the texts that are read; a column that repeats one of them is no other text.
+    """
+    others = [name for name in QUESTIONS if name not in read and name in row and row[name]]
+    whole = "\n".join(said) if others else ""
+    for name in others:
+        if not all(one in whole for one in texts_of(row[name])):
+            first = next((one for one in QUESTIONS if one in read), "")
+            if not first:
+                raise BadData(f"{name!r} may be a part of the prompt, and is not read; put it there, or take it out")
+            raise BadData(f"{first!r} and {name!r} each hold a text that may be the prompt; {_cure(row, first, name)}")
+
+
+def _cure(row: Row, first: str, name: str) -> str:
+    """What to do about a second text, as far as naming columns helps."""
+    if name == "input" and "chosen" in row:
+        return f"keep one, or join them: columns: {{instruction: {first}, input: input}}"
+    if first in PROMPTS and name not in ("input", "history"):
+        return f"keep one, or say which it is: columns: {{{first}: {first}}} (--columns {first}={first})"
+    return "keep one, or join them in one column"
+
+
 def refuse_other_texts(row: Row, known: Iterable[str], said: Iterable[str]) -> None:
     """Refuse a row without `prompt` where another column holds a text that may be the prompt.
 
@@ -102,7 +134,7 @@ def refuse_other_texts(row: Row, known: Iterable[str], said: Iterable[str]) -> N
         said: the texts of the conversation that it does hold; a column that repeats one of them is no other text.
     """
     whole = "\n".join(said)
-    names = [name for name in _texts(row, known) if not all(one in whole for one in _strings(row[name]))]
+    names = [name for name in _texts(row, known) if not all(one in whole for one in texts_of(row[name]))]
     if names:
         which = "could be it" if len(names) == 1 else "could each be it"
         raise BadData(
@@ -120,7 +152,7 @@ def _texts(row: Row, known: Iterable[str]) -> list[str]:
 def _holds_text(row: Row, name: str) -> bool:
     """Whether there is a text with a letter, as a date or a number written as a string has none."""
     try:
-        return any(map(_LETTER.search, _strings(row[name])))
+        return any(map(_LETTER.search, texts_of(row[name])))
     except BadData:  # a value that cannot be read, such as a date past the year 9999
         return False
 
@@ -132,13 +164,13 @@ def _is_about(name: str) -> bool:
     return (bool(telling) and telling[-1] in _ABOUT) or bool({"chosen", "rejected"} & set(words))
 
 
-def _strings(value: Any) -> list[str]:
+def texts_of(value: Any) -> list[str]:
     """The texts of a string, of messages, or of a list of either; nothing for all else."""
     if isinstance(value, str):
         return [value.strip()] if value.strip() else []
     if isinstance(value, Mapping):
-        return _strings(value.get("content") or value.get("value") or value.get("text"))
-    return [text for one in value for text in _strings(one)] if isinstance(value, list) else []
+        return texts_of(value.get("content") or value.get("value") or value.get("text"))
+    return [text for one in value for text in texts_of(one)] if isinstance(value, list) else []
 
 
 def _others(row: Row, known: Iterable[str]) -> str:

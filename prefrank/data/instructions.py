@@ -3,7 +3,7 @@
 Surprising: LLaMA-Factory's question is `instruction`, a line end, `input`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
@@ -16,7 +16,6 @@ from prefrank.io.columns import with_values
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 SAFETY = "safety"
-_QUESTIONS = ("prompt", "instruction", "question", "query", "input", "context")
 
 
 def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -> Callable[[Row], Candidate | Drop]:
@@ -35,26 +34,11 @@ def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -
             return reason
         with_input = question == "instruction"
         better, worse = field(row, chosen), field(row, rejected)
-        _one_question(row, {question, "input"} if with_input else {question}, (better, worse))
         prompt = instructed(row) if with_input else asked(row, text(row, question))
         tie = {"probability": 0.5} if row.get("status") == "tie" else {}
         return pair(with_values(row, tie) if tie else row, prompt, better, worse)
 
     return read
-
-
-def _one_question(row: Row, read: set[str], replies: tuple[object, object]) -> None:
-    """Refuse a row with a second text that may be its prompt, unless that is said again in what is read."""
-    messages = [one for reply in replies if isinstance(reply, list) for one in reply]
-    said = {str(row[name]).strip() for name in read if name in row}
-    said |= {str(one.get("content")).strip() for one in messages if isinstance(one, Mapping)}
-    for name in _QUESTIONS:
-        value = row.get(name)
-        if name not in read and isinstance(value, str) and value.strip() and value.strip() not in said:
-            both = " and ".join(repr(one) for one in (*sorted(read & row.keys()), name))
-            raise BadData(
-                f"{both} each hold a text that may be the prompt; keep one, or name it with columns prompt=..."
-            )
 
 
 def stack_exchange(row: Row) -> Candidate:

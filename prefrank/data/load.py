@@ -116,7 +116,7 @@ def load_comparisons(
     if group:
         made = _grouped(made, tally)
     files = tuple(located.shown(part.path) for part in parts)
-    report = tally.report(made, source=str(source), split=split, files=files)
+    report = tally.report(made, source=str(source), split=split, files=files, unread=located.unread)
     if not made and OTHER_SPLIT not in tally.dropped:
         raise BadData(f"{source}: no comparison in {report.rows} rows ({_reasons(report)}); wanted at least one")
     return Loaded(made, report)
@@ -220,7 +220,10 @@ def _settled(
     ids: set[str] = set()
     prompts: dict[Prompt, Prompt] = {}
     names = {part.path: (located.label(part.path), located.shown(part.path)) for part in located.parts}
+    formats = {part.path: part.format for part in located.parts}
     for record, stated in found:
+        if isinstance(stated, Candidate):
+            formats[record.path].check(record, stated)
         kept = stated if isinstance(stated, Drop) else settle(stated)
         if isinstance(kept, Candidate) and wanted and not wanted(kept.prompt):
             kept = Drop(OTHER_SPLIT)
@@ -244,7 +247,7 @@ def _settled(
 def _meaning(kept: Candidate) -> tuple[object, ...]:
     """What makes two comparisons the same: prompt, replies, judgements, voter and id, in whatever order written.
 
-    Rows with ids of their own are the votes of several people; the same row without an id is a copy.
+    Rows with ids, or voters, of their own are the votes of several people; the same row without an id is a copy.
     """
     stated = []
     for p in kept.preferences:
@@ -252,7 +255,7 @@ def _meaning(kept: Candidate) -> tuple[object, ...]:
         how = (p.probability, p.weight, p.margin, -1 if p.strength is None else p.strength, p.head)
         stated.append((tuple(sorted(sides)) if p.tie else sides, how))
     rated = {(one.head, pair) for one in kept.ratings for pair in zip(kept.replies, one.values, strict=True)}
-    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), frozenset(rated), kept.voter or kept.id
+    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), frozenset(rated), kept.voter, kept.id
 
 
 def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Comparison, ...]:

@@ -27,18 +27,20 @@ from prefrank.data.fields import (
 )
 from prefrank.data.hh import PROMPTS_DIFFER, turns_of
 from prefrank.data.implicit import refuse_other_texts, split_texts
+from prefrank.data.pairs import earlier_turns
 from prefrank.errors import BadData
 from prefrank.types import MAIN_HEAD, Preference, Prompt, Ratings, Turn
 
 JUDGEMENTS = ("ranks", "ratings", "preferences")
 _SAID = ("probability", "weight", "margin", "strength", "head")
-COLUMNS = ("id", "voter", "system", "prompt", "replies", *JUDGEMENTS, "chosen", "rejected", *_SAID)
+COLUMNS = ("id", "voter", "system", "history", "prompt", "replies", *JUDGEMENTS, "chosen", "rejected", *_SAID)
 SCORES = tuple(
     (form.format("chosen"), form.format("rejected"))
     for form in ("score_{}", "{}_score", "rating_{}", "{}_rating", "{}-rating", "{}_avg_rating")
 )
 """Columns with the scores that a pair was chosen by, as published sets name them."""
 READ = (*COLUMNS, *SYSTEM_COLUMNS[1:], *chain.from_iterable(SCORES))
+_READ_WITHOUT_PROMPT = tuple(name for name in READ if name != "history")
 UNJUDGED = "reply without a rank or rating"
 NOT_ONE_REPLY = "the completion is not one assistant message"
 TOOL_CALL = "the completion is a tool call"
@@ -55,7 +57,7 @@ def own(row: Row) -> Candidate | Drop:
         return _pair(row)
     if both := [name for name in ("chosen", "rejected") if row.get(name) is not None]:
         raise BadData(f"'replies' came with {' and '.join(both)}; wanted replies, or chosen and rejected")
-    prompt, replies = _prompt(field(row, "prompt")), as_texts(row["replies"], "replies")
+    prompt, replies = _prompt(row), as_texts(row["replies"], "replies")
     if not replies:
         raise BadData("'replies' is empty; wanted at least two replies")
     given = [name for name in JUDGEMENTS if row.get(name) is not None]
@@ -104,14 +106,24 @@ def _numbers(value: object, name: str, count: int) -> list[float | None]:
     return [None if one is None else as_number(one, name) for one in values]
 
 
-def _prompt(value: object) -> Prompt:
-    """A string is one user turn, or the turns of a transcript that ends where the reply begins; a blank one is none."""
+def _prompt(row: Row) -> Prompt:
+    """The prompt after its `history`.
+
+    A string is one user turn, or the turns of a transcript that ends where the reply begins; a blank one is none.
+    """
+    value = field(row, "prompt")
     if not isinstance(value, str):
-        return _messages(value, "prompt")
-    if not value.strip():
-        return ()
-    turns = turns_of(as_text(value, "prompt"))
-    return turns[:-1] if len(turns) > 1 and turns[-1] == Turn("assistant", "") else user(value)
+        prompt = _messages(value, "prompt")
+    elif not value.strip():
+        prompt = ()
+    else:
+        turns = turns_of("\n\n" + as_text(value, "prompt").lstrip())
+        prompt = turns[:-1] if len(turns) > 1 and turns[-1] == Turn("assistant", "") else user(value)
+    history = () if isinstance(row.get("history"), str) else earlier_turns(row)
+    whole = continued(tuple(map(bare, history)), tuple(map(bare, prompt))) if history else prompt
+    if whole is None:
+        raise BadData("'history' comes before a prompt that opens with a system turn; put the system turn first")
+    return whole
 
 
 def _messages(value: object, name: str) -> Prompt:
@@ -157,12 +169,12 @@ def _pair(row: Row) -> Candidate | Drop:
     sides = field(row, "chosen"), field(row, "rejected")
     chosen, rejected = (_completion(value, name) for value, name in zip(sides, ("chosen", "rejected"), strict=True))
     if row.get("prompt") is not None:
-        prompt = tuple(map(bare, _prompt(row["prompt"])))
+        prompt = tuple(map(bare, _prompt(row)))
     elif all(isinstance(side, str) for side in sides):
-        found = split_texts(row, READ)
+        found = split_texts(row, _READ_WITHOUT_PROMPT)
         return found if isinstance(found, Drop) else replace(found, preferences=(stated,), id=id, voter=voter)
     else:
-        refuse_other_texts(row, READ, [turn.text for turn in (*chosen, *rejected)])
+        refuse_other_texts(row, _READ_WITHOUT_PROMPT, [turn.text for turn in (*chosen, *rejected)])
         prompt = ()
     for turns in (chosen, rejected):
         if not turns or turns[-1].role != "assistant":

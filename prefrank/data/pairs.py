@@ -6,6 +6,7 @@ not among themselves.
 """
 
 import re
+from collections.abc import Mapping
 from itertools import chain
 
 from prefrank.data.candidates import LABEL_AGAINST_SCORES, Candidate, Drop, best_against_rest, from_ranks
@@ -14,6 +15,7 @@ from prefrank.data.fields import (
     as_list,
     as_text,
     as_texts,
+    as_turns,
     field,
     index_of,
     maybe_text,
@@ -120,9 +122,15 @@ def ranked_list(row: Row) -> Candidate:
 
 def asked(row: Row, question: str) -> Prompt:
     """The turns of `history`, then the question."""
+    return (*earlier_turns(row), Turn("user", question))
+
+
+def earlier_turns(row: Row) -> Prompt:
+    """The turns of `history`: exchanges [question, answer], or messages."""
     history = as_list(row.get("history") or [], "history")
-    earlier = chain.from_iterable(_exchange(pair, f"history[{i}]") for i, pair in enumerate(history))
-    return (*earlier, Turn("user", question))
+    if all(isinstance(one, Mapping) for one in history):
+        return as_turns(history, "history")
+    return tuple(chain.from_iterable(_exchange(pair, f"history[{i}]") for i, pair in enumerate(history)))
 
 
 def _exchange(pair: object, name: str) -> tuple[Turn, Turn]:

@@ -7,9 +7,9 @@ ones are not compared, since nobody said which is better. A prompt whose replies
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from prefrank.data.candidates import Candidate, Drop, under_system
+from prefrank.data.candidates import DUPLICATE, Candidate, Drop, under_system
 from prefrank.data.conversations import instructed, unread
-from prefrank.data.fields import Row, as_text, as_turns, field, system_of, text, user
+from prefrank.data.fields import Row, as_text, as_turns, field, label, system_of, text, user
 from prefrank.data.own import NOT_ONE_REPLY
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
@@ -26,6 +26,7 @@ def by_prompt(read: Callable[[Row], Reply | Drop]) -> Callable[[Iterable[Record]
 
     def reader(records: Iterable[Record]) -> Found:
         groups: dict[tuple[str, Prompt], list[tuple[Record, str, bool]]] = defaultdict(list)
+        seen: set[object] = set()
         for record in records:
             try:
                 system, found = system_of(record.row), read(record.row)
@@ -35,6 +36,11 @@ def by_prompt(read: Callable[[Row], Reply | Drop]) -> Callable[[Iterable[Record]
                 yield record, found
             else:
                 prompt, reply, good = found
+                said = (system, prompt, reply, good, label(record.row, "voter"), label(record.row, "id"))
+                if said in seen:
+                    yield record, Drop(DUPLICATE)
+                    continue
+                seen.add(said)
                 groups[system, prompt].append((record, reply, good))
         for (system, prompt), group in groups.items():
             made = _compared(prompt, [(reply, good) for _, reply, good in group])
@@ -45,8 +51,8 @@ def by_prompt(read: Callable[[Row], Reply | Drop]) -> Callable[[Iterable[Record]
 
 def _compared(prompt: Prompt, group: list[tuple[str, bool]]) -> Candidate | Drop:
     replies = tuple(reply for reply, _ in group)
-    good = [i for i, (_, label) in enumerate(group) if label]
-    bad = [i for i, (_, label) in enumerate(group) if not label]
+    good = [i for i, (_, is_good) in enumerate(group) if is_good]
+    bad = [i for i, (_, is_good) in enumerate(group) if not is_good]
     if not (good and bad):
         return Drop(ONE_LABEL)
     return Candidate(prompt, replies, tuple(Preference(a, b) for a in good for b in bad))
@@ -89,7 +95,7 @@ def _last(row: Row, turns: Prompt, name: str) -> Reply | Drop:
 
 
 def _reply(row: Row, prompt: Prompt, reply: str, name: str) -> Reply | Drop:
-    label = _label(row, name)
-    if label is None:
+    good = _label(row, name)
+    if good is None:
         return Drop(NO_LABEL)
-    return unread(row) or (prompt, reply, label)
+    return unread(row) or (prompt, reply, good)

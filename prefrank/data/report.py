@@ -6,7 +6,7 @@ with its replies. Always `candidates == kept + sum(dropped.values())`, and where
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ class Report:
         source: the data set's name, or the file or folder as it was given.
         split: the split asked for; None is everything.
         files: the files read, as seen from the source's folder.
+        unread: its data files that are not read for any split, since others name one and these do not.
         rows: rows read.
         candidates: possible comparisons found in them.
         kept: comparisons made.
@@ -47,11 +48,17 @@ class Report:
     pairs: int = 0
     ties: int = 0
     votes: int = 0
+    unread: tuple[str, ...] = ()
 
     @property
     def duplicates(self) -> int:
         """Candidates that repeated an earlier comparison word for word."""
         return self.dropped.get(DUPLICATE, 0)
+
+    @property
+    def warning(self) -> str:
+        """What of a folder is not read, in words; "" where all of it is."""
+        return unread_files(self.unread)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +70,18 @@ class Loaded:
 
     comparisons: tuple[Comparison, ...]
     report: Report
+
+
+def unread_files(names: Sequence[str]) -> str:
+    """Files that are not read, in words; "" for none.
+
+    >>> unread_files(["more.jsonl"])
+    'not read, since they are of no split, or no part of the published set: more.jsonl'
+    """
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"not read, since they are of no split, or no part of the published set: {', '.join(names[:3])}{more}"
 
 
 class Tally:
@@ -79,7 +98,13 @@ class Tally:
         self.left_out.update(drop.left_out)
 
     def report(
-        self, comparisons: Iterable[Comparison], *, source: str, split: str | None, files: tuple[str, ...]
+        self,
+        comparisons: Iterable[Comparison],
+        *,
+        source: str,
+        split: str | None,
+        files: tuple[str, ...],
+        unread: tuple[str, ...],
     ) -> Report:
         made = tuple(comparisons)
         return Report(
@@ -95,6 +120,7 @@ class Tally:
             pairs=sum(len(c.preferences) for c in made),
             ties=sum(p.tie for c in made for p in c.preferences),
             votes=self.votes,
+            unread=unread,
         )
 
 
@@ -121,6 +147,7 @@ def merge_reports(reports: Iterable[Report]) -> Report:
         pairs=sum(part.pairs for part in parts),
         ties=sum(part.ties for part in parts),
         votes=sum(part.votes for part in parts),
+        unread=tuple(file for part in parts for file in part.unread),
     )
 
 

@@ -2,7 +2,7 @@
 
 A known name and a local folder take one path: the hub's snapshot is a folder, and a folder is recognised by its
 contents. A file's split is a word of its path (`train`, `validation`, `valid`, `val`, `dev`, `test`); where some files
-of a folder name a split, those that do not (such as an export beside them) are not read, and `Report.files` shows it.
+of a folder name a split, those that do not (such as an export beside them) are not read, and `Report.unread` says so.
 """
 
 import os
@@ -12,12 +12,23 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
-from prefrank.data.catalogue import ALIASES, KNOWN_SPLITS, PARQUET_BRANCH, SOURCES, SPLIT_WORDS, SUMMARY_SPLITS, Source
+from prefrank.data.catalogue import (
+    ALIASES,
+    BESIDE_TRAIN,
+    KNOWN_SPLITS,
+    PARQUET_BRANCH,
+    SOURCES,
+    SPLIT_WORDS,
+    SUMMARY_SPLITS,
+    Source,
+)
+from prefrank.data.cells import with_messages, with_objects, with_types
 from prefrank.data.formats import ANY_ROW, FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
+from prefrank.data.implicit import PROMPTS
 from prefrank.errors import BadData, NotFound, suggest
 from prefrank.io.columns import Columns, mapped
-from prefrank.io.rows import SUFFIXES, Record, first_row, is_data_file, read_records
+from prefrank.io.rows import SUFFIXES, Record, Row, first_row, is_csv, is_data_file, read_records
 
 _NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
 
@@ -43,7 +54,7 @@ class Part:
         """
         for record in read_records(self.path, self._wanted(), bad_row=bad_row):
             try:
-                yield replace(record, row=mapped(record.row, self.columns)) if self.columns else record
+                yield replace(record, row=_as_read(record.row, self.path, self.columns))
             except BadData as error:
                 told = BadData(f"{record.where}: {error}")
                 if bad_row is None:
@@ -55,7 +66,7 @@ class Part:
         if self.format.columns is None or self.format.whole:
             return None
         wanted = [*self.columns.values()]
-        for name in dict.fromkeys((*self.format.columns, *ANY_ROW)):
+        for name in dict.fromkeys((*self.format.columns, *self.format.beside, *ANY_ROW)):
             first, dot, rest = name.partition(".")
             if name not in self.columns:
                 wanted.append(self.columns.get(first, first) + dot + rest)
@@ -70,6 +81,8 @@ class Located:
     root: Path
     parts: tuple[Part, ...]
     published: Source | None = None
+    unread: tuple[str, ...] = ()
+    """Data files of the folder that belong to no split, as others do, and are not read."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -214,8 +227,13 @@ def _local(path: Path, columns: Columns | None) -> Located:
         files = _in_layout(source, path, paths)
         same = files and _format_of(next(iter(files)), columns) == source.format
         if same and not _has_more(source, named, files, columns):
-            return Located(path.resolve().name, path, _recognised(files, columns), source)
-    return Located(path.resolve().name, path, _recognised(named, columns))
+            return Located(path.resolve().name, path, _recognised(files, columns), source, _beside(path, paths, files))
+    return Located(path.resolve().name, path, _recognised(named, columns), unread=_beside(path, paths, named))
+
+
+def _beside(root: Path, paths: Iterable[Path], read: Iterable[Path]) -> tuple[str, ...]:
+    there = set(read)
+    return tuple(path.relative_to(root).as_posix() for path in paths if path not in there)
 
 
 def _has_more(source: Source, named: Mapping[Path, str], files: Mapping[Path, str], columns: Columns | None) -> bool:
@@ -226,24 +244,39 @@ def _has_more(source: Source, named: Mapping[Path, str], files: Mapping[Path, st
 
 def _by_name(root: Path, paths: Iterable[Path]) -> dict[Path, str]:
     """Files and the splits that their paths name; where some name one, only those."""
-    splits = {path: _split_in(path.relative_to(root).as_posix()) for path in paths}
+    names = {path: path.relative_to(root).as_posix() for path in paths}
+    splits = {path: _split_in(name) for path, name in names.items()}
+    if "train" in splits.values():
+        splits = {path: split or _split_in(names[path], BESIDE_TRAIN) for path, split in splits.items()}
     return {path: split for path, split in splits.items() if split} or splits
 
 
-def _split_in(path: str) -> str:
-    words = [word for word in re.split(r"[/\\._-]+", path.lower()) if word in SPLIT_WORDS]
-    return SPLIT_WORDS[words[-1]] if words else ""
+def _split_in(path: str, words: Mapping[str, str] = SPLIT_WORDS) -> str:
+    found = [word for word in re.split(r"[/\\._-]+", path.lower()) if word in words]
+    return words[found[-1]] if found else ""
 
 
 def _format_of(path: Path, columns: Columns | None) -> str | None:
-    row, where = first_row(path), f"{path}:1"
+    row, where = first_row(path), f"{path}:{2 if is_csv(path) else 1}"
     if row is None:
         return None
     try:
-        row = mapped(row, columns) if columns else row
+        row = _as_read(row, path, columns or {})
     except BadData as error:
         raise BadData(f"{where}: {error}") from None
     return recognise(row, where, columns)
+
+
+def _as_read(row: Row, path: Path, columns: Columns) -> Row:
+    """A row under the names, and with the values, that readers know.
+
+    Whoever names the column of the prompt has said that no other one is it; an `input` or a `history` goes before it.
+    """
+    if columns:
+        row = with_objects(row, columns.values()) if is_csv(path) else row
+        others = (*PROMPTS, "context") if columns.keys() & set(PROMPTS) else ()
+        row = mapped(row, columns, without=others)
+    return with_messages(with_types(row) if is_csv(path) else row)
 
 
 def _recognised(splits: Mapping[Path, str], columns: Columns | None) -> tuple[Part, ...]:
@@ -268,7 +301,7 @@ def _other_hub(id: str, columns: Columns | None) -> Located:
     if root is None:
         raise NotFound(f"{id} on the hub holds no data file; wanted files that end in one of {', '.join(SUFFIXES)}")
     found = _local(root, columns)
-    return Located(id, root, found.parts, found.published)
+    return Located(id, root, found.parts, found.published, found.unread)
 
 
 def _download(id: str, revision: str | None, patterns: Iterable[str]) -> Path:

@@ -61,6 +61,11 @@ class ComparisonStream:
         for part in self._parts:
             yield from self._read_part(part, dropped)
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Files of the folder that are not read for any split."""
+        return self._located.unread
+
     def fingerprint(self) -> str:
         """A hash of the files' names, sizes, and bytes at their ends; of what a run reads, without reading it all.
 
@@ -84,6 +89,8 @@ class ComparisonStream:
         for record in part.records(bad_row=lambda error: dropped(MALFORMED)):
             try:
                 (_, stated), *_ = part.format.read([record])
+                if not isinstance(stated, Drop):
+                    part.format.check(record, stated)
                 kept = stated if isinstance(stated, Drop) else settle(stated)
                 if not self._has_split(part, located, record.row.get("split")):
                     kept = Drop(OTHER_SPLIT)

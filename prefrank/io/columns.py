@@ -1,6 +1,6 @@
 """Columns by name: a mapping from the names that readers know to those that a file has, nested ones with dots."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from prefrank.errors import BadData, BadInput, short, suggest
@@ -70,13 +70,18 @@ class _View(Mapping[str, Any]):
         return len(self._names)
 
 
-def mapped(row: Row, columns: Columns) -> Row:
+def mapped(row: Row, columns: Columns, without: Collection[str] = ()) -> Row:
     """The row under the names that readers know: columns that the mapping takes are renamed, all others stay.
+
+    Args:
+        row: under the file's names.
+        columns: the mapping.
+        without: names that are left out, unless the mapping has them.
 
     Raises:
         BadData: a column that is not there.
     """
-    taken = set(columns.values())
+    taken = {*columns.values(), *without}
     values = {name: field(row, own) for name, own in columns.items()}
     return _View(row, {name: name for name in row if name not in taken}, values)
 

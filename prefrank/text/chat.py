@@ -67,14 +67,22 @@ class ChatTexts:
             return ""
         return text.rpartition(PROBE)[2] if PROBE in text else ""
 
-    def opening(self, role: str) -> str:
-        """What the template writes before the text of a turn of this role, after the turns before it."""
-        turns = [_message("user", "a")] if role == "assistant" else []
+    @cached_property
+    def before_reply(self) -> str:
+        """What the template writes between a user's text and the reply; "" where it does not render the two."""
         try:
-            text = render_chat(self.source, [*turns, _message(role, PROBE)], self.tokens)
+            text = render_chat(self.source, [_message("user", PROBE), _message("assistant", PROBE)], self.tokens)
         except BadInput:
             return ""
-        return text.partition(PROBE)[0].rpartition("a")[2] if turns else text.partition(PROBE)[0]
+        return text.split(PROBE)[1] if text.count(PROBE) == 2 else ""
+
+    def opening(self, role: str) -> str:
+        """What the template writes before the text of a first turn of this role."""
+        try:
+            text = render_chat(self.source, [_message(role, PROBE)], self.tokens)
+        except BadInput:
+            return ""
+        return text.partition(PROBE)[0]
 
     def _find_edges(self) -> dict[str, tuple[bool, bool]]:
         """Of each role, whether the template keeps white space before and after a text (many trim it); roles that it

@@ -175,7 +175,10 @@ class TextEncoder:
     def _control_strings(self) -> re.Pattern[str]:
         strings = set(self.source.control_strings)
         if self._chat is not None:
-            strings |= {self._chat.opening(role).strip() for role in ("system", "user", "assistant")}
+            strings |= {
+                self._chat.before_reply.strip(),
+                *(self._chat.opening(role).strip() for role in ("system", "user")),
+            }
         strings |= {
             text.strip()
             for pair in ((self.settings.turn_strings or {}).values() if self.settings.template == "turns" else ())
@@ -185,6 +188,7 @@ class TextEncoder:
 
     def _rendered_row(self, prompt: Prompt, reply: str, number: int) -> Row:
         types = None
+        before_reply = ""
         if self.settings.template == "pair":
             assert self._pair is not None
             opening, after = self._pair.before, self._pair.after
@@ -193,9 +197,12 @@ class TextEncoder:
         else:
             opening = row_opening(self.source, self.settings.row_ends)
             named = self.source.special_tokens if self.settings.row_ends == "files" else self.source.configured_tokens
-            closing = (self.settings.turn_strings or PLAIN_TURNS)["assistant"][1]
-            closing = closing.replace("{eos}", named.get("eos_token", "")) if self._chat is None else self._chat.closing
-        return rendered_row(self.source, self.settings, (opening, closing), prompt, reply, number, types=types)
+            before_reply, closing = (self.settings.turn_strings or PLAIN_TURNS)["assistant"]
+            closing = closing.replace("{eos}", named.get("eos_token", ""))
+            if self._chat is not None:
+                before_reply, closing = self._chat.before_reply, self._chat.closing
+        ends = (opening, before_reply, closing)
+        return rendered_row(self.source, self.settings, ends, prompt, reply, number, types=types)
 
     def _parts(self, prompt: Prompt, encoded: Callable[[str], Ids]) -> Parts:
         if self._pair is not None and self.settings.template == "pair":

@@ -1,5 +1,7 @@
 """Rows of texts that a chat template has rendered already: their control strings are tokens."""
 
+import re
+
 import numpy as np
 
 from prefrank.errors import BadText
@@ -12,7 +14,7 @@ from prefrank.types import Prompt, Row, reply_types
 def rendered_row(
     source: FolderTokenizer,
     settings: TextSettings,
-    ends: tuple[Ids, str],
+    ends: tuple[Ids, str, str],
     prompt: Prompt,
     reply: str,
     number: int,
@@ -23,7 +25,7 @@ def rendered_row(
     texts lack that. Too many tokens: the prompt loses its oldest, then the reply its last.
 
     Args:
-        ends: ids that open a row, and the string that closes one.
+        ends: ids that open a row, what stands between a prompt and its reply, and the string that closes a row.
         types: of a pair, where the tokenizer gives its own.
 
     Raises:
@@ -34,11 +36,12 @@ def rendered_row(
             f"the prompt of pair {number} has {len(prompt)} turns; pre-rendered texts want the whole prompt as one"
             " string, or leave pre_rendered out"
         )
-    opening, closing = ends
-    text = prompt[0].text + reply
+    opening, before_reply, closing = ends
+    asked = prompt[0].text + _space_after(prompt[0].text, reply, before_reply)
+    text = asked + reply
     encoding = source.with_special_tokens.encode(text, add_special_tokens=False)
     ids = encoding.ids
-    start = next((n for n, (_, end) in enumerate(encoding.offsets) if end > len(prompt[0].text)), len(ids))
+    start = next((n for n, (_, end) in enumerate(encoding.offsets) if end > len(asked)), len(ids))
     before = [] if ids[: len(opening)] == opening else opening
     missing = _missing(text, closing)
     if missing:
@@ -69,6 +72,19 @@ def rendered_row(
         firsts = [*types.before[:opened], *[types.first] * max(start - opened, 0)]
         row_types = np.array([*firsts, *[types.second] * body, *after_types], np.int8)
     return Row(np.array(ids, np.int64), row_types, start, cut_prompt, cut_reply)
+
+
+def _space_after(asked: str, reply: str, before_reply: str) -> str:
+    """The white space that the template writes after the header of a reply, where the texts have none there: what is
+    read from files has lost it."""
+    if not reply or reply[0].isspace() or asked[-1:].isspace():
+        return ""
+    spaces = [
+        found["space"]
+        for found in re.finditer(r"(?P<word>\S+)(?P<space>\s*)", before_reply)
+        if len(found["word"]) > 2 and asked.endswith(found["word"])
+    ]
+    return spaces[-1] if spaces else ""
 
 
 def _missing(text: str, closing: str) -> str:

@@ -13,7 +13,7 @@ from prefrank.data.candidates import carry_over, carry_over_ratings
 from prefrank.data.overlap import NGRAM, near_duplicates, prompt_key, shared_ngrams, text_of
 from prefrank.types import Comparison, Preference
 
-MERGED = "same prompt and replies as an earlier comparison"
+MERGED = "merged into an earlier comparison of the same prompt and replies"
 NEAR = "nearly the same prompt and replies as an earlier comparison"
 LEAK = "nearly in an evaluation set"
 LEAK_SHARE = 0.5

@@ -19,6 +19,7 @@ from jaxtyping import Int64
 from prefrank.data import Loaded, load_comparisons, split_of
 from prefrank.data.candidates import OTHER_SPLIT
 from prefrank.data.overlap import prompt_key
+from prefrank.data.report import unread_files
 from prefrank.data.stream import ComparisonStream
 from prefrank.errors import BadData, BadRecipe, NotFound
 from prefrank.training.clean import LEAK, Leak, find_leaks, find_repeats
@@ -94,11 +95,11 @@ class _Set:
 
     def account(self) -> dict[str, Any]:
         """Counts as plain values; comparisons of another split, which are held out, are not called dropped."""
-        lost = {why: count for why, count in self.read.report.dropped.items() if why != OTHER_SPLIT}
+        report = self.read.report
+        lost = {why: count for why, count in report.dropped.items() if why != OTHER_SPLIT}
         counts = {"comparisons": len(self.kept), "dropped": {**lost, **self.left_out}, "left_out": self.left_out}
-        split = {"rule": self.rule, "held_out": self.read.report.dropped.get(OTHER_SPLIT, 0)}
-        read = self.read.report.to_json()
-        return {"name": self.name, "role": self.role, **split, **counts, **self.said, "read": read}
+        split = {"rule": _with_unread(self.rule, report.unread), "held_out": report.dropped.get(OTHER_SPLIT, 0)}
+        return {"name": self.name, "role": self.role, **split, **counts, **self.said, "read": report.to_json()}
 
 
 def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
@@ -283,7 +284,7 @@ def _from_files(recipe: Recipe, source: DataSource, barred: Barred) -> StreamedS
     stream = ComparisonStream(source.source, split=chosen.source.split, columns=source.columns)
     return StreamedSet(
         name=_named(source.source, stream.split),
-        rule=chosen.rule,
+        rule=_with_unread(chosen.rule, stream.unread),
         read=stream.read,
         fingerprint=stream.fingerprint(),
         share=source.share or 1.0,
@@ -308,6 +309,11 @@ def _read(chosen: Choice, role: Role) -> _Set:
     )
     read = _Set(source, chosen.rule, role, loaded, loaded.comparisons, {})
     return read.keep(lambda one: split_of(one.prompt, seed=FRACTION_SEED) < source.fraction, NOT_IN_FRACTION)
+
+
+def _with_unread(rule: str, files: Sequence[str]) -> str:
+    """The rule, and the files of the set's folder that it leaves out."""
+    return "; ".join(filter(None, (rule, unread_files(files))))
 
 
 def _named(source: str, split: str | None) -> str:

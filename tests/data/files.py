@@ -1,5 +1,6 @@
 """Writers and rows for the data tests; every text here was written for them."""
 
+import csv
 import gzip
 import json
 from collections.abc import Iterable
@@ -23,6 +24,18 @@ def write_lines(path: Path, rows: Iterable[Any]) -> Path:
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Cells are texts; lists and objects are written as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            cells = {name: json.dumps(one) if isinstance(one, list | dict) else one for name, one in row.items()}
+            writer.writerow(cells)
     return path
 
 

@@ -11,7 +11,7 @@ from prefrank.data.fields import as_turns
 from prefrank.data.report import Loaded
 from prefrank.errors import BadData
 from prefrank.types import Comparison, Turn
-from tests.data.files import stated, user, write_lines, write_parquet
+from tests.data.files import stated, user, write_csv, write_lines, write_parquet
 
 ASKED = (Turn("user", "Hi"), Turn("assistant", "Hello."), Turn("user", "A colour?"))
 
@@ -30,8 +30,9 @@ def load(tmp_path: Path, *rows: dict[str, Any]) -> Loaded:
 
 def only(tmp_path: Path, row: dict[str, Any]) -> Comparison:
     (comparison,) = load(tmp_path, row).comparisons
-    (other,) = load_comparisons(write_parquet(tmp_path / "mine.parquet", [row])).comparisons
-    assert (other.prompt, stated(other)) == (comparison.prompt, stated(comparison))
+    for path in (write_parquet(tmp_path / "mine.parquet", [row]), write_csv(tmp_path / "mine.csv", [row])):
+        (other,) = load_comparisons(path).comparisons
+        assert (other.prompt, stated(other)) == (comparison.prompt, stated(comparison))
     return comparison
 
 
@@ -180,3 +181,16 @@ def test_nectar_is_a_transcript_and_ranked_answers(tmp_path: Path) -> None:
     comparison = only(tmp_path, row)
     assert comparison.prompt == ASKED
     assert stated(comparison) == {("Blue.", "Red.", 1.0), ("Blue.", "Tuesday.", 1.0), ("Red.", "Tuesday.", 1.0)}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": shared("A colour?", "Blue."), "rejected_response": "Tuesday."},
+        {"instruction": "A colour?", "input": "", "output": "Blue.", "rejected_response": "Tuesday."},
+    ],
+)
+def test_swift_names_the_worse_reply_beside_sharegpt_and_alpaca_too(tmp_path: Path, row: dict[str, Any]) -> None:
+    comparison = only(tmp_path, {**row, "system": "Be brief."})
+    assert comparison.prompt == (Turn("system", "Be brief."), Turn("user", "A colour?"))
+    assert stated(comparison) == {("Blue.", "Tuesday.", 1.0)}

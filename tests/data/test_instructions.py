@@ -10,7 +10,7 @@ from prefrank.data.report import Loaded
 from prefrank.data.stream import ComparisonStream
 from prefrank.errors import BadData
 from prefrank.types import MAIN_HEAD, Comparison, Turn
-from tests.data.files import stated, user, write_lines, write_parquet
+from tests.data.files import stated, user, write_csv, write_lines, write_parquet
 
 TERSE = Turn("system", "Be terse.")
 PAIR = {"chosen": "The gas is carbon dioxide.", "rejected": "The gas is helium."}
@@ -22,8 +22,9 @@ def load(tmp_path: Path, *rows: dict[str, Any]) -> Loaded:
 
 def only(tmp_path: Path, row: dict[str, Any]) -> Comparison:
     (comparison,) = load(tmp_path, row).comparisons
-    (other,) = load_comparisons(write_parquet(tmp_path / "mine.parquet", [row])).comparisons
-    assert (other.prompt, stated(other)) == (comparison.prompt, stated(comparison))
+    for path in (write_parquet(tmp_path / "mine.parquet", [row]), write_csv(tmp_path / "mine.csv", [row])):
+        (other,) = load_comparisons(path).comparisons
+        assert (other.prompt, stated(other)) == (comparison.prompt, stated(comparison))
     return comparison
 
 

@@ -232,3 +232,9 @@ def test_eval_is_validation_or_test_where_there_is_no_validation(tmp_path: Path)
             (tmp_path / folder / f"{name}.jsonl").write_text(json.dumps(row | {"prompt": name}) + "\n")
     assert load_comparisons(tmp_path / "both", split="eval").report.split == "validation"
     assert load_comparisons(tmp_path / "test", split="eval").comparisons[0].prompt[0].text == "test"
+
+
+def test_a_voter_of_two_votes_with_ids_of_their_own_has_two(tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "chosen": "a", "rejected": "b", "voter": "me"}
+    assert votes(tmp_path / "a.jsonl", [{**row, "id": "1"}, {**row, "id": "2"}, {**row, "id": "2"}])[1:] == (1, 1)
+    assert votes(tmp_path / "a.jsonl", [row, row, {**row, "voter": "you"}])[1:] == (1, 1)

@@ -11,7 +11,7 @@ from prefrank.data.report import Loaded
 from prefrank.data.stream import ComparisonStream
 from prefrank.errors import BadData, BadInput
 from prefrank.types import Turn
-from tests.data.files import stated, user, write_lines, write_parquet
+from tests.data.files import stated, user, write_csv, write_lines, write_parquet
 
 REPLIES = [("Blue.", True), ("Tuesday.", False), ("Red.", True)]
 EXPECTED = {("Blue.", "Tuesday.", 1.0), ("Red.", "Tuesday.", 1.0)}
@@ -49,6 +49,7 @@ def test_each_good_reply_of_a_prompt_is_preferred_to_each_bad_one(tmp_path: Path
     for path in (
         write_lines(tmp_path / "kto.jsonl", rows),
         write_parquet(tmp_path / "kto.parquet", rows),
+        write_csv(tmp_path / "kto.csv", rows),
         write_lines(tmp_path / "system.jsonl", [{**row, "system": "Be terse."} for row in rows]),
     ):
         (comparison,) = load_comparisons(path).comparisons
@@ -86,3 +87,12 @@ def test_a_reply_that_is_no_text_is_an_error_that_names_it(tmp_path: Path) -> No
 def test_replies_that_are_gathered_by_prompt_cannot_be_streamed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="gathered from many rows"):
         ComparisonStream(str(write_lines(tmp_path / "kto.jsonl", rows_of("texts"))))
+
+
+def test_a_reply_judged_twice_under_ids_of_their_own_counts_twice_and_a_copy_once(tmp_path: Path) -> None:
+    good = {"prompt": "A colour?", "completion": "Blue.", "label": True}
+    bad = {"prompt": "A colour?", "completion": "Tuesday.", "label": False}
+    copies = load(tmp_path, [good, good, bad])
+    assert (len(copies.comparisons[0].preferences), copies.report.duplicates) == (1, 1)
+    voted = load(tmp_path, [{**good, "id": 1}, {**good, "id": 2}, {**bad, "id": 3}])
+    assert (len(voted.comparisons[0].preferences), voted.report.duplicates) == (2, 0)

@@ -6,7 +6,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from prefrank.data import SOURCES, load_comparisons, load_splits, parse_source
+from prefrank.data import SOURCES, describe, load_comparisons, load_splits, parse_source
 from prefrank.data.catalogue import PARQUET_BRANCH
 from prefrank.data.sources import locate
 from prefrank.errors import BadData, NotFound
@@ -275,3 +275,36 @@ def test_the_starter_set_loads_and_its_splits_share_no_prompt() -> None:
     assert list(parts) == ["train", "validation"]
     assert not prompts[0] & prompts[1]
     assert all(len(c.replies) == 4 for c in load_comparisons("starter").comparisons)
+
+
+@pytest.mark.parametrize(
+    ("other", "split"),
+    [("eval.jsonl", "validation"), ("evaluation/0.jsonl", "validation"), ("holdout.jsonl", "validation"),
+     ("testing.jsonl", "test")],
+)  # fmt: skip
+def test_a_file_called_eval_beside_train_is_what_to_evaluate_on(tmp_path: Path, other: str, split: str) -> None:
+    write_lines(tmp_path / "train.jsonl", [SYNTHETIC])
+    write_lines(tmp_path / other, [{**SYNTHETIC, "prompt": "Another?"}])
+    loaded = load_comparisons(tmp_path, split="eval")
+    assert (loaded.report.split, loaded.report.files, loaded.report.unread) == (split, (other,), ())
+    assert load_comparisons(tmp_path, split="train").report.kept == 1
+    assert load_comparisons(tmp_path, split="evaluation").comparisons == loaded.comparisons
+
+
+def test_a_file_of_human_eval_alone_is_no_split(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "human_eval.jsonl", [SYNTHETIC])
+    assert locate(path, None).splits == ("train", "validation")
+    assert locate(tmp_path, None).splits == ("train", "validation")
+
+
+def test_files_that_are_not_read_are_said(tmp_path: Path) -> None:
+    for name in ("train", "more", "export"):
+        write_lines(tmp_path / f"{name}.jsonl", [SYNTHETIC])
+    for report in (load_comparisons(tmp_path).report, load_comparisons(tmp_path, split="train").report):
+        assert report.unread == ("export.jsonl", "more.jsonl")
+    assert describe(load_splits(tmp_path)).unread == report.unread
+    assert report.warning == describe(load_splits(tmp_path)).warning
+    said = "not read, since they are of no split, or no part of the published set: export.jsonl, more.jsonl"
+    assert report.warning == said
+    (tmp_path / "train.jsonl").unlink()
+    assert load_comparisons(tmp_path).report.warning == ""

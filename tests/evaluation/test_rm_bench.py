@@ -70,6 +70,13 @@ def test_without_a_domain_there_is_no_overall_score() -> None:
     assert missing_rows("rm-bench", sample.facts)["code"] == (0, 228)
 
 
+def test_safety_without_one_of_its_two_files_has_no_score() -> None:
+    items = [an_item(subset, "1", better=3, worse=3) for subset in SUBSETS if subset != "safety-response"]
+    found = values(measure(a_sample(items, [SCORES] * 4)))
+    assert found["safety"] is found["safety/Hard"] is found["safety/response"] is found["Overall"] is None
+    assert (found["safety/refuse"], found["chat"]) == pytest.approx((6 / 9, 6 / 9))
+
+
 def test_items_of_another_shape_are_refused() -> None:
     with pytest.raises(BadInput, match="other than 9 preferences"):
         measure(a_sample([an_item("chat", "1")], [[1, 0]]))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from prefrank.data import load_comparisons
 from prefrank.errors import BadText, NotFound
 from prefrank.text import TextEncoder, TextSettings, chat, load_tokenizer, with_chat_template
 from prefrank.types import Prompt, Turn, as_prompt, as_turn
@@ -235,6 +236,29 @@ def test_messages_a_rendered_prompt_and_a_rendered_whole_are_one_row(
         (row,) = rendered.encode(as_prompt(first), [second])
         assert row.ids.tolist() == want.ids.tolist()
     assert want.ids.tolist().count(messages.source.tokenizer.token_to_id("<s>")) == 1
+
+
+@pytest.mark.parametrize("header", ["<|start|>assistant\n", "<|start|>assistant\n\n", "[/INST] ", "ASSISTANT: "])
+def test_rendered_prompts_read_from_a_file_are_the_rows_of_their_messages(tmp_path: Path, header: str) -> None:
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}" + header + "{{ m.content }}<|end|>\n"
+        "{% else %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}" + header + "{% endif %}"
+    )
+    folder = chat_folder(tmp_path / "model", template, ("<s>",))
+    head = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": "bake"}], tokenize=False, add_generation_prompt=True
+    )
+    row = {"prompt": head, "chosen": "the dough", "rejected": "a hour<|end|>\n"}
+    (tmp_path / "rendered.jsonl").write_text(json.dumps(row) + "\n")
+    (read,) = load_comparisons(tmp_path / "rendered.jsonl").comparisons
+    assert read.prompt[0].text == head.strip()
+    messages, rendered = TextEncoder.load(folder), TextEncoder.load(folder, pre_rendered=True)
+    for reply, plain in zip(read.replies, ("the dough", "a hour"), strict=True):
+        (want,) = messages.encode(as_prompt("bake"), [plain])
+        (row_read,) = rendered.encode(read.prompt, [reply])
+        assert row_read.ids.tolist() == want.ids.tolist()
+        assert row_read.reply_start == want.reply_start
 
 
 def test_a_long_rendered_prompt_loses_its_oldest_tokens_and_keeps_its_ends(generating: Path) -> None:

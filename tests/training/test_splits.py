@@ -148,3 +148,16 @@ def test_what_is_held_out_is_said_on_the_screen_in_the_dry_run_and_in_the_record
     assert f"{HELD} ({held} in the other part)" in " ".join(capsys.readouterr().err.split())
     tables.dry_run(dry_run(recipe(datasets=training, evaluation=[evaluation])))
     assert WHOLE in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_rule_names_the_files_that_are_not_read(recipe, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Question {n}?", "chosen": "Yes.", "rejected": "No."} for n in range(20)]
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("train", "more"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for stream in (False, True):
+        source = {"source": str(folder), "stream": stream}
+        corpus = read_corpus(recipe(datasets=[source], evaluation=[], max_steps=1))
+        rule = corpus.streams[0].rule if stream else corpus.record[0]["rule"]
+        assert rule.endswith("not read, since they are of no split, or no part of the published set: more.jsonl")

@@ -14,7 +14,7 @@ from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_texts, field, text, user
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.estimates import Figure
-from prefrank.evaluation.figures import combine, in_subset, mean_of, mean_over, wins
+from prefrank.evaluation.figures import combine, in_subset, mean_of, mean_over, subsets_of, wins
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
@@ -80,11 +80,16 @@ def matrix(sample: Sample) -> Float64[np.ndarray, "C 3 3"]:
 
 
 def measure(sample: Sample) -> dict[str, Figure]:
-    """Scores of domains, of difficulties (means over domains), and of the nine cells (means over domains)."""
+    """Scores of domains, of difficulties (means over domains), and of the nine cells (means over domains).
+
+    A domain without one of its files has no value, since the rest is other data.
+    """
     won = matrix(sample)
     values = {level: won[:, cells].mean(1) for level, cells in LEVELS.items()}
     values |= {cell: won[:, i, j] for cell, (i, j) in CELLS.items()}
-    places = {domain: in_subset(sample, *subsets) for domain, subsets in DOMAINS.items()}
+    there = set(subsets_of(sample))
+    whole = {domain: subsets if there.issuperset(subsets) else () for domain, subsets in DOMAINS.items()}
+    places = {domain: in_subset(sample, *subsets) for domain, subsets in whole.items()}
     each = {(domain, name): mean_over(sample, values[name], places[domain]) for domain in DOMAINS for name in values}
     over_domains = {name: mean_of(each[domain, name] for domain in DOMAINS) for name in values}
     domains = {domain: mean_of(each[domain, level] for level in LEVELS) for domain in DOMAINS}
