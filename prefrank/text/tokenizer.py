@@ -125,6 +125,17 @@ class FolderTokenizer:
         return re.compile("|".join(map(re.escape, self.control_strings)) or r"(?!)")
 
     @cached_property
+    def control_spelt(self) -> re.Pattern[str]:
+        """Finds them in whatever case."""
+        return re.compile(self.control_pattern.pattern, re.IGNORECASE)
+
+    @cached_property
+    def control_edges(self) -> tuple[frozenset[str], frozenset[str]]:
+        """What control strings begin with, and what they end with, short of all of it."""
+        cuts = [(text, place) for text in self.control_strings for place in range(1, len(text))]
+        return frozenset(text[:place] for text, place in cuts), frozenset(text[place:] for text, place in cuts)
+
+    @cached_property
     def written_by_models(self) -> frozenset[str]:
         """Control strings that the tokenizer does not call special and that the chat template names, such as
         `<think>`: a model writes them as tokens of its reply, so replies and assistant turns may hold them."""
