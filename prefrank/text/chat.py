@@ -27,9 +27,17 @@ BEFORE, PROBE = "\uf8fe", "\uf8ff"
 
 @dataclass(frozen=True)
 class Frame:
-    """What a template writes between the text of a user turn and the reply to it, and after the reply."""
+    """What a template writes around a reply.
+
+    Args:
+        opening: between the text of a user turn and the reply.
+        stem: of that, what ends with its last control string and the word after it, before what depends on the reply,
+            such as empty thoughts; "" where it has no control string.
+        closing: after the reply.
+    """
 
     opening: str
+    stem: str
     closing: str
 
 
@@ -42,18 +50,12 @@ class ChatTexts:
         self.tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
         self.frame = self._find_frame()
         self.spaces = self._find_spaces()
+        self.openings = {role: self._find_opening(role) for role in ("system", "developer", "user", "assistant")}
 
     @property
     def closing(self) -> str:
         """What the template writes after a reply; "" where it does not render a plain exchange."""
         return self.frame.closing if self.frame else ""
-
-    def opening(self, role: str) -> str:
-        """What the template writes before the text of a turn of this role, after the turns before it."""
-        turns = [_message(role, PROBE)]
-        if role == "assistant":
-            turns = [_message("user", BEFORE), *turns]
-        return (self._tried(turns) or "").partition(PROBE)[0].rpartition(BEFORE)[2]
 
     def row(self, prompt: Prompt, reply: str, number: int) -> Row:
         """The row of pair `number`.
@@ -90,23 +92,37 @@ class ChatTexts:
         text = self._tried([_message("user", BEFORE), _message("assistant", PROBE)]) or ""
         before, found, closing = text.rpartition(PROBE)
         _, asked, opening = before.rpartition(BEFORE)
-        return Frame(opening, closing) if found and asked and BEFORE not in closing else None
+        if not found or not asked or BEFORE in closing:
+            return None
+        ends = [
+            match.end()
+            for match in self.source.control_pattern.finditer(opening)
+            if match.group() not in self.source.written_by_models
+        ]
+        stem = opening[: ends[-1]] + (opening[ends[-1] :].split() or [""])[0] if ends else ""
+        return Frame(opening, stem if opening.startswith(stem) else "", closing)
 
-    def _find_spaces(self) -> dict[str, tuple[bool, bool]]:
-        """Of each role, whether the template keeps white space before and after a text (many trim it). A role of which
-        it keeps some of it is left out, and so is one that it does not render."""
+    def _find_opening(self, role: str) -> str:
+        """What the template writes before the text of a turn of this role, after the turns before it."""
+        turns = [_message(role, PROBE)]
+        if role == "assistant":
+            turns = [_message("user", BEFORE), *turns]
+        return (self._tried(turns) or "").partition(PROBE)[0].rpartition(BEFORE)[2]
+
+    def _find_spaces(self) -> dict[str, tuple[bool | None, bool | None]]:
+        """Of each role that the template renders, whether it keeps white space before and after a text (many trim it);
+        None where it keeps some."""
         kept, space = {}, "\n \t"
         for role in ("user", "assistant", *KEPT_ROLES):
-            turns = [_message(role, f"{space}{PROBE}{space}")]
-            turns = [*turns, _message("user", "a")] if role in KEPT_ROLES else turns
-            turns = [_message("user", "a"), *turns] if role == "assistant" else turns
-            before, found, after = (self._tried(turns) or "").partition(PROBE)
-            bare_before, _, bare_after = (
-                self._tried([{**turn, "content": turn["content"].strip()} for turn in turns]) or ""
-            ).partition(PROBE)
-            sides = [(before, bare_before, bare_before + space), (after, bare_after, space + bare_after)]
-            if found and all(side in (trimmed, whole) for side, trimmed, whole in sides):
-                kept[role] = before != bare_before, after != bare_after
+            rendered = []
+            for text in (PROBE, f"{space}{PROBE}{space}"):
+                turns = [_message(role, text), *([_message("user", "a")] if role in KEPT_ROLES else [])]
+                turns = [_message("user", "a"), *turns] if role == "assistant" else turns
+                rendered.append((self._tried(turns) or "").partition(PROBE))
+            (before, found, after), (spaced_before, _, spaced_after) = rendered
+            if found:
+                left = {before: False, before + space: True}.get(spaced_before)
+                kept[role] = left, {after: False, space + after: True}.get(spaced_after)
         return kept
 
     def _rendered(self, prompt: Prompt, reply: str, number: int, marks: Marks) -> Rendered:
@@ -185,16 +201,32 @@ class ChatTexts:
         return text[: min(spans[-over - 1][1], len(text) - 1)] if over < len(spans) else ""
 
     def _with_text(self, rendered: Rendered, old: Turn, new: Turn) -> Rendered | None:
-        """The same with one turn's text replaced, where the old one stands once as it is; else None."""
+        """The same with one turn's text replaced, where the old one stands once as it is, or once beside what the
+        template writes there; else None."""
         if old.role not in self.spaces:
             return None
         left, right = self.spaces[old.role]
         shown = [rendered.marks.message(turn)["content"] for turn in (old, new)]
-        shown = [text if left else text.lstrip() for text in shown]
-        before, after = (text if right else text.rstrip() for text in shown)
-        if not before.strip() or rendered.marked.count(before) != 1:
+        if any((left is None and text[:1].isspace()) or (right is None and text[-1:].isspace()) for text in shown):
             return None
-        return Rendered(self.source, rendered.marks, rendered.marked.replace(before, after))
+        shown = [text.lstrip() if left is False else text for text in shown]
+        before, after = (text.rstrip() if right is False else text for text in shown)
+        for left_of, right_of in (("", ""), self._beside(old.role)):
+            where = left_of + before + right_of
+            if before.strip() and rendered.marked.count(where) == 1:
+                marked = rendered.marked.replace(where, left_of + after + right_of)
+                return Rendered(rendered.source, rendered.marks, marked)
+        return None
+
+    def _beside(self, role: str) -> tuple[str, str]:
+        """What the template writes before or after a text, as far as that tells it from the same text elsewhere."""
+        if role in KEPT_ROLES:
+            return self.openings.get(role, ""), ""
+        if self.frame is None:
+            return "", ""
+        if role == "assistant":
+            return self.frame.opening, self.frame.closing
+        return "", self.frame.stem or self.frame.opening
 
     # The reply in the row
 
@@ -218,13 +250,13 @@ class ChatTexts:
         text, marks = rendered.text, rendered.marks
         if self.frame and rendered.marked.endswith(self.frame.closing):
             body = rendered.marked.removesuffix(self.frame.closing)
-            place = body.rfind(self.frame.opening) + len(self.frame.opening)
-            known = self.frame.opening.strip() and self.frame.opening in body
-            if known and (
-                marks.without(body[place:]).strip() == wanted
-                or (self._controls(self.frame.opening) and not self._controls(body[place:]))
-            ):
-                return len(marks.without(body[:place])), len(marks.without(body))
+            for opening in (self.frame.opening, self.frame.stem):
+                place = body.rfind(opening) + len(opening)
+                if opening.strip() and opening in body:
+                    inside = body[place:]
+                    sure = self._controls(opening) and not self._controls(inside)
+                    if sure or marks.without(inside).strip() == wanted:
+                        return len(marks.without(body[:place])), len(marks.without(body))
             body = text.removesuffix(self.frame.closing).rstrip()
             if wanted and body.endswith(wanted) and not any(wanted in turn.text for turn in prompt):
                 return len(body) - len(wanted), len(body)

@@ -175,7 +175,7 @@ class TextEncoder:
     def _control_strings(self) -> re.Pattern[str]:
         strings = set(self.source.control_strings)
         if self._chat is not None:
-            strings |= {self._chat.opening(role).strip() for role in ("system", "user", "assistant")}
+            strings |= {opening.strip() for opening in self._chat.openings.values()}
         strings |= {
             text.strip()
             for pair in ((self.settings.turn_strings or {}).values() if self.settings.template == "turns" else ())
