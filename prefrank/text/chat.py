@@ -22,7 +22,10 @@ from prefrank.text.tokenizer import FolderTokenizer
 from prefrank.types import Prompt, Row, Turn, reply_types
 
 BEFORE, PROBE = "\uf8fe", "\uf8ff"
-"""Stand for the text of a turn, and of the one before, where only what the template writes around them is wanted."""
+"""Their repetitions stand for the text of a turn, and of the one before, where only what the template writes around
+them is wanted."""
+REPEATED = 16
+"""So that something is left where a template leaves out the first or last characters."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,9 @@ class ChatTexts:
 
     def _find_frame(self) -> Frame | None:
         """None where the template does not render a plain exchange, or not in its order."""
-        text = self._tried([_message("user", BEFORE), _message("assistant", PROBE)]) or ""
-        before, found, closing = text.rpartition(PROBE)
-        _, asked, opening = before.rpartition(BEFORE)
+        turns = [_message("user", BEFORE * REPEATED), _message("assistant", PROBE * REPEATED)]
+        before, found, closing = (self._tried(turns) or "").rpartition(PROBE)
+        _, asked, opening = before.rstrip(PROBE).rpartition(BEFORE)
         if not found or not asked or BEFORE in closing:
             return None
         ends = [
@@ -104,9 +107,9 @@ class ChatTexts:
 
     def _find_opening(self, role: str) -> str:
         """What the template writes before the text of a turn of this role, after the turns before it."""
-        turns = [_message(role, PROBE)]
+        turns = [_message(role, PROBE * REPEATED)]
         if role == "assistant":
-            turns = [_message("user", BEFORE), *turns]
+            turns = [_message("user", BEFORE * REPEATED), *turns]
         return (self._tried(turns) or "").partition(PROBE)[0].rpartition(BEFORE)[2]
 
     def _find_spaces(self) -> dict[str, tuple[bool | None, bool | None]]:
@@ -147,9 +150,7 @@ class ChatTexts:
             low, high = (low, middle) if fits else (middle + 1, high)
         return found[min(low, len(borders) - 1)]
 
-    def _shortened(
-        self, prompt: Prompt, reply: str, number: int, rendered: Rendered
-    ) -> tuple[Prompt, Rendered, str]:
+    def _shortened(self, prompt: Prompt, reply: str, number: int, rendered: Rendered) -> tuple[Prompt, Rendered, str]:
         """Shorten the texts of the turns that are left, oldest first, leave out all of these but the last where the
         template lets us, shorten what says how to answer, then the reply, until the row fits."""
         emptied = False
@@ -260,7 +261,7 @@ class ChatTexts:
             body = text.removesuffix(self.frame.closing).rstrip()
             if wanted and body.endswith(wanted) and not any(wanted in turn.text for turn in prompt):
                 return len(body) - len(wanted), len(body)
-        other = self._rendered(prompt, marks.probe, number, marks).text
+        other = self._rendered(prompt, marks.probe * REPEATED, number, marks).text
         if marks.probe not in other:
             return len(text), len(text)
         before, after = other.partition(marks.probe)[0], other.rpartition(marks.probe)[2]

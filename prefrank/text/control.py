@@ -15,14 +15,17 @@ from tokenizers import Tokenizer
 
 _MARKUP = re.compile(r"<[|｜/]?[^\s<>]{1,60}>|\[/?[A-Z][A-Z_@ ]{1,30}\]|\[/?[a-z]+_[a-z_]+\]")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_HTML = frozenset(
-    "a abbr address area article aside audio b base bdi bdo blockquote body br button canvas caption cite code col"
-    " colgroup data datalist dd del details dfn dialog div dl dt em embed fieldset figcaption figure footer form h1 h2 h3"
-    " h4 h5 h6 head header hr html i iframe img input ins kbd label legend li link main map mark menu meta meter nav"
-    " noscript object ol optgroup option output p param picture pre progress q ruby s samp script section select small"
-    " source span strong style sub summary sup svg table tbody td textarea tfoot th thead time title tr track u ul var"
-    " video wbr".split()
-)
+_HTML = frozenset((
+    "a", "abbr", "address", "area", "article", "aside", "audio", "b", "base", "bdi", "bdo", "blockquote",
+    "body", "br", "button", "canvas", "caption", "cite", "code", "col", "colgroup", "data", "datalist", "dd",
+    "del", "details", "dfn", "dialog", "div", "dl", "dt", "em", "embed", "fieldset", "figcaption", "figure",
+    "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html", "i", "iframe", "img",
+    "input", "ins", "kbd", "label", "legend", "li", "link", "main", "map", "mark", "menu", "meta", "meter",
+    "nav", "noscript", "object", "ol", "optgroup", "option", "output", "p", "param", "picture", "pre",
+    "progress", "q", "ruby", "s", "samp", "script", "section", "select", "small", "source", "span", "strong",
+    "style", "sub", "summary", "sup", "svg", "table", "tbody", "td", "textarea", "tfoot", "th", "thead", "time",
+    "title", "tr", "track", "u", "ul", "var", "video", "wbr",
+))  # fmt: skip
 """Names of HTML's tags: content, though they are written like markup."""
 
 

@@ -6,6 +6,7 @@ the way of every other row from there.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from prefrank.errors import BadText
 from prefrank.text.settings import TextSettings
 from prefrank.text.templates import Ids, PairTokens
 from prefrank.text.tokenizer import FolderTokenizer
-from prefrank.types import Prompt, Role, Row, Turn, reply_types
+from prefrank.types import Prompt, Row, Turn, reply_types
 
 
 def one_text(prompt: Prompt, number: int) -> str:
@@ -66,7 +67,7 @@ def pair_of(source: FolderTokenizer, control: PairTokens, prompt: str, reply: st
     return tuple(Turn("user", turn) for turn in turns), last
 
 
-def turns_of(strings: Mapping[Role, tuple[str, str]], bos: str, prompt: str, reply: str) -> tuple[Prompt, str]:
+def turns_of(strings: Mapping[str, tuple[str, str]], bos: str, prompt: str, reply: str) -> tuple[Prompt, str]:
     """The turns and the reply of a text with an opening and a closing string around each turn. A text that does not
     open as one is a user turn; the reply may have no opening and closing yet.
 
@@ -80,8 +81,8 @@ def turns_of(strings: Mapping[Role, tuple[str, str]], bos: str, prompt: str, rep
     return tuple(_said(strings, prompt.removeprefix(bos)) or [Turn("user", prompt)]), reply
 
 
-def _said(strings: Mapping[Role, tuple[str, str]], text: str) -> list[Turn]:
-    roles: dict[str, Role] = {opening: role for role, (opening, _) in strings.items()}
+def _said(strings: Mapping[str, tuple[str, str]], text: str) -> list[Turn]:
+    roles: dict[str, Any] = {opening: role for role, (opening, _) in strings.items()}
     closings = {closing for _, closing in strings.values()}
     # The longest first, as one may begin with another
     openings = "|".join(map(re.escape, sorted(roles, key=len, reverse=True)))

@@ -74,7 +74,7 @@ def _mend_model(spec: dict[str, Any], file: Any) -> None:
         spec["model"] = {"type": "WordLevel", "vocab": ids, "unk_token": unknown}
     else:
         scores = {piece.piece: piece.score for piece in file.pieces}
-        scores |= {piece: score for piece, score in listed} if model["type"] == "Unigram" else {}
+        scores |= dict(listed) if model["type"] == "Unigram" else {}
         # sentencepiece always takes the pieces that its user defined (unigram_model.cc, EncodeOptimized)
         most = max((piece.score for piece in file.pieces if piece.type == _NORMAL), default=0.0)
         chosen = {piece.piece for piece in file.pieces if piece.type == _USER_DEFINED}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from prefrank.errors import BadText
 from prefrank.text.settings import PLAIN_TURNS, RowEnds, TextSettings
 from prefrank.text.tokenizer import FolderTokenizer
-from prefrank.types import Prompt, Role, Turn
+from prefrank.types import Prompt, Turn
 
 Ids = list[int]
 KEPT_ROLES = ("system", "developer")
@@ -125,7 +125,7 @@ def pair_parts(control: PairTokens, prompt: Prompt, encoded: Callable[[str], Ids
     return Parts(control.before, turns, control.middle, control.after, types)
 
 
-def turn_strings(source: FolderTokenizer, settings: TextSettings) -> dict[Role, tuple[str, str]]:
+def turn_strings(source: FolderTokenizer, settings: TextSettings) -> dict[str, tuple[str, str]]:
     """Role -> the opening and closing strings of its turns, with the end token in its place."""
     tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
     eos = tokens.get("eos_token", "")
@@ -147,7 +147,8 @@ def turn_parts(source: FolderTokenizer, prompt: Prompt, encoded: Callable[[str],
     before, turns = row_opening(source, settings.row_ends), [part(turn) for turn in prompt]
     if settings.row_ends == "files" and before and turns[0].opening[: len(before)] == before:
         before = []  # the strings write it themselves
-    return Parts(before, turns, *strings["assistant"])
+    opening, closing = strings["assistant"]
+    return Parts(before, turns, opening, closing)
 
 
 def check_turns(prompt: Prompt, number: int, settings: TextSettings) -> None:

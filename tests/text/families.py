@@ -21,8 +21,9 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "qwen 3": (
         ("<|im_start|>", "<|im_end|>"),
-        "{% set ns = namespace(last=0) %}" + _LOOP + "{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}"
-        + _END + _LOOP + "{% set content, thought = m.content, '' %}"
+        "{% set ns = namespace(last=0) %}" + _LOOP
+        + "{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}" + _END
+        + _LOOP + "{% set content, thought = m.content, '' %}"
         "{% if m.role == 'assistant' and '</think>' in content %}"
         "{% set thought = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}"
         "{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}"
@@ -32,7 +33,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "gemma": (
         ("<s>", "<start_of_turn>", "<end_of_turn>"),
-        "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
         + _LOOP + "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}"
         "{% endif %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}"
         "<end_of_turn>\n" + _END,
@@ -58,12 +59,13 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "zephyr": (("</s>",), _LOOP + "<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n" + _END),
     "phi 3": (("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
               _LOOP + "{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}" + _END + "{{ eos_token }}"),
-    "tulu": (("</s>",), _LOOP + "<|{{ m.role }}|>\n{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
-             "{% if not loop.last %}\n{% endif %}" + _END),
+    "tulu": (("</s>",), _LOOP + "<|{{ m.role }}|>\n{{ m.content }}"
+             "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% if not loop.last %}\n{% endif %}" + _END),
     "deepseek": (
         ("<s>", "</s>", "<｜User｜>", "<｜Assistant｜>"),
         "{{ bos_token }}" + _LOOP + "{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}<｜User｜>"
-        "{{ m.content }}{% else %}<｜Assistant｜>{{ m.content.split('</think>')[-1] }}{{ eos_token }}{% endif %}" + _END,
+        "{{ m.content }}{% else %}<｜Assistant｜>{{ m.content.split('</think>')[-1] }}{{ eos_token }}{% endif %}"
+        + _END,
     ),
 }  # fmt: skip
 WITHOUT_SYSTEM = ("gemma",)
