@@ -5,6 +5,7 @@ by halving, and a text is shortened in what was rendered.
 """
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -102,8 +103,8 @@ class ChatTexts:
             for match in self.source.control_pattern.finditer(opening)
             if match.group() not in self.source.written_by_models
         ]
-        stem = opening[: ends[-1]] + (opening[ends[-1] :].split() or [""])[0] if ends else ""
-        return Frame(opening, stem if opening.startswith(stem) else "", closing)
+        word = re.compile(r"\S*").match(opening, ends[-1]) if ends else None
+        return Frame(opening, opening[: word.end()] if word else "", closing)
 
     def _find_opening(self, role: str) -> str:
         """What the template writes before the text of a turn of this role, after the turns before it."""

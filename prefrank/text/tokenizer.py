@@ -122,7 +122,11 @@ class FolderTokenizer:
     @cached_property
     def control_pattern(self) -> re.Pattern[str]:
         """Finds control strings in a text."""
-        return re.compile("|".join(map(re.escape, self.control_strings)) or r"(?!)")
+        if not self.control_strings:
+            return re.compile(r"(?!)")
+        firsts = "".join(sorted({re.escape(text[0]) for text in self.control_strings}))
+        # Looking at one character first is what makes hundreds of strings quick to look for
+        return re.compile(f"(?=[{firsts}])(?:{'|'.join(map(re.escape, self.control_strings))})")
 
     @cached_property
     def control_spelt(self) -> re.Pattern[str]:
