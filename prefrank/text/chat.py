@@ -1,28 +1,48 @@
 """Rows by a model's own chat template: rendered, shortened until they fit, and compared with what was to be in them.
 
-Strings of control tokens inside texts are swapped for private marks before rendering and put back afterwards, so that
-only the template's own become control tokens. Rendering is what costs: a row takes at most log2(turns) + 2 renderings,
-as the number of turns to leave out is searched by halving, and a text is shortened in what was rendered.
+Rendering is what costs: a row takes at most log2(turns) + 2 renderings, as the number of turns to leave out is searched
+by halving, and a text is shortened in what was rendered.
 """
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadInput, BadModel, BadText
+from prefrank.errors import BadInput, BadText
+from prefrank.text.marks import Marks
+from prefrank.text.rendering import Rendered, render_chat
 from prefrank.text.settings import TextSettings
-from prefrank.text.templates import KEPT_ROLES, Ids
+from prefrank.text.templates import KEPT_ROLES
 from prefrank.text.tokenizer import FolderTokenizer
 from prefrank.types import Prompt, Row, Turn, reply_types
 
-PROBE = "\uf8ff"
-"""Stands for a reply where only what the template writes around it is wanted."""
+BEFORE, PROBE = "\uf8fe", "\uf8ff"
+"""Their repetitions stand for the text of a turn, and of the one before, where only what the template writes around
+them is wanted."""
+REPEATED = 16
+"""So that something is left where a template leaves out the first or last characters."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a template writes around a reply.
+
+    Args:
+        opening: between the text of a user turn and the reply.
+        stem: of that, what ends with its last control string and the word after it, before what depends on the reply,
+            such as empty thoughts; "" where it has no control string.
+        closing: after the reply.
+    """
+
+    opening: str
+    stem: str
+    closing: str
 
 
 class ChatTexts:
@@ -32,8 +52,19 @@ class ChatTexts:
         self.source = source
         self.settings = settings
         self.tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
-        self.closing = self._find_closing()
-        self.kept_edges = self._find_edges()
+        self.frame = self._find_frame()
+        self.spaces = self._find_spaces()
+        self.openings = {role: self._find_opening(role) for role in ("system", "developer", "user", "assistant")}
+
+    @property
+    def closing(self) -> str:
+        """What the template writes after a reply; "" where it does not render a plain exchange."""
+        return self.frame.closing if self.frame else ""
+
+    @property
+    def before_reply(self) -> str:
+        """What it writes between the text of a user turn and the reply; "" likewise."""
+        return self.frame.opening if self.frame else ""
 
     def row(self, prompt: Prompt, reply: str, number: int) -> Row:
         """The row of pair `number`.
@@ -41,17 +72,15 @@ class ChatTexts:
         Raises:
             BadText: the template refuses the turns or leaves out one it cannot hold, or takes too many tokens alone.
         """
-        limit = self.settings.max_length
-        marks = Marks.for_texts(self.source, (*prompt, Turn("assistant", reply)))
-        first = whole = self._rendered(prompt, reply, number, marks)
+        marks = Marks(self.source, (*prompt, Turn("assistant", reply)))
+        fitting = whole = self._rendered(prompt, reply, number, marks)
         _check_held(prompt, whole.text, number)
-        if len(whole.ids) > limit:
-            prompt, first = self._without_turns(prompt, reply, number, whole)
-        prompt, final, kept = self._shortened(prompt, reply, number, first)
+        if len(whole.ids) > self.settings.max_length:
+            prompt, fitting = self._without_turns(prompt, reply, number, whole)
+        prompt, final, kept = self._shortened(prompt, reply, number, fitting)
         cut = self.count(reply) - self.count(kept)
-        lost = self._lost(prompt, kept, final, number)
-        start = final.place(len(self._body(final.text)) - len(kept.strip()))
-        length = len(final.ids)
+        place, lost = self._find_reply(prompt, kept, final, number)
+        start, length = final.token_at(place), len(final.ids)
         types = np.zeros(length, np.int8) if self.settings.token_types == "none" else reply_types(length, start)
         left_out = len(whole.ids) - length - cut
         return Row(np.array(final.ids, np.int64), types, start, max(left_out, 0), cut + lost, lost)
@@ -59,50 +88,53 @@ class ChatTexts:
     def count(self, text: str) -> int:
         return len(self.source.plain.encode(text, add_special_tokens=False).ids)
 
-    def _find_closing(self) -> str:
-        """What the template writes after a reply; "" where it does not render a plain exchange."""
-        try:
-            text = render_chat(self.source, [_message("user", "a"), _message("assistant", PROBE)], self.tokens)
-        except BadInput:
-            return ""
-        return text.rpartition(PROBE)[2] if PROBE in text else ""
+    # What the template does
 
-    @cached_property
-    def before_reply(self) -> str:
-        """What the template writes between a user's text and the reply; "" where it does not render the two."""
+    def _tried(self, messages: list[dict[str, Any]]) -> str | None:
         try:
-            text = render_chat(self.source, [_message("user", PROBE), _message("assistant", PROBE)], self.tokens)
+            return render_chat(self.source, messages, self.tokens)
         except BadInput:
-            return ""
-        return text.split(PROBE)[1] if text.count(PROBE) == 2 else ""
+            return None
 
-    def opening(self, role: str) -> str:
-        """What the template writes before the text of a first turn of this role."""
-        try:
-            text = render_chat(self.source, [_message(role, PROBE)], self.tokens)
-        except BadInput:
-            return ""
-        return text.partition(PROBE)[0]
+    def _find_frame(self) -> Frame | None:
+        """None where the template does not render a plain exchange, or not in its order."""
+        turns = [_message("user", BEFORE * REPEATED), _message("assistant", PROBE * REPEATED)]
+        before, found, closing = (self._tried(turns) or "").rpartition(PROBE)
+        _, asked, opening = before.rstrip(PROBE).rpartition(BEFORE)
+        if not found or not asked or BEFORE in closing:
+            return None
+        ends = [
+            match.end()
+            for match in self.source.control_pattern.finditer(opening)
+            if match.group() not in self.source.written_by_models
+        ]
+        word = re.compile(r"\S*").match(opening, ends[-1]) if ends else None
+        return Frame(opening, opening[: word.end()] if word else "", closing)
 
-    def _find_edges(self) -> dict[str, tuple[bool, bool]]:
-        """Of each role, whether the template keeps white space before and after a text (many trim it); roles that it
-        does not render are left out."""
-        kept = {}
+    def _find_opening(self, role: str) -> str:
+        """What the template writes before the text of a turn of this role, after the turns before it."""
+        turns = [_message(role, PROBE * REPEATED)]
+        if role == "assistant":
+            turns = [_message("user", BEFORE * REPEATED), *turns]
+        return (self._tried(turns) or "").partition(PROBE)[0].rpartition(BEFORE)[2]
+
+    def _find_spaces(self) -> dict[str, tuple[bool | None, bool | None]]:
+        """Of each role that the template renders, whether it keeps white space before and after a text (many trim it);
+        None where it keeps some."""
+        kept, space = {}, "\n \t"
         for role in ("user", "assistant", *KEPT_ROLES):
-            turns = [_message(role, f"\t{PROBE}\t"), *([_message("user", "a")] if role in KEPT_ROLES else [])]
-            turns = [_message("user", "a"), *turns] if role == "assistant" else turns
-            try:
-                text = render_chat(self.source, turns, self.tokens)
-            except BadInput:
-                continue
-            kept[role] = f"\t{PROBE}" in text, f"{PROBE}\t" in text
+            rendered = []
+            for text in (PROBE, f"{space}{PROBE}{space}"):
+                turns = [_message(role, text), *([_message("user", "a")] if role in KEPT_ROLES else [])]
+                turns = [_message("user", "a"), *turns] if role == "assistant" else turns
+                rendered.append((self._tried(turns) or "").partition(PROBE))
+            (before, found, after), (spaced_before, _, spaced_after) = rendered
+            if found:
+                left = {before: False, before + space: True}.get(spaced_before)
+                kept[role] = left, {after: False, space + after: True}.get(spaced_after)
         return kept
 
-    def _body(self, text: str) -> str:
-        """A rendered row up to the end of its reply."""
-        return text.removesuffix(self.closing).rstrip()
-
-    def _rendered(self, prompt: Prompt, reply: str, number: int, marks: "Marks") -> "Rendered":
+    def _rendered(self, prompt: Prompt, reply: str, number: int, marks: Marks) -> Rendered:
         turns = (*prompt, Turn("assistant", reply))
         try:
             text = render_chat(self.source, [marks.message(turn) for turn in turns], self.tokens)
@@ -110,7 +142,9 @@ class ChatTexts:
             raise BadText(f"pair {number}: {error}") from error
         return Rendered(self.source, marks, text)
 
-    def _without_turns(self, prompt: Prompt, reply: str, number: int, whole: "Rendered") -> tuple[Prompt, "Rendered"]:
+    # The limit
+
+    def _without_turns(self, prompt: Prompt, reply: str, number: int, whole: Rendered) -> tuple[Prompt, Rendered]:
         """The first of the shorter prompts that fits; the shortest where none does."""
         borders = _borders(prompt)
         low, high, found = 0, len(borders), {-1: (prompt, whole)}
@@ -122,233 +156,129 @@ class ChatTexts:
             low, high = (low, middle) if fits else (middle + 1, high)
         return found[min(low, len(borders) - 1)]
 
-    def _shortened(
-        self, prompt: Prompt, reply: str, number: int, rendered: "Rendered"
-    ) -> tuple[Prompt, "Rendered", str]:
-        """Shorten the last turn, then the turns that say how to answer, then the reply, until the row fits."""
-        limit = self.settings.max_length
-        while (over := len(rendered.ids) - limit) > 0:
-            before = (*prompt, Turn("assistant", reply))
+    def _shortened(self, prompt: Prompt, reply: str, number: int, rendered: Rendered) -> tuple[Prompt, Rendered, str]:
+        """Shorten the texts of the turns that are left, oldest first, leave out all of these but the last where the
+        template lets us, shorten what says how to answer, then the reply, until the row fits."""
+        emptied = False
+        while (over := len(rendered.ids) - self.settings.max_length) > 0:
             place = self._next_to_cut(prompt)
+            said = [n for n, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
+            if not emptied and len(said) > 1 and place not in said:
+                emptied, shorter = True, _from(prompt, said[-1])
+                with suppress(BadText):
+                    prompt, rendered = shorter, self._rendered(shorter, reply, number, rendered.marks)
+                continue
             if place is not None:
-                kept = prompt[place].role in KEPT_ROLES
-                text = self._cut_start(prompt[place].text, over, keep_one=kept)
-                prompt = (*prompt[:place], replace(prompt[place], text=text), *prompt[place + 1 :])
+                old = prompt[place]
+                new = replace(old, text=self._cut_start(old.text, over, keep_one=old.role in KEPT_ROLES))
+                prompt = (*prompt[:place], new, *prompt[place + 1 :])
             elif reply:
+                old = Turn("assistant", reply)
                 reply = self._cut_end(reply, over)
+                new = Turn("assistant", reply)
             else:
                 raise BadText(
-                    f"the chat template alone takes {len(rendered.ids)} tokens of at most {limit} in pair {number};"
-                    " raise max_length"
+                    f"the chat template alone takes {len(rendered.ids)} tokens of at most {self.settings.max_length} in"
+                    f" pair {number}; raise max_length"
                 )
-            after = (*prompt, Turn("assistant", reply))
-            filled = rendered.with_text(before, after, self.kept_edges)
-            rendered = filled or self._rendered(prompt, reply, number, rendered.marks)
+            rendered = self._with_text(rendered, old, new) or self._rendered(prompt, reply, number, rendered.marks)
         return prompt, rendered, reply
 
     def _next_to_cut(self, prompt: Prompt) -> int | None:
-        last = len(prompt) - 1
-        if prompt[last].text and prompt[last].role not in KEPT_ROLES:
-            return last
-        says = [place for place, turn in enumerate(prompt) if turn.role in KEPT_ROLES]
-        return next((place for place in says if self.count(prompt[place].text) > 1), None)
+        for place, turn in enumerate(prompt):
+            if turn.text and turn.role not in KEPT_ROLES:
+                return place
+        for place, turn in enumerate(prompt):
+            if turn.role in KEPT_ROLES and len(turn.text.strip()) > 1 and self.count(turn.text) > 1:
+                return place
+        return None
 
     def _cut_start(self, text: str, over: int, *, keep_one: bool) -> str:
-        """Without at least `over` tokens' worth of characters at its start, or all but the last token's."""
+        """Without at least `over` tokens' worth of characters at its start; of a text of which one is to be kept, at
+        most so many that its last that is not white space stays."""
         spans = self.source.plain.encode(text, add_special_tokens=False).offsets
+        first = max(spans[over][0], 1) if over < len(spans) else len(text)
         if keep_one:
-            over = min(over, len(spans) - 1)
-        return text[spans[over][0] or 1 :] if over < len(spans) else ""
+            last = text.rstrip()
+            first = min(first, next((start for start, _ in reversed(spans) if 0 < start < len(last)), len(last) - 1))
+        return text[first:]
 
     def _cut_end(self, text: str, over: int) -> str:
         spans = self.source.plain.encode(text, add_special_tokens=False).offsets
         return text[: min(spans[-over - 1][1], len(text) - 1)] if over < len(spans) else ""
 
-    def _lost(self, prompt: Prompt, reply: str, rendered: "Rendered", number: int) -> int:
-        """Tokens of the reply that the rendered row does not hold as they were written, white space aside."""
-        text, wanted = rendered.text, reply.strip()
-        if self._body(text).endswith(wanted):
-            return 0
-        other = self._rendered(prompt, PROBE, number, rendered.marks).text
-        tail = text[_longest(min(len(text), len(other)), lambda size: text[:size] == other[:size]) :]
-        if "".join(wanted.split()) in "".join(tail.split()):
-            return 0
-        end = _longest(len(wanted), lambda size: wanted[len(wanted) - size :] in tail)
+    def _with_text(self, rendered: Rendered, old: Turn, new: Turn) -> Rendered | None:
+        """The same with one turn's text replaced, where the old one stands once as it is, or once beside what the
+        template writes there; else None."""
+        if old.role not in self.spaces:
+            return None
+        left, right = self.spaces[old.role]
+        shown = [rendered.marks.message(turn)["content"] for turn in (old, new)]
+        if any((left is None and text[:1].isspace()) or (right is None and text[-1:].isspace()) for text in shown):
+            return None
+        shown = [text.lstrip() if left is False else text for text in shown]
+        before, after = (text.rstrip() if right is False else text for text in shown)
+        for left_of, right_of in (("", ""), self._beside(old.role)):
+            where = left_of + before + right_of
+            if before.strip() and rendered.marked.count(where) == 1:
+                marked = rendered.marked.replace(where, left_of + after + right_of)
+                return Rendered(rendered.source, rendered.marks, marked)
+        return None
+
+    def _beside(self, role: str) -> tuple[str, str]:
+        """What the template writes before or after a text, as far as that tells it from the same text elsewhere."""
+        if role in KEPT_ROLES:
+            return self.openings.get(role, ""), ""
+        if self.frame is None:
+            return "", ""
+        if role == "assistant":
+            return self.frame.opening, self.frame.closing
+        return "", self.frame.stem or self.frame.opening
+
+    # The reply in the row
+
+    def _find_reply(self, prompt: Prompt, reply: str, rendered: Rendered, number: int) -> tuple[int, int]:
+        """Where in the text the reply begins, and how many of its tokens the text does not hold as they were written,
+        white space at its ends aside."""
+        wanted = reply.strip()
+        first, last = self._reply_span(prompt, wanted, rendered, number)
+        text = rendered.text[first:last]
+        if wanted in text:
+            return first + text.index(wanted), 0
+        end = _longest(len(wanted), lambda size: wanted[len(wanted) - size :] in text)
         rest = wanted[: len(wanted) - end]
-        head = tail[: tail.rfind(wanted[len(rest) :])] if end else tail
+        head = text[: text.rfind(wanted[len(rest) :])] if end else text
         begin = _longest(len(rest), lambda size: rest[:size] in head)
         missing = rest[begin:].strip()
-        return max(self.count(missing), 1) if missing else 0
+        return first + len(text) - len(text.lstrip()), max(self.count(missing), 1)
 
+    def _reply_span(self, prompt: Prompt, wanted: str, rendered: Rendered, number: int) -> tuple[int, int]:
+        """From where to where the rendered text holds what became of the reply."""
+        text, marks = rendered.text, rendered.marks
+        if self.frame and rendered.marked.endswith(self.frame.closing):
+            body = rendered.marked.removesuffix(self.frame.closing)
+            for opening in (self.frame.opening, self.frame.stem):
+                place = body.rfind(opening) + len(opening)
+                if opening.strip() and opening in body:
+                    inside = body[place:]
+                    sure = self._controls(opening) and not self._controls(inside)
+                    if sure or marks.without(inside).strip() == wanted:
+                        return len(marks.without(body[:place])), len(marks.without(body))
+            body = text.removesuffix(self.frame.closing).rstrip()
+            if wanted and body.endswith(wanted) and not any(wanted in turn.text for turn in prompt):
+                return len(body) - len(wanted), len(body)
+        other = self._rendered(prompt, marks.probe * REPEATED, number, marks).text
+        if marks.probe not in other:
+            return len(text), len(text)
+        before, after = other.partition(marks.probe)[0], other.rpartition(marks.probe)[2]
+        first = _longest(min(len(text), len(before)), lambda size: text[:size] == before[:size])
+        most = min(len(text) - first, len(after))
+        size = _longest(most, lambda size: text[len(text) - size :] == after[len(after) - size :])
+        return first, len(text) - size
 
-@dataclass(frozen=True)
-class Marks:
-    """Private marks for the control strings inside one row's texts.
-
-    Args:
-        left, right: characters that no text holds; between them, a mark has the number of its control string.
-        messages: turns as the template gets them, made once for all renderings.
-    """
-
-    source: FolderTokenizer
-    left: str
-    right: str
-    messages: dict[Turn, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def for_texts(cls, source: FolderTokenizer, turns: Sequence[Turn]) -> "Marks":
-        text = "".join([part for turn in turns for part in (turn.text, turn.extra)])
-        free = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in text][:2]
-        if len(free) < 2:
-            raise BadText("a text uses every private-use character; remove those characters")
-        return cls(source, free[0], free[1])
-
-    def put(self, text: str, role: str) -> str:
-        """The text with marks; an assistant's may hold what models write themselves."""
-        if not self.source.control_pattern.search(text):
-            return text
-        allowed = self.source.written_by_models if role == "assistant" else frozenset()
-        strings = self.source.control_strings
-
-        def mark(match: re.Match[str]) -> str:
-            found = match.group()
-            return found if found in allowed else f"{self.left}{strings.index(found)}{self.right}"
-
-        return self.source.control_pattern.sub(mark, text)
-
-    def message(self, turn: Turn) -> dict[str, Any]:
-        """The turn as the template gets it; strings of tool calls are marked as well."""
-        if turn not in self.messages:
-            said = turn.message()
-            self.messages[turn] = {
-                name: value if name == "role" else self.put_all(value, turn.role) for name, value in said.items()
-            }
-        return self.messages[turn]
-
-    def put_all(self, value: Any, role: str) -> Any:
-        """The same for every string of a JSON value."""
-        if isinstance(value, str):
-            return self.put(value, role)
-        if isinstance(value, dict):
-            return {self.put(key, role): self.put_all(each, role) for key, each in value.items()}
-        return [self.put_all(each, role) for each in value] if isinstance(value, list) else value
-
-    def split(self, text: str) -> list[tuple[str, bool]]:
-        """The rendered text as (text, whether it is a control string that the template wrote)."""
-        pieces: list[tuple[str, bool]] = []
-        for place, piece in enumerate(re.split(f"({self.source.control_pattern.pattern})", text)):
-            pieces.append((self.without(piece), place % 2 == 1))
-        return [piece for piece in pieces if piece[0]]
-
-    def without(self, text: str) -> str:
-        strings = self.source.control_strings
-        return re.sub(f"{self.left}(\\d+){self.right}", lambda match: strings[int(match.group(1))], text)
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A rendered row.
-
-    Args:
-        marked: what the template wrote, with marks.
-    """
-
-    source: FolderTokenizer
-    marks: Marks
-    marked: str
-
-    @cached_property
-    def text(self) -> str:
-        """What the template wrote, without marks."""
-        return self.marks.without(self.marked)
-
-    @cached_property
-    def _encoded(self) -> tuple[Ids, list[int]]:
-        """Token ids, and where in `text` each ends.
-
-        In one call, as transformers does it, unless a text holds a control string or normalisation spelt one.
-        """
-        if self.text == self.marked:
-            encoding = self.source.with_special_tokens.encode(self.text, add_special_tokens=False)
-            control = self.source.control_ids
-            written = sum(1 for match in self.source.control_pattern.finditer(self.text))
-            if sum(number in control for number in encoding.ids) == written:
-                return encoding.ids, [end for _, end in encoding.offsets]
-        return encode_pieces(self.source, self.marks.split(self.marked))
-
-    @property
-    def ids(self) -> Ids:
-        return self._encoded[0]
-
-    def place(self, position: int) -> int:
-        """The first token that ends after this character."""
-        return next((n for n, end in enumerate(self._encoded[1]) if end > position), len(self.ids))
-
-    def with_text(
-        self, before: Sequence[Turn], after: Sequence[Turn], kept_edges: dict[str, tuple[bool, bool]]
-    ) -> "Rendered | None":
-        """The same with one turn's text replaced, where the old one stands once as it is; else None."""
-        changed = next((pair for pair in zip(before, after, strict=True) if pair[0].text != pair[1].text), None)
-        if changed is None or changed[0].role not in kept_edges:
-            return None
-        left, right = kept_edges[changed[0].role]
-        shown = [self.marks.put(turn.text, turn.role) for turn in changed]
-        shown = [text if left else text.lstrip() for text in shown]
-        old, new = (text if right else text.rstrip() for text in shown)
-        if not old.strip() or self.marked.count(old) != 1:
-            return None
-        return Rendered(self.source, self.marks, self.marked.replace(old, new))
-
-
-def encode_pieces(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> tuple[Ids, list[int]]:
-    """Ids of control strings and of texts, each text on its own with no control token from it, and their ends."""
-    ids: Ids = []
-    ends: list[int] = []
-    position = 0
-    added = {token.content: token for token in source.tokenizer.get_added_tokens_decoder().values()}
-    for place, (text, control) in enumerate(pieces):
-        position += len(text)
-        number = source.tokenizer.token_to_id(text) if control else None
-        if number is not None:
-            ids.append(number)
-            ends.append(position)
-            continue
-        before = added.get(pieces[place - 1][0]) if place else None
-        after = added.get(pieces[place + 1][0]) if place + 1 < len(pieces) else None
-        text = text.lstrip() if before is not None and before.rstrip else text
-        text = text.rstrip() if after is not None and after.lstrip else text
-        encoding = (source.plain_inside if place else source.plain).encode(text, add_special_tokens=False)
-        ids += encoding.ids
-        ends += [position - len(text) + end for _, end in encoding.offsets]
-    return ids, ends
-
-
-def render_chat(source: FolderTokenizer, messages: list[dict[str, Any]], tokens: dict[str, str]) -> str:
-    """Render the tokenizer's chat template with transformers' own Jinja environment.
-
-    Args:
-        tokens: special tokens that the template may write, such as `bos_token`.
-
-    Raises:
-        BadText: the template refuses these turns (some want strict user/assistant alternation).
-    """
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    if source.chat_template is None:
-        raise BadModel("the tokenizer has no chat template; use the template 'turns' or add chat_template.jinja")
-    specials = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "") | tokens
-    # transformers annotates the pair it returns as a string, and the template's own variables as its options
-    render: Any = render_jinja_template
-    try:
-        rendered, _ = render(conversations=[messages], chat_template=source.chat_template, **specials)
-    except Exception as error:  # Jinja raises its own tree, templates call raise_exception
-        roles = ", ".join(message["role"] for message in messages)
-        reason = " ".join(str(error).split())
-        raise BadText(
-            f"the model's chat template refuses turns of the roles {roles}: {reason}; leave out or rename the turns it"
-            " does not take (a system text can open the first user turn), or give another chat_template"
-        ) from error
-    return rendered[0]
+    def _controls(self, text: str) -> bool:
+        """Whether it holds a control string, other than those that models write themselves."""
+        return bool(set(self.source.control_pattern.findall(text)) - self.source.written_by_models)
 
 
 def _message(role: str, text: str) -> dict[str, Any]:
@@ -356,11 +286,11 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 
 def _borders(prompt: Prompt) -> list[int]:
-    """Before which turns a prompt may be cut, so that something goes: a user turn, as templates want one first, or the
-    last turn."""
-    last = len(prompt) - 1
-    oldest = next((place for place, turn in enumerate(prompt) if turn.role not in KEPT_ROLES), last)
-    return [place for place in range(oldest + 1, last + 1) if place == last or prompt[place].role == "user"]
+    """Before which turns a prompt may be cut, so that something goes: user turns, as templates want one first; where
+    there is none, the last turn."""
+    said = [place for place, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
+    users = [place for place in said[1:] if prompt[place].role == "user"]
+    return users or ([] if any(prompt[place].role == "user" for place in said) else said[1:][-1:])
 
 
 def _from(prompt: Prompt, border: int) -> Prompt:

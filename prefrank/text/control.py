@@ -2,11 +2,12 @@
 
 The library skips special tokens found in text, but not what the vocabulary itself holds: a sentencepiece vocabulary has
 `[SEP]` as a piece like any other, which normalisation may even spell from other characters. So those pieces are given
-names here that stand in no text; their ids stay free.
+names here that no text can know; their ids stay free.
 """
 
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,19 +15,18 @@ from tokenizers import Tokenizer
 
 _MARKUP = re.compile(r"<[|｜/]?[^\s<>]{1,60}>|\[/?[A-Z][A-Z_@ ]{1,30}\]|\[/?[a-z]+_[a-z_]+\]")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_HTML = re.compile(
-    r"""
-    a | abbr | address | area | article | aside | audio | b | base | bdi | bdo | blockquote | body | br | button |
-    canvas | caption | cite | code | col | colgroup | data | datalist | dd | del | details | dfn | dialog | div | dl
-    | dt | em | embed | fieldset | figcaption | figure | footer | form | h1 | h2 | h3 | h4 | h5 | h6 | head | header
-    | hr | html | i | iframe | img | input | ins | kbd | label | legend | li | link | main | map | mark | menu |
-    meta | meter | nav | noscript | object | ol | optgroup | option | output | p | param | picture | pre | progress
-    | q | ruby | s | samp | script | section | select | small | source | span | strong | style | sub | summary | sup
-    | svg | table | tbody | td | textarea | tfoot | th | thead | time | title | tr | track | u | ul | var | video |
-    wbr
-    """,
-    re.VERBOSE,
-)
+_HTML = frozenset((
+    "a", "abbr", "address", "area", "article", "aside", "audio", "b", "base", "bdi", "bdo", "blockquote",
+    "body", "br", "button", "canvas", "caption", "cite", "code", "col", "colgroup", "data", "datalist", "dd",
+    "del", "details", "dfn", "dialog", "div", "dl", "dt", "em", "embed", "fieldset", "figcaption", "figure",
+    "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html", "i", "iframe", "img",
+    "input", "ins", "kbd", "label", "legend", "li", "link", "main", "map", "mark", "menu", "meta", "meter",
+    "nav", "noscript", "object", "ol", "optgroup", "option", "output", "p", "param", "picture", "pre",
+    "progress", "q", "ruby", "s", "samp", "script", "section", "select", "small", "source", "span", "strong",
+    "style", "sub", "summary", "sup", "svg", "table", "tbody", "td", "textarea", "tfoot", "th", "thead", "time",
+    "title", "tr", "track", "u", "ul", "var", "video", "wbr",
+))  # fmt: skip
+"""Names of HTML's tags: content, though they are written like markup."""
 
 
 def control_strings(tokenizer: Tokenizer, named: Sequence[str], chat_template: str | None) -> tuple[str, ...]:
@@ -52,14 +52,15 @@ def unknown_token(tokenizer: Tokenizer) -> str | None:
 def _marks(text: str, chat_template: str | None) -> bool:
     if not _MARKUP.fullmatch(text):
         return False
-    return _HTML.fullmatch(text.strip("</>")) is None or text in (chat_template or "")
+    return text.strip("</>") not in _HTML or text in (chat_template or "")
 
 
 def without_control(tokenizer: Tokenizer, strings: Sequence[str]) -> Tokenizer:
     """A copy that yields the same ids for texts, and never the ids of `strings` (but the unknown token's, for what it
     does not know)."""
     spec = json.loads(tokenizer.to_str())
-    names = {text: f"\ufdd0{number} \ufdd1" for number, text in enumerate(strings)}
+    secret = secrets.token_hex(16)  # new in each process, so that no text can spell a name
+    names = {text: f"{secret} {number}" for number, text in enumerate(strings)}
     _rename(spec["model"], names)
     for token in spec["added_tokens"]:
         if token["content"] in names:

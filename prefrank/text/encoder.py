@@ -18,7 +18,7 @@ from prefrank.errors import BadInput, BadText
 from prefrank.text.chat import ChatTexts
 from prefrank.text.limit import fit
 from prefrank.text.padding import safe_padding, wanted_padding
-from prefrank.text.rendered import rendered_row
+from prefrank.text.rendered import one_text, pair_of, rendered_row, turns_of
 from prefrank.text.settings import PLAIN_TURNS, TextSettings, TokenTypes
 from prefrank.text.templates import (
     Ids,
@@ -29,6 +29,7 @@ from prefrank.text.templates import (
     pair_tokens,
     row_opening,
     turn_parts,
+    turn_strings,
 )
 from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer
 from prefrank.types import Prompt, Row, Turn
@@ -148,16 +149,13 @@ class TextEncoder:
             BadText: a text with a lone surrogate, or turns that the template cannot hold, naming the pair.
         """
         if self.pre_rendered:
-            check_texts(pairs)
-            return [self._rendered_row(prompt, reply, number) for number, (prompt, reply) in enumerate(pairs)]
+            return self._rendered_rows(pairs)
         if self._chat is not None:
             check_texts(pairs)
             return [self._chat.row(prompt, reply, number) for number, (prompt, reply) in enumerate(pairs)]
         for number, (prompt, _) in enumerate(pairs):
             check_turns(prompt, number, self.settings)
-        encoded = self._encode_texts(pairs)
-        limit, types = self.settings.max_length, self.settings.token_types
-        return [fit(self._parts(prompt, encoded), encoded(reply), limit, types) for prompt, reply in pairs]
+        return self._fitted(pairs, self._encode_texts(pairs), self.settings)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of one text, without control tokens."""
@@ -175,10 +173,7 @@ class TextEncoder:
     def _control_strings(self) -> re.Pattern[str]:
         strings = set(self.source.control_strings)
         if self._chat is not None:
-            strings |= {
-                self._chat.before_reply.strip(),
-                *(self._chat.opening(role).strip() for role in ("system", "user")),
-            }
+            strings |= {opening.strip() for opening in self._chat.openings.values()}
         strings |= {
             text.strip()
             for pair in ((self.settings.turn_strings or {}).values() if self.settings.template == "turns" else ())
@@ -186,28 +181,37 @@ class TextEncoder:
         }
         return re.compile("|".join(re.escape(text) for text in sorted(strings) if len(text) > 2) or r"(?!)")
 
-    def _rendered_row(self, prompt: Prompt, reply: str, number: int) -> Row:
-        types = None
-        before_reply = ""
+    def _rendered_rows(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Row]:
+        check_texts(pairs)
+        chat, strings = self._chat, turn_strings(self.source, self.settings)
+        before = chat.before_reply if chat else strings["assistant"][0] if self.settings.template == "turns" else ""
+        texts = [(one_text(prompt, reply, number, before), reply) for number, (prompt, reply) in enumerate(pairs)]
+        if chat is not None:
+            opening = row_opening(self.source, self.settings.row_ends)
+            return [rendered_row(self.source, self.settings, opening, chat.closing, *pair) for pair in texts]
         if self.settings.template == "pair":
             assert self._pair is not None
-            opening, after = self._pair.before, self._pair.after
-            closing = "".join(self.source.tokenizer.id_to_token(token) or "" for token in after)
-            types = self._pair.types if self.settings.token_types == "tokenizer" else None
+            taken = [pair_of(self.source, self._pair, *pair) for pair in texts]
         else:
-            opening = row_opening(self.source, self.settings.row_ends)
-            named = self.source.special_tokens if self.settings.row_ends == "files" else self.source.configured_tokens
-            before_reply, closing = (self.settings.turn_strings or PLAIN_TURNS)["assistant"]
-            closing = closing.replace("{eos}", named.get("eos_token", ""))
-            if self._chat is not None:
-                before_reply, closing = self._chat.before_reply, self._chat.closing
-        ends = (opening, before_reply, closing)
-        return rendered_row(self.source, self.settings, ends, prompt, reply, number, types=types)
+            bos = self.source.special_token("bos_token") or ""
+            taken = [turns_of(strings, bos, *pair) for pair in texts]
 
-    def _parts(self, prompt: Prompt, encoded: Callable[[str], Ids]) -> Parts:
-        if self._pair is not None and self.settings.template == "pair":
-            return pair_parts(self._pair, prompt, encoded, self.settings)
-        return turn_parts(self.source, prompt, encoded, self.settings)
+        def encoded(text: str) -> Ids:
+            return self.source.with_special_tokens.encode(text, add_special_tokens=False).ids
+
+        return self._fitted(taken, encoded, replace(self.settings, labels=False))
+
+    def _fitted(
+        self, pairs: Sequence[tuple[Prompt, str]], encoded: Callable[[str], Ids], settings: TextSettings
+    ) -> list[Row]:
+        def parts(prompt: Prompt) -> Parts:
+            if settings.template == "pair":
+                assert self._pair is not None
+                return pair_parts(self._pair, prompt, encoded, settings)
+            return turn_parts(self.source, prompt, encoded, settings)
+
+        limit, types = settings.max_length, settings.token_types
+        return [fit(parts(prompt), encoded(reply), limit, types) for prompt, reply in pairs]
 
     def _encode_texts(self, pairs: Sequence[tuple[Prompt, str]]) -> Callable[[str], Ids]:
         """Tokenise every distinct text of the pairs in one call; the answer looks a text's ids up."""

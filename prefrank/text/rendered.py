@@ -1,32 +1,27 @@
-"""Rows of texts that a chat template has rendered already: their control strings are tokens."""
+"""Texts that were rendered already: their control strings are tokens.
+
+Under `chat` a text stands as it is. Under `pair` and `turns` it is taken apart into the turns it was made of, and goes
+the way of every other row from there.
+"""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from prefrank.errors import BadText
 from prefrank.text.settings import TextSettings
-from prefrank.text.templates import Ids, PartTypes
+from prefrank.text.templates import Ids, PairTokens
 from prefrank.text.tokenizer import FolderTokenizer
-from prefrank.types import Prompt, Row, reply_types
+from prefrank.types import Prompt, Row, Turn, reply_types
 
 
-def rendered_row(
-    source: FolderTokenizer,
-    settings: TextSettings,
-    ends: tuple[Ids, str, str],
-    prompt: Prompt,
-    reply: str,
-    number: int,
-    *,
-    types: PartTypes | None,
-) -> Row:
-    """The prompt's text and the reply's as they stand, after what opens a row and before what closes it, where the
-    texts lack that. Too many tokens: the prompt loses its oldest, then the reply its last.
+def one_text(prompt: Prompt, reply: str, number: int, before_reply: str) -> str:
+    """The prompt's text, ending as it stands before a reply.
 
     Args:
-        ends: ids that open a row, what stands between a prompt and its reply, and the string that closes a row.
-        types: of a pair, where the tokenizer gives its own.
+        before_reply: what stands between a user's text and the reply.
 
     Raises:
         BadText: a prompt of several turns, which pre-rendered texts are not.
@@ -36,53 +31,84 @@ def rendered_row(
             f"the prompt of pair {number} has {len(prompt)} turns; pre-rendered texts want the whole prompt as one"
             " string, or leave pre_rendered out"
         )
-    opening, before_reply, closing = ends
-    asked = prompt[0].text + _space_after(prompt[0].text, reply, before_reply)
-    text = asked + reply
+    text = prompt[0].text
+    return text + _space_after(text, reply, before_reply)
+
+
+def rendered_row(
+    source: FolderTokenizer, settings: TextSettings, opening: Ids, closing: str, prompt: str, reply: str
+) -> Row:
+    """A row of `chat`: the texts as they stand, after what opens a row and before what closes it, where they lack that.
+    Of too many tokens the prompt loses its oldest, then the reply its last."""
+    text = prompt + reply + _missing(prompt + reply, closing)
     encoding = source.with_special_tokens.encode(text, add_special_tokens=False)
-    ids = encoding.ids
-    start = next((n for n, (_, end) in enumerate(encoding.offsets) if end > len(asked)), len(ids))
-    before = [] if ids[: len(opening)] == opening else opening
-    missing = _missing(text, closing)
-    if missing:
-        # Read together with the text, as a whole rendering is
-        whole = source.with_special_tokens.encode(text + missing, add_special_tokens=False)
-        after = [place for place, (first, _) in enumerate(whole.offsets) if first >= len(text)]
-        ids = whole.ids
-        size_after = len(after)
-    else:
-        size_after = sum(1 for first, _ in encoding.offsets if closing and first >= len(text) - len(closing))
-    ids = [*before, *ids]
-    start = min(start + len(before), len(ids) - size_after)
-    opened = len(opening) if ids[: len(opening)] == opening else 0
+    ids, offsets = encoding.ids, encoding.offsets
+    if ids[: len(opening)] != opening:
+        ids, offsets = [*opening, *ids], [*[(0, 0)] * len(opening), *offsets]
+    end = next((n for n, (first, _) in enumerate(offsets) if closing and first >= len(text) - len(closing)), len(ids))
+    start = min(next((n for n, (_, last) in enumerate(offsets) if last > len(prompt)), len(ids)), end)
     over = max(len(ids) - settings.max_length, 0)
-    cut_prompt = min(over, max(start - opened, 0))
-    ids = [*ids[:opened], *ids[opened + cut_prompt :]]
-    start -= cut_prompt
-    cut_reply = min(over - cut_prompt, max(len(ids) - size_after - start, 0))
-    end = len(ids) - size_after
-    ids = [*ids[: end - cut_reply], *ids[end:]]
-    if settings.token_types == "none":
-        row_types = np.zeros(len(ids), np.int8)
-    elif types is None:
-        row_types = reply_types(len(ids), start)
-    else:
-        body = len(ids) - size_after - start
-        after_types = (types.after * size_after)[-size_after:] if size_after else []
-        firsts = [*types.before[:opened], *[types.first] * max(start - opened, 0)]
-        row_types = np.array([*firsts, *[types.second] * body, *after_types], np.int8)
-    return Row(np.array(ids, np.int64), row_types, start, cut_prompt, cut_reply)
+    cut_prompt = min(over, max(start - len(opening), 0))
+    cut_reply = min(over - cut_prompt, end - start)
+    left = [*opening, *ids[len(opening) + cut_prompt : end - cut_reply], *ids[end:]]
+    none = settings.token_types == "none"
+    types = np.zeros(len(left), np.int8) if none else reply_types(len(left), start - cut_prompt)
+    return Row(np.array(left, np.int64), types, start - cut_prompt, cut_prompt, cut_reply)
 
 
-def _space_after(asked: str, reply: str, before_reply: str) -> str:
-    """The white space that the template writes after the header of a reply, where the texts have none there: what is
-    read from files has lost it."""
-    if not reply or reply[0].isspace() or asked[-1:].isspace():
+def pair_of(source: FolderTokenizer, control: PairTokens, prompt: str, reply: str) -> tuple[Prompt, str]:
+    """The turns and the reply of `[CLS] turn [SEP] turn [SEP] reply [SEP]`. What opens and closes it may be missing,
+    and so may the last separator where it stood between the two texts."""
+
+    def written(ids: Ids) -> str:
+        return r"\s*".join(re.escape(source.tokenizer.id_to_token(one) or "") for one in ids)
+
+    closing = f"{written(control.after)}$"
+    prompt = re.sub(f"^{written(control.before)}", "", prompt)
+    prompt, reply = (prompt, re.sub(closing, "", reply)) if reply else (re.sub(closing, "", prompt), "")
+    *turns, last = re.split(written(control.middle), prompt + reply)
+    turns, last = (turns, last) if turns else ([prompt], reply)
+    return tuple(Turn("user", turn) for turn in turns), last
+
+
+def turns_of(strings: Mapping[str, tuple[str, str]], bos: str, prompt: str, reply: str) -> tuple[Prompt, str]:
+    """The turns and the reply of a text with an opening and a closing string around each turn. A text that does not
+    open as one is a user turn; the reply may have no opening and closing yet.
+
+    Args:
+        strings: of each role, as they stand in texts.
+        bos: what may open the text before them.
+    """
+    turns = _said(strings, (prompt + reply).removeprefix(bos))
+    if turns and turns[-1].role == "assistant":
+        return tuple(turns[:-1]), turns[-1].text
+    return tuple(_said(strings, prompt.removeprefix(bos)) or [Turn("user", prompt)]), reply
+
+
+def _said(strings: Mapping[str, tuple[str, str]], text: str) -> list[Turn]:
+    roles: dict[str, Any] = {opening: role for role, (opening, _) in strings.items()}
+    closings = {closing for _, closing in strings.values()}
+    # The longest first, as one may begin with another
+    openings = "|".join(map(re.escape, sorted(roles, key=len, reverse=True)))
+    endings = "|".join(map(re.escape, sorted(closings, key=len, reverse=True)))
+    if not re.match(openings, text):
+        return []
+    _, first, *rest = re.split(f"^({openings})", text, maxsplit=1)
+    said = re.split(f"(?:{endings})({openings})", rest[0])
+    turns = [Turn(roles[opening], part) for opening, part in zip((first, *said[1::2]), said[::2], strict=True)]
+    last = turns[-1]
+    return [*turns[:-1], Turn(last.role, last.text.removesuffix(strings[last.role][1]))]
+
+
+def _space_after(prompt: str, reply: str, before_reply: str) -> str:
+    """The white space that follows the header of a reply, where the texts have none there: what is read from files has
+    lost it."""
+    if not reply or reply[0].isspace() or prompt[-1:].isspace():
         return ""
     spaces = [
         found["space"]
         for found in re.finditer(r"(?P<word>\S+)(?P<space>\s*)", before_reply)
-        if len(found["word"]) > 2 and asked.endswith(found["word"])
+        if len(found["word"]) > 2 and prompt.endswith(found["word"])
     ]
     return spaces[-1] if spaces else ""
 

@@ -10,7 +10,9 @@ from typing import Any
 
 FILES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model")
 """The names that such files have in published folders."""
-_UNKNOWN, _CONTROL = 2, 3
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+_UNIGRAM, _BPE, _WORD = 1, 2, 3
+"""Types of pieces and of models, by the file's numbers."""
 
 
 def control_pieces(content: bytes) -> tuple[str, ...]:
@@ -20,33 +22,99 @@ def control_pieces(content: bytes) -> tuple[str, ...]:
 
 
 def mended(tokenizer: str, content: bytes) -> str:
-    """The JSON of a tokenizer converted from this file, with what the conversion left out or got wrong: the file's
-    character map, its removal of spaces, its space before a text, and which piece is the unknown one."""
-    model, spec = _read(content), json.loads(tokenizer)
-    if model is None:
+    """The JSON of a tokenizer converted from this file, with what the conversion left out or got wrong: the kind of
+    model, bytes for unknown characters, the character map, spaces, the space before a text, which piece is unknown."""
+    file, spec = _read(content), json.loads(tokenizer)
+    if file is None:
         return tokenizer
-    unknown = next((piece.piece for piece in model.pieces if piece.type == _UNKNOWN), None)
-    if spec["model"].get("unk_id") is not None:
-        pieces = [piece for piece, _ in spec["model"]["vocab"]]
-        spec["model"]["unk_id"] = pieces.index(unknown) if unknown in pieces else spec["model"]["unk_id"]
-    rules, steps = model.normalizer_spec, _steps(spec["normalizer"])
-    if rules.precompiled_charsmap and not any(step["type"] == "Precompiled" for step in steps):
-        charsmap = base64.b64encode(rules.precompiled_charsmap).decode()
-        place = sum(step["type"] == "Lowercase" for step in steps[:1])
-        rest = [step for step in steps[place:] if step["type"] != "NFC"]  # the map composes characters itself
-        steps = [*steps[:place], {"type": "Precompiled", "precompiled_charsmap": charsmap}, *rest]
-    if rules.add_dummy_prefix and spec["pre_tokenizer"] is None:
-        spec["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
-    whitespace_split = '"WhitespaceSplit"' in json.dumps(spec["pre_tokenizer"])
-    if rules.remove_extra_whitespaces and rules.precompiled_charsmap and not whitespace_split:
-        steps = [step for step in steps if step["type"] != "Replace" or step["content"] != "▁"]
-        steps += [
-            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
-            {"type": "Strip", "strip_left": True, "strip_right": True},
-        ]
+    converted = spec["model"]["type"]
+    _mend_model(spec, file)
+    rules, split = file.normalizer_spec, '"WhitespaceSplit"' in json.dumps(spec["pre_tokenizer"])
+    usual = rules.precompiled_charsmap and rules.add_dummy_prefix and rules.remove_extra_whitespaces
+    steps = _steps(spec["normalizer"])
+    decoders = converted == "BPE" == spec["model"]["type"] and not rules.remove_extra_whitespaces
+    if decoders and (spec["pre_tokenizer"] is None or not rules.add_dummy_prefix):  # these write spaces their own way
+        steps = [*_charsmap(rules), *(step for step in steps if step["type"] not in ("Precompiled", "NFC"))]
+        if rules.add_dummy_prefix:
+            spec["pre_tokenizer"] = {
+                "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False,
+            }  # fmt: skip
+    elif not (usual and split and file.trainer_spec.model_type == _UNIGRAM):
+        steps = [*(step for step in steps if not _spaces(step)), *_charsmap(rules)]
+        steps += _FEWER_SPACES if rules.remove_extra_whitespaces else []
+        # Before spaces that are kept it is one more, which the pre-tokenizer would not put there
+        first = rules.add_dummy_prefix and not rules.remove_extra_whitespaces
+        steps += [{"type": "Prepend", "prepend": " "}] if first else []
+        spec["pre_tokenizer"] = {
+            "type": "Metaspace", "replacement": "▁", "split": rules.remove_extra_whitespaces,
+            "prepend_scheme": "always" if rules.add_dummy_prefix and not first else "never",
+        }  # fmt: skip
+    else:
+        steps = [*_charsmap(rules), *(step for step in steps if step["type"] not in ("Precompiled", "NFC"))]
     if steps != _steps(spec["normalizer"]):
         spec["normalizer"] = {"type": "Sequence", "normalizers": steps}
     return tokenizer if spec == json.loads(tokenizer) else json.dumps(spec, ensure_ascii=False)
+
+
+def _mend_model(spec: dict[str, Any], file: Any) -> None:
+    model, trainer = spec["model"], file.trainer_spec
+    listed = model["vocab"] if isinstance(model["vocab"], list) else sorted(model["vocab"], key=model["vocab"].get)
+    pieces: list[str] = [piece if isinstance(piece, str) else piece[0] for piece in listed]
+    ids = {piece: place for place, piece in enumerate(pieces)}
+    unknown = next((piece.piece for piece in file.pieces if piece.type == _UNKNOWN), None)
+    if unknown not in ids:
+        unknown = model.get("unk_token") if model.get("unk_id") is None else pieces[model["unk_id"]]
+    if trainer.model_type == _BPE:
+        spec["model"] = {
+            "type": "BPE", "vocab": ids, "merges": _merges(file, ids), "unk_token": unknown, "fuse_unk": True,
+            "byte_fallback": trainer.byte_fallback, "dropout": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "ignore_merges": False,
+        }  # fmt: skip
+    elif trainer.model_type == _WORD:
+        spec["model"] = {"type": "WordLevel", "vocab": ids, "unk_token": unknown}
+    else:
+        scores = {piece.piece: piece.score for piece in file.pieces}
+        scores |= dict(listed) if model["type"] == "Unigram" else {}
+        # sentencepiece always takes the pieces that its user defined (unigram_model.cc, EncodeOptimized)
+        most = max((piece.score for piece in file.pieces if piece.type == _NORMAL), default=0.0)
+        chosen = {piece.piece for piece in file.pieces if piece.type == _USER_DEFINED}
+        scores |= {piece: len(piece.encode()) * most - 0.1 for piece in chosen}
+        spec["added_tokens"] = [one for one in spec["added_tokens"] if one["special"] or one["content"] not in chosen]
+        spec["model"] = {
+            "type": "Unigram", "unk_id": None if unknown is None else ids[unknown],
+            "vocab": [[piece, scores.get(piece, 0.0)] for piece in pieces], "byte_fallback": trainer.byte_fallback,
+        }  # fmt: skip
+
+
+def _merges(file: Any, ids: dict[str, int]) -> list[list[str]]:
+    """All pairs of pieces that make a piece, the best piece first."""
+    normal = sorted((piece for piece in file.pieces if piece.type == _NORMAL), key=lambda piece: -piece.score)
+    return [
+        [text[:cut], text[cut:]]
+        for text in (piece.piece for piece in normal)
+        for cut in range(1, len(text))
+        if text in ids and text[:cut] in ids and text[cut:] in ids
+    ]
+
+
+_FEWER_SPACES = [
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+    {"type": "Replace", "pattern": {"Regex": r"\A | \z"}, "content": ""},
+]
+
+
+def _spaces(step: dict[str, Any]) -> bool:
+    """Whether a step does what is done here by the file's rules."""
+    kind = step["type"]
+    return kind in ("Precompiled", "NFC", "Strip", "Prepend") or (kind == "Replace" and step["content"] in (" ", "▁"))
+
+
+def _charsmap(rules: Any) -> list[dict[str, Any]]:
+    """The character map. The library reads it one character at a time where several are longer than five bytes, so
+    composing is done after it once more: kana with a mark of their own, Korean in single letters."""
+    charsmap = base64.b64encode(rules.precompiled_charsmap).decode()
+    steps = [{"type": "Precompiled", "precompiled_charsmap": charsmap}] if charsmap else []
+    return [*steps, {"type": "NFC"}] if "nfkc" in rules.name else steps
 
 
 def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -125,24 +125,30 @@ def pair_parts(control: PairTokens, prompt: Prompt, encoded: Callable[[str], Ids
     return Parts(control.before, turns, control.middle, control.after, types)
 
 
-def turn_parts(source: FolderTokenizer, prompt: Prompt, encoded: Callable[[str], Ids], settings: TextSettings) -> Parts:
-    """Fixed strings around each turn; the reply is an assistant turn."""
-    strings = settings.turn_strings or PLAIN_TURNS
+def turn_strings(source: FolderTokenizer, settings: TextSettings) -> dict[str, tuple[str, str]]:
+    """Role -> the opening and closing strings of its turns, with the end token in its place."""
     tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
     eos = tokens.get("eos_token", "")
+    strings = settings.turn_strings or PLAIN_TURNS
+    return {role: (first.replace("{eos}", eos), last.replace("{eos}", eos)) for role, (first, last) in strings.items()}
 
-    def control(text: str) -> Ids:
-        text = text.replace("{eos}", eos)
-        return source.with_special_tokens.encode(text, add_special_tokens=False).ids if text else []
+
+def turn_parts(source: FolderTokenizer, prompt: Prompt, encoded: Callable[[str], Ids], settings: TextSettings) -> Parts:
+    """Fixed strings around each turn; the reply is an assistant turn."""
+    strings = {
+        role: [source.with_special_tokens.encode(text, add_special_tokens=False).ids for text in pair]
+        for role, pair in turn_strings(source, settings).items()
+    }
 
     def part(turn: Turn) -> PartTurn:
         opening, closing = strings[turn.role]
-        return PartTurn(control(opening), encoded(turn.text), control(closing), turn.role in KEPT_ROLES)
+        return PartTurn(opening, encoded(turn.text), closing, turn.role in KEPT_ROLES)
 
     before, turns = row_opening(source, settings.row_ends), [part(turn) for turn in prompt]
     if settings.row_ends == "files" and before and turns[0].opening[: len(before)] == before:
         before = []  # the strings write it themselves
-    return Parts(before, turns, control(strings["assistant"][0]), control(strings["assistant"][1]))
+    opening, closing = strings["assistant"]
+    return Parts(before, turns, opening, closing)
 
 
 def check_turns(prompt: Prompt, number: int, settings: TextSettings) -> None:

@@ -157,6 +157,73 @@ def test_a_template_that_changes_a_reply_is_counted(tmp_path: Path, change: str)
     assert row.lost == row.cut_reply > 0
 
 
+@pytest.mark.parametrize("reply", ["bake bread", "bread", "user"])
+def test_a_reply_that_is_left_out_is_counted_though_the_prompt_says_the_same(tmp_path: Path, reply: str) -> None:
+    plain = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    for number, template in enumerate((plain, plain.replace("{{ m.content }}", "user: {{ m.content }}"))):
+        encoder = encoder_of(tmp_path / str(number), template)
+        (row,) = encoder.encode(as_prompt("bake bread"), [reply])
+        assert row.lost == row.cut_reply == encoder.count_tokens(reply)
+        assert row.reply_start == len(row.ids)
+
+
+def test_white_space_that_a_template_changes_inside_a_reply_is_counted(tmp_path: Path) -> None:
+    encoder = encoder_of(tmp_path, TEMPLATE.replace("m['content'] | trim", "m['content'].split() | join(' ')"))
+    one, other, ends = encoder.encode(as_prompt("a"), ["if a:\n    b", "if a: b", " a b "])
+    assert one.ids.tolist() == other.ids.tolist()
+    assert (one.lost > 0, other.lost, ends.lost) == (True, 0, 0)
+
+
+@pytest.mark.parametrize("change", ["m.content", "m.content | e", "m.content.split('</think>')[-1]", "m.content[3:]"])
+@pytest.mark.parametrize("reply", ["", "    ", "a<b", "so</think>bake bread", "the dough"])
+def test_the_reply_begins_after_what_the_template_writes_before_it(tmp_path: Path, change: str, reply: str) -> None:
+    template = "{% for m in messages %}<|start|>{{ m.role }}\n{{ " + change + " }}<|end|>{% endfor %}"
+    encoder = encoder_of(tmp_path, template)
+    (row,) = encoder.encode(as_prompt("the dough"), [reply])
+    before = text_of(encoder, row.ids[: row.reply_start].tolist())
+    assert before.endswith("<|start|>assistant\n")
+
+
+def test_a_reply_that_the_template_puts_first_begins_there(tmp_path: Path) -> None:
+    encoder = encoder_of(tmp_path, "{{ messages[-1].content }} answers {{ messages[0].content }}")
+    (row,) = encoder.encode(as_prompt("bake"), ["mix it"])
+    assert (row.reply_start, row.lost) == (0, 0)
+
+
+TOOLS = (
+    "{% for m in messages %}{% if m.role == 'tool' and (loop.first or messages[loop.index0 - 1].role != 'assistant') %}"
+    "{{ raise_exception('a tool answers a call') }}{% endif %}<|start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}<|end|>{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("limit", [40, 50, 60])
+@pytest.mark.parametrize("long", ["user", "tool"])
+def test_a_tools_answer_keeps_the_call_it_answers(tmp_path: Path, limit: int, long: str) -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "oven", "arguments": {}}}]}
+    prompt = (
+        Turn("user", "hello there"), Turn("assistant", "hello"), Turn("user", "flour " * (50 if long == "user" else 1)),
+        as_turn(call), Turn("tool", "salt " * (50 if long == "tool" else 1)),
+    )  # fmt: skip
+    encoder = encoder_of(tmp_path, TOOLS, limit)
+    (row,) = encoder.encode(prompt, ["rise"])
+    text = text_of(encoder, row.ids.tolist())
+    assert len(row.ids) <= limit
+    assert text.startswith("<|start|>user\n")
+    assert "<|start|>assistant\noven<|end|><|start|>tool\n" in text
+    assert text.endswith("salt <|end|><|start|>assistant\nrise<|end|>")
+    assert row.cut_reply == 0 < row.cut_prompt
+
+
+@pytest.mark.parametrize("system", ["bake bread \n\n", "日本語", "salt"])
+def test_what_is_left_of_the_system_turn_is_never_blank(tmp_path: Path, system: str) -> None:
+    template = DEFAULT_SYSTEM.replace("messages[0].role != 'system'", "not messages[0].content.strip()")
+    limit = len(encoder_of(tmp_path / "0", template).encode(as_prompt("x"), ["x"])[0].ids) + 8
+    encoder = encoder_of(tmp_path / "1", template, limit)
+    (row,) = encoder.encode((Turn("system", system * 9), Turn("user", "flour " * 9)), ["rise " * 8])
+    assert "Qwen" not in text_of(encoder, row.ids.tolist())
+
+
 def test_roles_and_tool_calls_reach_the_template_as_they_are(tmp_path: Path) -> None:
     template = (
         "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}"

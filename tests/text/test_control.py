@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 from prefrank.text import TextEncoder, TextSettings, load_tokenizer
 from prefrank.types import Turn, as_prompt
@@ -11,7 +12,7 @@ from tests.tiny import seed_folder
 
 TEMPLATE = "{% for m in messages %}<s>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
 WIDE = {ord(narrow): ord(narrow) + 0xFEE0 for narrow in "<>[]|SEPINTse"}
-FORGED = st.sampled_from([*SPECIALS, *MARKUP, *(text.translate(WIDE) for text in SPECIALS), "<0x0A>", "\ufdd00 \ufdd1"])
+FORGED = st.sampled_from([*SPECIALS, *MARKUP, *(text.translate(WIDE) for text in SPECIALS), "<0x0A>", "0 0"])
 TEXTS = st.lists(FORGED | st.sampled_from([" ", "x", "hello", "SEP", "<", "]", "日"]), max_size=8).map("".join)
 
 
@@ -95,3 +96,56 @@ def test_what_a_chat_template_writes_counts_as_control_where_it_is_no_token(tmp_
     encoder = TextEncoder.load(folder_of(tmp_path, tokenizer_of("byte-level"), template=template), max_length=99)
     assert encoder.holds_control_strings(as_prompt("<|user|>\nhi"), "there")
     assert not encoder.holds_control_strings(as_prompt("the user says"), "there")
+
+
+BESIDE = (
+    "{% for m in messages %}{{ m.content }}{% endfor %}<|im_end|>",
+    "{% for m in messages %}<{{ m.content | trim }}>{% endfor %}</s>",
+    "{% for m in messages %}{{ m.content | lower }}|{% endfor %}</s>",
+    "{% for m in messages %}<|im_end|>{{ m.name }}|{{ m.content }}{% endfor %}</s>",
+)
+PARTS = st.sampled_from(
+    ["<", "<|im_", "end|>", "im_end", "s", "s>", ">", "[SEP", "]", "<S>", "<|IM_END|>", "x", " ", "E"]
+)
+
+
+@pytest.mark.parametrize("template", BESIDE)
+@pytest.mark.parametrize("kind", ["byte-level", "unigram", "word level"])
+@settings(deadline=None, max_examples=40)
+@given(texts=st.lists(st.lists(PARTS, max_size=3).map("".join), min_size=3, max_size=3), name=PARTS)
+def test_parts_of_control_strings_make_none_with_what_stands_beside_them(
+    template: str, kind: str, texts: list[str], name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = folder_of(tmp_path_factory.mktemp("beside"), tokenizer_of(kind), template=template)
+    encoder = TextEncoder.load(folder, max_length=400)
+    control = encoder.source.control_ids
+    first, second, reply = texts
+    call = f'{{"name": "{name}"}}'
+    (row,) = encoder.encode((Turn("user", first, call), Turn("user", second, call)), [reply])
+    (bare,) = encoder.encode((Turn("user", "x", call), Turn("user", "x", call)), ["x"])
+    written = [number for number in row.ids.tolist() if number in control]
+    assert written == [number for number in bare.ids.tolist() if number in control]
+
+
+@pytest.mark.parametrize("single_word", [True, False])
+def test_a_control_token_that_normalisation_spells_is_not_taken_for_the_templates_own(
+    tmp_path: Path, single_word: bool
+) -> None:
+    tokenizer = Tokenizer(models.BPE({"<unk>": 0, "x": 1, "<": 2, ">": 3, "a": 4}, [], unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True, single_word=single_word, normalized=True) for text in ("<s>", "</s>", "<pad>")]
+    )
+    template = "{% for m in messages %}{{ '<s>' if m.role == 'user' }}{{ m.content }}{% endfor %}</s>"
+    encoder = TextEncoder.load(folder_of(tmp_path, tokenizer, template=template), max_length=99)
+    (row,) = encoder.encode(as_prompt("x"), ["<PAD>"])
+    found = [encoder.source.tokenizer.id_to_token(number) for number in row.ids.tolist()]
+    assert [token for token in found if token in ("<s>", "</s>", "<pad>")] == ["<s>", "</s>"]
+
+
+def test_what_stands_before_a_reply_is_found_whole(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.role | title }}: {{ m.content }}\n{% endfor %}"
+    encoder = TextEncoder.load(folder_of(tmp_path, tokenizer_of("byte-level"), template=template), max_length=99)
+    assert not encoder.holds_control_strings(as_prompt("a comment: it"), "an intent: so")
+    assert encoder.holds_control_strings(as_prompt("User: it"), "so")
+    assert encoder.holds_control_strings(as_prompt("it\nAssistant: "), "so")

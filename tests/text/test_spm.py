@@ -88,3 +88,50 @@ def test_what_is_saved_of_it_is_read_alike_by_transformers(
             assert row.ids.tolist() == encoded["input_ids"]
             assert row.types.tolist() == encoded.get("token_type_ids", [0] * len(row.ids))
     assert again.fingerprint_bytes() == encoder.fingerprint_bytes()
+
+
+OPTIONS = {
+    "bytes": {"byte_fallback": True, "vocab_size": 330}, "case folded": {"normalization_rule_name": "nmt_nfkc_cf"},
+    "as it is": {"normalization_rule_name": "identity"}, "no space before": {"add_dummy_prefix": False},
+    "user's symbols": {"user_defined_symbols": ["hello", "<sep>", "[X]"]}, "all spaces": {
+        "remove_extra_whitespaces": False, "normalization_rule_name": "identity", "add_dummy_prefix": False},
+    "pairs": {"model_type": "bpe", "vocab_size": 90}, "pairs and bytes": {
+        "model_type": "bpe", "vocab_size": 360, "byte_fallback": True, "normalization_rule_name": "identity"},
+    "characters": {"model_type": "char"},
+}  # fmt: skip
+SCRIPTS = st.sampled_from(
+    [*"hello there", *" \t\n\r\u00a0\u3000\u200b", *"ｆ…½ﬁ①日한ก😀ßİ", "ｶﾞ", "カ\u3099", "각", "e\u0301", "\x07", "  ",
+     "hello", "<sep>", "[X]", "[SEP]", "<unk>", "<0x0A>"]
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[TextEncoder, Path]]:
+    made = {}
+    for name in ("DebertaV2Tokenizer", "T5Tokenizer", "XLMRobertaTokenizer"):
+        kind, file, options = FOLDERS[name]
+        for variant, more in OPTIONS.items():
+            folder = tmp_path_factory.mktemp(name)
+            lines = [line.replace(";", " ").replace(":", " ") for line in (*CORPUS, "[ ] < > / カ ガ 각 X S E P hello")]
+            SentencePieceTrainer.train(
+                sentence_iterator=iter(lines * 20), model_prefix=str(folder / "m"), hard_vocab_limit=False,
+                minloglevel=2, character_coverage=1.0, **({"vocab_size": 80} | options | more),
+            )  # fmt: skip
+            (folder / "m.model").rename(folder / file)
+            (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+            (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+            made[name, variant] = TextEncoder.load(folder, max_length=64), folder / file
+    return made
+
+
+@pytest.mark.parametrize("variant", OPTIONS)
+@settings(deadline=None, max_examples=60)
+@given(text=st.lists(SCRIPTS, max_size=10).map("".join), name=st.sampled_from(list(FOLDERS)[:3]))
+def test_a_sentencepiece_file_decides_how_its_folder_is_read_whatever_the_class(
+    variant: str, name: str, text: str, variants: dict[tuple[str, str], tuple[TextEncoder, Path]]
+) -> None:
+    encoder, file = variants[name, variant]
+    reference = SentencePieceProcessor(str(file))
+    ids = encoder.source.plain.encode(text, add_special_tokens=False).ids
+    found = [encoder.source.tokenizer.id_to_token(number) for number in ids]
+    assert found == [reference.id_to_piece(number) for number in reference.encode(text)]

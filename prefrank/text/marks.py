@@ -1,0 +1,108 @@
+"""Marks in the place of control strings while texts go through a chat template.
+
+A template puts texts into one string, which is then read with control tokens. So that a text brings none into it, what
+of a text is, or could become, a control string is swapped for a mark before rendering and put back afterwards: a whole
+control string (in whatever case, which templates change), and an end or a beginning that would make one together with
+what the template puts beside it.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from prefrank.errors import BadText
+from prefrank.text.tokenizer import FolderTokenizer
+from prefrank.types import Turn
+
+
+class Marks:
+    """The marks of one row.
+
+    Args:
+        turns: all of the row's, whose characters no mark may use.
+
+    Attributes:
+        probe: a character that no text holds, to stand for a whole text.
+    """
+
+    def __init__(self, source: FolderTokenizer, turns: Sequence[Turn]) -> None:
+        held = "".join([part for turn in turns for part in (turn.text, turn.extra)])
+        free = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in held][:3]
+        if len(free) < 3:
+            raise BadText("a text uses every private-use character; remove those characters")
+        self.source = source
+        self.left, self.right, self.probe = free
+        self.strings: list[str] = []  # what each mark stands for
+        self.messages: dict[Turn, dict[str, Any]] = {}  # made once for all renderings
+
+    def message(self, turn: Turn) -> dict[str, Any]:
+        """The turn as the template gets it."""
+        if turn not in self.messages:
+            said = turn.message()
+            extra = {name: self._put_all(said[name]) for name in said if name not in ("role", "content")}
+            self.messages[turn] = {"role": turn.role, "content": self.put(turn.text, turn.role), **extra}
+        return self.messages[turn]
+
+    def put(self, text: str, role: str) -> str:
+        """The text with marks; an assistant's may hold what models write themselves."""
+        allowed = self.source.written_by_models if role == "assistant" else frozenset()
+
+        def marked(match: re.Match[str]) -> str:
+            return match.group() if match.group() in allowed else self._mark(match.group())
+
+        text = self.source.control_spelt.sub(marked, text)
+        body = text.strip()
+        begins, size, ends = self._edges(body) if body not in allowed else (0, 0, 0)
+        if not begins and not ends:
+            return text
+        first = text.index(body)
+        return "".join(
+            (
+                text[:first],
+                self._mark(body[:begins]),
+                body[begins : size - ends],
+                self._mark(body[size - ends :]),
+                text[first + size :],
+            )
+        )
+
+    def split(self, text: str) -> list[tuple[str, bool]]:
+        """The rendered text as (text, whether it is a control string that the template wrote)."""
+        pieces = re.split(f"({self.source.control_pattern.pattern})", text)
+        return [(self.without(piece), place % 2 == 1) for place, piece in enumerate(pieces) if piece]
+
+    def without(self, text: str) -> str:
+        """The rendered text with what the marks stand for."""
+        return self._pattern.sub(lambda match: self.strings[int(match.group(1))], text)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(f"{self.left}(\\d+){self.right}")
+
+    def _mark(self, text: str) -> str:
+        if not text:
+            return ""
+        self.strings.append(text)
+        return f"{self.left}{len(self.strings) - 1}{self.right}"
+
+    def _edges(self, body: str) -> tuple[int, int, int]:
+        """How many characters at the start end some control string, the length, and how many at the end begin one."""
+        size, longest = len(body), len(next(iter(self.source.control_strings), ""))
+        if size < longest and any(body in text for text in self.source.control_strings):
+            return size, size, 0
+        starts, ends = self.source.control_edges
+        most = min(size, longest - 1)
+        begins = next((n for n in range(most, 0, -1) if body[:n] in ends), 0)
+        return begins, size, next((n for n in range(min(most, size - begins), 0, -1) if body[size - n :] in starts), 0)
+
+    def _put_all(self, value: Any) -> Any:
+        """Marks in every string of a JSON value; names, which templates compare, have them only for whole strings."""
+        if isinstance(value, str):
+            return self._whole(value) if value.isidentifier() else self.put(value, "")
+        if isinstance(value, dict):
+            return {self._whole(key): self._put_all(each) for key, each in value.items()}
+        return [self._put_all(each) for each in value] if isinstance(value, list) else value
+
+    def _whole(self, text: str) -> str:
+        return self.source.control_pattern.sub(lambda match: self._mark(match.group()), text)

@@ -1,0 +1,106 @@
+"""A chat template's text, and its token ids with only the template's own control strings as control tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from prefrank.errors import BadModel, BadText
+from prefrank.text.marks import Marks
+from prefrank.text.templates import Ids
+from prefrank.text.tokenizer import FolderTokenizer
+
+
+def render_chat(source: FolderTokenizer, messages: list[dict[str, Any]], tokens: dict[str, str]) -> str:
+    """Render the tokenizer's chat template with transformers' own Jinja environment.
+
+    Args:
+        tokens: special tokens that the template may write, such as `bos_token`.
+
+    Raises:
+        BadText: the template refuses these turns (some want strict user/assistant alternation).
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    if source.chat_template is None:
+        raise BadModel("the tokenizer has no chat template; use the template 'turns' or add chat_template.jinja")
+    specials = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "") | tokens
+    # transformers annotates the pair it returns as a string, and the template's own variables as its options
+    render: Any = render_jinja_template
+    try:
+        rendered, _ = render(conversations=[messages], chat_template=source.chat_template, **specials)
+    except Exception as error:  # Jinja raises its own tree, templates call raise_exception
+        roles = ", ".join(message["role"] for message in messages)
+        reason = " ".join(str(error).split())
+        raise BadText(
+            f"the model's chat template refuses turns of the roles {roles}: {reason}; leave out or rename the turns it"
+            " does not take (a system text can open the first user turn), or give another chat_template"
+        ) from error
+    return rendered[0]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered row.
+
+    Args:
+        marked: what the template wrote, with marks.
+    """
+
+    source: FolderTokenizer
+    marks: Marks
+    marked: str
+
+    @cached_property
+    def text(self) -> str:
+        """What the template wrote, without marks."""
+        return self.marks.without(self.marked)
+
+    @property
+    def ids(self) -> Ids:
+        return self._encoded[0]
+
+    def token_at(self, position: int) -> int:
+        """The first token that ends after this character of `text`."""
+        return next((n for n, end in enumerate(self._encoded[1]) if end > position), len(self.ids))
+
+    @cached_property
+    def _encoded(self) -> tuple[Ids, list[int]]:
+        """Token ids, and where in `text` each ends: in one call, as transformers does it, unless that finds other
+        control tokens than those that the template wrote."""
+        find = self.source.control_pattern.finditer
+        written = [match.span() for match in find(self.text)]
+        if self.text == self.marked or len(written) == sum(1 for _ in find(self.marked)):
+            encoding = self.source.with_special_tokens.encode(self.text, add_special_tokens=False)
+            tokens = zip(encoding.ids, encoding.offsets, strict=True)
+            found = [span for number, span in tokens if number in self.source.control_ids]
+            if len(found) == len(written) and all(
+                first <= start and end <= last  # a token may take the white space beside it
+                for (first, last), (start, end) in zip(found, written, strict=True)
+            ):
+                return encoding.ids, [end for _, end in encoding.offsets]
+        return encode_pieces(self.source, self.marks.split(self.marked))
+
+
+def encode_pieces(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> tuple[Ids, list[int]]:
+    """Ids of control strings and of texts, each text on its own with no control token from it, and their ends."""
+    ids: Ids = []
+    ends: list[int] = []
+    position = 0
+    added = {token.content: token for token in source.tokenizer.get_added_tokens_decoder().values()}
+    for place, (text, control) in enumerate(pieces):
+        position += len(text)
+        number = source.tokenizer.token_to_id(text) if control else None
+        if number is not None:
+            ids.append(number)
+            ends.append(position)
+            continue
+        before = added.get(pieces[place - 1][0]) if place else None
+        after = added.get(pieces[place + 1][0]) if place + 1 < len(pieces) else None
+        text = text.lstrip() if before is not None and before.rstrip else text
+        size = len(text)
+        text = text.rstrip() if after is not None and after.lstrip else text
+        encoding = (source.plain_inside if place else source.plain).encode(text, add_special_tokens=False)
+        ids += encoding.ids
+        ends += [position - size + end for _, end in encoding.offsets]
+    return ids, ends

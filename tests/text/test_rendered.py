@@ -1,0 +1,88 @@
+"""Texts that were rendered already, for pair and turns; those of chat templates are in test_chat.py."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefrank.text import TextEncoder, TextSettings
+from prefrank.types import Turn, as_prompt
+from tests.text.folders import configure, pair_folder
+from tests.tiny import chat_folder
+
+TYPED = ["input_ids", "token_type_ids", "attention_mask"]
+RENDERED = {
+    "bert": "[CLS] {} [SEP] {} [SEP]", "roberta": "[CLS] {} [SEP] [SEP] {} [SEP]", "funnel": "[CLS] {} [SEP] {} [SEP]",
+    "xlnet": "{} [SEP] {} [SEP] [CLS]",
+}  # fmt: skip
+WORDS = st.lists(st.sampled_from(["bake", "mix", "flour", "water", "x"]), min_size=1, max_size=12).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {family: pair_folder(tmp_path_factory.mktemp(family), family) for family in RENDERED}
+    return {
+        family: configure(folder, tokenizer_class="PreTrainedTokenizerFast", model_input_names=TYPED)
+        for family, folder in made.items()
+    }
+
+
+@pytest.mark.parametrize("family", RENDERED)
+@settings(deadline=None, max_examples=40)
+@given(prompt=WORDS, reply=WORDS, limit=st.integers(8, 40))
+def test_a_rendered_pair_is_the_row_of_its_texts(
+    family: str, prompt: str, reply: str, limit: int, pairs: dict[str, Path]
+) -> None:
+    (want,) = TextEncoder.load(pairs[family], max_length=limit).encode(as_prompt(prompt), [reply])
+    encoder = TextEncoder.load(pairs[family], max_length=limit, pre_rendered=True)
+    whole = RENDERED[family].format(prompt, reply)
+    place = whole.rindex(reply)
+    bare = whole.removeprefix("[CLS]")
+    for first, second in (
+        (whole[:place], reply), (whole[:place], whole[place:]), (whole, ""), (prompt, reply),
+        (bare[: bare.rindex(reply)], reply), (whole[: whole.index(prompt) + len(prompt)], whole[len(prompt) :][
+            whole.index(prompt) :]),
+    ):  # fmt: skip
+        (row,) = encoder.encode(as_prompt(first), [second])
+        assert row.ids.tolist() == want.ids.tolist()
+        assert row.types.tolist() == want.types.tolist()
+        assert (row.reply_start, row.cut_prompt, row.cut_reply) == (want.reply_start, want.cut_prompt, want.cut_reply)
+
+
+def test_a_mask_in_a_rendered_pair_is_a_token_and_a_second_prompt_turn_is_one(pairs: dict[str, Path]) -> None:
+    encoder = TextEncoder.load(pairs["bert"], TextSettings("pair", 40, labels=True), pre_rendered=True)
+    (row,) = encoder.encode(as_prompt("[CLS] mix [SEP] a [MASK] [SEP]"), ["bake"])
+    tokens = [encoder.source.tokenizer.id_to_token(number) for number in row.ids.tolist()]
+    assert tokens == ["[CLS]", "mix", "[SEP]", "a", "[MASK]", "[SEP]", "bake", "[SEP]"]
+    (row,) = encoder.encode(as_prompt("[CLS] mix [SEP]"), [""])
+    assert len(row.ids) == 4
+
+
+@pytest.mark.parametrize("tokens", [(), ("<|prompter|>", "<|assistant|>")])
+@settings(deadline=None, max_examples=40)
+@given(texts=st.lists(WORDS, min_size=1, max_size=5), reply=WORDS, limit=st.integers(20, 80))
+def test_rendered_turns_are_the_row_of_their_texts(
+    tokens: tuple[str, ...], texts: list[str], reply: str, limit: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = chat_folder(tmp_path_factory.mktemp("turns"), None, tokens)
+    said = texts[: (len(texts) - 1) // 2 * 2 + 1]
+    prompt = tuple(Turn("assistant" if n % 2 else "user", text) for n, text in enumerate(said))
+    assistant = "<|assistant|>" if tokens else "Assistant: "
+    around = {
+        "user": ("<|prompter|>", "<|end|>") if tokens else ("User: ", "\n\n"),
+        "assistant": (assistant, "<|end|>"),
+    }
+    head = "".join(turn.text.join(around[turn.role]) for turn in prompt)
+    (want,) = TextEncoder.load(folder, max_length=limit).encode(prompt, [reply])
+    encoder = TextEncoder.load(folder, max_length=limit, pre_rendered=True)
+    for first, second in (
+        (head + assistant, reply), (head + assistant, f"{reply}<|end|>"), (f"{head}{assistant}{reply}<|end|>", ""),
+        (head, reply), (head, f"{assistant}{reply}"),
+    ):  # fmt: skip
+        (row,) = encoder.encode(as_prompt(first), [second])
+        assert row.ids.tolist() == want.ids.tolist()
+        assert (row.reply_start, row.cut_prompt, row.cut_reply) == (want.reply_start, want.cut_prompt, want.cut_reply)
+    (bare,) = encoder.encode(as_prompt(texts[0]), [reply])
+    (plain,) = TextEncoder.load(folder, max_length=limit).encode(as_prompt(texts[0]), [reply])
+    assert bare.ids.tolist() == plain.ids.tolist()
