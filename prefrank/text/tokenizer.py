@@ -170,7 +170,11 @@ class FolderTokenizer:
         from transformers import AutoTokenizer  # seconds to import; only for classes that are not listed
 
         try:
-            names = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True).model_input_names
+            trusted = {
+                "local_files_only": True,
+                "trust_remote_code": False,
+            }  # else it asks, and "y" runs the folder's code
+            names = AutoTokenizer.from_pretrained(str(self.folder), **trusted).model_input_names
         except Exception:  # any error of its layers: then no other reading of this folder is to agree with
             return True
         return "token_type_ids" in names
