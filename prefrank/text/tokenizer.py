@@ -170,11 +170,9 @@ class FolderTokenizer:
         from transformers import AutoTokenizer  # seconds to import; only for classes that are not listed
 
         try:
-            trusted = {
-                "local_files_only": True,
-                "trust_remote_code": False,
-            }  # else it asks, and "y" runs the folder's code
-            names = AutoTokenizer.from_pretrained(str(self.folder), **trusted).model_input_names
+            # Without the word it asks, and a "y" on standard input runs the folder's code
+            asked = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True, trust_remote_code=False)
+            names = asked.model_input_names
         except Exception:  # any error of its layers: then no other reading of this folder is to agree with
             return True
         return "token_type_ids" in names

@@ -136,7 +136,8 @@ def test_a_tokenizer_of_its_own_is_not_run_and_asks_nobody(typed: bool, tmp_path
     path.write_text(json.dumps(json.loads(path.read_text()) | names))
     if typed:
         (folder / "config.json").write_text(json.dumps({"model_type": "own_reward"}))
-    code = f"from pathlib import Path\nfrom transformers import BertTokenizer as Own\nPath({str(folder / 'ran')!r}).touch()"
+    code = "from pathlib import Path\nfrom transformers import BertTokenizer as Own\n"
+    code += f"Path({str(folder / 'ran')!r}).touch()"
     (folder / "tokenization_own.py").write_text(code)
     assert TextEncoder.load(folder).settings.template == "pair"
     assert not (folder / "ran").exists()
