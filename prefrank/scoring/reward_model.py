@@ -98,7 +98,8 @@ class RewardModel:
         self._device = next(iter(network.parameters())).device
         self.fingerprint = computed(partial(fingerprint, network, extra=encoder.fingerprint_bytes()))
         fits = calibration is not None and calibration.get("model") == self.fingerprint
-        self.calibration = calibration if fits else None
+        alike = calibration is not None and calibration.get("pre_rendered", False) == encoder.pre_rendered
+        self.calibration = calibration if fits and alike else None
 
     @classmethod
     def load(
@@ -341,7 +342,8 @@ def store_calibration(name: str | Path, calibration: dict[str, Any]) -> Path:
     """Write a calibration into the prefrank.json of a folder, replacing one that was there; all else stays.
 
     Args:
-        calibration: plain values, with at least `temperature` and `model`, the fingerprint it is for.
+        calibration: plain values, with at least `temperature` and `model`, the fingerprint it is for; `pre_rendered` is
+            true where it is for texts that were rendered already.
 
     Raises:
         BadInput, NotFound, BadModel: as `check_calibratable`; or a temperature that is not above 0.
