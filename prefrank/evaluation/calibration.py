@@ -318,9 +318,7 @@ def calibrate(
 
 def stored_temperature(facts: Mapping[str, Any]) -> Temperature:
     """The temperature of a `RewardModel.calibration`."""
-    return Temperature(
-        facts["temperature"], facts.get("pairs", 0), facts.get("prompts", 0), facts.get("fitted_on", "")
-    )
+    return Temperature(facts["temperature"], facts.get("pairs", 0), facts.get("prompts", 0), facts.get("fitted_on", ""))
 
 
 def _fitted(sample: Sample) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " P"], Float64[np.ndarray, " P"]]:
