@@ -65,7 +65,8 @@ def test_threads_that_start_at_once_leave_the_programs_number_alone(monkeypatch:
 
         with ThreadPoolExecutor(24) as callers:
             assert list(callers.map(call, range(24))) == [wanted] * 24
-        assert (torch.get_num_threads(), threads_of_a_new_thread()) == before
+        settled = ((torch.get_num_threads(), threads_of_a_new_thread()) == before for _ in range(500))
+        assert any(same or sleep(0.01) for same in settled)  # threads that had nothing to do may still be starting
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
