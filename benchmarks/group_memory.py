@@ -65,8 +65,8 @@ def main() -> None:
 
 
 def make_model(folder: Path) -> None:
-    from prefrank.model.checkpoint import save_network
     from prefrank.model.deberta import DebertaNetwork
+    from prefrank.model.save import save_network
 
     torch.manual_seed(0)
     save_network(DebertaNetwork(SHAPE), folder)

@@ -34,7 +34,7 @@ from prefrank.data import load_comparisons
 from prefrank.model import atomic_folder, load_network
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import write_checkpoint
+from prefrank.model.save import write_checkpoint
 from prefrank.model.weights import write_tensors
 from prefrank.text import TextEncoder
 

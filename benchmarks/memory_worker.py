@@ -13,7 +13,7 @@ from typing import Any
 from prefrank import RewardModel
 from prefrank.model import atomic_folder
 from prefrank.model.checkpoint import load_quantised
-from prefrank.model.record import write_checkpoint
+from prefrank.model.save import write_checkpoint
 from prefrank.text import TextEncoder
 
 

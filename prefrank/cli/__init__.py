@@ -54,6 +54,7 @@ def _say(message: str) -> None:
 
 def _catch_signals() -> None:
     """Stop by an exception, so that no half-written file stays; training puts its own handlers in place, to save first.
+    A second signal ends the process where it stands, without a word.
 
     What the caller had ignored stays so, as `nohup` does with SIGHUP.
     """
@@ -65,6 +66,9 @@ def _catch_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    for one in (signal.SIGINT, signal.SIGTERM, number):
+        if signal.getsignal(one) is _stop:
+            signal.signal(one, signal.SIG_DFL)
     stopped = Interrupted(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
     stopped.exit_code = 128 + number
     raise stopped

@@ -260,7 +260,7 @@ def calibrate(
     """Score comparisons with a saved model, fit its temperature and store it in the folder's prefrank.json.
 
     The weights and the fingerprint stay. What is stored is for the model as it is loaded here: with another head,
-    precision or length its scores are others, and `RewardModel.calibration` is None.
+    precision or length, or without `pre_rendered`, its scores are others, and `RewardModel.calibration` is None.
 
     Args:
         comparisons: that the model was not trained on; fitted on its training data it would look better than it is.
@@ -310,6 +310,7 @@ def calibrate(
         "log_loss": mean_loss(sample.lead),
         "scaled_log_loss": mean_loss(scaled),
         "prefrank": version("prefrank"),
+        **({"pre_rendered": True} if pre_rendered else {}),
     }
     store_calibration(folder, facts)
     return facts
@@ -317,7 +318,7 @@ def calibrate(
 
 def stored_temperature(facts: Mapping[str, Any]) -> Temperature:
     """The temperature of a `RewardModel.calibration`."""
-    return Temperature(facts["temperature"], facts["pairs"], facts["prompts"], facts["fitted_on"])
+    return Temperature(facts["temperature"], facts.get("pairs", 0), facts.get("prompts", 0), facts.get("fitted_on", ""))
 
 
 def _fitted(sample: Sample) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " P"], Float64[np.ndarray, " P"]]:

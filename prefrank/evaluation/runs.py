@@ -218,7 +218,7 @@ def _result(
 def _temperature(one: Entrant, task: Task) -> Temperature | None:
     """The stored one, unless it was fitted on these items: then each prompt gets one fitted on others."""
     stored = one.calibration
-    return None if stored is None or stored["data"] == data_hash(task.data.items) else stored_temperature(stored)
+    return None if stored is None or stored.get("data") == data_hash(task.data.items) else stored_temperature(stored)
 
 
 def clean_and_dirty(sample: Sample, found: Contamination, bootstrap: Bootstrap) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Stage 3: a packed batch of token ids becomes scores."""
 
 from prefrank.io.atomic import atomic_folder
-from prefrank.model.checkpoint import load_for_scoring, load_network, save_network
+from prefrank.model.checkpoint import load_for_scoring, load_network
 from prefrank.model.engine import Engine, make_engine, run
 from prefrank.model.network import (
     Network,
@@ -11,6 +11,7 @@ from prefrank.model.network import (
     parameters_by_depth,
     score_batches,
 )
+from prefrank.model.save import save_network
 
 __all__ = [
     "Engine",

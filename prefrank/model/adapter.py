@@ -8,7 +8,6 @@ A prefrank.json beside it carries text settings and names of heads; the tokenize
 none of its own.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from prefrank.errors import BadModel, NotFound
 from prefrank.model.hub import resolve_model
 from prefrank.model.network import Network
 from prefrank.model.other import OtherNetwork
+from prefrank.model.weights import read_object
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -92,7 +92,7 @@ def read_adapter(folder: Path) -> Adapter:
         BadModel: torn or missing files, or a kind of adapter that is more than B A and a head.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_object(folder / CONFIG)
         tensors = load_file(folder / WEIGHTS)
         kind, base, rank, alpha = (config[key] for key in ("peft_type", "base_model_name_or_path", "r", "lora_alpha"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

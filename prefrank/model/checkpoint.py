@@ -1,4 +1,4 @@
-"""Model folders in and out: plain `AutoModelForSequenceClassification` folders of transformers.
+"""Model folders in (out: `save.py`): plain `AutoModelForSequenceClassification` folders of transformers.
 
 BERT, RoBERTa, ELECTRA and DeBERTa-v2 run on our packed encoders and never import transformers; everything else goes
 through `OtherNetwork`. The model is built without memory and takes the mapped tensors themselves, so there is one
@@ -8,10 +8,6 @@ Older files are read too: LayerNorm's gamma and beta, backbones without the mode
 carry the head of their pre-training, which is left out.
 """
 
-import copy
-import errno
-import json
-import os
 import re
 from collections.abc import Container, Mapping, Sequence
 from functools import partial
@@ -19,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
@@ -31,28 +26,14 @@ from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.encoder import field
 from prefrank.model.found import check_modules, foreign, no_head, shown_names
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, check_heads, head_names, keep_heads
-from prefrank.model.network import Network, fingerprint, head_parameter_names
-from prefrank.model.other import OtherNetwork, load_other, text_config
+from prefrank.model.network import Network, head_parameter_names
+from prefrank.model.other import OtherNetwork, load_other
 from prefrank.model.quantise import QUANTISED, check_quantised, quantise_network, replaced_weights, stored_precision
+from prefrank.model.record import LAST, RECORD, read_record
 from prefrank.model.remote import check_code, custom_class
-from prefrank.model.weights import ALIGNMENT, SINGLE, Weights, read_config, read_object, write_tensors
-from prefrank.model.weights import QUANTISED as QUANTISED_FILE
+from prefrank.model.weights import ALIGNMENT, Weights, read_config
 
-__all__ = ["fingerprint", "load_for_scoring", "load_network", "load_quantised", "save_network"]
-
-RECORD = "prefrank.json"
-"""The file that only prefrank writes (`record.py`)."""
-LAST = "last"
-"""Of `scored_token` in it: the last token of a row, whatever it is."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ARCHITECTURES = {
-    "bert": "BertForSequenceClassification",
-    "roberta": "RobertaForSequenceClassification",
-    "xlm-roberta": "XLMRobertaForSequenceClassification",
-    "camembert": "CamembertForSequenceClassification",
-    "electra": "ElectraForSequenceClassification",
-    "deberta-v2": "DebertaV2ForSequenceClassification",
-}
 _LEFT_OUT = re.compile(
     r"(?:^|\.)(?:position_ids|token_type_ids)$"
     r"|(?:^|\.)pooler\.dense\.|embeddings\.position_embeddings\.weight$"
@@ -264,8 +245,8 @@ def _load_adapted(
 
 def _adapter_heads(folder: Path, count: int, base: Path) -> tuple[str, ...]:
     """Names of the heads that an adapter brings: from its own record, else as its base calls so many."""
-    names = _record(folder).get("heads")
-    return tuple(names) if names else head_names({} if is_adapter(base) else read_config(base), count)
+    record = read_record(folder)
+    return record.heads if record and record.heads else head_names({} if is_adapter(base) else read_config(base), count)
 
 
 def _narrowed(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -276,15 +257,10 @@ def _narrowed(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return network.to(device)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    """prefrank.json as it is, or nothing; `record.py` reads it for everyone else."""
-    return read_object(folder / RECORD) if (folder / RECORD).is_file() else {}
-
-
 def _choose_token(folder: Path, network: OtherNetwork, *, new_head: bool) -> None:
     """Which token a decoder is scored at, and the embeddings without what saving added; see `padding.py`."""
-    if added := _record(folder).get("padding_rows", 0):
-        network.drop_rows(added)
+    if (record := read_record(folder)) and record.padding_rows:
+        network.drop_rows(folder, record.padding_rows)
     if new_head or _scores_last(folder):
         network.score_last_token()
     else:
@@ -295,8 +271,8 @@ def _scores_last(folder: Path) -> bool:
     """Whether a folder's decoder is scored at the last token: all that prefrank made, unless its record says that
     padding is passed over, as it is for a plain checkpoint. An adapter without a record goes by its base.
     """
-    if (folder / RECORD).is_file():
-        return _record(folder).get("scored_token", LAST) == LAST
+    if (record := read_record(folder)) is not None:
+        return record.scored_token == LAST
     return is_adapter(folder) and _scores_last(read_adapter(folder).base_folder())
 
 
@@ -307,32 +283,6 @@ def _quantise_adapted(folder: Path, precision: str, heads: Sequence[str] | None)
     keep_heads(network, network.heads[:1])
     quantise_network(network, precision)
     return network
-
-
-def save_network(network: Network, folder: Path, *, padding: int | None = None) -> None:
-    """Write config.json and the weights into an existing folder, best one of `atomic_folder`.
-
-    The weights get their name when they are whole: a network may be saved into the folder that it is mapped from.
-
-    Args:
-        padding: id of a token that never ends a row, for a decoder that is scored at the last (`padding.py`); its
-            embedding is added where there is none. Without it such a folder names no padding token.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written (`atomic_folder` makes it CannotWrite).
-    """
-    path = folder / "config.json"
-    if isinstance(network, OtherNetwork):
-        try:
-            network.save_weights(folder, rows=None if padding is None else padding + 1)
-        except SafetensorError as error:
-            raise _as_os_error(error) from error
-    else:
-        name = QUANTISED_FILE if stored_precision(network.config) else SINGLE[0]
-        write_tensors(folder / name, network.state_dict())
-    path.write_text(json.dumps(_config_to_save(network, padding), indent=2) + "\n", encoding="utf-8")
-    for weights in folder.glob("*.safetensors"):  # transformers makes files that only their owner can read
-        weights.chmod(path.stat().st_mode & 0o777)
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -436,30 +386,3 @@ def _check(folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping
 
 def _said(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _as_os_error(error: SafetensorError) -> OSError:
-    """safetensors reports a full disk with the system's error number only in the text."""
-    match = re.search(r"os error (\d+)", str(error))
-    number = int(match.group(1)) if match else errno.EIO
-    return OSError(number, os.strerror(number))
-
-
-def _config_to_save(network: Network, padding: int | None) -> dict[str, Any]:
-    """The config.json it came with, for the network's heads; `id2label` is where transformers counts outputs."""
-    raw = copy.deepcopy(network.config)
-    if isinstance(network, OtherNetwork) and network.decoder:
-        text = text_config(raw)
-        text["pad_token_id"] = network.scored_padding if padding is None else padding
-        text["vocab_size"] = max(network.vocab_size, 0 if padding is None else padding + 1)
-    kept = {key: value for key, value in raw.items() if key not in ("num_labels", "torch_dtype")}
-    name = network.architecture if isinstance(network, OtherNetwork) else ARCHITECTURES[kept["model_type"]]
-    dtype = next(network.parameters()).dtype
-    return {
-        **kept,
-        "architectures": [name],
-        "dtype": _said(dtype),
-        "id2label": {str(number): name for number, name in enumerate(network.heads)},
-        "label2id": {name: number for number, name in enumerate(network.heads)},
-        "problem_type": "regression",
-    }

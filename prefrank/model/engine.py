@@ -13,7 +13,7 @@ import functools
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
+from threading import Lock, Thread
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -35,6 +35,8 @@ FLASH = "flash"
 NAMES = (TORCH, FLASH, *native.KERNELS)
 _MOST_CALLERS = 64
 _FIRST_PROCESS = os.getpid()
+_LIMITING: dict[int, Lock] = {}
+"""A lock by process: one that another thread held when this process was forked would never open."""
 
 
 @runtime_checkable
@@ -99,12 +101,14 @@ def _limit_thread(num_threads: int) -> None:
     """Give this thread, which is new, a number of torch's threads.
 
     torch also takes the number for threads that do not have one yet; what they had is set again, from another thread.
+    One thread at a time, so that none takes another's number for the program's.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    again = Thread(target=torch.set_num_threads, args=(before,))
-    again.start()
-    again.join()
+    with _LIMITING.setdefault(os.getpid(), Lock()):
+        before = torch.get_num_threads()
+        torch.set_num_threads(num_threads)
+        again = Thread(target=torch.set_num_threads, args=(before,))
+        again.start()
+        again.join()
 
 
 def _limited(engine: Engine, network: Network, num_threads: int | None) -> Engine:

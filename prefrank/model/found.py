@@ -124,7 +124,7 @@ def extra_modules(folder: Path) -> list[str]:
     try:
         entries = json.loads((folder / MODULES).read_text(encoding="utf-8"))
         kinds = [(str(entry["type"]).rpartition(".")[2], entry["path"] or ".") for entry in entries]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     return [f"{kind} in {path}" for kind, path in kinds] if {kind for kind, _ in kinds} - _PLAIN_MODULES else []
 

@@ -102,9 +102,18 @@ class OtherNetwork(nn.Module):
         config = self.model.config.get_text_config()
         self.scored_padding = config.pad_token_id if self.decoder else None
 
-    def drop_rows(self, count: int) -> None:
-        """Take off the last rows of the table of embeddings, which were added for a padding token when it was saved."""
+    def drop_rows(self, folder: Path, count: int) -> None:
+        """Take off the last rows of the table of embeddings, which were added for a padding token when it was saved.
+
+        Raises:
+            BadModel: the folder's table is not longer than that.
+        """
         embedding: Any = self.model.get_input_embeddings()
+        if count >= embedding.num_embeddings:
+            rows = embedding.num_embeddings
+            raise BadModel(
+                f"{folder / 'prefrank.json'} counts {count} padding_rows, but the model has {rows} embeddings"
+            )
         embedding.weight = nn.Parameter(embedding.weight.detach()[:-count])
         embedding.num_embeddings -= count
         self.vocab_size -= count

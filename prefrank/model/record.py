@@ -8,19 +8,20 @@ probabilities where one was fitted. A folder without it is a plain checkpoint.
 import json
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from prefrank.errors import BadModel
+from prefrank.errors import BadModel, short
 from prefrank.model.adapter import is_adapter, read_adapter
-from prefrank.model.checkpoint import LAST, RECORD, save_network
-from prefrank.model.network import Network, fingerprint
-from prefrank.model.other import OtherNetwork, text_config
+from prefrank.model.weights import read_object
 
+RECORD = "prefrank.json"
 FORMAT = 1
-NOT_PADDING = "not padding"
+LAST, NOT_PADDING = "last", "not padding"
+"""Of `scored_token`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,72 +52,6 @@ class Record:
     padding_rows: int = 0
 
 
-@runtime_checkable
-class TextPath(Protocol):
-    """What a checkpoint needs of the text side (`prefrank.text.TextEncoder`), which this package does not import."""
-
-    def text_json(self) -> dict[str, Any]: ...
-
-    def fingerprint_bytes(self) -> bytes: ...
-
-    def save(self, folder: Path) -> None: ...
-
-    def with_padding(self, wanted: int | None, *, never: frozenset[int]) -> "tuple[TextPath, int]":
-        """The same text path whose tokenizer pads with a token that can end no row, or with the one that is wanted."""
-        ...
-
-
-def write_checkpoint(
-    folder: Path,
-    network: Network,
-    text: TextPath,
-    training: dict[str, Any] | None,
-    *,
-    quantised: dict[str, Any] | None = None,
-    calibration: dict[str, Any] | None = None,
-) -> str:
-    """Write weights, tokenizer and prefrank.json into an existing folder; returns the fingerprint.
-
-    Call it inside `atomic_folder`, so that a checkpoint is whole or not there. A decoder's folder names a padding token
-    in config and tokenizer, with which transformers scores padded batches as prefrank does; a tokenizer that had to get
-    a new token for it makes another fingerprint, which a calibration goes with.
-    """
-    padding, rows = None, 0
-    if isinstance(network, OtherNetwork) and network.decoder:
-        text, padding = text.with_padding(network.scored_padding, never=_ends(network.config))
-        rows = max(0, padding + 1 - network.vocab_size)
-    print_of = fingerprint(network, extra=text.fingerprint_bytes())
-    save_network(network, folder, padding=padding)
-    text.save(folder)
-    record = Record(
-        text.text_json(),
-        print_of,
-        training,
-        quantised,
-        calibration={**calibration, "model": print_of} if calibration else None,
-        scored_token=scored_token(network),
-        padding_rows=rows,
-    )
-    write_record(folder, record)
-    return print_of
-
-
-def scored_token(network: Network) -> str:
-    """Which token a network's score is read at, in the words of `Record`; of encoders `LAST`, without effect."""
-    passes = isinstance(network, OtherNetwork) and network.scored_padding is not None
-    return NOT_PADDING if passes else LAST
-
-
-def _ends(config: dict[str, Any]) -> frozenset[int]:
-    """Ids that config.json says begin or end texts."""
-    ids: list[int] = []
-    for part in (config, text_config(config)):
-        for name in ("bos_token_id", "eos_token_id"):
-            value = part.get(name)
-            ids += value if isinstance(value, list) else [value] if isinstance(value, int) else []
-    return frozenset(ids)
-
-
 def read_record(folder: Path) -> Record | None:
     """The record of a checkpoint folder; None for a plain checkpoint.
 
@@ -126,24 +61,47 @@ def read_record(folder: Path) -> Record | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value["format"] != FORMAT:
-            raise BadModel(f"{path} has format {value['format']}, this prefrank reads {FORMAT}; update prefrank")
-        return Record(
-            value["text"],
-            value["fingerprint"],
-            value["training"],
-            value.get("quantised"),
-            tuple(value.get("heads", ())),
-            value.get("calibration"),
-            value.get("scored_token", LAST),
-            value.get("padding_rows", 0),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, BadModel):
-            raise
-        raise BadModel(f"{path} cannot be read: {error!r}; save the checkpoint again or delete that file") from error
+    value: dict[str, Any] = {"heads": [], "scored_token": LAST, "padding_rows": 0} | read_object(path)
+    if value.get("format") != FORMAT:
+        raise BadModel(f"{path} has format {short(value.get('format'))}, this prefrank reads {FORMAT}; update prefrank")
+    for name, (wanted, fits) in _FIELDS.items():
+        if not fits(value.get(name)):
+            came = short(value.get(name))
+            raise BadModel(f"{name} in {path} is {came}; wanted {wanted}: save the model again, or delete that file")
+    return Record(
+        value["text"],
+        value["fingerprint"],
+        value.get("training"),
+        value.get("quantised"),
+        tuple(value["heads"]),
+        value.get("calibration"),
+        value["scored_token"],
+        value["padding_rows"],
+    )
+
+
+def _is_facts(value: Any) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+def _is_calibration(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    temperature = value.get("temperature")
+    return isinstance(temperature, int | float) and 0 < temperature < float("inf")
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "text": ("an object", lambda value: isinstance(value, dict)),
+    "fingerprint": ("a string", lambda value: isinstance(value, str)),
+    "training": ("an object or null", _is_facts),
+    "quantised": ("an object or null", _is_facts),
+    "heads": ("a list of names", lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value)),
+    "calibration": ("an object with a temperature above 0, or null", _is_calibration),
+    "scored_token": (f"{LAST!r} or {NOT_PADDING!r}", lambda value: value in (LAST, NOT_PADDING)),
+    "padding_rows": ("a count", lambda value: type(value) is int and value >= 0),
+}
+"""What the file's values are. Which text settings there are, the text side knows."""
 
 
 def text_settings(folder: Path) -> dict[str, Any] | None:

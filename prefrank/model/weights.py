@@ -166,8 +166,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """A file that holds one JSON object, or BadModel."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadModel(f"{path} cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:  # the last where it is nested too deeply
+        raise BadModel(f"{path} cannot be read as JSON: {error}; copy or download it again") from error
     if not isinstance(value, dict):
         raise BadModel(f"{path} holds a JSON {type(value).__name__}; wanted an object")
     return value

@@ -7,7 +7,8 @@ from prefrank.io.atomic import atomic_folder
 from prefrank.model import load_network
 from prefrank.model.adapter import is_adapter, text_folder
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import read_record, text_settings, write_checkpoint
+from prefrank.model.record import read_record, text_settings
+from prefrank.model.save import write_checkpoint
 from prefrank.text import TextEncoder, TextSettings
 
 
@@ -33,7 +34,7 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
         raise BadInput(f"{target} holds the adapter itself, which would be replaced; give the name of a new folder")
     network, record = load_network(folder), read_record(folder)
     stored = text_settings(folder)
-    settings = TextSettings.from_json(stored) if stored else None
+    settings = None if stored is None else TextSettings.from_json(stored)
     text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions)
     with atomic_folder(Path(target)) as temporary:
         write_checkpoint(temporary, network, text, record.training if record else None)

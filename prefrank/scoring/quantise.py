@@ -16,7 +16,7 @@ from prefrank.errors import BadInput, BadModel
 from prefrank.io.atomic import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.quantise import check_quantised
-from prefrank.model.record import write_checkpoint
+from prefrank.model.save import write_checkpoint
 from prefrank.scoring.reward_model import RewardModel
 from prefrank.types import Prompt
 

@@ -19,7 +19,8 @@ from prefrank.io.atomic import atomic_folder
 from prefrank.model import Network, fingerprint, make_engine, run
 from prefrank.model.adapter import text_folder
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import Record, read_record, text_settings, write_checkpoint, write_record
+from prefrank.model.record import Record, read_record, text_settings, write_record
+from prefrank.model.save import write_checkpoint
 from prefrank.model.threads import check_fork, computed, find_device
 from prefrank.scoring.carried import Origin, origin_of, pack, unpack
 from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies
@@ -97,7 +98,8 @@ class RewardModel:
         self._device = next(iter(network.parameters())).device
         self.fingerprint = computed(partial(fingerprint, network, extra=encoder.fingerprint_bytes()))
         fits = calibration is not None and calibration.get("model") == self.fingerprint
-        self.calibration = calibration if fits else None
+        alike = calibration is not None and calibration.get("pre_rendered", False) == encoder.pre_rendered
+        self.calibration = calibration if fits and alike else None
 
     @classmethod
     def load(
@@ -153,7 +155,7 @@ class RewardModel:
         origin = origin_of(folder, precision=precision, head=head, device=place, trust_remote_code=trust_remote_code)
         network = computed(origin.load)
         stored = text_settings(folder)
-        settings = TextSettings.from_json(stored) if stored else None
+        settings = None if stored is None else TextSettings.from_json(stored)
         if settings is not None and max_length is not None:
             settings = replace(settings, max_length=max_length)
         encoder = TextEncoder.load(
@@ -340,7 +342,8 @@ def store_calibration(name: str | Path, calibration: dict[str, Any]) -> Path:
     """Write a calibration into the prefrank.json of a folder, replacing one that was there; all else stays.
 
     Args:
-        calibration: plain values, with at least `temperature` and `model`, the fingerprint it is for.
+        calibration: plain values, with at least `temperature` and `model`, the fingerprint it is for; `pre_rendered` is
+            true where it is for texts that were rendered already.
 
     Raises:
         BadInput, NotFound, BadModel: as `check_calibratable`; or a temperature that is not above 0.

@@ -19,7 +19,9 @@ def render_chat(source: FolderTokenizer, messages: list[dict[str, Any]], tokens:
 
     Raises:
         BadText: the template refuses these turns (some want strict user/assistant alternation).
+        BadModel: there is no template, or one that is not Jinja's language.
     """
+    from jinja2 import TemplateSyntaxError
     from transformers.utils.chat_template_utils import render_jinja_template
 
     if source.chat_template is None:
@@ -29,6 +31,11 @@ def render_chat(source: FolderTokenizer, messages: list[dict[str, Any]], tokens:
     render: Any = render_jinja_template
     try:
         rendered, _ = render(conversations=[messages], chat_template=source.chat_template, **specials)
+    except TemplateSyntaxError as error:
+        raise BadModel(
+            f"line {error.lineno} of the chat template is not Jinja's language: {error.message}; mend the template, or"
+            " give another chat_template"
+        ) from error
     except Exception as error:  # Jinja raises its own tree, templates call raise_exception
         roles = ", ".join(message["role"] for message in messages)
         reason = " ".join(str(error).split())

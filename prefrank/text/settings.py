@@ -8,10 +8,11 @@
 - `turns`: fixed opening and closing strings around each turn (decoders without a chat template).
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from prefrank.errors import BadModel
+from prefrank.errors import BadModel, short
 
 Template = Literal["pair", "chat", "turns"]
 TokenTypes = Literal["reply", "tokenizer", "none"]
@@ -69,15 +70,41 @@ class TextSettings:
         known = {field.name for field in fields(cls)}
         if not isinstance(value, dict) or not {"template", "max_length"} <= set(value) <= known:
             raise BadModel(
-                f"the checkpoint's text settings are {value!r}; wanted the keys {', '.join(sorted(known))}."
+                f"the checkpoint's text settings are {short(value)}; wanted the keys {', '.join(sorted(known))}."
                 " Was it saved by a newer prefrank?"
             )
+        for name, (wanted, fits) in _VALUES.items():
+            if name in value and not fits(value[name]):
+                raise BadModel(f"{name} of the checkpoint's text settings is {short(value[name])}; wanted {wanted}")
         strings = value.get("turn_strings")
         return cls(
             template=value["template"],
             max_length=value["max_length"],
-            labels=bool(value.get("labels", False)),
+            labels=value.get("labels", False),
             turn_strings={role: (pair[0], pair[1]) for role, pair in strings.items()} if strings else None,
             token_types=value.get("token_types", "reply"),
             row_ends=value.get("row_ends", "config"),
         )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_turn_strings(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(role in PLAIN_TURNS for role in value)
+        and all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_text, pair)) for pair in value.values())
+    )
+
+
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "template": (f"one of {', '.join(get_args(Template))}", _is_text),
+    "max_length": ("a whole number of tokens", lambda value: type(value) is int),
+    "labels": ("true or false", lambda value: isinstance(value, bool)),
+    "turn_strings": ("an opening and a closing string for each role, or null", _are_turn_strings),
+    "token_types": (f"one of {', '.join(get_args(TokenTypes))}", _is_text),
+    "row_ends": (f"one of {', '.join(get_args(RowEnds))}", _is_text),
+}
+"""What a file's values are."""

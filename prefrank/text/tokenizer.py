@@ -185,7 +185,9 @@ class FolderTokenizer:
         from transformers import AutoTokenizer  # seconds to import; only for classes that are not listed
 
         try:
-            names = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True).model_input_names
+            # Without the word it asks, and a "y" on standard input runs the folder's code
+            asked = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True, trust_remote_code=False)
+            names = asked.model_input_names
         except Exception:  # any error of its layers: then no other reading of this folder is to agree with
             return True
         return "token_type_ids" in names
@@ -251,16 +253,31 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         else:
             tokenizer, files = _converted(folder, files)
-        json.loads(files.get("tokenizer_config.json", b"{}"))
-        json.loads(files.get("special_tokens_map.json", b"{}"))
         config = folder / "config.json"
         model = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        found = FolderTokenizer(tokenizer, files, model if isinstance(model, dict) else {}, folder)
+        _check(found)
     except Exception as error:  # the Rust and conversion layers raise plain Exception
         raise BadModel(f"the tokenizer in {folder} cannot be read: {error}; download it again") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
-    return FolderTokenizer(tokenizer, files, model if isinstance(model, dict) else {}, folder)
+    return found
+
+
+def _check(found: FolderTokenizer) -> None:
+    """Raise ValueError for files whose JSON is not of the kind that is read."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if not isinstance(json.loads(found.files.get(name, b"{}")), dict):
+            raise ValueError(f"{name} holds no JSON object")
+    named = found.config.get("chat_template") or {}
+    texts: list[Any] = [named]
+    if isinstance(named, dict):
+        texts = list(named.values())
+    elif isinstance(named, list):
+        texts = [isinstance(one, dict) and "name" in one and one.get("template") for one in named]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("the chat_template in tokenizer_config.json is neither a text nor a list of named ones")
 
 
 def _converted(folder: Path, files: dict[str, bytes]) -> tuple[Tokenizer, dict[str, bytes]]:

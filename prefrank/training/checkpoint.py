@@ -26,7 +26,9 @@ from pydantic import ValidationError
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite
 from prefrank.model import Network, atomic_folder
 from prefrank.model.adapter import merged
-from prefrank.model.record import read_record, write_checkpoint
+from prefrank.model.record import read_record
+from prefrank.model.save import write_checkpoint
+from prefrank.model.weights import read_object
 from prefrank.text import TextEncoder
 from prefrank.training.events import PassedOver, Report, ignore
 from prefrank.training.lora import ADAPTER, save_adapter
@@ -185,10 +187,8 @@ def _what_is_torn(folder: Path) -> str | None:
     """What a checkpoint to resume from lacks, None if it is whole."""
     path = folder / _STATE / _FILES
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        files = None
-    if not isinstance(files, dict):
+        files = read_object(path)
+    except BadModel:
         return f"{_STATE}/{_FILES} is missing or torn"
     for name, digest in files.items():
         file = folder / name

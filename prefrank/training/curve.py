@@ -94,7 +94,7 @@ def read_curve(folder: Path) -> list[Entry]:
         try:
             entry = json.loads(line)
             entries.append({**entry, "step": int(entry["step"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise BadData(f"{path}:{number}: not an entry of a curve; remove that line") from None
     return entries
 

@@ -119,8 +119,9 @@ def find_rate(
         except Diverged:
             if len(watch.done) < _FEWEST:
                 raise
-        except Interrupted:
-            raise Interrupted("the learning-rate finder was stopped; nothing is kept of it") from None
+        except Interrupted as error:
+            error.args = ("the learning-rate finder was stopped; nothing is kept of it",)
+            raise
     return _search(watch.done)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from jaxtyping import Float
 from torch import Tensor
 
-from prefrank.errors import Diverged, Interrupted
+from prefrank.errors import Diverged
 from prefrank.model import Network
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder, plan_batches
@@ -174,7 +174,7 @@ class _Run:
         started = self._started()
         self.report(started)
         self.speed.pause()
-        with catch_signals() as flag, self.log.open(started):
+        with self.log.open(started), catch_signals() as flag:
             self._evaluate_if_due()
             while not self._finished():
                 done = self._step()
@@ -183,7 +183,7 @@ class _Run:
                 if not any_process(self.accelerator, flag.wanted):
                     self._evaluate_if_due()
                 if any_process(self.accelerator, flag.wanted):
-                    self._stop()
+                    raise flag.stopped(self._saved_to_stop())
                 if done.step % self.recipe.save_steps == 0 and not self._finished():
                     self._save(f"checkpoint-{done.step:06d}")
             if self.sets and self.progress.evaluated != self.progress.step:
@@ -313,10 +313,11 @@ class _Run:
     def _forward_only(self, batch: Batch) -> Float[Tensor, "N *H"]:
         return self._forward(batch).cpu()
 
-    def _stop(self) -> NoReturn:
+    def _saved_to_stop(self) -> str:
+        """Save, and say so."""
         folder = self._save("last")
         done = f"stopped after step {self.progress.step} of {self.steps}"
-        raise Interrupted(f"{done}, saved in {folder}; go on with resume: true")
+        return f"{done}, saved in {folder}; go on with resume: true"
 
     def _save(self, name: str, *, resumable: bool = True) -> Path:
         """Write a checkpoint folder, on the main process, with the averaged weights."""

@@ -22,7 +22,8 @@ from prefrank.model import Network, head_modules, head_parameter_names, paramete
 from prefrank.model.adapter import WEIGHTS, adapted_modules, adapter_tensors
 from prefrank.model.hub import MINILM, resolve_model
 from prefrank.model.other import OtherNetwork
-from prefrank.model.record import Record, TextPath, scored_token, write_record
+from prefrank.model.record import Record, write_record
+from prefrank.model.save import TextPath, scored_token
 from prefrank.model.weights import write_tensors
 from prefrank.training.recipe import Recipe
 

@@ -148,8 +148,8 @@ class Recipe(BaseModel):
     max_length: Count | None = Field(
         None,
         ge=8,
-        description="Tokens of one (prompt, reply); the prompt is cut first; null: as prefrank trained the model, 512"
-        " for any other.",
+        description="Tokens of one (prompt, reply); the prompt is cut first; null: as prefrank trained the model;"
+        " of any other, what its tokenizer and positions allow, up to 4,096.",
     )
     turns: Literal["separator", "labels"] | None = Field(
         None,

@@ -22,8 +22,9 @@ from typing import Any
 import psutil
 from accelerate import Accelerator
 
-from prefrank.errors import BadRecipe, Interrupted
+from prefrank.errors import BadModel, BadRecipe, Interrupted
 from prefrank.model.hardware import hardware
+from prefrank.model.weights import read_object
 from prefrank.training.best import judged
 from prefrank.training.curve import Curve, thin, write_whole
 from prefrank.training.events import SetMetrics, Started, StepDone
@@ -201,10 +202,9 @@ class RunLog:
 def read_run_state(folder: Path) -> dict[str, Any]:
     """A run's `run.json`; empty where there is none that can be read."""
     try:
-        value = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / FILE)
+    except BadModel:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def is_alive(state: Mapping[str, Any]) -> bool:

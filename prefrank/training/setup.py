@@ -30,7 +30,7 @@ from prefrank.training.lora import ADAPTER, add_adapters, check_lora, restore_ad
 from prefrank.training.losses import ranked_places
 from prefrank.training.optim import freeze
 from prefrank.training.order import Pool
-from prefrank.training.recipe import MAX_LENGTH, Recipe
+from prefrank.training.recipe import Recipe
 from prefrank.training.streams import Mixture, StreamedSet
 
 STREAM_SAMPLE = 256
@@ -73,8 +73,6 @@ def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None, res
     stored = None if said is None else TextSettings.from_json(said)
     encoder = TextEncoder.load(text_folder(folder), stored, positions=positions)
     source, settings = encoder.source, encoder.settings
-    if stored is None:
-        settings = replace(settings, max_length=min(MAX_LENGTH, settings.max_length))
     if recipe.max_length is not None:
         settings = replace(settings, max_length=recipe.max_length)
     if recipe.turns == "labels" and settings.template != "pair":

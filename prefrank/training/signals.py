@@ -3,8 +3,8 @@
 Before the first step, and where nothing is to be saved, SIGTERM stops as Ctrl-C does: by an error, so that whatever was
 half written is removed on the way out.
 
-Surprising: a second signal stops at once, without saving. Outside the main thread, where Python allows no handlers,
-nothing is caught.
+Surprising: a second signal stops at once, without saving. The error's exit code is that of the first one. Outside the
+main thread, where Python allows no handlers, nothing is caught.
 """
 
 import signal
@@ -17,42 +17,60 @@ from prefrank.errors import Interrupted
 
 
 class StopFlag:
-    """Whether somebody asked to stop."""
+    """Whether somebody asked to stop, and by which signal."""
 
-    wanted = False
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return self.number is not None
+
+    def stopped(self, message: str) -> Interrupted:
+        """The error to stop by: with the exit code of a shell for the signal, Ctrl-C's where another process got it."""
+        error = Interrupted(message)
+        error.exit_code = 128 + (self.number or signal.SIGINT)
+        return error
 
 
 @contextmanager
 def catch_signals() -> Iterator[StopFlag]:
-    """Inside the block, the first SIGINT or SIGTERM sets the flag; the second raises KeyboardInterrupt."""
+    """Inside the block, the first SIGINT or SIGTERM sets the flag; the second ends it, as Interrupted."""
     flag = StopFlag()
+    twice = False
 
     def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal twice
         if flag.wanted:
-            raise KeyboardInterrupt
-        flag.wanted = True
+            twice = True
+            raise KeyboardInterrupt  # no library takes it for a fault of its own
+        flag.number = number
 
-    with _handled(ask, signal.SIGINT, signal.SIGTERM):
-        yield flag
+    try:
+        with _handled(ask, signal.SIGINT, signal.SIGTERM):
+            yield flag
+    except KeyboardInterrupt:
+        if not twice:
+            raise
+        raise flag.stopped("stopped at once by a second signal, without saving; earlier checkpoints are kept") from None
 
 
 @contextmanager
 def stop_cleanly() -> Iterator[None]:
     """Inside the block SIGTERM is what Ctrl-C is, and ends as Interrupted; a handler of the process's own is left."""
-    told = False
+    flag = StopFlag()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        told = True
-        raise KeyboardInterrupt  # no library takes it for a fault of its own
+        flag.number = number
+        raise KeyboardInterrupt
 
     try:
         with _handled(stop, *([signal.SIGTERM] if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else [])):
             yield
     except KeyboardInterrupt:
-        if not told:
+        if not flag.wanted:
             raise
-        raise Interrupted("stopped by SIGTERM outside of the steps; nothing half written is left") from None
+        raise flag.stopped("stopped by SIGTERM outside of the steps; nothing half written is left") from None
 
 
 @contextmanager

@@ -85,7 +85,10 @@ def run_sweep(
             train(recipe, report=report)
         except (Interrupted, KeyboardInterrupt) as error:
             _results(recipes, changes, errors)
-            raise Interrupted(f"the sweep was stopped in its run {name}; the same command goes on") from error
+            stopped = Interrupted(f"the sweep was stopped in its run {name}; the same command goes on")
+            if isinstance(error, Interrupted):
+                stopped.exit_code = error.exit_code
+            raise stopped from error
         except Exception as error:  # whatever fails one run is no reason to lose the others
             text = " ".join(str(error).split())
             errors[name] = text if isinstance(error, PrefrankError) else f"{type(error).__name__}: {text}"

@@ -1,7 +1,9 @@
-"""Consoles of few characters, as Windows has them: simulated by streams of that encoding."""
+"""Consoles of few characters, as Windows has them: simulated by streams of that encoding. Ctrl-C twice."""
 
 import io
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,3 +88,15 @@ def test_lines_of_tables_are_drawn_with_what_the_console_has(monkeypatch: pytest
     show(table)
     stream.flush()
     assert b"---" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("second", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_a_second_signal_ends_the_process_without_a_traceback(first: str, second: str) -> None:
+    code = (
+        "import os, signal\nfrom prefrank import cli\ncli._catch_signals()\n"
+        f"try: os.kill(os.getpid(), signal.{first})\n"
+        f"finally: os.kill(os.getpid(), signal.{second})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (-getattr(signal, second), "")

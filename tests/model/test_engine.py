@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from time import sleep
 from typing import Any
 
 import pytest
@@ -46,6 +48,27 @@ def test_a_number_of_threads_is_the_engines_alone(wanted: int) -> None:
     assert (torch.get_num_threads(), threads_of_a_new_thread()) == before
 
 
+def test_threads_that_start_at_once_leave_the_programs_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, setting = (torch.get_num_threads(), threads_of_a_new_thread()), torch.set_num_threads
+
+    def set_slowly(number: int) -> None:
+        setting(number)
+        sleep(0.005)
+
+    monkeypatch.setattr(torch, "set_num_threads", set_slowly)
+    for wanted in (4, 5):
+        engine, together = LimitedEngine(CountsThreads(), wanted), Barrier(24)
+
+        def call(number: int, engine: LimitedEngine = engine, together: Barrier = together) -> int:
+            together.wait()
+            return int(engine(BATCH))
+
+        with ThreadPoolExecutor(24) as callers:
+            assert list(callers.map(call, range(24))) == [wanted] * 24
+        settled = ((torch.get_num_threads(), threads_of_a_new_thread()) == before for _ in range(500))
+        assert any(same or sleep(0.01) for same in settled)  # threads that had nothing to do may still be starting
+
+
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_torch_engines_take_a_number_of_threads(kind: str, tmp_path: Path) -> None:
     network = load_network(saved(model_of(*(CONFIGS | OTHERS)[kind]), tmp_path))
@@ -61,6 +84,8 @@ def test_torch_engines_take_a_number_of_threads(kind: str, tmp_path: Path) -> No
 AFTER_USE = """
 import os, sys, torch
 from pathlib import Path
+from threading import Barrier
+from time import sleep
 from prefrank.model import load_network, make_engine, run
 from tests.parity.reference import batch_of
 

@@ -12,7 +12,7 @@ from prefrank.errors import BadInput, BadModel
 from prefrank.model import load_network, make_engine, save_network, score_batches
 from prefrank.model.checkpoint import heads_in, load_for_scoring, load_quantised
 from prefrank.model.heads import head_names
-from prefrank.model.record import write_checkpoint
+from prefrank.model.save import write_checkpoint
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from prefrank.text import TextEncoder

@@ -14,6 +14,7 @@ from prefrank.model import load_network, save_network, score_batches
 from prefrank.model.checkpoint import load_for_scoring, load_quantised
 from prefrank.model.remote import CLASSIFIER, custom_class
 from prefrank.scoring import checkpoint_info
+from prefrank.text import TextEncoder
 from tests.parity.reference import CONFIGS, OTHERS, batch_of, model_of, saved
 from tests.tiny import wordpiece_folder
 
@@ -125,6 +126,21 @@ def test_trusted_code_scores_by_its_own_class(kind: str, tmp_path: Path) -> None
     torch.testing.assert_close(score_batches(network, [BATCH]), -score_batches(plain, [BATCH]), atol=1e-5, rtol=0)
     assert (tmp_path / "own" / "ran").exists()
     assert type(network.model).__name__ == "Negated"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_tokenizer_of_its_own_is_not_run_and_asks_nobody(typed: bool, tmp_path: Path) -> None:
+    folder = wordpiece_folder(tmp_path / "own")
+    names = {"auto_map": {"AutoTokenizer": ["tokenization_own.Own", "tokenization_own.Own"]}, "tokenizer_class": "Own"}
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    if typed:
+        (folder / "config.json").write_text(json.dumps({"model_type": "own_reward"}))
+    code = "from pathlib import Path\nfrom transformers import BertTokenizer as Own\n"
+    code += f"Path({str(folder / 'ran')!r}).touch()"
+    (folder / "tokenization_own.py").write_text(code)
+    assert TextEncoder.load(folder).settings.template == "pair"
+    assert not (folder / "ran").exists()
 
 
 def test_a_type_of_its_own_asks_nobody(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from prefrank import RewardModel
 from prefrank.errors import BadModel
 from prefrank.model import load_network, score_batches
 from prefrank.model.other import OtherNetwork
-from prefrank.model.record import write_checkpoint
+from prefrank.model.save import write_checkpoint
 from prefrank.scoring import merge_adapter
 from prefrank.text import TextEncoder
 from prefrank.types import as_prompt

@@ -81,6 +81,19 @@ def test_a_calibration_is_given_for_the_scores_it_was_fitted_on_alone(folder: Pa
     assert RewardModel.load(folder, max_length=64).calibration is None
 
 
+def test_a_calibration_of_rendered_texts_is_for_such_texts_alone(folder: Path) -> None:
+    data = comparisons_liked(RewardModel.load(folder), 0.4)
+    facts = calibrate(folder, data, fitted_on="made up", pre_rendered=True)
+    assert RewardModel.load(folder, pre_rendered=True).calibration == facts
+    assert RewardModel.load(folder).calibration is None
+    assert "pre_rendered" not in calibrate(folder, data, fitted_on="made up")
+    assert RewardModel.load(folder, pre_rendered=True).calibration is None
+
+
+def test_a_calibration_with_no_more_than_it_needs_is_read() -> None:
+    assert stored_temperature({"temperature": 1.5, "model": ""}).value == 1.5
+
+
 def test_a_quantised_folder_has_a_calibration_of_its_own(folder: Path, tmp_path: Path) -> None:
     store_calibration(folder, {"temperature": 1.5, "model": RewardModel.load(folder).fingerprint})
     quantise_folder(folder, tmp_path / "int16", "int16", num_rows=20, force=True)

@@ -224,3 +224,25 @@ def test_truncation_and_padding_of_the_published_file_are_off(tmp_path: Path) ->
     folder = wordpiece_folder(tmp_path)
     assert '"max_length":16' in (folder / "tokenizer.json").read_text().replace(" ", "")
     assert TextEncoder.load(folder).count_tokens("flour " * 40) == len(["flour"] * 40)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("tokenizer_config.json", "[1]"),
+        ("tokenizer_config.json", '{"chat_template": 3}'),
+        ("tokenizer_config.json", '{"chat_template": [3]}'),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "default"}]}'),
+        ("special_tokens_map.json", "[1]"),
+    ],
+)
+def test_tokenizer_files_of_another_kind_are_one_line_that_names_them(file: str, text: str, tmp_path: Path) -> None:
+    (chat_folder(tmp_path) / file).write_text(text)
+    with pytest.raises(BadModel, match=f"the tokenizer in .* cannot be read: .*{file}"):
+        TextEncoder.load(tmp_path)
+
+
+def test_a_chat_template_that_is_not_jinja_is_said_with_its_line(tmp_path: Path) -> None:
+    encoder = TextEncoder.load(chat_folder(tmp_path, "{% for m in messages %}\n{{ m['role']}"))
+    with pytest.raises(BadModel, match=r"line 2 of the chat template is not Jinja's language: .*mend the template"):
+        encoder.encode(as_prompt("hello"), ["there"])

@@ -22,6 +22,7 @@ from prefrank.training.examples import Examples
 from prefrank.training.measure import measure
 from prefrank.training.order import Order, make_order, seed_step
 from prefrank.training.processes import Replicated
+from prefrank.training.runs import find_runs
 from prefrank.types import Comparison, Preference, Turn
 from tests.training.conftest import make_comparisons, write_jsonl
 
@@ -157,6 +158,28 @@ def test_a_signal_during_evaluation_stops_after_it_and_saves(recipe):
 
     with pytest.raises(Interrupted, match="stopped after step 2 of"):
         train(recipe(eval_steps=2), report=report)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once_and_says_so(recipe, tmp_path, first, second):
+    def report(event: Event) -> None:
+        if isinstance(event, StepDone):
+            os.kill(os.getpid(), first)
+            os.kill(os.getpid(), second)
+
+    with pytest.raises(Interrupted, match="stopped at once by a second signal, without saving") as raised:
+        train(recipe(), report=report)
+    assert raised.value.exit_code == 128 + first
+    assert [(run.state, run.error) for run in find_runs([tmp_path])] == [("stopped", str(raised.value))]
+    assert not list(tmp_path.rglob("last"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_exit_code_tells_which_signal_stopped_a_run(recipe, number):
+    with pytest.raises(Interrupted) as raised:
+        train(recipe(), report=stop_after(1, number))
+    assert raised.value.exit_code == 128 + number
 
 
 def test_handlers_of_signals_are_as_before_afterwards(recipe):

@@ -30,9 +30,14 @@ def saved(folder: Path) -> dict:
     return record.text
 
 
-def test_a_run_on_a_plain_checkpoint_has_the_defaults(recipe, bert):
+def test_a_run_on_a_plain_checkpoint_has_the_defaults_that_it_is_scored_with(recipe, bert, tmp_path):
     assert load_text(recipe(max_length=None), bert).settings == TextSettings("pair", 512)
     assert load_text(recipe(max_length=None), bert, positions=128).settings == TextSettings("pair", 128)
+    plain = decoder_folder(tmp_path)
+    for positions, length in ((256, 256), (2048, 2048), (131_072, 4096), (None, 512)):
+        settings = load_text(recipe(max_length=None), plain, positions=positions).settings
+        assert settings == TextEncoder.load(plain, positions=positions).settings
+        assert settings.max_length == length
     assert saved(train(recipe(max_length=None, max_steps=1)).last)["max_length"] == 128
 
 
