@@ -6,13 +6,14 @@ decimal                            text with all its digits
 bytes                              base64 text
 list, object                       list, object
 map                                object where its keys are texts, else a list of [key, value]
-dictionary, run-end, extension     the value that is meant
+dictionary, run-end, extension     the value that is meant; a UUID as text with hyphens
 """
 
 import base64
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -74,11 +75,20 @@ def plain_values(array: pa.Array) -> list[Any]:
         UNREADABLE: text that is not UTF-8, or a type that has no such form; nothing says which row.
     """
     if isinstance(array, pa.ExtensionArray):
-        return plain_values(array.storage)
+        return _extensions(array)
     for fits, read in _READERS:
         if fits(array.type):
             return read(array)
-    raise BadData(f"its type {array.type} has no form in JSON; write .parquet or .arrow")
+    raise BadData(f"its type {array.type} has no form in JSON; write .arrow")
+
+
+def _extensions(array: pa.ExtensionArray) -> list[Any]:
+    match array.type.extension_name:
+        case "arrow.uuid":
+            return [None if value is None else str(UUID(bytes=value)) for value in array.storage.to_pylist()]
+        case "arrow.bool8":
+            return plain_values(array.storage.cast(pa.bool_()))
+    return plain_values(array.storage)
 
 
 def _python(array: pa.Array) -> list[Any]:
@@ -153,7 +163,12 @@ def _objects(array: pa.Array) -> list[Any]:
 
 def _fields(array: pa.StructArray) -> dict[str, pa.Array]:
     names = [array.type.field(place).name for place in range(array.type.num_fields)]
-    return _distinct(names, [pc.struct_field(array, [place]) for place in range(len(names))])
+    # Arrow ends the process when it is to put nulls into a union; one of those is refused where it is read
+    parts = [
+        array.field(place) if pa.types.is_union(array.type.field(place).type) else pc.struct_field(array, [place])
+        for place in range(len(names))
+    ]
+    return _distinct(names, parts)
 
 
 def _distinct(names: list[str], arrays: list[pa.Array]) -> dict[str, pa.Array]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadData, short
-from prefrank.io.csv_rows import CSV_SUFFIXES, csv_rows
+from prefrank.io.csv_rows import CSV_SUFFIXES, csv_table
 from prefrank.io.json_rows import BadRow, is_json_array, json_rows, pass_over
 from prefrank.io.lazy import LazyRow
 from prefrank.io.packed import PACKED_SUFFIXES, shown
@@ -75,7 +75,7 @@ def read_records(path: Path, columns: Sequence[str] | None = None, *, bad_row: B
     if is_arrow(path):
         rows = _arrow_rows(path, columns)
     elif is_csv(path):
-        rows = csv_rows(path)
+        rows = csv_table(path)[1]
     else:
         rows = ((line, value) for line, _, value in json_rows(path, bad_row))
     for line, row in rows:

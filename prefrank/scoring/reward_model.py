@@ -243,14 +243,22 @@ class RewardModel:
         return ranked
 
     def control_strings(self, pairs: Iterable[RowLike]) -> int:
-        """How many different texts of these rows, turns and replies, hold a string that stands for control in this
-        model, such as `<|im_end|>`. They are scored as text, unless the model was loaded with `pre_rendered`.
+        """How many different texts `texts_with_control_strings` finds.
+
+        Raises:
+            BadInput: as `score_pairs`.
+        """
+        return len(self.texts_with_control_strings(pairs))
+
+    def texts_with_control_strings(self, pairs: Iterable[RowLike]) -> set[str]:
+        """The texts of these rows, turns and replies, that hold a string which stands for control in this model, such
+        as `<|im_end|>`. They are scored as text, unless the model was loaded with `pre_rendered`.
 
         Raises:
             BadInput: as `score_pairs`.
         """
         texts = {text for prompt, reply in as_pairs(pairs) for text in (*(turn.text for turn in prompt), reply)}
-        return sum(self.encoder.holds_control_strings((), text) for text in texts)
+        return {text for text in texts if self.encoder.holds_control_strings((), text)}
 
     def _score(self, pairs: list[tuple[Prompt, str]], *, allow_failures: bool = False) -> list[Score]:
         check_fork(self._device)

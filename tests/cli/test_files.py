@@ -16,7 +16,7 @@ def test_columns_by_name_and_a_prefix(run: Run, model: str, tmp_path: Path) -> N
     arguments = ("score", str(tmp_path / "in.csv"), "--model", model, "--columns", "prompt=question,reply=answer")
     code, out, err = run(*arguments)
     assert code == 3
-    assert "in.csv:2: there is a column 'score' already" in " ".join(err.split())
+    assert "in.csv: there is a column 'score' already" in " ".join(err.split())
     assert "such as --prefix rm_" in " ".join(err.split())
     code, out, _ = run(*arguments, "--prefix", "rm_")
     assert code == 0

@@ -40,6 +40,11 @@ CASES: list[tuple[pa.Array, list[Any]]] = [
     (pa.array([{"a": None}, None], pa.struct([("a", pa.null())])), [{"a": None}, None]),
     (pa.array([{}, None], pa.struct([])), [{}, None]),
     (pa.array([[]], pa.list_(pa.null())), [[]]),
+    (
+        pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"\0" * 15 + b"\1", None], pa.binary(16))),
+        ["00000000-0000-0000-0000-000000000001", None],
+    ),
+    (pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0, None], pa.int8())), [True, False, None]),
 ]  # fmt: skip
 
 
