@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from prefrank.errors import BadData, BadInput
+from prefrank.errors import BadData, BadInput, CannotWrite
 from prefrank.io.arrow_files import Save, arrow_batches, batch_writer
 from prefrank.io.arrow_values import batch_columns
 from prefrank.io.atomic import atomic_file
@@ -120,6 +120,8 @@ def added_columns(output: Path, schema: pa.Schema | None, types: Mapping[str, pa
     """
     check_output(output)
     if output == STREAM:
+        if sys.stdout is None:
+            raise CannotWrite("standard output is closed; name a file to write")
         yield _lines_writer(sys.stdout.buffer)
         return
     with atomic_file(output) as temporary:

@@ -46,6 +46,8 @@ def lines(path: Path) -> Iterator[bytes]:
     """
     try:
         if path == STREAM:
+            if sys.stdin is None:
+                raise BadData("standard input is closed; wanted rows of JSON")
             yield from sys.stdin.buffer
             return
         with open_packed(path) as file:

@@ -6,14 +6,13 @@ probabilities where one was fitted. A folder without it is a plain checkpoint.
 """
 
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prefrank.errors import BadModel
+from prefrank.io.atomic import write_file
 from prefrank.model.adapter import is_adapter, read_adapter
 from prefrank.model.checkpoint import LAST, RECORD, save_network
 from prefrank.model.network import Network, fingerprint
@@ -160,7 +159,11 @@ def text_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write prefrank.json into an existing folder, whole or not at all."""
+    """Write prefrank.json into an existing folder, whole or not at all.
+
+    Raises:
+        CannotWrite: the disk is full, or the folder cannot be written.
+    """
     value = {
         "prefrank": version("prefrank"),
         "format": FORMAT,
@@ -174,12 +177,4 @@ def write_record(folder: Path, record: Record) -> None:
         **({"padding_rows": record.padding_rows} if record.padding_rows else {}),
     }
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    temporary = folder / f".{RECORD}.{secrets.token_hex(4)}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / RECORD)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(folder / RECORD, f"{text}\n".encode())

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from prefrank.errors import BadInput, BadModel, CannotWrite
+from prefrank.errors import BadInput, BadModel
 from prefrank.io.atomic import atomic_folder
 from prefrank.model import Network, fingerprint, make_engine, run
 from prefrank.model.adapter import text_folder
@@ -357,8 +357,5 @@ def store_calibration(name: str | Path, calibration: dict[str, Any]) -> Path:
     folder, record = check_calibratable(name)
     if not 0 < calibration["temperature"] < float("inf"):
         raise BadInput(f"temperature is {calibration['temperature']}; wanted a finite number above 0")
-    try:
-        write_record(folder, replace(record, calibration=calibration))
-    except OSError as error:
-        raise CannotWrite(f"cannot write {folder / 'prefrank.json'}: {error.strerror or error}") from error
+    write_record(folder, replace(record, calibration=calibration))
     return folder
