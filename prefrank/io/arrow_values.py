@@ -3,13 +3,12 @@
 text, numbers, booleans, null      as they are
 date, time, timestamp, duration    ISO 8601 text of full precision; a timestamp with a time zone in UTC, with Z
 decimal                            text with all its digits
-bytes                              base64 text
+bytes                              bytes, so that nobody takes them for text; JSON out has them in base64
 list, object                       list, object
 map                                object where its keys are texts, else a list of [key, value]
 dictionary, run-end, extension     the value that is meant; a UUID as text with hyphens
 """
 
-import base64
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Any
@@ -98,10 +97,6 @@ def _python(array: pa.Array) -> list[Any]:
 
 def _decimals(array: pa.Array) -> list[Any]:
     return [None if value is None else format(value, "f") for value in array.to_pylist()]
-
-
-def _bytes(array: pa.Array) -> list[Any]:
-    return [None if value is None else base64.b64encode(value).decode("ascii") for value in array.to_pylist()]
 
 
 def _moments(array: pa.Array) -> list[Any]:
@@ -201,7 +196,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _is_simple(kind: pa.DataType) -> bool:
     known = (pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    return _is_text(kind) or any(is_kind(kind) for is_kind in known)
+    return _is_text(kind) or _is_bytes(kind) or any(is_kind(kind) for is_kind in known)
 
 
 def _is_moment(kind: pa.DataType) -> bool:
@@ -216,7 +211,6 @@ _READERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[A
     (_is_moment, _moments),
     (pa.types.is_duration, _durations),
     (pa.types.is_decimal, _decimals),
-    (_is_bytes, _bytes),
     (pa.types.is_dictionary, lambda array: plain_values(array.dictionary_decode())),
     (pa.types.is_run_end_encoded, lambda array: plain_values(pc.run_end_decode(array))),
 )

@@ -4,6 +4,7 @@ A row's text is kept, so that a job can give it back with columns added and all 
 integers of any size and the order of keys stay.
 """
 
+import base64
 import json
 import math
 import re
@@ -159,22 +160,27 @@ def with_columns(text: str, added: Mapping[str, Any]) -> str:
 
 
 def json_of(value: Any) -> str:
-    """A plain value as JSON: NaN is null, since JSON has no number that is missing; a lone surrogate is its escape.
+    """A plain value as JSON: NaN is null, since JSON has no number that is missing; bytes are base64; a lone surrogate
+    is its escape.
 
     Raises:
         BadData: an infinite number, with the name of its column.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_base64)
     except ValueError:
         check_finite(value)
         value = _without_nan(value)
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_base64)
     try:
         text.isascii() or text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value)
+        return json.dumps(value, default=_base64)
     return text
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
 
 
 def valid_json(text: str, value: Any) -> str:

@@ -272,6 +272,16 @@ def test_a_column_of_an_added_name_is_refused_without_a_row_too(model: RewardMod
         score_file(model, tmp_path / name, tmp_path / "out.parquet")
 
 
+def test_bytes_are_not_taken_for_text_and_go_through_untouched(model: RewardModel, tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["p"], "reply": [b"r"], "picture": [{"bytes": b"\xff", "path": None}]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(BadData, match=r"in\.parquet:1: 'reply' holds b'r'; wanted"):
+        score_file(model, tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    pq.write_table(table.set_column(1, "reply", [["r"]]), tmp_path / "in.parquet")
+    score_file(model, tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    assert read_lines(tmp_path / "out.jsonl")[0]["picture"] == {"bytes": "/w==", "path": None}
+
+
 def test_the_output_never_takes_the_place_of_what_is_read(model: RewardModel, tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "in.jsonl", ROWS)
     table = write_parquet(tmp_path / "in.parquet", [{"prompt": "p", "reply": "r"}])
