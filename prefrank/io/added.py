@@ -27,9 +27,8 @@ from prefrank.io.atomic import atomic_file
 from prefrank.io.csv_rows import csv_table, delimiter
 from prefrank.io.infer import Shape, check_surrogates
 from prefrank.io.json_rows import check_finite, json_of, json_rows, valid_json, with_columns
-from prefrank.io.lazy import LazyRow
 from prefrank.io.packed import PACKED_SUFFIXES, STREAM, Sink, packed_writer
-from prefrank.io.rows import ARROW_SUFFIXES, SUFFIXES, Record, is_arrow, is_csv, no_object
+from prefrank.io.rows import ARROW_SUFFIXES, SUFFIXES, LazyRow, Record, is_arrow, is_csv, no_object
 
 _HUGE = re.compile(r"[0-9][eE]\+?[0-9]{3}|[0-9]{200}")
 """A number that may be past the largest fraction, which Python reads as infinite."""
