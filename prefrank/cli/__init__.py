@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a fault of prefrank's own; 2 wrong usage, or something tha
 """
 
 import csv
+import errno
 import io
 import os
 import signal
@@ -16,12 +17,20 @@ from rich.markup import escape
 
 from prefrank.cli import measuring as measuring  # its commands join the app
 from prefrank.cli.commands import app
-from prefrank.errors import Interrupted, PrefrankError
+from prefrank.errors import CannotWrite, PrefrankError
 
 EXTRAS = {
     "train": ("accelerate", "peft", "psutil", "pydantic", "yaml", "tensorboard"),
     "evaluate": ("httpx", "jinja2", "matplotlib", "py3langid", "scipy", "sklearn"),
 }
+
+
+class _Stopped(BaseException):
+    """A signal. No `Exception`: what a library takes for its own fault, or tries again, must not swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
+        self.exit_code = 128 + number
 
 
 def main() -> None:
@@ -32,8 +41,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console need not know every character
     try:
-        app()
-    except PrefrankError as error:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where what it raises can still be said
+    except (PrefrankError, _Stopped) as error:
         _say(str(error))
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
@@ -44,7 +57,20 @@ def main() -> None:
         _say(f"this needs the package {package}, which is not installed; run: pip install 'prefrank[{extra}]'")
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _drop_output()
+        _say(
+            f"cannot write {error.filename or 'the output'}: the disk is full; free some space or choose another place"
+        )
+        sys.exit(CannotWrite.exit_code)
+
+
+def _drop_output() -> None:
+    """What is still to be written to standard output can go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:
@@ -69,6 +95,4 @@ def _stop(number: int, frame: FrameType | None) -> None:
     for one in (signal.SIGINT, signal.SIGTERM, number):
         if signal.getsignal(one) is _stop:
             signal.signal(one, signal.SIG_DFL)
-    stopped = Interrupted(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
-    stopped.exit_code = 128 + number
-    raise stopped
+    raise _Stopped(number)

@@ -83,10 +83,11 @@ def evaluate(
     from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.pages.report import write_report
     from prefrank.evaluation.protocols import SUITES
-    from prefrank.evaluation.run_file import check_writable, write_run
+    from prefrank.evaluation.run_file import write_run
     from prefrank.evaluation.runs import compare_runs, run_all
     from prefrank.evaluation.scorers import ModelOptions
     from prefrank.evaluation.servers import ServerOptions
+    from prefrank.io.atomic import check_writable
     from prefrank.io.columns import parse_columns
     from prefrank.model.hardware import hardware
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadData, CannotWrite, NotFound, suggest
+from prefrank.errors import BadData, NotFound, suggest
 from prefrank.evaluation.items import Facts, Sample
+from prefrank.io.atomic import write_file
 from prefrank.types import Preference, Score
 
 FORMAT = 1
@@ -58,26 +59,8 @@ def write_run(path: Path, run: Run) -> None:
         CannotWrite: the file cannot be written.
     """
     text = json.dumps(run, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
-    except OSError as error:
-        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
-
-
-def check_writable(path: Path) -> None:
-    """See that a file can be written there, making its folder; what stands there stays.
-
-    Raises:
-        CannotWrite: it cannot.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:
-        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
-    if not path.stat().st_size:
-        path.unlink()
+    content = text.encode()
+    write_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def read_run(path: Path) -> Run:

@@ -14,10 +14,12 @@ import json
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from queue import Queue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -220,13 +222,34 @@ def score_pairs(pairs: Sequence[Pair], *, server: Server) -> list[Score]:
 
 
 def _all_values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> list[float]:
+    """By daemon threads: an executor would keep a stopped process until the last request has run out of tries."""
     places = _requests(pairs, PROTOCOLS[server.protocol].group, server.batch)
+    asked = deque(places)
+    answers: Queue[tuple[list[int], list[float] | Exception]] = Queue()
+
+    def work() -> None:
+        while True:
+            try:
+                chunk = asked.popleft()
+            except IndexError:
+                return
+            try:
+                answers.put((chunk, _values(client, server, [pairs[place] for place in chunk])))
+            except Exception as error:  # raised where the answers are awaited
+                answers.put((chunk, error))
+
     values = [math.nan] * len(pairs)
-    with ThreadPoolExecutor(server.options.concurrency) as pool:
-        answers = pool.map(partial(_values, client, server), [[pairs[i] for i in chunk] for chunk in places])
-        for chunk, found in zip(places, answers, strict=True):
+    try:
+        for _ in range(min(server.options.concurrency, len(places))):
+            Thread(target=work, daemon=True).start()
+        for _ in places:
+            chunk, found = answers.get()
+            if isinstance(found, Exception):
+                raise found
             for place, value in zip(chunk, found, strict=True):
                 values[place] = value
+    finally:
+        asked.clear()
     return values
 
 

@@ -1,8 +1,8 @@
 """Files that come back with columns added: read some rows at a time, written whole or not at all.
 
 What a job does not read goes through untouched. Arrow stays Arrow: Parquet and Arrow files come back with the schema
-they have, and the added columns behind. JSON stays text. Between the two, values become what `io.arrow_values` and
-`io.infer` state, and what cannot is an error that names row and column.
+they have, and the added columns behind; CSV is columns of text. JSON stays text. Between them, values become what
+`io.arrow_values` and `io.infer` state, and what cannot is an error that names row and column.
 """
 
 import csv
@@ -20,19 +20,19 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from prefrank.errors import BadData, BadInput
+from prefrank.errors import BadData, BadInput, CannotWrite
 from prefrank.io.arrow_files import Save, arrow_batches, batch_writer
 from prefrank.io.arrow_values import batch_columns
 from prefrank.io.atomic import atomic_file
-from prefrank.io.csv_rows import csv_rows, delimiter
-from prefrank.io.infer import Shape
+from prefrank.io.csv_rows import csv_table, delimiter
+from prefrank.io.infer import Shape, check_surrogates
 from prefrank.io.json_rows import check_finite, json_of, json_rows, valid_json, with_columns
-from prefrank.io.lazy import LazyRow
 from prefrank.io.packed import PACKED_SUFFIXES, STREAM, Sink, packed_writer
-from prefrank.io.rows import ARROW_SUFFIXES, SUFFIXES, Record, is_arrow, is_csv, no_object
+from prefrank.io.rows import ARROW_SUFFIXES, SUFFIXES, LazyRow, Record, is_arrow, is_csv, no_object
 
-_HUGE = re.compile(r"[0-9][eE]\+?[0-9]{3}")
+_HUGE = re.compile(r"[0-9][eE]\+?[0-9]{3}|[0-9]{200}")
 """A number that may be past the largest fraction, which Python reads as infinite."""
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _WAITING = 256
 """Rows that are in memory at once when those that waited are written."""
 Added = Mapping[str, Sequence[Any]]
@@ -41,7 +41,7 @@ Added = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some rows of a file, and what they are made of: the rows' JSON texts, or a record batch."""
+    """Some rows of a file, and what they are made of: the rows' JSON texts, or a record batch of the file's schema."""
 
     records: tuple[Record, ...]
     texts: tuple[str, ...] = ()
@@ -62,7 +62,11 @@ def read_chunks(path: Path, size: int) -> tuple[pa.Schema | None, Iterator[Chunk
     if is_arrow(path):
         schema, batches = arrow_batches(path, size)
         return schema, _arrow_chunks(path, batches)
-    return None, _text_chunks(path, size)
+    if is_csv(path):
+        header, rows = csv_table(path)
+        schema = pa.schema([(name, pa.string()) for name in header])
+        return schema, _csv_chunks(path, schema, rows, size)
+    return None, _json_chunks(path, size)
 
 
 def _arrow_chunks(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[Chunk]:
@@ -74,8 +78,16 @@ def _arrow_chunks(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[Chu
         line += batch.num_rows
 
 
-def _text_chunks(path: Path, size: int) -> Iterator[Chunk]:
-    rows = ((line, json_of(row), row) for line, row in csv_rows(path)) if is_csv(path) else json_rows(path)
+def _csv_chunks(
+    path: Path, schema: pa.Schema, rows: Iterator[tuple[int, dict[str, str]]], size: int
+) -> Iterator[Chunk]:
+    while some := list(islice(rows, size)):
+        batch = pa.RecordBatch.from_pylist([row for _, row in some], schema=schema)
+        yield Chunk(tuple(Record(row, path, line) for line, row in some), batch=batch)
+
+
+def _json_chunks(path: Path, size: int) -> Iterator[Chunk]:
+    rows = json_rows(path)
     while some := list(islice(rows, size)):
         if bad := next(((line, row) for line, _, row in some if not isinstance(row, Mapping)), None):
             raise no_object(path, *bad)
@@ -107,6 +119,8 @@ def added_columns(output: Path, schema: pa.Schema | None, types: Mapping[str, pa
     """
     check_output(output)
     if output == STREAM:
+        if sys.stdout is None:
+            raise CannotWrite("standard output is closed; name a file to write")
         yield _lines_writer(sys.stdout.buffer)
         return
     with atomic_file(output) as temporary:
@@ -119,7 +133,7 @@ def added_columns(output: Path, schema: pa.Schema | None, types: Mapping[str, pa
             return
         with packed_writer(temporary, output.suffix if output.suffix in PACKED_SUFFIXES else "") as file:
             if is_csv(output):
-                yield from _into_csv(file, output, types)
+                yield from _into_csv(file, output, schema, types)
             else:
                 yield _lines_writer(file)
 
@@ -136,13 +150,28 @@ def _json_texts(chunk: Chunk, added: Added) -> Iterator[str]:
     """Each row as one line of valid JSON, in which what was read as JSON is as it was written."""
     for place, record in enumerate(chunk.records):
         more = {name: values[place] for name, values in added.items()}
-        try:
+        with _at(record):
             if chunk.texts:
                 yield with_columns(valid_json(chunk.texts[place], record.row), more)
             else:
                 yield json_of({**record.row, **more})
-        except BadData as error:
-            raise BadData(f"{record.where}: {error}") from None
+
+
+@contextmanager
+def _at(record: Record) -> Iterator[None]:
+    """Names the row in what is wrong with it."""
+    try:
+        yield
+    except BadData as error:
+        raise BadData(f"{record.where}: {error}") from None
+    except RecursionError:
+        raise BadData(f"{record.where}: the row is nested too deeply; write .jsonl") from None
+
+
+def _check_numbers(text: str, row: Any) -> None:
+    """Refuse a number that JSON can hold and Python reads as infinite, such as 1e400."""
+    if _HUGE.search(text):
+        check_finite(row)
 
 
 def _into_batches(save: Save, schema: pa.Schema, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
@@ -177,12 +206,9 @@ def _into_inferred(save: Save, folder: Path, types: Mapping[str, pa.DataType]) -
         def write(chunk: Chunk, added: Added) -> None:
             for place, record in enumerate(chunk.records):
                 more = {name: values[place] for name, values in added.items()}
-                try:
-                    if _HUGE.search(chunk.texts[place]):
-                        check_finite(record.row)
+                with _at(record):
+                    _check_numbers(chunk.texts[place], record.row)
                     shape.take({**record.row, **more}, "")
-                except BadData as error:
-                    raise BadData(f"{record.where}: {error}") from None
                 waiting.write(f"{with_columns(chunk.texts[place], more)}\n".encode())
 
         yield write
@@ -195,26 +221,27 @@ def _into_inferred(save: Save, folder: Path, types: Mapping[str, pa.DataType]) -
             save(pa.RecordBatch.from_pylist(rows, schema=schema))
 
 
-def _into_csv(file: Sink, output: Path, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
+def _into_csv(file: Sink, output: Path, schema: pa.Schema | None, types: Mapping[str, pa.DataType]) -> Iterator[Writer]:
     """Text as it is, nothing for null, all else as JSON; the header is known when all rows have been seen."""
-    names: dict[str, None] = {}
+    names = dict.fromkeys(schema.names if schema is not None else ())
     with tempfile.TemporaryFile(dir=output.parent) as waiting:
 
         def write(chunk: Chunk, added: Added) -> None:
             for record, text in zip(chunk.records, _json_texts(chunk, added), strict=True):
+                with _at(record):
+                    _check_numbers(text, record.row)
+                    if _ESCAPED_HALF.search(text):
+                        check_surrogates(record.row)
                 names.update(dict.fromkeys(record.row))
                 waiting.write(f"{text}\n".encode())
 
         yield write
         header = [*names, *types]
         rows = chain.from_iterable(_waiting_rows(waiting))
-        for number, cells in enumerate(chain([header], ([_cell(row.get(name)) for name in header] for row in rows))):
+        for cells in chain([header], ([_cell(row.get(name)) for name in header] for row in rows)):
             line = io.StringIO(newline="")
             csv.writer(line, delimiter=delimiter(output), lineterminator="\n").writerow(cells)
-            try:
-                file.write(line.getvalue().encode())
-            except UnicodeEncodeError:
-                raise BadData(f"{output}: row {number} holds a lone surrogate; write .jsonl, or replace it") from None
+            file.write(line.getvalue().encode())
 
 
 def _cell(value: Any) -> str:

@@ -32,7 +32,8 @@ def arrow_batches(
         columns: of a Parquet file, the only ones to read; nested ones as `question.full_text`.
 
     Raises:
-        BadData: a damaged file, or a saved folder whose files are not there or differ in their columns.
+        BadData: a damaged file, two columns of one name, or a saved folder whose files are not there or differ in
+            their columns.
         NotFound: no such file.
     """
     try:
@@ -41,11 +42,17 @@ def arrow_batches(
         if path.suffix == ".parquet":
             file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
             read = file.iter_batches(batch_size=size, columns=None if columns is None else list(columns))
-            return file.schema_arrow, _guarded(path, read)
+            return _distinct(path, file.schema_arrow), _guarded(path, read)
         schema, batches = _ipc_batches(path)
-        return schema, _guarded(path, _cut(batches, size))
+        return _distinct(path, schema), _guarded(path, _cut(batches, size))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _said(path, error) from None
+
+
+def _distinct(path: Path, schema: pa.Schema) -> pa.Schema:
+    if twice := next((name for name in schema.names if schema.names.count(name) > 1), None):
+        raise BadData(f"{path}: two columns are called {twice!r}; rename one of them")
+    return schema
 
 
 def _said(path: Path, error: Exception) -> PrefrankError:
@@ -127,7 +134,11 @@ def batch_writer(path: Path, named: Path) -> Iterator[Save]:
             flush()
         for writer in writers:
             writer.close()
-    except pa.ArrowException as error:
+        if named.suffix == ".parquet":
+            pq.read_schema(path)  # what is nested too deeply is written, and could not be read
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = " ".join(str(error).split())
         raise BadData(
             f"{named}: the columns do not go into {named.suffix} ({reason}); write .jsonl or .arrow"

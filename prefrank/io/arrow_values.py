@@ -3,16 +3,16 @@
 text, numbers, booleans, null      as they are
 date, time, timestamp, duration    ISO 8601 text of full precision; a timestamp with a time zone in UTC, with Z
 decimal                            text with all its digits
-bytes                              base64 text
+bytes                              bytes, so that nobody takes them for text; JSON out has them in base64
 list, object                       list, object
 map                                object where its keys are texts, else a list of [key, value]
-dictionary, run-end, extension     the value that is meant
+dictionary, run-end, extension     the value that is meant; a UUID as text with hyphens
 """
 
-import base64
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -74,11 +74,20 @@ def plain_values(array: pa.Array) -> list[Any]:
         UNREADABLE: text that is not UTF-8, or a type that has no such form; nothing says which row.
     """
     if isinstance(array, pa.ExtensionArray):
-        return plain_values(array.storage)
+        return _extensions(array)
     for fits, read in _READERS:
         if fits(array.type):
             return read(array)
-    raise BadData(f"its type {array.type} has no form in JSON; write .parquet or .arrow")
+    raise BadData(f"its type {array.type} has no form in JSON; write .arrow")
+
+
+def _extensions(array: pa.ExtensionArray) -> list[Any]:
+    match array.type.extension_name:
+        case "arrow.uuid":
+            return [None if value is None else str(UUID(bytes=value)) for value in array.storage.to_pylist()]
+        case "arrow.bool8":
+            return plain_values(array.storage.cast(pa.bool_()))
+    return plain_values(array.storage)
 
 
 def _python(array: pa.Array) -> list[Any]:
@@ -88,10 +97,6 @@ def _python(array: pa.Array) -> list[Any]:
 
 def _decimals(array: pa.Array) -> list[Any]:
     return [None if value is None else format(value, "f") for value in array.to_pylist()]
-
-
-def _bytes(array: pa.Array) -> list[Any]:
-    return [None if value is None else base64.b64encode(value).decode("ascii") for value in array.to_pylist()]
 
 
 def _moments(array: pa.Array) -> list[Any]:
@@ -153,7 +158,12 @@ def _objects(array: pa.Array) -> list[Any]:
 
 def _fields(array: pa.StructArray) -> dict[str, pa.Array]:
     names = [array.type.field(place).name for place in range(array.type.num_fields)]
-    return _distinct(names, [pc.struct_field(array, [place]) for place in range(len(names))])
+    # Arrow ends the process when it is to put nulls into a union; one of those is refused where it is read
+    parts = [
+        array.field(place) if pa.types.is_union(array.type.field(place).type) else pc.struct_field(array, [place])
+        for place in range(len(names))
+    ]
+    return _distinct(names, parts)
 
 
 def _distinct(names: list[str], arrays: list[pa.Array]) -> dict[str, pa.Array]:
@@ -186,7 +196,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _is_simple(kind: pa.DataType) -> bool:
     known = (pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    return _is_text(kind) or any(is_kind(kind) for is_kind in known)
+    return _is_text(kind) or _is_bytes(kind) or any(is_kind(kind) for is_kind in known)
 
 
 def _is_moment(kind: pa.DataType) -> bool:
@@ -201,7 +211,6 @@ _READERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], list[A
     (_is_moment, _moments),
     (pa.types.is_duration, _durations),
     (pa.types.is_decimal, _decimals),
-    (_is_bytes, _bytes),
     (pa.types.is_dictionary, lambda array: plain_values(array.dictionary_decode())),
     (pa.types.is_run_end_encoded, lambda array: plain_values(pc.run_end_decode(array))),
 )

@@ -26,21 +26,65 @@ def atomic_file(target: Path) -> Iterator[Path]:
         CannotWrite: the disk is full, the place is not writable, or `target` is a folder or device.
     """
     real = target.resolve()
-    if real.exists() and not real.is_file():
-        raise CannotWrite(f"cannot write {target}: it is no file; give the name of a file")
-    temporary = real.with_name(f".{real.name}.{secrets.token_hex(4)}.tmp")
     try:
-        yield temporary
-        _sync_one(temporary)
-        temporary.replace(real)
-        _sync_one(real.parent)
+        with _beside(target) as temporary:
+            temporary.open("ab").close()  # what cannot be written is said before the work
+            yield temporary
+            _sync_one(temporary)
+            temporary.replace(real)
+            _sync_one(real.parent)
     except CannotWrite:
         raise
     except OSError as error:
         reason = _reason(error) if real.parent.is_dir() else f"there is no folder {real.parent}; make it first"
         raise CannotWrite(f"cannot write {target}: {reason}") from error
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A name for a file beside the one that is meant; what is there afterwards is removed."""
+    real = target.resolve()
+    if real.exists() and not real.is_file():
+        raise CannotWrite(f"cannot write {target}: it is no file; give the name of a file")
+    temporary = real.with_name(f".{real.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_file(target: Path, content: bytes) -> None:
+    """A file's content in one move; its folder is made where there is none.
+
+    Raises:
+        CannotWrite: as `atomic_file`.
+    """
+    _make_folder(target)
+    with atomic_file(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def check_writable(target: Path) -> None:
+    """See that `write_file` can write there, making the folder; what stands there stays.
+
+    Raises:
+        CannotWrite: it cannot.
+    """
+    _make_folder(target)
+    try:
+        with _beside(target) as temporary:
+            temporary.open("ab").close()
+    except CannotWrite:
+        raise
+    except OSError as error:
+        raise CannotWrite(f"cannot write {target}: {_reason(error)}") from error
+
+
+def _make_folder(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"cannot write {target}: {_reason(error)}") from error
 
 
 @contextmanager
@@ -61,10 +105,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         _check_replaceable(target, temporary)
         _sync(temporary)
         _swap(temporary, target)
-    except CannotWrite:
-        raise
     except OSError as error:
-        raise CannotWrite(f"cannot write {target}: {_reason(error)}") from error
+        cause = error.__cause__ if isinstance(error, CannotWrite) else error
+        if not isinstance(cause, OSError):
+            raise
+        # of a file inside, too: its temporary folder says nothing
+        raise CannotWrite(f"cannot write {target}: {_reason(cause)}") from cause
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -122,4 +168,5 @@ def _sync_one(path: Path) -> None:
 def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space or choose another place"
-    return f"{error.strerror or error} ({error.filename}); choose another place"
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}; choose another place"

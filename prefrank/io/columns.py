@@ -4,8 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from prefrank.errors import BadData, BadInput, short, suggest
-from prefrank.io.lazy import LazyRow
-from prefrank.io.rows import Row
+from prefrank.io.rows import LazyRow, Row
 
 Columns = Mapping[str, str]
 """From a known name, such as `prompt`, to the file's own, such as `question` or `info.post`."""

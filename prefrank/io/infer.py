@@ -98,6 +98,18 @@ def _kind(value: Any) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "object")
 
 
+def check_surrogates(row: Mapping[str, Any]) -> None:
+    """Refuse names and texts of a row that UTF-8 cannot hold; those inside lists and objects are no matter.
+
+    Raises:
+        BadData: with the name of the column.
+    """
+    for name, value in row.items():
+        _check_text(name, name)
+        if isinstance(value, str):
+            _check_text(value, name)
+
+
 def _check_text(value: str, name: str) -> None:
     try:
         value.isascii() or value.encode()

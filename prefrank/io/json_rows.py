@@ -4,6 +4,7 @@ A row's text is kept, so that a job can give it back with columns added and all 
 integers of any size and the order of keys stay.
 """
 
+import base64
 import json
 import math
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadData, short
-from prefrank.io.packed import STREAM, lines, shown
+from prefrank.io.packed import STREAM, decoded, lines, shown
 
 BadRow = Callable[[BadData], None] | None
 """Hears of a row that cannot be read, which is then passed over; None raises the error."""
@@ -23,7 +24,18 @@ _BLANK = b" \t\r\n"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_END = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|NaN|-?Infinity')
-_DECODER = json.JSONDecoder()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadData(f"the key {short(twice)} stands twice in one object; keep one of them")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, Any]]:
@@ -80,23 +92,22 @@ def _opens_array(content: bytes) -> bool:
 
 def _decoded(content: bytes, where: str) -> str:
     """UTF-8 text without the mark that some programs put at its start, nor white space around."""
-    try:
-        return content.decode("utf-8-sig").strip(" \t\r\n")
-    except UnicodeDecodeError as error:
-        found = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else f"{error.reason} at byte {error.start}"
-        raise BadData(f"{where}: not UTF-8 text ({found}); save it as UTF-8") from None
+    return decoded(content, where).strip(" \t\r\n")
 
 
 def _value(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BadData(f"{where}: not valid JSON ({error.msg} at column {error.colno}); wanted one object") from None
+        what = error.msg.removesuffix(" at")
+        raise BadData(f"{where}: not valid JSON ({what} at column {error.colno}); wanted one object per line") from None
     except (RecursionError, ValueError) as error:
         raise _unusual(where, error) from None
 
 
 def _unusual(where: str, error: Exception) -> BadData:
+    if isinstance(error, BadData):
+        return BadData(f"{where}: {error}")
     if isinstance(error, RecursionError):
         return BadData(f"{where}: the JSON is nested too deeply; wanted one object per line")
     return BadData(f"{where}: a number has too many digits to be read; write it as a string")
@@ -134,6 +145,7 @@ def _after_space(text: str, at: int) -> int:
 def _bad_array(name: str, text: str, what: str, at: int) -> BadData:
     line = text.count("\n", 0, at) + 1
     column = at - text.rfind("\n", 0, at)
+    what = what.removesuffix(" at")
     return BadData(f"{name}: not valid JSON ({what} at line {line} column {column}); wanted one list of objects")
 
 
@@ -148,22 +160,27 @@ def with_columns(text: str, added: Mapping[str, Any]) -> str:
 
 
 def json_of(value: Any) -> str:
-    """A plain value as JSON: NaN is null, since JSON has no number that is missing; a lone surrogate is its escape.
+    """A plain value as JSON: NaN is null, since JSON has no number that is missing; bytes are base64; a lone surrogate
+    is its escape.
 
     Raises:
         BadData: an infinite number, with the name of its column.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_base64)
     except ValueError:
         check_finite(value)
         value = _without_nan(value)
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_base64)
     try:
         text.isascii() or text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value)
+        return json.dumps(value, default=_base64)
     return text
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
 
 
 def valid_json(text: str, value: Any) -> str:

@@ -46,12 +46,41 @@ def lines(path: Path) -> Iterator[bytes]:
     """
     try:
         if path == STREAM:
+            if sys.stdin is None:
+                raise BadData("standard input is closed; wanted rows of JSON")
             yield from sys.stdin.buffer
             return
         with open_packed(path) as file:
             yield from file
     except _DAMAGE as error:
         raise unreadable(path, error) from None
+
+
+_SAVE = "save it as UTF-8"
+_MARKS = {
+    b"\xff\xfe": ("UTF-16", _SAVE),
+    b"\xfe\xff": ("UTF-16", _SAVE),
+    b"\x1f\x8b": ("gzip", "its name must end in .gz"),
+    b"\xfd7zXZ": ("xz", "its name must end in .xz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "its name must end in .zst"),
+    b"PAR1": ("Parquet", "its name must end in .parquet"),
+    b"ARROW1": ("Arrow", "its name must end in .feather or .arrow"),
+}
+"""What a file that is no text begins with, and what to do."""
+
+
+def decoded(content: bytes, where: str, encoding: str = "utf-8-sig") -> str:
+    """A line of UTF-8.
+
+    Raises:
+        BadData: something else, with what it looks like.
+    """
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        unknown = (f"{error.reason} at byte {error.start}", _SAVE)
+        found, cure = next((known for mark, known in _MARKS.items() if content.startswith(mark)), unknown)
+        raise BadData(f"{where}: not UTF-8 text ({found}); {cure}") from None
 
 
 def unreadable(path: Path, error: Exception) -> PrefrankError:

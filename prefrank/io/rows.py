@@ -8,12 +8,11 @@ Values of Parquet and Arrow become Python only when they are asked for, as JSON 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from prefrank.errors import BadData, short
-from prefrank.io.csv_rows import CSV_SUFFIXES, csv_rows
+from prefrank.io.csv_rows import CSV_SUFFIXES, csv_table
 from prefrank.io.json_rows import BadRow, is_json_array, json_rows, pass_over
-from prefrank.io.lazy import LazyRow
 from prefrank.io.packed import PACKED_SUFFIXES, shown
 from prefrank.io.saved import STATE, saved_names
 
@@ -27,6 +26,57 @@ ARROW_SUFFIXES = (".parquet", ".arrow", ".feather")
 TEXT_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES)
 SUFFIXES = (*ARROW_SUFFIXES, *TEXT_SUFFIXES, *(text + packed for text in TEXT_SUFFIXES for packed in PACKED_SUFFIXES))
 _BATCH = 1024
+
+
+@runtime_checkable
+class Columns(Protocol):
+    """Columns of one batch of rows."""
+
+    @property
+    def names(self) -> Mapping[str, int]: ...
+
+    def value(self, name: str, row: int) -> Any:
+        """The value as JSON would have it. Raises BadData for one that cannot be read."""
+
+    def child(self, name: str) -> "Columns | None":
+        """The columns of a column of objects; None for another type."""
+
+    def holds(self, row: int) -> bool:
+        """Whether there is an object in this row, and not null."""
+
+
+class LazyRow(Mapping[str, Any]):
+    """One row, equal to the dict of its values; a value becomes Python only when it is asked for, so that what nobody
+    reads cannot fail."""
+
+    __slots__ = ("columns", "index")
+
+    def __init__(self, columns: Columns, index: int) -> None:
+        self.columns, self.index = columns, index
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.columns.names:
+            raise KeyError(name)
+        return self.columns.value(name, self.index)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns.names)
+
+    def __len__(self) -> int:
+        return len(self.columns.names)
+
+    def reach(self, name: str) -> Any:
+        """The value, or where it is an object a row of its own, so that what stands beside stays unread."""
+        child = self.columns.child(name)
+        if child is None:
+            return self[name]
+        return LazyRow(child, self.index) if child.holds(self.index) else None
+
+    def __repr__(self) -> str:
+        return f"a row with the columns {', '.join(self)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +125,7 @@ def read_records(path: Path, columns: Sequence[str] | None = None, *, bad_row: B
     if is_arrow(path):
         rows = _arrow_rows(path, columns)
     elif is_csv(path):
-        rows = csv_rows(path)
+        rows = csv_table(path)[1]
     else:
         rows = ((line, value) for line, _, value in json_rows(path, bad_row))
     for line, row in rows:

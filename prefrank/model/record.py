@@ -6,8 +6,6 @@ probabilities where one was fitted. A folder without it is a plain checkpoint.
 """
 
 import json
-import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadModel, short
+from prefrank.io.atomic import write_file
 from prefrank.model.adapter import is_adapter, read_adapter
 from prefrank.model.weights import read_object
 
@@ -118,7 +117,11 @@ def text_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write prefrank.json into an existing folder, whole or not at all."""
+    """Write prefrank.json into an existing folder, whole or not at all.
+
+    Raises:
+        CannotWrite: the disk is full, or the folder cannot be written.
+    """
     value = {
         "prefrank": version("prefrank"),
         "format": FORMAT,
@@ -132,12 +135,4 @@ def write_record(folder: Path, record: Record) -> None:
         **({"padding_rows": record.padding_rows} if record.padding_rows else {}),
     }
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    temporary = folder / f".{RECORD}.{secrets.token_hex(4)}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / RECORD)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(folder / RECORD, f"{text}\n".encode())

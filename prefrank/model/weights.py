@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from prefrank.errors import BadModel, NotFound
+from prefrank.io.atomic import atomic_file
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 QUANTISED = "quantised.safetensors"
@@ -114,7 +115,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     output, come last.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        CannotWrite: the disk is full, or the folder cannot be written.
     """
     order = sorted(tensors, key=lambda name: (tensors[name].nbytes % ALIGNMENT > 0, -tensors[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -125,15 +126,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         header[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        with partial.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for name in order:
-                file.write(as_bytes(tensors[name]))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            file.write(as_bytes(tensors[name]))
 
 
 def as_bytes(tensor: Tensor) -> memoryview:

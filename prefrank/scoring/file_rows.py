@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefrank.data.fields import as_list, as_text, as_turns
+from prefrank.data.fields import as_text, as_turns
 from prefrank.errors import BadData, BadInput, short
 from prefrank.io.columns import field
 from prefrank.io.rows import Row
@@ -113,10 +113,16 @@ def _turns(value: Any, name: str) -> Prompt:
     """A string as a user's turn, a message, or a list of messages."""
     if isinstance(value, str):
         return (Turn("user", as_text(value, name)),)
-    turns = as_turns([value] if isinstance(value, Mapping) else as_list(value, name), name)
+    turns = _messages(value, name)
     if not turns:
         raise BadData(f"{name!r} has no messages; wanted at least one")
     return turns
+
+
+def _messages(value: Any, name: str) -> Prompt:
+    if not isinstance(value, Mapping | list):
+        raise BadData(f"{name!r} holds {short(value)}; wanted a string or messages")
+    return as_turns([value] if isinstance(value, Mapping) else value, name)
 
 
 def _with_system(prompt: Prompt, row: Row, columns: Mapping[str, str]) -> Prompt:
@@ -133,7 +139,7 @@ def _with_system(prompt: Prompt, row: Row, columns: Mapping[str, str]) -> Prompt
 def _reply(value: Any, name: str) -> str:
     if isinstance(value, str):
         return as_text(value, name)
-    turns = as_turns([value] if isinstance(value, Mapping) else as_list(value, name), name)
+    turns = _messages(value, name)
     if len(turns) != 1:
         raise BadData(f"{name!r} holds {len(turns)} messages; wanted one of the assistant")
     return _text_of(turns[0], name)

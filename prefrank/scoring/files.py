@@ -5,7 +5,8 @@ a string `system` comes before all. The output row is the input row plus `score`
 (lists where the row has a list) and `model`. The output appears under its name only when it is whole.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from prefrank.errors import BadData, BadInput, BadModel
 from prefrank.io.added import added_columns, check_output, read_chunks
+from prefrank.io.packed import STREAM
 from prefrank.io.rows import Record
 from prefrank.scoring.file_rows import Asked, check_columns, read_row
 from prefrank.scoring.reward_model import RewardModel
@@ -31,8 +33,8 @@ ADDED = {
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What a file job did: rows, replies scored, tokens, replies with a cut prompt, replies cut themselves, and texts
-    that hold the model's control strings, counted for each chunk of rows."""
+    """What a file job did: rows, replies scored, tokens, replies with a cut prompt, replies cut themselves, and
+    different texts that hold the model's control strings."""
 
     rows: int
     replies: int
@@ -66,31 +68,60 @@ def score_file(
 
     Raises:
         BadData: a row that cannot be scored or written, with file and line. Nothing is written then.
-        BadInput: columns of unknown names, or an output of no known kind.
+        BadInput: columns of unknown names, an output of no known kind, or one that is the source.
         NotFound: no such source.
         CannotWrite: the output cannot be written or the disk is full.
     """
     taken = check_columns(columns, prompt_column, reply_column)
     check_output(Path(output))
+    _check_other_file(Path(source), Path(output))
     schema, chunks = read_chunks(Path(source), chunk_rows)
     types = {prefix + name: kind for name, kind in ADDED.items()}
-    report = FileReport(0, 0, 0, 0, 0)
+    if schema is not None:
+        with _at(source):
+            _check_free(schema.names, types)
+    report, with_control = FileReport(0, 0, 0, 0, 0), set[int]()
     with added_columns(Path(output), schema, types) as write:
         for chunk in chunks:
             asked = [_asked(record, taken, types) for record in chunk.records]
             scores = _score_rows(model, asked, chunk.records)
             write(chunk, {prefix + name: values for name, values in _facts(asked, scores).items()})
             flat = [score for row in scores for score in row]
+            with_control.update(map(hash, model.texts_with_control_strings(_pairs(asked))))
             report = FileReport(
                 report.rows + len(asked),
                 report.replies + len(flat),
                 report.tokens + sum(score.tokens for score in flat),
                 report.cut_prompts + sum(score.cut_prompt > 0 for score in flat),
                 report.cut_replies + sum(score.cut_reply > 0 for score in flat),
-                report.control_strings + model.control_strings(_pairs(asked)),
+                len(with_control),
             )
             progress(report)
     return report
+
+
+def _check_other_file(source: Path, output: Path) -> None:
+    """Raises BadInput for an output that would take the place of what is read."""
+    if STREAM in (source, output) or not (source.exists() and output.exists()):
+        return
+    if output.samefile(source) or (source.is_dir() and output.parent.samefile(source)):
+        raise BadInput(f"the output {output} is what is read; give another name, and rename it afterwards")
+
+
+def _check_free(names: Container[str], added: Mapping[str, object]) -> None:
+    if clash := next((name for name in added if name in names), None):
+        raise BadData(
+            f"there is a column {clash!r} already, which ours would replace; give ours a prefix, such as --prefix rm_"
+        )
+
+
+@contextmanager
+def _at(place: object) -> Iterator[None]:
+    """Names the file, or the row in it, in what is wrong there."""
+    try:
+        yield
+    except BadData as error:
+        raise BadData(f"{place}: {error}") from None
 
 
 def _pairs(asked: Sequence[Asked]) -> list[tuple[Prompt, str]]:
@@ -98,15 +129,9 @@ def _pairs(asked: Sequence[Asked]) -> list[tuple[Prompt, str]]:
 
 
 def _asked(record: Record, columns: Mapping[str, str], added: Mapping[str, object]) -> Asked:
-    try:
-        if clash := next((name for name in added if name in record.row), None):
-            raise BadData(
-                f"there is a column {clash!r} already, which ours would replace; give ours a prefix,"
-                " such as --prefix rm_"
-            )
+    with _at(record.where):
+        _check_free(record.row, added)
         return read_row(record.row, columns)
-    except BadData as error:
-        raise BadData(f"{record.where}: {error}") from None
 
 
 def _score_rows(model: RewardModel, asked: Sequence[Asked], records: Sequence[Record]) -> list[list[Score]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from prefrank.errors import BadInput, BadModel, CannotWrite
+from prefrank.errors import BadInput, BadModel
 from prefrank.io.atomic import atomic_folder
 from prefrank.model import Network, fingerprint, make_engine, run
 from prefrank.model.adapter import text_folder
@@ -245,14 +245,22 @@ class RewardModel:
         return ranked
 
     def control_strings(self, pairs: Iterable[RowLike]) -> int:
-        """How many different texts of these rows, turns and replies, hold a string that stands for control in this
-        model, such as `<|im_end|>`. They are scored as text, unless the model was loaded with `pre_rendered`.
+        """How many different texts `texts_with_control_strings` finds.
+
+        Raises:
+            BadInput: as `score_pairs`.
+        """
+        return len(self.texts_with_control_strings(pairs))
+
+    def texts_with_control_strings(self, pairs: Iterable[RowLike]) -> set[str]:
+        """The texts of these rows, turns and replies, that hold a string which stands for control in this model, such
+        as `<|im_end|>`. They are scored as text, unless the model was loaded with `pre_rendered`.
 
         Raises:
             BadInput: as `score_pairs`.
         """
         texts = {text for prompt, reply in as_pairs(pairs) for text in (*(turn.text for turn in prompt), reply)}
-        return sum(self.encoder.holds_control_strings((), text) for text in texts)
+        return {text for text in texts if self.encoder.holds_control_strings((), text)}
 
     def _score(self, pairs: list[tuple[Prompt, str]], *, allow_failures: bool = False) -> list[Score]:
         check_fork(self._device)
@@ -352,8 +360,5 @@ def store_calibration(name: str | Path, calibration: dict[str, Any]) -> Path:
     folder, record = check_calibratable(name)
     if not 0 < calibration["temperature"] < float("inf"):
         raise BadInput(f"temperature is {calibration['temperature']}; wanted a finite number above 0")
-    try:
-        write_record(folder, replace(record, calibration=calibration))
-    except OSError as error:
-        raise CannotWrite(f"cannot write {folder / 'prefrank.json'}: {error.strerror or error}") from error
+    write_record(folder, replace(record, calibration=calibration))
     return folder

@@ -95,7 +95,7 @@ def find_rate(
         BadInput: fewer than 20 steps, rates that do not rise, or several processes.
         BadRecipe, BadData, BadModel, NotFound: as `train`.
         Diverged: within the first 20 steps already.
-        Interrupted: Ctrl-C or SIGTERM.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP.
     """
     check_alone("the learning-rate finder")
     if recipe.max_steps is not None and recipe.max_steps < _FEWEST:

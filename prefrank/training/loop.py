@@ -90,7 +90,7 @@ def train(
         BadRecipe, BadData, BadModel, NotFound: before the first step.
         CannotWrite: an output folder or a disk that takes no more; earlier checkpoints stay.
         Diverged: a score, loss or gradient that is not finite, naming the comparisons of the step.
-        Interrupted: Ctrl-C or SIGTERM, after saving.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving.
     """
     check_trackers(recipe)
     places = ProjectConfiguration(project_dir=recipe.output_dir, logging_dir=str(Path(recipe.output_dir) / "logs"))

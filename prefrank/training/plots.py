@@ -4,6 +4,7 @@ Surprising: the colours are told apart by the colour-blind too (after Okabe & It
 line's style tells. Losses as they were logged are faint, their running means bold.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from prefrank.errors import CannotWrite
+from prefrank.io.atomic import write_file
 from prefrank.training.curve import evaluations_of, steps_of
 from prefrank.training.find_rate import RateSearch
 from prefrank.training.runs import Run
@@ -127,9 +128,7 @@ def _finish(axis: Axes, title: str, label: str) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    picture = io.BytesIO()
     with matplotlib.rc_context({"savefig.dpi": 130}):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, format="png")
-        except OSError as error:
-            raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
+        figure.savefig(picture, format="png")
+    write_file(path, picture.getvalue())

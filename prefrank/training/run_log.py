@@ -70,7 +70,7 @@ class RunLog:
         try:
             yield
         except BaseException as error:
-            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)  # a signal is none
             self._end("stopped" if stopped else "failed", " ".join(str(error).split()) or type(error).__name__)
             raise
         self._end("finished", None)

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM ask the run to stop after the step under way, so that what is saved is whole.
+"""Ctrl-C, SIGTERM and SIGHUP ask the run to stop after the step under way, so that what is saved is whole.
 
-Before the first step, and where nothing is to be saved, SIGTERM stops as Ctrl-C does: by an error, so that whatever was
-half written is removed on the way out.
+Before the first step, and where nothing is to be saved, the others stop as Ctrl-C does: by an error, so that whatever
+was half written is removed on the way out.
 
 Surprising: a second signal stops at once, without saving. The error's exit code is that of the first one. Outside the
 main thread, where Python allows no handlers, nothing is caught.
@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from prefrank.errors import Interrupted
+
+_ENDS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+"""What ends a process from outside: a request to, and the end of its terminal, which Windows does not tell."""
 
 
 class StopFlag:
@@ -35,7 +38,7 @@ class StopFlag:
 
 @contextmanager
 def catch_signals() -> Iterator[StopFlag]:
-    """Inside the block, the first SIGINT or SIGTERM sets the flag; the second ends it, as Interrupted."""
+    """Inside the block, the first signal sets the flag; the second ends it, as Interrupted."""
     flag = StopFlag()
     twice = False
 
@@ -46,8 +49,9 @@ def catch_signals() -> Iterator[StopFlag]:
             raise KeyboardInterrupt  # no library takes it for a fault of its own
         flag.number = number
 
+    ends = [number for number in _ENDS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup ignores SIGHUP
     try:
-        with _handled(ask, signal.SIGINT, signal.SIGTERM):
+        with _handled(ask, signal.SIGINT, *ends):
             yield flag
     except KeyboardInterrupt:
         if not twice:
@@ -57,7 +61,7 @@ def catch_signals() -> Iterator[StopFlag]:
 
 @contextmanager
 def stop_cleanly() -> Iterator[None]:
-    """Inside the block SIGTERM is what Ctrl-C is, and ends as Interrupted; a handler of the process's own is left."""
+    """Inside the block SIGTERM and SIGHUP are what Ctrl-C is, and end as Interrupted; handlers of others are left."""
     flag = StopFlag()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -65,12 +69,13 @@ def stop_cleanly() -> Iterator[None]:
         raise KeyboardInterrupt
 
     try:
-        with _handled(stop, *([signal.SIGTERM] if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else [])):
+        with _handled(stop, *(number for number in _ENDS if signal.getsignal(number) is signal.SIG_DFL)):
             yield
     except KeyboardInterrupt:
         if not flag.wanted:
             raise
-        raise flag.stopped("stopped by SIGTERM outside of the steps; nothing half written is left") from None
+        name = signal.Signals(flag.number or signal.SIGTERM).name
+        raise flag.stopped(f"stopped by {name} outside of the steps; nothing half written is left") from None
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadRecipe, CannotWrite, Interrupted, PrefrankError
-from prefrank.training.curve import write_whole
+from prefrank.errors import BadRecipe, Interrupted, PrefrankError
+from prefrank.io.atomic import write_file
 from prefrank.training.events import Report, ignore
 from prefrank.training.find_rate import check_alone
 from prefrank.training.loop import train
@@ -72,7 +72,7 @@ def run_sweep(
 
     Raises:
         BadRecipe: changes that make no recipe, or runs that cannot be compared; before the first run.
-        Interrupted: Ctrl-C or SIGTERM, after saving; the same call goes on.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving; the same call goes on.
     """
     check_alone("a sweep")
     recipes = _recipes(base, changes)
@@ -168,13 +168,7 @@ def _results(
     rows.sort(key=lambda row: order.get(row.run.name, len(order)) if row.run else len(order))
     folder = Path(next(iter(recipes.values())).output_dir).parent
     text = json.dumps([row.to_json() for row in rows], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / FILE, text.encode())
-    except OSError as error:
-        raise CannotWrite(
-            f"cannot write {folder / FILE}: {error.strerror}; make room or choose another place"
-        ) from error
+    write_file(folder / FILE, text.encode())
     return rows
 
 

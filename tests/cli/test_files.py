@@ -2,12 +2,16 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from prefrank.cli import main
+from prefrank.errors import BadModel
 from tests.cli.conftest import Run
 
 
@@ -16,7 +20,7 @@ def test_columns_by_name_and_a_prefix(run: Run, model: str, tmp_path: Path) -> N
     arguments = ("score", str(tmp_path / "in.csv"), "--model", model, "--columns", "prompt=question,reply=answer")
     code, out, err = run(*arguments)
     assert code == 3
-    assert "in.csv:2: there is a column 'score' already" in " ".join(err.split())
+    assert "in.csv: there is a column 'score' already" in " ".join(err.split())
     assert "such as --prefix rm_" in " ".join(err.split())
     code, out, _ = run(*arguments, "--prefix", "rm_")
     assert code == 0
@@ -62,3 +66,49 @@ def test_a_console_that_does_not_know_a_character_shows_its_number(
     else:
         assert "größer" in shown
         assert r"\U0001f600" in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_no_library_takes_a_signal_for_a_fault_of_its_own(
+    run: Run, model: str, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    """Loading a tokenizer goes on after any error of the libraries', and so do requests to a server."""
+
+    def loading(*args: object, **options: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.Signals[name])
+        except Exception as error:
+            raise BadModel("the tokenizer cannot be read") from error
+
+    monkeypatch.setattr("prefrank.scoring.reward_model.RewardModel.load", loading)
+    found, _, err = run("rank", "--model", model, "--prompt", "p", "--reply", "r")
+    assert (found, err.strip()) == (code, f"error: stopped by {'Ctrl-C' if name == 'SIGINT' else name}")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("command", ["score", "rank", "info"])
+def test_a_full_disk_behind_standard_output_is_one_error(tmp_path: Path, model: str, command: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "p", "reply": "r"}')
+    arguments = {
+        "score": [str(tmp_path / "in.jsonl"), "--model", model],
+        "rank": ["--model", model, "--prompt", "p", "--reply", "r"],
+        "info": [model, "--json"],
+    }
+    with open("/dev/full", "wb") as full:
+        line = [sys.executable, "-m", "prefrank", command, *arguments[command]]
+        result = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 6
+    assert result.stderr.splitlines()[-1].startswith("error: cannot write the output: the disk is full")
+
+
+@pytest.mark.parametrize(("stream", "code"), [("stdin", 3), ("stdout", 6)])
+def test_a_closed_stream_is_one_error(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str, code: int
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "p", "reply": "r"}')
+    source, output = ("-", str(tmp_path / "o.jsonl")) if stream == "stdin" else (str(tmp_path / "in.jsonl"), "-")
+    monkeypatch.setattr(sys, stream, None)
+    found, _, err = run("score", source, "--model", model, "-o", output)
+    assert found == code
+    assert f"standard {stream.removeprefix('std')}put is closed" in err

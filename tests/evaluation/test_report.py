@@ -380,7 +380,7 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_written_says_so(run: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CannotWrite, match="cannot be written"):
+    with pytest.raises(CannotWrite, match="cannot write"):
         write_report(run, tmp_path / "file" / "page.html")
 
 

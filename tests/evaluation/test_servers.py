@@ -1,5 +1,6 @@
 """Servers as scorers, against a small server of the tests' own on the loopback: each protocol, and each fault."""
 
+import _thread
 import json
 import math
 import threading
@@ -607,3 +608,21 @@ def test_options_are_checked() -> None:
 
 def test_the_probes_differ() -> None:
     assert len(set(wanted(list(PROBES)))) == len(PROBES)
+
+
+def test_ctrl_c_waits_for_no_server(fake: FakeServer) -> None:
+    answered = threading.Event()
+    fake.answers["/predict"] = predict
+    opened = open_scorer(fake.url + "/predict", server=ServerOptions(concurrency=2, batch=1))
+
+    def silent(body: Any) -> Answer:
+        _thread.interrupt_main()
+        answered.wait(30)
+        return predict(body)
+
+    fake.answers["/predict"] = silent
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        opened.score_pairs(PAIRS)
+    answered.set()
+    assert time.monotonic() - start < 10

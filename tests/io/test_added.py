@@ -95,6 +95,9 @@ def test_the_first_rows_do_not_say_what_the_last_may_hold(tmp_path: Path, output
         ("{}", r'{"a": "\ud800"}', r"in\.jsonl:2: 'a' holds a lone surrogate, '\\ud800' at 0"),
         ("{}", r'{"a\ud800": 1}', r"in\.jsonl:2: 'a\\ud800' holds a lone surrogate"),
         ("{}", '{"a": 1e400}', r"in\.jsonl:2: 'a' holds inf"),
+        ("{}", f'{{"a": {"9" * 320}.5}}', r"in\.jsonl:2: 'a' holds inf"),
+        ("{}", f'{{"a": {"[" * 60}1{"]" * 60}}}', r"out\.parquet: the columns do not go into \.parquet \(.*nested"),
+        ("{}", f'{{"a": {"[" * 900}1{"]" * 900}}}', r"in\.jsonl:2: the .* is nested too deeply"),
         ("{}", '{"a": {}}', r"out\.parquet: the columns do not go into \.parquet \(.*'a'"),
     ],
 )
@@ -138,7 +141,6 @@ def without_nulls(value: Any) -> Any:
     [
         '{"a": 1.0, "b": 1E5, "c": 123456789012345678901234567890, "d": 0.1000000000000000055511151231257827}',
         r'{"z": "\ud83d\ude00 \ud800 é", "a": "\u2028", "z2": [ 1,2 ]}',
-        '{"a": 1, "a": 2}',
         '{"a": 1e400}',
         "{}",
     ],
@@ -177,6 +179,49 @@ def test_an_infinite_number_is_one_line_where_json_would_hold_it(tmp_path: Path,
     write_table(tmp_path / "in.parquet", {"x": [0.0, float(value)]})
     with pytest.raises(BadData, match=r"in\.parquet:2: 'x' holds -?inf, which JSON does not have"):
         add(tmp_path / "in.parquet", tmp_path / output)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1e400", r"in\.jsonl:2: 'a' holds inf"),
+        (r'"x\ud83d"', r"in\.jsonl:2: 'a' holds a lone surrogate, '\\ud83d' at 1; write \.jsonl"),
+    ],
+)
+def test_what_csv_cannot_hold_is_said_with_its_row_and_column(tmp_path: Path, value: str, message: str) -> None:
+    source = write_text(tmp_path / "in.jsonl", f'{{"a": [1e5, "\\ud83d"], "b": "\\ud83d\\ude00"}}\n{{"a": {value}}}')
+    with pytest.raises(BadData, match=message):
+        add(source, tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.parquet"])
+def test_csv_without_rows_keeps_its_columns(tmp_path: Path, output: str) -> None:
+    after = add(write_text(tmp_path / "in.csv", "b,a\n"), tmp_path / output)
+    names = after.read_text().strip().split(",") if output == "out.csv" else read_table(after).column_names
+    assert names == ["b", "a", *TYPES]
+
+
+def test_two_columns_of_one_name_are_said_with_the_file(tmp_path: Path) -> None:
+    write_table(tmp_path / "in.parquet", pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]))
+    with pytest.raises(BadData, match=r"in\.parquet: two columns are called 'x'"):
+        add(tmp_path / "in.parquet", tmp_path / "out.parquet")
+
+
+def test_what_parquet_refuses_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    table = pa.table({"x": pa.array([1000], pa.decimal128(5, -3))})
+    write_table(tmp_path / "in.arrow", table)
+    with pytest.raises(BadData, match=r"out\.parquet: the columns do not go into \.parquet \(Scale must be"):
+        add(tmp_path / "in.arrow", tmp_path / "out.parquet")
+
+
+def test_a_union_inside_a_column_of_nulls_goes_through_and_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    """Where Arrow itself would end the process."""
+    union = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["s", "t"])])
+    table = pa.table({"x": pa.StructArray.from_arrays([union], ["u"], mask=pa.array([False, True]))})
+    write_table(tmp_path / "in.arrow", table)
+    assert read_table(add(tmp_path / "in.arrow", tmp_path / "out.arrow")).column("x").equals(table.column("x"))
+    with pytest.raises(BadData, match=r"in\.arrow:1: 'x' cannot be read \(its type sparse_union.*write \.arrow"):
+        add(tmp_path / "in.arrow", tmp_path / "out.jsonl")
 
 
 def test_parquet_becomes_json_lines_by_the_rule_of_each_type(tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 import errno
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prefrank.errors import CannotWrite
-from prefrank.io.atomic import atomic_file, atomic_folder
+from prefrank.io.atomic import atomic_file, atomic_folder, check_writable, write_file
 from prefrank.model import load_network, save_network
 from prefrank.model.other import OtherNetwork
 from tests.parity.reference import CONFIGS, OTHERS, model_of, saved
 
 
-def write_file(target: Path, text: str, error: BaseException | None = None) -> None:
+def put(target: Path, text: str, error: BaseException | None = None) -> None:
     with atomic_file(target) as temporary:
         temporary.write_text(text)
         if error:
@@ -33,27 +34,27 @@ def test_a_file_appears_when_it_is_whole_and_replaces_what_was_there(tmp_path: P
 
 @pytest.mark.parametrize("error", [ValueError("ours"), KeyboardInterrupt()])
 def test_a_file_that_is_not_finished_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
-    write_file(tmp_path / "a", "one")
+    put(tmp_path / "a", "one")
     with pytest.raises(type(error)):
-        write_file(tmp_path / "a", "two", error)
+        put(tmp_path / "a", "two", error)
     assert (tmp_path / "a").read_text() == "one"
     assert os.listdir(tmp_path) == ["a"]
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CannotWrite, match=r"cannot write .*a: the disk is full"):
-        write_file(tmp_path / "a", "one", OSError(errno.ENOSPC, "No space left on device"))
+        put(tmp_path / "a", "one", OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(CannotWrite, match=r"cannot write .*absent/a: there is no folder .*absent; make it first"):
-        write_file(tmp_path / "absent" / "a", "one")
+        put(tmp_path / "absent" / "a", "one")
     for place in (tmp_path, Path("/dev/null")):
         with pytest.raises(CannotWrite, match="it is no file; give the name of a file"):
-            write_file(place, "one")
+            put(place, "one")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    write_file(tmp_path / "link", "one")
+    put(tmp_path / "link", "one")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "one"
 
@@ -67,7 +68,7 @@ def test_windows_opens_no_folder_and_flushes_only_what_it_may_write(
     monkeypatch.setattr(
         os, "open", lambda path, flags: opened.append((Path(path).is_dir(), flags)) or real(path, flags)
     )
-    write_file(tmp_path / "a", "one")
+    put(tmp_path / "a", "one")
     assert opened == [(False, os.O_RDWR)]
 
 
@@ -187,3 +188,51 @@ def test_an_empty_folder_and_a_link_to_a_folder_can_be_written(tmp_path: Path) -
     write(tmp_path / "link", "one")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "config.json").read_text() == "one"
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CannotWrite, match=r"cannot write .*out\.bin: there is no folder .*missing; make it first"),
+        atomic_file(tmp_path / "missing" / "out.bin"),
+    ):
+        raise AssertionError("the work began")
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), KeyboardInterrupt()])
+def test_a_small_file_is_the_old_or_the_new_one_and_nothing_is_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    target = tmp_path / "new" / "page.html"
+    write_file(target, b"old")
+
+    def half(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:1])
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(type(error)):
+        write_file(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(target.parent) == ["page.html"]
+
+
+def test_looking_whether_a_file_can_be_written_changes_none(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "run.json"
+    check_writable(target)
+    assert os.listdir(target.parent) == []
+    target.touch()
+    check_writable(target)
+    assert os.listdir(target.parent) == ["run.json"]
+    with pytest.raises(CannotWrite, match=r"cannot write .*json: "):
+        check_writable(target / "run.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("look", [check_writable, lambda target: write_file(target, b"")])
+def test_a_device_or_folder_is_never_replaced(tmp_path: Path, look: Callable[[Path], None]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for target in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(CannotWrite, match="it is no file; give the name of a file"):
+            look(target)
+    assert os.listdir(tmp_path) == ["pipe"]

@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_the_record_that_was_there(folder: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CannotWrite, match=r"prefrank.json: No space left"):
+    with pytest.raises(CannotWrite, match=r"prefrank.json: the disk is full"):
         store_calibration(folder, {"temperature": 1.5, "model": ""})
     assert (folder / "prefrank.json").read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == names

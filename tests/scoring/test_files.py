@@ -15,6 +15,7 @@ import pytest
 from prefrank import RewardModel, Turn
 from prefrank.errors import BadData, BadInput, CannotWrite
 from prefrank.scoring.files import score_file
+from tests.io.files import save_to_disk
 
 ROWS = [
     {"prompt": "how do I bake", "reply": "mix flour", "keep": 1},
@@ -261,6 +262,46 @@ def test_columns_of_the_added_names_can_stay_under_a_prefix(model: RewardModel, 
     (row,) = read_lines(tmp_path / "out.jsonl")
     assert (row["score"], row["model"], row["rm_model"]) == ("mine", "mine", model.fingerprint)
     assert list(row)[-5:] == ["rm_score", "rm_tokens", "rm_cut_prompt", "rm_cut_reply", "rm_model"]
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
+def test_a_column_of_an_added_name_is_refused_without_a_row_too(model: RewardModel, tmp_path: Path, name: str) -> None:
+    (tmp_path / "in.csv").write_text("prompt,reply,score\n")
+    pq.write_table(pa.table({"prompt": [""], "reply": [""], "score": [1.0]}).slice(0, 0), tmp_path / "in.parquet")
+    with pytest.raises(BadData, match=rf"{name}: there is a column 'score' already, .*--prefix rm_"):
+        score_file(model, tmp_path / name, tmp_path / "out.parquet")
+
+
+def test_bytes_are_not_taken_for_text_and_go_through_untouched(model: RewardModel, tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["p"], "reply": [b"r"], "picture": [{"bytes": b"\xff", "path": None}]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(BadData, match=r"in\.parquet:1: 'reply' holds b'r'; wanted"):
+        score_file(model, tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    pq.write_table(table.set_column(1, "reply", [["r"]]), tmp_path / "in.parquet")
+    score_file(model, tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    assert read_lines(tmp_path / "out.jsonl")[0]["picture"] == {"bytes": "/w==", "path": None}
+
+
+def test_the_output_never_takes_the_place_of_what_is_read(model: RewardModel, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "in.jsonl", ROWS)
+    table = write_parquet(tmp_path / "in.parquet", [{"prompt": "p", "reply": "r"}])
+    saved = save_to_disk(tmp_path / "set", pa.RecordBatch.from_pylist([{"prompt": "p", "reply": "r"}]))
+    (tmp_path / "link.jsonl").symlink_to(lines)
+    part = saved / "data-00000-of-00001.arrow"
+    before = {path: path.read_bytes() for path in (lines, table, part)}
+    for source, output in ((lines, lines), (table, table), (saved, part), (lines, tmp_path / "link.jsonl")):
+        with pytest.raises(BadInput, match=r"the output .* is what is read; give another name"):
+            score_file(model, source, output)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_texts_with_control_strings_count_once_in_whatever_chunks_they_stand(
+    model: RewardModel, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "a [SEP] b", "reply": "r"}, {"prompt": "a [SEP] b", "reply": "[CLS]"}]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    for chunk_rows in (1, 9):
+        assert score_file(model, source, tmp_path / "out.jsonl", chunk_rows=chunk_rows).control_strings == 2
 
 
 def test_scores_past_row_256_lose_no_column_and_no_fraction(model: RewardModel, tmp_path: Path) -> None:

@@ -151,10 +151,11 @@ def test_resuming_from_a_step_checkpoint_gives_the_same_bits_too(recipe, tmp_pat
     assert_equal(weights(again.last), expected)
 
 
-def test_a_signal_during_evaluation_stops_after_it_and_saves(recipe):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_evaluation_stops_after_it_and_saves(recipe, number):
     def report(event: Event) -> None:
         if isinstance(event, EvaluationDone):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match="stopped after step 2 of"):
         train(recipe(eval_steps=2), report=report)

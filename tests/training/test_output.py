@@ -17,7 +17,7 @@ from prefrank.training.curve import write_whole
 from prefrank.training.events import DataRead, Encoding, Event, PassedOver
 from prefrank.training.find_rate import find_rate
 from prefrank.training.recipe_file import RecipeValues
-from prefrank.training.signals import stop_cleanly
+from prefrank.training.signals import catch_signals, stop_cleanly
 from prefrank.training.sweep import run_sweep
 
 
@@ -119,6 +119,31 @@ def test_a_handler_of_the_process_for_sigterm_is_left_alone():
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == [signal.SIGTERM]
+
+
+def test_a_second_signal_is_what_it_was_before_the_steps():
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with catch_signals() as flag:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert flag.wanted
+            assert not heard
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+
+
+def test_an_ignored_hang_up_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_cleanly(), catch_signals() as flag:
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not flag.wanted
 
 
 TORN = [

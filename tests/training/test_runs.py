@@ -120,7 +120,7 @@ def test_curves_become_a_picture(tmp_path):
     plot_runs(runs, [run.name for run in runs], tmp_path / "new" / "curves.png")
     assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "file").touch()
-    with pytest.raises(CannotWrite, match="cannot be written"):
+    with pytest.raises(CannotWrite, match="cannot write"):
         plot_runs(runs[:1], ["a"], tmp_path / "file" / "curves.png")
 
 

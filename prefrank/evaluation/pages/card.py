@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.data.candidates import OTHER_SPLIT
-from prefrank.errors import BadInput, CannotWrite, NotFound
+from prefrank.errors import BadInput, NotFound
 from prefrank.evaluation.pages.card_facts import (
     BASES,
     CONDITIONAL,
@@ -34,6 +34,7 @@ from prefrank.evaluation.pages.card_facts import (
 )
 from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
+from prefrank.io.atomic import write_file
 from prefrank.scoring.info import checkpoint_info
 
 FILE = "README.md"
@@ -160,14 +161,7 @@ def write_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str], *, o
     text, path = _render(subject), subject.folder / FILE
     if path.exists() and not overwrite and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         raise BadInput(f"{path} was not written by prefrank card; move it away, or overwrite it on purpose")
-    try:
-        temporary = path.with_name(f".{FILE}.tmp")
-        temporary.write_bytes(text.encode("utf-8", "replace"))  # a lone surrogate in a name is shown as "?"
-        temporary.replace(path)
-    except OSError as error:
-        raise CannotWrite(
-            f"{path} cannot be written ({error.strerror or error}); make room or copy the folder"
-        ) from error
+    write_file(path, text.encode("utf-8", "replace"))  # a lone surrogate in a name is shown as "?"
     return path
 
 

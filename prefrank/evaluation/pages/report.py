@@ -5,6 +5,7 @@ as they are, and those escape their own labels. Several runs make one page: suit
 scorer stands once, with the first result of each suite.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadInput, CannotWrite, NotFound
+from prefrank.errors import BadInput, NotFound
 from prefrank.evaluation.pages import charts
 from prefrank.evaluation.pages.blocks import count, digits, interval, p_value
 from prefrank.evaluation.pages.charts import Mark, mark_of
 from prefrank.evaluation.pages.sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
+from prefrank.io.atomic import write_file
 from prefrank.io.names import short_names
 
 HOW_MADE = ("intervals", "versions", "hardware", "created")
@@ -64,11 +66,7 @@ def write_page(path: Path, page: str) -> None:
     Raises:
         CannotWrite: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(page.encode("utf-8", "replace"))
-    except OSError as error:
-        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
+    write_file(path, page.encode("utf-8", "replace"))
 
 
 def render_report(run: Run | Sequence[Run]) -> str:
@@ -300,11 +298,9 @@ def accuracy_png(run: Run | Sequence[Run], path: Path) -> None:
         _draw_scorer(axis, whole, suites, number)
     _finish(axis, [charts.shorten(title_of(whole, suite), 36) for suite in suites])
     axis.set_xlabel(f"accuracy, {whole['intervals']['confidence'] * 100:g} % intervals; dashed: chance")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
-    except OSError as error:
-        raise CannotWrite(f"{path} cannot be written ({error.strerror or error})") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    write_file(path, picture.getvalue())
 
 
 def _draw_scorer(axis: Any, run: Run, suites: Sequence[str], number: int) -> None:
