@@ -121,21 +121,6 @@ def test_a_handler_of_the_process_for_sigterm_is_left_alone():
     assert heard == [signal.SIGTERM]
 
 
-def test_a_second_signal_is_what_it_was_before_the_steps():
-    heard: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-    try:
-        with catch_signals() as flag:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert flag.wanted
-            assert not heard
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert heard == [signal.SIGTERM]
-
-
 def test_an_ignored_hang_up_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
