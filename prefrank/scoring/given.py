@@ -15,7 +15,7 @@ ReplyLike = str | Turn | Message | list[Message] | list[Turn]
 """A reply: a string, or the assistant message that holds it, alone or in a list of one."""
 RowLike = tuple[Any, Any] | list[Any] | Mapping[str, Any]
 """A prompt with its reply: a pair, or a row with `prompt` and `reply`."""
-_ALSO_PROMPT = ("messages", "system_prompt", "instruction", "input", "history")
+_ALSO_PROMPT = ("messages", "system_prompt", "instruction", "input", "history", "tools")
 """Columns that data sets keep a part of the prompt in, or another one."""
 
 

@@ -15,7 +15,7 @@ from prefrank.evaluation.calibration import calibrate, stored_temperature
 from prefrank.model.record import read_record
 from prefrank.scoring import checkpoint_info, reward_model
 from prefrank.scoring.quantise import quantise_folder
-from prefrank.scoring.reward_model import store_calibration
+from prefrank.scoring.temperature import store_calibration
 
 WORDS = ["mix", "flour", "water", "salt", "yeast", "dough", "hour", "rise", "bake", "bread", "home", "hello", "what"]
 
