@@ -283,7 +283,7 @@ def info(
         kernels=scoring.kernels,
         trust_remote_code=scoring.trust_remote_code,
     )
-    print_result(facts, as_json, lambda: tables.facts(model, facts))
+    print_result(facts, as_json, lambda: tables.checkpoint(model, facts))
 
 
 def read_comparisons(sources: list[str], columns: "Columns | None" = None) -> "list[Comparison]":

@@ -105,6 +105,46 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
     show(table)
 
 
+def checkpoint(name: str, found: Mapping[str, Any]) -> None:
+    """What a checkpoint is; of its training and calibration what is asked most."""
+    training, calibration = found["training"] or {}, found["calibration"] or {}
+    told = dict(found) | {"training": _trained(training) or None, "calibration": None}
+    told["heads"] = ", ".join(found["heads"])
+    told["dtypes"] = ", ".join(f"{dtype} ({count:,} tensors)" for dtype, count in found["dtypes"].items())
+    if calibration:
+        told["calibration"] = _present(calibration, "temperature", "fitted_on", "pairs", "prompts")
+    facts(name, told)
+    if training or calibration:
+        say("the whole record: prefrank info --json")
+
+
+def _trained(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The data, settings and figures of a training record, as far as it has them."""
+    data, sets = training.get("data") or {}, (training.get("metrics") or {}).get("sets") or {}
+    read = data.get("read") or []
+    names = dict(zip(names := [str(one["name"]) for one in read], short_names(names), strict=True))
+    on = [
+        names[one["name"]] + (f" ({one['comparisons']:,})" if one.get("comparisons") is not None else "")  # of a stream
+        for one in read
+        if one.get("role") == "training"
+    ]
+    held_out = {
+        names.get(name, name): f"accuracy {one['accuracy']:.1%}, log loss {one['log_loss']:.3f},"
+        f" {one['comparisons']:,} comparisons"
+        for name, one in sets.items()
+    }
+    return {
+        **({"on": ", ".join(on)} if on else {}),
+        **_present(training.get("recipe") or {}, "model_name", "loss", "learning_rate"),
+        **_present(training, "step", "comparisons_per_step", "device", "started"),
+        **({"held_out": held_out} if held_out else {}),
+    }
+
+
+def _present(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names if values.get(name) is not None}
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
