@@ -15,6 +15,7 @@ from prefrank.cli.options import ScoringOptions, scoring_options
 from prefrank.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from prefrank.io.columns import Columns
     from prefrank.training import Recipe
     from prefrank.types import Comparison
 
@@ -282,17 +283,17 @@ def info(
         kernels=scoring.kernels,
         trust_remote_code=scoring.trust_remote_code,
     )
-    print_result(facts, as_json, lambda: tables.facts(model, facts))
+    print_result(facts, as_json, lambda: tables.checkpoint(model, facts))
 
 
-def read_comparisons(sources: list[str], limit: int | None) -> "list[Comparison]":
+def read_comparisons(sources: list[str], columns: "Columns | None" = None) -> "list[Comparison]":
     from prefrank.cli import tables
     from prefrank.data import load_comparisons, parse_source
 
     comparisons: list[Comparison] = []
     for source in sources:
         name, split = parse_source(source)
-        loaded = load_comparisons(name, split=split, limit=limit)
+        loaded = load_comparisons(name, split=split, columns=columns)
         if not loaded.comparisons:
             raise NotFound(f"{source} has no usable comparison; `prefrank data describe {source}` says why")
         tables.say_report(source, loaded.report)

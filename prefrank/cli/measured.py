@@ -1,5 +1,6 @@
 """What was measured, as tables on standard output and remarks on standard error."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from prefrank.cli.tables import new_table, say, show
 from prefrank.io.names import short_names
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from prefrank.evaluation.pages.leaderboard import Leaderboard
     from prefrank.evaluation.protocols.suite import Suite
     from prefrank.evaluation.run_file import Run
@@ -34,7 +37,7 @@ def run(run: "Run") -> None:
                 say(f"- {escape(sentence)}")
     first = run["scorers"][0]
     data = ", ".join(f"{name} {suite['data'][:12]}" for name, suite in run["suites"].items())
-    model = first["model"] if len(first["model"]) < 48 else first["model"][:12]  # a fingerprint, or a name with a hash
+    model = re.sub(r"[0-9a-f]{40,}", lambda hash: hash[0][:12], first["model"])
     say(f"model {escape(model)}; data: {data}; {run['intervals']['resamples']:,} resamples of prompts")
 
 
@@ -109,9 +112,19 @@ def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
 
 
 def _differences(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], named: Sequence[str]) -> None:
-    table = new_table(title, *columns, left=len(named))
+    wide, narrow = (_difference_rows(title, columns, rows, named, narrow=narrow) for narrow in (False, True))
+    show(wide, width=140, narrow=narrow)
+
+
+def _difference_rows(
+    title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], named: Sequence[str], *, narrow: bool
+) -> "Table":
+    """Where there is little room, intervals stand under their differences, and what is detectable is left out."""
+    figures = [name for name in columns[len(named) :] if not narrow or name not in ("95 % interval", "detectable")]
+    table = new_table(title, *columns[: len(named)], *figures, left=len(named))
     table.columns[-1].justify = "left"
-    table.columns[-1].no_wrap = True
+    for column in table.columns[len(named) :]:
+        column.no_wrap = True
     before = None
     for row in rows:
         difference, verdict = row["difference"], row["verdict"]
@@ -121,15 +134,18 @@ def _differences(title: str, columns: Sequence[str], rows: Sequence[Mapping[str,
         elif before is not None and named[0] == "suite":
             table.add_section()
         before = row["suite"]
-        table.add_row(
-            *map(escape, names),
-            _points(difference["value"]),
-            "-" if difference["low"] is None else f"{_points(difference['low'])} to {_points(difference['high'])}",
-            "-" if row["p_holm"] is None else _p(row["p_holm"]),
-            "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}",
-            f"[{_COLOURS.get(verdict or '', 'dim')}]{verdict or '-'}[/]",
-        )
-    show(table, width=140)
+        value, p = _points(difference["value"]), "-" if row["p_holm"] is None else _p(row["p_holm"])
+        low, high = _points(difference["low"]), _points(difference["high"])
+        low_high = "-" if difference["low"] is None else f"{low} to {high}"
+        detectable = "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}"
+        colour = _COLOURS.get(verdict or "", "dim")
+        if narrow:
+            lines = (verdict or "-").replace(" told", "\ntold")
+            cells = [f"{value}\n[dim]{low_high}[/]", p, f"[{colour}]{lines}[/]"]
+        else:
+            cells = [value, low_high, p, detectable, f"[{colour}]{verdict or '-'}[/]"]
+        table.add_row(*map(escape, names), *cells)
+    return table
 
 
 def _p(value: float) -> str:
@@ -192,10 +208,11 @@ def calibrated(folder: Path, found: Mapping[str, Any]) -> None:
 
 
 def suites(known: "Sequence[Suite]") -> None:
-    table = new_table(None, "name", "benchmark", "on the hub", "files there, or in NAME=FOLDER", "equal scores", left=5)
+    table = new_table(None, "name", "benchmark, and its files on the hub or in NAME=FOLDER", "equal scores", left=3)
     for suite in known:
-        more = ", ..." if len(suite.layout) > 2 else ""
-        files = ", ".join(suite.layout[:2]) + more or "ship with prefrank"
-        table.add_row(suite.name, escape(suite.title), escape(suite.hub or "-"), escape(files), suite.ties)
-    show(table, width=140)
+        files = [*suite.layout[:2], *(["..."] if len(suite.layout) > 2 else [])] or ["ship with prefrank"]
+        hub = [f"on the hub: {suite.hub}"] if suite.hub else []
+        facts = "\n".join([suite.title, *(f"[dim]{escape(line)}[/]" for line in (*hub, *files))])
+        table.add_row(suite.name, facts, suite.ties, end_section=True)
+    show(table)
     say("all file patterns: prefrank suites --json, docs/suites.md")

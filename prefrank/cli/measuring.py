@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from prefrank.cli.commands import AsJson, app, print_result
 from prefrank.cli.options import ScoringOptions, scoring_options
-from prefrank.errors import BadInput, NotFound, PrefrankError
+from prefrank.errors import BadData, BadInput, NotFound, PrefrankError
 
 if TYPE_CHECKING:
     from prefrank.evaluation.run_file import Run
@@ -57,7 +57,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each --data.")] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Own names of columns in --data and scores:FILE, such as prompt=question,chosen=good."),
+        typer.Option(help="Own names of columns in --data, --train and scores:FILE: prompt=question,chosen=good."),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -102,15 +102,20 @@ def evaluate(
         import jinja2  # noqa: F401
     options = ModelOptions(**asdict(scoring))
     named = parse_columns(columns) if columns is not None else {}
-    trained_on = _comparisons(train or [], None)
-    tasks = _tasks(data or [], suite or [], limit, scoring.head, named)
     server = ServerOptions(protocol=protocol, chat_template=server_template, key=os.environ.get("PREFRANK_SERVER_KEY"))
+    _check_options(model or [], options, server)
+    style = Bootstrap(resamples=resamples)
+    trained_on = [one for source in train or [] for one in _trained_on(source, _of_data(named))]
+    tasks = _tasks(data or [], suite or [], limit, scoring.head, named)
     entrants, opened = _entrants(model or [], options, server, baselines, tasks, trained_on, named)
+    for name, scorer in opened.items():
+        if scorer.doubt:
+            tables.say(f"[yellow]{escape(name)}: its scores are {escape(scorer.doubt)}[/]")
     _say_control_strings(opened, tasks)
     run = run_all(
         entrants,
         tasks,
-        bootstrap=Bootstrap(resamples=resamples),
+        bootstrap=style,
         train=trained_on,
         command="prefrank " + shlex.join(sys.argv[1:]),
         hardware=hardware(),
@@ -151,10 +156,9 @@ def _tasks(
     from prefrank.evaluation.protocols import find_suite, load_suite
     from prefrank.evaluation.protocols.suite import SuiteData
     from prefrank.evaluation.runs import Task, comparisons_suite
-    from prefrank.evaluation.scorers import ONLY_SCORED
 
     found = []
-    of_data = {name: own for name, own in columns.items() if name not in ONLY_SCORED}
+    of_data = _of_data(columns)
     for source, shown in zip(data, _suite_names(data), strict=True):
         name, split = parse_source(source)
         loaded = load_comparisons(name, split=split, limit=limit, columns=of_data or None)
@@ -165,8 +169,9 @@ def _tasks(
         rows = SuiteData(items, loaded.report.rows, dict(loaded.report.dropped))
         found.append((comparisons_suite(shown), rows, source))
     for one in suites:
-        name, _, folder = one.partition("=")
-        found.append((find_suite(name), load_suite(name, folder or None), folder or find_suite(name).hub or "prefrank"))
+        name, equals, folder = one.partition("=")
+        read = load_suite(name, folder if equals else None)
+        found.append((find_suite(name), read, folder or find_suite(name).hub or "prefrank"))
     return [
         Task(kind, SuiteData(languages_of(rows.items), rows.read, rows.dropped), where) for kind, rows, where in found
     ]
@@ -201,7 +206,7 @@ def _entrants(
 ) -> "tuple[list[Entrant], dict[str, OpenedScorer]]":
     from prefrank.evaluation.baselines import baselines
     from prefrank.evaluation.runs import Entrant
-    from prefrank.evaluation.scorers import open_scorer
+    from prefrank.evaluation.scorers import kind_of, open_scorer
 
     items = [item for task in tasks for item in task.data.items]
     opened = {}
@@ -209,11 +214,11 @@ def _entrants(
         name, place = _named(given)
         if name in opened:
             raise BadInput(f"two models are called {name}; name them: --model first={place} --model second=...")
-        remote, elsewhere = place.startswith(("http://", "https://")), place.startswith(("python:", "scores:"))
+        kind = kind_of(place)
         opened[name] = open_scorer(
             place,
-            model=None if remote or elsewhere else options,
-            server=server if remote else None,
+            model=options if kind == "model" else None,
+            server=server if kind == "http" else None,
             items=items,
             columns=columns,
         )
@@ -225,10 +230,38 @@ def _entrants(
     return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in others.items())], opened
 
 
-def _comparisons(sources: Sequence[str], limit: int | None) -> "list[Comparison]":
+def _of_data(columns: "Columns") -> "Columns":
+    """Those of the columns that comparisons have."""
+    from prefrank.evaluation.scorers import ONLY_SCORED
+
+    return {name: own for name, own in columns.items() if name not in ONLY_SCORED}
+
+
+def _trained_on(source: str, columns: "Columns") -> "list[Comparison]":
+    """Training comparisons under the names of `columns`, or, where the source has none of these, the usual ones."""
     from prefrank.cli.commands import read_comparisons
 
-    return read_comparisons(list(sources), limit)
+    if not columns:
+        return read_comparisons([source])
+    try:
+        return read_comparisons([source], columns)
+    except BadData as error:
+        try:
+            return read_comparisons([source])
+        except BadData:
+            raise error from None
+
+
+def _check_options(models: Sequence[str], options: "ModelOptions", server: "ServerOptions") -> None:
+    """Raises BadInput for options that no scorer here has a use for; a head also names the labels of data."""
+    from prefrank.evaluation.scorers import ModelOptions, kind_of
+    from prefrank.evaluation.servers import ServerOptions
+
+    kinds = {kind_of(_named(given)[1]) for given in models}
+    if "http" not in kinds and server != ServerOptions(key=server.key):
+        raise BadInput("--protocol and --server-template are for servers, and no --model is one; leave them out")
+    if "model" not in kinds and options != ModelOptions(head=options.head):
+        raise BadInput("no --model is a model folder or hub id, so device, precision and the like cannot be set")
 
 
 @app.command()
@@ -313,7 +346,7 @@ def calibrate(
     from prefrank.evaluation.calibration import calibrate as fit
     from prefrank.model.hub import resolve_model
 
-    comparisons = labelled(read_comparisons(data, None), scoring.head)
+    comparisons = labelled(read_comparisons(data), scoring.head)
     found = fit(
         folder,
         comparisons,
@@ -354,6 +387,8 @@ def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Ta
                         head=options.head,
                         device=options.device,
                         max_length=options.max_length,
+                        pre_rendered=options.pre_rendered,
+                        trust_remote_code=options.trust_remote_code,
                         progress=report,
                     )
             except PrefrankError as error:

@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from prefrank.cli.progress import clock
 from prefrank.cli.tables import new_table, say, show
+from prefrank.io.names import short_names as path_ends
 
 if TYPE_CHECKING:
     from prefrank.training.find_rate import RateSearch
@@ -26,12 +26,14 @@ def runs(found: "Sequence[Run]") -> None:
     """One line a run: how it stands, how good it got, and what it cost."""
     table = new_table(None, "run", "state", "steps", "data", "log loss", "accuracy", "n", "time", "energy", left=2)
     table.columns[3].justify = "left"
+    sources = list(dict.fromkeys(one for run in found for one in run.data))
+    short = dict(zip(sources, path_ends(sources), strict=True))
     for run, name in zip(found, short_names(found), strict=True):
         table.add_row(
             escape(name),
             _state(run),
             f"{run.step:,}/{run.steps:,}",
-            escape(", ".join(Path(one).name for one in run.data)),
+            escape(", ".join(short[one] for one in run.data)),
             *_cells(run),
         )
     show(table, width=_WIDTH)
@@ -50,8 +52,8 @@ def comparison(found: "Sequence[Run]", differing: Mapping[str, Sequence[Any]]) -
     sets = dict.fromkeys(
         name for run in found for name in _last_sets(run) if len(_last_sets(run)) > 2 or name != "overall"
     )
-    for name in sets:
-        table.add_row(f"last: {escape(name)}", *(_figures(_last_sets(run).get(name)) for run in found))
+    for name, shown in zip(sets, path_ends(list(sets)), strict=True):
+        table.add_row(f"last: {escape(shown)}", *(_figures(_last_sets(run).get(name)) for run in found))
     table.add_section()
     table.add_row("state", *map(_state, found))
     table.add_row("steps", *(f"{run.step:,}/{run.steps:,}" for run in found))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from prefrank.types import Score
 
 NARROWEST = 100
+SHOWN = 240
+"""Characters of a prompt above its ranking."""
 _EQUAL = "dropped_replies_equal_after_cutting"
 
 
@@ -32,18 +34,21 @@ def say(text: str) -> None:
     Console(stderr=True, highlight=False, emoji=False).print(text)
 
 
-def show(table: Table, *, width: int = NARROWEST) -> None:
-    """Print a table on standard output; `width` is that of a pipe or a log."""
+def show(table: Table, *, width: int = NARROWEST, narrow: Table | None = None) -> None:
+    """Print a table on standard output; `width` is that of a pipe or a log, `narrow` what stands for a table that is
+    wider than the console."""
     console = Console(highlight=False, emoji=False)
     # A pipe or a log has no width of its own; 80 columns would fold the tables.
     if not console.is_terminal:
         console = Console(highlight=False, emoji=False, width=width)
-    console.print(table)
+    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console.print(table if narrow is None or wanted <= console.width else narrow)
 
 
 def new_table(title: str | None, *columns: str, left: int = 1) -> Table:
     """Columns after the first `left` hold figures and stand to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True  # two columns of space, not three: 80 are few
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number < left else "right", overflow="fold")
     return table
@@ -53,7 +58,7 @@ def ranking(prompt: str, ranked: "Sequence[Ranked]", temperature: float) -> None
     """Replies, best first, with the probability of being preferred to the best."""
     from prefrank.scoring import win_probability
 
-    table = new_table(escape(prompt), "rank", "score", "beats best", "reply", left=0)
+    table = new_table(escape(_short(prompt)), "rank", "score", "beats best", "reply", left=0)
     table.columns[3].justify = "left"
     for entry in ranked:
         cut = _cut_mark(entry.score)
@@ -61,6 +66,11 @@ def ranking(prompt: str, ranked: "Sequence[Ranked]", temperature: float) -> None
         beats = "" if entry is ranked[0] else f"{chance:.0%}"
         table.add_row(str(entry.rank + 1), f"{entry.score.value:+.3f}", beats, escape(entry.reply) + cut)
     show(table)
+
+
+def _short(text: str) -> str:
+    """A text of which the user has the whole, as far as it fits some lines."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"
 
 
 def _cut_mark(score: "Score") -> str:
@@ -94,6 +104,46 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
     for name, value in _flat(values):
         table.add_row(name, escape(value))
     show(table)
+
+
+def checkpoint(name: str, found: Mapping[str, Any]) -> None:
+    """What a checkpoint is; of its training and calibration what is asked most."""
+    training, calibration = found["training"] or {}, found["calibration"] or {}
+    told = dict(found) | {"training": _trained(training) or None, "calibration": None}
+    told["heads"] = ", ".join(found["heads"])
+    told["dtypes"] = ", ".join(f"{dtype} ({count:,} tensors)" for dtype, count in found["dtypes"].items())
+    if calibration:
+        told["calibration"] = _present(calibration, "temperature", "fitted_on", "pairs", "prompts")
+    facts(name, told)
+    if training or calibration:
+        say("the whole record: prefrank info --json")
+
+
+def _trained(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The data, settings and figures of a training record, as far as it has them."""
+    data, sets = training.get("data") or {}, (training.get("metrics") or {}).get("sets") or {}
+    read = data.get("read") or []
+    names = dict(zip(names := [str(one["name"]) for one in read], short_names(names), strict=True))
+    on = [
+        names[one["name"]] + (f" ({one['comparisons']:,})" if one.get("comparisons") is not None else "")  # of a stream
+        for one in read
+        if one.get("role") == "training"
+    ]
+    held_out = {
+        names.get(name, name): f"accuracy {one['accuracy']:.1%}, log loss {one['log_loss']:.3f},"
+        f" {one['comparisons']:,} comparisons"
+        for name, one in sets.items()
+    }
+    return {
+        **({"on": ", ".join(on)} if on else {}),
+        **_present(training.get("recipe") or {}, "model_name", "loss", "learning_rate"),
+        **_present(training, "step", "comparisons_per_step", "device", "started"),
+        **({"held_out": held_out} if held_out else {}),
+    }
+
+
+def _present(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names if values.get(name) is not None}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -134,19 +184,21 @@ def parity(source: str, target: Path, precision: str, found: "Parity") -> None:
 
 def dry_run(estimate: "RunEstimate") -> None:
     """A run, foreseen: what is read, how long rows are, and what it will take."""
-    columns = ("comparisons", "rows", "tokens", "prompts cut", "replies cut", "equal after cutting")
+    sets = list(dict.fromkeys([*estimate.encoding, *(one["name"] for one in estimate.data)]))
+    short = dict(zip(sets, short_names(sets), strict=True))
+    columns = ("comparisons", "rows", "tokens", "prompts\ncut", "replies\ncut", "equal\nafter\ncutting")
     table = new_table("Data", "set", *columns)
     for name, counts in estimate.encoding.items():
         keys = ("comparisons", "rows", "tokens", "rows_with_cut_prompt", "rows_with_cut_reply", _EQUAL)
-        table.add_row(escape(name), *(f"{counts[key]:,}" for key in keys))
+        table.add_row(escape(short[name]), *(f"{counts[key]:,}" for key in keys))
     show(table)
     for one in estimate.data:
         held = f" ({one['held_out']:,} in the other part)" if one["held_out"] else ""
-        say(f"{escape(one['name'])}, for {one['role']}: {escape(one['rule'])}{held}")
+        say(f"{escape(short[one['name']])}, for {one['role']}: {escape(one['rule'])}{held}")
     if left_out := _left_out(estimate):
         table = new_table("Left out", "set", "why", "count", left=2)
         for name, why, count in left_out:
-            table.add_row(escape(name), escape(why), f"{count:,}")
+            table.add_row(escape(short[name]), escape(why), f"{count:,}")
         show(table)
     if estimate.drawn:
         draw(estimate.drawn)
@@ -218,7 +270,8 @@ def _fields(value: Any) -> dict[str, Any]:
 def draw(drawn: Sequence[Mapping[str, Any]]) -> None:
     """What an epoch draws from each training set."""
     keys = ("comparisons", "drawn", "beyond_per_prompt", "longer_preferred", "shorter_preferred")
-    table = new_table("Drawn for each epoch", "set", *(key.replace("_", " ") for key in keys))
+    columns = ("comparisons", "drawn", "beyond\nper prompt", "longer\npreferred", "shorter\npreferred")
+    table = new_table("Drawn for each epoch", "set", *columns)
     for one, name in zip(drawn, short_names([one["name"] for one in drawn]), strict=True):
         table.add_row(escape(name), *(f"{one[key]:,}" if key in one else "-" for key in keys))
     show(table)

@@ -195,6 +195,8 @@ def audit(
     head: str | None = None,
     device: str | None = None,
     max_length: int | None = None,
+    pre_rendered: bool = False,
+    trust_remote_code: bool = False,
     engines: Sequence[str] = ENGINES,
     formats: Sequence[str] = tuple(FORMATS),
     sides: Sequence[str] = SIDES,
@@ -211,6 +213,7 @@ def audit(
         head: of a model with several outputs.
         device: such as "cpu"; the first GPU if there is one.
         max_length: replaces the checkpoint's tokens per row.
+        pre_rendered, trust_remote_code: as `RewardModel.load`, for both engines.
         batch_sizes: one row at a time is always among them.
         num_comparisons: at most this many, evenly spaced.
         progress: called with each combination when it is done.
@@ -227,12 +230,23 @@ def audit(
     sizes = [size for size in sorted(set(batch_sizes)) if size > 1]
     found: list[Combination] = []
     with plain_folder(name) as folder:
-        model = RewardModel.load(
-            folder, head=head, device=device, precision="float32", max_length=max_length, max_tokens=_WHOLE
+        load = partial(
+            RewardModel.load,
+            folder,
+            head=head,
+            device=device,
+            max_length=max_length,
+            max_tokens=_WHOLE,
+            pre_rendered=pre_rendered,
+            trust_remote_code=trust_remote_code,
         )
+        model = load(precision="float32")
         reference = _in_batches(partial(_score_ours, model), rows, 1)
         for engine, dtype in product(engines, dtypes):
-            opened = _attempt(partial(_OPEN[engine], folder, model, dtype))
+            if engine == "prefrank":
+                opened = _attempt(partial(_open_ours, load, model, dtype))
+            else:
+                opened = _attempt(partial(_open_theirs, folder, model, dtype, trust_remote_code))
             for form in formats:
                 ready = opened if isinstance(opened, _Reason) else _attempt(partial(opened, form, rows))
                 batches = [(size, side) for size in sizes for side in (sides if engine == "transformers" else (None,))]
@@ -349,16 +363,9 @@ def _in_batches(score: Callable[[Any], Values], rows: Sequence[Any], size: int) 
     return np.concatenate([score(rows[first : first + size]) for first in range(0, len(rows), size)])
 
 
-def _open_ours(folder: Path, model: RewardModel, dtype: str) -> _Prepare:
-    """prefrank's own path, of the same head on the same device."""
-    if dtype != "float32":
-        device = str(next(model.network.parameters()).device)
-        head = model.network.heads[0]
-        length = model.encoder.settings.max_length
-        model = RewardModel.load(
-            folder, head=head, device=device, precision=dtype, max_length=length, max_tokens=_WHOLE
-        )
-    return partial(_prepare_ours, model)
+def _open_ours(load: Callable[..., RewardModel], model: RewardModel, dtype: str) -> _Prepare:
+    """prefrank's own path, in another number type."""
+    return partial(_prepare_ours, model if dtype == "float32" else load(precision=dtype))
 
 
 def _prepare_ours(model: RewardModel, form: str, rows: Rows) -> _Ready:
@@ -369,7 +376,8 @@ def _prepare_ours(model: RewardModel, form: str, rows: Rows) -> _Ready:
         raise BadInput(f"{form} is the model's own format")
     if form != "own":
         template: Any = form
-        encoder = type(encoder)(encoder.source, replace(encoder.settings, template=template))
+        settings = replace(encoder.settings, template=template)
+        encoder = type(encoder)(encoder.source, settings, pre_rendered=encoder.pre_rendered)
     cut = [row.cut_prompt + row.cut_reply > 0 for row in encoder.encode_pairs(rows)]
     if form != "own":
         model = RewardModel(model.network, encoder, max_tokens=_WHOLE)
@@ -380,14 +388,15 @@ def _score_ours(model: RewardModel, rows: Rows) -> Values:
     return np.array([score.value for score in model.score_pairs(rows)], np.float64)
 
 
-def _open_theirs(folder: Path, model: RewardModel, dtype: str) -> _Prepare:
-    """What programs that know nothing of prefrank load from the same folder; code in it is not run, nor asked about."""
+def _open_theirs(folder: Path, model: RewardModel, dtype: str, trust: bool) -> _Prepare:
+    """What programs that know nothing of prefrank load from the same folder; nobody is asked whether code in it may be
+    run."""
     import transformers  # costs seconds, so not at the top
 
     with quiet_transformers():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
         network: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False
+            folder, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=trust
         )
     network = network.to(next(model.network.parameters()).device).eval()
     head, labels = model.network.heads[0], network.config.label2id
@@ -453,9 +462,3 @@ def _score_theirs(tokenizer: Any, network: Any, column: int, side: str | None, r
             inputs = tokenizer.pad(rows, return_tensors="pt")
         logits = network(**{key: value.to(network.device) for key, value in inputs.items()}).logits
     return logits[:, column].double().cpu().numpy()
-
-
-_OPEN: Mapping[str, Callable[[Path, RewardModel, str], _Prepare]] = {
-    "prefrank": _open_ours,
-    "transformers": _open_theirs,
-}

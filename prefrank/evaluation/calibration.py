@@ -260,7 +260,7 @@ def calibrate(
     """Score comparisons with a saved model, fit its temperature and store it in the folder's prefrank.json.
 
     The weights and the fingerprint stay. What is stored is for the model as it is loaded here: with another head,
-    precision or length, or without `pre_rendered`, its scores are others, and `RewardModel.calibration` is None.
+    precision, length, `pre_rendered` or `empty_score` its scores are others, and `RewardModel.calibration` is None.
 
     Args:
         comparisons: that the model was not trained on; fitted on its training data it would look better than it is.
@@ -269,14 +269,15 @@ def calibrate(
 
     Returns:
         What was stored: temperature, fitted_on, data (sha256), model (fingerprint), pairs, prompts, log_loss (before),
-        scaled_log_loss (cross-fitted), prefrank (version).
+        scaled_log_loss (cross-fitted), prefrank (version), and pre_rendered and empty_score where they were given.
 
     Raises:
         BadInput: a folder without prefrank.json or one to resume training from; otherwise as `fit_temperature`.
         NotFound, BadModel: as `RewardModel.load`.
         CannotWrite: prefrank.json cannot be written.
     """
-    from prefrank.scoring.reward_model import RewardModel, check_calibratable, store_calibration
+    from prefrank.scoring.reward_model import RewardModel
+    from prefrank.scoring.temperature import check_calibratable, store_calibration
 
     check_calibratable(folder)
     model = RewardModel.load(
@@ -310,8 +311,11 @@ def calibrate(
         "log_loss": mean_loss(sample.lead),
         "scaled_log_loss": mean_loss(scaled),
         "prefrank": version("prefrank"),
-        **({"pre_rendered": True} if pre_rendered else {}),
     }
+    if pre_rendered:
+        facts["pre_rendered"] = True
+    if empty_score is not None:
+        facts["empty_score"] = empty_score
     store_calibration(folder, facts)
     return facts
 

@@ -100,6 +100,14 @@ def _torn(run: Run) -> str:
         lacking = [key for key in keys if not isinstance(one, dict) or key not in one]
         if lacking:
             return f"{what} has no {lacking[0]}"
+    try:
+        counts = {name: [len(facts_from(item).lengths) for item in suite["items"]] for name, suite in suites.items()}
+        for one in scorers:
+            for name, result in one["results"].items():
+                if [len(scores) for scores in scores_from(result, one["model"])] != counts[name]:
+                    return f"the scores of {one['name']} do not fit the items of {name}"
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return f"an item or its scores cannot be read ({type(error).__name__}: {error})"
     return ""
 
 

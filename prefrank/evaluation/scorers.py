@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from prefrank.data.fields import as_number, as_text, as_texts, as_turns, field, index_of, short, system_of
+from prefrank.data.fields import as_list, as_number, as_text, as_turns, field, index_of, short, system_of
 from prefrank.errors import BadData, BadInput, NotFound, suggest
 from prefrank.evaluation.dialects import QUERIES, Turns, query_of
 from prefrank.evaluation.items import Item
@@ -52,6 +52,7 @@ class OpenedScorer:
         score_pairs: pairs in, one score for each out; a value may be NaN.
         calibration: stored with the model, if there is one for these very scores.
         control_strings: of a reward model that takes texts as text: how many of them hold its control strings.
+        doubt: what its scores may be other than raw scores, as an end of "its scores are"; "" for nothing.
     """
 
     name: str
@@ -61,6 +62,7 @@ class OpenedScorer:
     score_pairs: Scorer
     calibration: dict[str, Any] | None = None
     control_strings: Callable[[Sequence[Pair]], int] | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,18 +104,25 @@ def open_scorer(
         BadInput: options for another kind of scorer; a function of other arguments.
         BadModel, BadData: a model, server or file that cannot be used.
     """
-    remote, function, file = name.startswith(("http://", "https://")), name.startswith(PYTHON), name.startswith(SCORES)
-    if model not in (None, ModelOptions()) and (remote or function or file):
+    kind = kind_of(name)
+    if model not in (None, ModelOptions()) and kind != "model":
         raise BadInput(f"{name} is no model folder; device, precision and the like cannot be set for it")
-    if server not in (None, ServerOptions()) and not (remote or function):
+    if server not in (None, ServerOptions()) and kind not in ("http", "python"):
         raise BadInput(f"{name} is no server; leave the server's options out")
-    if remote:
+    if kind == "http":
         return _open_server(name, server or ServerOptions())
-    if function:
+    if kind == "python":
         return _open_function(name, turns=(server or ServerOptions()).turns)
-    if file:
+    if kind == "file":
         return _open_scores(name, items, columns or {})
     return _open_model(name, model or ModelOptions())
+
+
+def kind_of(name: str) -> Literal["model", "http", "python", "file"]:
+    """What a name stands for; "model" is a folder or hub id."""
+    if name.startswith(("http://", "https://")):
+        return "http"
+    return "python" if name.startswith(PYTHON) else "file" if name.startswith(SCORES) else "model"
 
 
 def _open_model(name: str, options: ModelOptions) -> OpenedScorer:
@@ -145,8 +154,9 @@ def _open_model(name: str, options: ModelOptions) -> OpenedScorer:
 
 
 def _open_server(name: str, options: ServerOptions) -> OpenedScorer:
-    server, scale = open_server(name, options)
-    return OpenedScorer(name, "http", server.fingerprint, server.format(scale), partial(ask_server, server=server))
+    server, doubt = open_server(name, options)
+    ask = partial(ask_server, server=server)
+    return OpenedScorer(name, "http", server.fingerprint, server.format(doubt), ask, doubt=doubt)
 
 
 # A function
@@ -277,14 +287,15 @@ def _open_scores(name: str, items: Sequence[Item], columns: Columns) -> OpenedSc
     table, models, rows = _read_scores(path, model, items, known)
     values = [score.value for score in table.values() if math.isfinite(score.value)]
     probable = bool(values) and min(values) >= 0 and max(values) <= 1
+    doubt = "all within 0 to 1: perhaps probabilities" if probable else ""
     settings = {
         "file": path.name,
         "rows": rows,
         "replies": len(table),
         "model": models[0] if models else None,
-        "scores": "all within 0 to 1: perhaps probabilities" if probable else "as in the file",
+        "scores": doubt or "as in the file",
     }
-    return OpenedScorer(name, "file", model, settings, partial(_look_up, table, str(path)))
+    return OpenedScorer(name, "file", model, settings, partial(_look_up, table, str(path)), doubt=doubt)
 
 
 def _look_up(table: Table, path: str, pairs: Sequence[Pair]) -> list[Score]:
@@ -402,8 +413,18 @@ def _texts(row: Mapping[str, Any]) -> tuple[Prompt, tuple[str, ...]]:
     elif system:
         prompt = (Turn("system", system), *prompt)
     if _one_of(row, "reply", "replies") == "replies":
-        return prompt, as_texts(row["replies"], "replies")
-    return prompt, (as_text(field(row, "reply"), "reply"),)
+        return prompt, tuple(_reply(one, f"replies[{i}]") for i, one in enumerate(as_list(row["replies"], "replies")))
+    return prompt, (_reply(field(row, "reply"), "reply"),)
+
+
+def _reply(value: Any, name: str) -> str:
+    """A string, or what `prefrank score` takes too: an assistant message, alone or in a list of one."""
+    if not isinstance(value, Mapping | list):
+        return as_text(value, name)
+    turns = as_turns(value, name)
+    if [turn.role for turn in turns] != ["assistant"]:
+        raise BadData(f"{name!r} holds {short(value)}; wanted a string or one message of the assistant")
+    return turns[0].text
 
 
 def _named(

@@ -127,22 +127,24 @@ class Server:
     def fingerprint(self) -> str:
         return f"{self.address}#{self.model or 'unnamed'}" + (f"@{self.revision}" if self.revision else "")
 
-    def format(self, scale: str) -> dict[str, Any]:
-        """What a record says of how the server was used."""
+    def format(self, doubt: str) -> dict[str, Any]:
+        """What a record says of how the server was used, and of its scores (`doubt` as `open_server` gives it)."""
+        scale = PROTOCOLS[self.protocol].scale
         return {
             "url": self.address,
             "protocol": self.protocol,
             "server_model": self.model,
             "server_revision": self.revision,
             "input": PROTOCOLS[self.protocol].input.format(whole=self.whole.said) or QUERIES[self.options.turns],
-            "scores": scale,
+            "scores": f"{scale}; {doubt}" if doubt else scale,
             "truncation": "the server's own; it does not tell what it cut",
             "batch": self.batch,
         }
 
 
 def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
-    """Find out the protocol and the model, and score three probes; gives the server and what its scores are.
+    """Find out the protocol and the model, and score three probes; gives the server and what its scores may be other
+    than raw scores, "" for nothing.
 
     Raises:
         BadInput: a URL that cannot be used, or of which the protocol cannot be told; a chat template that is not there,
@@ -171,7 +173,7 @@ def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
             whole=whole,
         )
         values = _all_values(client, server, PROBES)
-    return server, _scale(values, PROTOCOLS[name].scale)
+    return server, _doubt(values)
 
 
 def _is_sglang(client: "httpx.Client", parts: SplitResult) -> bool:
@@ -201,12 +203,12 @@ PROBES: tuple[Pair, ...] = tuple(
 )
 
 
-def _scale(values: Sequence[float], asked: str) -> str:
+def _doubt(values: Sequence[float]) -> str:
     if len(set(values)) == 1:
-        return f"{asked}; EQUAL on {len(values)} unlike probes: perhaps a softmax over one output"
+        return f"EQUAL on {len(values)} unlike probes: perhaps a softmax over one output"
     if all(0 <= value <= 1 for value in values):
-        return f"{asked}; within 0 to 1 on {len(values)} probes: perhaps probabilities"
-    return asked
+        return f"within 0 to 1 on {len(values)} probes: perhaps probabilities"
+    return ""
 
 
 def score_pairs(pairs: Sequence[Pair], *, server: Server) -> list[Score]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefrank.data.fields import as_text, as_turns
+from prefrank.data.fields import SYSTEM_COLUMNS, as_text, as_turns
 from prefrank.errors import BadData, BadInput, short
 from prefrank.io.columns import field
 from prefrank.io.rows import Row
@@ -18,6 +18,9 @@ _LIKELY = {
     "prompt": ("question", "instruction", "query", "input", "context", "conversations", "conversation"),
     "reply": ("response", "completion", "answer", "output", "generated_text", "chosen", "responses", "completions"),
 }
+
+BESIDE = (*_LIKELY["prompt"], "history", "tools")
+"""Columns that hold a prompt, or a part of it, where there is one of that name too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ def read_row(row: Row, columns: Mapping[str, str]) -> Asked:
         if not said:
             raise BadData(f"{start!r} hold a reply and nothing before it; wanted a prompt first")
         return Asked(_with_system(tuple(said), row, columns), (reply,), listed=False)
+    if "prompt" not in columns:
+        _check_alone(row)
     prompt = _with_system(_turns(field(row, start), start), row, columns)
     name = next((name for name in ("reply", "replies") if name in columns), None) or _one_of(row, "reply", "replies")
     column = columns.get(name, name)
@@ -101,6 +106,15 @@ def _one_of(row: Row, name: str, other: str) -> str:
     )
 
 
+def _check_alone(row: Row) -> None:
+    """Raises BadData for a column beside `prompt` that may hold the prompt, or a part of it, and would not be read."""
+    if also := next((name for name in BESIDE if isinstance(row.get(name), str | list | Mapping) and row[name]), None):
+        raise BadData(
+            f"'prompt' and {also!r} are both there, and one may be a part of the other; name the one that is meant,"
+            " such as --columns prompt=prompt"
+        )
+
+
 def _given(row: Row, *names: str) -> list[str]:
     return [name for name in names if name in row and row[name] is not None]
 
@@ -127,13 +141,25 @@ def _messages(value: Any, name: str) -> Prompt:
 
 def _with_system(prompt: Prompt, row: Row, columns: Mapping[str, str]) -> Prompt:
     """The turns after the row's own system turn, where it has one."""
-    name = columns.get("system", "system")
+    name = columns["system"] if "system" in columns else system_column(row)
     value = field(row, name) if "system" in columns else row.get(name)
     text = "" if value is None else as_text(value, name)
     said = next((turn.text for turn in prompt if turn.role == "system"), None)
     if said is not None and text not in ("", said):
         raise BadData(f"{name!r} and the prompt's messages hold different system turns; keep one of them")
     return (Turn("system", text), *prompt) if text and said is None else prompt
+
+
+def system_column(row: Row) -> str:
+    """Which of the columns that the data of training read as the system turn a row has; the first where it has none.
+
+    Raises:
+        BadData: two of them, with different texts.
+    """
+    given = [name for name in SYSTEM_COLUMNS if row.get(name) and row[name] == row[name]]  # NaN is pandas' nothing
+    if len({str(row[name]) for name in given}) > 1:
+        raise BadData(f"{' and '.join(map(repr, given))} hold different texts; keep one of them")
+    return given[0] if given else SYSTEM_COLUMNS[0]
 
 
 def _reply(value: Any, name: str) -> str:

@@ -8,14 +8,15 @@ walked (a dict, a table), is refused.
 from collections.abc import Mapping, MappingView, Set
 from typing import Any, Protocol, runtime_checkable
 
-from prefrank.errors import BadInput, BadText, short
+from prefrank.errors import BadData, BadInput, BadText, short
+from prefrank.scoring.file_rows import BESIDE, system_column
 from prefrank.types import Message, Prompt, Turn, as_prompt, as_turn
 
 ReplyLike = str | Turn | Message | list[Message] | list[Turn]
 """A reply: a string, or the assistant message that holds it, alone or in a list of one."""
 RowLike = tuple[Any, Any] | list[Any] | Mapping[str, Any]
 """A prompt with its reply: a pair, or a row with `prompt` and `reply`."""
-_ALSO_PROMPT = ("messages", "system_prompt", "instruction", "input", "history")
+_ALSO_PROMPT = ("messages", *BESIDE)
 """Columns that data sets keep a part of the prompt in, or another one."""
 
 
@@ -53,7 +54,7 @@ def as_replies(replies: object) -> list[str]:
 def as_pairs(rows: object) -> list[tuple[Prompt, str]]:
     """(prompt, reply) pairs from pairs or from rows with `prompt` and `reply`; other keys of a row are not read.
 
-    A row's string `system` becomes the system turn.
+    A row's string `system`, `system_prompt` or `system_message` becomes the system turn.
 
     Raises:
         BadInput: rows, or a row, of another form; a prompt that is none; a row with one more column of the prompt.
@@ -123,7 +124,11 @@ def _of_row(row: Mapping[Any, Any], name: str) -> tuple[Prompt, str]:
                 " or leave it out"
             )
     prompt = as_given_prompt(row["prompt"], f"{name}: ")
-    return _with_system(prompt, row.get("system"), name), as_reply(row["reply"], f"the reply of {name}")
+    try:
+        system = row.get(system_column(row))
+    except BadData as error:
+        raise BadInput(f"{name}: {error}") from error
+    return _with_system(prompt, system, name), as_reply(row["reply"], f"the reply of {name}")
 
 
 def _with_system(prompt: Prompt, system: object, name: str) -> Prompt:

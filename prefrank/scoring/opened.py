@@ -22,7 +22,8 @@ class OpenedModel:
     Args:
         model: ready to score.
         ours: whether prefrank saved it; otherwise its text settings are the defaults.
-        format: text settings, head, precision, kernels and device, whatever of them was asked for.
+        format: text settings, head, precision, kernels and device, whatever of them was asked for; `empty_score`,
+            `pre_rendered` and `trust_remote_code` where they were.
     """
 
     model: RewardModel
@@ -79,6 +80,8 @@ def open_model(
         settings["empty_score"] = empty_score
     if pre_rendered:
         settings["pre_rendered"] = True
+    if trust_remote_code:
+        settings["trust_remote_code"] = True
     return OpenedModel(model, read_record(folder) is not None, model.encoder.text_json() | settings)
 
 

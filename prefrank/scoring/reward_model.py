@@ -19,11 +19,12 @@ from prefrank.io.atomic import atomic_folder
 from prefrank.model import Network, fingerprint, make_engine, run
 from prefrank.model.adapter import text_folder
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import Record, read_record, text_settings, write_record
+from prefrank.model.record import read_record, text_settings
 from prefrank.model.save import write_checkpoint
 from prefrank.model.threads import check_fork, computed, find_device
 from prefrank.scoring.carried import Origin, origin_of, pack, unpack
 from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies
+from prefrank.scoring.temperature import is_for
 from prefrank.text import TextEncoder, TextSettings, distinct_rows, plan_batches
 from prefrank.types import Prompt, PromptLike, Row, Score
 
@@ -97,9 +98,10 @@ class RewardModel:
         self._origin = origin
         self._device = next(iter(network.parameters())).device
         self.fingerprint = computed(partial(fingerprint, network, extra=encoder.fingerprint_bytes()))
-        fits = calibration is not None and calibration.get("model") == self.fingerprint
-        alike = calibration is not None and calibration.get("pre_rendered", False) == encoder.pre_rendered
-        self.calibration = calibration if fits and alike else None
+        fits = calibration is not None and is_for(
+            calibration, self.fingerprint, pre_rendered=encoder.pre_rendered, empty_score=empty_score
+        )
+        self.calibration = calibration if fits else None
 
     @classmethod
     def load(
@@ -322,43 +324,3 @@ def _check_finite(scores: Mapping[tuple[Prompt, str], Score], precision: str) ->
     for (_, reply), score in scores.items():
         if not math.isfinite(score.value):
             raise BadModel(f"the model's score of the reply {reply[:60]!r} is {score.value}; {why}")
-
-
-def check_calibratable(name: str | Path) -> tuple[Path, Record]:
-    """The folder that a calibration is stored in, and its record.
-
-    Raises:
-        BadInput: not a folder with prefrank.json here, or a checkpoint to resume training from, whose files are sealed.
-        NotFound, BadModel: as `RewardModel.load`.
-    """
-    folder = resolve_model(str(name))
-    record = read_record(folder) if Path(name).expanduser().is_dir() else None
-    if record is None:
-        raise BadInput(
-            f"{name} is not a folder with prefrank.json, where a calibration is kept; save a copy first, with"
-            f" RewardModel.load({str(name)!r}).save(FOLDER), and calibrate that"
-        )
-    if (folder / "state").is_dir():
-        raise BadInput(
-            f"{folder} is a checkpoint to resume training from, which must stay as it is; calibrate the run's best"
-            " checkpoint, or a copy made with RewardModel.load(...).save(FOLDER)"
-        )
-    return folder, record
-
-
-def store_calibration(name: str | Path, calibration: dict[str, Any]) -> Path:
-    """Write a calibration into the prefrank.json of a folder, replacing one that was there; all else stays.
-
-    Args:
-        calibration: plain values, with at least `temperature` and `model`, the fingerprint it is for; `pre_rendered` is
-            true where it is for texts that were rendered already.
-
-    Raises:
-        BadInput, NotFound, BadModel: as `check_calibratable`; or a temperature that is not above 0.
-        CannotWrite: prefrank.json cannot be written; what was there stays.
-    """
-    folder, record = check_calibratable(name)
-    if not 0 < calibration["temperature"] < float("inf"):
-        raise BadInput(f"temperature is {calibration['temperature']}; wanted a finite number above 0")
-    write_record(folder, replace(record, calibration=calibration))
-    return folder

@@ -293,3 +293,33 @@ def test_training_without_its_extra_says_what_to_install(run: Run, monkeypatch: 
     assert (code, out) == (2, "")
     assert "this needs the package accelerate" in err
     assert "pip install 'prefrank[train]'" in err
+
+
+def test_info_shows_of_a_training_record_what_is_asked_most(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RewardModel.load(model).save(tmp_path / "trained")
+    record = json.loads((folder / "prefrank.json").read_text())
+    metrics = {"comparisons": 62, "accuracy": 0.7984, "log_loss": 0.4883}
+    read = [{"name": "starter:train", "role": "training", "comparisons": 218}, {"name": "big", "role": "training"}]
+    record["training"] = {
+        "recipe": {"learning_rate": 0.0002, "adam_beta1": 0.9}, "step": 56, "curve": [{"step": 10}] * 50,
+        "data": {"read": read}, "metrics": {"sets": {"starter:validation": metrics}},
+    }  # fmt: skip
+    (folder / "prefrank.json").write_text(json.dumps(record))
+    code, out, err = run("info", str(folder))
+    assert code == 0
+    assert "starter:train (218), big" in out
+    assert "accuracy 79.8%, log loss 0.488, 62 comparisons" in out
+    assert "adam" not in out
+    assert "curve" not in out
+    assert "prefrank info --json" in err
+    assert json.loads(run("info", str(folder), "--json")[1])["training"] == record["training"]
+
+
+def test_a_long_prompt_does_not_fill_the_screen_above_its_ranking(run: Run, model: str) -> None:
+    code, out, _ = run("rank", "--model", model, "--prompt", "word " * 600, "--reply", "one", "--reply", "two")
+    assert code == 0
+    assert "… (3,000 characters)" in " ".join(out.split())
+    assert "prompt cut by" in " ".join(out.split())
+    assert out.count("word") < 60

@@ -1,13 +1,18 @@
 """The commands that measure, on a tiny model and a few pairs."""
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prefrank import RewardModel
-from tests.cli.conftest import Run
+from prefrank.cli import measured
+from prefrank.evaluation.protocols import SUITES
+from prefrank.evaluation.runs import compare_runs
+from tests.cli.conftest import ROWS, Run
 from tests.tiny import decoder_folder
 
 
@@ -234,3 +239,96 @@ def test_cut_rows_of_a_decoder_are_counted_and_said(run: Run, pairs: str, tmp_pa
     said = f"{counts['cut_prompts']} prompts and {counts['cut_replies']} replies of 6 cut"
     assert said in " ".join(err.split())
     assert scorer["format"]["max_length"] == 14
+
+
+def test_options_that_no_model_here_has_a_use_for_are_refused(run: Run, model: str, pairs: str, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.jsonl"
+    scores.write_text('{"prompt": "how do I bake", "reply": "no", "score": 1.0}\n')
+    for scorer, option, said in (
+        (model, ("--protocol", "rerank"), "for servers, and no --model is one"),
+        (model, ("--server-template", model), "for servers, and no --model is one"),
+        (f"scores:{scores}", ("--threads", "2"), "no --model is a model folder"),
+        (f"scores:{scores}", ("--pre-rendered",), "no --model is a model folder"),
+    ):
+        code, _, err = run("evaluate", "--model", scorer, "--data", pairs, *option)
+        assert code == 2
+        assert said in " ".join(err.split())
+
+
+def test_a_suite_of_the_package_takes_no_folder_and_an_empty_folder_is_not_the_hub(run: Run, model: str) -> None:
+    for given, said in (("probes=data", "comes with prefrank"), ("rewardbench=", "is an empty string")):
+        code, _, err = run("evaluate", "--model", model, "--suite", given)
+        assert code == 2
+        assert said in " ".join(err.split())
+
+
+def test_columns_hold_for_training_data_too_where_it_has_them(run: Run, model: str, tmp_path: Path) -> None:
+    rows = [{"question": f"what is {n}", "good": f"a number {n}", "bad": "no"} for n in range(60)]
+    usual = [{"prompt": row["question"], "chosen": row["good"], "rejected": row["bad"]} for row in rows]
+    for name, each in (("own", rows), ("usual", usual)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in each))
+    arguments = ["evaluate", "--model", model, "--data", str(tmp_path / "own.jsonl"), "--resamples", "20"]
+    arguments += ["--columns", "prompt=question,chosen=good,rejected=bad"]
+    for name in ("own", "usual"):
+        output = tmp_path / f"{name}.json"
+        code, _, err = run(*arguments, "--train", str(tmp_path / f"{name}.jsonl"), "--json", str(output))
+        assert code == 0, err
+        found = json.loads(output.read_text())["suites"]["own.jsonl"]["contamination"]["found"]
+        assert found["any"] == 60
+    (tmp_path / "other.jsonl").write_text('{"ask": "x", "good": "y", "bad": "z"}\n')
+    code, _, err = run(*arguments, "--train", str(tmp_path / "other.jsonl"))
+    assert code == 3
+    assert "no column 'question'" in err
+
+
+def test_a_run_file_whose_scores_do_not_fit_its_items_is_named(run: Run, evaluated: Path, tmp_path: Path) -> None:
+    def torn(change: Callable[[dict], object]) -> Path:
+        whole = json.loads(evaluated.read_text())
+        change(whole)
+        path = tmp_path / "torn.json"
+        path.write_text(json.dumps(whole))
+        return path
+
+    def result(whole: dict) -> dict:
+        return whole["scorers"][1]["results"]["pairs.jsonl"]
+
+    for change in (
+        lambda whole: result(whole)["scores"].pop(),
+        lambda whole: [result(whole)[key].pop() for key in ("scores", "tokens", "cut_prompt", "cut_reply")],
+        lambda whole: result(whole)["tokens"][0].pop(),
+        lambda whole: whole["suites"]["pairs.jsonl"]["items"].pop(),
+        lambda whole: whole["suites"]["pairs.jsonl"]["items"][0].pop("lengths"),
+        lambda whole: whole["suites"]["pairs.jsonl"]["items"].__setitem__(0, None),
+    ):
+        path = torn(change)
+        for command in (("compare", str(path)), ("leaderboard", str(tmp_path))):
+            code, _, err = run(*command, "--resamples", "20")
+            assert code == (3 if command[0] == "compare" else 0) or "no run file" in err
+            assert "no whole run file" in " ".join(err.split())
+
+
+def test_doubtful_scores_are_said_on_the_screen(run: Run, pairs: str, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": row["prompt"], "reply": row[side], "score": 0.5} for row in ROWS for side in ("chosen", "rejected")
+    ]
+    path = tmp_path / "scores.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = run("evaluate", "--model", f"scores:{path}", "--data", pairs, "--resamples", "20")
+    assert code == 0
+    assert "its scores are all within 0 to 1: perhaps probabilities" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_no_word_of_the_differences_is_broken(
+    evaluated: Path, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = compare_runs({"": json.loads(evaluated.read_text())}, SUITES)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda console: True))
+    capsys.readouterr()
+    measured.comparison(found, headlines=True)
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    for words in ("difference", "verdict", "shorter reply", "pairs.jsonl", "told apart"):
+        assert words in out
+    assert ("detectable" in out) == (width == 140)
+    assert max(map(len, out.splitlines())) <= width

@@ -90,3 +90,26 @@ def test_a_folder_without_runs_is_not_found(run: Run, tmp_path: Path) -> None:
     code, _, err = run("runs", str(tmp_path))
     assert code == 2
     assert "no run in" in err
+
+
+def test_sources_of_one_name_are_told_apart_and_kept_short_in_every_table(
+    run: Run,
+    recipe_file: str,
+    pairs: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    rows = pairs.read_text().splitlines(keepends=True)
+    for name, half in (("first", rows[::2]), ("second", rows[1::2])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text("".join(half))
+    both = f"datasets=[{tmp_path / 'first' / 'train.jsonl'}, {tmp_path / 'second' / 'train.jsonl'}]"
+    tables = [run("train", recipe_file, "--set", both, "--dry-run")]
+    assert run("train", recipe_file, "--set", both)[0] == 0
+    assert run("train", recipe_file, "--set", both, "--set", f"output_dir={tmp_path / 'runs' / 'two'}")[0] == 0
+    tables += [run("runs", str(tmp_path / "runs"))]
+    tables += [run("runs", *(str(tmp_path / "runs" / name) for name in ("one", "two")))]
+    for code, out, err in tables:
+        assert code == 0, err
+        assert "first/train.jsonl" in out
+        assert "second/train.jsonl" in out
+        assert str(tmp_path) not in "".join(out.split())

@@ -254,7 +254,7 @@ def test_a_model_of_several_outputs_is_audited_with_the_head_and_length_that_wer
 
 def test_a_reason_refers_to_no_report_that_nobody_sees(bert: Path, tmp_path: Path) -> None:
     folder = changed(bert, tmp_path / "torn", config={"intermediate_size": 47})
-    reason = _attempt(partial(_open_theirs, folder, RewardModel.load(bert), "float32"))
+    reason = _attempt(partial(_open_theirs, folder, RewardModel.load(bert), "float32", trust=False))
     assert reason.text == "its weights do not fit its config.json, in shape or on conversion"
 
 
@@ -267,7 +267,7 @@ def test_a_folders_own_code_is_neither_run_nor_asked_about(
     asked: list[object] = []
     monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
     with pytest.raises(ValueError, match="trust_remote_code"):
-        _open_theirs(folder, RewardModel.load(bert), "float32")
+        _open_theirs(folder, RewardModel.load(bert), "float32", trust=False)
     assert asked == []
     assert not (tmp_path / "ran").exists()
 

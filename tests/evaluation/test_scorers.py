@@ -357,3 +357,14 @@ def test_with_training_data_the_bag_of_words_joins() -> None:
     good, bad = found["tf-idf + logistic"]([(as_prompt("p"), "good"), (as_prompt("p"), "bad")])
     assert good.value > bad.value
     assert good.model.startswith("baseline:tfidf:")
+
+
+def test_a_file_of_scores_may_hold_replies_as_the_messages_that_score_takes(tmp_path: Path) -> None:
+    said = {"role": "assistant", "content": "a fungus"}
+    for reply in (said, [said], {"from": "gpt", "value": "a fungus"}):
+        name = write(tmp_path / "scores.jsonl", {"prompt": "what is yeast", "reply": reply, "score": 2.5})
+        scores = open_scorer(name).score_pairs([(as_prompt("what is yeast"), "a fungus")])
+        assert [score.value for score in scores] == [2.5]
+    name = write(tmp_path / "scores.jsonl", {"prompt": "q", "reply": [{"role": "user", "content": "x"}], "score": 1})
+    with pytest.raises(BadData, match="one message of the assistant"):
+        open_scorer(name)

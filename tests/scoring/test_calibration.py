@@ -13,9 +13,9 @@ from prefrank import Comparison, Preference, RewardModel, Turn, win_probability
 from prefrank.errors import BadInput, CannotWrite
 from prefrank.evaluation.calibration import calibrate, stored_temperature
 from prefrank.model.record import read_record
-from prefrank.scoring import checkpoint_info, reward_model
+from prefrank.scoring import checkpoint_info, temperature
 from prefrank.scoring.quantise import quantise_folder
-from prefrank.scoring.reward_model import store_calibration
+from prefrank.scoring.temperature import store_calibration
 
 WORDS = ["mix", "flour", "water", "salt", "yeast", "dough", "hour", "rise", "bake", "bread", "home", "hello", "what"]
 
@@ -94,6 +94,17 @@ def test_a_calibration_with_no_more_than_it_needs_is_read() -> None:
     assert stored_temperature({"temperature": 1.5, "model": ""}).value == 1.5
 
 
+def test_a_temperature_is_for_texts_read_and_blank_replies_scored_as_when_it_was_fitted(folder: Path) -> None:
+    facts = {"temperature": 1.5, "model": RewardModel.load(folder).fingerprint}
+    store_calibration(folder, facts)
+    assert RewardModel.load(folder, pre_rendered=True).calibration is None
+    assert RewardModel.load(folder, empty_score=-4.0).calibration is None
+    store_calibration(folder, facts | {"pre_rendered": True, "empty_score": -4.0})
+    assert RewardModel.load(folder).calibration is None
+    assert RewardModel.load(folder, pre_rendered=True, empty_score=-3.0).calibration is None
+    assert RewardModel.load(folder, pre_rendered=True, empty_score=-4.0).calibration is not None
+
+
 def test_a_quantised_folder_has_a_calibration_of_its_own(folder: Path, tmp_path: Path) -> None:
     store_calibration(folder, {"temperature": 1.5, "model": RewardModel.load(folder).fingerprint})
     quantise_folder(folder, tmp_path / "int16", "int16", num_rows=20, force=True)
@@ -119,7 +130,7 @@ def test_a_plain_checkpoint_is_to_be_saved_first(plain_folder: Path) -> None:
 
 
 def test_the_hubs_cache_is_not_written_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reward_model, "resolve_model", lambda name: folder)  # a model of the hub with its prefrank.json
+    monkeypatch.setattr(temperature, "resolve_model", lambda name: folder)  # a model of the hub with its prefrank.json
     with pytest.raises(BadInput, match="owner/name is not a folder"):
         store_calibration("owner/name", {"temperature": 1.0, "model": ""})
 

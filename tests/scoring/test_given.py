@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 
 from prefrank import RewardModel, Turn
-from prefrank.errors import BadInput, BadText
+from prefrank.data.fields import SYSTEM_COLUMNS
+from prefrank.errors import BadData, BadInput, BadText
+from prefrank.scoring.file_rows import read_row
 from prefrank.scoring.given import as_given_prompt, as_pairs, as_replies
 
 TEXTS = ["mix flour", "bake it", "no"]
@@ -247,3 +249,24 @@ for rows in (frame, ["ab"], frame.iterrows(), [{{"prompt": None, "reply": "a"}}]
         "BadInput: pair 0: a prompt is of type int; wanted a string or a list of turns",
         "BadInput: pair 0: a prompt is of type NoneType; wanted a string or a list of turns",
     ]
+
+
+@pytest.mark.parametrize("column", ["instruction", "input", "question", "query", "context", "history", "tools"])
+def test_a_column_beside_the_prompt_that_may_belong_to_it_is_never_passed_over(column: str) -> None:
+    row = {"prompt": PROMPT, "reply": "a", column: [["q", "a"]] if column in ("history", "tools") else "more"}
+    with pytest.raises(BadInput, match=f"pair 0 has '{column}' beside prompt"):
+        as_pairs([row])
+    with pytest.raises(BadData, match=f"'prompt' and '{column}' are both there.*--columns prompt=prompt"):
+        read_row(row, {})
+    assert read_row(row, {"prompt": "prompt"}).prompt == (Turn("user", PROMPT),)
+    assert as_pairs([row | {column: None}]) == [((Turn("user", PROMPT),), "a")]
+
+
+@pytest.mark.parametrize("column", SYSTEM_COLUMNS)
+def test_every_system_column_that_training_reads_is_read_in_scoring(column: str) -> None:
+    row = {"prompt": PROMPT, "reply": "a", column: "Be terse."}
+    said = (Turn("system", "Be terse."), Turn("user", PROMPT))
+    assert as_pairs([row])[0][0] == read_row(row, {}).prompt == said
+    for read in (lambda row: as_pairs([row]), lambda row: read_row(row, {})):
+        with pytest.raises(BadInput, match="hold different texts"):
+            read(dict.fromkeys(SYSTEM_COLUMNS, "x") | row)

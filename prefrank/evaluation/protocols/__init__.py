@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prefrank.errors import NotFound, suggest
+from prefrank.errors import BadInput, NotFound, suggest
 from prefrank.evaluation.items import Facts
 from prefrank.evaluation.protocols import best_of_n, judged, open_assistant, probes, rewardbench, rm_bench, rmb, votes
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
@@ -68,9 +68,14 @@ def load_suite(name: str, where: str | Path | None = None) -> SuiteData:
 
     Raises:
         NotFound: no such suite, folder or file, none of its files there, or nothing to fetch.
+        BadInput: an empty string for a place, or a place for a suite whose data come with prefrank.
         BadData: a file or row that cannot be read.
     """
     suite = find_suite(name)
+    if where == "":
+        raise BadInput(f"the folder of the suite {name} is an empty string; name one, or leave it out")
+    if where is not None and not suite.layout:
+        raise BadInput(f"the suite {name} comes with prefrank and is not read from {where}; leave the folder out")
     return suite.read(_download(suite) if where is None else _place(suite, Path(where).expanduser()))
 
 
