@@ -61,23 +61,29 @@ def with_objects(row: Row, names: Iterable[str]) -> Row:
 
 
 def with_messages(row: Row) -> Row:
-    """The row with messages where a text of it is their JSON.
+    """The row with messages where a text of it is their JSON; see `messages_or_text`."""
+    values = {}
+    for name in _TEXTS_OR_MESSAGES:
+        value = row.get(name)
+        if isinstance(value, str) and (found := messages_or_text(value, name)) is not value:
+            values[name] = found
+    return with_values(row, values) if values else row
+
+
+def messages_or_text(text: str, name: str) -> Any:
+    """The messages that a text is the JSON of; of any other, the text itself.
 
     Raises:
         BadData: messages as Python prints them, which are neither JSON nor a text.
     """
-    values = {}
-    for name in _TEXTS_OR_MESSAGES:
-        value = row.get(name)
-        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-            if _PRINTED.match(value):
-                raise BadData(
-                    f"{name!r} holds {short(value)}, messages as Python prints them; write the column with json.dumps,"
-                    " or the file as JSON lines or Parquet"
-                )
-            if _are_messages(found := _from_json(value)):
-                values[name] = found
-    return with_values(row, values) if values else row
+    if text.lstrip()[:1] not in ("[", "{"):
+        return text
+    if _PRINTED.match(text):
+        raise BadData(
+            f"{name!r} holds {short(text)}, messages as Python prints them; write the column with json.dumps,"
+            " or the file as JSON lines or Parquet"
+        )
+    return found if _are_messages(found := _from_json(text)) else text
 
 
 def _number(cell: str) -> object:

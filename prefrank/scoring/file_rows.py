@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prefrank.data.cells import messages_or_text
 from prefrank.data.fields import SYSTEM_COLUMNS, as_text, as_turns
 from prefrank.errors import BadData, BadInput, short
 from prefrank.io.columns import field
@@ -124,7 +125,8 @@ def _is_object(value: Any) -> bool:
 
 
 def _turns(value: Any, name: str) -> Prompt:
-    """A string as a user's turn, a message, or a list of messages."""
+    """A string as a user's turn, a message, or a list of messages; either as JSON too."""
+    value = messages_or_text(value, name) if isinstance(value, str) else value
     if isinstance(value, str):
         return (Turn("user", as_text(value, name)),)
     turns = _messages(value, name)
@@ -163,6 +165,7 @@ def system_column(row: Row) -> str:
 
 
 def _reply(value: Any, name: str) -> str:
+    value = messages_or_text(value, name) if isinstance(value, str) else value
     if isinstance(value, str):
         return as_text(value, name)
     turns = _messages(value, name)

@@ -166,6 +166,8 @@ MIX = {"role": "assistant", "content": "mix flour"}
         ({"prompt": "hi", "reply": "mix flour", "replies": ["no"]}, {"reply": "reply"}),
         ({"in": {"q": "hi"}, "out": {"text": "mix flour", "when": 1}}, {"prompt": "in.q", "reply": "out.text"}),
         ({"prompt": "hi", "out": {"text": "no"}, "out.text": "mix flour"}, {"reply": "out.text"}),
+        ({"prompt": json.dumps([HI]), "reply": json.dumps(MIX)}, None),
+        ({"messages": json.dumps([HI, MIX])}, None),
     ],
 )
 def test_every_way_to_write_a_prompt_and_a_reply_gives_one_score(
