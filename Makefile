@@ -7,6 +7,8 @@ RUN := runs/demo
 DATA ?= starter
 RECIPE ?= recipes/demo.yaml
 
+# One process for each core, and one thread in each: threads of several processes would wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
 
 .PHONY: help install demo test test-all check bench bench-evaluation bench-score bench-train bench-memory lock clean
@@ -46,10 +48,10 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: check
-	$(BIN)/pytest
+	$(PYTEST)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/hh_quality.py

@@ -1,9 +1,7 @@
 """A tiny model, a few pairs, and the command line called as a user calls it."""
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +15,6 @@ ROWS = [
     {"prompt": "what is yeast", "chosen": "a fungus", "rejected": "a kind of bread with long words in it"},
     {"prompt": "and salt", "chosen": "some", "rejected": "never"},
 ]
-
-
-@pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    """The command line handles signals in its own way; the tests' process must not."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

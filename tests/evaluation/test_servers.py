@@ -1,8 +1,8 @@
 """Servers as scorers, against a small server of the tests' own on the loopback: each protocol, and each fault."""
 
-import _thread
 import json
 import math
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -617,7 +617,9 @@ def test_ctrl_c_waits_for_no_server(fake: FakeServer) -> None:
 
     def silent(body: Any) -> Answer:
         if pressed.acquire(blocking=False):
-            _thread.interrupt_main()  # once: a second one would hit whatever comes next
+            signal.pthread_kill(
+                threading.main_thread().ident or 0, signal.SIGINT
+            )  # a second one would hit what follows
         if not stopped.wait(30):
             gave_up.append(body)
         return predict(body)
