@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prefrank.data import load_comparisons
+from prefrank.data.report import Loaded
 from prefrank.types import Comparison, Turn
 
 
@@ -109,3 +111,17 @@ def message(id: str, parent: str | None, text: str, *, rank: int | None = None, 
 
 def own_row(**fields: Any) -> dict[str, Any]:
     return {"prompt": "Name a colour.", "replies": ["Blue.", "Tuesday.", "Red."], **fields}
+
+
+def load_rows(tmp_path: Path, *rows: dict[str, Any]) -> Loaded:
+    """The rows' comparisons, written as JSON lines."""
+    return load_comparisons(write_lines(tmp_path / "mine.jsonl", rows))
+
+
+def the_comparison(tmp_path: Path, row: dict[str, Any]) -> Comparison:
+    """The one of a row, which must be the same in JSON lines, Parquet and CSV."""
+    (comparison,) = load_rows(tmp_path, row).comparisons
+    for path in (write_parquet(tmp_path / "mine.parquet", [row]), write_csv(tmp_path / "mine.csv", [row])):
+        (other,) = load_comparisons(path).comparisons
+        assert (other.prompt, stated(other)) == (comparison.prompt, stated(comparison))
+    return comparison

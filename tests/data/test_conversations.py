@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from prefrank.data import load_comparisons
 from prefrank.data.conversations import ENDS_IN_REPLY, NOT_TEXT, TOOLS
 from prefrank.data.fields import as_turns
-from prefrank.data.report import Loaded
 from prefrank.errors import BadData
-from prefrank.types import Comparison, Turn
-from tests.data.files import stated, user, write_csv, write_lines, write_parquet
+from prefrank.types import Turn
+from tests.data.files import load_rows as load
+from tests.data.files import stated, user
+from tests.data.files import the_comparison as only
 
 ASKED = (Turn("user", "Hi"), Turn("assistant", "Hello."), Turn("user", "A colour?"))
 
@@ -22,18 +22,6 @@ def shared(*texts: str) -> list[dict[str, str]]:
 
 def messages(*texts: str) -> list[dict[str, str]]:
     return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
-
-
-def load(tmp_path: Path, *rows: dict[str, Any]) -> Loaded:
-    return load_comparisons(write_lines(tmp_path / "mine.jsonl", rows))
-
-
-def only(tmp_path: Path, row: dict[str, Any]) -> Comparison:
-    (comparison,) = load(tmp_path, row).comparisons
-    for path in (write_parquet(tmp_path / "mine.parquet", [row]), write_csv(tmp_path / "mine.csv", [row])):
-        (other,) = load_comparisons(path).comparisons
-        assert (other.prompt, stated(other)) == (comparison.prompt, stated(comparison))
-    return comparison
 
 
 def sharegpt(**fields: Any) -> dict[str, Any]:

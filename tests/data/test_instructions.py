@@ -5,27 +5,15 @@ from typing import Any
 
 import pytest
 
-from prefrank.data import load_comparisons
-from prefrank.data.report import Loaded
 from prefrank.data.stream import ComparisonStream
 from prefrank.errors import BadData
-from prefrank.types import MAIN_HEAD, Comparison, Turn
-from tests.data.files import stated, user, write_csv, write_lines, write_parquet
+from prefrank.types import MAIN_HEAD, Turn
+from tests.data.files import load_rows as load
+from tests.data.files import stated, user, write_lines
+from tests.data.files import the_comparison as only
 
 TERSE = Turn("system", "Be terse.")
 PAIR = {"chosen": "The gas is carbon dioxide.", "rejected": "The gas is helium."}
-
-
-def load(tmp_path: Path, *rows: dict[str, Any]) -> Loaded:
-    return load_comparisons(write_lines(tmp_path / "mine.jsonl", rows))
-
-
-def only(tmp_path: Path, row: dict[str, Any]) -> Comparison:
-    (comparison,) = load(tmp_path, row).comparisons
-    for path in (write_parquet(tmp_path / "mine.parquet", [row]), write_csv(tmp_path / "mine.csv", [row])):
-        (other,) = load_comparisons(path).comparisons
-        assert (other.prompt, stated(other)) == (comparison.prompt, stated(comparison))
-    return comparison
 
 
 @pytest.mark.parametrize("name", ["question", "instruction", "input"])
