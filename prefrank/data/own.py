@@ -191,7 +191,9 @@ def _preference_of(row: Row) -> Preference | Drop:
     """What a row says of its pair: the chosen reply is better, unless its two scores are equal or say otherwise."""
     stated = _stated(row, 0, 1)
     for names in SCORES:
-        scored = from_scores(*(maybe_number(row.get(name), name) for name in names))
+        if not (names[0] in row and names[1] in row):
+            continue
+        scored = from_scores(*(maybe_number(row[name], name) for name in names))
         if isinstance(scored, Drop):
             return scored
         if scored.tie and row.get("probability") is None and row.get("strength") is None:
