@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from prefrank.data.candidates import EMPTY_PROMPT, EMPTY_REPLY, Candidate, Drop
-from prefrank.data.conversations import NOT_TEXT, two_conversations
+from prefrank.data.conversations import two_conversations
 from prefrank.data.fields import Row, as_list, as_number, as_row, as_turns, field, index_of, maybe_text, text, user
+from prefrank.data.own import NOT_TEXT
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
 from prefrank.types import Preference, Prompt

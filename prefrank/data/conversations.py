@@ -10,28 +10,15 @@ from typing import Any
 from prefrank.data.candidates import Candidate, Drop
 from prefrank.data.fields import SHAREGPT, Row, as_list, as_row, as_text, as_turns, field, maybe_text, text
 from prefrank.data.hh import transcript
-from prefrank.data.own import SCORES, own
+from prefrank.data.own import SCORES, own, unread
 from prefrank.data.pairs import asked
 from prefrank.errors import BadData, short
 from prefrank.io.columns import with_values
 from prefrank.types import Prompt, Turn
 
 ENDS_IN_REPLY = "the prompt ends in an assistant turn"
-NOT_TEXT = "images, audio or video"
-TOOLS = "tool descriptions, which are not read"
 
 _SAID = ("id", "voter", "probability", "weight", "margin", "strength", "head", *chain.from_iterable(SCORES))
-_MEDIA = ("images", "image", "audios", "videos", "rejected_images", "rejected_audios", "rejected_videos")
-_TOOLS = ("tools", "rejected_tools")
-
-
-def unread(row: Row) -> Drop | None:
-    """Why a row cannot be read as text alone: it comes with images, sound or tools."""
-    if any(row.get(name) not in (None, [], "") for name in _MEDIA):
-        return Drop(NOT_TEXT)
-    if any(row.get(name) not in (None, [], "", "[]") for name in _TOOLS):
-        return Drop(TOOLS)
-    return None
 
 
 def pair(row: Row, prompt: Prompt, chosen: object, rejected: object) -> Candidate | Drop:

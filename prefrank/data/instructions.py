@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
-from prefrank.data.conversations import instructed, pair, unread
+from prefrank.data.conversations import instructed, pair
 from prefrank.data.fields import Row, as_list, as_row, field, index_of, maybe_number, text, user
-from prefrank.data.own import own
+from prefrank.data.own import own, unread
 from prefrank.data.pairs import NO_LABEL, asked
 from prefrank.errors import BadData, short
 from prefrank.io.columns import with_values

@@ -39,11 +39,24 @@ SCORES = tuple(
     for form in ("score_{}", "{}_score", "rating_{}", "{}_rating", "{}-rating", "{}_avg_rating")
 )
 """Columns with the scores that a pair was chosen by, as published sets name them."""
-READ = (*COLUMNS, *SYSTEM_COLUMNS[1:], *chain.from_iterable(SCORES))
+_MEDIA = ("images", "image", "audios", "videos", "rejected_images", "rejected_audios", "rejected_videos")
+_TOOLS = ("tools", "rejected_tools")
+READ = (*COLUMNS, *_MEDIA, *_TOOLS, *SYSTEM_COLUMNS[1:], *chain.from_iterable(SCORES))
 _READ_WITHOUT_PROMPT = tuple(name for name in READ if name != "history")
 UNJUDGED = "reply without a rank or rating"
 NOT_ONE_REPLY = "the completion is not one assistant message"
 TOOL_CALL = "the completion is a tool call"
+NOT_TEXT = "images, audio or video"
+TOOLS = "tool descriptions, which are not read"
+
+
+def unread(row: Row) -> Drop | None:
+    """Why a row cannot be read as text alone: it comes with images, sound or tools."""
+    if any(row.get(name) not in (None, [], "") for name in _MEDIA):
+        return Drop(NOT_TEXT)
+    if any(row.get(name) not in (None, [], "", "[]") for name in _TOOLS):
+        return Drop(TOOLS)
+    return None
 
 
 def own(row: Row) -> Candidate | Drop:
@@ -53,6 +66,8 @@ def own(row: Row) -> Candidate | Drop:
         BadData: `replies` without exactly one of ranks, ratings and preferences; lists of unequal length; no reply at
             all; numbers that are not finite; an index out of range; an unknown role.
     """
+    if reason := unread(row):
+        return reason
     if row.get("replies") is None:
         return _pair(row)
     if both := [name for name in ("chosen", "rejected") if row.get(name) is not None]:

@@ -7,14 +7,15 @@ ones are not compared, since nobody said which is better. A prompt whose replies
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from prefrank.data.candidates import DUPLICATE, Candidate, Drop, under_system
-from prefrank.data.conversations import instructed, unread
+from prefrank.data.candidates import DUPLICATE, Candidate, Drop, bare, under_system
+from prefrank.data.conversations import instructed
 from prefrank.data.fields import Row, as_text, as_turns, field, label, system_of, text, user
-from prefrank.data.own import NOT_ONE_REPLY
+from prefrank.data.hh import PROMPTS_DIFFER
+from prefrank.data.own import NOT_ONE_REPLY, TOOL_CALL, continued, unread
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
 from prefrank.io.rows import Record
-from prefrank.types import Preference, Prompt
+from prefrank.types import Preference, Prompt, Turn
 
 ONE_LABEL = "all replies of the prompt have one label"
 Reply = tuple[Prompt, str, bool]
@@ -74,7 +75,9 @@ def kto(row: Row) -> Reply | Drop:
     turns = user(prompt) if isinstance(prompt, str) else as_turns(prompt, "prompt")
     if isinstance(completion, str):
         return _reply(row, turns, as_text(completion, "completion"), "label")
-    return _last(row, (*turns, *as_turns(completion, "completion")), "label")
+    *earlier, last = as_turns(completion, "completion") or (Turn("user", ""),)
+    context = continued(tuple(map(bare, turns)), tuple(map(bare, earlier)))
+    return Drop(PROMPTS_DIFFER) if context is None else _last(row, (*context, last), "label")
 
 
 def kto_instruction(row: Row) -> Reply | Drop:
@@ -91,6 +94,8 @@ def kto_conversation(row: Row) -> Reply | Drop:
 def _last(row: Row, turns: Prompt, name: str) -> Reply | Drop:
     if not turns or turns[-1].role != "assistant":
         return Drop(NOT_ONE_REPLY)
+    if turns[-1].message().keys() & {"tool_calls", "function_call"}:
+        return Drop(TOOL_CALL)
     return _reply(row, turns[:-1], turns[-1].text, name)
 
 

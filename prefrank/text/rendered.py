@@ -57,17 +57,21 @@ def rendered_row(
 
 
 def pair_of(source: FolderTokenizer, control: PairTokens, prompt: str, reply: str) -> tuple[Prompt, str]:
-    """The turns and the reply of `[CLS] turn [SEP] turn [SEP] reply [SEP]`. What opens and closes it may be missing,
-    and so may the last separator where it stood between the two texts."""
+    """The turns and the reply of `[CLS] turn [SEP] turn [SEP] reply [SEP]`. Prompt and reply meet at a separator, which
+    may stand in either text or in neither; so may what opens and closes the row. Of a whole row as the prompt, with no
+    reply, the last part is the reply."""
 
     def written(ids: Ids) -> str:
         return r"\s*".join(re.escape(source.tokenizer.id_to_token(one) or "") for one in ids)
 
-    closing = f"{written(control.after)}$"
+    separator, closing = written(control.middle), f"{written(control.after)}$"
     prompt = re.sub(f"^{written(control.before)}", "", prompt)
-    prompt, reply = (prompt, re.sub(closing, "", reply)) if reply else (re.sub(closing, "", prompt), "")
-    *turns, last = re.split(written(control.middle), prompt + reply)
-    turns, last = (turns, last) if turns else ([prompt], reply)
+    if not reply:
+        *turns, last = re.split(separator, re.sub(closing, "", prompt))
+        turns, last = (turns, last) if turns else ([last], "")
+    else:
+        turns = re.split(separator, re.sub(rf"{separator}\s*$", "", prompt))
+        last = re.sub(rf"^\s*{separator}", "", re.sub(closing, "", reply))
     return tuple(Turn("user", turn) for turn in turns), last
 
 

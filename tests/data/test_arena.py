@@ -9,7 +9,7 @@ import pytest
 
 from prefrank.data import load_comparisons
 from prefrank.data.arena import BROKEN_TEXT
-from prefrank.data.conversations import NOT_TEXT
+from prefrank.data.own import NOT_TEXT
 from prefrank.errors import BadData
 from prefrank.types import Turn
 from tests.data.files import stated, user, write_lines, write_parquet

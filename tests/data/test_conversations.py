@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from prefrank.data.conversations import ENDS_IN_REPLY, NOT_TEXT, TOOLS
+from prefrank.data.conversations import ENDS_IN_REPLY
 from prefrank.data.fields import as_turns
+from prefrank.data.own import NOT_TEXT, TOOLS
 from prefrank.errors import BadData
 from prefrank.types import Turn
 from tests.data.files import load_rows as load

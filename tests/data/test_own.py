@@ -1,16 +1,18 @@
 """Our own format and TRL's: what each way of stating judgements means, and the one-line error for each mistake."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefrank.data import load_comparisons
 from prefrank.data.candidates import Candidate, Drop, from_ranks, from_ratings, settle
 from prefrank.data.hh import PROMPTS_DIFFER
-from prefrank.data.own import NOT_ONE_REPLY, UNJUDGED, own
+from prefrank.data.own import NOT_ONE_REPLY, NOT_TEXT, TOOLS, UNJUDGED, own
 from prefrank.types import Preference, Ratings, Turn
-from tests.data.files import own_row, user
+from tests.data.files import own_row, user, write_lines, write_parquet
 
 
 def test_ranks_are_best_at_zero_and_equal_ranks_tie() -> None:
@@ -173,3 +175,17 @@ def test_a_malformed_row_is_an_error_that_says_what_was_wanted(row: dict[str, An
 
 def test_one_reply_is_no_error_and_no_comparison() -> None:
     assert settle(own(own_row(replies=["Blue."], ranks=[0]))) == Drop("fewer than two replies")
+
+
+@pytest.mark.parametrize("write", [write_lines, write_parquet])
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [({"tools": '[{"name": "sum"}]'}, TOOLS), ({"images": ["a.png"]}, NOT_TEXT), ({"tools": "[]", "images": []}, "")],
+)
+def test_what_a_prompt_has_no_place_for_is_dropped_and_counted(
+    tmp_path: Path, write: Any, beside: dict[str, Any], reason: str
+) -> None:
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "q", "chosen": "a", "rejected": "b", **beside}]
+    name = "mine.jsonl" if write is write_lines else "mine.parquet"
+    report = load_comparisons(write(tmp_path / name, rows[::-1])).report
+    assert report.dropped == ({reason: 1} if reason else {})

@@ -96,3 +96,17 @@ def test_a_reply_judged_twice_under_ids_of_their_own_counts_twice_and_a_copy_onc
     assert (len(copies.comparisons[0].preferences), copies.report.duplicates) == (1, 1)
     voted = load(tmp_path, [{**good, "id": 1}, {**good, "id": 2}, {**bad, "id": 3}])
     assert (len(voted.comparisons[0].preferences), voted.report.duplicates) == (2, 0)
+
+
+@pytest.mark.parametrize("prompt", ["q", [{"role": "user", "content": "q"}]])
+def test_a_completion_that_repeats_the_prompt_repeats_no_turn(tmp_path: Path, prompt: Any) -> None:
+    rows = [
+        {
+            "prompt": prompt,
+            "completion": [{"role": "user", "content": "q"}, {"role": "assistant", "content": reply}],
+            "label": good,
+        }
+        for reply, good in (("yes", True), ("no", False))
+    ]
+    (comparison,) = load(tmp_path, rows).comparisons
+    assert comparison.prompt == (Turn("user", "q"),)

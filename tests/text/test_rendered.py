@@ -59,6 +59,23 @@ def test_a_mask_in_a_rendered_pair_is_a_token_and_a_second_prompt_turn_is_one(pa
     assert len(row.ids) == 4
 
 
+@pytest.mark.parametrize(
+    ("prompt", "reply", "tokens"),
+    [
+        ("x [SEP] mix", "bake", "[CLS] x [SEP] mix [SEP] bake [SEP]"),
+        ("[SEP] x", "bake", "[CLS] [SEP] x [SEP] bake [SEP]"),
+        ("x", "bake [SEP] mix", "[CLS] x [SEP] bake [SEP] mix [SEP]"),
+    ],
+)
+def test_prompt_and_reply_meet_at_a_separator_wherever_the_texts_hold_others(
+    pairs: dict[str, Path], prompt: str, reply: str, tokens: str
+) -> None:
+    encoder = TextEncoder.load(pairs["bert"], pre_rendered=True)
+    (row,) = encoder.encode(as_prompt(prompt), [reply])
+    assert [encoder.source.tokenizer.id_to_token(number) for number in row.ids.tolist()] == tokens.split()
+    assert row.reply_start == tokens.split().index("bake")
+
+
 @pytest.mark.parametrize("tokens", [(), ("<|prompter|>", "<|assistant|>")])
 @settings(deadline=None, max_examples=40)
 @given(texts=st.lists(WORDS, min_size=1, max_size=5), reply=WORDS, limit=st.integers(20, 80))
