@@ -278,7 +278,10 @@ def test_a_refusal_names_the_pair_the_roles_and_the_cure(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return chat_folder(tmp_path_factory.mktemp("generating"), GENERATES, ("<s>",))
+    folder = chat_folder(tmp_path_factory.mktemp("generating"), GENERATES, ("<s>",))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<s>", "add_bos_token": True}))
+    return folder
 
 
 @settings(deadline=None, max_examples=50)
@@ -286,8 +289,6 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_messages_a_rendered_prompt_and_a_rendered_whole_are_one_row(
     generating: Path, prompt: str, reply: str, cut: int, stripped: bool
 ) -> None:
-    config = json.loads((generating / "tokenizer_config.json").read_text())
-    (generating / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<s>", "add_bos_token": True}))
     messages, theirs = TextEncoder.load(generating, max_length=500), AutoTokenizer.from_pretrained(generating)
     rendered = TextEncoder.load(generating, max_length=500, pre_rendered=True)
     (want,) = messages.encode(as_prompt(prompt), [reply])
