@@ -13,14 +13,33 @@ PrefrankError
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line ends, marks that turn the direction of writing, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """A text in one line, as a terminal can show it without obeying it: control characters as their escapes.
+
+    >>> printable("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class PrefrankError(Exception):
-    """The root. `http_status` is what a server answers, `exit_code` what the command line returns."""
+    """The root: a message of one line, in which control characters of names and values are escapes.
+
+    `http_status` is what a server answers, `exit_code` what the command line returns.
+    """
 
     http_status = 500
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(one) if isinstance(one, str) else one for one in args))
 
 
 class BadInput(PrefrankError, ValueError):

@@ -11,10 +11,11 @@ import pytest
 import prefrank
 
 ROOT = Path(prefrank.__file__).parent
-BASE = {"types", "errors", "io"}
+BASE = {"types", "errors", "limits", "io"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
+    "limits": {"errors"},
     "io": BASE,
     "data": BASE,
     "text": BASE,

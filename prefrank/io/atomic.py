@@ -1,56 +1,100 @@
 """Files and folders that appear whole or not at all.
 
-Everything is written into a hidden file or folder beside the target, flushed to disk, and renamed into place; a folder
-that was there is moved aside first and removed last, so that one whole version exists at every moment.
+Everything is written inside a hidden folder beside the target, flushed to disk, and renamed into place. A folder that
+was there changes places with the new one in one step where the system can (Linux); elsewhere it is moved aside first,
+so that one whole version exists at every moment.
+
+The hidden folder holds a marker that says what it is for and who made it. Nothing without that marker is ever touched:
+`recover` gives what a killed process left its name, or removes it.
 """
 
+import ctypes
 import errno
+import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatch
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prefrank.errors import CannotWrite
+from prefrank.errors import CannotWrite, PrefrankError
+from prefrank.io.json_files import read_fields, read_object
 
 WINDOWS = os.name == "nt"
+MARKER = "made-by-prefrank.json"
+_HIDDEN = re.compile(r"\.prefrank-[0-9a-f]{8}\.tmp")
+_NEW, _OLD = "new", "old"
 
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield the path of a file to write; when the block ends well it becomes `target`, else it is removed.
 
+    A file that is replaced leaves its permissions to the new one.
+
     Raises:
-        CannotWrite: the disk is full, the place is not writable, or `target` is a folder or device.
+        CannotWrite: the disk is full, the place is not writable, or `target` is a folder, device, FIFO or link.
     """
-    real = target.resolve()
     try:
-        with _beside(target) as temporary:
-            temporary.open("ab").close()  # what cannot be written is said before the work
+        with _hidden(target) as place:
+            before = _check_file(target)
+            temporary = place / _NEW
+            temporary.open("xb").close()  # what cannot be written is said before the work
             yield temporary
+            if before is not None:
+                temporary.chmod(stat.S_IMODE(before.st_mode))
             _sync_one(temporary)
-            temporary.replace(real)
-            _sync_one(real.parent)
+            _check_file(target)
+            temporary.replace(target)
+            _sync_one(target.parent)
     except CannotWrite:
         raise
     except OSError as error:
-        reason = _reason(error) if real.parent.is_dir() else f"there is no folder {real.parent}; make it first"
+        parent = target.parent
+        reason = _reason(error) if parent.is_dir() else f"there is no folder {parent.absolute()}; make it first"
         raise CannotWrite(f"cannot write {target}: {reason}") from error
 
 
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A name for a file beside the one that is meant; what is there afterwards is removed."""
-    real = target.resolve()
-    if real.exists() and not real.is_file():
-        raise CannotWrite(f"cannot write {target}: it is no file; give the name of a file")
-    temporary = real.with_name(f".{real.name}.{secrets.token_hex(4)}.tmp")
+def _check_file(target: Path) -> os.stat_result | None:
+    """What the system says of a file that is to be replaced; None where there is none."""
     try:
-        yield temporary
+        found = target.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(found.st_mode):
+        return found
+    if stat.S_ISLNK(found.st_mode):
+        raise CannotWrite(f"cannot write {target}: it is a link; give the name of the file itself")
+    raise CannotWrite(f"cannot write {target}: it is no file; give the name of a file")
+
+
+@contextmanager
+def _hidden(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the target, with its marker; gone when the block ends."""
+    place = target.parent / f".prefrank-{secrets.token_hex(4)}.tmp"
+    place.mkdir()
+    try:
+        with (place / MARKER).open("w", encoding="utf-8") as marker:
+            _locked(marker.fileno())
+            json.dump({"target": target.name}, marker)
+            marker.flush()
+            yield place
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(place)
+
+
+def _remove(place: Path) -> None:
+    """What we put into a hidden folder, the marker last, so that what a kill leaves of it is still known as ours."""
+    for name in (_NEW, _OLD):
+        inner = place / name
+        inner.unlink(missing_ok=True) if inner.is_file() else shutil.rmtree(inner, ignore_errors=True)
+    (place / MARKER).unlink(missing_ok=True)
+    with suppress(OSError):
+        place.rmdir()
 
 
 def write_file(target: Path, content: bytes) -> None:
@@ -72,8 +116,9 @@ def check_writable(target: Path) -> None:
     """
     _make_folder(target)
     try:
-        with _beside(target) as temporary:
-            temporary.open("ab").close()
+        _check_file(target)
+        with _hidden(target):
+            pass
     except CannotWrite:
         raise
     except OSError as error:
@@ -92,62 +137,151 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder; when the block ends well it becomes `target`, else it is removed.
 
     An existing `target` is replaced as a whole, if nothing is lost by it but an older checkpoint: any file in it that
-    is neither replaced nor a checkpoint's own, such as somebody's README, is an error and stays.
+    is not a checkpoint's own, such as somebody's README, is an error and stays.
 
     Raises:
-        CannotWrite: the disk is full, the place is not writable, or `target` holds something else.
+        CannotWrite: the disk is full, the place is not writable, or `target` is a link or holds something else.
     """
-    target = target.resolve()
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    target = target.absolute()
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        _check_replaceable(target, temporary)
-        _sync(temporary)
-        _swap(temporary, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _hidden(target) as place:
+            (place / _NEW).mkdir()
+            yield place / _NEW
+            check_replaceable(target)
+            _sync(place / _NEW)
+            _swap(place, target)
     except OSError as error:
         cause = error.__cause__ if isinstance(error, CannotWrite) else error
         if not isinstance(cause, OSError):
             raise
         # of a file inside, too: its temporary folder says nothing
         raise CannotWrite(f"cannot write {target}: {_reason(cause)}") from cause
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-_CHECKPOINT_FILES = (
-    *("config.json", "generation_config.json", "prefrank.json", "model*.safetensors", "model*.json"),
-    *("pytorch_model*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
-    *("adapter", "adapter_config.json", "adapter_model.safetensors"),
-    *("quantised.safetensors", "spm.model", "spiece.model", "sentencepiece*.model", "chat_template.jinja", "state"),
-    "additional_chat_templates",
+_OWN_FILES = re.compile(
+    r"config\.json|generation_config\.json|prefrank\.json|quantised\.safetensors"
+    r"|(?:model|pytorch_model)(?:-\d+-of-\d+)?\.(?:safetensors|bin)|(?:model\.safetensors|pytorch_model\.bin)\.index\.json"
+    r"|adapter_config\.json|adapter_model\.(?:safetensors|bin)"
+    r"|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.(?:txt|json)|merges\.txt|spm\.model|spiece\.model|sentencepiece(?:\.bpe)?\.model"
+    r"|chat_template\.jinja|additional_chat_templates/[^/]+\.jinja"
 )
 """What a checkpoint may have held that its successor does not, and so may go."""
+_RECORD, _STATE = "prefrank.json", "state/files.json"
+"""The marker of a checkpoint of ours, and the list of what is in it to resume from."""
 
 
-def _check_replaceable(target: Path, new: Path) -> None:
+def foreign_files(folder: Path) -> list[str]:
+    """What a checkpoint's folder holds, however deep, that no checkpoint has: somebody's own files.
+
+    Of a folder that is no checkpoint of ours, everything.
+    """
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not _is_folder(path)]
+    links = [name for name in names if (folder / name).is_symlink()]
+    if links or not (folder / _RECORD).is_file():
+        return links or names
+    try:
+        listed = {_STATE, *read_object(folder / _STATE)} if (folder / _STATE).is_file() else set()
+    except PrefrankError:  # torn
+        listed = {_STATE, "state/state.pt"}
+    left = {place.name for place in folder.glob(".prefrank-*.tmp") if _target_of(place)}  # by a killed process
+    own = (name for name in names if name in listed or _OWN_FILES.fullmatch(name.removeprefix("adapter/")))
+    return sorted({name for name in names if name.partition("/")[0] not in left} - set(own))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def check_replaceable(target: Path) -> None:
+    """See that no file but those of a checkpoint of ours goes where a folder is replaced or removed.
+
+    Raises:
+        CannotWrite: it is a file or a link, or holds something else.
+    """
+    if target.is_symlink():
+        raise CannotWrite(f"cannot write {target}: it is a link; give the name of the folder itself")
     if not target.exists():
         return
     if not target.is_dir():
         raise CannotWrite(f"cannot write {target}: it is a file; give the name of a folder")
-    gone = {path.name for path in target.iterdir()} - {path.name for path in new.iterdir()}
-    foreign = sorted(name for name in gone if not any(fnmatch(name, pattern) for pattern in _CHECKPOINT_FILES))
-    if foreign:
+    if foreign := foreign_files(target):
         raise CannotWrite(f"cannot write {target}: it holds other files ({foreign[0]}); give a new or empty folder")
 
 
-def _swap(new: Path, target: Path) -> None:
-    old = new.with_suffix(".old")
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
+def _swap(place: Path, target: Path) -> None:
+    """The new folder takes the target's place; what was there is left in the hidden folder."""
+    new, old = place / _NEW, place / _OLD
+    if not (target.exists() and _exchanged(new, target)):
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     _sync_one(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two names changed places in one step, which Linux can on most file systems."""
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if library is None or not hasattr(library, "renameat2"):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    return library.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def recover(folder: Path, *, is_whole: Callable[[Path], bool]) -> None:
+    """Name or remove what killed processes left in a folder between writing something and naming it.
+
+    Only hidden folders with our marker, whose maker is gone, are looked at. A whole folder whose target is missing
+    gets its name: the new one if `is_whole` says so, else the one that it was to replace.
+    """
+    for place in sorted(folder.glob(".prefrank-*.tmp")):
+        target = _target_of(place)
+        if target is None:
+            continue
+        new, old = place / _NEW, place / _OLD
+        if not target.exists() and not target.is_symlink():
+            if new.is_dir() and is_whole(new):
+                new.rename(target)
+            elif old.is_dir():
+                old.rename(target)
+        _remove(place)
+
+
+def _target_of(place: Path) -> Path | None:
+    """What a hidden folder was for; None for one that is not ours, or whose maker still works."""
+    if not _HIDDEN.fullmatch(place.name) or not _is_folder(place):
+        return None
+    try:
+        name = read_fields(place / MARKER).text("target")
+        with (place / MARKER).open("rb") as marker:
+            in_use = not _locked(marker.fileno())
+    except (PrefrankError, OSError):
+        return None
+    return None if in_use or Path(name).name != name or name in ("", "..") else place.parent / name
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether a file that is open here is now locked for as long as it is open; the system frees it with its process.
+
+    Where files are not locked this way (Windows), it always is.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def _sync(folder: Path) -> None:

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prefrank.errors import BadModel, NotFound
+from prefrank.io.json_files import read_object
 from prefrank.model.hub import resolve_model
 from prefrank.model.network import Network
 from prefrank.model.other import OtherNetwork
-from prefrank.model.weights import read_object
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -14,8 +14,8 @@ from typing import Any
 
 from prefrank.errors import BadModel, short
 from prefrank.io.atomic import write_file
+from prefrank.io.json_files import read_object
 from prefrank.model.adapter import is_adapter, read_adapter
-from prefrank.model.weights import read_object
 
 RECORD = "prefrank.json"
 FORMAT = 1

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from prefrank.errors import BadModel, NotFound
 from prefrank.io.atomic import atomic_file
+from prefrank.io.json_files import read_object
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 QUANTISED = "quantised.safetensors"
@@ -156,17 +157,6 @@ def _shards(index: Path) -> list[str]:
         if Path(shard).name != shard:
             raise BadModel(f"{index} names the shard {shard!r}; wanted a file beside it")
     return shards
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object, or BadModel."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # the last where it is nested too deeply
-        raise BadModel(f"{path} cannot be read as JSON: {error}; copy or download it again") from error
-    if not isinstance(value, dict):
-        raise BadModel(f"{path} holds a JSON {type(value).__name__}; wanted an object")
-    return value
 
 
 def _open(path: Path) -> dict[str, Tensor]:

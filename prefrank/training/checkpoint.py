@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite
-from prefrank.model import Network, atomic_folder
+from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, PrefrankError
+from prefrank.io.atomic import atomic_folder, recover
+from prefrank.io.json_files import read_object
+from prefrank.model import Network
 from prefrank.model.adapter import merged
 from prefrank.model.record import read_record
 from prefrank.model.save import write_checkpoint
-from prefrank.model.weights import read_object
 from prefrank.text import TextEncoder
 from prefrank.training.events import PassedOver, Report, ignore
 from prefrank.training.lora import ADAPTER, save_adapter
@@ -141,7 +142,7 @@ def check_output(recipe: Recipe, report: Report = ignore, *, main: bool = True) 
     except OSError as error:
         raise CannotWrite(f"cannot write output_dir {folder}: {error.strerror}; choose another place") from error
     if main:
-        _recover(folder)
+        recover(folder, is_whole=lambda one: _what_is_torn(one) is None)
     there = _resumable(folder)
     if recipe.resume and there:
         newest = newest_checkpoint(folder, report)
@@ -188,7 +189,7 @@ def _what_is_torn(folder: Path) -> str | None:
     path = folder / _STATE / _FILES
     try:
         files = read_object(path)
-    except BadModel:
+    except PrefrankError:
         return f"{_STATE}/{_FILES} is missing or torn"
     for name, digest in files.items():
         file = folder / name
@@ -202,20 +203,6 @@ def _what_is_torn(folder: Path) -> str | None:
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _recover(folder: Path) -> None:
-    """Name or remove what a killed process left between writing and naming a checkpoint or a file of the run's log."""
-    for ending in ("tmp", "old"):
-        for left in folder.glob(f".*.*.{ending}"):
-            target = folder / left.name.split(".")[1]
-            whole = ending == "old" or _what_is_torn(left) is None
-            if left.is_file():
-                left.unlink(missing_ok=True)
-            elif whole and not target.exists():
-                left.rename(target)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _training_record(folder: Path) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from typing import Any
 import psutil
 from accelerate import Accelerator
 
-from prefrank.errors import BadModel, BadRecipe, Interrupted
+from prefrank.errors import BadRecipe, Interrupted, PrefrankError
+from prefrank.io.json_files import read_object
 from prefrank.model.hardware import hardware
-from prefrank.model.weights import read_object
 from prefrank.training.best import judged
 from prefrank.training.curve import Curve, thin, write_whole
 from prefrank.training.events import SetMetrics, Started, StepDone
@@ -203,7 +203,7 @@ def read_run_state(folder: Path) -> dict[str, Any]:
     """A run's `run.json`; empty where there is none that can be read."""
     try:
         return read_object(folder / FILE)
-    except BadModel:
+    except PrefrankError:
         return {}
 
 

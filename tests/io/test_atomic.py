@@ -1,15 +1,17 @@
 """A file or folder is written whole or not at all."""
 
 import errno
+import json
 import os
 import resource
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prefrank.errors import CannotWrite
-from prefrank.io.atomic import atomic_file, atomic_folder, check_writable, write_file
+from prefrank.io.atomic import MARKER, atomic_file, atomic_folder, check_writable, foreign_files, recover, write_file
 from prefrank.model import load_network, save_network
 from prefrank.model.other import OtherNetwork
 from tests.parity.reference import CONFIGS, OTHERS, model_of, saved
@@ -52,11 +54,37 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    put(tmp_path / "link", "one")
+@pytest.mark.parametrize("leads_to", ["real", "absent", "folder"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, leads_to: str) -> None:
+    (tmp_path / "real").write_text("one")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / leads_to)
+    for writing in (
+        put,
+        lambda target, text: write_file(target, text.encode()),
+        lambda target, _: check_writable(target),
+    ):
+        with pytest.raises(CannotWrite, match="it is a link; give the name of the file itself"):
+            writing(tmp_path / "link", "two")
+    with pytest.raises(CannotWrite, match="it is a link; give the name of the folder itself"):
+        write(tmp_path / "link", "two")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "one"
+    assert sorted(os.listdir(tmp_path)) == ["folder", "link", "real"]
+
+
+def test_a_fifo_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CannotWrite, match="it is no file; give the name of a file"):
+        put(tmp_path / "pipe", "one")
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode)
+
+
+def test_a_file_that_is_replaced_leaves_its_permissions(tmp_path: Path) -> None:
+    put(tmp_path / "a", "one")
+    (tmp_path / "a").chmod(0o600)
+    put(tmp_path / "a", "two")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
 
 
 def test_windows_opens_no_folder_and_flushes_only_what_it_may_write(
@@ -74,9 +102,11 @@ def test_windows_opens_no_folder_and_flushes_only_what_it_may_write(
 
 def write(target: Path, text: str) -> None:
     with atomic_folder(target) as folder:
-        (folder / "sub").mkdir()
+        (folder / "state").mkdir()
+        (folder / "prefrank.json").write_text("{}")
         (folder / "config.json").write_text(text)
-        (folder / "sub" / "b").write_text(text)
+        (folder / "state" / "optimizer.bin").write_text(text)
+        (folder / "state" / "files.json").write_text('{"state/optimizer.bin": ""}')
 
 
 def fail(target: Path, error: BaseException) -> None:
@@ -87,7 +117,7 @@ def fail(target: Path, error: BaseException) -> None:
 
 def test_a_folder_appears_with_all_it_holds_and_nothing_beside_it(tmp_path: Path) -> None:
     write(tmp_path / "deep" / "model", "one")
-    assert (tmp_path / "deep" / "model" / "sub" / "b").read_text() == "one"
+    assert (tmp_path / "deep" / "model" / "state" / "optimizer.bin").read_text() == "one"
     assert os.listdir(tmp_path / "deep") == ["model"]
 
 
@@ -95,7 +125,7 @@ def test_a_new_version_replaces_the_old_one_whole(tmp_path: Path) -> None:
     write(tmp_path / "model", "one")
     (tmp_path / "model" / "pytorch_model.bin").touch()
     write(tmp_path / "model", "two")
-    assert sorted(os.listdir(tmp_path / "model")) == ["config.json", "sub"]
+    assert sorted(os.listdir(tmp_path / "model")) == ["config.json", "prefrank.json", "state"]
     assert (tmp_path / "model" / "config.json").read_text() == "two"
     assert os.listdir(tmp_path) == ["model"]
 
@@ -113,10 +143,11 @@ def test_the_old_version_comes_back_when_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "model", "one")
+    monkeypatch.setattr("prefrank.io.atomic._exchanged", lambda one, other: False)  # as where no system call does
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.suffix == ".tmp":
+        if self.name == "new":
             raise OSError(errno.EIO, "Input/output error", str(self))
         return rename(self, target)
 
@@ -182,12 +213,130 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["home"]
 
 
-def test_an_empty_folder_and_a_link_to_a_folder_can_be_written(tmp_path: Path) -> None:
+def test_an_empty_folder_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    write(tmp_path / "link", "one")
-    assert (tmp_path / "link").is_symlink()
+    write(tmp_path / "real", "one")
     assert (tmp_path / "real" / "config.json").read_text() == "one"
+
+
+FOREIGN = (
+    "thesis.txt",
+    "tokenizer-notes.txt",
+    "model.json",
+    "state/thesis.txt",
+    "adapter/notes",
+    ".hidden",
+    "sub/config.json",
+)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_of_others_are_found_however_deep(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    write(folder, "one")
+    assert foreign_files(folder) == []
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("mine")
+    assert foreign_files(folder) == [name]
+    with pytest.raises(CannotWrite, match="it holds other files"):
+        write(folder, "two")
+    assert (folder / name).read_text() == "mine"
+    assert (folder / "config.json").read_text() == "one"
+
+
+def test_a_folder_without_our_record_is_somebody_elses(tmp_path: Path) -> None:
+    write(tmp_path / "model", "one")
+    (tmp_path / "model" / "prefrank.json").unlink()
+    assert foreign_files(tmp_path / "model") == ["config.json", "state/files.json", "state/optimizer.bin"]
+
+
+def test_two_writers_of_one_folder_leave_one_whole_version(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "model") as first:
+        (first / "prefrank.json").write_text("{}")
+        write(tmp_path / "model", "two")
+    assert os.listdir(tmp_path / "model") == ["prefrank.json"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def killed(folder: Path, target: str, **parts: str) -> Path:
+    """What a process that was killed left: a hidden folder with its marker and some of new and old."""
+    place = folder / ".prefrank-0123abcd.tmp"
+    place.mkdir()
+    (place / MARKER).write_text(json.dumps({"target": target}))
+    for name, text in parts.items():
+        (place / name).mkdir()
+        (place / name / "config.json").write_text(text)
+    return place
+
+
+def test_what_a_killed_process_left_inside_a_checkpoint_is_no_foreign_file(tmp_path: Path) -> None:
+    write(tmp_path / "model", "one")
+    place = killed(tmp_path / "model", "prefrank.json", new="half")
+    assert foreign_files(tmp_path / "model") == []
+    (place / MARKER).unlink()
+    assert foreign_files(tmp_path / "model") == [".prefrank-0123abcd.tmp/new/config.json"]
+
+
+def whole(folder: Path) -> bool:
+    return (folder / "config.json").read_text() != "half"
+
+
+@pytest.mark.parametrize(
+    ("parts", "there", "comes"),
+    [
+        ({"new": "new"}, False, "new"),
+        ({"new": "half"}, False, None),
+        ({"new": "half", "old": "old"}, False, "old"),
+        ({"new": "new", "old": "old"}, False, "new"),
+        ({"new": "new"}, True, "there"),
+        ({"old": "old"}, True, "there"),
+        ({}, False, None),
+    ],
+)
+def test_what_a_killed_process_left_gets_its_name_or_goes(
+    tmp_path: Path, parts: dict[str, str], there: bool, comes: str | None
+) -> None:
+    killed(tmp_path, "last", **parts)
+    if there:
+        (tmp_path / "last").mkdir()
+        (tmp_path / "last" / "config.json").write_text("there")
+    recover(tmp_path, is_whole=whole)
+    assert os.listdir(tmp_path) == ([] if comes is None else ["last"])
+    assert comes is None or (tmp_path / "last" / "config.json").read_text() == comes
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        None,
+        "",
+        "[]",
+        "{}",
+        '{"target": 1}',
+        '{"target": "../last"}',
+        '{"target": "a/b"}',
+        '{"target": ".."}',
+        '{"target": ""}',
+    ],
+)
+def test_nothing_without_our_marker_is_recovered(tmp_path: Path, marker: str | None) -> None:
+    for name in (".photos.raw.tmp", ".thesis.v1.old", ".prefrank-0123abcd.tmp", ".prefrank-notes.tmp"):
+        (tmp_path / name / "new").mkdir(parents=True)
+        (tmp_path / name / "new" / "config.json").write_text("mine")
+        if marker is not None:
+            (tmp_path / name / MARKER).write_text(marker)
+    before = sorted(tmp_path.rglob("*"))
+    recover(tmp_path, is_whole=whole)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_being_written_is_not_recovered(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "last") as temporary:
+        (temporary / "config.json").write_text("new")
+        recover(tmp_path, is_whole=whole)
+        assert (temporary / "config.json").exists()
+        assert not (tmp_path / "last").exists()
+    assert (tmp_path / "last" / "config.json").read_text() == "new"
 
 
 def test_a_file_that_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
