@@ -74,6 +74,8 @@ def _show_event(display: _Display, event: "Event") -> None:
             say(_data_text(event), markup=False)
         case events.PassedOver():
             say(f"{event.folder} is passed over: {event.torn}", markup=False)
+        case events.Kept():
+            say(f"{event.folder} is not removed: {event.why}", markup=False)
         case events.Encoding():
             display.show(f"encoding {event.name}", event.done, event.total, "")
         case events.Encoded():

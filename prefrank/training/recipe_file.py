@@ -1,5 +1,6 @@
 """From YAML to a `Recipe`, with errors that name file, line, what came and what was wanted."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from prefrank.errors import BadRecipe, NotFound, suggest
 from prefrank.io.yaml_files import Yaml, parse_yaml, read_yaml
+from prefrank.limits import limit, past
 from prefrank.training.recipe import DataSource, Recipe
 
 
@@ -87,12 +89,16 @@ def load_sweep(path: str | Path) -> tuple[dict[str, Any], ...]:
     path = Path(path)
     value = _read(path, "sweep").value
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        if len(value) > limit("sweep_runs"):
+            raise BadRecipe(f"{path} holds {len(value):,} runs, {past('sweep_runs')}")
         return tuple(value)
     if not isinstance(value, dict) or not value:
         raise BadRecipe(f"{path} holds {_kind(value)}; wanted `key: [values]` lines, or a list of mappings")
     for key, values in value.items():
         if not isinstance(values, list) or not values:
             raise BadRecipe(f"{path}: {key} is {_kind(values)}; wanted a list of its values, such as [1e-5, 2e-5]")
+    if (count := math.prod(map(len, value.values()))) > limit("sweep_runs"):
+        raise BadRecipe(f"{path} stands for {count:,} runs, {past('sweep_runs')}")
     return tuple(dict(zip(value, each, strict=True)) for each in product(*value.values()))
 
 
