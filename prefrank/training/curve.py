@@ -114,7 +114,7 @@ def _check_metrics(metrics: Fields) -> None:
         bounds = metrics.get(key)
         if bounds is None and key == "log_loss_interval":
             continue
-        pair = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None]
+        pair: list[Any] = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None]
         if not all(type(one) in (int, float) and abs(one) < 1e300 for one in pair):
             metrics.refuse(key, "a list of two numbers")
 

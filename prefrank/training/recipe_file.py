@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -59,7 +60,7 @@ def read_values(path: str | Path, overrides: Iterable[str] = ()) -> RecipeValues
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise BadRecipe(f"--set {override!r} has no '='; wanted key=value")
+            raise BadRecipe(f"--set {_cut(repr(override))} has no '='; wanted key=value")
         values[key.strip()] = parse_yaml(value, f"--set {_cut(override)}", BadRecipe).value
         where[key.strip()] = "--set: "
     return RecipeValues(values, where, f"{path}: ")
@@ -71,8 +72,11 @@ def _cut(text: str) -> str:
 
 def _beside(recipe: Path, template: str) -> str:
     """A chat template that is written as a file, or is one beside the recipe, as a path from there; a name as it is."""
-    file = Path(template).expanduser()
-    is_file = len(file.parts) > 1 or file.suffix in (".jinja", ".j2") or (recipe.parent / file).is_file()
+    try:
+        file = Path(template).expanduser()
+        is_file = len(file.parts) > 1 or file.suffix in (".jinja", ".j2") or (recipe.parent / file).is_file()
+    except (OSError, RuntimeError):  # a name that is too long, or of nobody's home
+        return template
     return str(recipe.parent / file) if is_file else template
 
 
@@ -124,7 +128,8 @@ def make_recipe(values: Mapping[str, Any], *, where: Mapping[str, str] | None = 
     for key in values:
         if key not in Recipe.model_fields:
             place = where.get(key, otherwise)
-            raise BadRecipe(f"{place}there is no recipe key {key!r}{suggest(str(key), Recipe.model_fields)}")
+            hint = suggest(str(key)[:100], Recipe.model_fields)
+            raise BadRecipe(f"{place}there is no recipe key {_shown(key)}{hint}")
     try:
         return Recipe.model_validate(dict(values))
     except ValidationError as error:
@@ -147,16 +152,17 @@ def _complaint(error: Mapping[str, Any]) -> str:
             field = Recipe.model_fields.get(last) or DataSource.model_fields[last]
             return f"{name} is missing; wanted: {field.description}"
         case "extra_forbidden":
-            return f"a data set has no option {last!r}{suggest(last, DataSource.model_fields)}"
+            return f"a data set has no option {_shown(last)}{suggest(last[:100], DataSource.model_fields)}"
         case "value_error":
-            return str(error["ctx"]["error"])
+            said = str(error["ctx"]["error"])
+            return f"{name}: {said}" if isinstance(error["input"], str) else said
         case "too_short":
             return f"{name} is empty; wanted at least one data set"
     wanted = error["msg"].removeprefix("Input should be ")
     for theirs, ours in _WORDS:
         wanted = wanted.replace(theirs, ours)
     choices = re.findall(r"'([^']*)'", wanted) if error["type"] == "literal_error" else []
-    hint = suggest(str(error["input"]), choices)
+    hint = suggest(str(error["input"])[:100] if isinstance(error["input"], str) else "", choices)
     return f"{name} is {_kind(error['input'])}; wanted {wanted}{hint if 'did you mean' in hint else ''}"
 
 
@@ -177,5 +183,16 @@ def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     names = {int: "an integer", float: "a number", str: "a string", list: "a list", dict: "a mapping"}
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({names.get(type(value), type(value).__name__)})"
+    return f"{_shown(value)} ({names.get(type(value), type(value).__name__)})"
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut; of what holds others, the first few."""
+    try:
+        return _cut(_SHORT.repr(value))
+    except ValueError:  # thousands of digits
+        return "..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 3, 100, 100, 100
