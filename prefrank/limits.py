@@ -27,6 +27,8 @@ class Limit(NamedTuple):
 
 LIMITS: Mapping[str, Limit] = {
     "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
+    "model_parts": Limit(100_000, "parts", "layers or outputs that a config.json counts, tensors' shards of a model"),
+    "pickle_bytes": Limit(1 << 26, "bytes", "the pickle of a pytorch_model.bin: names and shapes, without the numbers"),
     "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""

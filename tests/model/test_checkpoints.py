@@ -382,7 +382,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
         lambda folder: (folder / "config.json").write_text('{"model_type": "bert",'),
         "config.json cannot be read as JSON",
     ),
-    (lambda folder: (folder / "config.json").write_text("[1]"), "holds a JSON list; wanted an object"),
+    (lambda folder: (folder / "config.json").write_text("[1]"), "holds a list; wanted an object"),
     (lambda folder: change(folder, model_type=None), "model_type is None"),
     (lambda folder: change(folder, hidden_size="32"), "hidden_size is '32'; wanted int"),
     (lambda folder: change(folder, hidden_size=None), "no 'hidden_size', which a bert model needs"),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrank.errors import BadInput
+from prefrank.io.json_files import Fields
 from prefrank.model import flash, load_network, score_batches
 from prefrank.model.bert import SelfAttention
 from prefrank.model.disentangled import DisentangledAttention, Relative, bucket, read_deberta_config
@@ -118,7 +119,7 @@ def random_attention(
     options: dict[str, Any], longest: int, device: torch.device
 ) -> tuple[DisentangledAttention, Relative]:
     torch.manual_seed(0)
-    config = read_deberta_config(SHAPE | options, dropout=None)
+    config = read_deberta_config(Fields.of(SHAPE | options), dropout=None)
     attention = DisentangledAttention(config).to(device)
     distances = torch.arange(-longest, longest + 1)
     if config.buckets:
