@@ -205,7 +205,7 @@ def _load_quantised(
         raise BadModel(f"{folder} is quantised to {stored}; to have {precision}, load the float model it came from")
     if custom_class(raw) or not _is_native(raw):
         kind = short(raw["model_type"])
-        raise BadModel(f"{folder} holds a {kind} model, which has no integer kernels; load it in float32 or bfloat16")
+        raise BadModel(f"{folder} holds a {kind} model, which cannot be quantised; load it in float32")
     float_config = {key: value for key, value in raw.items() if key != "quantization_config" or not stored}
     opened = Weights(folder, quantised=stored is not None)
     network = _empty(Fields(float_config, raw.file), None, len(opened))
@@ -214,7 +214,7 @@ def _load_quantised(
             quantise_network(network, precision)  # for the names, shapes and types; there are no numbers yet
     weights = opened.take(_renaming(network))
     _set_outputs(network, _stored_heads(folder, network, weights))
-    _check(folder, network, weights.tensors)
+    _check(folder, network, weights.tensors, exactly=stored is not None)
     if stored:
         network.load_state_dict(weights.tensors, assign=True)
         check_integers(network, folder / QUANTISED_FILE)
@@ -411,7 +411,10 @@ def _new_head(network: BertNetwork | DebertaNetwork, stored: Mapping[str, Tensor
     return head
 
 
-def _check(folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping[str, Tensor]) -> None:
+def _check(
+    folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping[str, Tensor], *, exactly: bool = False
+) -> None:
+    """Raise BadModel for names, shapes or types that are not the network's; `exactly`, for float types too."""
     expected = network.state_dict()
     if missing := expected.keys() - tensors.keys():
         raise BadModel(f"the weights in {folder} lack {shown_names(missing)}; copy or download them again")
@@ -425,7 +428,7 @@ def _check(folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping
             shapes = f"{list(tensor.shape)[:8]}, its config.json asks for {list(expected[name].shape)}"
             raise BadModel(f"in {folder} the tensor {name} is {shapes}; do the files belong together?")
         wanted = expected[name].dtype
-        if tensor.dtype != wanted and not (tensor.dtype in FLOATS and wanted.is_floating_point):
+        if tensor.dtype != wanted and (exactly or tensor.dtype not in FLOATS or not wanted.is_floating_point):
             raise BadModel(f"in {folder} the tensor {name} is of {_said(tensor.dtype)}; wanted {_said(wanted)}")
 
 

@@ -96,7 +96,7 @@ def foreign(folder: Path, raw: Mapping[str, Any]) -> str:
     modules, code = extra_modules(folder), raw.get("auto_map")
     if not (known or modules or code):
         return ""
-    parts = [f"; found {', '.join(made) or 'no architecture'} of the type {raw.get('model_type')!r}"]
+    parts = [f"; found {', '.join(made) or 'no architecture'} of the type {short(raw.get('model_type'))}"]
     if heads:
         parts.append(f" with {', '.join(f'{name} {list(shapes[name])}' for name in heads[:4])}")
     if modules:
@@ -139,7 +139,7 @@ def extra_modules(folder: Path) -> list[str]:
 
 def shown_names(names: Iterable[str]) -> str:
     """Some of the names, and how many more there are."""
-    names = sorted(short(name)[1:-1] for name in names)
+    names = sorted(name if len(name) < 120 else f"{name[:117]}..." for name in names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 

@@ -378,7 +378,7 @@ def _one_line(folder: Path, raw: Mapping[str, Any]) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = reason.partition(" For details look at ")[0]  # a report that is not shown
+        reason = reason.partition(" For details look at ")[0][:300]  # a report that is not shown
         raise BadModel(
             f"transformers cannot load {folder} as a sequence classifier: {reason}{foreign(folder, raw)}"
         ) from error

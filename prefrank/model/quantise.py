@@ -169,8 +169,8 @@ def stored_precision(config: Mapping[str, Any]) -> str | None:
     precision = settings.get("precision")
     if not isinstance(precision, str) or precision not in QUANTISED:
         raise BadModel(
-            f"config.json's quantization_config.precision is {short(precision)}, this prefrank reads {' and '.join(QUANTISED)};"
-            " update prefrank, or quantise the float model again"
+            f"config.json's quantization_config.precision is {short(precision)}, this prefrank reads"
+            f" {' and '.join(QUANTISED)}; update prefrank, or quantise the float model again"
         )
     return precision
 

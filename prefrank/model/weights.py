@@ -64,8 +64,14 @@ def read_config(folder: Path) -> Fields:
     config.texts("architectures", None)
     for name in ("id2label", "label2id", "auto_map", "quantization_config", "text_config"):
         config.object(name, None)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if isinstance(config.get(name), int):  # others may have a list of them
+            config.integer(name, least=-1, most=_MOST_ID)
     _check_counts(config)
     return config
+
+
+_MOST_ID = (1 << 31) - 1
 
 
 _COUNTS = re.compile(r"(?:^n_|num_|_)layers?$|^layers$|^num_labels$|_experts$")

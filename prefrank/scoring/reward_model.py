@@ -25,6 +25,7 @@ from prefrank.model.quantise import stored_precision
 from prefrank.model.record import read_record, text_settings
 from prefrank.model.save import write_checkpoint
 from prefrank.model.threads import check_fork, computed, find_device
+from prefrank.model.weights import read_config
 from prefrank.scoring.carried import Origin, origin_of, pack, unpack
 from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies
 from prefrank.scoring.temperature import check_temperature, is_finite, is_for
@@ -224,7 +225,7 @@ class RewardModel:
         It is not known of a model that was cut to one of its heads, or is loaded in another precision than it was saved
         in; nor of an adapter, whose sums are not the same bits on every processor.
         """
-        config = self.network.config
+        config = read_config(folder)  # the network's own says what it was made into
         precision = stored_precision(config) or str(config.get("dtype", "float32"))
         if self.engine.precision != precision or len(config.get("id2label") or ()) > 1:
             return

@@ -275,7 +275,7 @@ def test_it_scores_in_inference_mode(device: torch.device) -> None:
 @pytest.mark.parametrize("lengths", BATCHES.values(), ids=BATCHES)
 def test_berts_attention_is_the_loops_too(lengths: list[int], firsts_only: bool, device: torch.device) -> None:
     torch.manual_seed(0)
-    config = read_encoder_config(SHAPE, dropout=None, num_types=0, norm_eps=1e-7, padding_id=0)
+    config = read_encoder_config(Fields.of(SHAPE), dropout=None, num_types=0, norm_eps=1e-7, padding_id=0)
     attention = SelfAttention(config).to(device)
     pack, rows = packed(lengths, device)
     hidden = torch.randn(sum(lengths), 64, device=device, requires_grad=True)
