@@ -27,6 +27,9 @@ class Limit(NamedTuple):
 
 LIMITS: Mapping[str, Limit] = {
     "json_bytes": Limit(1 << 29, "bytes", "one JSON file of a model or run (not of data)"),
+    "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
+    "model_parts": Limit(100_000, "parts", "layers or outputs that a config.json counts, tensors' shards of a model"),
+    "pickle_bytes": Limit(1 << 26, "bytes", "the pickle of a pytorch_model.bin: names and shapes, without the numbers"),
     "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
     "step_prompts": Limit(1_000_000, "prompts", "one optimiser step, over all devices"),
     "sweep_runs": Limit(10_000, "runs", "the combinations that a sweep's file stands for"),

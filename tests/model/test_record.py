@@ -25,7 +25,7 @@ TORN = {
 }  # fmt: skip
 WRONG: dict[str, Any] = {
     "format": "1", "text": None, "fingerprint": None, "training": [1], "quantised": "int8", "heads": "REWARD",
-    "calibration": {"temperature": float("nan")}, "scored_token": "first", "padding_rows": -1,
+    "calibration": {"temperature": True}, "scored_token": "first", "padding_rows": -1,
 }  # fmt: skip
 WRONG_TEXT: dict[str, Any] = {
     "template": ["pair"], "max_length": "32", "labels": "no", "turn_strings": {"user": ["Q"]}, "token_types": {},
