@@ -110,7 +110,8 @@ class Reader:
         """
         if len(text) <= self.piece:
             return self._encode(text).ids
-        first, last, length = [], np.zeros(0, np.int32), 0
+        first: list[int] = []
+        last, length = np.zeros(0, np.int32), 0
         kept: list[np.ndarray] = []
         for tokens in self._pieces(text, spans=False):
             length += len(tokens.ids)
@@ -154,8 +155,7 @@ class Reader:
         """The ids of a text and their places in it. Raises as `ids`."""
         if len(text) <= self.piece:
             return _tokens(self._encode(text))
-        found = list(self._pieces(text, spans=True))
-        return Tokens(*(np.concatenate([getattr(one, name) for one in found]) for name in ("ids", "starts", "ends")))
+        return joined(list(self._pieces(text, spans=True)))
 
     def _pieces(self, text: str, *, spans: bool) -> Iterator[Tokens]:
         """A long text's tokens, piece by piece; without their places where nobody asks for them."""
@@ -203,6 +203,12 @@ class Reader:
             (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids, nowhere = np.array(encoding.ids, np.int32), np.zeros(0, np.int32)
         return Tokens(ids, nowhere, nowhere)
+
+
+def joined(parts: Sequence[Tokens]) -> Tokens:
+    """The tokens of a text from those of its parts."""
+    none = np.zeros(0, np.int32)
+    return Tokens(*(np.concatenate([none, *(getattr(one, name) for one in parts)]) for name in Tokens.__slots__))
 
 
 def _tokens(encoding: Any, offset: int = 0) -> Tokens:
