@@ -27,6 +27,13 @@ class Limit(NamedTuple):
 
 LIMITS: Mapping[str, Limit] = {
     "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
+    "template_bytes": Limit(
+        1 << 26, "bytes", "memory that one rendering of a chat template makes, besides 32 a byte of its messages"
+    ),
+    "template_characters": Limit(1 << 18, "characters", "the source of a chat template"),
+    "template_steps": Limit(
+        1_000_000, "steps", "work of one rendering of a chat template, besides 1,000 a message and one for 4 bytes"
+    ),
     "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""

@@ -1,0 +1,201 @@
+"""Templates that would take minutes, gigabytes or the interpreter, by name, each of one kind of growth."""
+
+_LOOP, _END = "{% for i in range(100000) %}", "{% endfor %}"
+_GROWN = "{% set ns = namespace(a=START) %}{% for i in range(60) %}{% set ns.a = NEXT %}{% endfor %}"
+_LISTS = _GROWN.replace("START", "[1]").replace("NEXT", "[ns.a, ns.a]")
+_TWICE = _LISTS + "{% set other = ns.a %}" + _LISTS
+_TUPLES = _GROWN.replace("START", "(1,)").replace("NEXT", "(ns.a, ns.a)")
+_DEEP = "{% set ns = namespace(a=(1,)) %}{% for i in range(50000) %}{% set ns.a = (ns.a,) %}{% endfor %}"
+_LONG = (
+    "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(18) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
+)
+_MANY = "{% set many = range(100000) | list %}"
+_DOUBLING = "{% set ns = namespace(s=START) %}" + _LOOP + "{% set ns.s = NEXT %}" + _END
+
+
+def _doubled(start: str, after: str) -> str:
+    return _DOUBLING.replace("START", start).replace("NEXT", after)
+
+
+def _each(*lines: str) -> str:
+    return _LOOP + "".join(lines) + _END
+
+
+WORK = {
+    "nested loops": _LOOP * 5 + "x" + _END * 5,
+    "nested loops without a body": _LOOP * 5 + _END * 5,
+    "a loop whose condition is false": _each("{% for i in range(100000) if false %}{% endfor %}"),
+    "many such loops": "{% for i in range(100000) if false %}{% endfor %}" * 1000,
+    "a long body": _each("{{ 'x' if 1 }}" * 1000),
+    "macros that call themselves": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "macros that call twice": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
+    "macros that call the next twice": "".join(
+        f"{{% macro f{n}() %}}{{{{ f{n + 1}() }}}}{{{{ f{n + 1}() }}}}{{% endmacro %}}" for n in range(60)
+    ) + "{{ f0() }}",
+    "call blocks": "{% macro f() %}{{ caller() }}{% call f() %}x{% endcall %}{% endmacro %}{% call f() %}y{% endcall %}",
+    "callers": "{% macro f(n) %}{% if n %}{% set c = caller %}{% call f(n - 1) %}{{ c() }}{{ c() }}{% endcall %}{% else %}"
+    "{{ caller() }}{% endif %}{% endmacro %}{% call f(40) %}x{% endcall %}",
+    "recursive loops": "{% for x in [[1]] recursive %}{{ loop([[x]]) }}{% endfor %}",
+    "blocks that call themselves": "{% block b %}{{ self.b() }}{% endblock %}",
+    "blocks in loops": "{% block b %}" + _each("{{ self.b() }}") + "{% endblock %}",
+    "sorting": _each("{% set x = range(100000) | sort %}"),
+    "unique": _each("{% set x = range(100000) | unique %}"),
+    "groups": _each("{% set x = range(100000) | groupby('a') %}"),
+    "maxima": _each("{% set x = range(100000) | max %}"),
+    "lists": _each("{% set x = range(100000) | list %}"),
+    "slices": _MANY + _each("{% set x = many[::-1] %}"),
+    "reverses": _MANY + _each("{% set x = many | reverse | list %}"),
+    "copies": _each("{% set x = dict.fromkeys(range(100000)) %}"),
+    "dictionaries": "{% set d = dict.fromkeys(range(10000)) %}" + _each("{% set x = d.copy() %}"),
+    "starred": _each("{% set x = cycler(*range(100000)) %}"),
+    "looking in a list": _MANY + _each("{% if -1 in many %}{% endif %}"),
+    "looking in a range": _each("{% if 'a' in range(100000) %}{% endif %}"),
+    "looking in values": "{% set d = dict.fromkeys(range(10000)) %}" + _each("{% if -1 in d.values() %}{% endif %}"),
+    "counting in a list": _MANY + _each("{% set x = many.count(-1) %}"),
+    "looking in a text": _LONG + _each("{% if 'b' in ns.s %}{% endif %}"),
+    "looking for a text": _LONG + "{% set b = ns.s ~ 'b' %}" + _each("{% if b in ns.s %}{% endif %}"),
+    "equal texts": _LONG + "{% set a, b = ns.s ~ 'b', ns.s ~ 'b' %}" + _each("{% if a == b %}{% endif %}"),
+    "chained comparisons": _LONG + "{% set a, b = ns.s ~ 'b', ns.s ~ 'b' %}" + _each("{% if a <= b <= a %}{% endif %}"),
+    "equal texts by a test": _LONG + "{% set a, b = ns.s ~ 'b', ns.s ~ 'b' %}" + _each("{% if a is eq b %}{% endif %}"),
+    "cut texts": _LONG + _each("{% set a = ns.s[1:] %}"),
+    "upper case": _LONG + _each("{% set a = ns.s.upper() %}"),
+    "upper case by a filter": _LONG + _each("{% set a = ns.s | upper %}"),
+    "upper case by a test": _LONG + _each("{% set a = ns.s is upper %}"),
+    "found texts": _LONG + _each("{% set a = ns.s.find('b') %}"),
+    "cut by a filter": _LONG + _each("{% set a = ns.s | truncate(5) %}"),
+    "titles": _LONG + _each("{% set a = ns.s | title %}"),
+    "letters": _LONG + "{% for c in ns.s %}{% endfor %}",
+    "wrapped words": _LONG + "{{ ns.s | wordwrap(1) }}",
+    "stripped tags": _LONG + "{{ ns.s.replace('aa', '<a') | striptags }}",
+    "addresses": _LONG + "{{ ns.s | urlize }}",
+    "addresses of mail": "{{ ('@' ~ 'a.' * 100000) | urlize }}",
+    "appended letters": _doubled("''", "ns.s ~ 'x'"),
+    "appended items": _doubled("[]", "ns.s + [1]"),
+    "summed lists": "{% set x = [[1] * 100] * 1000 %}{% for i in range(1000) %}{% set y = x | sum(start=[]) %}{% endfor %}",
+    "padded batches": _each("{% set x = [1] | batch(100000, 1) | list %}"),
+    "kept dictionaries": _doubled("[]", "[ns.s, {'a': 1, 'b': 2}]") * 10,
+    "kept namespaces": _doubled("[]", "[ns.s, namespace(a=1)]") * 10,
+    "waiting filters": "{% set ns = namespace(a=[1]) %}" + _each("{% set ns.a = ns.a | map('string') %}") * 5,
+}  # fmt: skip
+MEMORY = {
+    "texts": "{{ 'a' * 10**9 }}",
+    "long letters": "{{ '\U0001f600' * 60000000 }}",
+    "lists": "{% set x = [0] * 10**9 %}",
+    "tuples": "{% set x = 10**9 * (1, 2) %}",
+    "powers": "{{ 10 ** 10 ** 10 }}",
+    "powers of two": "{% set x = 2 ** (2 ** 40) %}",
+    "products": _doubled("3", "ns.s * ns.s"),
+    "sums of large numbers": "{% set x = 0x" + "f" * 100000 + " + 1 %}",
+    "large numbers of texts": "{% set x = ('f' * 1000000) | int(base=16) * 2 %}",
+    "joined": _doubled("'ab'", "ns.s ~ ns.s"),
+    "added": _doubled("'ab'", "ns.s + ns.s"),
+    "added lists": _doubled("[1]", "ns.s + ns.s"),
+    "set blocks": "{% set ns = namespace(s='ab') %}" + _each("{% set x %}{{ ns.s }}{{ ns.s }}{% endset %}{% set ns.s = x %}"),
+    "macros": "{% macro f(s) %}{{ s }}{{ s }}{% endmacro %}{% set ns = namespace(s='ab') %}"
+    + _each("{% set ns.s = f(ns.s) %}"),
+    "filter blocks": _each("{% filter upper %}" + "x" * 100000 + "{% endfilter %}"),
+    "constants": _each("{% set a %}" + "x" * 100000 + "{% endset %}"),
+    "output": _each("x" * 100000),
+    "center": "{{ 'a' | center(10**9) }}",
+    "indent": "{{ 'a\nb' | indent(10**9) }}",
+    "indent by name": "{{ 'a\nb' | indent(width=10**9) }}",
+    "replace": _LONG + "{{ ns.s | replace('a', ns.s) }}",
+    "replace nothing": _LONG + "{{ ns.s | replace('', ns.s) }}",
+    "join": _LONG + "{{ range(100000) | join(ns.s) }}",
+    "join long": _LONG + "{{ ([ns.s] * 100000) | join }}",
+    "batch": "{{ [1] | batch(10**9, 0) | list }}",
+    "slice": "{{ [1] | slice(10**9) | list }}",
+    "format": "{{ '%1000000000d' | format(1) }}",
+    "format by a star": "{{ '%*d' | format(10**9, 1) }}",
+    "format of places": "{{ '%.1000000000f' | format(1.5) }}",
+    "json": "{{ messages | tojson(indent=10**9) }}",
+    "json with separators": _LONG + "{{ (range(1000) | list) | tojson(separators=(ns.s, ns.s)) }}",
+    "str.ljust": "{{ 'a'.ljust(10**9) }}",
+    "str.zfill": "{{ 'a'.zfill(10**9) }}",
+    "str.center": "{{ 'a'.center(10**9) }}",
+    "str.replace": _LONG + "{{ ns.s.replace('a', ns.s) }}",
+    "str.join": _LONG + "{{ ns.s.join(['a'] * 1000) }}",
+    "str.format": "{{ '{:1000000000}'.format(1) }}",
+    "str.format inside": "{{ '{:{w}}'.format(1, w=10**9) }}",
+    "str.format of places": "{{ '{:.1000000000f}'.format(1.0) }}",
+    "str.format_map": "{{ '{a:1000000000}'.format_map({'a': 1}) }}",
+    "str.format many": _LONG + "{{ ('{0}' * 1000).format(ns.s) }}",
+    "str.expandtabs": "{{ ('\t' * 1000).expandtabs(10**8) }}",
+    "str.translate": _LONG + "{{ ns.s.translate({97: ns.s}) }}",
+    "str.split": _LONG + "{% set x = (ns.s * 8).split('a') %}",
+    "percent": "{{ '%1000000000d' % 1 }}",
+    "percent by name": "{{ '%(a)1000000000s' % {'a': 1} }}",
+    "percent as odd": "{{ '%1000000000d' is odd }}",
+    "percent as divided": "{{ '%1000000000d' is divisibleby(3) }}",
+    "percent many": _LONG + "{{ ('%s' * 1000) % ((ns.s,) * 1000) }}",
+    "html": "{{ ('{:1000000000}' | e).format(1) }}",
+    "html percent": "{{ ('%1000000000d' | e) % 1 }}",
+    "html join": _LONG + "{{ ('&' | e).join([ns.s] * 1000) }}",
+    "html times": "{{ ('&' | e) * 10**9 }}",
+    "html twice": "{% set ns = namespace(s='&') %}" + _each("{% set ns.s = ns.s | string | forceescape %}"),
+    "html asked for": "{% autoescape true %}{% set ns = namespace(s='<') %}" + _each("{% set ns.s = ns.s ~ ns.s %}")
+    + "{% endautoescape %}",
+}  # fmt: skip
+SHARED = {
+    "written": _LISTS + "{{ ns.a }}",
+    "compared": _TWICE + "{{ other == ns.a }}",
+    "ordered": _TWICE + "{{ other < ns.a }}",
+    "compared in a chain": _TWICE + "{{ other <= ns.a <= other }}",
+    "tested": _TWICE + "{{ other is eq ns.a }}",
+    "looked for": _TWICE + "{{ other in [ns.a] }}",
+    "indexed": _TWICE + "{{ [other].index(ns.a) }}",
+    "changed": _TWICE + "{% for x in [other, ns.a] %}{{ loop.changed(x) }}{% endfor %}",
+    "joined by a tilde": _LISTS + "{{ 'x' ~ ns.a }}",
+    "percent": _LISTS + "{{ '%s' % (ns.a,) }}",
+    "percent alone": _LISTS + "{{ '%s' % ns.a }}",
+    "formatted": _LISTS + "{{ '{}'.format(ns.a) }}",
+    "converted": _LISTS + "{{ '{!r}'.format(ns.a) }}",
+    "joined": _LISTS + "{{ [ns.a] | join }}",
+    "mapped": _LISTS + "{{ [ns.a] | map('string') | list }}",
+    "raised": _LISTS + "{{ raise_exception(ns.a) }}",
+    "greatest": _TWICE + "{{ [other, ns.a] | max }}",
+    "translated": _LISTS + "{{ 'abc'.translate({97: ns.a}) }}",
+    "html": _LISTS + "{% autoescape true %}{{ ns.a }}{% endautoescape %}",
+    **{f"by the filter {name}": _LISTS + "{{ ns.a | " + name + " }}" for name in (
+        "tojson", "pprint", "string", "upper", "trim", "urlencode", "int", "e", "wordcount", "replace('a', 'b')",
+        "forceescape", "title", "striptags", "center")},
+    "lower": _LISTS + "{{ ns.a is lower }}",
+    "a key": _TUPLES + "{{ {ns.a: 1} }}",
+    "an item": _TUPLES + "{{ {}[ns.a] }}",
+    "got": _TUPLES + "{{ {}.get(ns.a) }}",
+    "unique": _TUPLES + "{{ [ns.a] | unique | list }}",
+    "in keys": _TUPLES + "{{ ns.a in {} }}",
+    "in keys by a test": _TUPLES + "{{ ns.a is in {} }}",
+    "made a dictionary": _TUPLES + "{{ dict([[ns.a, 1]]) }}",
+    "from keys": _TUPLES + "{{ dict.fromkeys([ns.a]) }}",
+    "an attribute": _TUPLES + "{{ [{}] | map(attribute=ns.a) | list }}",
+    "deep keys": _DEEP + "{{ {ns.a: 1} }}",
+    "deep items": _DEEP + "{{ {}[ns.a] }}",
+    "deep in keys": _DEEP + "{{ ns.a in {} }}",
+    "deep written": _DEEP + "{{ ns.a }}",
+    "deep json": _DEEP + "{{ ns.a | tojson }}",
+    "dictionaries": _GROWN.replace("START", "{}").replace("NEXT", "{'a': ns.a, 'b': ns.a}") + "{{ ns.a }}",
+}  # fmt: skip
+SOURCE = {
+    "long": "x" * 300_000,
+    "nested loops": "{% for i in [1] %}" * 90 + "{% endfor %}" * 90,
+    "nested conditions": "{% if 1 %}" * 3000 + "{% endif %}" * 3000,
+    "parentheses": "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    "sums": "{{ 1" + "+1" * 30000 + " }}",
+    "attributes": "{{ a" + ".b" * 60000 + " }}",
+    "negations": "{{ " + "not " * 30000 + "1 }}",
+    "lists": "{{ " + "[" * 250 + "]" * 250 + " }}",
+    "filters": "{{ 'a'" + "|upper" * 30000 + " }}",
+}
+FORBIDDEN = {
+    "chance": "{{ [1, 2] | random }}",
+    "lorem ipsum": "{{ lipsum(10) }}",
+    "bytes of numbers": "{{ (1).to_bytes(10**9, 'big') }}",
+    "an odd codec": "{{ 'a'.encode('idna') }}",
+    "a method written": "{{ ''.upper }}",
+    "a function written": "{{ range }}",
+    "a filter's items written": "{{ [1] | map('string') }}",
+    "a namespace written": "{{ namespace(a=1) }}",
+    "a namespace written in a list": "{{ [namespace(a=1)] }}",
+    "itself": "{{ self }}",
+}
