@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from jinja2.runtime import LoopContext, Macro, Undefined
+from jinja2.utils import Namespace
 from markupsafe import Markup, escape
 
 from prefrank.limits import limit, past
@@ -27,7 +28,7 @@ _SHOWN = (Macro, LoopContext, range)
 """What else writes the same text at each call."""
 _VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
 _ROWS = (list, tuple)
-_HOLDERS = (list, tuple, dict, *_VIEWS)
+_HOLDERS = (list, tuple, dict, *_VIEWS, Namespace)
 _SEQUENCES = (str, list, tuple)
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "gteq": operator.ge, "lt": operator.lt,
@@ -55,9 +56,17 @@ class Budget:
         self.bytes = limit("template_bytes")
         self.depth = 0
         for message in messages:
-            nodes, size = self.weigh(message)
-            self.steps += STEPS_A_TURN + nodes + (size >> 2)
+            size = 0
+            for value in message.values():
+                size += size_of(value) if type(value) is str else self._given(value)
+            self.steps += STEPS_A_TURN + (size >> 2)
             self.bytes += BYTES_A_BYTE * size
+
+    def _given(self, value: Any) -> int:
+        self.steps += 1 << 60  # looking through what is given costs nothing
+        nodes, size = self.weigh(value)
+        self.steps += 4 * nodes - (1 << 60) + 2 * nodes
+        return size
 
     def step(self, number: int = 1) -> bool:
         """Work is done."""
@@ -98,12 +107,12 @@ class Budget:
                 left.pop()
                 continue
             nodes += 1
-            self.step()
+            self.step(2)
             size += size_of(one) if isinstance(one, str) else 16
             if isinstance(one, _HOLDERS):
                 if len(left) > DEEPEST:
                     raise Refused(f"puts more than {DEEPEST} lists inside each other")
-                left.append(iter([*one.keys(), *one.values()] if isinstance(one, dict) else one))
+                left.append(iter(_inside(one)))
         return nodes, size
 
     def size(self, value: Any) -> int:
@@ -193,11 +202,16 @@ class Budget:
                 self.step(min(each * operator.length_hint(many), self.size(many)) if each > 1 else 0)
                 self.step(self.weigh(one)[0] * (operator.length_hint(many) >> 2) if not isinstance(one, str) else 0)
 
+    def add(self, left: Any, right: Any) -> Any:
+        """What `+` makes of two values."""
+        if type(left) is str and type(right) is str:
+            size = len(left) + len(right)
+            self.make(size if left.isascii() and right.isascii() else 4 * size)
+            return left + right
+        return self.binary("+", left, right)
+
     def binary(self, sign: str, left: Any, right: Any) -> Any:
         """An operator's value, if it has one that is small enough."""
-        if sign == "+" and type(left) is str is type(right):
-            self.make(size_of(left) + size_of(right))
-            return left + right
         if isinstance(left, _SEQUENCES) or isinstance(right, _SEQUENCES):
             if sign == "%" and isinstance(left, str):
                 return self.formatted(left, right)
@@ -242,6 +256,12 @@ class Budget:
             if made and isinstance(made, _ROWS) and isinstance(made[0], str):
                 self.make(sum(56 + size_of(one) for one in made if len(one) > 1))
         return made
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, Namespace):
+        value = object.__getattribute__(value, "_Namespace__attrs")
+    return [*value.keys(), *value.values()] if isinstance(value, dict) else value
 
 
 def size_of(text: str) -> int:

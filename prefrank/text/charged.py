@@ -181,7 +181,7 @@ BEFORE: Mapping[str, Callable[..., None]] = {
     **dict.fromkeys(("unique", "groupby", "sort", "min", "max"), _sorts),
     **dict.fromkeys(("batch", "slice"), _parts),
     **dict.fromkeys(("dictsort", "xmlattr"), _mapping),
-    "urlize": _words, "wordwrap": _wrapped, "striptags": _tags, "center": _wide, "indent": _indented,
+    "attr": lambda budget, *_: budget.step(), "urlize": _words, "wordwrap": _wrapped, "striptags": _tags, "center": _wide, "indent": _indented,
     "replace": _replaces, "list": _characters, "round": _rounds, "pprint": _printed,
 }  # fmt: skip
 """What is charged before a filter works; those that cost nothing are not here."""
@@ -199,8 +199,15 @@ def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function, assigned=("__name__", "__doc__"), updated=())
     def charged(context: Any, value: Any, *values: Any, **named: Any) -> Any:
         budget: Budget = context.budget
+        if before is _texts and type(value) is str and not values and not named:
+            budget.step((len(value) >> 4) + 4)
+            budget.room(12 * size_of(value))
+            made = function(*((getattr(context, passed, context),) if passed else ()), value)
+            return made if made is value else budget.spent(made)
         before(budget, value, *arguments(values, named) if name not in _BY_NAME else values, **_kept(name, named))
-        budget.step()
+        for one in arguments(values, named):
+            budget.weighed(one)
+        budget.step(4)
         first = {"context": context, "eval_context": context.eval_ctx, "environment": context.environment}
         made = function(*((first[passed],) if passed else ()), value, *values, **named)
         if isinstance(made, GeneratorType):  # one that waits would hold others that wait, without end
@@ -231,6 +238,7 @@ def _kept(name: str, named: Mapping[str, Any]) -> dict[str, Any]:
 def _join(context: Any, value: Any, d: Any = "", attribute: Any = None) -> Any:
     budget: Budget = context.budget
     items = map(make_attrgetter(context.environment, attribute), value) if attribute is not None else value
+    budget.weighed(attribute)
     items = budget.spent(list(items))
     budget.step(len(items))
     between = budget.size(d)
@@ -251,7 +259,8 @@ def _format(context: Any, value: Any, *values: Any, **named: Any) -> Any:
 @pass_context
 def _sum(context: Any, iterable: Any, attribute: Any = None, start: Any = 0) -> Any:
     budget: Budget = context.budget
-    _items(budget, iterable)
+    _items(budget, budget.weighed(iterable))
+    budget.weighed(attribute)
     if attribute is not None:
         iterable = map(make_attrgetter(context.environment, attribute), iterable)
     return reduce(lambda total, one: budget.binary("+", total, one), iterable, start)
@@ -313,7 +322,9 @@ def _divided(wanted: Callable[[Any], bool]) -> Callable[..., Any]:
 def _read(name: str) -> Callable[..., Any]:
     @pass_context
     def read(context: Any, value: Any) -> Any:
-        return TESTS[name](context.budget.text(value))
+        text = context.budget.text(value)
+        context.budget.step(len(text) >> 5)
+        return TESTS[name](text)
 
     return read
 

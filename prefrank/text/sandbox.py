@@ -36,8 +36,9 @@ _BODIES = (nodes.For, nodes.If, nodes.Macro, nodes.CallBlock, nodes.FilterBlock,
            nodes.Block, nodes.Scope)  # fmt: skip
 _MAKES = (nodes.List, nodes.Tuple, nodes.Dict, nodes.Call, nodes.Macro, nodes.CallBlock)
 """Nodes that make a value with room of its own."""
-_NESTED = {"for": 20, "all": 60}
-"""How deep loops, and all bodies, may stand in each other: more than what Python's compiler takes."""
+DEEPEST_BODY, MOST_IN_LOOPS, MOST_COPIES = 60, 300_000, 500_000
+"""Bodies in each other; nodes inside loops, once for each loop around them; bodies times names. Known templates have a
+fiftieth of these."""
 
 
 class Format(NamedTuple):
@@ -72,7 +73,7 @@ class _Counting(CodeGenerator):
         self.writeline(
             "text, concat, str_join, markup_join = budget.text, budget.together, budget.beside, budget.beside"
         )
-        self.writeline("escape = budget.escape")
+        self.writeline("escape, add = budget.escape, budget.add")
 
     def blockvisit(self, nodes: Any, frame: Frame) -> None:
         self.writeline(f"step({_weight(nodes)})")
@@ -96,6 +97,13 @@ class _Counting(CodeGenerator):
             self.write("(escape if context.eval_ctx.autoescape else text)(")
         else:
             self.write("escape(" if frame.eval_ctx.autoescape else "text(")
+
+    def visit_Add(self, node: nodes.Add, frame: Frame) -> None:
+        self.write("add(")
+        self.visit(node.left, frame)
+        self.write(", ")
+        self.visit(node.right, frame)
+        self.write(")")
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
         fixed = [isinstance(one, nodes.Const) for one in (node.expr, *(operand.expr for operand in node.ops))]
@@ -237,6 +245,8 @@ def _lipsum(*_: Any, **__: Any) -> None:
 
 _DICTIONARY = _Dictionary()
 _NESTING = (Macro, LoopContext, BlockReference)
+_OF_DICTIONARIES = frozenset(dir(dict))
+_OF_LOOPS = frozenset(("first", "last", "index", "index0", "length", "previtem", "nextitem", "revindex", "revindex0"))
 _METHODS = (BuiltinMethodType, MethodType)
 _OWNERS = (list, tuple, dict, range, int, float, bytes, LoopContext, Cycler, _Dictionary)
 """Whose methods a template may call, beside those of texts."""
@@ -265,12 +275,19 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return Format(value.__self__, named == "format_map")
         return None
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute in obj and attribute not in _OF_DICTIONARIES:
+            return obj[attribute]  # what the sandbox comes to after an error and several checks
+        if type(obj) is LoopContext and attribute in _OF_LOOPS:
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         return context.budget.binary(operator, left, right)  # type: ignore[attr-defined]
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 (as arguments may be called self)
         budget: Budget = __context.budget
-        budget.step(len(args) + len(kwargs))
+        budget.step(4 + len(args) + len(kwargs))
         if isinstance(__obj, _NESTING):
             budget.depth += 1
             if budget.depth > CALLS:
@@ -322,20 +339,29 @@ def compiled(source: str) -> Template:
     if len(source) > limit("template_characters"):
         raise Refused(f"has {len(source):,} characters, {past('template_characters')}")
     environment = _environment()
-    tree = environment.parse(source)
-    _check_nested(tree)
-    code = environment.compile(tree)
+    try:
+        tree = environment.parse(source)
+        _check_size(tree)
+        code = environment.compile(tree)
+    except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError) as error:
+        raise Refused("is nested more deeply than any model's, or holds a number of thousands of digits") from error
     return Template.from_code(environment, code, environment.make_globals(None))
 
 
-def _check_nested(tree: nodes.Template) -> None:
+def _check_size(tree: nodes.Template) -> None:
+    """Jinja's compiler looks at a loop's nodes for each loop around them, and copies the names for each body."""
+    names: set[str] = set()
+    bodies = within = 0
     left: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
     while left:
-        node, loops, bodies = left.pop()
-        loops, bodies = loops + isinstance(node, nodes.For), bodies + isinstance(node, _BODIES)
-        if loops > _NESTED["for"] or bodies > _NESTED["all"]:
-            raise Refused("has loops and conditions inside each other more deeply than any model's")
-        left.extend((child, loops, bodies) for child in node.iter_child_nodes())
+        node, loops, depth = left.pop()
+        loops, depth = loops + isinstance(node, nodes.For), depth + isinstance(node, _BODIES)
+        if isinstance(node, nodes.Macro) or (isinstance(node, nodes.Name) and node.ctx != "load"):
+            names.add(node.name)
+        bodies, within = bodies + isinstance(node, _BODIES), within + loops
+        if depth > DEEPEST_BODY or within > MOST_IN_LOOPS or bodies * len(names) > MOST_COPIES:
+            raise Refused("has more loops, conditions or names, or more inside each other, than any model's")
+        left.extend((child, loops, depth) for child in node.iter_child_nodes())
 
 
 def render(source: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str]) -> str:
@@ -354,10 +380,12 @@ def render(source: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[s
     variables = {"messages": [_with_thoughts(message) for message in messages], "tools": None, "documents": None}
     context: Any = template.new_context({**variables, "add_generation_prompt": False, **tokens})
     context.budget = budget
-    pieces = []
+    pieces, size = [], 0
     for piece in template.root_render_func(context):
         pieces.append(piece)
-        budget.make(len(piece))
+        size += len(piece) + 16
+        if size > budget.bytes:
+            budget.room(size)
     return "".join(pieces)
 
 

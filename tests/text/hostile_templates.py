@@ -6,9 +6,7 @@ _LISTS = _GROWN.replace("START", "[1]").replace("NEXT", "[ns.a, ns.a]")
 _TWICE = _LISTS + "{% set other = ns.a %}" + _LISTS
 _TUPLES = _GROWN.replace("START", "(1,)").replace("NEXT", "(ns.a, ns.a)")
 _DEEP = "{% set ns = namespace(a=(1,)) %}{% for i in range(50000) %}{% set ns.a = (ns.a,) %}{% endfor %}"
-_LONG = (
-    "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(18) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
-)
+_LONG = "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(18) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
 _MANY = "{% set many = range(100000) | list %}"
 _DOUBLING = "{% set ns = namespace(s=START) %}" + _LOOP + "{% set ns.s = NEXT %}" + _END
 
@@ -82,10 +80,9 @@ MEMORY = {
     "long letters": "{{ '\U0001f600' * 60000000 }}",
     "lists": "{% set x = [0] * 10**9 %}",
     "tuples": "{% set x = 10**9 * (1, 2) %}",
-    "powers": "{{ 10 ** 10 ** 10 }}",
+    "powers": "{{ 10 ** (10 ** 10) }}",
     "powers of two": "{% set x = 2 ** (2 ** 40) %}",
     "products": _doubled("3", "ns.s * ns.s"),
-    "sums of large numbers": "{% set x = 0x" + "f" * 100000 + " + 1 %}",
     "large numbers of texts": "{% set x = ('f' * 1000000) | int(base=16) * 2 %}",
     "joined": _doubled("'ab'", "ns.s ~ ns.s"),
     "added": _doubled("'ab'", "ns.s + ns.s"),
@@ -169,6 +166,9 @@ SHARED = {
     "made a dictionary": _TUPLES + "{{ dict([[ns.a, 1]]) }}",
     "from keys": _TUPLES + "{{ dict.fromkeys([ns.a]) }}",
     "an attribute": _TUPLES + "{{ [{}] | map(attribute=ns.a) | list }}",
+    "an attribute's name": _LISTS + "{{ {} | attr(ns.a) }}",
+    "attributes of namespaces": _TWICE + "{{ [namespace(x=other), namespace(x=ns.a)] | max(attribute='x') }}",
+    "attributes of namespaces written": _LISTS + "{{ [namespace(x=ns.a)] | join(attribute='x') }}",
     "deep keys": _DEEP + "{{ {ns.a: 1} }}",
     "deep items": _DEEP + "{{ {}[ns.a] }}",
     "deep in keys": _DEEP + "{{ ns.a in {} }}",
@@ -186,6 +186,15 @@ SOURCE = {
     "negations": "{{ " + "not " * 30000 + "1 }}",
     "lists": "{{ " + "[" * 250 + "]" * 250 + " }}",
     "filters": "{{ 'a'" + "|upper" * 30000 + " }}",
+    "a large number": "{% set x = 0x" + "f" * 100000 + " + 1 %}",
+    "many names and conditions": "".join(f"{{%set a{n}=1%}}" for n in range(8000)) + "{%if 1%}{%endif%}" * 6000,
+    "many names in conditions": "{% if 1 %}" * 15
+    + "".join(f"{{%set a{n}=1%}}" for n in range(9000))
+    + "{% endif %}" * 15,
+    "a long body of nested loops": "{% for i in [1] %}" * 19 + "{{1}}" * 45000 + "{% endfor %}" * 19,
+    "many macros": "".join(f"{{%macro a{n}()%}}{{%endmacro%}}" for n in range(7000)),
+    "many loops": "{%for i in[1]%}{%endfor%}" * 9000,
+    "many names in loops": "".join(f"{{%for i in[1]%}}{{%set a{n}=1%}}{{%endfor%}}" for n in range(6000)),
 }
 FORBIDDEN = {
     "chance": "{{ [1, 2] | random }}",
