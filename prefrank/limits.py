@@ -34,6 +34,18 @@ LIMITS: Mapping[str, Limit] = {
     "template_steps": Limit(
         1_000_000, "steps", "work of one rendering of a chat template, besides 1,000 a message and one for 4 bytes"
     ),
+    "whole_text_characters": Limit(
+        3_000_000,
+        "characters",
+        "a text, or what of it has no end of a word, that a tokenizer"
+        " reads whole; where it is proven to cut there, texts of any length are read in pieces",
+    ),
+    "text_growth": Limit(16, "times its length", "a text after the normalisers of a tokenizer"),
+    "vocabulary_pieces": Limit(4_000_000, "pieces", "the vocabulary of a tokenizer"),
+    "piece_characters": Limit(2_000, "characters", "one piece of a vocabulary, or one added token"),
+    "added_tokens": Limit(150_000, "added tokens", "a tokenizer's tokens beside its vocabulary"),
+    "pattern_characters": Limit(100_000, "characters", "a regular expression of a tokenizer"),
+    "word_characters": Limit(500, "characters", "a word that a WordPiece tokenizer takes apart"),
     "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int32
+
 from prefrank.errors import BadModel, BadText
 from prefrank.text.marks import Marks
-from prefrank.text.templates import Ids
+from prefrank.text.reader import Tokens, joined
 from prefrank.text.tokenizer import FolderTokenizer
 
 
@@ -78,50 +81,46 @@ class Rendered:
         return self.marks.without(self.marked)
 
     @property
-    def ids(self) -> Ids:
-        return self._encoded[0]
+    def ids(self) -> Int32[np.ndarray, " L"]:
+        return self._encoded.ids
 
     def token_at(self, position: int) -> int:
         """The first token that ends after this character of `text`."""
-        return next((n for n, end in enumerate(self._encoded[1]) if end > position), len(self.ids))
+        after = np.flatnonzero(self._encoded.ends > position)
+        return int(after[0]) if len(after) else len(self.ids)
 
     @cached_property
-    def _encoded(self) -> tuple[Ids, list[int]]:
-        """Token ids, and where in `text` each ends: in one call, as transformers does it, unless that finds other
-        control tokens than those that the template wrote."""
+    def _encoded(self) -> Tokens:
+        """The tokens of `text`: in one call, as transformers does it, unless that finds other control tokens than those
+        that the template wrote."""
         find = self.source.control_pattern.finditer
-        written = [match.span() for match in find(self.text)]
+        written = np.fromiter((end for match in find(self.text) for end in match.span()), np.int32).reshape(-1, 2)
         if self.text == self.marked or len(written) == sum(1 for _ in find(self.marked)):
-            encoding = self.source.with_special_tokens.encode(self.text, add_special_tokens=False)
-            tokens = zip(encoding.ids, encoding.offsets, strict=True)
-            found = [span for number, span in tokens if number in self.source.control_ids]
-            if len(found) == len(written) and all(
-                first <= start and end <= last  # a token may take the white space beside it
-                for (first, last), (start, end) in zip(found, written, strict=True)
-            ):
-                return encoding.ids, [end for _, end in encoding.offsets]
+            tokens = self.source.rendered.tokens(self.text)
+            found = np.flatnonzero(np.isin(tokens.ids, list(self.source.control_ids)))
+            if len(found) == len(written):
+                first, last, start, end = tokens.starts[found], tokens.ends[found], written[:, 0], written[:, 1]
+                if np.all((first <= start) & (end <= last)):  # a token may take the white space beside it
+                    return tokens
         return encode_pieces(self.source, self.marks.split(self.marked))
 
 
-def encode_pieces(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> tuple[Ids, list[int]]:
-    """Ids of control strings and of texts, each text on its own with no control token from it, and their ends."""
-    ids: Ids = []
-    ends: list[int] = []
+def encode_pieces(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> Tokens:
+    """The tokens of control strings and of texts, each text on its own with no control token from it."""
+    found: list[Tokens] = []
     position = 0
     added = {token.content: token for token in source.tokenizer.get_added_tokens_decoder().values()}
     for place, (text, control) in enumerate(pieces):
-        position += len(text)
         number = source.tokenizer.token_to_id(text) if control else None
+        start, position = position, position + len(text)
         if number is not None:
-            ids.append(number)
-            ends.append(position)
+            found.append(Tokens(*(np.array([one], np.int32) for one in (number, start, position))))
             continue
         before = added.get(pieces[place - 1][0]) if place else None
         after = added.get(pieces[place + 1][0]) if place + 1 < len(pieces) else None
         text = text.lstrip() if before is not None and before.rstrip else text
-        size = len(text)
+        start = position - len(text)
         text = text.rstrip() if after is not None and after.lstrip else text
-        encoding = (source.plain_inside if place else source.plain).encode(text, add_special_tokens=False)
-        ids += encoding.ids
-        ends += [position - size + end for _, end in encoding.offsets]
-    return ids, ends
+        tokens = (source.texts_inside if place else source.texts).tokens(text)
+        found.append(Tokens(tokens.ids, tokens.starts + np.int32(start), tokens.ends + np.int32(start)))
+    return joined(found)
