@@ -30,6 +30,13 @@ LIMITS: Mapping[str, Limit] = {
     "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
     "model_parts": Limit(100_000, "parts", "layers or outputs that a config.json counts, tensors' shards of a model"),
     "pickle_bytes": Limit(1 << 26, "bytes", "the pickle of a pytorch_model.bin: names and shapes, without the numbers"),
+    "template_bytes": Limit(
+        1 << 26, "bytes", "memory that one rendering of a chat template makes, besides 32 a byte of its messages"
+    ),
+    "template_characters": Limit(1 << 17, "characters", "the source of a chat template"),
+    "template_steps": Limit(
+        1_000_000, "steps", "work of one rendering of a chat template, besides 1,000 a message and one for 4 bytes"
+    ),
     "whole_text_characters": Limit(
         3_000_000,
         "characters",

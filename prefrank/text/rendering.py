@@ -15,38 +15,52 @@ from prefrank.text.tokenizer import FolderTokenizer
 
 
 def render_chat(source: FolderTokenizer, messages: list[dict[str, Any]], tokens: dict[str, str]) -> str:
-    """Render the tokenizer's chat template with transformers' own Jinja environment.
+    """Render the tokenizer's chat template as transformers does, within bounds (`sandbox.py`).
 
     Args:
         tokens: special tokens that the template may write, such as `bos_token`.
 
     Raises:
-        BadText: the template refuses these turns (some want strict user/assistant alternation).
-        BadModel: there is no template, or one that is not Jinja's language.
+        BadText: the template refuses these turns (some want strict user/assistant alternation), or fails on them.
+        BadModel: there is no template, or one that is not Jinja's language or costs more than it may.
     """
-    from jinja2 import TemplateSyntaxError
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from jinja2 import TemplateAssertionError, TemplateError, TemplateRuntimeError, TemplateSyntaxError
+
+    from prefrank.text.budget import Refused
+    from prefrank.text.sandbox import render
 
     if source.chat_template is None:
         raise BadModel("the tokenizer has no chat template; use the template 'turns' or add chat_template.jinja")
     specials = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "") | tokens
-    # transformers annotates the pair it returns as a string, and the template's own variables as its options
-    render: Any = render_jinja_template
     try:
-        rendered, _ = render(conversations=[messages], chat_template=source.chat_template, **specials)
+        return render(source.chat_template, messages, specials)
+    except Refused as error:
+        raise BadModel(f"the chat template {error}; mend it, or give another chat_template") from error
+    except (RecursionError, MemoryError, SyntaxError) as error:  # the last two of Python's own compiler
+        raise BadModel("the chat template is nested too deeply; mend it, or give another chat_template") from error
     except TemplateSyntaxError as error:
         raise BadModel(
-            f"line {error.lineno} of the chat template is not Jinja's language: {error.message}; mend the template, or"
+            f"line {error.lineno} of the chat template is not Jinja's language: {_reason(error)}; mend the template, or"
             " give another chat_template"
         ) from error
-    except Exception as error:  # Jinja raises its own tree, templates call raise_exception
-        roles = ", ".join(message["role"] for message in messages)
-        reason = " ".join(str(error).split())
+    except Exception as error:  # Jinja raises its own tree, and operators in templates Python's
+        roles = ", ".join(message["role"] for message in messages[:6]) + (", ..." if len(messages) > 6 else "")
+        if isinstance(error, TemplateError) and not isinstance(error, TemplateRuntimeError | TemplateAssertionError):
+            raise BadText(
+                f"the model's chat template refuses turns of the roles {roles}: {_reason(error)}; leave out or rename"
+                " the turns it does not take (a system text can open the first user turn), or give another"
+                " chat_template"
+            ) from error
         raise BadText(
-            f"the model's chat template refuses turns of the roles {roles}: {reason}; leave out or rename the turns it"
-            " does not take (a system text can open the first user turn), or give another chat_template"
+            f"the model's chat template fails on turns of the roles {roles}: {type(error).__name__}, {_reason(error)};"
+            " leave out what it does not take, or give another chat_template"
         ) from error
-    return rendered[0]
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line that is not too long."""
+    said = " ".join(str(error)[:2000].split())
+    return said if len(said) <= 300 else f"{said[:297]}..."
 
 
 @dataclass(frozen=True)
