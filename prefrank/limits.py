@@ -27,7 +27,12 @@ class Limit(NamedTuple):
 
 LIMITS: Mapping[str, Limit] = {
     "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
-    "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
+    "line_bytes": Limit(1 << 28, "bytes", "one row of a data file: a line, an element of a JSON array, a CSV row"),
+    "blank_lines": Limit(1 << 20, "blank lines", "blank lines in a row in a data file"),
+    "unpacked_bytes": Limit(1 << 28, "bytes", "what a data file unpacks to, where that is over 250 times its own size"),
+    "window_bytes": Limit(1 << 28, "bytes", "memory that unpacking an .xz file takes"),
+    "data_files": Limit(1 << 20, "files and folders", "what is in a folder of data"),
+    "pairs": Limit(1 << 24, "pairs", "pairs of one ranked list, where a job needs each of them"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""
 
