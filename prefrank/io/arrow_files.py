@@ -97,10 +97,8 @@ def _check_places(batch: pa.RecordBatch) -> None:
     """
     batch.validate()
     for array in batch.columns:
-        try:
+        with suppress(pa.ArrowException, TypeError):  # of a type that cannot be looked at in another way
             array = array.view(_as_bytes(array.type))
-        except (pa.ArrowException, TypeError):  # a type that cannot be looked at in another way
-            pass
         array.validate(full=True)
 
 

@@ -22,7 +22,7 @@ _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _PIECE = 1 << 20
 _STEP = 1 << 16
 MOST_PACKED = 250
-"""Times that a large file may unpack to its own size: texts pack to a third or a tenth, the same row for ever to more."""
+"""Times that a large file may unpack to its own size: texts pack to a third or a tenth."""
 
 
 @runtime_checkable
@@ -88,7 +88,7 @@ def pieces(path: Path) -> Iterator[bytes]:
 
     Raises:
         NotFound: no such file.
-        BadData: no plain file, one that cannot be opened or not be read to its end, or one that unpacks to far too much.
+        BadData: no plain file, one that cannot be opened or not be read to its end, or one that unpacks to too much.
     """
     try:
         if path == STREAM:
