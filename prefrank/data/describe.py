@@ -169,7 +169,7 @@ def _longer_wins_of(pairs: RankedPairs, replies: Sequence[str]) -> tuple[float, 
     for place in range(len(rank)):
         lead = (length[place] - length)[rank[place] < rank]
         points += np.count_nonzero(lead > 0) + np.count_nonzero(lead == 0) / 2
-    return points, len(pairs) - pairs.ties
+    return float(points), len(pairs) - pairs.ties
 
 
 def wilson(points: float | int, n: int) -> Share:

@@ -101,7 +101,8 @@ def array_rows(name: str, parts: Iterable[bytes], decoder: json.JSONDecoder) -> 
             except UNUSUAL as error:
                 raise unusual(f"{name}:{row}", error) from None
             else:
-                if file.ended or end < len(file.text):
+                goes_on = isinstance(value, int | float) and end + _TOKEN > len(file.text)
+                if file.ended or not goes_on:
                     break
             if len(file.text) - at > most:
                 raise BadData(f"{name}:{row}: the row has {past('line_bytes')}; is it one row?")
