@@ -55,6 +55,12 @@ LIMITS: Mapping[str, Limit] = {
     "yaml_bytes": Limit(1 << 20, "bytes", "one YAML file: a recipe, a sweep, a card's facts"),
     "yaml_levels": Limit(100, "levels", "lists and mappings inside each other in a YAML file"),
     "yaml_values": Limit(100_000, "values", "everything in a YAML file, aliases written out"),
+    "line_bytes": Limit(1 << 28, "bytes", "one row of a data file: a line, an element of a JSON array, a CSV row"),
+    "blank_lines": Limit(1 << 20, "blank lines", "blank lines in a row in a data file"),
+    "unpacked_bytes": Limit(1 << 28, "bytes", "what a data file unpacks to, where that is over 250 times its own size"),
+    "window_bytes": Limit(1 << 28, "bytes", "memory that unpacking an .xz file takes"),
+    "data_files": Limit(1 << 20, "files and folders", "what is in a folder of data"),
+    "pairs": Limit(1 << 24, "pairs", "pairs of one ranked list, where a job needs each of them"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""
 

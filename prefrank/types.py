@@ -7,14 +7,18 @@ numpy arrays, so that reading and encoding need no torch.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from itertools import combinations, islice
+from operator import eq
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 from jaxtyping import Int8, Int64
 
 from prefrank.errors import BadInput, short
+from prefrank.limits import limit, past
 
 Role = Literal["system", "user", "assistant", "developer", "tool", "function"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -160,6 +164,76 @@ class Preference:
         return self.probability == 0.5
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedPairs(Sequence[Preference]):
+    """All pairs of a long ranked list, each made when it is asked for: of 3,000 replies there are 4.5 million.
+
+    What a ranking says by itself, such as how many pairs and ties there are, is told without them.
+
+    Args:
+        ranks: of each reply, the least is the best; equal ranks are ties, None is not ranked.
+        head: which of several labels this is.
+    """
+
+    ranks: tuple[float | int | None, ...]
+    head: str = MAIN_HEAD
+
+    @property
+    def ranked(self) -> list[int]:
+        """The replies that have a rank."""
+        return [reply for reply, rank in enumerate(self.ranks) if rank is not None]
+
+    @property
+    def ties(self) -> int:
+        """Pairs of equal rank."""
+        counts = Counter(rank for rank in self.ranks if rank is not None)
+        return sum(count * (count - 1) // 2 for count in counts.values())
+
+    def __len__(self) -> int:
+        count = sum(rank is not None for rank in self.ranks)
+        return count * (count - 1) // 2
+
+    def __iter__(self) -> Iterator[Preference]:
+        if len(self) > limit("pairs"):
+            raise BadInput(f"{len(self.ranked):,} ranked replies have {past('pairs')}; split the list")
+        return (self._between(i, j) for i, j in combinations(self.ranked, 2))
+
+    def _between(self, i: int, j: int) -> Preference:
+        mine, other = self.ranks[i], self.ranks[j]
+        if mine == other:
+            return Preference(i, j, probability=0.5, head=self.head)
+        better = mine is not None and other is not None and mine < other
+        return Preference(i, j, head=self.head) if better else Preference(j, i, head=self.head)
+
+    @overload
+    def __getitem__(self, index: int) -> Preference: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Preference, ...]: ...
+    def __getitem__(self, index: int | slice) -> Preference | tuple[Preference, ...]:
+        if isinstance(index, slice):
+            return tuple(islice(self, *index.indices(len(self)))) if (index.step or 1) > 0 else tuple(self)[index]
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(index)
+        replies = self.ranked
+        for first, reply in enumerate(replies):
+            after = len(replies) - first - 1
+            if place < after:
+                return self._between(reply, replies[first + 1 + place])
+            place -= after
+        raise IndexError(index)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, RankedPairs):
+            return self.head == other.head and (
+                self.ranks == other.ranks or (len(self) == len(other) and all(map(eq, self, other)))
+            )
+        return isinstance(other, tuple) and len(self) == len(other) and all(map(eq, self, other))
+
+    def __hash__(self) -> int:
+        return hash((len(self), self.ties, self.head))
+
+
 @dataclass(frozen=True, slots=True)
 class Ratings:
     """What the replies of one comparison were rated, under one head, higher is better.
@@ -178,6 +252,10 @@ class Ratings:
                 raise BadInput(f"a rating of {self.head} is {value}; wanted a finite number or None")
 
 
+Preferences = tuple[Preference, ...] | RankedPairs
+"""The preferences of one comparison, in their order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One prompt, K >= 2 distinct replies, and at least one preference between them.
@@ -185,7 +263,7 @@ class Comparison:
     Args:
         prompt: the turns before the reply, oldest first.
         replies: distinct texts; each is encoded once, however many preferences name it.
-        preferences: index pairs into `replies`.
+        preferences: index pairs into `replies`; those of a long ranked list as `RankedPairs`.
         source: the data set it came from.
         id: unique inside its source.
         ratings: at most one entry for each head. Preferences of a head that only has ratings are derived from them
@@ -194,7 +272,7 @@ class Comparison:
 
     prompt: Prompt
     replies: tuple[str, ...]
-    preferences: tuple[Preference, ...]
+    preferences: Preferences
     source: str
     id: str
     ratings: tuple[Ratings, ...] = ()
@@ -208,7 +286,11 @@ class Comparison:
             raise BadInput(f"comparison {self.id} has equal replies; wanted distinct ones")
         if not self.preferences:
             raise BadInput(f"comparison {self.id} has no preference between its replies")
-        for preference in self.preferences:
+        if isinstance(self.preferences, RankedPairs) and len(self.preferences.ranks) != len(self.replies):
+            raise BadInput(
+                f"comparison {self.id} has {len(self.preferences.ranks)} ranks for {len(self.replies)} replies"
+            )
+        for preference in () if isinstance(self.preferences, RankedPairs) else self.preferences:
             if not (0 <= preference.winner < len(self.replies) and 0 <= preference.loser < len(self.replies)):
                 raise BadInput(
                     f"comparison {self.id} prefers reply {preference.winner} to {preference.loser}"

@@ -16,6 +16,8 @@ from prefrank.data.fields import Row, as_list, as_number, as_row, as_turns, fiel
 from prefrank.data.own import NOT_TEXT
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
+from prefrank.io.json_array import UNUSUAL, unusual
+from prefrank.io.json_rows import DECODER
 from prefrank.types import Preference, Prompt
 
 BROKEN_TEXT = "a text with a lone surrogate"
@@ -122,9 +124,11 @@ def _decoded(value: object, name: str) -> list[Any]:
     """A list, or the JSON text of one."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = DECODER.decode(value)
         except json.JSONDecodeError:
             raise BadData(f"{name!r} holds {short(value)}; wanted a list or one as JSON") from None
+        except UNUSUAL as error:
+            raise unusual(repr(name), error) from None
     return as_list(value, name)
 
 

@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import fmean
 
 from prefrank.errors import BadData
-from prefrank.types import MAIN_HEAD, Comparison, Preference, Prompt, Ratings, Turn
+from prefrank.types import MAIN_HEAD, Comparison, Preference, Preferences, Prompt, RankedPairs, Ratings, Turn
 
 DUPLICATE = "duplicate"
 EMPTY_PROMPT = "empty prompt"
@@ -44,7 +44,7 @@ class Candidate:
 
     prompt: Prompt
     replies: tuple[str, ...]
-    preferences: tuple[Preference, ...]
+    preferences: Preferences
     id: str = ""
     voter: str = ""
     left_out: tuple[str, ...] = ()
@@ -59,13 +59,17 @@ class Drop:
     left_out: tuple[str, ...] = ()
 
 
-def from_ranks(ranks: Sequence[float | int]) -> tuple[Preference, ...]:
+_LONG = 64
+"""Replies from which the pairs of a ranking are made one by one, when they are asked for."""
+
+
+def from_ranks(ranks: Sequence[float | int]) -> Preferences:
     """All pairs of a ranking, 0 best; equal ranks are ties (probability 0.5).
 
     >>> [(p.winner, p.loser, p.probability) for p in from_ranks([1, 0])]
     [(1, 0, 1.0)]
     """
-    return _all_pairs(tuple(ranks))
+    return _all_pairs(tuple(ranks)) if len(ranks) < _LONG else RankedPairs(tuple(ranks))
 
 
 @lru_cache(maxsize=4096)
@@ -79,7 +83,7 @@ def _between(i: int, j: int, rank_i: float | int, rank_j: float | int) -> Prefer
     return Preference(i, j) if rank_i < rank_j else Preference(j, i)
 
 
-def from_ratings(ratings: Sequence[float | int]) -> tuple[Preference, ...]:
+def from_ratings(ratings: Sequence[float | int]) -> Preferences:
     """All pairs of ratings on one scale, higher is better; equal ratings are ties."""
     return from_ranks([-rating for rating in ratings])
 
@@ -138,13 +142,14 @@ def from_scores(chosen: float | None, rejected: float | None) -> Preference | Dr
     return Preference(0, 1)
 
 
-def carry_over(
-    preferences: Sequence[Preference], replies: Sequence[str], distinct: Sequence[str]
-) -> tuple[Preference, ...]:
+def carry_over(preferences: Preferences, replies: Sequence[str], distinct: Sequence[str]) -> Preferences:
     """The preferences between `replies` as preferences between `distinct`, without those that lose a side."""
     if tuple(replies) == tuple(distinct):
-        return tuple(preferences)
+        return preferences
     new = {reply: index for index, reply in enumerate(distinct)}
+    if isinstance(preferences, RankedPairs) and len(set(replies)) == len(replies):  # some new, some left out
+        rank = dict(zip(replies, preferences.ranks, strict=True))
+        return RankedPairs(tuple(rank.get(reply) for reply in distinct), preferences.head)
     index = [new.get(reply) for reply in replies]
     return tuple(
         replace(p, winner=winner, loser=loser)
@@ -163,20 +168,34 @@ def carry_over_ratings(
             for reply, value in zip(replies, one.values, strict=True):
                 if value is not None:
                     found[one.head][reply].append(value)
-    means = {head: {reply: fmean(values) for reply, values in by_reply.items()} for head, by_reply in found.items()}
+    means = {head: {reply: _mean(values) for reply, values in by_reply.items()} for head, by_reply in found.items()}
     return tuple(Ratings(tuple(map(by_reply.get, distinct)), head) for head, by_reply in means.items())
 
 
-def preferences_of(comparison: Comparison, heads: Sequence[str]) -> tuple[Preference, ...]:
+def _mean(values: Sequence[float]) -> float:
+    try:
+        return fmean(values)
+    except OverflowError:  # of a sum past the largest fraction
+        return sum(value / len(values) for value in values)
+
+
+def heads_of(preferences: Preferences) -> set[str]:
+    """The heads that some preferences are of."""
+    if isinstance(preferences, RankedPairs):
+        return {preferences.head}
+    return {one.head for one in preferences}
+
+
+def preferences_of(comparison: Comparison, heads: Sequence[str]) -> Preferences:
     """The preferences of these heads; those of a head that only has ratings are all pairs of what was rated."""
-    stated = {one.head for one in comparison.preferences}
-    derived: list[Preference] = []
-    for rated in comparison.ratings:
-        if rated.head in heads and rated.head not in stated:
-            derived += from_ratings_of(rated)
+    stated = heads_of(comparison.preferences)
+    derived = [from_ratings_of(one) for one in comparison.ratings if one.head in heads and one.head not in stated]
+    if len(derived) == 1 and not stated & set(heads):
+        return derived[0]
     if not derived and stated <= set(heads):
         return comparison.preferences
-    return (*(one for one in comparison.preferences if one.head in heads), *derived)
+    kept = comparison.preferences if stated & set(heads) else ()
+    return (*(one for one in kept if one.head in heads), *chain.from_iterable(derived))
 
 
 def labelled(comparisons: Sequence[Comparison], head: str | None = None) -> tuple[Comparison, ...]:
@@ -193,12 +212,19 @@ def labelled(comparisons: Sequence[Comparison], head: str | None = None) -> tupl
         kept = tuple(replace(one, preferences=preferences) for one, preferences in found if preferences)
         if kept or not comparisons:
             return kept
-    others = sorted({p.head for one in comparisons for p in one.preferences})
+    others = sorted(set().union(*(heads_of(one.preferences) for one in comparisons)))
     raise BadData(f"no comparison has labels of {head or MAIN_HEAD}; the data have {', '.join(others)}")
 
 
-def from_ratings_of(rated: Ratings) -> tuple[Preference, ...]:
+def from_ratings_of(rated: Ratings) -> Preferences:
     """All pairs of the replies that were rated, under the ratings' head."""
     judged = [reply for reply, value in enumerate(rated.values) if value is not None]
+    if len(judged) >= _LONG:
+        return RankedPairs(tuple(None if value is None else -value for value in rated.values), rated.head)
     pairs = from_ratings([value for value in rated.values if value is not None])
     return tuple(replace(p, winner=judged[p.winner], loser=judged[p.loser], head=rated.head) for p in pairs)
+
+
+def joined(groups: Sequence[Preferences]) -> Preferences:
+    """The preferences of several groups as one."""
+    return groups[0] if len(groups) == 1 else tuple(chain.from_iterable(groups))

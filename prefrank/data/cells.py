@@ -14,6 +14,8 @@ from typing import Any
 from prefrank.data.fields import Row, short
 from prefrank.errors import BadData
 from prefrank.io.columns import with_values
+from prefrank.io.json_array import UNUSUAL, unusual
+from prefrank.io.json_rows import DECODER
 
 _SCORES = ("score", "created_at_utc")
 _NUMBERS = frozenset(
@@ -45,7 +47,7 @@ def with_types(row: Row) -> Row:
         if name in _NUMBERS:
             values[name] = _number(cell)
         elif name in _LISTS and cell.lstrip()[:1] in ("[", "{"):
-            values[name] = _from_json(cell)
+            values[name] = _strictly(cell, name)
         elif name in _FLAGS:
             values[name] = _TRUTH.get(cell.lower(), cell) if cell else None
         elif name == "label":  # also a number, or a word
@@ -56,7 +58,7 @@ def with_types(row: Row) -> Row:
 def with_objects(row: Row, names: Iterable[str]) -> Row:
     """A row of a CSV file with objects where dotted names of columns reach into their JSON."""
     parents = {name.partition(".")[0] for name in names if name not in row}
-    found = {name: _from_json(row[name]) for name in parents & row.keys()}
+    found = {name: _strictly(row[name], name) for name in parents & row.keys()}
     return with_values(row, found) if found else row
 
 
@@ -83,7 +85,7 @@ def messages_or_text(text: str, name: str) -> Any:
             f"{name!r} holds {short(text)}, messages as Python prints them; write the column with json.dumps,"
             " or the file as JSON lines or Parquet"
         )
-    return found if _are_messages(found := _from_json(text)) else text
+    return _strictly(text, name) if _are_messages(_from_json(text)) else text
 
 
 def _number(cell: str) -> object:
@@ -98,10 +100,25 @@ def _number(cell: str) -> object:
 
 
 def _from_json(text: str) -> object:
+    """The JSON that a text is; of any other, the text itself, which may well be a reply."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
+
+
+def _strictly(text: str, name: str) -> object:
+    """The JSON that a column holds instead of a text; text that is none stays, for readers to refuse by name.
+
+    Raises:
+        BadData: JSON that no row may hold: a key twice in an object, too deep a nesting, endless numbers.
+    """
+    try:
+        return DECODER.decode(text)
+    except json.JSONDecodeError:
+        return text
+    except UNUSUAL as error:
+        raise unusual(repr(name), error) from None
 
 
 def _are_messages(value: object) -> bool:

@@ -5,7 +5,7 @@ The warnings are what a scorer that only looks at length would get, and how many
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from prefrank.data.overlap import prompt_key
 from prefrank.data.report import Loaded, unread_files
-from prefrank.types import Comparison, Prompt
+from prefrank.types import Comparison, Prompt, RankedPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +149,27 @@ def longer_wins(comparisons: Iterable[Comparison]) -> Share:
     """How often the reply with more characters is the preferred one; equal lengths count ½, human ties not at all."""
     points, n = 0.0, 0
     for comparison in comparisons:
+        if isinstance(comparison.preferences, RankedPairs):
+            won, judged = _longer_wins_of(comparison.preferences, comparison.replies)
+            points, n = points + won, n + judged
+            continue
         for p in comparison.preferences:
             lead = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])
             if not p.tie:
                 points += 0.5 if lead == 0 else float((lead > 0) == (p.probability > 0.5))
                 n += 1
     return wilson(points, n)
+
+
+def _longer_wins_of(pairs: RankedPairs, replies: Sequence[str]) -> tuple[float, int]:
+    """The same of one ranked list: points and judgements, a reply against all others at a time."""
+    rank = np.array([pairs.ranks[reply] for reply in pairs.ranked], float)
+    length = np.array([len(replies[reply]) for reply in pairs.ranked])
+    points = 0.0
+    for place in range(len(rank)):
+        lead = (length[place] - length)[rank[place] < rank]
+        points += np.count_nonzero(lead > 0) + np.count_nonzero(lead == 0) / 2
+    return float(points), len(pairs) - pairs.ties
 
 
 def wilson(points: float | int, n: int) -> Share:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from prefrank.errors import BadData, short, suggest
@@ -51,9 +52,11 @@ def as_number(value: object, name: str) -> float:
     Raises:
         BadData: not a number, NaN or infinite.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadData(f"{name!r} holds {short(value)}; wanted a finite number")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of a whole number past every fraction
+            if math.isfinite(found := float(value)):
+                return found
+    raise BadData(f"{name!r} holds {short(value)}; wanted a finite number")
 
 
 def number(row: Row, name: str, default: float | None = None) -> float:
@@ -77,7 +80,7 @@ def maybe_number(value: object, name: str) -> float | None:
 
 def index_of(value: object, name: str, count: int) -> int:
     """The value as an index below `count`; `"1"` counts as 1, since some releases hold labels as strings."""
-    digits = int(value) if isinstance(value, str) and value.isdecimal() else value
+    digits = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
     if isinstance(digits, bool) or not isinstance(digits, int) or not 0 <= digits < count:
         raise BadData(f"{name!r} holds {short(value)}; wanted a whole number from 0 to {count - 1}")
     return digits
@@ -132,7 +135,7 @@ def _turn(message: Row, name: str) -> Turn:
 
 
 def _sharegpt_role(speaker: object, name: str) -> Role:
-    if speaker not in SHAREGPT:
+    if not isinstance(speaker, str) or speaker not in SHAREGPT:
         raise BadData(f"{name!r} is a ShareGPT message from {short(speaker)}; known: {', '.join(map(str, SHAREGPT))}")
     return SHAREGPT[speaker]
 

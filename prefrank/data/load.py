@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ from prefrank.data.candidates import (
     Drop,
     carry_over,
     carry_over_ratings,
+    heads_of,
+    joined,
     settle,
 )
 from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
@@ -35,7 +37,7 @@ from prefrank.data.sources import Located, Part, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.io.columns import Columns
 from prefrank.io.rows import Record
-from prefrank.types import Comparison, Prompt
+from prefrank.types import Comparison, Prompt, RankedPairs
 
 VALIDATION_SHARE = 0.2
 PUBLISHED_SEED = 666
@@ -249,8 +251,12 @@ def _meaning(kept: Candidate) -> tuple[object, ...]:
 
     Rows with ids, or voters, of their own are the votes of several people; the same row without an id is a copy.
     """
-    stated = []
-    for p in kept.preferences:
+    stated: list[tuple[object, ...]] = []
+    ranks = kept.preferences.ranks if isinstance(kept.preferences, RankedPairs) else ()
+    places = {rank: place for place, rank in enumerate(sorted({rank for rank in ranks if rank is not None}))}
+    for reply, rank in zip(kept.replies if ranks else (), ranks, strict=True):
+        stated.append((reply, -1 if rank is None else places[rank], heads_of(kept.preferences).pop()))
+    for p in () if isinstance(kept.preferences, RankedPairs) else kept.preferences:
         sides = (kept.replies[p.winner], kept.replies[p.loser])
         how = (p.probability, p.weight, p.margin, -1 if p.strength is None else p.strength, p.head)
         stated.append((tuple(sorted(sides)) if p.tie else sides, how))
@@ -272,7 +278,7 @@ def _union(group: Sequence[Comparison]) -> Comparison:
     replies = tuple(dict.fromkeys(reply for comparison in group for reply in comparison.replies))
     carried = (carry_over(comparison.preferences, comparison.replies, replies) for comparison in group)
     ratings = carry_over_ratings(((one.ratings, one.replies) for one in group), replies)
-    return replace(group[0], replies=replies, preferences=tuple(chain.from_iterable(carried)), ratings=ratings)
+    return replace(group[0], replies=replies, preferences=joined([*carried]), ratings=ratings)
 
 
 def _reasons(report: Report) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from prefrank.data.candidates import Candidate, Drop, bare, from_ratings_of, from_scores
+from prefrank.data.candidates import Candidate, Drop, bare, from_ratings_of, from_scores, joined
 from prefrank.data.fields import (
     SYSTEM_COLUMNS,
     Row,
@@ -106,7 +106,7 @@ def _judged(row: Row, prompt: Prompt, replies: tuple[str, ...], name: str) -> Ca
     return Candidate(
         prompt,
         tuple(replies[i] for i in judged),
-        tuple(chain.from_iterable(map(from_ratings_of, given))),
+        joined([*map(from_ratings_of, given)]),
         label(row, "id"),
         label(row, "voter"),
         left_out=(UNJUDGED,) * (len(replies) - len(judged)),

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prefrank.data.candidates import DUPLICATE, Drop
-from prefrank.types import Comparison
+from prefrank.types import Comparison, Preferences, RankedPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +118,14 @@ class Tally:
             left_out=dict(self.left_out.most_common()),
             replies=sum(len(c.replies) for c in made),
             pairs=sum(len(c.preferences) for c in made),
-            ties=sum(p.tie for c in made for p in c.preferences),
+            ties=sum(_ties(c.preferences) for c in made),
             votes=self.votes,
             unread=unread,
         )
+
+
+def _ties(preferences: Preferences) -> int:
+    return preferences.ties if isinstance(preferences, RankedPairs) else sum(p.tie for p in preferences)
 
 
 def merge_reports(reports: Iterable[Report]) -> Report:

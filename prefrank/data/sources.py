@@ -5,6 +5,7 @@ contents. A file's split is a word of its path (`train`, `validation`, `valid`, 
 of a folder name a split, those that do not (such as an export beside them) are not read, and `Report.unread` says so.
 """
 
+import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +29,10 @@ from prefrank.data.hh import SUBSETS
 from prefrank.data.implicit import PROMPTS
 from prefrank.errors import BadData, NotFound, suggest
 from prefrank.io.columns import Columns, mapped
+from prefrank.io.inputs import check_plain
 from prefrank.io.rows import SUFFIXES, Record, Row, first_row, is_csv, is_data_file, read_records
+from prefrank.io.saved import STATE, saved_names
+from prefrank.limits import limit, past
 
 _NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
 
@@ -197,20 +201,37 @@ def _published(name: str, source: Source, split: str | None, columns: Columns | 
 
 
 def _data_files(root: Path) -> list[Path]:
-    """The data files of a folder, hidden ones and the hub's own notes left aside."""
-    paths = sorted(path for path in root.rglob("*") if is_data_file(path) and path.name not in _NOT_DATA)
-    return [p for p in paths if not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    """The data files of a folder, hidden ones and the hub's own notes left aside; links to folders are not followed.
+
+    Raises:
+        BadData: a folder of more than a machine should look through.
+    """
+    found, seen, most = [], 0, limit("data_files")
+    for folder, folders, names in os.walk(root):
+        seen += len(folders) + len(names)
+        if seen > most:
+            raise BadData(f"{root} holds {past('data_files')}; give the folder of the data alone")
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        saved = saved_names(Path(folder)) if STATE in names else None  # not caches beside it
+        left_out = set() if saved is None else {name for name in names if name.endswith(".arrow")} - set(saved)
+        found += [Path(folder, name) for name in names if _is_data(name) and name not in left_out]
+    return sorted(found)
+
+
+def _is_data(name: str) -> bool:
+    return name.endswith(SUFFIXES) and not name.startswith(".") and name not in _NOT_DATA
 
 
 def _in_layout(source: Source, root: Path, paths: Iterable[Path]) -> dict[Path, str]:
     """The files that stand where the hub has them, with their splits."""
     patterns = [(pattern.format(split=split), split) for pattern in source.layout for split in source.splits]
-    names = [(path, path.relative_to(root)) for path in paths]
+    named = [(re.compile(fnmatch.translate(pattern)), pattern.count("/"), split) for pattern, split in patterns]
+    names = [(path, path.relative_to(root).as_posix()) for path in paths]
     return {
         path: split
         for path, name in names
-        for pattern, split in patterns
-        if name.match(pattern) and len(name.parts) == len(Path(pattern).parts)
+        for pattern, depth, split in named
+        if name.count("/") == depth and pattern.match(name)
     }
 
 
@@ -219,6 +240,8 @@ def _local(path: Path, columns: Columns | None) -> Located:
         if not is_data_file(path):
             raise BadData(f"{path}: a file of this kind cannot be read; wanted one of {', '.join(SUFFIXES)}")
         return Located(path.name.split(".")[0], path.parent, _recognised({path: _split_in(path.name)}, columns))
+    if not path.is_dir():
+        check_plain(path, BadData)
     paths = _data_files(path)
     if not paths:
         raise NotFound(f"no data file in {path}; wanted files that end in one of {', '.join(SUFFIXES)}")

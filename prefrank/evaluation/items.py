@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from prefrank.data import split_of
 from prefrank.errors import BadInput
-from prefrank.types import Comparison, Preference, Prompt, Score, Turn
+from prefrank.types import Comparison, Preferences, Prompt, Score, Turn
 
 Style = tuple[int, int, int]
 """Markdown headers, list items and bold spans of a reply."""
@@ -43,7 +43,7 @@ class Item:
 
     prompt: Prompt
     replies: tuple[str, ...]
-    preferences: tuple[Preference, ...]
+    preferences: Preferences
     subset: str
     id: str
     gold: tuple[float | None, ...] = ()
@@ -92,7 +92,7 @@ class Facts:
     subset: str
     id: str
     prompt: float
-    preferences: tuple[Preference, ...]
+    preferences: Preferences
     gold: tuple[float | None, ...]
     turns: int
     prompt_length: int

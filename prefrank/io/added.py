@@ -152,6 +152,7 @@ def _json_texts(chunk: Chunk, added: Added) -> Iterator[str]:
         more = {name: values[place] for name, values in added.items()}
         with _at(record):
             if chunk.texts:
+                _check_numbers(chunk.texts[place], record.row)
                 yield with_columns(valid_json(chunk.texts[place], record.row), more)
             else:
                 yield json_of({**record.row, **more})
@@ -229,7 +230,6 @@ def _into_csv(file: Sink, output: Path, schema: pa.Schema | None, types: Mapping
         def write(chunk: Chunk, added: Added) -> None:
             for record, text in zip(chunk.records, _json_texts(chunk, added), strict=True):
                 with _at(record):
-                    _check_numbers(text, record.row)
                     if _ESCAPED_HALF.search(text):
                         check_surrogates(record.row)
                 names.update(dict.fromkeys(record.row))

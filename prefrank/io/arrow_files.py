@@ -8,7 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefrank.errors import BadData, PrefrankError
+from prefrank.io.inputs import check_plain
+from prefrank.io.json_files import repeated
 from prefrank.io.packed import unreadable
+from prefrank.io.parquet_batches import parquet_batches
 from prefrank.io.saved import saved_files
 
 _FILE_MARK = b"ARROW1"
@@ -17,6 +20,10 @@ _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _GROUP_ROWS = 1 << 14
 _GROUP_BYTES = 1 << 27
 """A row group of Parquet ends at whichever comes first."""
+
+_BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError, RecursionError)
+"""What Arrow raises for files that are broken or made to break it."""
 
 Save = Callable[[pa.RecordBatch], None]
 
@@ -39,23 +46,26 @@ def arrow_batches(
     try:
         if path.is_dir():
             return _saved_batches(path, size)
+        check_plain(path, BadData)
         if path.suffix == ".parquet":
-            file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
-            read = file.iter_batches(batch_size=size, columns=None if columns is None else list(columns))
-            return _distinct(path, file.schema_arrow), _guarded(path, read)
-        schema, batches = _ipc_batches(path)
-        return _distinct(path, schema), _guarded(path, _cut(batches, size))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            schema, batches = parquet_batches(path, size, columns)
+        else:
+            schema, whole = _ipc_batches(path)
+            batches = _cut(whole, size)
+        return _distinct(path, schema), _guarded(path, batches)
+    except _DAMAGE as error:
         raise _said(path, error) from None
 
 
 def _distinct(path: Path, schema: pa.Schema) -> pa.Schema:
-    if twice := next((name for name in schema.names if schema.names.count(name) > 1), None):
+    if (twice := repeated(schema.names)) is not None:
         raise BadData(f"{path}: two columns are called {twice!r}; rename one of them")
     return schema
 
 
 def _said(path: Path, error: Exception) -> PrefrankError:
+    if isinstance(error, MemoryError):
+        return BadData(f"{path}: a part of it takes more memory than there is; write it in smaller record batches")
     return error if isinstance(error, PrefrankError) else unreadable(path, error)
 
 
@@ -63,7 +73,7 @@ def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
     while True:
         try:
             batch = next(batches, None)
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise _said(path, error) from None
         if batch is None:
             return
@@ -72,9 +82,44 @@ def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
 
 def _cut(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        batch.validate()
+        _check_places(batch)
         for start in range(0, batch.num_rows, size):
             yield batch.slice(start, size)
+
+
+def _check_places(batch: pa.RecordBatch) -> None:
+    """See that no value lies outside of what was read, which would end the process where it is read.
+
+    Text that is not UTF-8 is no matter here: nobody may want it.
+
+    Raises:
+        pa.ArrowInvalid: it does.
+    """
+    batch.validate()
+    for array in batch.columns:
+        with suppress(pa.ArrowException, TypeError):  # of a type that cannot be looked at in another way
+            array = array.view(_as_bytes(array.type))
+        array.validate(full=True)
+
+
+def _as_bytes(kind: pa.DataType) -> pa.DataType:
+    """The type with bytes for text, however deep."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _as_bytes(kind.storage_type)
+    if kind in _BYTES:
+        return _BYTES[kind]
+    if pa.types.is_struct(kind):
+        return pa.struct([one.with_type(_as_bytes(one.type)) for one in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(
+            kind.key_field.with_type(_as_bytes(kind.key_type)), kind.item_field.with_type(_as_bytes(kind.item_type))
+        )
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_as_bytes(kind.value_type)), kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return make(kind.value_field.with_type(_as_bytes(kind.value_type)))
+    return kind
 
 
 def _ipc_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefrank.errors import BadData
+from prefrank.io.json_files import repeated
 
 UNREADABLE = (pa.ArrowException, ValueError, TypeError, OverflowError)
 _UNITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
@@ -167,7 +168,7 @@ def _fields(array: pa.StructArray) -> dict[str, pa.Array]:
 
 
 def _distinct(names: list[str], arrays: list[pa.Array]) -> dict[str, pa.Array]:
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if len(set(names)) < len(names) and (twice := repeated(names)) is not None:
         raise BadData(f"two columns are called {twice!r}; rename one of them")
     return dict(zip(names, arrays, strict=True))
 

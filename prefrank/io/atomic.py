@@ -17,11 +17,12 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
-from prefrank.errors import CannotWrite, PrefrankError
+from prefrank.errors import BadInput, CannotWrite, PrefrankError
 from prefrank.io.json_files import read_fields, read_object
 
 WINDOWS = os.name == "nt"
@@ -140,6 +141,89 @@ def check_writable(target: Path) -> None:
         raise
     except OSError as error:
         raise CannotWrite(f"cannot write {target}: {_reason(error)}") from error
+
+
+def check_outputs(
+    outputs: Mapping[str, Path | None], inputs: Iterable[Path], *, folders: Mapping[str, Path | None] | None = None
+) -> None:
+    """See, before any work, that what a command will write takes the place of nothing that it reads or writes besides.
+
+    Args:
+        outputs: the files, by the names that the user gave them under; None for those not asked for, "-" for a stream.
+        inputs: files and folders that are read; what is none, such as a name on the hub, is left out.
+        folders: outputs that are folders.
+
+    Raises:
+        BadInput: an output is an input under any name, stands in an input folder or holds an input, is another output
+            or stands in it, is a link, device, FIFO or socket, or is a folder where a file is meant and the reverse.
+    """
+    read = [(path, _place(path)) for path in inputs if _stat(path)]
+    taken: dict[str, tuple[str, Path]] = {}
+    files = {option: path for option, path in outputs.items() if path is not None and str(path) != "-"}
+    kept = {option: path for option, path in (folders or {}).items() if path is not None}
+    for option, path in (files | kept).items():
+        where = f"{option}: {path}"
+        _check_kind(where, path, folder=option in kept)
+        place = _place(path)
+        for source, own in read:
+            if place == own or _holds(source, path):
+                raise BadInput(f"{where} is what is read ({source}); give another name, and rename it afterwards")
+            if place.is_relative_to(own):
+                raise BadInput(f"{where} lies in the folder {source}, which is read; choose a place outside it")
+            if own.is_relative_to(place):
+                raise BadInput(f"{where} holds {source}, which is read; choose another folder")
+        for other, (name, own) in taken.items():
+            inside = name not in kept and place.is_relative_to(own)
+            around = option not in kept and own.is_relative_to(place)
+            if place == own or inside or around or _same(path, Path(other)):
+                raise BadInput(f"{where} is where {name} goes too; give each a file of its own")
+        taken[str(path)] = option, place
+
+
+def _check_kind(where: str, path: Path, *, folder: bool) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # too long a name, one with a zero in it, a folder that is not ours to see
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise BadInput(f"{where} cannot be written: {reason}; give another name") from None
+    if stat.S_ISLNK(mode):
+        raise BadInput(f"{where} is a link; give the name of the {'folder' if folder else 'file'} itself")
+    if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
+        came = "a folder" if stat.S_ISDIR(mode) else "a file" if stat.S_ISREG(mode) else "a device, FIFO or socket"
+        raise BadInput(f"{where} is {came}; give the name of a {'folder' if folder else 'file'}")
+
+
+def _place(path: Path) -> Path:
+    """Where a path leads, in one spelling."""
+    return Path(os.path.normcase(os.path.realpath(path)))
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, as hard links and names that differ in case only can be."""
+    here, there = _stat(one), _stat(other)
+    return here is not None and there is not None and os.path.samestat(here, there)
+
+
+_LOOKED_AT = 10_000
+"""Files of an input folder that are compared with an output that exists: data sets and models have fewer."""
+
+
+def _holds(source: Path, output: Path) -> bool:
+    """Whether an input is the output or, a folder, has it under another name: a link in it leads there."""
+    if _same(source, output):
+        return True
+    if not (output.is_file() and source.is_dir()):
+        return False
+    return any(_same(inner, output) for inner in islice(source.rglob("*"), _LOOKED_AT))
 
 
 def _make_folder(target: Path) -> None:

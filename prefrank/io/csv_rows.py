@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prefrank.errors import BadData
+from prefrank.io.json_files import repeated
 from prefrank.io.packed import decoded, lines
+from prefrank.limits import limit, past
 
 CSV_SUFFIXES = (".csv", ".tsv")
 
@@ -28,7 +30,7 @@ def csv_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]
     line, header = next(rows, (0, None))
     if header is None:
         raise BadData(f"{path}: the file is empty; wanted a header and rows")
-    if twice := next((name for name in header if header.count(name) > 1), None):
+    if (twice := repeated(header)) is not None:
         raise BadData(f"{path}:{line}: two columns are called {twice!r}; rename one of them")
     return header, _by_column(path, header, rows)
 
@@ -43,15 +45,20 @@ def _by_column(
 
 
 def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_text(path), delimiter=delimiter(path), strict=True)
+    text = _Text(path)
+    reader = csv.reader(text, delimiter=delimiter(path), strict=True)
     while True:
-        line = reader.line_num + 1
+        line = text.row = reader.line_num + 1
+        text.size = 0
         try:
             cells = next(reader, None)
         except csv.Error as error:
             reason, cure = str(error), "quote cells, and double the quotes in them"
             if reason.startswith("new-line character"):
                 reason, cure = "a carriage return outside of quotes", "end lines with a line feed, and quote cells"
+            elif reason.startswith("field larger"):
+                reason = f"a cell has more than {csv.field_size_limit():,} characters"
+                cure = "close its quote, raise csv.field_size_limit, or write the file as JSON lines"
             raise BadData(f"{path}:{line}: not valid CSV ({reason}); {cure}") from None
         if cells is None:
             return
@@ -59,6 +66,16 @@ def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield line, cells
 
 
-def _text(path: Path) -> Iterator[str]:
-    for line, content in enumerate(lines(path), start=1):
-        yield decoded(content, f"{path}:{line}", "utf-8-sig" if line == 1 else "utf-8")
+class _Text:
+    """The lines of a file as text, as many to a row as its quotes want, but of no more bytes than a row may have."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lines = path, enumerate(lines(path), start=1)
+        self.row, self.size, self._most = 1, 0, limit("line_bytes")
+
+    def __iter__(self) -> Iterator[str]:
+        for line, content in self._lines:
+            self.size += len(content)
+            if self.size > self._most:
+                raise BadData(f"{self._path}:{self.row}: the row has {past('line_bytes')}; is a quote not closed?")
+            yield decoded(content, f"{self._path}:{line}", "utf-8-sig" if line == 1 else "utf-8")

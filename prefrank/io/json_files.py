@@ -6,7 +6,7 @@ on with errors of its own (deep nesting, numbers of thousands of digits) is one 
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -50,10 +50,15 @@ def parse_json(content: bytes | str, where: object, error: type[BadInput] = BadM
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = repeated(name for name, _ in pairs)
         raise _NotJson(f"the key {short(twice)} stands twice in one object")
     return found
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that stands a second time; None where all are distinct."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 def _constant(name: str) -> NoReturn:

@@ -14,46 +14,48 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadData, short
-from prefrank.io.packed import STREAM, decoded, lines, shown
+from prefrank.io.json_array import UNUSUAL, array_rows, unusual
+from prefrank.io.json_files import repeated
+from prefrank.io.packed import STREAM, decoded, joined, pieces, shown
 
 BadRow = Callable[[BadData], None] | None
 """Hears of a row that cannot be read, which is then passed over; None raises the error."""
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
-_SPACE = re.compile(r"[ \t\r\n]*")
-_LINE_END = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|NaN|-?Infinity')
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = repeated(name for name, _ in pairs)
         raise BadData(f"the key {short(twice)} stands twice in one object; keep one of them")
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+"""JSON as rows have it: Python's own, with NaN and Infinity, but no key twice."""
 
 
 def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, Any]]:
-    """Each row as (line, its text, its value); of an array, which is held whole, the line is the row's number.
+    """Each row as (line, its text, its value); of an array, the line is the row's number.
 
     Raises:
         BadData: an empty or damaged file, or text that is not JSON; with file and line.
         NotFound: no such file.
     """
-    name, numbered = shown(path), enumerate(lines(path), start=1)
-    line, first = 0, True
-    for line, content in numbered:
+    name, parts = shown(path), pieces(path)
+    if _may_be_array(path):
+        blank, first = _first_filled(parts)
+        parts = chain(blank, [first] if first else [], parts)
+        if _opens_array(first):
+            yield from array_rows(name, parts, DECODER)
+            return
+    line = 0
+    for line, content in enumerate(joined(path, parts), start=1):
         if not _without_mark(content).strip(_BLANK):
             continue
-        if first and _may_be_array(path) and _opens_array(content):
-            yield from _elements(name, b"".join(chain([content], (more for _, more in numbered))))
-            return
-        first = False
         try:
             text = _decoded(content, f"{name}:{line}")
             value = _value(text, f"{name}:{line}")
@@ -63,6 +65,16 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
             yield line, text, value
     if line == 0:
         raise BadData(f"{name}: the file is empty; wanted one JSON object per line")
+
+
+def _first_filled(parts: Iterator[bytes]) -> tuple[list[bytes], bytes]:
+    """The blank pieces before the first that holds something, and that piece."""
+    blank: list[bytes] = []
+    for piece in parts:
+        if _without_mark(piece).strip(_BLANK):
+            return blank, piece
+        blank.append(piece)
+    return blank, b""
 
 
 def pass_over(error: BadData, bad_row: BadRow) -> None:
@@ -75,7 +87,7 @@ def is_json_array(path: Path) -> bool:
     """Whether a `.json` file is one array; it may as well hold JSON lines."""
     if not _may_be_array(path):
         return False
-    return next((_opens_array(line) for line in lines(path) if _without_mark(line).strip(_BLANK)), False)
+    return _opens_array(_first_filled(pieces(path))[1])
 
 
 def _may_be_array(path: Path) -> bool:
@@ -97,56 +109,12 @@ def _decoded(content: bytes, where: str) -> str:
 
 def _value(text: str, where: str) -> Any:
     try:
-        return _DECODER.decode(text)
+        return DECODER.decode(text)
     except json.JSONDecodeError as error:
         what = error.msg.removesuffix(" at")
         raise BadData(f"{where}: not valid JSON ({what} at column {error.colno}); wanted one object per line") from None
-    except (RecursionError, ValueError) as error:
-        raise _unusual(where, error) from None
-
-
-def _unusual(where: str, error: Exception) -> BadData:
-    if isinstance(error, BadData):
-        return BadData(f"{where}: {error}")
-    if isinstance(error, RecursionError):
-        return BadData(f"{where}: the JSON is nested too deeply; wanted one object per line")
-    return BadData(f"{where}: a number has too many digits to be read; write it as a string")
-
-
-def _elements(name: str, content: bytes) -> Iterator[tuple[int, str, Any]]:
-    text = _decoded(content, name)
-    at, row = _after_space(text, 1), 0
-    if text[at : at + 1] == "]":
-        raise BadData(f"{name}: the file holds an empty list; wanted at least one row")
-    while True:
-        row += 1
-        try:
-            value, end = _DECODER.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise _bad_array(name, text, error.msg, error.pos) from None
-        except (RecursionError, ValueError) as error:
-            raise _unusual(f"{name}:{row}", error) from None
-        yield row, _LINE_END.sub(" ", text[at:end]), value  # a line end inside JSON is never part of a string
-        at = _after_space(text, end)
-        if text[at : at + 1] == "]":
-            break
-        if text[at : at + 1] != ",":
-            raise _bad_array(name, text, "Expecting ',' delimiter", at)
-        at = _after_space(text, at + 1)
-    if at + 1 < len(text):
-        raise _bad_array(name, text, "Extra data", _after_space(text, at + 1))
-
-
-def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
-
-
-def _bad_array(name: str, text: str, what: str, at: int) -> BadData:
-    line = text.count("\n", 0, at) + 1
-    column = at - text.rfind("\n", 0, at)
-    what = what.removesuffix(" at")
-    return BadData(f"{name}: not valid JSON ({what} at line {line} column {column}); wanted one list of objects")
+    except UNUSUAL as error:
+        raise unusual(where, error) from None
 
 
 def with_columns(text: str, added: Mapping[str, Any]) -> str:

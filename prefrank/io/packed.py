@@ -5,18 +5,31 @@ import io
 import lzma
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from prefrank.errors import BadData, NotFound, PrefrankError
+from prefrank.io.inputs import check_plain
+from prefrank.limits import limit, past
 
 PACKED_SUFFIXES = (".gz", ".xz", ".zst")
 STREAM = Path("-")
 """Standard input or output, read and written by its handle: a system need not have a file of that name."""
 
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+_PIECE = 1 << 20
+_STEP = 1 << 16
+MOST_PACKED = 250
+"""Times that a large file may unpack to its own size: texts pack to a third or a tenth."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What lines can be read from."""
+
+    def readline(self, size: int, /) -> bytes: ...
 
 
 def shown(path: Path) -> str:
@@ -29,7 +42,7 @@ def open_packed(path: Path) -> io.BufferedIOBase:
     if path.suffix == ".gz":
         return gzip.GzipFile(path)
     if path.suffix == ".xz":
-        return lzma.LZMAFile(path)
+        return io.BufferedReader(_Xz(path))
     if path.suffix == ".zst":
         import pyarrow as pa
 
@@ -37,23 +50,106 @@ def open_packed(path: Path) -> io.BufferedIOBase:
     return path.open("rb")
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file or of standard input, each with its end; they end at "\\n" alone.
+class _Xz(io.RawIOBase):
+    """An .xz file, unpacked in bounded memory, which `lzma.LZMAFile` has no setting for."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._most = path.open("rb"), limit("window_bytes")
+        self._stream = self._next_stream()
+
+    def _next_stream(self) -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(memlimit=self._most)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        while True:
+            packed = b""
+            if self._stream.eof:
+                packed = self._stream.unused_data.lstrip(b"\0") or self._file.read(_STEP).lstrip(b"\0")
+                if not packed and not self._file.peek(1):
+                    return 0
+                self._stream = self._next_stream()
+            elif self._stream.needs_input and not (packed := self._file.read(_STEP)):
+                raise EOFError("it ends before its end mark")
+            if unpacked := self._stream.decompress(packed, len(view)):
+                view[: len(unpacked)] = unpacked
+                return len(unpacked)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """The bytes of a file or of standard input, unpacked: its lines, each with its end, a long one in several pieces.
 
     Raises:
         NotFound: no such file.
-        BadData: a file that cannot be opened, or not be read to its end.
+        BadData: no plain file, one that cannot be opened or not be read to its end, or one that unpacks to too much.
     """
     try:
         if path == STREAM:
             if sys.stdin is None:
                 raise BadData("standard input is closed; wanted rows of JSON")
-            yield from sys.stdin.buffer
+            yield from _bounded(path, sys.stdin.buffer, None)
             return
+        size = check_plain(path, BadData).st_size
+        packed = path.suffix in PACKED_SUFFIXES
         with open_packed(path) as file:
-            yield from file
+            yield from _bounded(path, file, max(limit("unpacked_bytes"), MOST_PACKED * size) if packed else None)
     except _DAMAGE as error:
         raise unreadable(path, error) from None
+
+
+def _bounded(path: Path, file: Source, most: int | None) -> Iterator[bytes]:
+    done, blank, most_blank = 0, 0, limit("blank_lines")
+    while piece := file.readline(_PIECE):
+        done += len(piece)
+        if most is not None and done > most:
+            raise BadData(
+                f"{path}: unpacks to over {MOST_PACKED} times its size and to {past('unpacked_bytes')}; is it honest?"
+            )
+        if piece.isspace():
+            blank += 1
+            if blank > most_blank:
+                raise BadData(f"{shown(path)}: {past('blank_lines')}, stand in a row; take them out")
+        else:
+            blank = 0
+        yield piece
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file or of standard input, each with its end; they end at "\\n" alone.
+
+    Raises:
+        NotFound, BadData: as `pieces`; also a line that is too long.
+    """
+    return joined(path, pieces(path))
+
+
+def joined(path: Path, parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines that pieces make."""
+    waiting: list[bytes] = []
+    size, most, number = 0, limit("line_bytes"), 1
+    for piece in parts:
+        size += len(piece)
+        if size > most:
+            raise BadData(f"{shown(path)}:{number}: the line has {past('line_bytes')}; is it one row?")
+        ends = piece.endswith(b"\n")
+        if waiting or not ends:
+            waiting.append(piece)
+            if not ends:
+                continue
+            piece = b"".join(waiting)
+            waiting.clear()
+        yield piece
+        size = 0
+        number += 1
+    if waiting:
+        yield b"".join(waiting)
 
 
 _SAVE = "save it as UTF-8"
@@ -86,12 +182,14 @@ def decoded(content: bytes, where: str, encoding: str = "utf-8-sig") -> str:
 def unreadable(path: Path, error: Exception) -> PrefrankError:
     """What to say of a file that its system or library cannot read."""
     if isinstance(error, FileNotFoundError):
-        return NotFound(f"no file is called {str(path)!r}")
+        return NotFound(f"there is no file {path}")
     if isinstance(error, IsADirectoryError):
         return BadData(f"{path}: a folder is no file of rows; give one of its files")
     if isinstance(error, PermissionError):
         return BadData(f"{path}: may not be read ({error.strerror}); give yourself the right to")
     reason = " ".join(str(error).split())
+    if "Memory usage limit" in reason or "too much memory" in reason:  # of lzma, of zstd
+        return BadData(f"{path}: unpacking it takes {past('window_bytes')}; pack it with a smaller window")
     return BadData(f"{path}: cannot be read to its end ({reason}); is it whole? Fetch or write it again")
 
 

@@ -1,9 +1,9 @@
 """Folders that `datasets.save_to_disk` writes: `state.json` names a data set's files; one of splits has several."""
 
-import json
 from pathlib import Path
 
 from prefrank.errors import BadData, short
+from prefrank.io.json_files import read_fields, repeated
 
 STATE = "state.json"
 SPLITS = "dataset_dict.json"
@@ -19,15 +19,17 @@ def saved_names(folder: Path) -> tuple[str, ...]:
     Raises:
         BadData: a state.json that cannot be read, or a choice of rows that stands in a file of its own.
     """
-    path = folder / STATE
-    try:
-        state = json.loads(path.read_bytes())
-        names = tuple(str(entry["filename"]) for entry in state["_data_files"])
-        chosen = state.get("_indices_data_files") or state.get("_indices_files")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadData(f"{path}: not the state of a saved data set ({short(str(error))}); save it again") from None
-    if chosen:
-        raise BadData(f"{path}: the rows are chosen by another file; save the data set again with datasets 2 or newer")
+    state = read_fields(folder / STATE, BadData)
+    names = tuple(one.text("filename") for one in state.objects("_data_files"))
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        raise BadData(
+            f"{folder / STATE}: the rows are chosen by another file; save the data set again with datasets 2 or newer"
+        )
+    for name in names:
+        if Path(name).name != name or not name.endswith(".arrow"):
+            raise BadData(f"{folder / STATE} names the file {short(name)}; wanted .arrow files that lie beside it")
+    if (twice := repeated(names)) is not None:
+        raise BadData(f"{folder / STATE} names the file {short(twice)} twice; save the data set again")
     return names
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from prefrank.errors import BadData, BadInput, BadModel
 from prefrank.io.added import added_columns, check_output, read_chunks
+from prefrank.io.atomic import check_outputs
 from prefrank.io.packed import STREAM
 from prefrank.io.rows import Record
 from prefrank.scoring.file_rows import Asked, check_columns, read_row
@@ -74,7 +75,7 @@ def score_file(
     """
     taken = check_columns(columns, prompt_column, reply_column)
     check_output(Path(output))
-    _check_other_file(Path(source), Path(output))
+    check_outputs({"the output": Path(output)}, [] if Path(source) == STREAM else [Path(source)])
     schema, chunks = read_chunks(Path(source), chunk_rows)
     types = {prefix + name: kind for name, kind in ADDED.items()}
     if schema is not None:
@@ -98,14 +99,6 @@ def score_file(
             )
             progress(report)
     return report
-
-
-def _check_other_file(source: Path, output: Path) -> None:
-    """Raises BadInput for an output that would take the place of what is read."""
-    if STREAM in (source, output) or not (source.exists() and output.exists()):
-        return
-    if output.samefile(source) or (source.is_dir() and output.parent.samefile(source)):
-        raise BadInput(f"the output {output} is what is read; give another name, and rename it afterwards")
 
 
 def _check_free(names: Container[str], added: Mapping[str, object]) -> None:

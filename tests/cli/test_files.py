@@ -42,7 +42,7 @@ def test_a_column_with_a_dot_in_its_name_can_be_given(run: Run, model: str, tmp_
 def test_a_file_that_is_not_there_is_said_to_be(run: Run, model: str, tmp_path: Path) -> None:
     code, _, err = run("score", str(tmp_path / "absent.jsonl"), "--model", model)
     assert code == 2
-    assert "no file is called" in " ".join(err.split())
+    assert "there is no file" in " ".join(err.split())
     assert "whole" not in err
 
 

@@ -120,7 +120,7 @@ def test_a_saved_data_set_is_read_as_its_state_says(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"data-00001-of-00002\.arrow: not there, and state\.json names it"):
         list(read_records(folder))
     (folder / "state.json").write_text("{}")
-    with pytest.raises(BadData, match="not the state of a saved data set"):
+    with pytest.raises(BadData, match=r"state\.json: _data_files is missing; wanted a list of objects"):
         list(read_records(folder))
 
 
