@@ -26,6 +26,7 @@ class Limit(NamedTuple):
 
 
 LIMITS: Mapping[str, Limit] = {
+    "answer_bytes": Limit(1 << 26, "bytes", "one answer of a server that scores, unpacked"),
     "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
     "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
 }
