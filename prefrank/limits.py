@@ -29,6 +29,7 @@ LIMITS: Mapping[str, Limit] = {
     "answer_bytes": Limit(1 << 26, "bytes", "one answer of a server that scores, unpacked"),
     "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
     "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
+    "resamples": Limit(1_000_000, "resamples", "resamples and permutations of an evaluation"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""
 

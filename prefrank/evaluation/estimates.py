@@ -19,7 +19,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from prefrank.errors import BadInput
+from prefrank.errors import BadInput, short
+from prefrank.evaluation.checks import check_number, check_whole
+from prefrank.limits import limit, past
 
 Unit = Literal["pairs", "comparisons", "items", "prompts", "votes"]
 Bounds = tuple[float, float]
@@ -38,11 +40,11 @@ class Bootstrap:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if self.resamples < 1 or not 0.0 < self.confidence < 1.0:
-            raise BadInput(
-                f"the bootstrap has {self.resamples} resamples and confidence {self.confidence};"
-                " wanted at least 1 and a number between 0 and 1"
-            )
+        check_whole("resamples", self.resamples, least=1)
+        if self.resamples > limit("resamples"):
+            raise BadInput(f"resamples is {short(self.resamples)}, {past('resamples')}")
+        check_whole("the bootstrap's seed", self.seed, least=0)
+        check_number("the bootstrap's confidence", self.confidence, above=0.0, below=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,12 +356,13 @@ def _resample_alike(sums: Mapping[str, Sums], bootstrap: Bootstrap) -> dict[str,
     gaps = np.hstack([one.gaps for one in sums.values()])[order]
     shares = np.hstack([one.shares for one in sums.values()])[order]
     ends = np.cumsum([one.gaps.shape[1] for one in sums.values()])[:-1]
-    moved = []
+    moved, done = np.zeros((bootstrap.resamples, gaps.shape[1])), 0
     for counts in _multiplicities(np.bincount(strata), bootstrap):
         left = counts @ shares
         # A part that a resample leaves without any prompt keeps its value.
-        moved.append(np.divide(counts @ gaps, left, out=np.zeros_like(left), where=left > 1e-12))
-    each = np.split(np.concatenate(moved), ends, axis=1)
+        np.divide(counts @ gaps, left, out=moved[done : done + len(counts)], where=left > 1e-12)
+        done += len(counts)
+    each = np.split(moved, ends, axis=1)
     return {name: parts.sum(1) for name, parts in zip(sums, each, strict=True)}
 
 

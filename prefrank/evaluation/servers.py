@@ -303,7 +303,7 @@ def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> li
 
 def _shown(text: str) -> str:
     """An answer for an error message, on one line and cut; control characters as their escapes."""
-    line = printable(" ".join(text[: 10 * SHOWN].split()))
+    line = printable(" ".join(text[: 10 * SHOWN].split())) or "nothing"
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
@@ -385,7 +385,10 @@ def _client(options: ServerOptions) -> "httpx.Client":
     if options.key:
         headers["authorization"] = f"Bearer {options.key}"
     limits = httpx.Limits(max_connections=options.concurrency)
-    return httpx.Client(headers=headers, timeout=options.timeout_s, limits=limits)
+    try:
+        return httpx.Client(headers=headers, timeout=options.timeout_s, limits=limits)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:  # of the environment's proxies
+        raise BadInput(f"the proxy in the environment cannot be used ({error}); correct HTTP_PROXY and its like") from None
 
 
 def _ask_about(client: "httpx.Client", url: str, *, until: float) -> dict[str, Any]:
