@@ -27,6 +27,9 @@ Unit = Literal["pairs", "comparisons", "items", "prompts", "votes"]
 Bounds = tuple[float, float]
 Interval = tuple[float, float]
 
+_MOST = 1e90
+"""A figure further from 0 has no value: its squares and sums would not be numbers."""
+
 _SLOTS = 200_000
 """Prompts drawn at a time: few enough for the processor's cache."""
 
@@ -223,7 +226,7 @@ class Sums:
 def sums_of(figure: Figure, strata: Int64[np.ndarray, " G"] | None = None) -> Sums | None:
     """A figure added up over prompts; None where it has no value. `strata` as in `estimate_all`."""
     parts = figure.parts
-    if not parts or any(not len(part.values) or not np.isfinite(part.values).all() for part in parts):
+    if not parts or any(not len(part.values) or not (np.abs(part.values) <= _MOST).all() for part in parts):
         return None
     prompts = np.unique(np.concatenate([part.prompts for part in parts]))
     value, added, shape = 0.0, np.zeros(len(prompts)), (len(prompts), len(parts))
@@ -335,7 +338,8 @@ def _acceleration(sums: Sums) -> float:
     rest = np.where(sums.shares < 1, 1 - sums.shares, 1.0)
     left_out = (sums.gaps / rest).sum(1)
     left_out -= (np.bincount(sums.strata, left_out) / np.bincount(sums.strata))[sums.strata]
-    return float((left_out**3).sum() / (6 * (left_out**2).sum() ** 1.5)) if left_out.any() else 0.0
+    squares = (left_out**2).sum() ** 1.5
+    return float((left_out**3).sum() / (6 * squares)) if squares > 0 else 0.0
 
 
 def _resample(sums: Mapping[str, Sums], bootstrap: Bootstrap) -> dict[str, Float64[np.ndarray, " R"]]:
