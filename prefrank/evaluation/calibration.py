@@ -21,7 +21,7 @@ from jaxtyping import Float64, Int64
 
 from prefrank.errors import BadData, BadInput, short
 from prefrank.evaluation.checks import check_number, check_whole
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all
 from prefrank.evaluation.items import Item, Pairs, Sample, sample_of
 from prefrank.evaluation.metrics import log_losses, wins
 from prefrank.evaluation.run import check_items, data_hash, score_once
@@ -230,7 +230,7 @@ def fit_temperature(sample: Sample, *, fitted_on: str = "") -> Temperature:
     """
     pairs, usable = sample.pairs, ~np.isnan(sample.lead)
     value = _fit(*_fitted(sample))
-    prompts = len(np.unique(pairs.prompt[pairs.comparison[usable]]))
+    prompts = len(distinct(pairs.prompt[pairs.comparison[usable]]))
     return Temperature(value, int(usable.sum()), prompts, fitted_on)
 
 
@@ -463,7 +463,7 @@ def _reliability(judged: _Judged, pairs: Pairs, found: Mapping[str, Estimate], l
     bins, bins_equal_mass = (
         tuple(
             _bin(np.where(number == one, judged.weight, 0.0), judged.confidence, judged.right, pairs, level)
-            for one in np.unique(number[judged.weight > 0])
+            for one in distinct(number[judged.weight > 0])
         )
         for number in judged.numbers
     )

@@ -18,7 +18,9 @@ def check_whole(name: str, value: object, *, least: int, most: int | None = None
         raise BadInput(f"{name} is {short(value)}; wanted {wanted}, a whole number")
 
 
-def check_number(name: str, value: object, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> None:
+def check_number(
+    name: str, value: object, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
+) -> None:
     """See that an option is a finite number, at least or above a bound.
 
     Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Sums, estimate_all, minus, sums_of
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Sums, distinct, estimate_all, minus, sums_of
 
 Verdict = Literal["better", "worse", "cannot be told apart"]
 
@@ -110,7 +110,7 @@ def swap_tests(sums: Mapping[str, Sums], bootstrap: Bootstrap) -> dict[str, floa
     """
     if not sums:
         return {}
-    prompts = np.unique(np.concatenate([one.prompts for one in sums.values()]))
+    prompts = distinct(np.concatenate([one.prompts for one in sums.values()]))
     added = np.zeros((len(prompts), len(sums)))
     for column, one in enumerate(sums.values()):
         added[np.searchsorted(prompts, one.prompts), column] = one.added
@@ -198,7 +198,7 @@ def mcnemar(right: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"], prompt
         prompts: [n] the prompt of each pair.
     """
     b, c = int((right & ~other).sum()), int((~right & other).sum())
-    clustered = len(np.unique(prompts)) < len(prompts)
+    clustered = len(distinct(prompts)) < len(prompts)
     if b + c == 0:
         return McNemar(len(right), 0, 0, 1.0, 1.0, clustered)
     if b + c > _WHOLE:

@@ -57,9 +57,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def exchange(
-    client: "httpx.Client", method: str, url: str, *, content: bytes | None = None, seconds: float
-) -> Answer:
+def exchange(client: "httpx.Client", method: str, url: str, *, content: bytes | None = None, seconds: float) -> Answer:
     """The answer to one request.
 
     Raises:

@@ -178,7 +178,7 @@ _FAR = 1e100
 
 
 def _near_one(weight: Float64[np.ndarray, " P"], item: Int64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
-    """Weights inside each item by its largest, where some are so large or small that their sums would not be numbers."""
+    """Weights inside each item by its largest, where sums of them would not be numbers."""
     far = (weight > _FAR) | (weight < 1 / _FAR)
     if not far.any():
         return weight

@@ -145,7 +145,7 @@ def _scores(given: object) -> list[Score]:
     found = []
     for one in given:
         if not isinstance(one, Score):
-            raise BadInput(f"the scorer gave {short(one)} among its scores; wanted a prefrank.types.Score for each reply")
+            raise BadInput(f"the scorer gave {short(one)} for a reply; wanted a prefrank.types.Score")
         counts = (one.tokens, one.cut_prompt, one.cut_reply)
         if any(type(count) is not int or count < 0 for count in counts) or not isinstance(one.model, str):
             raise BadInput(f"a score of the scorer is {short(one)}; wanted counts of tokens and a model's name in it")

@@ -288,9 +288,7 @@ def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> li
     if answer.status == 424 and re.search(r"\bnan\b", answer.text, re.IGNORECASE):
         return [math.nan]  # TEI: "score is NaN"
     if not answer.is_success:
-        raise BadModel(
-            f"{server.address} answered with status {answer.status}: {_shown(answer.text)}{_hint(answer)}"
-        )
+        raise BadModel(f"{server.address} answered with status {answer.status}: {_shown(answer.text)}{_hint(answer)}")
     try:
         return _in_order(protocol.read(answer.json()), pairs)
     except (Unreadable, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -388,7 +386,7 @@ def _client(options: ServerOptions) -> "httpx.Client":
     try:
         return httpx.Client(headers=headers, timeout=options.timeout_s, limits=limits)
     except (ValueError, ImportError, httpx.InvalidURL) as error:  # of the environment's proxies
-        raise BadInput(f"the proxy in the environment cannot be used ({error}); correct HTTP_PROXY and its like") from None
+        raise BadInput(f"the environment's proxy cannot be used ({error}); correct HTTP_PROXY and its like") from None
 
 
 def _ask_about(client: "httpx.Client", url: str, *, until: float) -> dict[str, Any]:

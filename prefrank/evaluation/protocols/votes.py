@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64, Int64
 from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
 from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
 from prefrank.errors import BadData
-from prefrank.evaluation.estimates import Figure
+from prefrank.evaluation.estimates import Figure, distinct
 from prefrank.evaluation.figures import ACCURACY, credits, mean_over, pairwise
 from prefrank.evaluation.items import Item, Sample, difference
 from prefrank.evaluation.metrics import log_losses
@@ -93,7 +93,7 @@ def thresholds(
         as_side: [B] agreement where the scores' side is the answer.
         as_tie: [B] agreement where "tie" is.
     """
-    different = np.unique(prompts)
+    different = distinct(prompts)
     folds = min(FOLDS, len(different))
     if folds < 2:
         return None
