@@ -27,6 +27,7 @@ class Limit(NamedTuple):
 
 LIMITS: Mapping[str, Limit] = {
     "json_bytes": Limit(1 << 29, "bytes", "one JSON file of a model or run (not of data)"),
+    "answer_bytes": Limit(1 << 26, "bytes", "one answer of a server that scores, unpacked"),
     "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
     "model_parts": Limit(100_000, "parts", "layers or outputs that a config.json counts, tensors' shards of a model"),
     "pickle_bytes": Limit(1 << 26, "bytes", "the pickle of a pytorch_model.bin: names and shapes, without the numbers"),
@@ -61,6 +62,7 @@ LIMITS: Mapping[str, Limit] = {
     "window_bytes": Limit(1 << 28, "bytes", "memory that unpacking an .xz file takes"),
     "data_files": Limit(1 << 20, "files and folders", "what is in a folder of data"),
     "pairs": Limit(1 << 24, "pairs", "pairs of one ranked list, where a job needs each of them"),
+    "resamples": Limit(1_000_000, "resamples", "resamples and permutations of an evaluation"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""
 
