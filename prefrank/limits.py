@@ -26,8 +26,12 @@ class Limit(NamedTuple):
 
 
 LIMITS: Mapping[str, Limit] = {
-    "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
+    "json_bytes": Limit(1 << 29, "bytes", "one JSON file of a model or run (not of data)"),
     "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
+    "sweep_runs": Limit(10_000, "runs", "the combinations that a sweep's file stands for"),
+    "yaml_bytes": Limit(1 << 20, "bytes", "one YAML file: a recipe, a sweep, a card's facts"),
+    "yaml_levels": Limit(100, "levels", "lists and mappings inside each other in a YAML file"),
+    "yaml_values": Limit(100_000, "values", "everything in a YAML file, aliases written out"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""
 

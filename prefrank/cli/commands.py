@@ -229,12 +229,15 @@ def runs(
     from prefrank.cli import run_tables
     from prefrank.training.runs import differing_keys, find_runs
 
-    found = find_runs(places or [Path("runs")])
+    found, skipped = find_runs(places or [Path("runs")])
     check_files({"--plot": plot}, [path for run in found for path in own_files(run.folder)])
     named = len(places or ()) == len(found) > 1  # each place is a run: they are to be compared
     differing = differing_keys(found)
     table = (lambda: run_tables.comparison(found, differing)) if named else (lambda: run_tables.runs(found))
-    print_result({"runs": [run.to_json() for run in found], "differing": differing}, as_json, table)
+    listed = {"runs": [run.to_json() for run in found], "differing": differing}
+    print_result(listed | {"skipped": [one.to_json() for one in skipped]}, as_json, table)
+    for one in skipped:
+        say(f"{one.folder} is left out: {one.reason}", style="yellow")
     if plot:
         from prefrank.training.plots import plot_runs
 

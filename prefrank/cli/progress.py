@@ -82,6 +82,8 @@ def _show_event(display: _Display, event: "Event") -> None:
             say(_data_text(event))
         case events.PassedOver():
             say(f"{event.folder} is passed over: {event.torn}")
+        case events.Kept():
+            say(f"{event.folder} is not removed: {event.why}")
         case events.Encoding():
             display.show(f"encoding {event.name}", event.done, event.total, "")
         case events.Encoded():

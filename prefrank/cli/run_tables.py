@@ -97,7 +97,7 @@ def rate_search(found: "RateSearch") -> None:
 def short_names(found: "Sequence[Run]") -> list[str]:
     """Paths without the part that all have in common."""
     paths = [str(run.folder) for run in found]
-    if len(paths) == 1:
+    if len(paths) < 2:
         return paths
     common = os.path.commonpath([os.path.abspath(path) for path in paths])
     return [os.path.relpath(path, common) for path in paths]
