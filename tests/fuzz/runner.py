@@ -19,7 +19,7 @@ import socket
 import stat
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -97,7 +97,7 @@ class Worker:
         return outcome.value
 
     def check(
-        self, target: Callable[..., Any], *arguments: Any, files: Tree, writes: Sequence[str] = ()
+        self, target: Callable[..., Any], *arguments: Any, files: Tree, writes: Sequence[str] = (), keeps: Collection[str] = ()
     ) -> Any:
         """Run an example.
 
@@ -105,6 +105,7 @@ class Worker:
             target: a function of a module, called in the example's folder.
             files: what is in it.
             writes: regular expressions of the paths that the target may make or change.
+            keeps: paths among them that it may not change.
 
         Returns:
             The target's value; None where it was refused.
@@ -125,7 +126,7 @@ class Worker:
                 if self._process is None:
                     self._deaths[example] = outcome
                 _fault(outcome.where, outcome.text)
-            compare_photographs(before, photograph(folder), writes)
+            compare_photographs(before, photograph(folder), writes, keeps)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         if outcome.kind == "refused":
@@ -193,12 +194,13 @@ def photograph(folder: Path) -> dict[str, Any]:
     return found
 
 
-def compare_photographs(before: Mapping[str, Any], after: Mapping[str, Any], writes: Sequence[str]) -> None:
+def compare_photographs(before: Mapping[str, Any], after: Mapping[str, Any], writes: Sequence[str], keeps: Collection[str]) -> None:
     """See that only what may be written was, and that nothing of its making is left."""
-    allowed = re.compile("|".join(f"(?:{one})" for one in writes) or "$^")
+    allowed = re.compile("|".join(f"(?:{one})" for one in writes) or "$^", re.DOTALL)
     for name in sorted(before.keys() | after.keys()):
         left = re.search(r"(^|/)\.prefrank-|\.tmp(/|$)", name) and name not in before
-        if left or (before.get(name) != after.get(name) and not allowed.fullmatch(name)):
+        may = allowed.fullmatch(name) and name not in keeps
+        if left or (before.get(name) != after.get(name) and not may):
             what = "left behind" if left else "made" if name not in before else "changed" if name in after else "removed"
             _fault(f"file {what}", f"{name!r} was {what}")
 

@@ -19,6 +19,7 @@ from prefrank.evaluation.protocols import SUITES
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from prefrank.training import dry_run, load_recipe, train
+from prefrank.training.recipe_file import load_sweep
 from tests import tiny
 from tests.evaluation.run_files import fake_run
 from tests.fuzz.runner import run_command as run_command
@@ -124,6 +125,14 @@ def board(folder: str) -> None:
 def list_runs(folder: str) -> str:
     """What `prefrank runs` prints of a folder of runs."""
     return run_command("runs", folder)[1]
+
+
+def read_recipe(recipe: str) -> None:
+    load_recipe(recipe)
+
+
+def read_sweep(grid: str) -> None:
+    load_sweep(grid)
 
 
 def foresee(recipe: str) -> None:
