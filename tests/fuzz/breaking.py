@@ -54,12 +54,13 @@ class Again(str):
         return self is other
 
 
-NUMBERS = ["-1", "0", "1", "2", "7", "0.5", "-0.0", "1e-320", "3e38", "1e999", "-1e999", "NaN", "Infinity", "2147483648",
-           "4294967297", "9007199254740993", "18446744073709551616", "1" + "0" * 400, "1" + "0" * 5000]  # fmt: skip
+NUMBERS = ["-1", "0", "1", "2", "7", "0.5", "-0.0", "1e-320", "3e38", "1e999", "-1e999", "NaN", "Infinity",
+           "2147483648", "4294967297", "9007199254740993", "18446744073709551616", "1" + "0" * 400,
+           "1" + "0" * 5000]  # fmt: skip
 TEXTS = ["", " ", "\n", "\0", "\x1b[2J", "a\r\nb", "\x9b2J", "\u202ereversed", "\ud800", "x" * 100_000, "true", "1",
          "<script>alert(1)</script>", "](javascript:alert(1))", "[/red]", "[bold]", "{{ 7 * 7 }}", "%s%n", "# a\n\n---",
-         "../../../../etc/passwd", "/dev/zero", "/dev/stdin", "~nosuchuser", "~/x", ".", "..", "a/b", "C:\\x", "https://a.b/c",
-         "e\u0301" * 50, "\U0001f469\u200d\U0001f52c", "\ufeff"]  # fmt: skip
+         "../../../../etc/passwd", "/dev/zero", "/dev/stdin", "~nosuchuser", "~/x", ".", "..", "a/b", "C:\\x",
+         "https://a.b/c", "e\u0301" * 50, "\U0001f469\u200d\U0001f52c", "\ufeff"]  # fmt: skip
 VALUES = [Raw("null"), Raw("true"), Raw("false"), *map(Raw, NUMBERS), *TEXTS, Raw("[]"), Raw("{}"), Raw("[[]]"),
           Raw('{"a": null}'), Raw("[null]"), Raw("[1, 2, 3]"), Raw("[" * 100_000), Raw("[" * 900 + "]" * 900),
           Raw('{"a":' * 5000 + "1" + "}" * 5000)]  # fmt: skip
@@ -205,17 +206,20 @@ def texts() -> st.SearchStrategy[str]:
     return st.one_of(st.sampled_from(odd), st.text(max_size=30), st.text(st.characters(categories=["C", "Z", "M"])))
 
 
-NAMES = [".photos.raw.tmp/a.jpg", ".thesis.v1.old/b.tex", "best/thesis.txt", "best/config.json", "checkpoint-7/mine",
-         "last/notes.txt", "last/prefrank.json", "README.md", "run.json", "curve.jsonl", "run.lock", "config.json", "prefrank.json",
-         "model.safetensors", ".prefrank-0123abcd.tmp/new/mine", ".prefrank-0123abcd.tmp/made-by-prefrank.json", "notes",
-         ".last.old/a", ".best.tmp/a", "last.tmp/a", "tensorboard/mine", "state/state.pt", "sweep/notes", "a\nb\x1b[2J"]  # fmt: skip
+NAMES = [".photos.raw.tmp/a.jpg", ".thesis.v1.old/b.tex", "best/thesis.txt", "checkpoint-7/mine",
+         "last/notes.txt", "README.md", "config.json", "prefrank.json",
+         "model.safetensors", ".prefrank-0123abcd.tmp/new/mine", ".prefrank-0123abcd.tmp/made-by-prefrank.json",
+         "notes", ".last.old/a", ".best.tmp/a", "last.tmp/a", "tensorboard/mine", "state/state.pt", "sweep/notes",
+         "a\nb\x1b[2J"]  # fmt: skip
 """Of files that somebody may have in a folder, many of them as ours are called."""
 
 
 @st.composite
 def foreign(draw: st.DrawFn, names: Sequence[str] = NAMES) -> dict[str, Any]:
     """A tree of somebody's own files, links and pipes."""
-    kinds = st.sampled_from([b"mine", b"", b"{}", b'{"target": "last"}', Link("/etc/hostname"), Link("nowhere"), Link("."), Fifo()])
+    kinds = st.sampled_from(
+        [b"mine", b"", b"{}", b'{"target": "last"}', Link("/etc/hostname"), Link("nowhere"), Link("."), Fifo()]
+    )
     found: dict[str, Any] = {}
     for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=4, unique=True)):
         inside = any(other.startswith(f"{name}/") or name.startswith(f"{other}/") for other in found)

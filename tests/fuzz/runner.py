@@ -97,7 +97,12 @@ class Worker:
         return outcome.value
 
     def check(
-        self, target: Callable[..., Any], *arguments: Any, files: Tree, writes: Sequence[str] = (), keeps: Collection[str] = ()
+        self,
+        target: Callable[..., Any],
+        *arguments: Any,
+        files: Tree,
+        writes: Sequence[str] = (),
+        keeps: Collection[str] = (),
     ) -> Any:
         """Run an example.
 
@@ -160,7 +165,9 @@ class Worker:
             self._line.close()
         log = (self._place / "log").read_text(errors="replace")
         name = signal.Signals(-code).name if code < 0 else f"exit {code}"
-        why = {"SIGPROF": f"it ran for {CPU_S:g} s", "SIGALRM": f"it took {WALL_S:g} s"}.get(name, f"the process died: {name}")
+        why = {"SIGPROF": f"it ran for {CPU_S:g} s", "SIGALRM": f"it took {WALL_S:g} s"}.get(
+            name, f"the process died: {name}"
+        )
         frames = re.findall(r'File "([^"]+)", line (\d+)', log)
         ours = next((f"{_short(file)}:{line}" for file, line in frames if "/prefrank/" in file), "")
         return Outcome("fault", f"{why}\n{log[:3000]}", where=f"{ours} {name}")
@@ -194,14 +201,18 @@ def photograph(folder: Path) -> dict[str, Any]:
     return found
 
 
-def compare_photographs(before: Mapping[str, Any], after: Mapping[str, Any], writes: Sequence[str], keeps: Collection[str]) -> None:
+def compare_photographs(
+    before: Mapping[str, Any], after: Mapping[str, Any], writes: Sequence[str], keeps: Collection[str]
+) -> None:
     """See that only what may be written was, and that nothing of its making is left."""
     allowed = re.compile("|".join(f"(?:{one})" for one in writes) or "$^", re.DOTALL)
     for name in sorted(before.keys() | after.keys()):
         left = re.search(r"(^|/)\.prefrank-|\.tmp(/|$)", name) and name not in before
         may = allowed.fullmatch(name) and name not in keeps
         if left or (before.get(name) != after.get(name) and not may):
-            what = "left behind" if left else "made" if name not in before else "changed" if name in after else "removed"
+            what = (
+                "left behind" if left else "made" if name not in before else "changed" if name in after else "removed"
+            )
             _fault(f"file {what}", f"{name!r} was {what}")
 
 

@@ -38,8 +38,9 @@ FORMATS: dict[str, list[dict[str, Any]]] = {
               "is_response_0_safe": True, "is_response_1_safe": False}],
     "arena": [{"conversation_a": TURNS, "conversation_b": [TURNS[0], {"role": "assistant", "content": "No"}],
                "winner": "model_a", "model_a": "x", "model_b": "y"}],
-    "nectar": [{"prompt": "\n\nHuman: Hi\n\nAssistant: ", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}]}],
-    "helpsteer": [{"prompt": "Hi", "response": "a", "helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 1,
+    "nectar": [{"prompt": "\n\nHuman: Hi\n\nAssistant: ", "answers": [{"answer": "a", "rank": 1}, {"answer": "b",
+    "rank": 2}]}], "helpsteer": [{"prompt": "Hi", "response": "a", "helpfulness": 4, "correctness": 4, "coherence": 4,
+    "complexity": 1,
                    "verbosity": 1}] * 2,
 }  # fmt: skip
 """Rows of the formats that are read, one of each kind of reader."""
@@ -47,7 +48,9 @@ FORMATS: dict[str, list[dict[str, Any]]] = {
 
 def packed(draw: st.DrawFn, content: Broken, name: str) -> dict[str, Any]:
     """A file, now and then compressed, and broken then."""
-    suffix, pack = breaking.pick(draw, [("", bytes)] * 4 + [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+    suffix, pack = breaking.pick(
+        draw, [("", bytes)] * 4 + [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+    )
     packed = pack(content.content)
     if suffix and draw(st.booleans()):
         torn = draw(breaking.bytes_of(packed))
@@ -91,11 +94,14 @@ def test_broken_csv_is_refused_in_one_line(worker: Worker, data: st.DataObject) 
 
 def columns(value: Any) -> st.SearchStrategy[pa.Array]:
     """Parquet columns of many types in place of one."""
-    when = [pa.array([1, 2, None], pa.timestamp("ns")), pa.array([1, 2, None], pa.duration("s")), pa.array([1, 2, 3], pa.date32()),
+    when = [pa.array([1, 2, None], pa.timestamp("ns")), pa.array([1, 2, None], pa.duration("s")), pa.array([1, 2, 3],
+                      pa.date32()),
             pa.array(["1.5", "2.5", None]).cast(pa.decimal128(9, 2)), pa.array([b"\xff", b"a", None], pa.binary()),
             pa.array(["a", "b", "a"]).dictionary_encode(), pa.array([None, None, None]), pa.array([True, False, None]),
-            pa.array([float("nan"), float("inf"), 1e308]), pa.array([[["a"]], [], None]), pa.array([{"a": 1}, {"a": None}, None]),
-            pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())), pa.array(["a", "", None], pa.large_string()),
+            pa.array([float("nan"), float("inf"), 1e308]), pa.array([[["a"]], [], None]), pa.array([{"a": 1},
+            {"a": None}, None]),
+            pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())), pa.array(["a", "", None],
+            pa.large_string()),
             pa.array([2**63, 1, 0], pa.uint64()), pa.array(["\x1b[2J", "[/red]", "x" * 10**6])]  # fmt: skip
     return st.sampled_from(when)
 

@@ -20,10 +20,24 @@ LINES = {
     "quantise": ["quantise", "model", "run", "--data", "data.jsonl", "--force"],
     "merge": ["merge", "adapter", "run"],
     "score": ["score", "data.jsonl", "--model", "model", "--columns", "reply=chosen", "-o", "run/out.jsonl"],
-    "evaluate": ["evaluate", "--model", "model", "--data", "data.jsonl", "--no-baselines", "--resamples", "50", "--json", "run/out.json"],
+    "evaluate": [
+        "evaluate",
+        "--model",
+        "model",
+        "--data",
+        "data.jsonl",
+        "--no-baselines",
+        "--resamples",
+        "50",
+        "--json",
+        "run/out.json",
+    ],
     "runs": ["runs", "."],
     "info": ["info", "run"],
 }
+
+OURS = ["run.json", "curve.jsonl", "last/prefrank.json", "best/config.json"]
+"""Files that are called as those of a run."""
 
 
 def files_of(worker: Worker) -> dict[str, Any]:
@@ -35,10 +49,12 @@ def files_of(worker: Worker) -> dict[str, Any]:
 @given(data=st.data())
 def test_files_of_others_stay(worker: Worker, data: st.DataObject) -> None:
     """With a run of ours in the folder or without."""
-    mine = breaking.under("run", data.draw(breaking.foreign()))
+    name = data.draw(st.sampled_from(list(LINES)))
+    names = breaking.NAMES if name == "over" else [*breaking.NAMES, *OURS]  # which --overwrite may replace
+    mine = breaking.under("run", data.draw(breaking.foreign(names)))
     run = {} if data.draw(st.booleans()) else breaking.under("run", worker.bases["run"])
     run = {name: one for name, one in run.items() if not clash(name, mine)}
-    line = LINES[data.draw(st.sampled_from(list(LINES)))]
+    line = LINES[name]
     reading = line[-1] in ("--dry-run", "--find-lr", ".") or line[0] == "info"
     writes = [] if reading else ["run(/.*)?"]
     worker.check(targets.run_command, *line, files=files_of(worker) | run | mine, writes=writes, keeps=mine)

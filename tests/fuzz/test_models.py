@@ -26,7 +26,8 @@ JSON = {
 }
 """What is broken of each model."""
 NEW = {
-    "special_tokens_map.json": {"cls_token": "[CLS]", "sep_token": {"content": "[SEP]", "lstrip": False}, "pad_token": "[PAD]"},
+    "special_tokens_map.json": {"cls_token": "[CLS]", "sep_token": {"content": "[SEP]", "lstrip": False},
+        "pad_token": "[PAD]"},
     "added_tokens.json": {"[MORE]": 200},
     "generation_config.json": {"pad_token_id": 0},
 }  # fmt: skip
@@ -92,7 +93,9 @@ def pickled(worker: Worker, draw: Any) -> Broken:
     content = worker.bases["deberta"]["pytorch_model.bin"]
     if draw(st.booleans()):
         return draw(breaking.bytes_of(content))
-    value = draw(st.sampled_from([Hostile(), {"a": Hostile()}, {1: 2}, [], None, {"deberta": {"x": 1}}, {"a": "b"}, print]))
+    value = draw(
+        st.sampled_from([Hostile(), {"a": Hostile()}, {1: 2}, [], None, {"deberta": {"x": 1}}, {"a": "b"}, print])
+    )
     protocol = draw(st.integers(0, 5))
     dumped = pickle.dumps(value, protocol)
     if draw(st.booleans()):
@@ -123,9 +126,14 @@ def test_a_broken_sentencepiece_model_is_refused_in_one_line(worker: Worker, dat
 def test_links_and_pipes_in_a_model_are_followed_or_refused(worker: Worker, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(list(JSON)))
     file = data.draw(st.sampled_from(list(worker.bases[name])))
-    other = data.draw(st.sampled_from([breaking.Fifo(), breaking.Link("."), breaking.Link("/dev/zero"), breaking.Link(file),
+    other = data.draw(st.sampled_from([breaking.Fifo(), breaking.Link("."), breaking.Link("/dev/zero"),
+                                       breaking.Link(file),
                                        breaking.Link("/etc/hostname"), breaking.Folder()]))  # fmt: skip
-    worker.check(data.draw(st.sampled_from([targets.rank, targets.inform])), "model", files=with_model(worker, name, {file: other}))
+    worker.check(
+        data.draw(st.sampled_from([targets.rank, targets.inform])),
+        "model",
+        files=with_model(worker, name, {file: other}),
+    )
 
 
 @fuzz
@@ -133,7 +141,9 @@ def test_links_and_pipes_in_a_model_are_followed_or_refused(worker: Worker, data
 def test_a_broken_record_of_a_model_is_shown_or_refused(worker: Worker, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["ours", "quantised", "run/last"]))
     model = worker.bases["run"] if name == "run/last" else worker.bases[name]
-    model = {one.removeprefix("last/"): held for one, held in model.items() if "/" not in one or one.startswith("last/")}
+    model = {
+        one.removeprefix("last/"): held for one, held in model.items() if "/" not in one or one.startswith("last/")
+    }
     record = json.loads(model["prefrank.json"]) | {"calibration": targets.CALIBRATION}
     broken = data.draw(breaking.json_of(record))
     files = breaking.under("model", model | {"prefrank.json": broken})
@@ -141,10 +151,11 @@ def test_a_broken_record_of_a_model_is_shown_or_refused(worker: Worker, data: st
     worker.check(targets.write_card, files=files, writes=["model/README.md"])
 
 
-ODD = ["range(10**9)", "'a' * 10**9", "range(3)", "range(-1)", "messages", "messages * 9999", "None", "1 / 0", "''.__class__",
-       "cycler", "namespace(a=1)", "messages | map('x')", "'%s' % messages", "'a' ~ 'b' * 5000", "[[]] * 10**8", "2**2**40",
-       "lipsum(n=9999)", "messages | tojson(indent=99999999)", "'x' | center(10**9)", "'%*d' % (10**9, 1)", "raise_exception('a\\nb\\x1b[2J')",
-       "strftime_now('%Y' * 9999)", "'a' | replace('', 'a' * 99999)", "messages[0]['content']", "messages[-1].role"]  # fmt: skip
+ODD = ["range(10**9)", "'a' * 10**9", "range(3)", "range(-1)", "messages", "messages * 9999", "None", "1 / 0",
+       "''.__class__", "cycler", "namespace(a=1)", "messages | map('x')", "'%s' % messages", "'a' ~ 'b' * 5000",
+       "[[]] * 10**8", "2**2**40", "lipsum(n=9999)", "messages | tojson(indent=99999999)", "'x' | center(10**9)",
+       "'%*d' % (10**9, 1)", "raise_exception('a\\nb\\x1b[2J')", "strftime_now('%Y' * 9999)",
+       "'a' | replace('', 'a' * 99999)", "messages[0]['content']", "messages[-1].role"]  # fmt: skip
 
 
 def templates() -> st.SearchStrategy[str]:
@@ -182,7 +193,8 @@ def test_hostile_texts_are_scored_or_refused(worker: Worker, prompt: str, reply:
 ANYTHING = st.one_of(st.sampled_from([None, 1, 1.5, True, b"a", [], {}, [[]], [None], object, {"role": "user"},
                                       [{"role": "user", "content": None}], [{"role": 1, "content": []}],
                                       [{"role": "user", "content": [{"type": "text", "text": 1}]}],
-                                      [{"role": "assistant", "content": "a"}], [("user", "a")]]), st.text(max_size=5))  # fmt: skip
+                                      [{"role": "assistant", "content": "a"}], [("user", "a")]]),
+                                      st.text(max_size=5))  # fmt: skip
 
 
 @fuzz

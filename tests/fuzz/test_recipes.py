@@ -12,14 +12,27 @@ from tests.fuzz.profiles import fuzz
 from tests.fuzz.runner import Worker
 
 YAML = [
-    "&a [*a]", "&a {x: *a}", "{<<: {a: 1}}", "!!python/object/apply:os.mkdir [owned]", "!!python/name:os.system", "!x 1",
-    "!!binary YQ==", "!!set {a}", "!!omap [a: 1]", "2024-01-01", "2024-01-01T00:00:00Z", "1:20:30", "0x1F", "0o17", "0b11",
-    "1_000", ".inf", "-.inf", ".nan", "1e5", "1.e+5", "~", "yes", "off", "'\\x1b[2J'", '"\\x1b[2J"', '"\\0"', "|\n  a\n  b",
-    "[" * 3000, "{a: " * 3000, "*nowhere", "? [a, b]\n: c", "@x", "`x`", "a: b: c", "\t1", "--- 1", "1\n---\n2", "%YAML 9.9",
-    "[&x [1,1,1,1,1,1,1,1,1],*x,*x]", "9" * 5000, "\x85", "\u2028", "\ufeff1",
+    "&a [*a]", "&a {x: *a}", "{<<: {a: 1}}", "!!python/object/apply:os.mkdir [owned]", "!!python/name:os.system",
+        "!x 1",
+    "!!binary YQ==", "!!set {a}", "!!omap [a: 1]", "2024-01-01", "2024-01-01T00:00:00Z", "1:20:30", "0x1F", "0o17",
+    "0b11", "1_000", ".inf", "-.inf", ".nan", "1e5", "1.e+5", "~", "yes", "off", "'\\x1b[2J'", '"\\x1b[2J"', '"\\0"',
+    "|\n  a\n  b", "[" * 3000, "{a: " * 3000, "*nowhere", "? [a, b]\n: c", "@x", "`x`", "a: b: c", "\t1", "--- 1",
+    "1\n---\n2", "%YAML 9.9", "[&x [1,1,1,1,1,1,1,1,1],*x,*x]", "9" * 5000, "\x85", "\u2028", "\ufeff1",
 ]  # fmt: skip
 BOMB = "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9))
-FOLDERS = ["run", "", ".", "run/", "./run/../run", "data.jsonl", "model", "model/inside", "a\nb", "[/red]", "run\x1b[2J"]
+FOLDERS = [
+    "run",
+    "",
+    ".",
+    "run/",
+    "./run/../run",
+    "data.jsonl",
+    "model",
+    "model/inside",
+    "a\nb",
+    "[/red]",
+    "run\x1b[2J",
+]
 """For output_dir: none outside the example's folder, which a command may well write to."""
 
 
