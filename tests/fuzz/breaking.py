@@ -5,6 +5,7 @@ Each draws a `Broken`: the bytes, and what was done to them in words, which is w
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -198,6 +199,73 @@ def safetensors_of(draw: st.DrawFn, content: bytes) -> Broken:
     header = dump(changed).encode()
     told = pick(draw, [len(header)] * 6 + [0, 1, len(header) + 1, 1 << 40, (1 << 64) - 1])
     return Broken(struct.pack("<Q", told) + header + content[8 + size :], f"header of {told}: {how}")
+
+
+@st.composite
+def tensors_of(draw: st.DrawFn, content: bytes) -> Broken:
+    """A sound safetensors file in which one tensor has another shape, type, name or numbers, or is not there."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+    found = {
+        name: (one["dtype"], one["shape"], data[slice(*one["data_offsets"])])
+        for name, one in header.items()
+        if name != "__metadata__"
+    }
+    heads = [name for name in found if "classif" in name or "score" in name]  # few, and told apart by their shapes
+    name = pick(draw, heads if heads and draw(st.booleans()) else list(found))
+    dtype, shape, held = found[name]
+    act = pick(draw, ["shape", "shape", "type", "fill", "drop", "name", "more"])
+    how = f"{act} of {name}"
+    if act == "shape":
+        flat = math.prod(shape)
+        shapes = [[0, *shape[1:]], [0], [0, 24], shape[::-1], [flat], [1, *shape], [*shape, 1], [1, flat], [flat, 1],
+                  [2 * shape[0], *shape[1:]], [3, *shape[1:]], [], [*shape[:-1], shape[-1] + 1], [1] * 70]  # fmt: skip
+        new = pick(draw, shapes)
+        length = math.prod(new) * len(held) // max(1, flat)
+        found[name] = dtype, new, (held * 4 + bytes(length))[:length]
+        how += f" from {shape} to {new}"
+    elif act == "type":
+        new, width = pick(
+            draw, [("F16", 2), ("BF16", 2), ("F64", 8), ("I8", 1), ("I32", 4), ("I64", 8), ("BOOL", 1), ("F8_E4M3", 1)]
+        )
+        length = math.prod(shape) * width
+        found[name] = new, shape, (held * 8)[:length]
+        how += f" to {new}"
+    elif act == "fill":
+        number = pick(draw, [math.nan, math.inf, -math.inf, 3e38, 1e-45, 0.0])
+        found[name] = dtype, shape, (struct.pack("<f", number) * len(held))[: len(held)]
+        how += f" with {number}"
+    elif act == "drop":
+        del found[name]
+    else:
+        new = pick(
+            draw,
+            [
+                "",
+                "x",
+                "../x",
+                name.upper(),
+                f"module.{name}",
+                f"{name}.x",
+                "\x1b[2J",
+                "score.weight",
+                "classifier.weight",
+            ],
+        )
+        found[new] = found[name]
+        if act == "name" and new != name:
+            del found[name]
+        how += f" as {new!r}"
+    return Broken(_safetensors(found), how)
+
+
+def _safetensors(tensors: Mapping[str, tuple[str, list[int], bytes]]) -> bytes:
+    header, end = {}, 0
+    for name, (dtype, shape, held) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(held)]}
+        end += len(held)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + b"".join(held for _, _, held in tensors.values())
 
 
 def texts() -> st.SearchStrategy[str]:

@@ -7,6 +7,7 @@ import zipfile
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,7 +76,8 @@ def test_broken_weights_are_refused_in_one_line(worker: Worker, data: st.DataObj
     name = data.draw(st.sampled_from(["plain", "ours", "quantised", "sharded", "adapter", "decoder"]))
     files = [one for one in worker.bases[name] if one.endswith(".safetensors")]
     file = data.draw(st.sampled_from(files))
-    broken = data.draw(breaking.safetensors_of(worker.bases[name][file]), file)
+    breaks = data.draw(st.sampled_from([breaking.safetensors_of, breaking.tensors_of, breaking.tensors_of]))
+    broken = data.draw(breaks(worker.bases[name][file]), file)
     worker.check(targets.rank, "model", files=with_model(worker, name, {file: broken}))
 
 
@@ -111,6 +113,41 @@ def pickled(worker: Worker, draw: Any) -> Broken:
 @given(data=st.data())
 def test_broken_pickles_are_refused_in_one_line_and_run_nothing(worker: Worker, data: st.DataObject) -> None:
     broken = pickled(worker, data.draw)
+    worker.check(targets.rank, "model", files=with_model(worker, "deberta", {"pytorch_model.bin": broken}))
+
+
+TENSORS = {
+    "sparse": lambda one: one.to_sparse(),
+    "on no device": lambda one: one.to("meta"),
+    "quantised": lambda one: torch.quantize_per_tensor(one, 0.1, 0, torch.qint8),
+    "complex": lambda one: one.to(torch.complex64),
+    "of integers": lambda one: one.to(torch.int64),
+    "in float64": lambda one: one.double(),
+    "expanded": lambda one: torch.zeros(1).expand(one.shape),
+    "huge and expanded": lambda one: torch.zeros(1).expand(1 << 20, 1 << 20),
+    "empty": lambda one: one[:0],
+    "transposed": lambda one: one.T if one.ndim == 2 else one,
+    "without dimensions": lambda one: one.sum(),
+    "a text": lambda one: "x",
+    "a list": lambda one: one.tolist(),
+    "nothing": lambda one: None,
+    "nested": lambda one: {"x": one},
+    "a parameter": torch.nn.Parameter,
+}
+"""What a tensor of a pickled state may be instead; some of it is sound."""
+
+
+@fuzz
+@given(data=st.data())
+def test_odd_tensors_in_a_pickle_are_used_or_refused(worker: Worker, data: st.DataObject) -> None:
+    state = dict(torch.load(io.BytesIO(worker.bases["deberta"]["pytorch_model.bin"]), weights_only=True))
+    name, kind = data.draw(st.sampled_from(list(state))), data.draw(st.sampled_from(list(TENSORS)))
+    key = data.draw(st.sampled_from([name, name, name, 1, "", "x", f"module.{name}", ("a",), None]))
+    changed = TENSORS[kind](state.pop(name))
+    whole = data.draw(st.sampled_from([{**state, key: changed}, {"state_dict": {**state, key: changed}}]))
+    made = io.BytesIO()
+    torch.save(whole, made)
+    broken = Broken(made.getvalue(), f"{name} {kind}, as {key!r}{'' if key in whole else ', in state_dict'}")
     worker.check(targets.rank, "model", files=with_model(worker, "deberta", {"pytorch_model.bin": broken}))
 
 
