@@ -119,7 +119,6 @@ def test_broken_pickles_are_refused_in_one_line_and_run_nothing(worker: Worker, 
 TENSORS = {
     "sparse": lambda one: one.to_sparse(),
     "on no device": lambda one: one.to("meta"),
-    "quantised": lambda one: torch.quantize_per_tensor(one, 0.1, 0, torch.qint8),
     "complex": lambda one: one.to(torch.complex64),
     "of integers": lambda one: one.to(torch.int64),
     "in float64": lambda one: one.double(),
@@ -144,7 +143,8 @@ def test_odd_tensors_in_a_pickle_are_used_or_refused(worker: Worker, data: st.Da
     name, kind = data.draw(st.sampled_from(list(state))), data.draw(st.sampled_from(list(TENSORS)))
     key = data.draw(st.sampled_from([name, name, name, 1, "", "x", f"module.{name}", ("a",), None]))
     changed = TENSORS[kind](state.pop(name))
-    whole = data.draw(st.sampled_from([{**state, key: changed}, {"state_dict": {**state, key: changed}}]))
+    state[key] = changed
+    whole = {"state_dict": state} if data.draw(st.booleans()) else state
     made = io.BytesIO()
     torch.save(whole, made)
     broken = Broken(made.getvalue(), f"{name} {kind}, as {key!r}{'' if key in whole else ', in state_dict'}")
