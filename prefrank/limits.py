@@ -28,7 +28,6 @@ class Limit(NamedTuple):
 LIMITS: Mapping[str, Limit] = {
     "json_bytes": Limit(1 << 29, "bytes", "one JSON file of a model or run (not of data)"),
     "answer_bytes": Limit(1 << 26, "bytes", "one answer of a server that scores, unpacked"),
-    "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
     "model_parts": Limit(100_000, "parts", "layers or outputs that a config.json counts, tensors' shards of a model"),
     "pickle_bytes": Limit(1 << 26, "bytes", "the pickle of a pytorch_model.bin: names and shapes, without the numbers"),
     "template_bytes": Limit(
@@ -50,7 +49,6 @@ LIMITS: Mapping[str, Limit] = {
     "added_tokens": Limit(150_000, "added tokens", "a tokenizer's tokens beside its vocabulary"),
     "pattern_characters": Limit(100_000, "characters", "a regular expression of a tokenizer"),
     "word_characters": Limit(500, "characters", "a word that a WordPiece tokenizer takes apart"),
-    "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
     "step_prompts": Limit(1_000_000, "prompts", "one optimiser step, over all devices"),
     "sweep_runs": Limit(10_000, "runs", "the combinations that a sweep's file stands for"),
     "yaml_bytes": Limit(1 << 20, "bytes", "one YAML file: a recipe, a sweep, a card's facts"),
