@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from prefrank.data import parse_source
 from prefrank.errors import NotFound, short
@@ -33,6 +34,12 @@ def _whole(value: Any) -> Any:
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _moderate(value: float) -> float:
+    if abs(value) > MOST_NUMBER:
+        raise PydanticCustomError("size", f"Input should be at most {MOST_NUMBER:g} in size")
+    return value
 
 
 def _named(value: str) -> str:
@@ -70,7 +77,7 @@ def _data_source(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_whole), Field(le=MOST_COUNT)]
-Number = Annotated[float, Field(ge=-MOST_NUMBER, le=MOST_NUMBER)]
+Number = Annotated[float, AfterValidator(_moderate)]
 Name = Annotated[str, AfterValidator(_named)]
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from prefrank.errors import BadRecipe, NotFound, suggest
 from prefrank.io.yaml_files import Yaml, parse_yaml, read_yaml
 from prefrank.limits import limit, past
-from prefrank.training.recipe import MOST_NUMBER, DataSource, Recipe
+from prefrank.training.recipe import DataSource, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,6 @@ _WORDS = (
     ("a valid tuple", "a list"),
     ("a valid", "a"),
     ("True, False", "true, false"),
-    (str(int(MOST_NUMBER)), f"{MOST_NUMBER:g}"),
 )
 """Pydantic's words, and YAML's."""
 

@@ -189,7 +189,7 @@ TORN = {
     "a curve of numbers": ("curve.jsonl", lambda text: "3\n", "curve.jsonl:1 holds a number"),
     "steps of nothing": ("curve.jsonl", lambda text: '{"loss": 1}\n', "curve.jsonl:1: step is missing"),
     "a loss of text": ("curve.jsonl", lambda text: '{"step": 1, "loss": "x"}\n', "loss is 'x'"),
-    "no metrics": ("curve.jsonl", with_key("judged", None), "judged is None"),
+    "no metrics": ("curve.jsonl", with_key("judged", None), "judged is null"),
     "a list of metrics": ("curve.jsonl", with_key("evaluation", []), "evaluation is []"),
     "a short interval": ("curve.jsonl", with_key("judged.interval", [0.1]), "judged.interval is [0.1]"),
     "a wide accuracy": ("curve.jsonl", with_key("judged.accuracy", 7), "judged.accuracy is 7"),
