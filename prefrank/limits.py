@@ -28,7 +28,7 @@ class Limit(NamedTuple):
 LIMITS: Mapping[str, Limit] = {
     "json_bytes": Limit(1 << 29, "bytes", "one JSON file of a model or run (not of data)"),
     "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
-    "step_prompts": Limit(1_000_000, "prompts", "one optimiser step, over all devices"),
+    "step_prompts": Limit(100_000, "prompts", "one optimiser step, over all devices"),
     "sweep_runs": Limit(10_000, "runs", "the combinations that a sweep's file stands for"),
     "yaml_bytes": Limit(1 << 20, "bytes", "one YAML file: a recipe, a sweep, a card's facts"),
     "yaml_levels": Limit(100, "levels", "lists and mappings inside each other in a YAML file"),

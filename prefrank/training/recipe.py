@@ -110,7 +110,7 @@ class DataSource(BaseModel):
         None, gt=0, description="Part of each epoch drawn from it, relative to the others' shares; null: by its size."
     )
     samples: Count | None = Field(
-        None, ge=1, description="Comparisons drawn from it for each epoch, newly each time; null: all, once."
+        None, ge=1, le=10**6, description="Comparisons drawn from it for each epoch, newly each time; null: all, once."
     )
     per_prompt: Count | None = Field(
         None, ge=1, description="Most comparisons of one prompt in one pass, newly drawn each time; null: all."
@@ -282,7 +282,7 @@ class Recipe(BaseModel):
     )
 
     # Batches
-    num_train_epochs: Number = Field(1.0, gt=0, le=1e9, description="Passes over the training data; may be a fraction.")
+    num_train_epochs: Number = Field(1.0, gt=0, le=1e4, description="Passes over the training data; may be a fraction.")
     max_steps: Count | None = Field(None, ge=1, description="Updates of the run, in place of num_train_epochs.")
     per_device_train_batch_size: Count = Field(
         8, ge=1, description="Prompts (whole comparisons, all replies) per device and accumulation step."
