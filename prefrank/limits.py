@@ -50,6 +50,8 @@ LIMITS: Mapping[str, Limit] = {
     "pattern_characters": Limit(100_000, "characters", "a regular expression of a tokenizer"),
     "word_characters": Limit(500, "characters", "a word that a WordPiece tokenizer takes apart"),
     "step_prompts": Limit(1_000_000, "prompts", "one optimiser step, over all devices"),
+    "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
+    "step_prompts": Limit(100_000, "prompts", "one optimiser step, over all devices"),
     "sweep_runs": Limit(10_000, "runs", "the combinations that a sweep's file stands for"),
     "yaml_bytes": Limit(1 << 20, "bytes", "one YAML file: a recipe, a sweep, a card's facts"),
     "yaml_levels": Limit(100, "levels", "lists and mappings inside each other in a YAML file"),

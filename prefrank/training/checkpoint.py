@@ -12,7 +12,8 @@ is passed over too.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ import torch
 
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, PrefrankError, short
 from prefrank.io.atomic import atomic_folder
+from prefrank.io.inputs import check_plain
 from prefrank.io.json_files import read_object
 from prefrank.model import Network
 from prefrank.model.adapter import merged
@@ -100,7 +102,16 @@ class Progress:
                 f" {self.prompts_per_step}; set num_devices so that they agree"
             )
         for one in fields(self):
-            setattr(self, one.name, state[one.name])
+            value = state[one.name]
+            if one.name in ("best", "mark"):
+                fits = value is None or type(value) is float
+            elif one.name in ("step", "waited", "evaluated", "prompts_per_step"):
+                fits = type(value) is int and value >= 0
+            else:
+                fits = isinstance(value, dict if one.name == "metrics" else str)
+            if not fits:
+                raise BadModel(f"the saved progress says {one.name} is {short(value)}; remove that checkpoint")
+            setattr(self, one.name, value)
 
 
 def what_is_torn(folder: Path) -> str | None:
@@ -200,12 +211,39 @@ def read_state(folder: Path) -> dict[str, Any]:
     """What `save_checkpoint` was given as state.
 
     Raises:
-        BadModel: it cannot be read.
+        BadModel: it cannot be read, or is nothing that was ever saved.
+    """
+    place = folder / _STATE / _TENSORS
+    check_plain(place, BadModel)
+    try:
+        state = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a torn file can fail anywhere in the unpickler
+        why = " ".join(str(error).split())[:120]
+        raise BadModel(f"the state in {folder / _STATE} cannot be read ({why}); remove that checkpoint") from error
+    lacks = [key for key in ("optimizer", "progress", "average", "loss") if not _is_mapping(state, key)]
+    if lacks:
+        raise BadModel(f"the state in {folder / _STATE} has no {lacks[0]}; remove that checkpoint")
+    return dict(state)
+
+
+def _is_mapping(state: Any, key: str) -> bool:
+    return isinstance(state, dict) and isinstance(state.get(key), dict)
+
+
+@contextmanager
+def state_of(folder: Path) -> Iterator[None]:
+    """Inside the block, a state that does not fit the run is an error of one line.
+
+    Raises:
+        BadModel: what the block fails on, unless it says so itself.
     """
     try:
-        return torch.load(folder / _STATE / _TENSORS, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a torn file can fail anywhere in the unpickler
-        raise BadModel(f"the state in {folder / _STATE} cannot be read ({error}); remove that checkpoint") from error
+        yield
+    except PrefrankError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise BadModel(f"the state in {folder / _STATE} is of no such run ({why}); remove that checkpoint") from error
 
 
 def versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from prefrank.model import Network
 from prefrank.model.hub import resolve_model
 from prefrank.model.weights import read_config
 from prefrank.training.best import check_best, digest_sets
-from prefrank.training.checkpoint import Progress, read_state
+from prefrank.training.checkpoint import Progress, read_state, state_of
 from prefrank.training.corpus import read_corpus
 from prefrank.training.encoded import remarks
 from prefrank.training.events import Report, ignore
@@ -124,7 +124,8 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     check_best(recipe, encoded.evaluation)
     progress = Progress(feed.digest(), digest_sets(encoded.evaluation), feed.per_step)
     if resume_from is not None:
-        progress.load_state_dict(read_state(resume_from)["progress"])
+        with state_of(resume_from):
+            progress.load_state_dict(read_state(resume_from)["progress"])
     plans = plan_steps(feed, max_tokens=recipe.max_tokens)
     preparing = time.perf_counter() - began
     left = feed.steps - progress.step

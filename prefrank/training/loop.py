@@ -31,6 +31,7 @@ from prefrank.training.checkpoint import (
     Progress,
     read_state,
     save_checkpoint,
+    state_of,
     versions,
 )
 from prefrank.training.corpus import read_corpus
@@ -368,12 +369,13 @@ class _Run:
     def load_state(self, folder: Path) -> None:
         """Go on from a checkpoint, whichever layout wrote it; its weights were loaded with the network."""
         state = read_state(folder)
-        self.progress.load_state_dict(state["progress"])
-        self.metrics = {name: SetMetrics(**one) for name, one in self.progress.metrics.items()}
-        self.place.load_more(folder / "state")
-        self.place.load_state(state["optimizer"])
-        self.average.load_state_dict(self.place.spread(state["average"]))
-        self.loss.load_state_dict(state["loss"])
+        with state_of(folder):
+            self.progress.load_state_dict(state["progress"])
+            self.metrics = {name: SetMetrics(**one) for name, one in self.progress.metrics.items()}
+            self.place.load_more(folder / "state")
+            self.place.load_state(state["optimizer"])
+            self.average.load_state_dict(self.place.spread(state["average"]))
+            self.loss.load_state_dict(state["loss"])
         self.kept = folder
 
     def _record(self) -> dict[str, Any]:

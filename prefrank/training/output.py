@@ -109,6 +109,8 @@ def _to_resume(recipe: Recipe, report: Report) -> Path | None:
 def _check_place(folder: Path) -> None:
     """See that a folder is one, or can be made, without trying."""
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(folder)
         there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
         os.stat(there)
         why = None if there.is_dir() else f"{there} is no folder"

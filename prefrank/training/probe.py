@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from prefrank.errors import CannotWrite
 from prefrank.io.atomic import temporary_folder
 from prefrank.model import Network, score_batches
 from prefrank.text import TextEncoder, plan_batches
@@ -286,10 +287,14 @@ class Probe:
         beside = Path(self.recipe.output_dir).absolute().parents  # not in it, which is not ours to change
         place = next((one for one in beside if one.is_dir() and os.access(one, os.W_OK)), Path(tempfile.gettempdir()))
         record = {"recipe": self.recipe.model_dump(mode="json")}
-        with temporary_folder(place / "dry-run") as folder:
-            began = self._clock()
-            save_checkpoint(folder / "best", self.network, self.encoder, record, state=None, previous=None)
-            seconds = self._clock() - began
+        try:
+            with temporary_folder(place / "dry-run") as folder:
+                began = self._clock()
+                save_checkpoint(folder / "best", self.network, self.encoder, record, state=None, previous=None)
+                seconds = self._clock() - began
+        except CannotWrite as error:
+            why = getattr(error.__cause__, "strerror", None) or error
+            raise CannotWrite(f"cannot write {self.recipe.output_dir}: {why}; choose another place") from error
         weights = size_of(self.network.parameters())
         trained = [p for p in self.network.parameters() if p.requires_grad]
         more = 2 * size_of(trained) + average_bytes(trained, self.recipe, steps=self.steps)

@@ -112,6 +112,8 @@ class Replicated:
         rest = iter(others)
         for name, values in state.items():
             parameter = next(rest) if name.startswith("loss.") else named[name]
+            for key, value in values.items():
+                _check_like(value, key, parameter)
             self.optimizer.state[parameter] = {key: _placed(value, key, parameter) for key, value in values.items()}
 
     @contextmanager
@@ -359,6 +361,18 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         size += parameter.numel()
     if bucket:
         yield bucket
+
+
+def _check_like(value: Any, key: str, parameter: Tensor) -> None:
+    """See that a saved value can be a parameter's: of its shape, or one number. 8-bit states have shapes of their own.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if isinstance(value, Tensor) and key in ("exp_avg", "exp_avg_sq") and value.shape != parameter.shape:
+        raise ValueError(f"{key} has the shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        raise ValueError(f"{key} is of the layout {value.layout}")
 
 
 def _placed(value: Any, key: str, parameter: Tensor) -> Any:

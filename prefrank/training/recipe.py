@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from prefrank.data import parse_source
 from prefrank.errors import NotFound, short
@@ -33,6 +34,12 @@ def _whole(value: Any) -> Any:
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _moderate(value: float) -> float:
+    if abs(value) > MOST_NUMBER:
+        raise PydanticCustomError("size", f"Input should be at most {MOST_NUMBER:g} in size")
+    return value
 
 
 def _named(value: str) -> str:
@@ -70,7 +77,7 @@ def _data_source(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_whole), Field(le=MOST_COUNT)]
-Number = Annotated[float, Field(ge=-MOST_NUMBER, le=MOST_NUMBER)]
+Number = Annotated[float, AfterValidator(_moderate)]
 Name = Annotated[str, AfterValidator(_named)]
 
 
@@ -103,7 +110,7 @@ class DataSource(BaseModel):
         None, gt=0, description="Part of each epoch drawn from it, relative to the others' shares; null: by its size."
     )
     samples: Count | None = Field(
-        None, ge=1, description="Comparisons drawn from it for each epoch, newly each time; null: all, once."
+        None, ge=1, le=10**6, description="Comparisons drawn from it for each epoch, newly each time; null: all, once."
     )
     per_prompt: Count | None = Field(
         None, ge=1, description="Most comparisons of one prompt in one pass, newly drawn each time; null: all."
@@ -275,7 +282,7 @@ class Recipe(BaseModel):
     )
 
     # Batches
-    num_train_epochs: Number = Field(1.0, gt=0, le=1e9, description="Passes over the training data; may be a fraction.")
+    num_train_epochs: Number = Field(1.0, gt=0, le=1e4, description="Passes over the training data; may be a fraction.")
     max_steps: Count | None = Field(None, ge=1, description="Updates of the run, in place of num_train_epochs.")
     per_device_train_batch_size: Count = Field(
         8, ge=1, description="Prompts (whole comparisons, all replies) per device and accumulation step."

@@ -11,7 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -178,7 +178,8 @@ class RunLog:
 
     def _send(self, values: dict[str, float], step: int, *, evaluation: bool) -> None:
         if self.recipe.trackers and (step, evaluation) not in self._sent:
-            self._accelerator.log(values, step=step)
+            with suppress(OSError):  # as with our own log: a full disk is for the checkpoints to report
+                self._accelerator.log(values, step=step)
 
     def _end(self, state: str, error: str | None) -> None:
         if not self._main:

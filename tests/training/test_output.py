@@ -31,7 +31,7 @@ def test_several_writers_of_one_small_file_leave_one_of_their_contents(tmp_path)
     assert len(set((tmp_path / "run.json").read_text())) == 1
 
 
-@pytest.mark.parametrize("place", ["file/run", "file", "pipe", "nowhere"])
+@pytest.mark.parametrize("place", ["file/run", "file", "pipe", "nowhere", "x" * 300])
 @pytest.mark.parametrize("call", [train, dry_run])
 def test_a_place_that_takes_no_file_is_refused(recipe, tmp_path, place, call):
     (tmp_path / "file").write_text("mine")

@@ -1,5 +1,6 @@
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -7,7 +8,7 @@ from pydantic import ValidationError
 import prefrank.training
 from prefrank.errors import BadRecipe, NotFound
 from prefrank.training.recipe import DataSource, Recipe
-from prefrank.training.recipe_file import load_recipe, make_recipe
+from prefrank.training.recipe_file import load_recipe, load_sweep, make_recipe
 
 ROOT = Path(prefrank.training.__file__).parent
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -226,3 +227,92 @@ def test_every_field_is_read_by_the_training_code():
                     read[name].add(node.attr)
     assert set(Recipe.model_fields) - read["recipe"] == set()
     assert set(DataSource.model_fields) - read["source"] == set()
+
+
+ODD = [
+    ({"seed": 2**32}, "seed is 4294967296 (an integer); wanted less than or equal to 4294967295"),
+    ({"seed": 2**63}, "wanted less than or equal to"),
+    ({"seed": -1}, "seed is -1 (an integer); wanted greater than or equal to 0"),
+    ({"seed": True}, "seed is true; wanted an integer"),
+    ({"output_dir": ""}, "output_dir: '' is no name"),
+    ({"output_dir": " "}, "output_dir: ' ' is no name"),
+    ({"output_dir": "a\0b"}, "output_dir: 'a\\x00b' holds the control character"),
+    ({"output_dir": "a\nb"}, "holds the control character"),
+    ({"model_name": "\x1b[2J"}, "model_name: '\\x1b[2J' holds the control character"),
+    ({"model_name": ""}, "model_name: '' is no name"),
+    ({"datasets": [""]}, "datasets[0].source: '' is no name"),
+    ({"datasets": ["a\x07"]}, "holds the control character"),
+    ({"heads": ["a\nb"]}, "heads[0]: 'a\\nb' holds the control character"),
+    ({"best_set": ""}, "best_set: '' is no name"),
+    ({"learning_rate": float("inf")}, "wanted a finite number"),
+    ({"learning_rate": 10**400}, "learning_rate is 1"),
+    ({"learning_rate": 1e300}, "wanted at most 1e+30 in size"),
+    ({"learning_rate": True}, "learning_rate is true; wanted a number"),
+    ({"learning_rate": b"x" * 5000}, "(bytes); wanted a number"),
+    ({"learning_rate": {"a": {"b": [1] * 5000}}}, "(a mapping); wanted a number"),
+    ({"rating_offset": -1e300}, "wanted at most 1e+30 in size"),
+    ({"num_train_epochs": 1e18}, "wanted less than or equal to 10000"),
+    ({"per_device_train_batch_size": 2**63}, "wanted less than or equal to 1000000000000"),
+    ({"eval_steps": 1e300}, "eval_steps is 1"),
+    ({"eval_steps": float("inf")}, "eval_steps is inf (a number); wanted"),
+    ({"eval_steps": float("nan")}, "eval_steps is nan (a number); wanted"),
+    ({"margin": -1.0}, "margin is -1.0 (a number); wanted greater than or equal to 0"),
+    ({"label_smoothing": 0.6}, "wanted less than or equal to 0.5"),
+    ({"datasets": [{"source": "a", "fraction": 1.5}]}, "wanted less than or equal to 1"),
+    ({"max_memory": 1e31}, "max_memory"),
+    ({"lora_rank": 10**9}, "wanted less than or equal to 16384"),
+    ({"max_memory": float("nan")}, "max_memory"),
+    ({"trackers": "x" * 10_000}, "trackers[0] is 'xxx"),
+    ({"datasets": "x" * 10_000 + "\n"}, "holds the control character"),
+    ({"x" * 10_000: 1}, "there is no recipe key 'xxx"),
+    ({"datasets": [{"source": "a", "y" * 10_000: 1}]}, "a data set has no option 'yyy"),
+    ({"scheduler": [[[[1]]]] * 9}, "(a list); wanted"),
+    ({"datasets": [{"source": "a", "share": 10**5000}]}, "share is ... (an integer)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), ODD, ids=[str(number) for number in range(len(ODD))])
+def test_odd_values_are_one_short_line(changes, message):
+    with pytest.raises(BadRecipe) as caught:
+        make_recipe(LEAST | changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value).partition("; known: ")[0]) < 300
+
+
+def test_values_that_hold_themselves_are_one_short_line():
+    deep: list[Any] = []
+    deep.append(deep)
+    for key in ("datasets", "learning_rate", "heads", "columns"):
+        with pytest.raises(BadRecipe):
+            make_recipe(LEAST | {key: deep})
+    nested: Any = 1
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(BadRecipe) as caught:
+        make_recipe(LEAST | {"learning_rate": nested})
+    assert len(str(caught.value)) < 200
+
+
+def test_never_may_still_be_written_as_a_large_count():
+    recipe = make_recipe(LEAST | {"eval_steps": 1e9, "save_steps": 1e12, "seed": 2**32 - 1, "learning_rate": 1e30})
+    assert (recipe.eval_steps, recipe.save_steps) == (10**9, 10**12)
+
+
+def test_a_sweep_of_too_many_runs_is_refused_before_it_is_made(tmp_path):
+    path = write(tmp_path, "".join(f"k{n}: [{', '.join(map(str, range(100)))}]\n" for n in range(50)))
+    with pytest.raises(BadRecipe, match="runs, more than 10,000 runs, which PREFRANK_MAX_SWEEP_RUNS may raise"):
+        load_sweep(path)
+    (tmp_path / "list.yaml").write_text("- seed: 1\n" * 10_001)
+    with pytest.raises(BadRecipe, match="holds 10,001 runs"):
+        load_sweep(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=4294967296", "output_dir=''", 'output_dir="a\\0b"', "seed=&a [*a]", "\x1b=1"]
+)
+def test_odd_overrides_are_one_line_too(tmp_path, override):
+    with pytest.raises(BadRecipe, match=r"^--set") as caught:
+        load_recipe(write(tmp_path, CARD), [override])
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)

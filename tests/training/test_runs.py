@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from prefrank.errors import CannotWrite, NotFound
+from prefrank.cli.commands import app
+from prefrank.errors import BadData, CannotWrite, NotFound
 from prefrank.training import train
 from prefrank.training.find_rate import RateSearch
 from prefrank.training.plots import _running_mean, plot_rate_search, plot_runs
@@ -138,3 +140,89 @@ def test_a_running_mean_is_over_what_came_before():
 
     assert _running_mean(np.array(values)).tolist()[:3] == [0.0, 0.5, 1.5]
     assert _running_mean(np.array([])).tolist() == []
+
+
+def wrecked(folder: Path, file: str, change: Any) -> Path:
+    """A run, one of whose files is not as its log wrote it."""
+    write_run(folder)
+    path = folder / file
+    path.write_text(change(path.read_text()))
+    return folder
+
+
+def with_key(key: str, value: Any) -> Any:
+    """A change of a JSON object: a dotted key's value."""
+
+    def change(text: str) -> str:
+        whole = json.loads(text.splitlines()[-1])
+        *outer, last = key.split(".")
+        inside = whole
+        for name in outer:
+            inside = inside[name]
+        inside[last] = value
+        return "\n".join([*text.splitlines()[:-1], json.dumps(whole)]) + "\n"
+
+    return change
+
+
+DEEP = json.loads("[" * 60 + "]" * 60)
+TORN = {
+    "half a state": ("run.json", lambda text: text[: len(text) // 2], "cannot be read as JSON"),
+    "an empty state": ("run.json", lambda text: "", "cannot be read as JSON"),
+    "a list": ("run.json", lambda text: "[]", "holds a list"),
+    "no state": ("run.json", lambda text: "{}", "state is missing"),
+    "nested": ("run.json", lambda text: "[" * 100_000, "nested too deeply"),
+    "not a number": ("run.json", with_key("spent.wall_s", float("nan")), "it holds NaN"),
+    "another state": ("run.json", with_key("state", "resting"), "state is 'resting'"),
+    "a list of errors": ("run.json", with_key("error", ["x"]), "error is ['x']"),
+    "steps of text": ("run.json", with_key("step", "30"), "step is '30'"),
+    "true steps": ("run.json", with_key("steps", True), "steps is True"),
+    "endless steps": ("run.json", with_key("steps", 10**400), "steps is"),
+    "a recipe of text": ("run.json", with_key("recipe", "x"), "recipe is 'x'"),
+    "data sets of text": ("run.json", with_key("recipe.datasets", ["x"]), "recipe.datasets is ['x']"),
+    "no source": ("run.json", with_key("recipe.datasets", [{}]), "recipe.datasets[0].source is missing"),
+    "a deep recipe": ("run.json", with_key("recipe.seed", DEEP), "recipe.seed is"),
+    "another metric": ("run.json", with_key("recipe.best_metric", "x"), "recipe.best_metric is 'x'"),
+    "a set of lists": ("run.json", with_key("recipe.best_set", [1]), "recipe.best_set is [1]"),
+    "times of text": ("run.json", with_key("spent", {"wall_s": "x"}), "spent.wall_s is 'x'"),
+    "half a curve": ("curve.jsonl", lambda text: text[20:], "curve.jsonl:1"),
+    "a curve of numbers": ("curve.jsonl", lambda text: "3\n", "curve.jsonl:1 holds a number"),
+    "steps of nothing": ("curve.jsonl", lambda text: '{"loss": 1}\n', "curve.jsonl:1: step is missing"),
+    "a loss of text": ("curve.jsonl", lambda text: '{"step": 1, "loss": "x"}\n', "loss is 'x'"),
+    "no metrics": ("curve.jsonl", with_key("judged", None), "judged is null"),
+    "a list of metrics": ("curve.jsonl", with_key("evaluation", []), "evaluation is []"),
+    "a short interval": ("curve.jsonl", with_key("judged.interval", [0.1]), "judged.interval is [0.1]"),
+    "a wide accuracy": ("curve.jsonl", with_key("judged.accuracy", 7), "judged.accuracy is 7"),
+    "a maybe": ("curve.jsonl", with_key("best", "maybe"), "best is 'maybe'"),
+    "sets of text": ("curve.jsonl", with_key("evaluation.overall", "x"), "evaluation.overall is 'x'"),
+}
+
+
+@pytest.mark.parametrize("kind", TORN)
+def test_a_torn_run_is_left_out_of_a_list_and_named(tmp_path, kind):
+    file, change, message = TORN[kind]
+    write_run(tmp_path / "whole")
+    folder = wrecked(tmp_path / "torn", file, change)
+    found = find_runs([tmp_path])
+    assert [run.folder.name for run in found.runs] == ["whole"]
+    assert [one.folder.name for one in found.skipped] == ["torn"]
+    assert message in found.skipped[0].reason
+    assert file in found.skipped[0].reason
+    assert "\n" not in found.skipped[0].reason
+    assert len(find_runs([tmp_path / "whole", folder]).skipped) == 1
+    with pytest.raises(BadData):
+        find_runs([folder])
+
+
+def test_the_command_lists_the_rest(tmp_path):
+    write_run(tmp_path / "whole")
+    wrecked(tmp_path / "[/red]", "run.json", lambda text: text[:30])
+    result = CliRunner().invoke(app, ["runs", str(tmp_path), "--json"])
+    assert result.exit_code == 0
+    listed = json.loads(result.stdout)
+    assert [Path(one["folder"]).name for one in listed["runs"]] == ["whole"]
+    assert [one["folder"] for one in listed["skipped"]] == [str(tmp_path / "[/red]")]
+    assert CliRunner().invoke(app, ["runs", str(tmp_path)]).exit_code == 0
+    (tmp_path / "whole" / "run.json").write_text("{")
+    assert CliRunner().invoke(app, ["runs", str(tmp_path)]).exit_code == 0
+    assert CliRunner().invoke(app, ["runs", str(tmp_path / "whole")]).exit_code != 0
