@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from prefrank import BadModel, RewardModel
+from prefrank import RewardModel
+from prefrank.errors import BadModel
 from prefrank.model.weights import Weights
 from tests.tiny import bert_folder
 
@@ -28,7 +29,7 @@ while time.monotonic() < end:
                 part = Path(target) / "part"
                 shutil.copy(path, part)
                 part.replace(Path(target) / path.name)
-        time.sleep(0.15)
+        time.sleep(0.6)
 """
 
 
@@ -40,7 +41,7 @@ def test_a_load_beside_a_writer_is_one_of_its_models_and_never_a_mix(way: str, t
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(target), way, *map(str, saved)])
     try:
         found, said, failed = set(), 0, 0
-        for _ in range(30):
+        for _ in range(8):
             with warnings.catch_warnings(record=True) as given:
                 warnings.simplefilter("always")
                 try:
