@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from prefrank.errors import BadModel, NotFound, short
 from prefrank.io.json_files import read_fields
 from prefrank.io.pinned import read_as_one
+from prefrank.limits import limit, past
 from prefrank.model.hub import resolve_model
 from prefrank.model.network import Network
 from prefrank.model.other import OtherNetwork
 from prefrank.model.weights import open_safetensors
 
 Value = TypeVar("Value")
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -177,9 +179,12 @@ def _split(
     if unknown or 2 * len(factors) + len(replaced) != len(named):
         raise BadModel(f"the adapter in {folder} holds {(unknown or sorted(named))[0]}, which is not read here")
     for name, tensor in named.items():
-        if not tensor.is_floating_point() or not tensor.numel():
+        if tensor.dtype not in _FLOATS or not tensor.numel():
             what = f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
-            raise BadModel(f"in the adapter in {folder} the tensor {name} is {what}; wanted numbers with fractions")
+            raise BadModel(f"in the adapter in {folder} the tensor {name} is {what}; wanted floats of 16 bits or more")
+    outputs = [len(tensor) for name, tensor in replaced.items() if tensor.ndim and ".embed" not in name]
+    if max(outputs, default=0) > limit("model_parts"):
+        raise BadModel(f"the adapter in {folder} has a head of {past('model_parts')}")
     for module, (a, b) in factors.items():
         if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == rank:
             shapes = f"{list(a.shape)} and {list(b.shape)}"
@@ -219,7 +224,8 @@ def apply_adapter(network: Network, adapter: Adapter, *, keep_output: bool = Fal
 
 def low_rank(a: Float[Tensor, "r I"], b: Float[Tensor, "O r"], scale: float) -> Float[Tensor, "O I"]:
     """scale B A."""
-    return (b @ a) * scale
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return (b.to(dtype) @ a.to(dtype)) * scale
 
 
 def _own(own: Mapping[str, nn.Parameter], name: str, adapter: Adapter) -> nn.Parameter:

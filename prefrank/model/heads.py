@@ -101,7 +101,8 @@ def keep_heads(network: Network, heads: Sequence[str]) -> None:
     if tuple(heads) == network.heads:
         return
     output: Any = network.get_submodule(network.output_layer)
-    rows = torch.tensor([network.heads.index(name) for name in heads], device=output.weight.device)
+    places = {name: place for place, name in reversed(list(enumerate(network.heads)))}
+    rows = torch.tensor([places[name] for name in heads], device=output.weight.device)
     with torch.no_grad():
         output.weight = nn.Parameter(output.weight[rows])
         if output.bias is not None:

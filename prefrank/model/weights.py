@@ -229,7 +229,7 @@ def _weight_files(folder: Path) -> list[Path]:
     raise BadModel(f"{folder} has no weights; wanted {SINGLE[0]} or {SINGLE[1]}, or an index of shards")
 
 
-_SHARD = re.compile(r"[^/\\\x00]+\.(?:safetensors|bin)")
+_SHARD = re.compile(r"[^/\\\x00]{1,200}\.(?:safetensors|bin)")
 
 
 def _shards(index: Path) -> list[str]:

@@ -14,7 +14,12 @@ from prefrank.model.record import Record, read_record, write_record
 
 def is_finite(value: object) -> bool:
     """Whether a value is a finite number; a bool is none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number past every float
+        return False
 
 
 def check_temperature(value: object) -> None:
