@@ -142,7 +142,11 @@ CONFIGS: list[tuple[str, str, str]] = [
     ("added_tokens.json", '{"x": "y"}', "x is"),
     ("added_tokens.json", "[]", "holds a list"),
     ("chat_template.jinja", "\xff", "UTF-8"),
+    ("tokenizer_config.json", '{"chat_template": "{%\\ud800"}', "half of a character"),
     ("config.json", "[]", "holds a list"),
+    ("config.json", '{"bos_token_id": 9007199254740993}', "bos_token_id"),
+    ("config.json", '{"eos_token_id": [1, "2"]}', "eos_token_id"),
+    ("config.json", '{"eos_token_id": true}', "eos_token_id"),
 ]
 
 
