@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, normalizers
 
-from prefrank.errors import BadModel, PrefrankError
-from prefrank.text import TextEncoder, load_tokenizer
+from prefrank.errors import BadModel, BadText, PrefrankError
+from prefrank.text import TextEncoder, TextSettings, load_tokenizer
 from prefrank.text.tokenizer import FolderTokenizer
 from prefrank.types import as_prompt
 from tests.tiny import chat_folder, seed_folder, wordpiece_folder
@@ -255,3 +255,11 @@ def test_usual_normalisers_are_within_the_bound_of_growth(tmp_path: Path) -> Non
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.save(str(path))
     assert load_tokenizer(tmp_path).growth == 1
+
+
+def test_a_row_without_tokens_is_said(tmp_path: Path) -> None:
+    path = chat_folder(tmp_path) / "tokenizer.json"
+    spec = json.loads(path.read_text()) | {"added_tokens": [], "pre_tokenizer": None}
+    path.write_text(json.dumps(spec | {"model": {"type": "BPE", "vocab": {"Q": 5}, "merges": []}}))
+    with pytest.raises(BadText, match="the row of pair 0 has no tokens"):
+        TextEncoder.load(tmp_path, TextSettings("turns", 20)).encode(as_prompt("x"), ["y"])
