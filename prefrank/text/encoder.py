@@ -150,6 +150,13 @@ class TextEncoder:
         Raises:
             BadText: a text with a lone surrogate, or turns that the template cannot hold, naming the pair.
         """
+        rows = self._rows(pairs)
+        for number, row in enumerate(rows):
+            if not len(row.ids):
+                raise BadText(f"the row of pair {number} has no tokens: the tokenizer knows nothing of its texts")
+        return rows
+
+    def _rows(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Row]:
         if self.pre_rendered:
             return self._rendered_rows(pairs)
         if self._chat is not None:

@@ -4,7 +4,8 @@ A tokenizer holds some hundred bytes for each character of a text that it encode
 cut where the tokenizer is proven to cut too (`borders.py`), and is never held as more than arrays.
 """
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,7 +156,7 @@ class Reader:
         """The ids of a text and their places in it. Raises as `ids`."""
         if len(text) <= self.piece:
             return _tokens(self._encode(text))
-        return joined(list(self._pieces(text, spans=True)))
+        return joined(self._pieces(text, spans=True))
 
     def _pieces(self, text: str, *, spans: bool) -> Iterator[Tokens]:
         """A long text's tokens, piece by piece; without their places where nobody asks for them."""
@@ -205,10 +206,14 @@ class Reader:
         return Tokens(ids, nowhere, nowhere)
 
 
-def joined(parts: Sequence[Tokens]) -> Tokens:
+def joined(parts: Iterable[Tokens]) -> Tokens:
     """The tokens of a text from those of its parts."""
-    none = np.zeros(0, np.int32)
-    return Tokens(*(np.concatenate([none, *(getattr(one, name) for one in parts)]) for name in Tokens.__slots__))
+    ids, starts, ends = array("i"), array("i"), array("i")  # they grow in place, where joining would hold all twice
+    for part in parts:
+        ids.frombytes(part.ids.tobytes())
+        starts.frombytes(part.starts.tobytes())
+        ends.frombytes(part.ends.tobytes())
+    return Tokens(*(np.frombuffer(one, np.int32) for one in (ids, starts, ends)))
 
 
 def _tokens(encoding: Any, offset: int = 0) -> Tokens:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from prefrank.errors import BadModel, BadText, NotFound, suggest
 from prefrank.io.inputs import read_bytes
-from prefrank.io.json_files import Fields, kind_of, parse_json, read_object
+from prefrank.io.json_files import Fields, kind_of, parse_json, read_fields
 from prefrank.text import control, spm
 from prefrank.text.convert import in_transformers
 from prefrank.text.reader import Reader, one_line
@@ -107,7 +107,7 @@ class FolderTokenizer:
         for name in ("bos_token", "eos_token"):
             number = self.model.get(f"{name}_id")
             number = next(iter(number), None) if isinstance(number, list) else number
-            if name in found or name in self.config or not isinstance(number, int) or number < 0:
+            if name in found or name in self.config or number is None or number < 0:
                 continue
             text = self.tokenizer.id_to_token(number)
             if text is not None:
@@ -302,7 +302,11 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
     names = (*TOKENIZER_FILES, *(f"{MORE_TEMPLATES}/{name}" for name in more))
     files = {name: read_bytes(folder / name, BadModel) for name in names if os.path.lexists(folder / name)}
     path, config = folder / "tokenizer.json", folder / "config.json"
-    model = read_object(config) if config.is_file() else {}
+    model = read_fields(config) if config.is_file() else Fields({}, str(config))
+    for name in ("bos_token_id", "eos_token_id"):
+        numbers = model[name] if isinstance(model.get(name), list) else [model.get(name)]
+        if not all(one is None or (type(one) is int and -1 <= one <= MOST_ID) for one in numbers):
+            model.refuse(name, f"an id from 0 to {MOST_ID:,}, or a list of ids")
     if os.path.lexists(path):
         content = read_bytes(path, BadModel)
         check_files(files, folder)
@@ -311,7 +315,7 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
         content, files = _converted(folder, files, model)
     else:
         raise BadModel(f"{folder} has no tokenizer; wanted tokenizer.json or a vocabulary file beside the weights")
-    found = FolderTokenizer(read_tokenizer(content, str(path)), files, model, folder)
+    found = FolderTokenizer(read_tokenizer(content, str(path)), files, model.raw, folder)
     with one_line(BadModel, f"the tokenizer in {folder} cannot encode a text"):
         ids = found.tokenizer.encode(found.probe, found.probe).ids
     if max(ids, default=0) > MOST_ID:
@@ -337,6 +341,8 @@ def check_files(files: Mapping[str, bytes], folder: Path) -> None:
         value = parse_json(files[name], where)
         if not isinstance(value, dict):
             raise BadModel(f"{where} holds {kind_of(value)}; wanted an object")
+        if half := re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
+            raise BadModel(f"{where} holds half of a character ({half[0]!a}); copy or download it again")
         fields = Fields(value, where)
         if name in ("added_tokens.json", "vocab.json"):
             for piece in fields:

@@ -1,14 +1,23 @@
 """Texts in pieces against the same texts whole, for every kind of tokenizer."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from prefrank.errors import BadText
+from prefrank.text import TextEncoder, TextSettings, load_tokenizer
+from prefrank.text.borders import borders
 from prefrank.text.control import inside, without_control
-from prefrank.text.reader import Reader
+from prefrank.text.reader import PIECE, Reader
+from prefrank.types import Turn
 from tests.text.folders import KINDS, MARKUP, SPECIALS, tokenizer_of
-from tests.tiny import CORPUS
+from tests.tiny import CORPUS, chat_folder, wordpiece_folder
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (
@@ -150,3 +159,90 @@ def test_texts_of_words_are_cut_into_many_pieces_by_every_proven_tokenizer(
     name: str, proven: dict[str, Tokenizer]
 ) -> None:
     assert check(proven[name], "how do I mix the dough with water " * 20, 10) > 20
+
+
+UNPROVEN = {
+    "unigram that is not split": lambda one: setattr(one, "pre_tokenizer", pre_tokenizers.Metaspace(split=False)),
+    "unknown pattern": lambda one: setattr(one, "pre_tokenizer", pre_tokenizers.Split(Regex("th?e"), "isolated")),
+    "words of several characters": lambda one: setattr(one, "normalizer", normalizers.Replace("the ", "x")),
+    "pattern over spaces": lambda one: setattr(one, "normalizer", normalizers.Replace(Regex("e d"), "x")),
+    "scripts": lambda one: setattr(one, "pre_tokenizer", pre_tokenizers.UnicodeScripts()),
+    "spaces at the end": lambda one: setattr(one, "pre_tokenizer", pre_tokenizers.Split(" ", "merged_with_previous")),
+}
+
+
+@pytest.mark.parametrize("name", UNPROVEN)
+def test_a_tokenizer_that_may_join_words_is_not_taken_for_proven(name: str) -> None:
+    tokenizer = tokenizer_of("unigram")
+    UNPROVEN[name](tokenizer)
+    assert borders(tokenizer) is None
+    check(tokenizer, "how do I mix the dough with water " * 3, 10)
+
+
+def test_byte_pairs_that_join_a_character_with_a_space_are_not_proven() -> None:
+    tokenizer = made("llama 2")
+    assert borders(tokenizer) is not None
+    spec = json.loads(tokenizer.to_str())
+    spec["model"]["vocab"]["e▁"] = 1000
+    spec["model"]["merges"].append(["e", "▁"])
+    assert borders(Tokenizer.from_str(json.dumps(spec))) is None
+
+
+def test_a_text_without_a_words_end_is_whole_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFRANK_MAX_WHOLE_TEXT_CHARACTERS", "500")
+    tokenizer = tokenizer_of("word level")
+    check(tokenizer, "a" * 450, 10)
+    check(tokenizer, "the dough " * 200, 10)
+    check(tokenizer, f"{'a' * 450} the dough {'a' * 450}", 10)
+    with pytest.raises(BadText, match=r"a text has 600 characters .*PREFRANK_MAX_WHOLE_TEXT_CHARACTERS"):
+        Reader(tokenizer, piece=10).ids("a" * 600)
+    with pytest.raises(BadText, match="this tokenizer reads texts only whole"):
+        Reader(byte_level(pre_tokenizers.UnicodeScripts()), piece=10).ids("the dough " * 60)
+    assert Reader(tokenizer, piece=10, growth=5).ids("a" * 90)
+    with pytest.raises(BadText, match="a text has 150 characters"):
+        Reader(tokenizer, piece=10, growth=5).ids("a" * 150)
+
+
+@pytest.mark.parametrize("template", ["pair", "turns", "chat"])
+@settings(deadline=None, max_examples=20)
+@given(prompt=TEXTS, reply=TEXTS, limit=st.sampled_from([40, 60]))
+def test_rows_of_texts_in_pieces_are_those_of_whole_texts(
+    template: str, prompt: str, reply: str, limit: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    source = load_tokenizer(wordpiece_folder(folder) if template == "pair" else chat_folder(folder))
+    encoder = TextEncoder(source, TextSettings(template, limit))
+    turns = (Turn("system", reply), Turn("user", f"{prompt} {reply}"))
+    rows = []
+    for piece in (PIECE, 7):
+        for one in (source.texts, source.texts_inside, source.rendered):
+            one.piece = piece
+        rows += encoder.encode(turns, [f"x {reply} {prompt}", "so"])
+    for whole, cut in zip(rows[:2], rows[2:], strict=True):
+        assert (whole.ids.tolist(), whole.types.tolist()) == (cut.ids.tolist(), cut.types.tolist())
+        assert (whole.reply_start, whole.cut_prompt) == (cut.reply_start, cut.cut_prompt)
+        assert (whole.cut_reply, whole.lost) == (cut.cut_reply, cut.lost)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from prefrank.text import TextEncoder, TextSettings
+from prefrank.types import as_prompt
+source = TextEncoder.load(Path(sys.argv[1])).source
+encoder = TextEncoder(source, TextSettings(sys.argv[2], 64))
+text = "mix flour, water! salt and yeast 12 " * 50_000
+encoder.encode(as_prompt("hello"), ["there"])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(row,) = encoder.encode(as_prompt("hello"), [text])
+assert row.cut_reply > 300_000, row
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("template", ["pair", "chat"])
+def test_a_long_reply_takes_a_hundred_mebibytes_and_not_half_a_gibibyte(template: str, tmp_path: Path) -> None:
+    folder = wordpiece_folder(tmp_path) if template == "pair" else chat_folder(tmp_path)
+    command = [sys.executable, "-c", MEMORY, str(folder), template]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert int(found.stdout) < 120
