@@ -352,7 +352,7 @@ def _check_calls(prompt: Prompt, number: int) -> None:
         said = parse_json(turn.extra, f"prompt turn {place} of pair {number}", BadText) if turn.extra else {}
         calls = said.get("tool_calls") or [] if isinstance(said, dict) else said
         one = said.get("function_call") if isinstance(said, dict) else None
-        listed = [*calls, *([one] if isinstance(one, dict) else [])] if isinstance(calls, list) else [calls]
+        listed = [*calls, *([one] if isinstance(one, dict) else [])] if isinstance(calls, list) else [None]
         for call in listed:
             function = call.get("function", call) if isinstance(call, dict) else None
             if not isinstance(function, dict) or not isinstance(function.get("name", ""), str):

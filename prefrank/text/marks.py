@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from prefrank.errors import BadModel, BadText
-from prefrank.limits import limit, past
 from prefrank.io.json_files import kind_of, parse_json
+from prefrank.limits import limit, past
 from prefrank.text.tokenizer import FolderTokenizer
 from prefrank.types import Turn
 
@@ -134,6 +134,6 @@ def check_whole(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadText(
-            f"{what} has a lone surrogate (half of a character) at position {error.start}; remove it, or decode the text"
-            " again from its bytes"
+            f"{what} has a lone surrogate (half of a character) at position {error.start}; remove it, or decode"
+            " the text again from its bytes"
         ) from None

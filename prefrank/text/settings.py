@@ -81,7 +81,8 @@ class TextSettings:
         for name in value:
             if name not in known:
                 raise BadModel(
-                    f"{where}: text.{name} is no text setting{suggest(str(name), known)}. Was it saved by a newer prefrank?"
+                    f"{where}: text.{name} is no text setting{suggest(str(name), known)}."
+                    " Was it saved by a newer prefrank?"
                 )
         for name, (wanted, fits) in _VALUES.items():
             if name in value and not fits(value[name]):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, B023
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def theirs(template: str, messages: list[dict]) -> str:
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFRANK_MAX_TEMPLATE_STEPS", "250000")
+    monkeypatch.setenv("PREFRANK_MAX_TEMPLATE_STEPS", "60000")
 
 
 def refused(tmp_path: Path, template: str) -> str:
@@ -99,8 +100,8 @@ def test_known_templates_write_what_transformers_writes(name: str, texts: list[s
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_long_conversations_and_replies_take_a_tenth_of_what_they_may(name: str) -> None:
-    long = [{"role": "assistant" if n % 2 else "user", "content": f" {n} <think>a</think>"} for n in range(3000)]
-    for messages in (long, [MESSAGES[1], {"role": "assistant", "content": "<think>so</think> word\n" * 100_000}]):
+    long = [{"role": "assistant" if n % 2 else "user", "content": f" {n} <think>a</think>"} for n in range(1000)]
+    for messages in (long, [MESSAGES[1], {"role": "assistant", "content": "<think>so</think> word\n" * 20_000}]):
         left = []
         before = Budget.step
 
@@ -137,7 +138,7 @@ FEATURES = [
     "{{ messages | rejectattr('tool_calls', 'defined') | list | length }}{{ messages | map(attribute='role') | unique | sort | join }}",
     "{{ messages[1].content.strip().split('\n') }}{{ ' a '.rstrip() }}{{ 'a,b'.split(',', 1)[1] }}{{ 'x'.join(['a', 'b']) }}"
     "{{ 'aXa'.replace('X', '<') }}{{ 'a'.startswith(('a', 'b')) }}{{ 'ab'.find('b') }}{{ 'title me'.title() }}{{ 'é'.encode('utf-8').decode() }}",
-    "{{ '%s-%03d-%.2f' % ('a', 5, 1.5) }}{{ '{}-{a:>5}-{0!r}'.format('x', a=3) }}{{ '%s' | format('y') }}{{ '{b}'.format_map({'b': 2}) }}",
+    "{{ '%s-%03d-%.2f' % ('a', 5, 1.5) }}{{ '{0}-{a:>5}-{0!r}'.format('x', a=3) }}{{ '%s' | format('y') }}{{ '{b}'.format_map({'b': 2}) }}",
     "{{ 1 + 2 * 3 - 4 / 5 // 1 % 3 ** 2 }}{{ -1 }}{{ 7 // 2 }}{{ 2 ** 10 }}{{ [1] + [2] }}{{ 'a' * 3 }}{{ 3 * [0] }}",
     "{{ 1 < 2 < 3 }}{{ 'a' in 'abc' }}{{ 2 not in [1, 3] }}{{ messages[0] == messages[0] }}{{ 'role' in messages[0] }}"
     "{{ messages[0].role in ['system', 'x'] }}{{ none is none }}{{ x is undefined }}{{ messages is sequence }}{{ 3 is odd }}"
@@ -146,7 +147,7 @@ FEATURES = [
     "{% for k, v in {'a': 1} | items %}{{ k }}{% endfor %}{{ {'a': 1}.get('b', 5) }}{{ dict.fromkeys(['a']) }}{{ {1: 2}[1] }}",
     "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}{% set j = joiner(', ') %}{{ j() }}{{ j() }}"
     "{% for i in [1, 1, 2] %}{{ loop.changed(i) }}{{ loop.cycle('x', 'y') }}{{ loop.previtem }}{{ loop.nextitem }}{% endfor %}",
-    "{% autoescape true %}{{ messages[1].content }}{{ '<b>' | safe }}{{ '<' ~ ('>' | safe) }}{% endautoescape %}"
+    "{% autoescape true %}{{ messages[1].content }}{{ '<b>' | safe }}{{ bos_token ~ ('>' | safe) }}{{ bos_token ~ eos_token }}{% endautoescape %}{{ bos_token ~ ('>' | e) }}"
     "{{ messages[1].content | e }}{{ ('<' | e) + '<' }}{{ ('%s' | e) % '<' }}{{ ('{}' | e).format('<') }}",
     "{{ 'a b c' | wordcount }}{{ 'abc' | center(9) }}|{{ 'a\nb' | indent(2) }}{{ 'long text here' | truncate(8) }}"
     "{{ 'a b c d' | wordwrap(3) }}{{ 2.567 | round(1) }}{{ [3, 1] | sort }}{{ [1, 2, 3] | sum }}{{ [[1], [2]] | sum(start=[]) }}"
@@ -237,14 +238,14 @@ def test_a_template_that_writes_marks_of_its_own_changes_no_text(tmp_path: Path)
 
 
 @pytest.mark.parametrize("role", ["assistant", "tool", "system"])
-@pytest.mark.parametrize("turns", [70, 3000])
+@pytest.mark.parametrize("turns", [70, 400])
 def test_thousands_of_turns_without_a_users_between_are_cut_in_few_renderings(
     tmp_path: Path, role: str, turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>{% endfor %}"
     if role == "system":
         template = template.replace("<|start|>{{ m.role }}\n", "").replace("<|end|>", " ")
-    encoder = TextEncoder.load(chat_folder(tmp_path, template), max_length=turns + 64 if role == "system" else 64)
+    encoder = TextEncoder.load(chat_folder(tmp_path, template), max_length=3 * turns if role == "system" else 64)
     calls = []
     made = Budget.__init__
     monkeypatch.setattr(Budget, "__init__", lambda self, given: (calls.append(1), made(self, given))[1])
@@ -262,5 +263,5 @@ def test_a_template_whose_length_does_not_depend_on_the_texts_ends(
     made = Budget.__init__
     monkeypatch.setattr(Budget, "__init__", lambda self, given: (calls.append(1), made(self, given))[1])
     with pytest.raises(BadText, match="the chat template alone takes"):
-        encoder.encode(as_prompt("flour " * 20_000), ["rise " * 20_000])
+        encoder.encode(as_prompt("flour " * 2_000), ["rise " * 2_000])
     assert len(calls) < 150
