@@ -181,7 +181,8 @@ BEFORE: Mapping[str, Callable[..., None]] = {
     **dict.fromkeys(("unique", "groupby", "sort", "min", "max"), _sorts),
     **dict.fromkeys(("batch", "slice"), _parts),
     **dict.fromkeys(("dictsort", "xmlattr"), _mapping),
-    "attr": lambda budget, *_: budget.step(), "urlize": _words, "wordwrap": _wrapped, "striptags": _tags, "center": _wide, "indent": _indented,
+    "attr": lambda budget, *_: budget.step(),
+    "urlize": _words, "wordwrap": _wrapped, "striptags": _tags, "center": _wide, "indent": _indented,
     "replace": _replaces, "list": _characters, "round": _rounds, "pprint": _printed,
 }  # fmt: skip
 """What is charged before a filter works; those that cost nothing are not here."""
