@@ -26,7 +26,7 @@ BITS = 4096
 _PLAIN = (bool, int, float, type(None), Undefined)
 _SHOWN = (Macro, LoopContext, range)
 """What else writes the same text at each call."""
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _ROWS = (list, tuple)
 _HOLDERS = (list, tuple, dict, *_VIEWS, Namespace)
 _SEQUENCES = (str, list, tuple)
@@ -174,10 +174,14 @@ class Budget:
 
     def beside(self, values: Iterable[Any]) -> str:
         """What `~` makes of values."""
+        return self.together(map(self.text, values))
+
+    def beside_escaped(self, values: Iterable[Any]) -> str:
+        """The same where the template asks for HTML: escaped, if one of them is HTML already."""
         values = list(values)
         if any(isinstance(value, Markup) for value in values):
             return Markup("").join(self.escape(value) for value in values)
-        return self.together(map(self.text, values))
+        return self.beside(values)
 
     # Operators
 

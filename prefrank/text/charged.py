@@ -51,7 +51,7 @@ def text_method(budget: Budget, owner: str, name: str, values: tuple[Any, ...], 
     elif name in ("split", "rsplit", "splitlines"):
         mark = next((value for value in given if isinstance(value, str) and value), None)
         budget.room(16 * (owner.count(mark) if mark else sum(map(owner.count, _SPACES))))
-    elif name == "encode" and (not given or given == [given[0]] and given[0] in _CODECS):
+    elif name == "encode" and (not given or (len(given) == 1 and given[0] in _CODECS)):
         pass
     elif name in ("translate", "encode"):
         raise Refused(f"calls {name} of a text with what a chat template may not")
@@ -181,7 +181,8 @@ BEFORE: Mapping[str, Callable[..., None]] = {
     **dict.fromkeys(("unique", "groupby", "sort", "min", "max"), _sorts),
     **dict.fromkeys(("batch", "slice"), _parts),
     **dict.fromkeys(("dictsort", "xmlattr"), _mapping),
-    "attr": lambda budget, *_: budget.step(), "urlize": _words, "wordwrap": _wrapped, "striptags": _tags, "center": _wide, "indent": _indented,
+    "attr": lambda budget, *_: budget.step(),
+    "urlize": _words, "wordwrap": _wrapped, "striptags": _tags, "center": _wide, "indent": _indented,
     "replace": _replaces, "list": _characters, "round": _rounds, "pprint": _printed,
 }  # fmt: skip
 """What is charged before a filter works; those that cost nothing are not here."""
@@ -294,9 +295,9 @@ def _random(*_: Any) -> Any:
     raise Refused("chooses by chance, so that a row would be another at each call")
 
 
-def charged_filters() -> dict[str, Callable[..., Any]]:
+def charged_filters() -> dict[str, Any]:
     """Jinja's filters, those that cost anything charged."""
-    own = {"join": _join, "format": _format, "sum": _sum, "tojson": _tojson, "random": _random}
+    own: dict[str, Any] = {"join": _join, "format": _format, "sum": _sum, "tojson": _tojson, "random": _random}
     return FILTERS | {name: _charged(name, FILTERS[name]) for name in BEFORE} | own
 
 
@@ -324,7 +325,8 @@ def _read(name: str) -> Callable[..., Any]:
     def read(context: Any, value: Any) -> Any:
         text = context.budget.text(value)
         context.budget.step(len(text) >> 5)
-        return TESTS[name](text)
+        test: Any = TESTS[name]
+        return test(text)
 
     return read
 
@@ -335,7 +337,7 @@ _SIGNS = {
 }  # fmt: skip
 
 
-def charged_tests() -> dict[str, Callable[..., Any]]:
+def charged_tests() -> dict[str, Any]:
     """Jinja's tests, those that cost anything charged."""
     compared = {sign: _compared(name) for name, signs in _SIGNS.items() for sign in signs}
     divided = {

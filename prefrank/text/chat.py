@@ -6,6 +6,7 @@ by halving, and a text is shortened in what was rendered.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadInput, BadText
+from prefrank.errors import BadModel, BadText, short
+from prefrank.io.json_files import parse_json
 from prefrank.text.marks import Marks
 from prefrank.text.rendering import Rendered, render_chat
 from prefrank.text.settings import TextSettings
@@ -25,6 +27,11 @@ from prefrank.types import Prompt, Row, Turn, reply_types
 BEFORE, PROBE = "\uf8fe", "\uf8ff"
 """Their repetitions stand for the text of a turn, and of the one before, where only what the template writes around
 them is wanted."""
+FEW = 64
+"""Turns that are shortened one after the other."""
+TRIES = 16
+"""After so many cuts of one text that were not enough, each takes twice as much as the last: there are templates whose
+length does not depend on it."""
 REPEATED = 16
 """So that something is left where a template leaves out the first or last characters."""
 
@@ -52,6 +59,7 @@ class ChatTexts:
         self.source = source
         self.settings = settings
         self.tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
+        self.fails = False  # for every conversation, as one that is not Jinja's language does
         self.frame = self._find_frame()
         self.spaces = self._find_spaces()
         self.openings = {role: self._find_opening(role) for role in ("system", "developer", "user", "assistant")}
@@ -72,8 +80,14 @@ class ChatTexts:
         Raises:
             BadText: the template refuses the turns or leaves out one it cannot hold, or takes too many tokens alone.
         """
+        _check_calls(prompt, number)
         marks = Marks(self.source, (*prompt, Turn("assistant", reply)))
         fitting = whole = self._rendered(prompt, reply, number, marks)
+        if not len(whole.ids):
+            raise BadText(
+                f"pair {number}: the model's chat template writes nothing for turns of the roles"
+                f" {', '.join(turn.role for turn in prompt[:6])}; mend it, or give another chat_template"
+            )
         _check_held(prompt, whole.text, number)
         if len(whole.ids) > self.settings.max_length:
             prompt, fitting = self._without_turns(prompt, reply, number, whole)
@@ -92,8 +106,11 @@ class ChatTexts:
 
     def _tried(self, messages: list[dict[str, Any]]) -> str | None:
         try:
-            return render_chat(self.source, messages, self.tokens)
-        except BadInput:
+            return None if self.fails else render_chat(self.source, messages, self.tokens)
+        except BadText:
+            return None
+        except BadModel:  # said with the first row, as another template may be given until then
+            self.fails = True
             return None
 
     def _find_frame(self) -> Frame | None:
@@ -159,7 +176,7 @@ class ChatTexts:
     def _shortened(self, prompt: Prompt, reply: str, number: int, rendered: Rendered) -> tuple[Prompt, Rendered, str]:
         """Shorten the texts of the turns that are left, oldest first, leave out all of these but the last where the
         template lets us, shorten what says how to answer, then the reply, until the row fits."""
-        emptied = False
+        emptied, halved, tries = False, set[bool](), Counter[int | None]()
         while (over := len(rendered.ids) - self.settings.max_length) > 0:
             place = self._next_to_cut(prompt)
             said = [n for n, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
@@ -168,6 +185,12 @@ class ChatTexts:
                 with suppress(BadText):
                     prompt, rendered = shorter, self._rendered(shorter, reply, number, rendered.marks)
                 continue
+            if place is not None and (place in said) not in halved:
+                halved.add(place in said)
+                prompt, rendered = self._cut_many(prompt, reply, number, rendered, kept=place not in said)
+                continue
+            tries[place] += 1
+            over <<= max(tries[place] - TRIES, 0)
             if place is not None:
                 old = prompt[place]
                 new = replace(old, text=self._cut_start(old.text, over, keep_one=old.role in KEPT_ROLES))
@@ -183,6 +206,30 @@ class ChatTexts:
                 )
             rendered = self._with_text(rendered, old, new) or self._rendered(prompt, reply, number, rendered.marks)
         return prompt, rendered, reply
+
+    def _cut_many(
+        self, prompt: Prompt, reply: str, number: int, rendered: Rendered, *, kept: bool
+    ) -> tuple[Prompt, Rendered]:
+        """Of more turns than are worth going through one by one, those cut short that would be, found by halving."""
+        filled = [n for n, turn in enumerate(prompt) if turn.text and (turn.role in KEPT_ROLES) == kept]
+        if len(filled) <= FEW:
+            return prompt, rendered
+        least = {n: replace(prompt[n], text=self._cut_start(prompt[n].text, 1 << 40, keep_one=kept)) for n in filled}
+        states = {0: (prompt, rendered)}
+
+        def state(size: int) -> tuple[Prompt, Rendered]:
+            if size not in states:
+                chosen = set(filled[:size])
+                shorter = tuple(least[n] if n in chosen else turn for n, turn in enumerate(prompt))
+                states[size] = shorter, self._rendered(shorter, reply, number, rendered.marks)
+            return states[size]
+
+        def wanted(size: int) -> bool:
+            over = len(state(size - 1)[1].ids) - self.settings.max_length
+            last = prompt[filled[size - 1]]
+            return over > 0 and self._cut_start(last.text, over, keep_one=kept) == least[filled[size - 1]].text
+
+        return state(_longest(len(filled), wanted))
 
     def _next_to_cut(self, prompt: Prompt) -> int | None:
         for place, turn in enumerate(prompt):
@@ -297,6 +344,22 @@ def _borders(prompt: Prompt) -> list[int]:
 def _from(prompt: Prompt, border: int) -> Prompt:
     """The prompt from this turn on, and what says how to answer."""
     return tuple(turn for place, turn in enumerate(prompt) if place >= border or turn.role in KEPT_ROLES)
+
+
+def _check_calls(prompt: Prompt, number: int) -> None:
+    """Raise BadText for tool calls that are not as OpenAI's messages have them."""
+    for place, turn in enumerate(prompt):
+        said = parse_json(turn.extra, f"prompt turn {place} of pair {number}", BadText) if turn.extra else {}
+        calls = said.get("tool_calls") or [] if isinstance(said, dict) else said
+        one = said.get("function_call") if isinstance(said, dict) else None
+        listed = [*calls, *([one] if isinstance(one, dict) else [])] if isinstance(calls, list) else [None]
+        for call in listed:
+            function = call.get("function", call) if isinstance(call, dict) else None
+            if not isinstance(function, dict) or not isinstance(function.get("name", ""), str):
+                raise BadText(
+                    f"prompt turn {place} of pair {number} has the tool call {short(call)}; wanted an object with"
+                    " function, an object with name and arguments"
+                )
 
 
 def _check_held(prompt: Prompt, text: str, number: int) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from prefrank.errors import BadText
+from prefrank.errors import BadModel, BadText
+from prefrank.io.json_files import kind_of, parse_json
+from prefrank.limits import limit, past
 from prefrank.text.tokenizer import FolderTokenizer
 from prefrank.types import Turn
 
@@ -27,7 +29,8 @@ class Marks:
     """
 
     def __init__(self, source: FolderTokenizer, turns: Sequence[Turn]) -> None:
-        held = {character for turn in turns for part in (turn.text, turn.extra) for character in set(part)}
+        texts = [source.chat_template or "", *(part for turn in turns for part in (turn.text, turn.extra))]
+        held = {character for text in texts for character in set(text)}
         free = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in held][:3]
         if len(free) < 3:
             raise BadText("a text uses every private-use character; remove those characters")
@@ -37,9 +40,15 @@ class Marks:
         self.messages: dict[Turn, dict[str, Any]] = {}  # made once for all renderings
 
     def message(self, turn: Turn) -> dict[str, Any]:
-        """The turn as the template gets it."""
+        """The turn as the template gets it.
+
+        Raises:
+            BadText: what it holds beside its text is no object of JSON, or has half of a character.
+        """
         if turn not in self.messages:
-            said = turn.message()
+            said = parse_json(turn.extra or "{}", f"what a turn of the role {turn.role} holds beside its text", BadText)
+            if not isinstance(said, dict):
+                raise BadText(f"a turn of the role {turn.role} holds {kind_of(said)} beside its text; wanted an object")
             extra = {name: self._put_all(said[name]) for name in said if name not in ("role", "content")}
             self.messages[turn] = {"role": turn.role, "content": self.put(turn.text, turn.role), **extra}
         return self.messages[turn]
@@ -73,13 +82,20 @@ class Marks:
         return [(self.without(piece), place % 2 == 1) for place, piece in enumerate(pieces) if piece]
 
     def without(self, text: str) -> str:
-        """The rendered text with what the marks stand for."""
-        strings = list(self.strings)
-        return self._pattern.sub(lambda match: strings[int(match.group(1))], text)
+        """The rendered text with what the marks stand for.
+
+        Raises:
+            BadModel: the template repeats marks until that is longer than any text may be.
+        """
+        strings = dict(enumerate(self.strings))
+        found = [strings.get(int(number), "") for number in self._pattern.findall(text)]
+        if sum(map(len, found)) > limit("template_bytes") + 8 * len(text):
+            raise BadModel(f"the chat template makes {past('template_bytes')}; mend it, or give another chat_template")
+        return self._pattern.sub(lambda match: strings.get(int(match.group(1)), match.group()), text)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        return re.compile(f"{self.left}(\\d+){self.right}")
+        return re.compile(f"{self.left}([0-9]{{1,9}}){self.right}")
 
     def _mark(self, text: str) -> str:
         if not text:
@@ -100,10 +116,24 @@ class Marks:
     def _put_all(self, value: Any) -> Any:
         """Marks in every string of a JSON value; names, which templates compare, have them only for whole strings."""
         if isinstance(value, str):
+            check_whole(value, "a string beside a turn's text")
             return self._whole(value) if value.isidentifier() else self.put(value, "")
         if isinstance(value, dict):
+            for key in value:
+                check_whole(key, "a key beside a turn's text")
             return {self._whole(key): self._put_all(each) for key, each in value.items()}
         return [self._put_all(each) for each in value] if isinstance(value, list) else value
 
     def _whole(self, text: str) -> str:
         return self.source.control_pattern.sub(lambda match: self._mark(match.group()), text)
+
+
+def check_whole(text: str, what: str) -> None:
+    """Raise BadText for a text with half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadText(
+            f"{what} has a lone surrogate (half of a character) at position {error.start}; remove it, or decode"
+            " the text again from its bytes"
+        ) from None

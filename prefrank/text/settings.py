@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from prefrank.errors import BadModel, short
+from prefrank.errors import BadModel, short, suggest
 
 Template = Literal["pair", "chat", "turns"]
 TokenTypes = Literal["reply", "tokenizer", "none"]
 RowEnds = Literal["config", "files"]
+MOST_LENGTH = 2**31
 PLAIN_TURNS = {"system": ("System: ", "\n\n"), "user": ("User: ", "\n\n"), "assistant": ("Assistant: ", "{eos}")}
 """Opening and closing of each role where a decoder has no turn tokens of its own."""
 
@@ -47,13 +48,17 @@ class TextSettings:
 
     def __post_init__(self) -> None:
         if self.template not in get_args(Template):
-            raise BadModel(f"the text template is {self.template!r}; wanted one of {', '.join(get_args(Template))}")
+            raise BadModel(
+                f"the text template is {short(self.template)}; wanted one of {', '.join(get_args(Template))}"
+            )
         if self.token_types not in get_args(TokenTypes):
-            raise BadModel(f"the token types are {self.token_types!r}; wanted one of {', '.join(get_args(TokenTypes))}")
+            raise BadModel(
+                f"the token types are {short(self.token_types)}; wanted one of {', '.join(get_args(TokenTypes))}"
+            )
         if self.row_ends not in get_args(RowEnds):
-            raise BadModel(f"row_ends is {self.row_ends!r}; wanted one of {', '.join(get_args(RowEnds))}")
-        if self.max_length < 8:
-            raise BadModel(f"max_length is {self.max_length} tokens; wanted at least 8")
+            raise BadModel(f"row_ends is {short(self.row_ends)}; wanted one of {', '.join(get_args(RowEnds))}")
+        if not _is_length(self.max_length):
+            raise BadModel(f"max_length is {short(self.max_length)} tokens; wanted a whole number, at least 8")
 
     def to_json(self) -> dict[str, Any]:
         """Fields that came later are left out at their defaults, so that older checkpoints keep their fingerprints."""
@@ -61,50 +66,62 @@ class TextSettings:
         return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "TextSettings":
+    def from_json(cls, value: dict[str, Any], where: str = "prefrank.json") -> "TextSettings":
         """Rebuild the settings of a checkpoint.
 
+        Args:
+            where: what errors name the file by.
+
         Raises:
-            BadModel: unknown or missing keys, as a newer or torn file would have.
+            BadModel: unknown or missing keys, as a newer or torn file would have, or values that are none.
         """
-        known = {field.name for field in fields(cls)}
-        if not isinstance(value, dict) or not {"template", "max_length"} <= set(value) <= known:
-            raise BadModel(
-                f"the checkpoint's text settings are {short(value)}; wanted the keys {', '.join(sorted(known))}."
-                " Was it saved by a newer prefrank?"
-            )
+        known = [field.name for field in fields(cls)]
+        if not isinstance(value, dict):
+            raise BadModel(f"{where}: text is {short(value)}; wanted an object with {', '.join(known)}")
+        for name in value:
+            if name not in known:
+                raise BadModel(
+                    f"{where}: text.{name} is no text setting{suggest(str(name), known)}."
+                    " Was it saved by a newer prefrank?"
+                )
         for name, (wanted, fits) in _VALUES.items():
             if name in value and not fits(value[name]):
-                raise BadModel(f"{name} of the checkpoint's text settings is {short(value[name])}; wanted {wanted}")
+                raise BadModel(f"{where}: text.{name} is {short(value[name])}; wanted {wanted}")
+            if name in ("template", "max_length") and name not in value:
+                raise BadModel(f"{where}: text.{name} is missing; wanted {wanted}")
         strings = value.get("turn_strings")
         return cls(
-            template=value["template"],
-            max_length=value["max_length"],
-            labels=value.get("labels", False),
-            turn_strings={role: (pair[0], pair[1]) for role, pair in strings.items()} if strings else None,
-            token_types=value.get("token_types", "reply"),
-            row_ends=value.get("row_ends", "config"),
+            **(value | {"turn_strings": {role: (*pair,) for role, pair in strings.items()} if strings else None})
         )
 
 
+def _is_length(value: Any) -> bool:
+    return type(value) is int and 8 <= value <= MOST_LENGTH
+
+
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    """Whether it is a string of whole characters."""
+    return isinstance(value, str) and value == value.encode(errors="replace").decode()
 
 
 def _are_turn_strings(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict)
         and all(role in PLAIN_TURNS for role in value)
+        and (not value or "assistant" in value)
         and all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_text, pair)) for pair in value.values())
     )
 
 
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "template": (f"one of {', '.join(get_args(Template))}", _is_text),
-    "max_length": ("a whole number of tokens", lambda value: type(value) is int),
+    "template": (f"one of {', '.join(get_args(Template))}", get_args(Template).__contains__),
+    "max_length": ("a whole number of tokens, at least 8", _is_length),
     "labels": ("true or false", lambda value: isinstance(value, bool)),
-    "turn_strings": ("an opening and a closing string for each role, or null", _are_turn_strings),
-    "token_types": (f"one of {', '.join(get_args(TokenTypes))}", _is_text),
-    "row_ends": (f"one of {', '.join(get_args(RowEnds))}", _is_text),
+    "turn_strings": (
+        "an opening and a closing string for each role, the assistant among them, or null",
+        _are_turn_strings,
+    ),
+    "token_types": (f"one of {', '.join(get_args(TokenTypes))}", get_args(TokenTypes).__contains__),
+    "row_ends": (f"one of {', '.join(get_args(RowEnds))}", get_args(RowEnds).__contains__),
 }
 """What a file's values are."""

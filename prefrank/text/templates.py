@@ -7,7 +7,8 @@ be applied to structure (whole turns) and then to tokens, whatever the template.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from prefrank.errors import BadText
+from prefrank.errors import BadText, short
+from prefrank.io.json_files import parse_json
 from prefrank.text.reader import TextIds
 from prefrank.text.settings import PLAIN_TURNS, RowEnds, TextSettings
 from prefrank.text.tokenizer import FolderTokenizer
@@ -159,7 +160,8 @@ def check_turns(prompt: Prompt, number: int, settings: TextSettings) -> None:
     without strings of its own."""
     for place, turn in enumerate(prompt):
         if turn.extra:
-            names = ", ".join(name for name in turn.message() if name not in ("role", "content"))
+            said = parse_json(turn.extra, f"prompt turn {place} of pair {number}", BadText)
+            names = ", ".join(said) if isinstance(said, dict) else short(said)
             raise BadText(
                 f"prompt turn {place} of pair {number} holds {names}, which the text template {settings.template} has"
                 " no place for; write it into the text, or use a model with a chat template"

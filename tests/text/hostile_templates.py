@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Templates that would take minutes, gigabytes or the interpreter, by name, each of one kind of growth."""
 
 _LOOP, _END = "{% for i in range(100000) %}", "{% endfor %}"
@@ -5,8 +6,8 @@ _GROWN = "{% set ns = namespace(a=START) %}{% for i in range(60) %}{% set ns.a =
 _LISTS = _GROWN.replace("START", "[1]").replace("NEXT", "[ns.a, ns.a]")
 _TWICE = _LISTS + "{% set other = ns.a %}" + _LISTS
 _TUPLES = _GROWN.replace("START", "(1,)").replace("NEXT", "(ns.a, ns.a)")
-_DEEP = "{% set ns = namespace(a=(1,)) %}{% for i in range(50000) %}{% set ns.a = (ns.a,) %}{% endfor %}"
-_LONG = "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(18) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
+_DEEP = "{% set ns = namespace(a=(1,)) %}{% for i in range(3000) %}{% set ns.a = (ns.a,) %}{% endfor %}"
+_LONG = "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(14) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
 _MANY = "{% set many = range(100000) | list %}"
 _DOUBLING = "{% set ns = namespace(s=START) %}" + _LOOP + "{% set ns.s = NEXT %}" + _END
 
@@ -119,7 +120,7 @@ MEMORY = {
     "str.format many": _LONG + "{{ ('{0}' * 1000).format(ns.s) }}",
     "str.expandtabs": "{{ ('\t' * 1000).expandtabs(10**8) }}",
     "str.translate": _LONG + "{{ ns.s.translate({97: ns.s}) }}",
-    "str.split": _LONG + "{% set x = (ns.s * 8).split('a') %}",
+    "str.split": _LONG + "{% set x = (ns.s * 64).split('a') %}",
     "percent": "{{ '%1000000000d' % 1 }}",
     "percent by name": "{{ '%(a)1000000000s' % {'a': 1} }}",
     "percent as odd": "{{ '%1000000000d' is odd }}",
