@@ -155,6 +155,7 @@ def one_mean(
     return Figure((part,) if len(values) else (), n, unit, bounds)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def minus(figure: Figure, other: Figure) -> Figure:
     """The difference of the same figure of two models on the same items.
 
@@ -229,6 +230,7 @@ class Sums:
         return not self.plain and bool(self.gaps.any())
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def sums_of(figure: Figure, strata: Int64[np.ndarray, " G"] | None = None) -> Sums | None:
     """A figure added up over prompts; None where it has no value. `strata` as in `estimate_all`."""
     parts = figure.parts

@@ -174,8 +174,11 @@ def estimate(least: float = -math.inf, most: float = math.inf) -> Check:
 
 
 _RESTS_ON: dict[str, Check] = {"n": count, "unit": text, "prompts": count}
-_FREE, _SHARE, _SIGNED = estimate(), estimate(0.0, 1.0), estimate(-1.0, 1.0)
+LARGEST = 1e90
+"""A figure further from 0 is none that was measured."""
+_FREE, _SHARE, _SIGNED = estimate(-LARGEST, LARGEST), estimate(0.0, 1.0), estimate(-1.0, 1.0)
 _PART, _P, _NUMBER = number(0.0, 1.0), maybe(number(0.0, 1.0)), number()
+_COEFFICIENT = number(-LARGEST, LARGEST)
 _ENDS = {"low": _PART, "high": _PART}
 _MAYBE_ENDS = {"accuracy": maybe(_PART), "low": maybe(_PART), "high": maybe(_PART)}
 
@@ -202,15 +205,15 @@ _CALIBRATION = shape(
 )
 _REGRESSION = shape(
     {
-        "terms": each(shape({"name": text, "coefficient": _NUMBER, "low": _NUMBER, "high": _NUMBER})),
+        "terms": each(shape({"name": text} | dict.fromkeys(("coefficient", "low", "high"), _COEFFICIENT))),
         "n": count,
     },
-    {"gain": shape({"statistic": _NUMBER, "p": _PART}), "at_equal_style": _SHARE},
+    {"gain": shape({"statistic": _COEFFICIENT, "p": _PART}), "at_equal_style": _SHARE},
 )
 _STYLE = shape(
     dict.fromkeys(("pearson", "spearman", "within_prompt"), _SIGNED)
     | dict.fromkeys(("longer", "shorter", "balanced"), _SHARE)
-    | {"buckets": each(shape({"from": _NUMBER, "to": _NUMBER, "accuracy": _SHARE}))},
+    | {"buckets": each(shape({"from": number(-1.0, 1.0), "to": number(-1.0, 1.0), "accuracy": _SHARE}))},
     {"regression": _REGRESSION, "note": text},
 )
 _ERROR = shape(

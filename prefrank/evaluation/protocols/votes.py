@@ -126,6 +126,7 @@ def three_way(ballots: Ballots, target: Float64[np.ndarray, "B 3"], *, seed: int
     return average(np.where(np.isnan(size), 0.0, got), ballots.prompts, bounds=(0.0, 1.0))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def measure(sample: Sample) -> dict[str, Figure]:
     """Agreement with single votes (the headline), with majorities, and of leads with how much people agree."""
     ballots, everywhere = ballots_of(sample), np.ones(len(sample.facts), bool)
