@@ -201,7 +201,8 @@ _RELIABILITY = shape(
 )
 _TEMPERATURE = number(0.0)
 _CALIBRATION = shape(
-    {"raw": _RELIABILITY}, {"temperature": _TEMPERATURE, "fitted_on": text, "scaled": _RELIABILITY, "note": text}
+    {"raw": _RELIABILITY, "scaled": maybe(_RELIABILITY), "temperature": maybe(_TEMPERATURE), "note": maybe(text)},
+    {"fitted_on": text},
 )
 _REGRESSION = shape(
     {
@@ -248,8 +249,9 @@ _COMBINATION = shape(
 _AUDIT = shape({"combinations": each(_COMBINATION), "summary": each(text), "reference": text})
 _SCORER = shape(
     {"name": text, "kind": text, "model": text, "format": settings, "scoring_s": number(0.0), "replies": count}
-    | {"tokens": count, "evaluating_s": number(0.0), "results": named(_RESULT)},
-    {"control_strings": count, "audit": _AUDIT},
+    | {"tokens": count, "evaluating_s": number(0.0), "results": named(_RESULT)}
+    | {"audit": maybe(_AUDIT)},
+    {"control_strings": count},
 )
 _ITEM = shape(
     {"subset": text, "id": text, "prompt": _NUMBER, "preferences": each(each(_NUMBER)), "turns": count}
@@ -257,7 +259,7 @@ _ITEM = shape(
     {"gold": each(maybe(_NUMBER))},
 )
 _CHART = shape(
-    {"title": text, "rows": each(text), "columns": each(plain), "figures": each(text), "kind": text}, {"x_label": text}
+    {"title": text, "rows": each(text), "columns": each(plain), "figures": each(text), "kind": text} | {"x_label": text}
 )
 _CONTAMINATION = shape(
     {"train": count, "items": count, "found": named(count), "ways": named(text)}
@@ -266,8 +268,8 @@ _CONTAMINATION = shape(
 _SUITE = shape(
     dict.fromkeys(("title", "source", "data", "ties", "from"), text)
     | {"rows": shape({"read": count, "dropped": named(count), "missing": named(each(maybe(count)))})}
-    | {"charts": each(_CHART), "items": each(_ITEM)},
-    {"noise_ceiling": _SHARE, "contamination": _CONTAMINATION},
+    | {"charts": each(_CHART), "items": each(_ITEM), "contamination": maybe(_CONTAMINATION)},
+    {"noise_ceiling": _SHARE},
 )
 _MCNEMAR = shape(dict.fromkeys(("n", "b", "c"), count) | {"exact": _PART, "mid_p": _PART, "clustered": flag})
 _DIFFERENCE = shape(

@@ -64,6 +64,8 @@ def test_a_whole_run_passes() -> None:
         (lambda r: r["suites"]["helpful"]["items"].clear(), "helpful.items is .*; wanted at least one item"),
         (lambda r: r["suites"]["helpful"]["rows"].update(missing={"a": [1]}), "rows.missing"),
         (lambda r: r["suites"]["bon-alpacaeval"]["charts"][0]["columns"].pop(), "a figure for each row and column"),
+        (lambda r: r["scorers"][0].pop("audit"), r"scorers\[0\].audit is missing"),
+        (lambda r: r["suites"]["helpful"].pop("contamination"), "suites.helpful.contamination is missing"),
         (lambda r: r["intervals"].update(resamples=0), "at least 1 resample"),
         (lambda r: r["comparison"]["pairs"][0].update(p=2), "comparison.pairs"),
         (lambda r: r["hardware"].update(gpus="one"), "hardware.gpus is 'one'; wanted a list"),
