@@ -299,7 +299,7 @@ def test_a_stored_temperature_that_is_no_scale_is_refused(value: object) -> None
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), 1e308, 5e-324])
 def test_a_given_temperature_that_is_no_scale_is_refused(value: float) -> None:
-    with pytest.raises(BadInput, match="a temperature is .*; wanted a finite number"):
+    with pytest.raises(BadInput, match=r"a temperature is .*; wanted a finite number"):
         Temperature(value, 1, 1)
 
 

@@ -166,7 +166,7 @@ def test_a_scorer_that_gives_something_else_is_one_line(given: Any) -> None:
 
 
 def test_an_item_never_prefers_a_reply_of_another() -> None:
-    with pytest.raises(BadInput, match="-1|does not have"):
+    with pytest.raises(BadInput, match=r"-1|does not have"):
         Item(as_prompt("q"), ("a", "b"), (Preference(-1, 1),), "s", "0")
 
 
