@@ -17,7 +17,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Integer
 
 from prefrank.errors import BadInput, short
 from prefrank.evaluation.checks import check_number, check_whole
@@ -79,7 +79,7 @@ class Estimate:
         return asdict(self)
 
 
-def distinct(values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " d"]:
+def distinct(values: Integer[np.ndarray, " n"]) -> Integer[np.ndarray, " d"]:
     """The different values, ascending: `np.unique` by sorting, since numpy's hashes take seconds for millions."""
     ordered = np.sort(values)
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
