@@ -173,6 +173,7 @@ class Abstention:
         return [asdict(point) for point in self.points]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def calibration(
     sample: Sample, bootstrap: Bootstrap | None = None, *, temperature: Temperature | None = None
 ) -> Calibration:

@@ -17,7 +17,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Integer
 
 from prefrank.errors import BadInput, short
 from prefrank.evaluation.checks import check_number, check_whole
@@ -79,7 +79,7 @@ class Estimate:
         return asdict(self)
 
 
-def distinct(values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " d"]:
+def distinct(values: Integer[np.ndarray, " n"]) -> Integer[np.ndarray, " d"]:
     """The different values, ascending: `np.unique` by sorting, since numpy's hashes take seconds for millions."""
     ordered = np.sort(values)
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
@@ -155,6 +155,7 @@ def one_mean(
     return Figure((part,) if len(values) else (), n, unit, bounds)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def minus(figure: Figure, other: Figure) -> Figure:
     """The difference of the same figure of two models on the same items.
 
@@ -229,6 +230,7 @@ class Sums:
         return not self.plain and bool(self.gaps.any())
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def sums_of(figure: Figure, strata: Int64[np.ndarray, " G"] | None = None) -> Sums | None:
     """A figure added up over prompts; None where it has no value. `strata` as in `estimate_all`."""
     parts = figure.parts

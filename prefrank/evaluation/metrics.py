@@ -146,6 +146,7 @@ def mean(
     return one_mean(means, pairs.prompt[kept], counts, n=int(chosen.sum()), unit=unit, bounds=bounds)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def metric_figures(sample: Sample) -> dict[str, Figure]:
     """Every estimate of `Metrics` before it has an interval."""
     pairs, lead = sample.pairs, sample.lead

@@ -174,8 +174,11 @@ def estimate(least: float = -math.inf, most: float = math.inf) -> Check:
 
 
 _RESTS_ON: dict[str, Check] = {"n": count, "unit": text, "prompts": count}
-_FREE, _SHARE, _SIGNED = estimate(), estimate(0.0, 1.0), estimate(-1.0, 1.0)
+LARGEST = 1e90
+"""A figure further from 0 is none that was measured."""
+_FREE, _SHARE, _SIGNED = estimate(-LARGEST, LARGEST), estimate(0.0, 1.0), estimate(-1.0, 1.0)
 _PART, _P, _NUMBER = number(0.0, 1.0), maybe(number(0.0, 1.0)), number()
+_COEFFICIENT = number(-LARGEST, LARGEST)
 _ENDS = {"low": _PART, "high": _PART}
 _MAYBE_ENDS = {"accuracy": maybe(_PART), "low": maybe(_PART), "high": maybe(_PART)}
 
@@ -198,19 +201,20 @@ _RELIABILITY = shape(
 )
 _TEMPERATURE = number(0.0)
 _CALIBRATION = shape(
-    {"raw": _RELIABILITY}, {"temperature": _TEMPERATURE, "fitted_on": text, "scaled": _RELIABILITY, "note": text}
+    {"raw": _RELIABILITY, "scaled": maybe(_RELIABILITY), "temperature": maybe(_TEMPERATURE), "note": maybe(text)},
+    {"fitted_on": text},
 )
 _REGRESSION = shape(
     {
-        "terms": each(shape({"name": text, "coefficient": _NUMBER, "low": _NUMBER, "high": _NUMBER})),
+        "terms": each(shape({"name": text} | dict.fromkeys(("coefficient", "low", "high"), _COEFFICIENT))),
         "n": count,
     },
-    {"gain": shape({"statistic": _NUMBER, "p": _PART}), "at_equal_style": _SHARE},
+    {"gain": shape({"statistic": _COEFFICIENT, "p": _PART}), "at_equal_style": _SHARE},
 )
 _STYLE = shape(
     dict.fromkeys(("pearson", "spearman", "within_prompt"), _SIGNED)
     | dict.fromkeys(("longer", "shorter", "balanced"), _SHARE)
-    | {"buckets": each(shape({"from": _NUMBER, "to": _NUMBER, "accuracy": _SHARE}))},
+    | {"buckets": each(shape({"from": number(-1.0, 1.0), "to": number(-1.0, 1.0), "accuracy": _SHARE}))},
     {"regression": _REGRESSION, "note": text},
 )
 _ERROR = shape(
@@ -245,8 +249,9 @@ _COMBINATION = shape(
 _AUDIT = shape({"combinations": each(_COMBINATION), "summary": each(text), "reference": text})
 _SCORER = shape(
     {"name": text, "kind": text, "model": text, "format": settings, "scoring_s": number(0.0), "replies": count}
-    | {"tokens": count, "evaluating_s": number(0.0), "results": named(_RESULT)},
-    {"control_strings": count, "audit": _AUDIT},
+    | {"tokens": count, "evaluating_s": number(0.0), "results": named(_RESULT)}
+    | {"audit": maybe(_AUDIT)},
+    {"control_strings": count},
 )
 _ITEM = shape(
     {"subset": text, "id": text, "prompt": _NUMBER, "preferences": each(each(_NUMBER)), "turns": count}
@@ -254,7 +259,7 @@ _ITEM = shape(
     {"gold": each(maybe(_NUMBER))},
 )
 _CHART = shape(
-    {"title": text, "rows": each(text), "columns": each(plain), "figures": each(text), "kind": text}, {"x_label": text}
+    {"title": text, "rows": each(text), "columns": each(plain), "figures": each(text), "kind": text} | {"x_label": text}
 )
 _CONTAMINATION = shape(
     {"train": count, "items": count, "found": named(count), "ways": named(text)}
@@ -263,8 +268,8 @@ _CONTAMINATION = shape(
 _SUITE = shape(
     dict.fromkeys(("title", "source", "data", "ties", "from"), text)
     | {"rows": shape({"read": count, "dropped": named(count), "missing": named(each(maybe(count)))})}
-    | {"charts": each(_CHART), "items": each(_ITEM)},
-    {"noise_ceiling": _SHARE, "contamination": _CONTAMINATION},
+    | {"charts": each(_CHART), "items": each(_ITEM), "contamination": maybe(_CONTAMINATION)},
+    {"noise_ceiling": _SHARE},
 )
 _MCNEMAR = shape(dict.fromkeys(("n", "b", "c"), count) | {"exact": _PART, "mid_p": _PART, "clustered": flag})
 _DIFFERENCE = shape(

@@ -122,6 +122,7 @@ class Style:
         }
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def style(sample: Sample, bootstrap: Bootstrap | None = None) -> Style:
     """All of it."""
     how, pairs = bootstrap or Bootstrap(), sample.pairs
@@ -161,11 +162,13 @@ def correlation(sample: Sample, kind: Literal["pearson", "spearman"], *, confide
     weight, prompt = shares(pairs, pairs.decided)[kept], pairs.prompt[pairs.comparison[kept]]
     lead, longer = sample.lead[kept], (sample.lengths[pairs.ahead] - sample.lengths[pairs.behind])[kept]
     prompts = len(distinct(prompt))
-    if not len(kept) or not np.ptp(lead) > 0 or not np.ptp(longer) > 0:
+    if not len(kept) or not lead.max() > lead.min() or not longer.max() > longer.min():
         return Estimate(None, None, None, len(kept), "pairs", prompts)
     moments = _moments if kind == "pearson" else _rank_moments
     share = weight / weight.sum()
     (across, first, second), changes = moments(lead / np.abs(lead).max(), longer, share)
+    if not first * second > 0:  # they vary by less than a product of numbers can tell
+        return Estimate(None, None, None, len(kept), "pairs", prompts)
     value = float(np.clip(across / math.sqrt(first * second), -1.0, 1.0))
     influence = changes[0] / math.sqrt(first * second) - value / 2 * (changes[1] / first + changes[2] / second)
     if prompts < MIN_PROMPTS or abs(value) > 1 - 1e-12:
@@ -252,7 +255,8 @@ def item_correlations(sample: Sample) -> Float64[np.ndarray, " C"]:
 def _centred_ranks(values: Float64[np.ndarray, " N"], item: Int64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
     """Mid-ranks inside each item, less their mean."""
     order = np.lexsort((values, item))
-    new = np.diff(values[order], prepend=np.nan) != 0
+    ordered = values[order]
+    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)]  # a difference may be too large
     new |= np.diff(item[order], prepend=-1) != 0
     place = np.empty(len(order), np.int64)
     place[order] = np.cumsum(new) - 1

@@ -18,6 +18,8 @@ from prefrank.evaluation.protocols.agreement import rank_correlations, ratio, sp
 from prefrank.evaluation.protocols.best_of_n import (
     BEST_OF_N,
     OWN_BEST_OF_N,
+    _curve,
+    _order_weights,
     best_of_n,
     curves_of,
     kl,
@@ -379,3 +381,22 @@ def test_estimates_say_how_many_items() -> None:
     found = estimate_all(measure(sample(*random_rows(5, 4, noise=1))), Bootstrap(resamples=1))["Recovery"]
     assert isinstance(found, Estimate)
     assert (found.n, found.unit, found.prompts) == (5, "items", 5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rank_correlations_by_sorting_are_those_of_all_pairs_to_the_bit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    size = int(random.integers(2, 40))
+    x, y = (random.integers(0, random.integers(1, 12), size).astype(np.float64) for _ in range(2))
+    signs = [np.sign(z[:, None] - z[None]) for z in (x, y)]
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        scale = np.sqrt((a * a).sum() * (b * b).sum())
+        return float((a * b).sum() / scale) if scale > 0 else 0.0
+
+    assert rank_correlations(x, y) == (cosine(*signs), cosine(*(each.sum(1) for each in signs)))
+
+
+def test_best_of_thousands_is_that_of_whole_numbers_but_for_rounding() -> None:
+    ascending = np.sort(np.random.default_rng(0).normal(size=300))
+    assert _curve(ascending) == pytest.approx(_order_weights(300) @ ascending, abs=1e-12)

@@ -14,6 +14,7 @@ from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap, Sample, measure
 from prefrank.evaluation.calibration import (
     Temperature,
+    _fit,
     abstention,
     calibration,
     cross_fitted,
@@ -288,3 +289,24 @@ def test_the_interval_of_the_calibration_error_holds_a_large_true_gap() -> None:
         found = calibration(pair_sample(np.where(right, 1.0, -1.0) * np.log(4)), Bootstrap(resamples=200)).raw.ece
         held += found.low <= 0.3 <= found.high
     assert 180 <= held <= 199
+
+
+@pytest.mark.parametrize("value", [0, -1, True, None, "2", float("nan"), float("inf"), 1e308, 5e-324, 10**400, [1.0]])
+def test_a_stored_temperature_that_is_no_scale_is_refused(value: object) -> None:
+    with pytest.raises(BadInput, match=r"the stored calibration: temperature is .*; wanted"):
+        stored_temperature({"temperature": value})
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), 1e308, 5e-324])
+def test_a_given_temperature_that_is_no_scale_is_refused(value: float) -> None:
+    with pytest.raises(BadInput, match=r"a temperature is .*; wanted a finite number"):
+        Temperature(value, 1, 1)
+
+
+def test_scores_beyond_all_reason_give_no_temperature() -> None:
+    random = np.random.default_rng(0)
+    lead, label, weight = random.normal(1.0, 2.0, 200), np.ones(200), np.ones(200)
+    assert _fit(lead, label, weight) > 0
+    for scale in (1e300, 1e-300):
+        with pytest.raises(BadInput, match="the best temperature for the scores of 200 pairs"):
+            _fit(lead * scale, label, weight)

@@ -118,8 +118,8 @@ def test_hhh_refuses_a_template_it_cannot_cut(tmp_path: Path, changed: dict[str,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not valid JSON"),
-        ('{"name": "hhh"}', "no column 'examples'"),
+        ("{", "cannot be read as JSON"),
+        ('{"name": "hhh"}', "examples is missing"),
         ('{"examples": [{"input": "?", "target_scores": {"a": 1, "b": 1}}]}', "wanted one reply with 1 and one with 0"),
     ],
 )

@@ -611,15 +611,16 @@ def test_the_probes_differ() -> None:
 
 
 def test_ctrl_c_waits_for_no_server(fake: FakeServer) -> None:
-    stopped, pressed, gave_up = threading.Event(), threading.Lock(), []
+    stopped, asked, gave_up = threading.Event(), iter(range(10**6)), []
     fake.answers["/predict"] = predict
     opened = open_scorer(fake.url + "/predict", server=ServerOptions(concurrency=2, batch=1))
 
     def silent(body: Any) -> Answer:
-        if pressed.acquire(blocking=False):
-            signal.pthread_kill(
-                threading.main_thread().ident or 0, signal.SIGINT
-            )  # a second one would hit what follows
+        if (
+            next(asked) == 1
+        ):  # with both requests on their way the scorer only waits; a second one would hit what follows
+            time.sleep(0.05)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if not stopped.wait(30):
             gave_up.append(body)
         return predict(body)

@@ -35,6 +35,7 @@ from prefrank.evaluation.pages.blocks import (
 from prefrank.evaluation.pages.charts import Line, Mark, Real, Row, mark_of
 from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
+from prefrank.evaluation.run_schema import LARGEST
 from prefrank.io.names import short_names
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
@@ -460,7 +461,9 @@ def _decided(run: Run, suite: str, entry: Entry) -> Float64[np.ndarray, "4 P"]:
             if probability != 0.5:
                 a, b = (winner, loser) if probability > 0.5 else (loser, winner)
                 found.append((scores[a], scores[b], item["lengths"][a], item["lengths"][b]))
-    return np.array(found, np.float64).reshape(-1, 4).T
+    pairs = np.array(found, np.float64).reshape(-1, 4).T
+    pairs[:2][np.abs(pairs[:2]) > LARGEST] = np.nan  # no axis reaches that far
+    return pairs
 
 
 def _swatch(color: str) -> str:

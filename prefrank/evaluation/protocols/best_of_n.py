@@ -148,7 +148,7 @@ def curves_of(sample: Sample) -> Curves:
 
 
 def _ranks(gold: Float64[np.ndarray, " N"], scores: Float64[np.ndarray, " N"]) -> tuple[float, float]:
-    if np.ptp(gold) == 0:
+    if gold.max() == gold.min():
         return math.nan, math.nan
     return (-1.0, -1.0) if np.isnan(scores).any() else rank_correlations(gold, scores)
 
@@ -162,6 +162,7 @@ def sizes_shown(n: int) -> tuple[int, ...]:
     return (*(2**k for k in range(n.bit_length()) if 2**k < n), n)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def measure(sample: Sample, *, bounds: Bounds | None = None) -> dict[str, Figure]:
     """Recovery = (model - random) / (oracle - random) at the full n, the curves, order within prompts, and the fit.
 
@@ -214,7 +215,7 @@ def over_optimisation(curves: Curves) -> dict[str, Figure]:
     figures[FIT] = replace(undefined(curves.prompts[:1]), n=count)
     gains = curves.model[:, 1:] - curves.model[:, :1]
     variance = gains.var(0)
-    if n < 4 or not (variance > 1e-18).all():  # two coefficients want three points
+    if n < 4 or not ((variance > 1e-18) & np.isfinite(variance)).all():  # two coefficients want three points
         return figures
     d = np.sqrt([kl(k) for k in range(2, n + 1)])
     terms, weights, mean = np.stack([d, -d * d], 1), variance.min() / variance, gains.mean(0)

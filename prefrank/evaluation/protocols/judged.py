@@ -6,20 +6,20 @@ quote a different number, so both are given. LLMBar (Zeng et al., arXiv 2310.076
 JudgeBench gives them to whichever reply stands second, which is right half the time.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from prefrank.data.candidates import Drop
-from prefrank.data.fields import Row, as_list, as_row, as_text, field, short, text, user
+from prefrank.data.fields import Row, as_row, as_text, field, short, text, user
 from prefrank.data.hh import transcript
 from prefrank.errors import BadData
 from prefrank.evaluation.figures import ACCURACY, MACRO_MEAN, pairwise
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.io.json_files import read_fields
 from prefrank.io.rows import Record
 from prefrank.types import Prompt, Turn
 
@@ -109,15 +109,8 @@ def read_hhh(folder: Path) -> SuiteData:
 
 def _examples(path: Path) -> Iterator[Record]:
     """The examples of a BIG-bench task, which is one object over many lines."""
-    try:
-        task = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadData(f"{path}: not valid JSON ({error}); wanted a BIG-bench task") from None
-    try:
-        for number, row in enumerate(as_list(field(as_row(task, "task"), "examples"), "examples"), start=1):
-            yield Record(as_row(row, "example"), path, number)
-    except BadData as error:
-        raise BadData(f"{path}: {error}") from None
+    for number, row in enumerate(read_fields(path, BadData).objects("examples"), start=1):
+        yield Record(row.raw, path, number)
 
 
 def _task_item(record: Record) -> Item | Drop:

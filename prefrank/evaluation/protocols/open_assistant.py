@@ -20,6 +20,7 @@ from prefrank.evaluation.protocols.agreement import average
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def measure(sample: Sample) -> dict[str, Figure]:
     """Of any ranked comparisons."""
     pairs, lead = sample.pairs, sample.lead

@@ -26,6 +26,7 @@ from prefrank.evaluation.metrics import log_losses
 from prefrank.evaluation.protocols.agreement import average, ratio, spearman, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.io.inputs import check_plain
 from prefrank.io.rows import Record
 from prefrank.types import Preference, Prompt
 
@@ -126,6 +127,7 @@ def three_way(ballots: Ballots, target: Float64[np.ndarray, "B 3"], *, seed: int
     return average(np.where(np.isnan(size), 0.0, got), ballots.prompts, bounds=(0.0, 1.0))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def measure(sample: Sample) -> dict[str, Figure]:
     """Agreement with single votes (the headline), with majorities, and of leads with how much people agree."""
     ballots, everywhere = ballots_of(sample), np.ones(len(sample.facts), bool)
@@ -207,6 +209,7 @@ def _votes(path: Path) -> dict[str, list[str]]:
     """Winners by the pair's id."""
     found: dict[str, list[str]] = {}
     try:
+        check_plain(path, BadData)
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             came = tuple(rows.fieldnames or ())
@@ -217,7 +220,7 @@ def _votes(path: Path) -> dict[str, list[str]]:
                     said = short(row["winner"])
                     raise BadData(f"{path}:{rows.line_num}: 'winner' is {said}; wanted one of {', '.join(VOTES)}")
                 found.setdefault(row["id"], []).append(row["winner"])
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise BadData(f"{path}: cannot be read as UTF-8 text with commas ({error}); save it so") from None
     return found
 
