@@ -11,7 +11,7 @@ import typer
 
 from prefrank.cli.options import ScoringOptions, scoring_options
 from prefrank.cli.places import check_files, local_places, own_files, recipe_places
-from prefrank.cli.screen import joined, say, show_json
+from prefrank.cli.screen import check_output, joined, say, show_json
 from prefrank.errors import BadInput, NotFound
 from prefrank.io.atomic import check_outputs
 
@@ -40,6 +40,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         from importlib.metadata import version as version_of
 
+        check_output()
         print(version_of("prefrank"))
         raise typer.Exit
 
@@ -241,7 +242,7 @@ def runs(
     if plot:
         from prefrank.training.plots import plot_runs
 
-        plot_runs(found, run_tables.short_names(found), plot)
+        plot_runs(found, run_tables.in_picture(run_tables.short_names(found)), plot)
         say(f"The curves are in {plot}")
 
 
@@ -360,7 +361,7 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
         from prefrank.training.plots import plot_runs
 
         shown = [row for row in rows if row.run is not None]
-        plot_runs([row.run for row in shown if row.run], [row.name for row in shown], plot)
+        plot_runs([row.run for row in shown if row.run], run_tables.in_picture([row.name for row in shown]), plot)
         say(f"The curves are in {plot}")
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from prefrank.cli.progress import clock
 from prefrank.cli.screen import Part, add_row, joined, new_table, say, show
+from prefrank.errors import printable
 from prefrank.io.names import short_names as path_ends
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ def short_names(found: "Sequence[Run]") -> list[str]:
         return paths
     common = os.path.commonpath([os.path.abspath(path) for path in paths])
     return [os.path.relpath(path, common) for path in paths]
+
+
+def in_picture(names: Sequence[str]) -> list[str]:
+    """Names as matplotlib shows them and does not typeset them."""
+    return [printable(name).replace("$", r"\$") for name in names]
 
 
 def _cells(run: "Run") -> list[str]:

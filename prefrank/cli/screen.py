@@ -43,7 +43,7 @@ class _Talk(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return "utf-8" if sys.stderr is None else sys.stderr.encoding
+        return (sys.stderr and sys.stderr.encoding) or "utf-8"
 
 
 def talk() -> Console:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefrank.cli.progress import clock
 from prefrank.cli.screen import add_row, joined, lines, new_table, say, show
+from prefrank.io.json_files import Fields
 from prefrank.io.names import short_names
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
 
 def checkpoint(name: str, found: Mapping[str, Any]) -> None:
     """What a checkpoint is; of its training and calibration what is asked most."""
-    training, calibration = found["training"] or {}, found["calibration"] or {}
-    told = dict(found) | {"training": _trained(training) or None, "calibration": None}
+    record = Fields(found, str(Path(found["folder"]) / "prefrank.json"))
+    training, calibration = record.object("training", None), record.object("calibration", None)
+    told = dict(found) | {"training": (training and _trained(training)) or None, "calibration": None}
     told["heads"] = ", ".join(found["heads"])
     told["dtypes"] = ", ".join(f"{dtype} ({count:,} tensors)" for dtype, count in found["dtypes"].items())
     if calibration:
@@ -95,27 +97,34 @@ def checkpoint(name: str, found: Mapping[str, Any]) -> None:
         say("the whole record: prefrank info --json")
 
 
-def _trained(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The data, settings and figures of a training record, as far as it has them."""
-    data, sets = training.get("data") or {}, (training.get("metrics") or {}).get("sets") or {}
-    read = data.get("read") or []
-    names = dict(zip(names := [str(one["name"]) for one in read], short_names(names), strict=True))
+def _trained(training: Fields) -> dict[str, Any]:
+    """The data, settings and figures of a training record, as far as it has them.
+
+    Raises:
+        BadModel: one of them is of a wrong type.
+    """
+    data, metrics = training.object("data", None), training.object("metrics", None)
+    sets = metrics.object("sets", None) if metrics else None
+    recipe = training.object("recipe", None)
+    read = data.objects("read", ()) if data else ()
+    names = dict(zip(names := [one.text("name") for one in read], short_names(names), strict=True))
     on = [
-        names[one["name"]] + (f" ({one['comparisons']:,})" if one.get("comparisons") is not None else "")  # of a stream
-        for one in read
+        names[one.text("name")] + (f" ({count:,})" if (count := one.integer("comparisons", None)) is not None else "")
+        for one in read  # a stream has no count
         if one.get("role") == "training"
     ]
-    held_out = {
-        names.get(name, name): f"accuracy {one['accuracy']:.1%}, log loss {one['log_loss']:.3f},"
-        f" {one['comparisons']:,} comparisons"
-        for name, one in sets.items()
-    }
+    held_out = {names.get(name, name): _held_out(sets.object(name)) for name in sets or () if sets}
     return {
         **({"on": ", ".join(on)} if on else {}),
-        **_present(training.get("recipe") or {}, "model_name", "loss", "learning_rate"),
+        **_present(recipe or {}, "model_name", "loss", "learning_rate"),
         **_present(training, "step", "comparisons_per_step", "device", "started"),
         **({"held_out": held_out} if held_out else {}),
     }
+
+
+def _held_out(figures: Fields) -> str:
+    accuracy, loss = figures.number("accuracy"), figures.number("log_loss")
+    return f"accuracy {accuracy:.1%}, log loss {loss:.3f}, {figures.integer('comparisons'):,} comparisons"
 
 
 def _present(values: Mapping[str, Any], *names: str) -> dict[str, Any]:

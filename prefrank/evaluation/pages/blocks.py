@@ -3,11 +3,32 @@
 Surprising: everything here is text to be escaped by the page, but for drawings, which `charts` has made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prefrank.errors import BadData, PrefrankError
 from prefrank.evaluation.pages.charts import Real
+
+_ODD = (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError)
+
+
+@contextmanager
+def made_from(what: str) -> Iterator[None]:
+    """Names what is made where a part of a run file or record is missing in it or of a wrong type.
+
+    Raises:
+        BadData: there is such a part.
+    """
+    try:
+        yield
+    except Exception as error:
+        odd = isinstance(error, _ODD) or type(error).__name__ == "UndefinedError"  # jinja2's, which may not be there
+        if isinstance(error, PrefrankError) or not odd:
+            raise
+        why = f"{type(error).__name__}: {error}"
+        raise BadData(f"{what} cannot be made: a part that it shows is missing or wrong ({why})") from error
 
 
 @dataclass(frozen=True, slots=True)

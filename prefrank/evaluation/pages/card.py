@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.data.candidates import OTHER_SPLIT
-from prefrank.errors import BadInput, BadModel, NotFound, PrefrankError
+from prefrank.errors import BadInput, NotFound
+from prefrank.evaluation.pages.blocks import made_from
 from prefrank.evaluation.pages.card_facts import (
     BASES,
     CONDITIONAL,
@@ -183,21 +184,11 @@ def model_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> s
     return _card(folder, runs, facts)[0]
 
 
-_ODD = (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError)
-
-
 def _card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> tuple[str, Path]:
     """The card, and the checkpoint's folder."""
-    try:
+    with made_from(f"the card of {folder}, from its prefrank.json, its config.json and run files,"):
         subject = _subject(folder, runs, facts)
         return _render(subject), subject.folder
-    except PrefrankError:
-        raise
-    except _ODD as error:
-        raise BadModel(
-            f"the card of {folder} cannot be written: its prefrank.json, its config.json or a run file lacks a part or"
-            f" has one of a wrong type ({type(error).__name__}: {error}); train or evaluate again"
-        ) from error
 
 
 def _subject(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> Subject:
@@ -311,8 +302,8 @@ def _emissions(subject: Subject) -> str | None:
     why = spent.get("energy_missing") or "it was not recorded"
     return (
         f"{_weight(kwh * GRAMS_PER_KWH / 1000)} CO2eq from {kwh:.2g} kWh: estimated, not measured ({plain(why)}), by"
-        f" the rule of Green Algorithms (Lannelongue et al. 2021): {CORE_WATTS:g} W for each busy core over the CPU time,"
-        f" {MEMORY_WATTS_PER_GB} W for each GB of peak memory, times {OVERHEAD} for the data centre and"
+        f" the rule of Green Algorithms (Lannelongue et al. 2021): {CORE_WATTS:g} W for each busy core over the CPU"
+        f" time, {MEMORY_WATTS_PER_GB} W for each GB of peak memory, times {OVERHEAD} for the data centre and"
         f" {GRAMS_PER_KWH:g} g/kWh, the world's mean"
     )
 
@@ -619,7 +610,7 @@ _LOSSES = {
 
 def _render(subject: Subject) -> str:
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+        from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise NotFound("a model card needs jinja2; pip install 'prefrank[evaluate]'") from error
 
@@ -635,10 +626,7 @@ def _render(subject: Subject) -> str:
         environment.filters[show.__name__] = _made(show)
     environment.filters |= {"public": public_name, "reasons": _reasons, "verbatim": Markdown}
     environment.filters |= {"flat": _made(_flat), "literal": _made(json.dumps), "fence": _made(fence)}
-    try:
-        text = environment.get_template("card.md.jinja").render(_context(subject))
-    except UndefinedError as error:
-        raise TypeError(str(error)) from error
+    text = environment.get_template("card.md.jinja").render(_context(subject))
     return re.sub(r"\n{3,}", "\n\n", text)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadInput, NotFound
+from prefrank.errors import BadInput, NotFound, printable
 from prefrank.evaluation.pages import charts
-from prefrank.evaluation.pages.blocks import count, digits, interval, p_value
+from prefrank.evaluation.pages.blocks import count, digits, interval, made_from, p_value
 from prefrank.evaluation.pages.charts import Mark, mark_of
 from prefrank.evaluation.pages.sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
@@ -74,9 +74,14 @@ def render_report(run: Run | Sequence[Run]) -> str:
 
     Raises:
         BadInput: no run.
+        BadData: a run that lacks a part, or has one of a wrong type.
         NotFound: jinja2 is not installed.
     """
-    whole = _shown(run)
+    with made_from("the report"):
+        return _rendered(_shown(run))
+
+
+def _rendered(whole: Run) -> str:
     found = {make.__name__: make(whole) for make in SECTIONS}
     missing = [name.replace("_", " ") for name, section in found.items() if section is None]
     verdicts = _verdicts(whole)
@@ -296,11 +301,16 @@ def accuracy_png(run: Run | Sequence[Run], path: Path) -> None:
     axis = figure.subplots()
     for number in range(len(names)):
         _draw_scorer(axis, whole, suites, number)
-    _finish(axis, [charts.shorten(title_of(whole, suite), 36) for suite in suites])
+    _finish(axis, [_in_picture(charts.shorten(title_of(whole, suite), 36)) for suite in suites])
     axis.set_xlabel(f"accuracy, {whole['intervals']['confidence'] * 100:g} % intervals; dashed: chance")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     write_file(path, picture.getvalue())
+
+
+def _in_picture(text: str) -> str:
+    """A text as matplotlib shows it and does not typeset it."""
+    return printable(text).replace("$", r"\$")
 
 
 def _draw_scorer(axis: Any, run: Run, suites: Sequence[str], number: int) -> None:
@@ -324,7 +334,7 @@ def _draw_scorer(axis: Any, run: Run, suites: Sequence[str], number: int) -> Non
         color=charts.COLORS[number % len(charts.COLORS)],
         markersize=6,
         linewidth=2,
-        label=charts.shorten(names[number], 60),
+        label=_in_picture(charts.shorten(names[number], 60)),
     )
 
 
