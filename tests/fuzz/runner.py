@@ -218,8 +218,8 @@ def compare_photographs(
 
 def check_message(text: str) -> None:
     """See that an error is one line that a terminal can show."""
-    if not text.isprintable() or len(text) > 1000 or not text.strip():
-        _fault("message", f"no line of at most 1,000 printable characters: {text[:300]!r} ({len(text)})")
+    if not text.isprintable() or len(text) > 2000 or not text.strip():
+        _fault("message", f"no line of at most 2,000 printable characters: {text[:300]!r} ({len(text)})")
 
 
 def check_command(code: int, out: str, err: str) -> None:
