@@ -106,7 +106,7 @@ def test_outputs_take_the_place_of_no_input(worker: Worker, name: str, one: str,
     given = [re.escape(os.path.normpath(path)) for path in (one, other)]
     writes = [
         *given,
-        r"(out|nowhere|a\nb|\[red\]|x{300}|hard|run)([./].*)?",
+        r"(out|nowhere|a[\n ]b|\[red\]|x{300}|hard|run)([./].*)?",
         "boards/.*",
         "runs/reward-model(/.*)?",
     ]
