@@ -285,6 +285,7 @@ def _limit(place: Path) -> None:
         faulthandler.register(number, log, chain=True)
     for stream, name in ((1, "stdout"), (2, "stderr")):
         _OUTPUT[stream] = os.open(place / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        os.dup2(_OUTPUT[stream], stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
