@@ -10,7 +10,7 @@ _PLAIN = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
-settings.register_profile("short", _PLAIN, max_examples=12, derandomize=True)
+settings.register_profile("short", _PLAIN, max_examples=10, derandomize=True)
 settings.register_profile("long", _PLAIN, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 
 fuzz = settings.get_profile(os.environ.get("FUZZ_PROFILE", "short"))

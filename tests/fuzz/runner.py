@@ -63,6 +63,8 @@ class Fault(AssertionError):
 
 
 _CLASSES: dict[str, type[Fault]] = {}
+_OUTPUT: dict[int, int] = {}
+"""Of this process's standard output and error, the files that they are read from."""
 
 
 def _fault(where: str, text: str) -> NoReturn:
@@ -218,8 +220,8 @@ def compare_photographs(
 
 def check_message(text: str) -> None:
     """See that an error is one line that a terminal can show."""
-    if not text.isprintable() or len(text) > 1000 or not text.strip():
-        _fault("message", f"no line of at most 1,000 printable characters: {text[:300]!r} ({len(text)})")
+    if not text.isprintable() or len(text) > 2000 or not text.strip():
+        _fault("message", f"no line of at most 2,000 printable characters: {text[:300]!r} ({len(text)})")
 
 
 def check_command(code: int, out: str, err: str) -> None:
@@ -282,7 +284,8 @@ def _limit(place: Path) -> None:
         signal.signal(number, signal.SIG_DFL)
         faulthandler.register(number, log, chain=True)
     for stream, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(place / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
+        _OUTPUT[stream] = os.open(place / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        os.dup2(_OUTPUT[stream], stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -300,7 +303,8 @@ def run_command(*arguments: str) -> tuple[int, str, str]:
     """Run `prefrank` in this process: its exit code, output and errors, which are checked."""
     from prefrank.cli import main
 
-    for stream in (1, 2):
+    for stream, file in _OUTPUT.items():  # anew, since a command may turn its output to nowhere
+        os.dup2(file, stream)
         os.ftruncate(stream, 0)
         os.lseek(stream, 0, os.SEEK_SET)
     before, sys.argv = sys.argv, ["prefrank", *arguments]
@@ -316,6 +320,6 @@ def run_command(*arguments: str) -> tuple[int, str, str]:
         sys.argv = before
         sys.stdout.flush()
         sys.stderr.flush()
-    out, err = (os.pread(stream, 1 << 24, 0).decode(errors="replace") for stream in (1, 2))
+    out, err = (os.pread(file, 1 << 24, 0).decode(errors="replace") for file in _OUTPUT.values())
     check_command(code, out, err)
     return code, out, err

@@ -102,12 +102,12 @@ def test_outputs_take_the_place_of_no_input(worker: Worker, name: str, one: str,
     if name == "really train":
         line.remove("--dry-run")
     files = files_of(worker)
-    keeps = [path for path in files if path.split("/")[0] in [*inputs, "pipe", "loop", "link.json", "inside"]]
+    keeps = [path for path in files if path.split("/")[0] in [*inputs, "boards", "pipe", "loop", "link.json", "inside"]]
     given = [re.escape(os.path.normpath(path)) for path in (one, other)]
     writes = [
         *given,
-        r"(out|nowhere|a\nb|\[red\]|x{300}|hard|run)([./].*)?",
-        "boards/out.json",
+        r"(out|nowhere|a[\n ]b|\[red\]|x{300}|hard|run)([./].*)?",
+        "boards/.*",
         "runs/reward-model(/.*)?",
     ]
     worker.check(targets.run_command, *line, files=files, writes=writes, keeps=keeps)
