@@ -49,8 +49,6 @@ LIMITS: Mapping[str, Limit] = {
     "added_tokens": Limit(150_000, "added tokens", "a tokenizer's tokens beside its vocabulary"),
     "pattern_characters": Limit(100_000, "characters", "a regular expression of a tokenizer"),
     "word_characters": Limit(500, "characters", "a word that a WordPiece tokenizer takes apart"),
-    "step_prompts": Limit(1_000_000, "prompts", "one optimiser step, over all devices"),
-    "line_bytes": Limit(1 << 28, "bytes", "one line of a data file; a JSON array counts as one"),
     "step_prompts": Limit(100_000, "prompts", "one optimiser step, over all devices"),
     "sweep_runs": Limit(10_000, "runs", "the combinations that a sweep's file stands for"),
     "yaml_bytes": Limit(1 << 20, "bytes", "one YAML file: a recipe, a sweep, a card's facts"),
