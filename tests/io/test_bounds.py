@@ -9,7 +9,9 @@ import socket
 import struct
 import sys
 import zlib
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,11 +34,14 @@ def packed(path: Path, content: bytes) -> Path:
     return path
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    return [dict(record.row) for record in read_records(path)]
+
+
 def said(path: Path) -> str:
     """What a file is refused with; its rows are read to the end."""
     with pytest.raises(BadInput) as caught:
-        for record in read_records(path):
-            dict(record.row)
+        read(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -198,12 +203,8 @@ def test_no_bytes_of_an_arrow_file_end_the_process(tmp_path: Path, name: str, ch
     for place, value in changes:
         content[place % len(content)] = value
     (tmp_path / name).write_bytes(content)
-    try:
-        rows = [dict(record.row) for record in read_records(tmp_path / name)]
-    except PrefrankError as error:
-        assert "\n" not in str(error)
-        assert changes
-    else:
+    with suppress(PrefrankError) if changes else nullcontext():
+        rows = read(tmp_path / name)
         assert changes or [row["text"] for row in rows] == ["a", "bb", None]
 
 
