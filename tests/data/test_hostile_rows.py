@@ -17,7 +17,7 @@ BATTLE = {"prompt": '["p"]', "response_a": '["a"]', "response_b": '["b"]'}
 BATTLE |= {"winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0}  # type: ignore[dict-item]
 HELPFUL = {"prompt": "p", "response": "r", "helpfulness": 1, "correctness": 1, "coherence": 1, "complexity": 1}
 HELPFUL |= {"verbosity": 1}
-DEEP = "[" * 100_000 + "]" * 100_000
+DEEP = "[" * 20_000 + "]" * 20_000
 
 
 def said(tmp_path: Path, *rows: dict[str, Any]) -> str:
