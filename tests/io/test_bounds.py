@@ -156,6 +156,13 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, suffix: s
     assert f"{device} is a device" in said(device)
 
 
+def test_a_stream_that_has_a_name_is_to_be_given_as_standard_input() -> None:
+    read_end, write_end = os.pipe()
+    assert said(Path(f"/dev/fd/{read_end}")).endswith("is a FIFO; wanted a plain file, or - for standard input")
+    os.close(read_end)
+    os.close(write_end)
+
+
 @pytest.mark.parametrize("name", ["../a.arrow", "/tmp/a.arrow", "state.json", "", "sub/a.arrow"])
 def test_a_saved_data_set_names_no_file_that_lies_elsewhere(tmp_path: Path, name: str) -> None:
     folder = save_to_disk(tmp_path / "set", pa.record_batch({"a": [1]}))
