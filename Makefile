@@ -11,13 +11,14 @@ RECIPE ?= recipes/demo.yaml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
 
-.PHONY: help install demo test test-all check bench bench-evaluation bench-score bench-train bench-memory lock clean
+.PHONY: help install demo test test-all fuzz check bench bench-evaluation bench-score bench-train bench-memory lock clean
 
 help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
 	@echo "               (DATA=anthropic_rlhf or DATA=path/to/comparisons.jsonl uses real comparisons)"
 	@echo "make test      lint, types and the whole suite"
 	@echo "make test-all  the slow tests too"
+	@echo "make fuzz      break files at random and run everything on them (FUZZ_SECONDS=600; prints its seeds)"
 	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
 	@echo "make bench-evaluation  a model, a length-biased one and the baselines in one report (needs the data, 45 minutes)"
 	@echo "make bench-score   scoring speed beside the peers, which it installs for itself (needs the data, about an hour)"
@@ -52,6 +53,9 @@ test: check
 
 test-all: check
 	$(PYTEST)
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz -n auto
 
 bench: $(READY)
 	$(BIN)/python benchmarks/hh_quality.py

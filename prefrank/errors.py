@@ -15,6 +15,7 @@ PrefrankError
 import difflib
 import re
 from collections.abc import Iterable
+from numbers import Integral
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters, line ends, marks that turn the direction of writing, and halves of characters."""
@@ -104,6 +105,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def is_count(value: object) -> bool:
+    """Whether a value that a caller gave is a whole number of at least 1; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def short(value: object) -> str:

@@ -26,13 +26,41 @@ class Limit(NamedTuple):
 
 
 LIMITS: Mapping[str, Limit] = {
-    "json_bytes": Limit(1 << 29, "bytes", "one JSON or YAML file of a model, run or recipe (not of data)"),
+    "json_bytes": Limit(1 << 29, "bytes", "one JSON file of a model or run (not of data)"),
+    "answer_bytes": Limit(1 << 26, "bytes", "one answer of a server that scores, unpacked"),
+    "model_parts": Limit(100_000, "parts", "layers or outputs that a config.json counts, tensors' shards of a model"),
+    "pickle_bytes": Limit(1 << 26, "bytes", "the pickle of a pytorch_model.bin: names and shapes, without the numbers"),
+    "template_bytes": Limit(
+        1 << 26, "bytes", "memory that one rendering of a chat template makes, besides 32 a byte of its messages"
+    ),
+    "template_characters": Limit(1 << 17, "characters", "the source of a chat template"),
+    "template_steps": Limit(
+        1_000_000, "steps", "work of one rendering of a chat template, besides 1,000 a message and one for 4 bytes"
+    ),
+    "whole_text_characters": Limit(
+        3_000_000,
+        "characters",
+        "a text, or what of it has no end of a word, that a tokenizer"
+        " reads whole; where it is proven to cut there, texts of any length are read in pieces",
+    ),
+    "text_growth": Limit(16, "times its length", "a text after the normalisers of a tokenizer"),
+    "vocabulary_pieces": Limit(4_000_000, "pieces", "the vocabulary of a tokenizer"),
+    "piece_characters": Limit(2_000, "characters", "one piece of a vocabulary, or one added token"),
+    "added_tokens": Limit(150_000, "added tokens", "a tokenizer's tokens beside its vocabulary"),
+    "pattern_characters": Limit(100_000, "characters", "a regular expression of a tokenizer"),
+    "word_characters": Limit(500, "characters", "a word that a WordPiece tokenizer takes apart"),
+    "step_prompts": Limit(1_000_000, "prompts", "one optimiser step, over all devices"),
+    "sweep_runs": Limit(10_000, "runs", "the combinations that a sweep's file stands for"),
+    "yaml_bytes": Limit(1 << 20, "bytes", "one YAML file: a recipe, a sweep, a card's facts"),
+    "yaml_levels": Limit(100, "levels", "lists and mappings inside each other in a YAML file"),
+    "yaml_values": Limit(100_000, "values", "everything in a YAML file, aliases written out"),
     "line_bytes": Limit(1 << 28, "bytes", "one row of a data file: a line, an element of a JSON array, a CSV row"),
     "blank_lines": Limit(1 << 20, "blank lines", "blank lines in a row in a data file"),
     "unpacked_bytes": Limit(1 << 28, "bytes", "what a data file unpacks to, where that is over 250 times its own size"),
     "window_bytes": Limit(1 << 28, "bytes", "memory that unpacking an .xz file takes"),
     "data_files": Limit(1 << 20, "files and folders", "what is in a folder of data"),
     "pairs": Limit(1 << 24, "pairs", "pairs of one ranked list, where a job needs each of them"),
+    "resamples": Limit(1_000_000, "resamples", "resamples and permutations of an evaluation"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""
 

@@ -7,17 +7,22 @@ Exit codes: 0 done; 1 a fault of prefrank's own; 2 wrong usage, or something tha
 import csv
 import errno
 import io
+import logging
 import os
 import signal
 import sys
+import warnings
+from contextlib import suppress
 from types import FrameType
+from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+import typer
+from rich.text import Text
 
 from prefrank.cli import measuring as measuring  # its commands join the app
 from prefrank.cli.commands import app
-from prefrank.errors import CannotWrite, PrefrankError
+from prefrank.cli.screen import joined, say, text
+from prefrank.errors import BadInput, CannotWrite, PrefrankError
 
 EXTRAS = {
     "train": ("accelerate", "peft", "psutil", "pydantic", "yaml", "tensorboard"),
@@ -36,46 +41,111 @@ class _Stopped(BaseException):
 def main() -> None:
     """Run the command line and exit with its code."""
     _catch_signals()
+    _keep_numbers()
     csv.field_size_limit(2**31 - 1)  # a text of a CSV file may be long; for the whole process, so no library's to say
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console need not know every character
+    warnings.showwarning = _show_warning
+    logging.setLogRecordFactory(_one_line)
+    try:
+        code = _run()
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        code = 0
+        _drop_output()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command, whose error is said."""
     try:
         try:
-            app()
+            return app(standalone_mode=False) or 0
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where what it raises can still be said
     except (PrefrankError, _Stopped) as error:
-        _say(str(error))
-        sys.exit(error.exit_code)
+        return _say(str(error), error.exit_code)
+    except typer.TyperException as error:  # wrong usage; empty where the help is shown instead
+        return _say(error.format_message(), error.exit_code)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
         if extra is None:
             raise
-        _say(f"this needs the package {package}, which is not installed; run: pip install 'prefrank[{extra}]'")
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        _drop_output()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _drop_output()
-        _say(
-            f"cannot write {error.filename or 'the output'}: the disk is full; free some space or choose another place"
+        return _say(
+            f"this needs the package {package}, which is not installed; run: pip install 'prefrank[{extra}]'", 2
         )
-        sys.exit(CannotWrite.exit_code)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        return _say(*_told(error))
+    except RecursionError:
+        return _say("something in the input is nested too deeply; make it flatter", BadInput.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _NO_MEMORY):
+            raise
+        return _say(
+            "there is not enough memory for this; give less at once, such as a smaller --max-tokens or model",
+            BadInput.exit_code,
+        )
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+"""How torch says it."""
+
+
+def _told(error: OSError) -> tuple[str, int]:
+    """What the system refused, and the exit code of it."""
+    place = error.filename or "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why = "the disk is full; free some space or choose another place"
+    else:
+        why = f"{error.strerror or error}; choose another place"
+    writing = error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    return (f"cannot write {place}: {why}", CannotWrite.exit_code) if writing else (f"{place}: {why}", 2)
+
+
+def _keep_numbers() -> None:
+    """Streams that are closed lead nowhere, so that no file that we open gets their number and a library's words."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this
 
 
 def _drop_output() -> None:
     """What is still to be written to standard output can go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(message: str) -> None:
-    text = escape(" ".join(message.split()))
-    Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
+def _say(message: str, code: int) -> int:
+    """Say an error, where there is one to say, and return its exit code."""
+    if message.strip():
+        say(_error(message))
+    return code
+
+
+def _error(message: str) -> Text:
+    return joined(joined("error:", style="bold red"), " ", text(" ".join(message.split()), longest=10_000))
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    """Python's warnings, without the line of code that they come from."""
+    say(joined("warning:", style="yellow"), " ", " ".join(str(message).split()))
+
+
+def _one_line(*given: Any, **more: Any) -> logging.LogRecord:
+    """What libraries log, in one line whatever it quotes."""
+    record = logging.LogRecord(*given, **more)
+    with suppress(Exception):  # their placeholders may not fit
+        message = text(" ".join(record.getMessage().split())).plain
+        record.msg, record.args = f"{record.levelname.lower()}: {message}", ()
+    return record
 
 
 def _catch_signals() -> None:

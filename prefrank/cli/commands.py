@@ -3,16 +3,17 @@
 Imports stand inside the commands, so that `prefrank --help` loads none of what they need.
 """
 
-import json
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from prefrank.cli.options import ScoringOptions, scoring_options
+from prefrank.cli.places import check_files, local_places, own_files, recipe_places
+from prefrank.cli.screen import joined, say, show_json
 from prefrank.errors import BadInput, NotFound
+from prefrank.io.atomic import check_outputs
 
 if TYPE_CHECKING:
     from prefrank.io.columns import Columns
@@ -69,6 +70,7 @@ def train(
         _sweep(recipe, overrides, sweep, plot, as_json)
         return
     loaded = load_recipe(recipe, overrides)
+    _check_training(loaded.model_dump(), plot, recipe)
     if find_lr:
         _find_rate(loaded, plot, as_json)
         return
@@ -83,7 +85,7 @@ def train(
     if not close_processes():
         return
     facts = {"last": str(trained.last), "best": trained.best and str(trained.best), "steps": trained.steps}
-    print_result(facts, as_json, lambda: tables.say(f"The model is in [bold]{trained.best or trained.last}[/]"))
+    print_result(facts, as_json, lambda: tables.say_place("The model", trained.best or trained.last))
 
 
 @app.command()
@@ -112,6 +114,7 @@ def score(
     from prefrank.scoring.files import score_file
 
     named = parse_columns(columns) if columns is not None else None
+    check_files({"--output": Path(output)}, [*local_places(model), *local_places(source)])
     loaded = scoring.load(model)
     with progress.scoring() as report:
         done = score_file(
@@ -124,7 +127,7 @@ def score(
             prefix=prefix,
             progress=report,
         )
-    tables.say(
+    say(
         f"{done.replies:,} replies of {done.rows:,} rows scored, {done.tokens:,} tokens;"
         f" {done.cut_prompts:,} with the prompt cut, {done.cut_replies:,} with the reply cut"
     )
@@ -183,6 +186,7 @@ def quantise(
     from prefrank.cli import tables
     from prefrank.scoring.quantise import quantise_folder
 
+    check_outputs({}, local_places(model, data), folders={"OUTPUT": output})
     found = quantise_folder(
         model,
         output,
@@ -208,31 +212,37 @@ def merge(
     from prefrank.cli import tables
     from prefrank.scoring import merge_adapter
 
-    tables.say(f"The merged model is in [bold]{merge_adapter(adapter, output)}[/]")
+    check_outputs({}, local_places(adapter), folders={"OUTPUT": output})
+    tables.say_place("The merged model", merge_adapter(adapter, output))
 
 
 @app.command()
 def runs(
     places: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of runs, or folders that hold some; by default runs.")
+        list[Path] | None,
+        typer.Argument(help="Folders of runs, or folders that hold some; by default runs."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the curves of the runs to this PNG.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List training runs, or compare those that are named: settings, metrics, curves."""
-    from prefrank.cli import run_tables, tables
+    from prefrank.cli import run_tables
     from prefrank.training.runs import differing_keys, find_runs
 
-    found = find_runs(places or [Path("runs")])
+    found, skipped = find_runs(places or [Path("runs")])
+    check_files({"--plot": plot}, [path for run in found for path in own_files(run.folder)])
     named = len(places or ()) == len(found) > 1  # each place is a run: they are to be compared
     differing = differing_keys(found)
     table = (lambda: run_tables.comparison(found, differing)) if named else (lambda: run_tables.runs(found))
-    print_result({"runs": [run.to_json() for run in found], "differing": differing}, as_json, table)
+    listed = {"runs": [run.to_json() for run in found], "differing": differing}
+    print_result(listed | {"skipped": [one.to_json() for one in skipped]}, as_json, table)
+    for one in skipped:
+        say(f"{one.folder} is left out: {one.reason}", style="yellow")
     if plot:
         from prefrank.training.plots import plot_runs
 
         plot_runs(found, run_tables.short_names(found), plot)
-        tables.say(f"The curves are in {plot}")
+        say(f"The curves are in {plot}")
 
 
 @data_app.command("describe")
@@ -308,8 +318,17 @@ def _check_modes(plot: Path | None, *, dry_run: bool, find_lr: bool, sweep: bool
         raise BadInput("--plot goes with --find-lr or --sweep; for the curves of runs there is prefrank runs --plot")
 
 
+def _check_training(recipe: Mapping[str, Any], plot: Path | None, *files: Path) -> None:
+    """Raises BadInput for a run's folder in place of what it is trained from, or a picture in place of any file read;
+    CannotWrite for a picture that cannot be written."""
+    read, output = recipe_places(recipe), recipe.get("output_dir")
+    if isinstance(output, str) and output:  # which may be a link: only what we make in it is ever replaced
+        check_outputs({}, read, folders={"output_dir": Path(output).expanduser().resolve()})
+    check_files({"--plot": plot}, [*read, *files])
+
+
 def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
-    from prefrank.cli import progress, run_tables, tables
+    from prefrank.cli import progress, run_tables
     from prefrank.training.find_rate import find_rate
 
     with progress.training() as report:
@@ -319,21 +338,22 @@ def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
         from prefrank.training.plots import plot_rate_search
 
         plot_rate_search(found, plot)
-        tables.say(f"The curve is in {plot}")
+        say(f"The curve is in {plot}")
 
 
 def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as_json: bool) -> None:
-    from prefrank.cli import progress, run_tables, tables
+    from prefrank.cli import progress, run_tables
     from prefrank.training.recipe_file import load_sweep, read_values
     from prefrank.training.sweep import run_sweep
 
     base, changes = read_values(recipe, overrides), load_sweep(grid)
+    _check_training(base.values, plot, recipe, grid)
     with progress.training() as report:
         rows = run_sweep(
             base,
             changes,
             report=report,
-            next_run=lambda name, number, total: tables.say(f"[bold]run {number} of {total}[/]: {escape(name)}"),
+            next_run=lambda name, number, total: say(joined(f"run {number} of {total}", style="bold"), f": {name}"),
         )
     print_result([row.to_json() for row in rows], as_json, lambda: run_tables.sweep(rows))
     if plot:
@@ -341,13 +361,8 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
 
         shown = [row for row in rows if row.run is not None]
         plot_runs([row.run for row in shown if row.run], [row.name for row in shown], plot)
-        tables.say(f"The curves are in {plot}")
+        say(f"The curves are in {plot}")
 
 
-def print_result(record: Any, as_json: bool, show: Any) -> None:
-    if as_json:
-        unicode = sys.stdout.encoding.lower().startswith("utf")  # another console's JSON has escapes instead
-        json.dump(record, sys.stdout, indent=2, ensure_ascii=not unicode, allow_nan=False)
-        print()
-    else:
-        show()
+def print_result(record: Any, as_json: bool, show: Callable[[], None]) -> None:
+    show_json(record) if as_json else show()

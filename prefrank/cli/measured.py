@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
-from prefrank.cli.tables import new_table, say, show
+from prefrank.cli.screen import Part, add_row, joined, new_table, say, show, stacked
 from prefrank.io.names import short_names
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from prefrank.evaluation.pages.leaderboard import Leaderboard
     from prefrank.evaluation.protocols.suite import Suite
@@ -32,29 +31,29 @@ def run(run: "Run") -> None:
         comparison(run["comparison"], headlines=True)
     for scorer, label in zip(run["scorers"], shown, strict=True):
         if scorer["audit"] is not None:
-            say(f"[bold]input formats of {escape(label)}[/]")
+            say(f"input formats of {label}", style="bold")
             for sentence in scorer["audit"]["summary"]:
-                say(f"- {escape(sentence)}")
+                say(f"- {sentence}")
     first = run["scorers"][0]
     data = ", ".join(f"{name} {suite['data'][:12]}" for name, suite in run["suites"].items())
     model = re.sub(r"[0-9a-f]{40,}", lambda hash: hash[0][:12], first["model"])
-    say(f"model {escape(model)}; data: {data}; {run['intervals']['resamples']:,} resamples of prompts")
+    say(f"model {model}; data: {data}; {run['intervals']['resamples']:,} resamples of prompts")
 
 
 def _suite(name: str, suite: Mapping[str, Any], scorers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     """A row for each figure, a column for each scorer; an interval stands under its value."""
     title = suite["title"] if suite["title"] == name else f"{suite['title']} ({name})"
-    table = new_table(escape(title), "", *(escape(scorer) for scorer, _ in scorers), "n")
+    table = new_table(title, "", *(scorer for scorer, _ in scorers), "n")
     shown = _shown(suite, scorers[0][1])
     for label in shown:
         figures = [_figure(result, label) for _, result in scorers]
         show_as = _percent if label not in scorers[0][1]["figures"] or label in scorers[0][1]["shares"] else _number
-        cells = [f"{show_as(one['value'])}\n[dim]{_interval(one, show_as)}[/]" for one in figures]
-        prompts = f"[dim]{figures[0]['prompts']:,} prompts[/]"
-        table.add_row(escape(label), *cells, f"{figures[0]['n']:,} {figures[0]['unit']}\n{prompts}", end_section=True)
+        cells = [_stack(show_as(one["value"]), _interval(one, show_as)) for one in figures]
+        n = _stack(f"{figures[0]['n']:,} {figures[0]['unit']}", f"{figures[0]['prompts']:,} prompts")
+        add_row(table, label, *cells, n, end_section=True)
     if shown[-1] == "accuracy":
         losses = [result["overall"]["log_loss"] for _, result in scorers]
-        table.add_row("log loss", *("-" if one["value"] is None else f"{one['value']:.3f}" for one in losses), "")
+        add_row(table, "log loss", *("-" if one["value"] is None else f"{one['value']:.3f}" for one in losses), "")
     show(table, width=max(100, 26 + 17 * len(scorers)))
 
 
@@ -76,18 +75,18 @@ def _remarks(suite: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
     counts, rule = result["overall"]["counts"], {"half": "count one half", "wrong": "are wrong", "shared": "share"}
     dropped = sum(suite["rows"]["dropped"].values())
-    parts = [
+    parts: list[Part] = [
         f"{counts['comparisons']:,} items of {counts['prompts']:,} prompts",
         f"{suite['rows']['read']:,} rows read, {dropped:,} dropped" if dropped else "",
         f"equal scores {rule[suite['ties']]} ({counts['score_ties']:,})",
         f"{counts['ties']:,} tied preferences count in the log loss only" if counts["ties"] else "",
-        f"[yellow]{counts['failures']:,} scores failed[/]" if counts["failures"] else "",
+        joined(f"{counts['failures']:,} scores failed", style="yellow") if counts["failures"] else "",
         f"{counts['cut_prompts']:,} prompts and {counts['cut_replies']:,} replies of {counts['replies']:,} cut",
         f"noise ceiling {suite['noise_ceiling']['value']:.1%}" if _has_value(suite["noise_ceiling"]) else "",
     ]
-    say("; ".join(part for part in parts if part))
+    say(joined(*(part for part in parts if part), between="; "))
     for sentence in missing_in_words(suite["rows"]["missing"]):
-        say(f"[yellow]{escape(sentence)}[/]")
+        say(sentence, style="yellow")
 
 
 def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
@@ -104,10 +103,9 @@ def comparison(found: Mapping[str, Any], *, headlines: bool = False) -> None:
     else:
         for one, other in dict.fromkeys((row["a"], row["b"]) for row in pairs):
             rows = [row for row in pairs if (row["a"], row["b"]) == (one, other)]
-            name = escape(f"{one} less {other}")
-            _differences(title.format(name), ("suite", "figure", *columns), rows, ("suite", "figure"))
+            _differences(title.format(f"{one} less {other}"), ("suite", "figure", *columns), rows, ("suite", "figure"))
     for sentence in found["refused"]:
-        say(f"[yellow]not compared: {escape(sentence)}[/]")
+        say(f"not compared: {sentence}", style="yellow")
     say("differences in points of 100; detectable: what these items would show four times in five")
 
 
@@ -140,16 +138,20 @@ def _difference_rows(
         detectable = "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}"
         colour = _COLOURS.get(verdict or "", "dim")
         if narrow:
-            lines = (verdict or "-").replace(" told", "\ntold")
-            cells = [f"{value}\n[dim]{low_high}[/]", p, f"[{colour}]{lines}[/]"]
+            words = (verdict or "-").replace(" told", "\ntold").split("\n")
+            cells: list[Part] = [_stack(value, low_high), p, stacked(*(joined(one, style=colour) for one in words))]
         else:
-            cells = [value, low_high, p, detectable, f"[{colour}]{verdict or '-'}[/]"]
-        table.add_row(*map(escape, names), *cells)
+            cells = [value, low_high, p, detectable, joined(verdict or "-", style=colour)]
+        add_row(table, *names, *cells)
     return table
 
 
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _stack(value: str, under: str) -> "Text":
+    return stacked(value, joined(under, style="dim"))
 
 
 def _points(value: float | None) -> str:
@@ -178,12 +180,13 @@ def leaderboard(found: "Leaderboard") -> None:
     """A table for each suite and data, best first."""
     for board in found.boards:
         title = f"{board.title}: {board.figure}, {board.items:,} items, data {board.data[:12]}"
-        table = new_table(escape(title), "", "model", "value", "95 % interval", "group", "n", "evaluated", left=2)
+        table = new_table(title, "", "model", "value", "95 % interval", "group", "n", "evaluated", left=2)
         for place, name in zip(board.places, short_names([place.name for place in board.places]), strict=True):
             estimate = place.estimate.to_json()
-            table.add_row(
+            add_row(
+                table,
                 "-" if place.rank is None else str(place.rank),
-                escape(name) + (" [dim](baseline)[/]" if place.kind == "baseline" else ""),
+                joined(joined(name), " (baseline)" if place.kind == "baseline" else "", style="dim"),
                 _percent(estimate["value"]),
                 _interval(estimate, _percent),
                 place.group or "-",
@@ -193,17 +196,17 @@ def leaderboard(found: "Leaderboard") -> None:
         show(table)
     say("models that share a letter cannot be told apart (paired tests on the same items, Holm-adjusted)")
     for note in found.notes:
-        say(f"[yellow]{escape(note)}[/]")
+        say(note, style="yellow")
     for file, why in found.broken.items():
-        say(f"[yellow]not used: {escape(file)}: {escape(why)}[/]")
+        say(f"not used: {file}: {why}", style="yellow")
 
 
 def calibrated(folder: Path, found: Mapping[str, Any]) -> None:
-    place = escape(str(folder / "prefrank.json"))
     say(
-        f"[bold]temperature {found['temperature']:.3g}[/] in {place}: log loss {found['log_loss']:.3f},"
-        f" scaled {found['scaled_log_loss']:.3f} on prompts it was not fitted on; {found['pairs']:,} pairs of"
-        f" {found['prompts']:,} prompts of {escape(found['fitted_on'])}"
+        joined(f"temperature {found['temperature']:.3g}", style="bold"),
+        f" in {folder / 'prefrank.json'}: log loss {found['log_loss']:.3f}, scaled {found['scaled_log_loss']:.3f} on"
+        f" prompts it was not fitted on; {found['pairs']:,} pairs of {found['prompts']:,} prompts of",
+        f" {found['fitted_on']}",
     )
 
 
@@ -212,7 +215,7 @@ def suites(known: "Sequence[Suite]") -> None:
     for suite in known:
         files = [*suite.layout[:2], *(["..."] if len(suite.layout) > 2 else [])] or ["ship with prefrank"]
         hub = [f"on the hub: {suite.hub}"] if suite.hub else []
-        facts = "\n".join([suite.title, *(f"[dim]{escape(line)}[/]" for line in (*hub, *files))])
-        table.add_row(suite.name, facts, suite.ties, end_section=True)
+        facts = stacked(suite.title, *(joined(line, style="dim") for line in (*hub, *files)))
+        add_row(table, suite.name, facts, suite.ties, end_section=True)
     show(table)
     say("all file patterns: prefrank suites --json, docs/suites.md")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from prefrank.cli.commands import AsJson, app, print_result
 from prefrank.cli.options import ScoringOptions, scoring_options
+from prefrank.cli.places import check_files, local_places
+from prefrank.cli.screen import say
 from prefrank.errors import BadData, BadInput, NotFound, PrefrankError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def evaluate(
     scoring: ScoringOptions,
 ) -> None:
     """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
-    from prefrank.cli import measured, progress, tables
+    from prefrank.cli import measured, progress
     from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.pages.report import write_report
     from prefrank.evaluation.protocols import SUITES
@@ -87,7 +88,6 @@ def evaluate(
     from prefrank.evaluation.runs import compare_runs, run_all
     from prefrank.evaluation.scorers import ModelOptions
     from prefrank.evaluation.servers import ServerOptions
-    from prefrank.io.atomic import check_writable
     from prefrank.io.columns import parse_columns
     from prefrank.model.hardware import hardware
 
@@ -96,8 +96,8 @@ def evaluate(
     if not (data or suite):
         raise BadInput("there is nothing to evaluate on; give --data, --suite or both (prefrank suites lists them)")
     # What would fail after hours of scoring fails now
-    for path in filter(None, (output, html)):
-        check_writable(path)
+    read = local_places(*(model or ()), *(data or ()), *(suite or ()), *(train or ()), server_template)
+    check_files({"--json": output, "--html": html}, read)
     if html:
         import jinja2  # noqa: F401
     options = ModelOptions(**asdict(scoring))
@@ -110,7 +110,7 @@ def evaluate(
     entrants, opened = _entrants(model or [], options, server, baselines, tasks, trained_on, named)
     for name, scorer in opened.items():
         if scorer.doubt:
-            tables.say(f"[yellow]{escape(name)}: its scores are {escape(scorer.doubt)}[/]")
+            say(f"{name}: its scores are {scorer.doubt}", style="yellow")
     _say_control_strings(opened, tasks)
     run = run_all(
         entrants,
@@ -129,10 +129,10 @@ def evaluate(
         write_run(output, run)
     measured.run(run)
     if output:
-        tables.say(f"The run, with every score, is in {output}")
+        say(f"The run, with every score, is in {output}")
     if html:
         write_report(run, html)
-        tables.say(f"The report is in {html}")
+        say(f"The report is in {html}")
 
 
 def _say_control_strings(opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]") -> None:
@@ -272,20 +272,21 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
-    from prefrank.cli import measured, tables
+    from prefrank.cli import measured
     from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.pages.report import merged, write_report
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.evaluation.runs import compare_runs
 
+    check_files({"--html": html}, runs)
     loaded, style = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
     found = compare_runs(loaded, SUITES, bootstrap=style)
     print_result(found, as_json, lambda: measured.comparison(found))
     if html:
         whole = merged(list(loaded.values()))  # where two scorers of one name are told apart by number
         write_report({**whole, "comparison": compare_runs({"": whole}, SUITES, bootstrap=style)}, html)
-        tables.say(f"The report is in {html}")
+        say(f"The report is in {html}")
 
 
 @app.command()
@@ -297,16 +298,17 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Models side by side from their run files, with groups that cannot be told apart."""
-    from prefrank.cli import measured, tables
+    from prefrank.cli import measured
     from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.pages.leaderboard import leaderboard as rank_runs
-    from prefrank.evaluation.pages.leaderboard import write_leaderboard
+    from prefrank.evaluation.pages.leaderboard import run_files, write_leaderboard
 
+    check_files({"--html": html}, run_files(folder))
     found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
     print_result(found.to_json(), as_json, lambda: measured.leaderboard(found))
     if html:
         write_leaderboard(found, html)
-        tables.say(f"The page is in {html}")
+        say(f"The page is in {html}")
 
 
 @app.command()
@@ -320,14 +322,16 @@ def card(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a README.md of another origin.")] = False,
 ) -> None:
     """Write a model card from the training record and run files; what is missing is asked for, never left blank."""
-    from prefrank.cli import tables
-    from prefrank.evaluation.pages.card import write_card
+    from prefrank.evaluation.pages.card import FILE, write_card
     from prefrank.evaluation.pages.card_facts import read_facts
     from prefrank.evaluation.run_file import read_run
+    from prefrank.model.hub import resolve_model
 
+    if folder.is_dir():
+        check_files({"README.md": resolve_model(str(folder)) / FILE}, [*(run or []), *([facts] if facts else [])])
     given = read_facts(facts, fact or [])
     path = write_card(folder, [read_run(path) for path in run or []], given, overwrite=overwrite)
-    tables.say(f"The model card is in {path}")
+    say(f"The model card is in {path}")
 
 
 @app.command()
@@ -346,6 +350,8 @@ def calibrate(
     from prefrank.evaluation.calibration import calibrate as fit
     from prefrank.model.hub import resolve_model
 
+    if folder.is_dir():
+        check_files({"prefrank.json": resolve_model(str(folder)) / "prefrank.json"}, local_places(*data))
     comparisons = labelled(read_comparisons(data), scoring.head)
     found = fit(
         folder,
@@ -373,7 +379,7 @@ def suites(as_json: AsJson = False) -> None:
 def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]", options: "ModelOptions") -> None:
     """The models that can be run in other formats are, on the first data set or suite; what cannot be is said, since
     the scores that are there by now must not be lost."""
-    from prefrank.cli import progress, tables
+    from prefrank.cli import progress
     from prefrank.evaluation.audit import audit
 
     for scorer in run["scorers"]:
@@ -392,6 +398,6 @@ def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Ta
                         progress=report,
                     )
             except PrefrankError as error:
-                tables.say(f"[yellow]{escape(one.name)} was not audited: {escape(str(error))}[/]")
+                say(f"{one.name} was not audited: {error}", style="yellow")
             else:
                 scorer["audit"] = found.to_json()

@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from prefrank.cli.screen import Part, add_row, joined, new_table, talk
+from prefrank.errors import printable
+from prefrank.io.names import short_names
 
 if TYPE_CHECKING:
     from prefrank.evaluation.audit import Combination
@@ -24,7 +27,7 @@ class _Display:
     """One bar at a time with a changing text; where there is no terminal, a line now and then in its place."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, emoji=False)
+        self.console = talk()
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -40,6 +43,7 @@ class _Display:
         self._last = 0.0
 
     def show(self, title: str, done: int, total: int | None, text: str) -> None:
+        title, text = printable(title), printable(text)
         if title != self._title:
             self.clear()
             self._title, self._task = title, self.bar.add_task(title, total=total, text="")
@@ -49,7 +53,11 @@ class _Display:
         now = time.monotonic()
         if self.bar.disable and (now - self._last > SECONDS_BETWEEN_LINES or done == total):
             self._last = now
-            self.console.print(f"{title} {text}", markup=False)
+            self.say(f"{title} {text}")
+
+    def say(self, *parts: Part, style: str = "") -> None:
+        """A remark above the bar."""
+        self.console.print(joined(*parts, style=style), soft_wrap=not self.console.is_terminal)
 
     def clear(self) -> None:
         if self._task is not None:
@@ -68,18 +76,20 @@ def training() -> "Iterator[Callable[[Event], None]]":
 def _show_event(display: _Display, event: "Event") -> None:
     from prefrank.training import events
 
-    say = display.console.print
+    say = display.say
     match event:
         case events.DataRead():
-            say(_data_text(event), markup=False)
+            say(_data_text(event))
         case events.PassedOver():
-            say(f"{event.folder} is passed over: {event.torn}", markup=False)
+            say(f"{event.folder} is passed over: {event.torn}")
+        case events.Kept():
+            say(f"{event.folder} is not removed: {event.why}")
         case events.Encoding():
             display.show(f"encoding {event.name}", event.done, event.total, "")
         case events.Encoded():
             display.clear()
             for remark in event.remarks:
-                say(f"{event.name}: {remark}", markup=False)
+                say(f"{event.name}: {remark}")
         case events.Started():
             display.clear()
             say(
@@ -90,9 +100,9 @@ def _show_event(display: _Display, event: "Event") -> None:
             display.show("training", event.step, event.steps, _step_text(event))
         case events.EvaluationDone():
             display.clear()
-            say(_evaluation_table(event.step, {**event.sets, "all": event.overall}, event.best))
+            display.console.print(_evaluation_table(event.step, {**event.sets, "all": event.overall}, event.best))
         case events.Saved():
-            say(f"[dim]step {event.step}: saved {event.folder}[/]")
+            say(f"step {event.step}: saved {event.folder}", style="dim")
 
 
 def _data_text(event: "DataRead") -> str:
@@ -121,15 +131,16 @@ def clock(seconds: float) -> str:
 
 
 def _evaluation_table(step: int, sets: "dict[str, SetMetrics]", best: bool) -> Table:
-    table = Table(title=f"step {step}{', best so far' if best else ''}", title_justify="left", box=None, pad_edge=False)
-    for column in ("held out", "accuracy", "95 % interval", "log loss", "comparisons"):
-        table.add_column(column, justify="left" if column == "held out" else "right")
-    for name, metrics in sets.items():
+    title = f"step {step}{', best so far' if best else ''}"
+    table = new_table(title, "held out", "accuracy", "95 % interval", "log loss", "comparisons")
+    shown = short_names(list(sets))
+    for (name, metrics), short in zip(sets.items(), shown, strict=True):
         if name == "all" and len(sets) == 2:  # one set alone is the whole
             continue
         low, high = metrics.interval
-        table.add_row(
-            name,
+        add_row(
+            table,
+            short,
             f"{metrics.accuracy:.1%}",
             f"{low:.1%} to {high:.1%}",
             f"{metrics.log_loss:.3f}",

@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
+from rich.text import Text
 
 from prefrank.cli.progress import clock
-from prefrank.cli.tables import new_table, say, show
+from prefrank.cli.screen import Part, add_row, joined, new_table, say, show
 from prefrank.io.names import short_names as path_ends
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ def runs(found: "Sequence[Run]") -> None:
     sources = list(dict.fromkeys(one for run in found for one in run.data))
     short = dict(zip(sources, path_ends(sources), strict=True))
     for run, name in zip(found, short_names(found), strict=True):
-        table.add_row(
-            escape(name),
+        add_row(
+            table,
+            name,
             _state(run),
             f"{run.step:,}/{run.steps:,}",
-            escape(", ".join(short[one] for one in run.data)),
+            ", ".join(short[one] for one in run.data),
             *_cells(run),
         )
     show(table, width=_WIDTH)
@@ -42,38 +43,37 @@ def runs(found: "Sequence[Run]") -> None:
 
 def comparison(found: "Sequence[Run]", differing: Mapping[str, Sequence[Any]]) -> None:
     """Runs side by side: what differs in their recipes, and every figure."""
-    table = new_table(None, "", *map(escape, short_names(found)))
+    table = new_table(None, "", *short_names(found))
     for key, values in differing.items():
-        table.add_row(escape(key), *(escape(_value(value)) for value in values))
+        add_row(table, key, *(_value(value) for value in values))
     table.add_section()
     rows = {name: [_best_cell(run, name) for run in found] for name in ("log loss", "accuracy", "comparisons", "step")}
     for name, cells in rows.items():
-        table.add_row(f"best: {name}", *cells)
+        add_row(table, f"best: {name}", *cells)
     sets = dict.fromkeys(
         name for run in found for name in _last_sets(run) if len(_last_sets(run)) > 2 or name != "overall"
     )
     for name, shown in zip(sets, path_ends(list(sets)), strict=True):
-        table.add_row(f"last: {escape(shown)}", *(_figures(_last_sets(run).get(name)) for run in found))
+        add_row(table, f"last: {shown}", *(_figures(_last_sets(run).get(name)) for run in found))
     table.add_section()
-    table.add_row("state", *map(_state, found))
-    table.add_row("steps", *(f"{run.step:,}/{run.steps:,}" for run in found))
-    table.add_row("time", *(_time(run) for run in found))
-    table.add_row("energy", *(_energy(run) for run in found))
-    table.add_row("peak memory", *(_memory(run) for run in found))
+    add_row(table, "state", *map(_state, found))
+    add_row(table, "steps", *(f"{run.step:,}/{run.steps:,}" for run in found))
+    add_row(table, "time", *(_time(run) for run in found))
+    add_row(table, "energy", *(_energy(run) for run in found))
+    add_row(table, "peak memory", *(_memory(run) for run in found))
     show(table, width=_WIDTH)
 
 
 def sweep(rows: "Sequence[SweepRow]") -> None:
     """A sweep's runs, best first; those that cannot be told from the best are marked."""
     keys = list(dict.fromkeys(key for row in rows for key in row.changes))
-    table = new_table(
-        None, "", *map(escape, keys), "state", "log loss", "accuracy", "n", "time", "energy", left=len(keys) + 2
-    )
+    table = new_table(None, "", *keys, "state", "log loss", "accuracy", "n", "time", "energy", left=len(keys) + 2)
     marked = sum(row.undecided for row in rows)
     for row in rows:
-        values = [escape(_value(row.changes[key])) if key in row.changes else "" for key in keys]
-        cells = ["[red]failed[/]", *[""] * 5] if row.run is None or row.error else [_state(row.run), *_cells(row.run)]
-        table.add_row("≈" if row.undecided and marked > 1 else "", *values, *cells)
+        values = [_value(row.changes[key]) if key in row.changes else "" for key in keys]
+        none: list[Part] = [joined("failed", style="red"), *[""] * 5]
+        cells = none if row.run is None or row.error else [_state(row.run), *_cells(row.run)]
+        add_row(table, "≈" if row.undecided and marked > 1 else "", *values, *cells)
     show(table, width=_WIDTH)
     _say_errors({row.name: row.error for row in rows if row.error})
     if marked > 1:
@@ -86,16 +86,18 @@ def rate_search(found: "RateSearch") -> None:
     table = new_table("Learning rate against loss", "learning rate", "loss", "smoothed", left=0)
     last = len(found.rates) - 1
     for n in dict.fromkeys(round(place * last / 14) for place in range(15)):
-        table.add_row(f"{found.rates[n]:.1e}", f"{found.losses[n]:.3f}", f"{found.smoothed[n]:.3f}")
+        add_row(table, f"{found.rates[n]:.1e}", f"{found.losses[n]:.3f}", f"{found.smoothed[n]:.3f}")
     show(table, width=_WIDTH)
-    rate = "no suggestion" if found.suggestion is None else f"suggested: [bold]learning_rate={found.suggestion:.2g}[/]"
-    say(f"{rate}; {found.rule}")
+    if found.suggestion is None:
+        say(f"no suggestion; {found.rule}")
+    else:
+        say("suggested: ", joined(f"learning_rate={found.suggestion:.2g}", style="bold"), f"; {found.rule}")
 
 
 def short_names(found: "Sequence[Run]") -> list[str]:
     """Paths without the part that all have in common."""
     paths = [str(run.folder) for run in found]
-    if len(paths) == 1:
+    if len(paths) < 2:
         return paths
     common = os.path.commonpath([os.path.abspath(path) for path in paths])
     return [os.path.relpath(path, common) for path in paths]
@@ -111,12 +113,12 @@ def _cells(run: "Run") -> list[str]:
 
 def _loss(best: "Best") -> str:
     low_high = "" if best.log_loss_interval is None else " [{:.3f}, {:.3f}]".format(*best.log_loss_interval)
-    return escape(f"{best.log_loss:.3f}{low_high}")
+    return f"{best.log_loss:.3f}{low_high}"
 
 
 def _accuracy(best: "Best") -> str:
     low, high = best.interval
-    return escape(f"{best.accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]")
+    return f"{best.accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _best_cell(run: "Run", name: str) -> str:
@@ -143,8 +145,8 @@ def _figures(metrics: Mapping[str, Any] | None) -> str:
     return "-" if metrics is None else f"{metrics['log_loss']:.3f}, {metrics['accuracy']:.1%}"
 
 
-def _state(run: "Run") -> str:
-    return f"[{_COLORS[run.state]}]{run.state}[/]"
+def _state(run: "Run") -> Text:
+    return joined(run.state, style=_COLORS[run.state])
 
 
 def _time(run: "Run") -> str:
@@ -168,4 +170,4 @@ def _value(value: Any) -> str:
 
 def _say_errors(errors: Mapping[str, str | None]) -> None:
     for name, error in errors.items():
-        say(f"[red]{escape(name)}: {escape(error or 'failed')}[/]")
+        say(f"{name}: {error or 'failed'}", style="red")

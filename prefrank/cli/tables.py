@@ -6,12 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from prefrank.cli.progress import clock
+from prefrank.cli.screen import add_row, joined, lines, new_table, say, show
 from prefrank.io.names import short_names
 
 if TYPE_CHECKING:
@@ -24,47 +20,22 @@ if TYPE_CHECKING:
     from prefrank.training.memory import Memory
     from prefrank.types import Score
 
-NARROWEST = 100
 SHOWN = 240
 """Characters of a prompt above its ranking."""
 _EQUAL = "dropped_replies_equal_after_cutting"
-
-
-def say(text: str) -> None:
-    Console(stderr=True, highlight=False, emoji=False).print(text)
-
-
-def show(table: Table, *, width: int = NARROWEST, narrow: Table | None = None) -> None:
-    """Print a table on standard output; `width` is that of a pipe or a log, `narrow` what stands for a table that is
-    wider than the console."""
-    console = Console(highlight=False, emoji=False)
-    # A pipe or a log has no width of its own; 80 columns would fold the tables.
-    if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, width=width)
-    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    console.print(table if narrow is None or wanted <= console.width else narrow)
-
-
-def new_table(title: str | None, *columns: str, left: int = 1) -> Table:
-    """Columns after the first `left` hold figures and stand to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.collapse_padding = True  # two columns of space, not three: 80 are few
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
-    return table
 
 
 def ranking(prompt: str, ranked: "Sequence[Ranked]", temperature: float) -> None:
     """Replies, best first, with the probability of being preferred to the best."""
     from prefrank.scoring import win_probability
 
-    table = new_table(escape(_short(prompt)), "rank", "score", "beats best", "reply", left=0)
+    table = new_table(lines(_short(prompt)), "rank", "score", "beats best", "reply", left=0)
     table.columns[3].justify = "left"
     for entry in ranked:
-        cut = _cut_mark(entry.score)
         chance = win_probability(entry.score, ranked[0].score, temperature=temperature)
         beats = "" if entry is ranked[0] else f"{chance:.0%}"
-        table.add_row(str(entry.rank + 1), f"{entry.score.value:+.3f}", beats, escape(entry.reply) + cut)
+        reply = joined(lines(entry.reply), joined(_cut_mark(entry.score), style="yellow"))
+        add_row(table, str(entry.rank + 1), f"{entry.score.value:+.3f}", beats, reply)
     show(table)
 
 
@@ -77,32 +48,37 @@ def _cut_mark(score: "Score") -> str:
     """How many tokens of prompt and reply were not scored; "" where all were."""
     counts = {"prompt": score.cut_prompt, "reply": score.cut_reply}
     cuts = [f"{name} cut by {count:,} tokens" for name, count in counts.items() if count]
-    return f" [yellow]({', '.join(cuts)})[/]" if cuts else ""
+    return f" ({', '.join(cuts)})" if cuts else ""
+
+
+def say_place(what: str, place: Path) -> None:
+    """Where something was written."""
+    say(f"{what} is in ", joined(str(place), style="bold"))
 
 
 def say_control_strings(count: int, model: str | None = None) -> None:
     """A remark on texts that may have been rendered already, where there are any."""
     if count:
-        whose = f"control strings of {escape(model)}" if model else "this model's control strings"
+        whose = f"control strings of {model}" if model else "this model's control strings"
         texts = "1 text holds" if count == 1 else f"{count:,} texts hold"
-        say(f"[yellow]{texts} {whose}; --pre-rendered takes them as tokens[/]")
+        say(f"{texts} {whose}; --pre-rendered takes them as tokens", style="yellow")
 
 
 def say_report(source: str, report: "Report") -> None:
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items() if count)
     say(
-        f"{escape(source)}: {report.kept:,} comparisons of {report.rows:,} rows"
+        f"{source}: {report.kept:,} comparisons of {report.rows:,} rows"
         + (f"; dropped: {dropped}" if dropped else "")
-        + (f"; {escape(report.warning)}" if report.warning else "")
+        + (f"; {report.warning}" if report.warning else "")
     )
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Nested plain values as name and value."""
-    table = new_table(escape(title), "", "", left=2)
+    table = new_table(title, "", "", left=2)
     table.show_header = False
     for name, value in _flat(values):
-        table.add_row(name, escape(value))
+        add_row(table, name, value)
     show(table)
 
 
@@ -179,7 +155,7 @@ def parity(source: str, target: Path, precision: str, found: "Parity") -> None:
         "pairs in another order": f"{found.flips_percent:.2g} % of {found.pairs:,}",
     }
     facts(f"{source} in float32 and {precision}", values)
-    say(f"The {precision} model is in [bold]{escape(str(target))}[/]")
+    say_place(f"The {precision} model", target)
 
 
 def dry_run(estimate: "RunEstimate") -> None:
@@ -190,45 +166,45 @@ def dry_run(estimate: "RunEstimate") -> None:
     table = new_table("Data", "set", *columns)
     for name, counts in estimate.encoding.items():
         keys = ("comparisons", "rows", "tokens", "rows_with_cut_prompt", "rows_with_cut_reply", _EQUAL)
-        table.add_row(escape(short[name]), *(f"{counts[key]:,}" for key in keys))
+        add_row(table, short[name], *(f"{counts[key]:,}" for key in keys))
     show(table)
     for one in estimate.data:
         held = f" ({one['held_out']:,} in the other part)" if one["held_out"] else ""
-        say(f"{escape(short[one['name']])}, for {one['role']}: {escape(one['rule'])}{held}")
+        say(f"{short[one['name']]}, for {one['role']}: {one['rule']}{held}")
     if left_out := _left_out(estimate):
         table = new_table("Left out", "set", "why", "count", left=2)
         for name, why, count in left_out:
-            table.add_row(escape(short[name]), escape(why), f"{count:,}")
+            add_row(table, short[name], why, f"{count:,}")
         show(table)
     if estimate.drawn:
         draw(estimate.drawn)
     table = new_table("Row lengths in tokens", "up to", "rows", "")
     most = max(count for _, count in estimate.histogram)
     for edge, count in estimate.histogram:
-        table.add_row(f"{edge:,}", f"{count:,}", "█" * round(40 * count / most))
+        add_row(table, f"{edge:,}", f"{count:,}", "█" * round(40 * count / most))
     table.columns[2].justify = "left"
     show(table)
     table = new_table("The run", "", "", left=2)
     table.show_header = False
     done = f" ({estimate.first_step:,} of them done)" if estimate.first_step else ""
-    table.add_row("steps", f"{estimate.steps:,}{done} of {estimate.prompts_per_step:,} prompts, on {estimate.device}")
-    table.add_row("evaluations", f"{estimate.evaluations:,} of {estimate.evaluation_rows:,} rows")
+    add_row(table, "steps", f"{estimate.steps:,}{done} of {estimate.prompts_per_step:,} prompts, on {estimate.device}")
+    add_row(table, "evaluations", f"{estimate.evaluations:,} of {estimate.evaluation_rows:,} rows")
     padded = estimate.step_tokens / (1 - estimate.padding_saved)
-    table.add_row("padding saved", f"{estimate.padding_saved:.0%} of the {padded:,.0f} tokens of a padded step")
-    table.add_row("encodings saved", f"{estimate.rows:,} rows in place of {estimate.pairwise_rows:,} in pairs")
+    add_row(table, "padding saved", f"{estimate.padding_saved:.0%} of the {padded:,.0f} tokens of a padded step")
+    add_row(table, "encodings saved", f"{estimate.rows:,} rows in place of {estimate.pairwise_rows:,} in pairs")
     if estimate.flops is not None:
-        table.add_row("operations", f"{estimate.flops:.2g} of floating point in the steps")
+        add_row(table, "operations", f"{estimate.flops:.2g} of floating point in the steps")
     if estimate.seconds is not None:
         parts = {name: _span(value) for name, value in _fields(estimate.seconds).items()}
-        table.add_row("time", f"about {_span(estimate.seconds.total)}: " + _listed(parts))
+        add_row(table, "time", f"about {_span(estimate.seconds.total)}: " + _listed(parts))
     if estimate.memory is not None:
         kind = "measured" if estimate.memory.measured else "counted"
-        table.add_row("memory", f"{_gib(estimate.memory.peak)} at the peak, {kind}: {_memory_parts(estimate.memory)}")
+        add_row(table, "memory", f"{_gib(estimate.memory.peak)} at the peak, {kind}: {_memory_parts(estimate.memory)}")
     show(table)
     if estimate.foreseen:
         _foreseen(estimate.foreseen)
     for note in estimate.notes:
-        say(f"[yellow]{escape(note)}[/]")
+        say(note, style="yellow")
 
 
 def _left_out(estimate: "RunEstimate") -> list[tuple[str, str, int]]:
@@ -246,7 +222,7 @@ def _foreseen(foreseen: "Sequence[Foreseen]") -> None:
     table = new_table(title, "sharding", *parts)
     for one in foreseen:
         name = one.layout + (", checkpointed" if one.checkpointing else "")
-        table.add_row(name, *(f"{_fields(one.memory)[part] / 1e9:.1f}" for part in parts))
+        add_row(table, name, *(f"{_fields(one.memory)[part] / 1e9:.1f}" for part in parts))
     show(table)
 
 
@@ -273,7 +249,7 @@ def draw(drawn: Sequence[Mapping[str, Any]]) -> None:
     columns = ("comparisons", "drawn", "beyond\nper prompt", "longer\npreferred", "shorter\npreferred")
     table = new_table("Drawn for each epoch", "set", *columns)
     for one, name in zip(drawn, short_names([one["name"] for one in drawn]), strict=True):
-        table.add_row(escape(name), *(f"{one[key]:,}" if key in one else "-" for key in keys))
+        add_row(table, name, *(f"{one[key]:,}" if key in one else "-" for key in keys))
     show(table)
 
 
@@ -284,19 +260,20 @@ def _gib(count: int) -> str:
 def description(source: str, description: "Description") -> None:
     """One column per split."""
     splits = description.splits
-    table = new_table(escape(source), f"lengths in {description.unit}", *splits)
+    table = new_table(source, f"lengths in {description.unit}", *splits)
     sizes = sorted({k for split in splits.values() for k in split.num_replies})
     rows = {name: _split_facts(split, sizes) for name, split in splits.items()}
     for fact in dict.fromkeys(fact for facts in rows.values() for fact in facts):
-        table.add_row(fact, *(facts.get(fact, "0") for facts in rows.values()))
+        add_row(table, fact, *(facts.get(fact, "0") for facts in rows.values()))
     show(table)
     if description.warning:
-        say(f"[yellow]{escape(description.warning)}[/]")
+        say(description.warning, style="yellow")
     for overlap in description.overlaps:
         if overlap.opening or overlap.normalised:
             say(
-                f"[yellow]{overlap.normalised:,} of {overlap.prompts:,} prompts of {overlap.split} stand in"
-                f" {overlap.other} too, and {overlap.opening:,} open like one there[/]"
+                f"{overlap.normalised:,} of {overlap.prompts:,} prompts of {overlap.split} stand in"
+                f" {overlap.other} too, and {overlap.opening:,} open like one there",
+                style="yellow",
             )
     if len(splits) > 1 and not any(overlap.opening or overlap.normalised for overlap in description.overlaps):
         say("No prompt stands in two splits")

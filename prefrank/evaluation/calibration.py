@@ -19,17 +19,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all
+from prefrank.errors import BadData, BadInput, short
+from prefrank.evaluation.checks import check_number, check_whole
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all
 from prefrank.evaluation.items import Item, Pairs, Sample, sample_of
 from prefrank.evaluation.metrics import log_losses, wins
-from prefrank.evaluation.run import data_hash, score_once
+from prefrank.evaluation.run import check_items, data_hash, score_once
 from prefrank.evaluation.slices import figure_of, share_of, shares
+from prefrank.io.json_files import Fields
 from prefrank.types import Comparison
 
 NUM_BINS = 15
 MIN_PAIRS = 20
 """Fewer pairs with different scores give no temperature."""
+
+LEAST, MOST = 1e-100, 1e100
+"""Of a temperature; one beyond them is no scale that a model scores on."""
 
 COVERAGES = tuple(share / 100 for share in range(100, 0, -5))
 
@@ -39,16 +44,22 @@ class Temperature:
     """What scores are divided by to become logits.
 
     Args:
-        value: above 0; above 1 for a model that is too sure of itself.
+        value: from `LEAST` to `MOST`; above 1 for a model that is too sure of itself.
         n: pairs it was fitted on.
         prompts: distinct prompts among them.
         fitted_on: what those were, for people.
+
+    Raises:
+        BadInput: another value.
     """
 
     value: float
     n: int
     prompts: int
     fitted_on: str = ""
+
+    def __post_init__(self) -> None:
+        check_number("a temperature", self.value, least=LEAST, below=2 * MOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +185,7 @@ def calibration(
     fitted, scaled, note = temperature, None, None
     try:
         fitted = temperature or fit_temperature(sample, fitted_on="cross-fitted, each of these prompts by others")
-        scaled = sample.lead / temperature.value if temperature else cross_fitted(sample, seed=style.seed)
+        scaled = _divided(sample.lead, temperature.value) if temperature else cross_fitted(sample, seed=style.seed)
     except BadInput as error:
         note = str(error)
     leads = {"raw": sample.lead} | ({"scaled": scaled} if scaled is not None else {})
@@ -219,7 +230,7 @@ def fit_temperature(sample: Sample, *, fitted_on: str = "") -> Temperature:
     """
     pairs, usable = sample.pairs, ~np.isnan(sample.lead)
     value = _fit(*_fitted(sample))
-    prompts = len(np.unique(pairs.prompt[pairs.comparison[usable]]))
+    prompts = len(distinct(pairs.prompt[pairs.comparison[usable]]))
     return Temperature(value, int(usable.sum()), prompts, fitted_on)
 
 
@@ -229,15 +240,27 @@ def cross_fitted(sample: Sample, *, folds: int = 5, seed: int = 0) -> Float64[np
     Raises:
         BadInput: fewer prompts than folds, or a fold whose others give no temperature.
     """
+    check_whole("folds", folds, least=2)
+    check_whole("the seed", seed, least=0)
     pairs = sample.pairs
-    size = int(pairs.prompt.max()) + 1
+    size = int(pairs.prompt.max(initial=-1)) + 1
     if size < folds:
         raise BadInput(f"there are {size} prompts to cross-fit a temperature in {folds} folds; wanted at least {folds}")
     fold = (np.random.default_rng(seed).permutation(size) % folds)[pairs.prompt[pairs.comparison]]
     parts, scaled = _fitted(sample), sample.lead.copy()
     for one in range(folds):
-        scaled[fold == one] /= _fit(*(part[fold != one] for part in parts))
+        mine = fold == one
+        scaled[mine] = _divided(sample.lead[mine], _fit(*(part[~mine] for part in parts)))
     return scaled
+
+
+def _divided(lead: Float64[np.ndarray, " P"], temperature: float) -> Float64[np.ndarray, " P"]:
+    """Logits, finite where the leads are."""
+    with np.errstate(over="ignore"):
+        return np.clip(lead / temperature, -_LARGEST, _LARGEST)
+
+
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 def calibrate(
@@ -272,13 +295,20 @@ def calibrate(
         scaled_log_loss (cross-fitted), prefrank (version), and pre_rendered and empty_score where they were given.
 
     Raises:
-        BadInput: a folder without prefrank.json or one to resume training from; otherwise as `fit_temperature`.
+        BadInput: a folder without prefrank.json or one to resume training from; something else than comparisons;
+            otherwise as `fit_temperature`.
+        BadData: no comparisons.
         NotFound, BadModel: as `RewardModel.load`.
         CannotWrite: prefrank.json cannot be written.
     """
     from prefrank.scoring.reward_model import RewardModel
     from prefrank.scoring.temperature import check_calibratable, store_calibration
 
+    check_items(comparisons)
+    if not comparisons:
+        raise BadData("there are no comparisons to calibrate on; wanted at least one")
+    if not isinstance(fitted_on, str):
+        raise BadInput(f"fitted_on is {short(fitted_on)}; wanted a string, what the comparisons are")
     check_calibratable(folder)
     model = RewardModel.load(
         folder,
@@ -321,8 +351,15 @@ def calibrate(
 
 
 def stored_temperature(facts: Mapping[str, Any]) -> Temperature:
-    """The temperature of a `RewardModel.calibration`."""
-    return Temperature(facts["temperature"], facts.get("pairs", 0), facts.get("prompts", 0), facts.get("fitted_on", ""))
+    """The temperature of a `RewardModel.calibration`.
+
+    Raises:
+        BadInput: facts that are of other types, or a temperature that is no scale.
+    """
+    fields = Fields(facts, "the stored calibration", error=BadInput)
+    value = fields.number("temperature", least=LEAST, most=MOST)
+    pairs, prompts = fields.integer("pairs", 0), fields.integer("prompts", 0)
+    return Temperature(value, pairs, prompts, fields.text("fitted_on", ""))
 
 
 def _fitted(sample: Sample) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " P"], Float64[np.ndarray, " P"]]:
@@ -353,12 +390,19 @@ def _fit(lead: Float64[np.ndarray, " P"], label: Float64[np.ndarray, " P"], weig
             " are the labels, or the scores, the wrong way round?"
         )
     low, high = 0.0, 1.0
-    while slope(high) < 0:
+    while high < 2 * MOST and slope(high) < 0:
         low, high = high, 2 * high
     for _ in range(100):
         middle = (low + high) / 2
+        if middle in (low, high):  # as near as numbers are
+            break
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return unit / high
+    if not LEAST <= (value := unit / high) <= MOST:
+        raise BadInput(
+            f"the best temperature for the scores of {used} pairs is {value:g}; wanted {LEAST:g} to {MOST:g}: scale the"
+            " scores, or look for ones that are out of all reason"
+        )
+    return value
 
 
 def _sigmoid(x: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
@@ -419,7 +463,7 @@ def _reliability(judged: _Judged, pairs: Pairs, found: Mapping[str, Estimate], l
     bins, bins_equal_mass = (
         tuple(
             _bin(np.where(number == one, judged.weight, 0.0), judged.confidence, judged.right, pairs, level)
-            for one in np.unique(number[judged.weight > 0])
+            for one in distinct(number[judged.weight > 0])
         )
         for number in judged.numbers
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
-from prefrank.evaluation.estimates import Bootstrap, Estimate, estimate_all, one_mean
-from prefrank.evaluation.items import Facts, Sample
+from prefrank.evaluation.estimates import Bootstrap, Estimate, distinct, estimate_all, one_mean
+from prefrank.evaluation.items import Facts, Pairs, Sample
 
 Votes = Float64[np.ndarray, " V"]
 """Probability that the reply of lower index wins, one for each vote: 1, 0, or 0.5 for a tie."""
@@ -37,12 +37,20 @@ def _one_against_others(votes: Votes) -> float:
 
 
 def _mean(sample: Sample, of: Callable[[Votes], float], bootstrap: Bootstrap | None) -> Estimate:
-    voted = [[votes for votes in votes_of(facts) if len(votes) > 1] for facts in sample.facts]
-    kept = [item for item, pairs in enumerate(voted) if pairs]
+    kept = _voted(sample.pairs, len(sample.values))
+    voted = {i: [votes for votes in votes_of(sample.facts[i]) if len(votes) > 1] for i in kept}
     values = np.array([np.average([of(v) for v in voted[i]], weights=[len(v) for v in voted[i]]) for i in kept])
     count = sum(len(votes) for i in kept for votes in voted[i])
     figure = one_mean(values.astype(np.float64), sample.pairs.prompt[kept], n=count, unit="votes")
     return estimate_all({"": figure}, bootstrap or Bootstrap())[""]
+
+
+def _voted(pairs: Pairs, num_replies: int) -> list[int]:
+    """The items with several votes on a pair: most data have none, and a long ranking has millions of pairs."""
+    low, high = np.minimum(pairs.ahead, pairs.behind), np.maximum(pairs.ahead, pairs.behind)
+    key = np.sort(low * num_replies + high)
+    rows = key[1:][key[1:] == key[:-1]] // max(num_replies, 1)
+    return distinct(np.searchsorted(pairs.first, rows, side="right") - 1).tolist()
 
 
 def votes_of(facts: Facts) -> list[Votes]:

@@ -8,6 +8,7 @@ Surprising:
 - Many slices give one that looks different by chance. All figures but the headline are adjusted together (Holm).
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -18,9 +19,12 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Sums, estimate_all, minus, sums_of
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Sums, distinct, estimate_all, minus, sums_of
 
 Verdict = Literal["better", "worse", "cannot be told apart"]
+
+_WHOLE = 100_000
+"""Pairs on which two scorers differ up to which McNemar's test is reckoned in whole numbers."""
 
 _EXACT = 13
 """Prompts up to which every swap is tried: 2^13 = 8,192."""
@@ -106,7 +110,7 @@ def swap_tests(sums: Mapping[str, Sums], bootstrap: Bootstrap) -> dict[str, floa
     """
     if not sums:
         return {}
-    prompts = np.unique(np.concatenate([one.prompts for one in sums.values()]))
+    prompts = distinct(np.concatenate([one.prompts for one in sums.values()]))
     added = np.zeros((len(prompts), len(sums)))
     for column, one in enumerate(sums.values()):
         added[np.searchsorted(prompts, one.prompts), column] = one.added
@@ -194,9 +198,12 @@ def mcnemar(right: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"], prompt
         prompts: [n] the prompt of each pair.
     """
     b, c = int((right & ~other).sum()), int((~right & other).sum())
-    clustered = len(np.unique(prompts)) < len(prompts)
+    clustered = len(distinct(prompts)) < len(prompts)
     if b + c == 0:
         return McNemar(len(right), 0, 0, 1.0, 1.0, clustered)
+    if b + c > _WHOLE:
+        exact, mid_p = _tails(min(b, c), b + c)
+        return McNemar(len(right), b, c, exact, mid_p, clustered)
     below, term = 0, 1  # whole numbers: nothing overflows, and small tails keep their digits
     for k in range(min(b, c) + 1):
         below, last = below + term, term
@@ -204,6 +211,19 @@ def mcnemar(right: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"], prompt
     all_outcomes = 2 ** (b + c)
     exact = min(1.0, 2 * below / all_outcomes)
     return McNemar(len(right), b, c, exact, (2 * below - last) / all_outcomes, clustered)
+
+
+def _tails(k: int, n: int) -> tuple[float, float]:
+    """The exact and the mid-p of k or fewer of n fair trials, k <= n / 2, in floats: true to eight digits.
+
+    P(X = k) from the gamma function, and the lesser ones by their ratios, (i + 1) / (n - i) from one down to the next,
+    which soon are too small to count.
+    """
+    last = math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+    lesser = np.arange(k, max(0, k - 60 * math.isqrt(n)), -1)  # P falls as exp(-2 d^2 / n), d from the middle
+    ratios = lesser / (n - lesser + 1.0)
+    below = last * (1.0 + float(np.cumprod(ratios).sum()))
+    return min(1.0, 2 * below), min(1.0, 2 * below - last)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from prefrank.data.overlap import (
     words_of,
 )
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.estimates import Bootstrap, Estimate, estimate_all
+from prefrank.evaluation.estimates import Bootstrap, Estimate, distinct, estimate_all
 from prefrank.evaluation.figures import combine, credits, mean_over
 from prefrank.evaluation.items import Item, Sample, as_item
 from prefrank.types import Comparison, Prompt, Turn
@@ -143,7 +143,7 @@ def contamination(
     hits["same reply"] = _replies([one.replies for one in train], [one.replies for one in given])
     example = np.stack([hit.example for hit in hits.values()])
     dirty = example.max(0) >= 0
-    leaks = np.unique(np.concatenate([hit.leaks for hit in hits.values()]))
+    leaks = distinct(np.concatenate([hit.leaks for hit in hits.values()]))
     name = [f"{one.source}/{one.id}" for one in train]
     measured = accuracies(sample, dirty, bootstrap or Bootstrap()) if sample is not None else {}
     return Contamination(
@@ -234,7 +234,7 @@ def _near(ours: _Numbered, theirs: _Numbered) -> _Pairs:
     similarity joins in data cleaning"). Those proposals are few, and each is verified.
     """
     mine, others = (ngrams(side.texts(), SHINGLE, whole_if_short=True) for side in (ours, theirs))
-    known = np.unique(others.hashes)
+    known = distinct(others.hashes)
     place = np.minimum(np.searchsorted(known, mine.hashes), len(known) - 1)
     place = np.where(known[place] == mine.hashes, place, len(known))
     rarity = np.append(np.bincount(place, minlength=len(known))[: len(known)], -1)  # unknown ones stand first
@@ -270,7 +270,7 @@ def _joined(
     count = end - first
     place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count - first, count)
     num_right = int(right.max(initial=0)) + 1
-    both = np.unique(left[order][place] * num_right + np.repeat(right, count))
+    both = distinct(left[order][place] * num_right + np.repeat(right, count))
     return np.stack(np.divmod(both, num_right), axis=1)
 
 

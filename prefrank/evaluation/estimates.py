@@ -19,11 +19,16 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from prefrank.errors import BadInput
+from prefrank.errors import BadInput, short
+from prefrank.evaluation.checks import check_number, check_whole
+from prefrank.limits import limit, past
 
 Unit = Literal["pairs", "comparisons", "items", "prompts", "votes"]
 Bounds = tuple[float, float]
 Interval = tuple[float, float]
+
+_MOST = 1e90
+"""A figure further from 0 has no value: its squares and sums would not be numbers."""
 
 _SLOTS = 200_000
 """Prompts drawn at a time: few enough for the processor's cache."""
@@ -38,11 +43,11 @@ class Bootstrap:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if self.resamples < 1 or not 0.0 < self.confidence < 1.0:
-            raise BadInput(
-                f"the bootstrap has {self.resamples} resamples and confidence {self.confidence};"
-                " wanted at least 1 and a number between 0 and 1"
-            )
+        check_whole("resamples", self.resamples, least=1)
+        if self.resamples > limit("resamples"):
+            raise BadInput(f"resamples is {short(self.resamples)}, {past('resamples')}")
+        check_whole("the bootstrap's seed", self.seed, least=0)
+        check_number("the bootstrap's confidence", self.confidence, above=0.0, below=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,12 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def distinct(values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " d"]:
+    """The different values, ascending: `np.unique` by sorting, since numpy's hashes take seconds for millions."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
 
 
 def wilson(successes: float, n: int, *, confidence: float = 0.95) -> Interval:
@@ -221,9 +232,9 @@ class Sums:
 def sums_of(figure: Figure, strata: Int64[np.ndarray, " G"] | None = None) -> Sums | None:
     """A figure added up over prompts; None where it has no value. `strata` as in `estimate_all`."""
     parts = figure.parts
-    if not parts or any(not len(part.values) or not np.isfinite(part.values).all() for part in parts):
+    if not parts or any(not len(part.values) or not (np.abs(part.values) <= _MOST).all() for part in parts):
         return None
-    prompts = np.unique(np.concatenate([part.prompts for part in parts]))
+    prompts = distinct(np.concatenate([part.prompts for part in parts]))
     value, added, shape = 0.0, np.zeros(len(prompts)), (len(prompts), len(parts))
     gaps, shares, means = np.zeros(shape), np.zeros(shape), np.full(shape, np.nan)
     for j, part in enumerate(parts):
@@ -271,7 +282,7 @@ def _estimate(
 ) -> Estimate:
     if sums is None:
         prompts = np.concatenate([np.zeros(0, np.int64), *(part.prompts for part in figure.parts)])
-        return Estimate(None, None, None, figure.n, figure.unit, len(np.unique(prompts)))
+        return Estimate(None, None, None, figure.n, figure.unit, len(distinct(prompts)))
     low, high = _interval(figure, sums, drawn, bootstrap.confidence)
     return Estimate(sums.value, low, high, figure.n, figure.unit, len(sums.prompts))
 
@@ -302,7 +313,7 @@ def _departures(figure: Figure, sums: Sums, confidence: float) -> Interval:
     found: dict[bytes, Float64[np.ndarray, " 2"]] = {}
     for j, part in enumerate(figure.parts):
         bounds = figure.bounds if len(figure.parts) == 1 and figure.bounds else part.bounds
-        for stratum in np.unique(sums.strata[sums.shares[:, j] > 0]).tolist():
+        for stratum in distinct(sums.strata[sums.shares[:, j] > 0]).tolist():
             held = (sums.strata == stratum) & (sums.shares[:, j] > 0)
             if _agree(sums.means[held, j]):
                 reach = wilson(0.0, int(held.sum()), confidence=confidence)[1] * float(sums.shares[held, j].sum())
@@ -333,7 +344,8 @@ def _acceleration(sums: Sums) -> float:
     rest = np.where(sums.shares < 1, 1 - sums.shares, 1.0)
     left_out = (sums.gaps / rest).sum(1)
     left_out -= (np.bincount(sums.strata, left_out) / np.bincount(sums.strata))[sums.strata]
-    return float((left_out**3).sum() / (6 * (left_out**2).sum() ** 1.5)) if left_out.any() else 0.0
+    squares = (left_out**2).sum() ** 1.5
+    return float((left_out**3).sum() / (6 * squares)) if squares > 0 else 0.0
 
 
 def _resample(sums: Mapping[str, Sums], bootstrap: Bootstrap) -> dict[str, Float64[np.ndarray, " R"]]:
@@ -354,12 +366,13 @@ def _resample_alike(sums: Mapping[str, Sums], bootstrap: Bootstrap) -> dict[str,
     gaps = np.hstack([one.gaps for one in sums.values()])[order]
     shares = np.hstack([one.shares for one in sums.values()])[order]
     ends = np.cumsum([one.gaps.shape[1] for one in sums.values()])[:-1]
-    moved = []
+    moved, done = np.zeros((bootstrap.resamples, gaps.shape[1])), 0
     for counts in _multiplicities(np.bincount(strata), bootstrap):
         left = counts @ shares
         # A part that a resample leaves without any prompt keeps its value.
-        moved.append(np.divide(counts @ gaps, left, out=np.zeros_like(left), where=left > 1e-12))
-    each = np.split(np.concatenate(moved), ends, axis=1)
+        np.divide(counts @ gaps, left, out=moved[done : done + len(counts)], where=left > 1e-12)
+        done += len(counts)
+    each = np.split(moved, ends, axis=1)
     return {name: parts.sum(1) for name, parts in zip(sums, each, strict=True)}
 
 

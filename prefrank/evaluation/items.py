@@ -6,6 +6,7 @@ sometimes equal), and its preferences keep the benchmark's order, which may mean
 without the data or the model; a `Sample` is facts with one scorer's scores, and every figure is a function of it.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from prefrank.data import split_of
-from prefrank.errors import BadInput
-from prefrank.types import Comparison, Preferences, Prompt, Score, Turn
+from prefrank.errors import BadInput, short
+from prefrank.types import Comparison, Preference, Preferences, Prompt, Score, Turn
 
 Style = tuple[int, int, int]
 """Markdown headers, list items and bold spans of a reply."""
@@ -51,14 +52,17 @@ class Item:
 
     def __post_init__(self) -> None:
         if not self.prompt or len(self.replies) < 2 or not self.preferences:
-            raise ValueError(
+            raise BadInput(
                 f"item {self.id} has {len(self.prompt)} prompt turns, {len(self.replies)} replies and"
                 f" {len(self.preferences)} preferences; wanted at least 1, 2 and 1"
             )
-        if max(max(p.winner, p.loser) for p in self.preferences) >= len(self.replies):
-            raise ValueError(f"item {self.id} prefers a reply beyond its {len(self.replies)}")
+        last = len(self.replies) - 1
+        if any(not (0 <= p.winner <= last and 0 <= p.loser <= last) for p in self.preferences):
+            raise BadInput(f"item {self.id} prefers a reply that it does not have; its replies are 0 to {last}")
+        if any(one is not None and not math.isfinite(one) for one in self.gold):
+            raise BadInput(f"item {self.id} has the gold {short(self.gold)}; wanted finite numbers, or None")
         if self.gold and len(self.gold) != len(self.replies):
-            raise ValueError(f"item {self.id} has {len(self.gold)} gold values for {len(self.replies)} replies")
+            raise BadInput(f"item {self.id} has {len(self.gold)} gold values for {len(self.replies)} replies")
 
 
 def spoken(turn: Turn) -> str:
@@ -162,6 +166,27 @@ class Pairs:
         return self.probability > 0.5
 
 
+def difference(first: Float64[np.ndarray, " n"], second: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """first - second of finite numbers or NaN, finite where neither is NaN."""
+    with np.errstate(over="ignore"):
+        return np.clip(first - second, -_LARGEST, _LARGEST)
+
+
+_LARGEST = float(np.finfo(np.float64).max)
+_FAR = 1e100
+"""Weights that far from 1, either way, are brought near it."""
+
+
+def _near_one(weight: Float64[np.ndarray, " P"], item: Int64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
+    """Weights inside each item by its largest, where sums of them would not be numbers."""
+    far = (weight > _FAR) | (weight < 1 / _FAR)
+    if not far.any():
+        return weight
+    most = np.zeros(int(item.max()) + 1)
+    np.maximum.at(most, item, weight)
+    return np.where(np.isin(item, item[far]), np.maximum(weight / most[item], 1 / _FAR), weight)
+
+
 def flatten(preferences: Sequence[Sequence[Preference]], prompts: Sequence[float], sizes: Sequence[int]) -> Pairs:
     """All preferences as arrays; one with probability below 0.5 is turned round.
 
@@ -181,7 +206,7 @@ def flatten(preferences: Sequence[Sequence[Preference]], prompts: Sequence[float
         ahead=np.where(turned, loser, winner),
         behind=np.where(turned, winner, loser),
         probability=np.where(turned, 1 - probability, probability),
-        weight=np.array([preference.weight for _, preference in flat], np.float64),
+        weight=_near_one(np.array([preference.weight for _, preference in flat], np.float64), place),
         comparison=place,
         prompt=np.unique(np.array(prompts, np.float64), return_inverse=True)[1],
         first=first,
@@ -226,9 +251,9 @@ class Sample:
 
     @cached_property
     def lead(self) -> Float64[np.ndarray, " P"]:
-        """Score of the preferred reply minus the other's; NaN where either failed."""
-        with np.errstate(over="ignore"):
-            return self.values[self.pairs.ahead] - self.values[self.pairs.behind]
+        """Score of the preferred reply minus the other's; NaN where either failed. One too large for a float is the
+        largest, so that it can be reckoned with."""
+        return difference(self.values[self.pairs.ahead], self.values[self.pairs.behind])
 
     @cached_property
     def strata(self) -> Int64[np.ndarray, " C"]:

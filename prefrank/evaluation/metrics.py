@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, Unit, estimate_all, one_mean
+from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, Unit, distinct, estimate_all, one_mean
 from prefrank.evaluation.items import Pairs, Sample
 
 
@@ -198,7 +198,7 @@ def _counts(sample: Sample) -> Counts:
     scores = [score for each in sample.scores for score in each]
     return Counts(
         comparisons=len(pairs.prompt),
-        prompts=len(np.unique(pairs.prompt)),
+        prompts=len(distinct(pairs.prompt)),
         replies=len(scores),
         pairs=len(lead),
         ties=int((~pairs.decided).sum()),

@@ -9,12 +9,14 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from prefrank.errors import BadData, BadInput
+import numpy as np
+
+from prefrank.errors import BadData, BadInput, short
 from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Metrics, measure_subsets
@@ -84,10 +86,12 @@ def evaluate(
 
     Raises:
         BadData: no items.
-        BadInput: the scorer gives too few or too many scores, or scores of several models.
+        BadInput: something else than comparisons; a scorer that gives too few or too many scores, something else, or
+            scores of several models.
     """
+    check_items(items)
     if not items:
-        raise BadData(f"there are no comparisons to evaluate {name!r} on; wanted at least one")
+        raise BadData(f"there are no comparisons to evaluate {short(name)} on; wanted at least one")
     style = bootstrap or Bootstrap()
     sample = sample_of(items, score_once(score_pairs, items))
     overall, subsets = measure_subsets(sample, style)
@@ -103,11 +107,24 @@ def evaluate(
     )
 
 
+def check_items(items: object) -> None:
+    """See that these are comparisons or items.
+
+    Raises:
+        BadInput: something else.
+    """
+    if isinstance(items, str | bytes) or not isinstance(items, Sequence):
+        raise BadInput(f"the comparisons are of type {type(items).__name__}; wanted a list of them")
+    for place, one in enumerate(items):
+        if not isinstance(one, Comparison | Item):
+            raise BadInput(f"comparison {place} is {short(one)}; wanted a Comparison or an Item")
+
+
 def score_once(score_pairs: Scorer, items: Sequence[Comparison | Item]) -> list[tuple[Score, ...]]:
     """Each item's scores; equal (prompt, reply) pairs go to the scorer once, in one call."""
     pairs = [[(item.prompt, reply) for reply in item.replies] for item in items]
     distinct = list(dict.fromkeys(pair for each in pairs for pair in each))
-    scores = score_pairs(distinct)
+    scores = _scores(score_pairs(distinct))
     if len(scores) != len(distinct):
         raise BadInput(f"the scorer gave {len(scores)} scores for {len(distinct)} replies; wanted one for each")
     models = {score.model for score in scores}
@@ -115,6 +132,39 @@ def score_once(score_pairs: Scorer, items: Sequence[Comparison | Item]) -> list[
         raise BadInput(f"the scores come from {len(models)} models ({', '.join(sorted(models))}); wanted one")
     known = dict(zip(distinct, scores, strict=True))
     return [tuple(known[pair] for pair in each) for each in pairs]
+
+
+def _scores(given: object) -> list[Score]:
+    """What a scorer gave, with values that are Python's floats.
+
+    Raises:
+        BadInput: something else than scores, or one of parts that are no numbers.
+    """
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise BadInput(f"the scorer gave {short(given)}; wanted a list of scores")
+    found = []
+    for one in given:
+        if not isinstance(one, Score):
+            raise BadInput(f"the scorer gave {short(one)} for a reply; wanted a prefrank.types.Score")
+        counts = (one.tokens, one.cut_prompt, one.cut_reply)
+        if any(type(count) is not int or count < 0 for count in counts) or not isinstance(one.model, str):
+            raise BadInput(f"a score of the scorer is {short(one)}; wanted counts of tokens and a model's name in it")
+        found.append(one if type(one.value) is float else replace(one, value=as_score(one.value, "the scorer gave")))
+    return found
+
+
+def as_score(value: object, what: str) -> float:
+    """A scorer's number as a float; it may be NaN or infinite, a failure.
+
+    Raises:
+        BadInput: it is none, such as True or a string.
+    """
+    try:
+        if isinstance(value, bool | np.bool_ | str | bytes):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except Exception:  # of whatever type, with whatever `__float__`
+        raise BadInput(f"{what} {short(value)} for a score; wanted a number") from None
 
 
 def data_hash(items: Sequence[Comparison | Item]) -> str:

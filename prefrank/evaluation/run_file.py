@@ -5,14 +5,20 @@ labels, lengths and styles, of each scorer every score. It is strict JSON; a sco
 """
 
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadData, NotFound, suggest
+from prefrank.errors import BadData, BadInput, NotFound, short, suggest
 from prefrank.evaluation.items import Facts, Sample
+from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.io.atomic import write_file
+from prefrank.io.inputs import read_bytes
+from prefrank.io.json_files import parse_json
+from prefrank.limits import limit, past
 from prefrank.types import Preference, Score
 
 FORMAT = 1
@@ -57,9 +63,13 @@ def write_run(path: Path, run: Run) -> None:
 
     Raises:
         CannotWrite: the file cannot be written.
+        BadInput: a number that is not finite, which JSON does not have.
     """
-    text = json.dumps(run, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
-    content = text.encode()
+    try:
+        text = json.dumps(run, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+    except ValueError as error:
+        raise BadInput(f"the run for {path} holds a number that is not finite ({error}); wanted null there") from None
+    content = text.encode("utf-8", "backslashreplace")  # half a character, in JSON's own words
     write_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
@@ -68,47 +78,35 @@ def read_run(path: Path) -> Run:
 
     Raises:
         NotFound: no such file.
-        BadData: not a run file, or one of another format.
+        BadData: not a run file, one of another format, or one with a part that is not there, of another type, or that
+            says otherwise than the rest; names the part.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise NotFound(f"the run file {path} cannot be read ({error.strerror or error})") from error
-    try:
-        run = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (ValueError, OSError, EOFError) as error:
-        raise BadData(f"{path} is no run file: {error}; write one with prefrank evaluate --json") from error
+    run = parse_json(_content(path), path, BadData)
     if not isinstance(run, dict) or not {"suites", "scorers"} <= run.keys():
         raise BadData(f"{path} is no run file: it has no suites and scorers; write one with prefrank evaluate --json")
-    if run.get("format") != FORMAT:
-        raise BadData(f"{path} has format {run.get('format')}, this prefrank reads {FORMAT}; evaluate again")
-    if torn := _torn(run):
-        raise BadData(f"{path} is no whole run file: {torn}; evaluate again")
+    if run.get("format") != FORMAT or type(run["format"]) is not int:
+        raise BadData(f"{path} has format {short(run.get('format'))}, this prefrank reads {FORMAT}; evaluate again")
+    try:
+        check_run(run)
+    except Wrong as wrong:
+        raise BadData(f"{path} is no whole run file: {wrong}; evaluate again") from None
     return run
 
 
-_SCORER, _SUITE = ("name", "kind", "model", "format", "results"), ("data", "items", "ties", "rows")
-
-
-def _torn(run: Run) -> str:
-    """Which of the parts that everything reads is not there; "" where all are."""
-    scorers, suites = run["scorers"], run["suites"]
-    if not isinstance(scorers, list) or not isinstance(suites, dict):
-        return "its scorers are no list, or its suites no object"
-    parts = [("a scorer", one, _SCORER) for one in scorers] + [(name, one, _SUITE) for name, one in suites.items()]
-    for what, one, keys in parts:
-        lacking = [key for key in keys if not isinstance(one, dict) or key not in one]
-        if lacking:
-            return f"{what} has no {lacking[0]}"
+def _content(path: Path) -> bytes:
+    """What the file holds, unpacked; no more than memory is meant to hold."""
+    content = read_bytes(path, BadData)
+    if path.suffix != ".gz":
+        return content
+    most = limit("json_bytes")
     try:
-        counts = {name: [len(facts_from(item).lengths) for item in suite["items"]] for name, suite in suites.items()}
-        for one in scorers:
-            for name, result in one["results"].items():
-                if [len(scores) for scores in scores_from(result, one["model"])] != counts[name]:
-                    return f"the scores of {one['name']} do not fit the items of {name}"
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        return f"an item or its scores cannot be read ({type(error).__name__}: {error})"
-    return ""
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            content = file.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadData(f"{path} is no run file: it cannot be unpacked ({error}); copy it again") from None
+    if len(content) > most:
+        raise BadData(f"{path} unpacks to {past('json_bytes')}")
+    return content
 
 
 def scorer_of(run: Run, name: str) -> dict[str, Any]:

@@ -297,7 +297,7 @@ def compare_runs(
         BadInput: fewer than two scorers, or no two that share a suite with the same data.
     """
     sides = _sides(runs)
-    style = bootstrap or Bootstrap(**next(iter(runs.values()))["intervals"])
+    style = bootstrap or _intervals_of(runs)
     samples: dict[tuple[str, str], Sample] = {}
     for side in sides:
         for name in scorer_of(side.run, side.name)["results"]:
@@ -327,6 +327,14 @@ def compare_runs(
     if not rows:
         raise BadInput("; ".join(refused) or "no two scorers were run on one suite; give runs that share one")
     return {"pairs": rows, "refused": refused}
+
+
+def _intervals_of(runs: Mapping[str, Run]) -> Bootstrap:
+    """As the first run made its own."""
+    if not runs:
+        raise BadInput("there is no run to compare; give at least one")
+    made = next(iter(runs.values()))["intervals"]
+    return Bootstrap(made["resamples"], made["seed"], made["confidence"])
 
 
 def _in_order(sample: Sample) -> Sample:

@@ -14,23 +14,26 @@ import hashlib
 import inspect
 import math
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from prefrank.data.fields import as_list, as_number, as_text, as_turns, field, index_of, short, system_of
-from prefrank.errors import BadData, BadInput, NotFound, suggest
+from prefrank.errors import BadData, BadInput, NotFound, PrefrankError, suggest
 from prefrank.evaluation.dialects import QUERIES, Turns, query_of
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.run import Scorer
+from prefrank.evaluation.run import Scorer, as_score
 from prefrank.evaluation.servers import ServerOptions, open_server
 from prefrank.evaluation.servers import score_pairs as ask_server
 from prefrank.io.columns import Columns, mapped
+from prefrank.io.inputs import check_plain
 from prefrank.io.rows import SUFFIXES, is_csv, is_data_file, read_records
 from prefrank.types import Prompt, Score, Turn
 
@@ -198,7 +201,38 @@ def _module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise NotFound(f"there is no module {name} here or installed; wanted python:module:function") from error
-        raise
+        raise _raised(f"the module {name}", error) from error
+    except (Exception, SystemExit) as error:  # a module is a program, and may raise anything
+        raise _raised(f"the module {name}", error) from error
+
+
+def _raised(what: str, error: BaseException) -> BadInput:
+    """The one line for what a user's own code raised, with the place; the error itself is its cause."""
+    said, place = " ".join(str(error).split())[:_SAID], traceback.extract_tb(error.__traceback__)[-1]
+    said = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return BadInput(f"{what} raised {said} at {place.filename}:{place.lineno}; correct it")
+
+
+_SAID = 300
+"""Characters shown of what a user's own code raised."""
+
+
+def _called(function: Callable[..., Any], model: str, count: int, *given: Any) -> list[Any]:
+    """What a user's function gives for `count` pairs, as a list; no more is taken of it than could be right.
+
+    Raises:
+        BadInput: it raised, or gave something that cannot be gone through.
+    """
+    with _here():
+        try:
+            found = function(*given)
+            if found is not None and not isinstance(found, str | bytes | Mapping):
+                return list(islice(found, count + 1))
+        except PrefrankError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _raised(model, error) from error
+    raise BadInput(f"{model} gives {short(found)}; wanted a list, one score for each pair")
 
 
 def _arguments(function: Callable[..., Any], name: str) -> int:
@@ -224,8 +258,7 @@ def _source_hash(module: ModuleType) -> str:
 
 
 def _call_scorer(function: Callable[..., Any], model: str, pairs: Sequence[Pair]) -> list[Score]:
-    with _here():
-        scores = list(function(pairs))
+    scores = _called(function, model, len(pairs), pairs)
     for score in scores:
         if not isinstance(score, Score):
             raise BadInput(
@@ -236,9 +269,9 @@ def _call_scorer(function: Callable[..., Any], model: str, pairs: Sequence[Pair]
 
 
 def _call_with_texts(function: Callable[..., Any], model: str, turns: Turns, pairs: Sequence[Pair]) -> list[Score]:
-    with _here():
-        values = list(function([query_of(prompt, turns=turns) for prompt, _ in pairs], [reply for _, reply in pairs]))
-    return [_score(_number(value, f"{model} gives"), model) for value in values]
+    texts = [query_of(prompt, turns=turns) for prompt, _ in pairs], [reply for _, reply in pairs]
+    values = _called(function, model, len(pairs), *texts)
+    return [_score(math.nan if value is None else as_score(value, f"{model} gives"), model) for value in values]
 
 
 def _number(value: Any, what: str) -> float:
@@ -247,7 +280,7 @@ def _number(value: Any, what: str) -> float:
         raise BadInput(f"{what} {value}; wanted a number")
     try:
         return math.nan if value is None else float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"{what} {short(value)}; wanted a number") from error
 
 
@@ -274,15 +307,23 @@ def _open_scores(name: str, items: Sequence[Item], columns: Columns) -> OpenedSc
     place = name.removeprefix(SCORES)
     if not place:
         raise BadInput("scores: names no file; wanted scores:FILE, as prefrank score -o FILE writes it")
-    path = Path(place).expanduser()
+    try:
+        path = Path(place).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise NotFound(f"there is no file of scores {place} ({error})") from None
     if path.is_dir():
         raise BadInput(f"{path} is a folder; wanted scores:FILE, one file of scores in it")
-    if not path.is_file():
-        raise NotFound(f"there is no file of scores {path}; prefrank score -o {path} writes one")
+    try:
+        check_plain(path, BadData)
+    except NotFound:
+        raise NotFound(f"there is no file of scores {path}; prefrank score -o {path} writes one") from None
     if not is_data_file(path):
         raise BadInput(f"the file of scores {path} ends in {path.suffix!r}; wanted one of {', '.join(SUFFIXES)}")
-    with path.open("rb") as file:
-        model = f"{SCORES}{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    try:
+        with path.open("rb") as file:
+            model = f"{SCORES}{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror or error}") from None
     known = {one: own for one, own in columns.items() if one in SCORED}
     table, models, rows = _read_scores(path, model, items, known)
     values = [score.value for score in table.values() if math.isfinite(score.value)]

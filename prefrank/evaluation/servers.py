@@ -15,7 +15,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Queue
@@ -23,7 +23,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from prefrank.errors import BadInput, BadModel, NotFound, suggest
+from prefrank.errors import BadInput, BadModel, NotFound, printable, short, suggest
+from prefrank.evaluation.checks import check_number, check_whole
 from prefrank.evaluation.dialects import (
     LABELLED,
     PROTOCOLS,
@@ -38,6 +39,7 @@ from prefrank.evaluation.dialects import (
     by_template,
     query_of,
 )
+from prefrank.evaluation.exchange import Answer, exchange
 from prefrank.types import Prompt, Score, Turn
 
 if TYPE_CHECKING:
@@ -51,10 +53,13 @@ HALVED = (413, 422, 424)
 
 LONGEST_WAIT_S = 60.0
 ABOUT_S = 10.0
-"""For an answer about the server itself, which not all give."""
+"""For all answers about the server itself, which not all give."""
 
 SHOWN = 200
 """Characters of an answer in an error message."""
+
+LONGEST_NAME = 500
+"""Characters of the name that a server gives its model; a longer one is passed over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,7 @@ class ServerOptions:
             protocol takes that; by default the labelled transcript.
         batch: pairs in a request, where the protocol takes several; less if the server says so.
         concurrency: requests at once.
-        timeout_s: for one answer.
+        timeout_s: for one whole answer.
         tries: for one request, on overload, broken connections and time-outs.
         wait_s: before the second try; doubles each time. A Retry-After header is obeyed, up to a minute.
     """
@@ -89,12 +94,19 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         if self.protocol is not None and self.protocol not in PROTOCOLS:
-            raise BadInput(f"the protocol {self.protocol!r} is unknown{suggest(self.protocol, PROTOCOLS)}")
+            raise BadInput(f"the protocol {self.protocol!r} is unknown{suggest(str(self.protocol), PROTOCOLS)}")
         if self.turns not in get_args(Turns):
             raise BadInput(f"turns is {self.turns!r}; wanted one of {', '.join(get_args(Turns))}")
         for name, value in (("batch", self.batch), ("concurrency", self.concurrency), ("tries", self.tries)):
-            if value < 1:
-                raise BadInput(f"{name} is {value}; wanted at least 1")
+            check_whole(name, value, least=1, most=MOST[name])
+        check_number("timeout_s", self.timeout_s, above=0.0)
+        check_number("wait_s", self.wait_s, least=0.0)
+        if self.key is not None and not (isinstance(self.key, str) and self.key.isascii() and self.key.isprintable()):
+            raise BadInput("the key of a server holds characters that no header can; copy it again, without line ends")
+
+
+MOST = {"batch": 1 << 20, "concurrency": 1024, "tries": 100}
+"""Of the whole numbers in `ServerOptions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,21 +166,22 @@ def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
     """
     parts = _checked(url)
     with _client(options) as client:
-        info = _ask_about(client, _sibling(parts, "/info"))
+        ask = partial(_ask_about, client, until=time.monotonic() + min(ABOUT_S, options.timeout_s))
+        info = ask(_sibling(parts, "/info"))
         name, target = _protocol_of(parts, options.protocol, tei="model_type" in info)
-        if name == "vllm-classify" and options.protocol is None and _is_sglang(client, parts):
+        if name == "vllm-classify" and options.protocol is None and _is_sglang(ask, parts):
             name = "sglang-classify"
         whole = _whole(name, options.chat_template)
         model, revision = _model_of(info)
         for page in ("/v1/models", "/models"):
-            model = model or _model_of(_ask_about(client, _sibling(parts, page)))[0]
+            model = model or _model_of(ask(_sibling(parts, page)))[0]
         most = info.get("max_client_batch_size")
         server = Server(
             url=urlunsplit(target),
             protocol=name,
             model=options.model or model,
             revision=revision if options.model in (None, model) else None,
-            batch=min(options.batch, most) if isinstance(most, int) and most > 0 else options.batch,
+            batch=min(options.batch, most) if type(most) is int and most > 0 else options.batch,
             options=options,
             whole=whole,
         )
@@ -176,12 +189,12 @@ def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
     return server, _doubt(values)
 
 
-def _is_sglang(client: "httpx.Client", parts: SplitResult) -> bool:
+def _is_sglang(ask: Callable[[str], dict[str, Any]], parts: SplitResult) -> bool:
     """SGLang's own /classify has vLLM's path; its /v1/classify speaks as vLLM's."""
     if not parts.path.rstrip("/").endswith("/classify") or parts.path.rstrip("/").endswith("/v1/classify"):
         return False
     pages = ("/get_model_info", "/model_info")  # the former name and the present one
-    return any("model_path" in _ask_about(client, _sibling(parts, page)) for page in pages)
+    return any("model_path" in ask(_sibling(parts, page)) for page in pages)
 
 
 def _whole(protocol: str, chat_template: str | None) -> Whole:
@@ -269,18 +282,16 @@ def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> li
     protocol, options = PROTOCOLS[server.protocol], server.options
     body = protocol.body(Asked(pairs, partial(query_of, turns=options.turns), server.whole, server.model))
     answer = _post(client, server.url, body, options)
-    if answer.status_code in HALVED and len(pairs) > 1:
+    if answer.status in HALVED and len(pairs) > 1:
         half = len(pairs) // 2
         return _values(client, server, pairs[:half]) + _values(client, server, pairs[half:])
-    if answer.status_code == 424 and re.search(r"\bnan\b", answer.text, re.IGNORECASE):
+    if answer.status == 424 and re.search(r"\bnan\b", answer.text, re.IGNORECASE):
         return [math.nan]  # TEI: "score is NaN"
     if not answer.is_success:
-        raise BadModel(
-            f"{server.address} answered with status {answer.status_code}: {_shown(answer.text)}{_hint(answer)}"
-        )
+        raise BadModel(f"{server.address} answered with status {answer.status}: {_shown(answer.text)}{_hint(answer)}")
     try:
-        return _in_order(protocol.read(json.loads(answer.content)), pairs)
-    except (Unreadable, ValueError, KeyError, IndexError, TypeError) as error:
+        return _in_order(protocol.read(answer.json()), pairs)
+    except (Unreadable, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         said = str(error) if isinstance(error, Unreadable) else f"it is no answer of {server.protocol}"
         raise BadModel(
             f"{server.address} was asked for {len(pairs)} scores and answered {_shown(answer.text)}: {said}."
@@ -289,19 +300,21 @@ def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> li
 
 
 def _shown(text: str) -> str:
-    """An answer for an error message, on one line and cut."""
-    line = " ".join(text.split())
+    """An answer for an error message, on one line and cut; control characters as their escapes."""
+    line = printable(" ".join(text[: 10 * SHOWN].split())) or "nothing"
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
-def _hint(answer: "httpx.Response") -> str:
+def _hint(answer: Answer) -> str:
+    if 300 <= answer.status < 400 and "location" in answer.headers:
+        return f" (it sends on to {_shown(answer.headers['location'])}; give that address if it is the right one)"
     hints = {
         401: " (it wants a key)",
         403: " (the key is not allowed to)",
         404: " (is the path right?)",
         405: " (is it a reward model that it serves?)",
     }
-    return hints.get(answer.status_code, "")
+    return hints.get(answer.status, "")
 
 
 def _in_order(found: Found, pairs: Sequence[Pair]) -> list[float]:
@@ -309,7 +322,7 @@ def _in_order(found: Found, pairs: Sequence[Pair]) -> list[float]:
     values: dict[int, float] = {}
     for place, value in found:
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(pairs):
-            raise Unreadable(f"a score for text {place!r} of {len(pairs)}")
+            raise Unreadable(f"a score for text {_shown(short(place))} of {len(pairs)}")
         if place in values:
             raise Unreadable(f"two scores for text {place}")
         values[place] = _number(value)
@@ -325,11 +338,11 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unreadable(f"{_shown(repr(value))} for a score")
+        raise Unreadable(f"{_shown(short(value))} for a score")
     return float(value)
 
 
-def _post(client: "httpx.Client", url: str, body: dict[str, Any], options: ServerOptions) -> "httpx.Response":
+def _post(client: "httpx.Client", url: str, body: dict[str, Any], options: ServerOptions) -> Answer:
     """The answer, whatever its status, once the server is neither overloaded nor out of reach."""
     import httpx
 
@@ -337,15 +350,15 @@ def _post(client: "httpx.Client", url: str, body: dict[str, Any], options: Serve
     for number in range(options.tries):
         wait = options.wait_s * 2**number
         try:
-            answer = client.post(url, content=content)
-            if answer.status_code not in RETRIED:
+            answer = exchange(client, "POST", url, content=content, seconds=options.timeout_s)
+            if answer.status not in RETRIED:
                 return answer
-            what = f"answered with status {answer.status_code}: {_shown(answer.text)}"
+            what = f"answered with status {answer.status}: {_shown(answer.text)}"
             wait = _retry_after(answer) or wait
         except httpx.TimeoutException:
             what = f"gave no answer in {options.timeout_s:g} s"
         except httpx.RequestError as error:
-            what = f"could not be reached or broke off ({type(error).__name__}: {error})"
+            what = f"could not be reached or broke off ({type(error).__name__}: {_shown(str(error))})"
         if number + 1 < options.tries:
             time.sleep(min(wait, LONGEST_WAIT_S))
     raise NotFound(
@@ -353,7 +366,7 @@ def _post(client: "httpx.Client", url: str, body: dict[str, Any], options: Serve
     )
 
 
-def _retry_after(answer: "httpx.Response") -> float | None:
+def _retry_after(answer: Answer) -> float | None:
     """Seconds of a Retry-After header; a date there is passed over."""
     try:
         return max(0.0, float(answer.headers.get("retry-after", "")))
@@ -370,29 +383,44 @@ def _client(options: ServerOptions) -> "httpx.Client":
     if options.key:
         headers["authorization"] = f"Bearer {options.key}"
     limits = httpx.Limits(max_connections=options.concurrency)
-    return httpx.Client(headers=headers, timeout=options.timeout_s, limits=limits)
+    try:
+        return httpx.Client(headers=headers, timeout=options.timeout_s, limits=limits)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:  # of the environment's proxies
+        raise BadInput(f"the environment's proxy cannot be used ({error}); correct HTTP_PROXY and its like") from None
 
 
-def _ask_about(client: "httpx.Client", url: str) -> dict[str, Any]:
-    """What the server says of itself there; {} where it says nothing."""
+def _ask_about(client: "httpx.Client", url: str, *, until: float) -> dict[str, Any]:
+    """What the server says of itself there; {} where it says nothing, or nothing in time or of a size."""
     import httpx
 
+    seconds = until - time.monotonic()
+    if seconds <= 0:
+        return {}
     try:
-        found = client.get(url, timeout=ABOUT_S).json()
+        found = exchange(client, "GET", url, seconds=seconds).json()
     except httpx.ConnectError as error:
         raise NotFound(f"nothing answers at {url} ({error}); is the server up, and the address right?") from error
-    except (httpx.RequestError, ValueError):
+    except (httpx.RequestError, BadModel):
+        return {}
+    except ValueError as error:
+        if isinstance(error, BadInput):
+            raise
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _model_of(info: dict[str, Any]) -> tuple[str | None, str | None]:
     """Name and revision in TEI's /info, or in a list of models as OpenAI's API gives it."""
-    if isinstance(info.get("model_id"), str):
-        return info["model_id"], info["model_sha"] if isinstance(info.get("model_sha"), str) else None
+    if name := _name(info.get("model_id")):
+        return name, _name(info.get("model_sha"))
     listed = info.get("data")
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
-    return (first["id"] if isinstance(first.get("id"), str) else None), None
+    return _name(first.get("id")), None
+
+
+def _name(value: Any) -> str | None:
+    """A name that a server gives; None where it is none to be shown and asked for."""
+    return value if isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and printable(value) == value else None
 
 
 def _checked(url: str) -> SplitResult:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, one_mean, wilson
+from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, distinct, one_mean, wilson
 from prefrank.evaluation.items import Pairs, Sample
 from prefrank.evaluation.metrics import wins
 from prefrank.types import Score
@@ -75,7 +75,7 @@ def share_of(
         return Estimate(None, None, None, 0, "pairs", 0)
     share, prompt = weight[kept] / weight[kept].sum(), pairs.prompt[pairs.comparison[kept]]
     value = min(float(share @ right[kept]), 1.0)
-    pulls, prompts = np.bincount(prompt, share * (right[kept] - value)), len(np.unique(prompt))
+    pulls, prompts = np.bincount(prompt, share * (right[kept] - value)), len(distinct(prompt))
     variance = float(pulls @ pulls)
     most = len(kept) if prompts >= MIN_PROMPTS else prompts
     trials = max(1, round(min(value * (1 - value) / variance, most))) if variance > 1e-20 else prompts

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all, one_mean
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, one_mean
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import wins
 from prefrank.evaluation.slices import figure_of, share_of, shares
@@ -160,7 +160,7 @@ def correlation(sample: Sample, kind: Literal["pearson", "spearman"], *, confide
     kept = np.flatnonzero(pairs.decided & np.isfinite(sample.lead))
     weight, prompt = shares(pairs, pairs.decided)[kept], pairs.prompt[pairs.comparison[kept]]
     lead, longer = sample.lead[kept], (sample.lengths[pairs.ahead] - sample.lengths[pairs.behind])[kept]
-    prompts = len(np.unique(prompt))
+    prompts = len(distinct(prompt))
     if not len(kept) or not np.ptp(lead) > 0 or not np.ptp(longer) > 0:
         return Estimate(None, None, None, len(kept), "pairs", prompts)
     moments = _moments if kind == "pearson" else _rank_moments
@@ -217,7 +217,7 @@ def _above(values: Float64[np.ndarray, " n"], load: Float64[np.ndarray, " n"]) -
 
 def _error(influence: Float64[np.ndarray, " n"], prompt: Int64[np.ndarray, " n"]) -> float:
     """The standard error of a figure, from what each pair adds to it; prompts are independent."""
-    sums, count = np.bincount(prompt, influence), len(np.unique(prompt))
+    sums, count = np.bincount(prompt, influence), len(distinct(prompt))
     return math.sqrt(count / (count - 1) * float(sums @ sums))
 
 
@@ -266,7 +266,7 @@ def regress(sample: Sample, *, confidence: float = 0.95) -> Regression | str:
     pairs = sample.pairs
     kept = np.flatnonzero(pairs.decided)
     weight, prompt = shares(pairs, pairs.decided)[kept], pairs.prompt[pairs.comparison[kept]]
-    prompts = len(np.unique(prompt))
+    prompts = len(distinct(prompt))
     if prompts < MIN_PROMPTS:
         return f"there are {prompts} prompts with decided pairs; a regression needs {MIN_PROMPTS}"
     columns = _columns(sample, kept, weight, prompt)
@@ -324,7 +324,7 @@ def _columns(
     candidates["lead"] = unit(np.nan_to_num(sample.lead[kept]))
     found: dict[str, Float64[np.ndarray, " n"]] = {}
     for name, column in candidates.items():
-        if len(np.unique(prompt[column != 0])) < MIN_DIFFERING:
+        if len(distinct(prompt[column != 0])) < MIN_DIFFERING:
             continue
         if np.linalg.matrix_rank(np.stack([*found.values(), column], 1), rtol=1e-6) > len(found):
             found = {name: column} | found if name == "lead" else found | {name: column}

@@ -98,6 +98,23 @@ def _remove(place: Path) -> None:
         place.rmdir()
 
 
+@contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """Yield a new folder beside a path, which is gone when the block ends; what a kill leaves of it `recover` removes.
+
+    Raises:
+        CannotWrite: the place is not writable.
+    """
+    try:
+        with _hidden(beside) as place:
+            (place / _NEW).mkdir()
+            yield place / _NEW
+    except CannotWrite:
+        raise
+    except OSError as error:
+        raise CannotWrite(f"cannot write {beside}: {_reason(error)}") from error
+
+
 def write_file(target: Path, content: bytes) -> None:
     """A file's content in one move; its folder is made where there is none.
 

@@ -48,14 +48,14 @@ def read_bytes(path: Path, error: type[BadInput], bound: str = "json_bytes") -> 
         raise error(f"{path} cannot be read: {_words(reason)}") from None
 
 
-def read_text(path: Path, error: type[BadInput]) -> str:
+def read_text(path: Path, error: type[BadInput], bound: str = "json_bytes") -> str:
     """The text of a small file in UTF-8.
 
     Raises:
         NotFound, error: as `read_bytes`; also bytes that are not UTF-8.
     """
     try:
-        return read_bytes(path, error).decode("utf-8-sig")
+        return read_bytes(path, error, bound).decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not UTF-8 text ({reason.reason} at byte {reason.start}); save it as UTF-8") from None
 

@@ -104,6 +104,11 @@ class Fields(Mapping[str, Any]):
     inside: str = ""
     error: type[BadInput] = BadModel
 
+    @staticmethod
+    def of(raw: Mapping[str, Any], file: str = "config.json") -> "Fields":
+        """A mapping as fields; itself where it is that already."""
+        return raw if isinstance(raw, Fields) else Fields(raw, file)
+
     def __getitem__(self, key: str) -> Any:
         return self.raw[key]
 

@@ -9,24 +9,26 @@ none of its own.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prefrank.errors import BadModel, NotFound
-from prefrank.io.json_files import read_object
+from prefrank.errors import BadModel, NotFound, short
+from prefrank.io.json_files import read_fields
+from prefrank.io.pinned import read_as_one
 from prefrank.model.hub import resolve_model
 from prefrank.model.network import Network
 from prefrank.model.other import OtherNetwork
+from prefrank.model.weights import open_safetensors
 
+Value = TypeVar("Value")
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -64,19 +66,70 @@ class Adapter:
 
         Raises:
             NotFound: it is not there.
+            BadModel: a base that is changed by adapters in a circle, or by more than a few.
         """
         try:
-            return resolve_model(self.base)
+            base = resolve_model(self.base)
         except NotFound as error:
             raise NotFound(
                 f"{self.folder} changes the model {self.base!r}, which is missing ({error}); put it there, or change"
                 f" base_model_name_or_path in {CONFIG}"
             ) from error
+        _check_chain(self.folder, base)
+        return base
+
+
+_MOST_ADAPTERS = 8
+"""One on the other."""
+
+
+def _check_chain(folder: Path, base: Path) -> None:
+    """Raise BadModel where the base of an adapter's base leads back, or the chain is longer than anybody's."""
+    seen = [folder.resolve()]
+    while is_adapter(base):
+        if base.resolve() in seen:
+            raise BadModel(
+                f"the adapter in {folder} is in the end based on itself; write the model that it changes as"
+                f" base_model_name_or_path in its {CONFIG}"
+            )
+        seen.append(base.resolve())
+        if len(seen) > _MOST_ADAPTERS:
+            raise BadModel(f"the adapter in {folder} stands on {_MOST_ADAPTERS} others; merge some of them first")
+        base = resolve_model(read_fields(base / CONFIG).text("base_model_name_or_path"))
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether the folder holds an adapter and no whole model."""
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+    return (folder / CONFIG).exists() and not (folder / "config.json").exists()
+
+
+def read_whole(folder: Path, read: Callable[[], Value]) -> Value:
+    """What `read` makes of a model folder, all files of one version though another process may replace it meanwhile; of
+    an adapter, its base's files too.
+
+    Raises:
+        BadModel: it changed at every try.
+        PrefrankError: as `read`.
+    """
+
+    if folder in _READING.get():  # whoever reads more of it looks at all of it
+        return read()
+
+    def of_base() -> Value:
+        if not is_adapter(folder):
+            return read()
+        base = read_fields(folder / CONFIG).text("base_model_name_or_path")
+        adapter = Adapter(folder, base, 1.0, False, {}, {})
+        return read_whole(adapter.base_folder(), read)
+
+    outside = _READING.set(_READING.get() | {folder})
+    try:
+        return read_as_one(folder, of_base)
+    finally:
+        _READING.reset(outside)
+
+
+_READING: ContextVar[frozenset[Path]] = ContextVar("folders that are read as one", default=frozenset())
 
 
 def text_folder(folder: Path) -> Path:
@@ -91,24 +144,26 @@ def read_adapter(folder: Path) -> Adapter:
     Raises:
         BadModel: torn or missing files, or a kind of adapter that is more than B A and a head.
     """
-    try:
-        config = read_object(folder / CONFIG)
-        tensors = load_file(folder / WEIGHTS)
-        kind, base, rank, alpha = (config[key] for key in ("peft_type", "base_model_name_or_path", "r", "lora_alpha"))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise BadModel(f"the adapter in {folder} cannot be read ({error!r}); copy or download it again") from error
+    config = read_fields(folder / CONFIG)
+    kind = config.text("peft_type")
     extra = [key for key in _UNKNOWN if config.get(key)]
     if kind != "LORA" or extra:
-        what = f"has {', '.join(extra)}" if extra else f"is of the kind {kind!r}"
+        what = f"has {', '.join(extra)}" if extra else f"is of the kind {short(kind)}"
         raise BadModel(f"the adapter in {folder} {what}, which is not read here; merge it with peft first")
-    if not isinstance(base, str):
-        raise BadModel(f"{folder / CONFIG} names no base_model_name_or_path; write the base model's folder or id there")
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    factors, replaced = _split(folder, tensors)
-    return Adapter(folder, base, scale, bool(config.get("fan_in_fan_out")), factors, replaced)
+    rank = config.integer("r", least=1, most=1 << 20)
+    alpha = config.number("lora_alpha")
+    if alpha <= 0:
+        config.refuse("lora_alpha", "a number above 0")
+    base = config.text("base_model_name_or_path")
+    scale = alpha / (math.sqrt(rank) if config.flag("use_rslora", False) else rank)
+    transposed = config.flag("fan_in_fan_out", False)
+    factors, replaced = _split(folder, open_safetensors(folder / WEIGHTS), rank)
+    return Adapter(folder, base, scale, transposed, factors, replaced)
 
 
-def _split(folder: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+def _split(
+    folder: Path, tensors: Mapping[str, Tensor], rank: int
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
     """Pairs of factors by module, and the parameters that come whole."""
     named = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     first, second = ".lora_A.weight", ".lora_B.weight"
@@ -121,6 +176,17 @@ def _split(folder: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, tuple
     unknown = sorted(name for name in replaced if ".lora_" in name)
     if unknown or 2 * len(factors) + len(replaced) != len(named):
         raise BadModel(f"the adapter in {folder} holds {(unknown or sorted(named))[0]}, which is not read here")
+    for name, tensor in named.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            what = f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+            raise BadModel(f"in the adapter in {folder} the tensor {name} is {what}; wanted numbers with fractions")
+    for module, (a, b) in factors.items():
+        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == rank:
+            shapes = f"{list(a.shape)} and {list(b.shape)}"
+            raise BadModel(
+                f"in the adapter in {folder} the factors of {module} are {shapes}; wanted [{rank}, inputs] and"
+                f" [outputs, {rank}], as r in {CONFIG} says"
+            )
     return factors, replaced
 
 
@@ -140,12 +206,15 @@ def apply_adapter(network: Network, adapter: Adapter, *, keep_output: bool = Fal
         change = low_rank(a.to(weight.device), b.to(weight.device), adapter.scale)
         # peft sets its switch back for each plain linear layer of a model that has both kinds
         plain = isinstance(network.get_submodule(f"{prefix}{module}"), nn.Linear)
+        shape = (b.shape[0], a.shape[1])
+        _fit(shape if plain or not adapter.transposed else shape[::-1], weight, module, adapter)  # before it is made
         changed = change.T if adapter.transposed and not plain else change
-        _assign(weight, weight.detach() + _fit(changed, weight, module, adapter))
+        _assign(weight, weight.detach() + changed)
     for name, tensor in adapter.replaced.items():
         if not (keep_output and f"{prefix}{name}".startswith(f"{network.output_layer}.")):
             parameter = _own(own, f"{prefix}{name}", adapter)
-            _assign(parameter, _fit(tensor, parameter, name, adapter).to(parameter.device, parameter.dtype))
+            _fit(tensor.shape, parameter, name, adapter)
+            _assign(parameter, tensor.to(parameter.device, parameter.dtype))
 
 
 def low_rank(a: Float[Tensor, "r I"], b: Float[Tensor, "O r"], scale: float) -> Float[Tensor, "O I"]:
@@ -159,11 +228,11 @@ def _own(own: Mapping[str, nn.Parameter], name: str, adapter: Adapter) -> nn.Par
     return own[name]
 
 
-def _fit(tensor: Tensor, parameter: Tensor, name: str, adapter: Adapter) -> Tensor:
-    if tensor.shape != parameter.shape:
-        shapes = f"{list(tensor.shape)}, in its base {adapter.base} {list(parameter.shape)}"
-        raise BadModel(f"in the adapter in {adapter.folder} the tensor {name} is {shapes}")
-    return tensor
+def _fit(shape: Sequence[int], parameter: nn.Parameter, name: str, adapter: Adapter) -> None:
+    """Raise BadModel for a tensor that does not have its base's shape."""
+    if tuple(shape) != tuple(parameter.shape):
+        shapes = f"{list(shape)}, in its base {adapter.base} {list(parameter.shape)}"
+        raise BadModel(f"in the adapter in {adapter.folder} the tensor {name} is {shapes}; do they belong together?")
 
 
 def _assign(parameter: nn.Parameter, value: Tensor) -> None:

@@ -16,8 +16,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrank.errors import BadModel
+from prefrank.io.json_files import Fields
 from prefrank.model.encoder import (
+    MOST,
+    MOST_WIDTH,
     Activation,
     AddNorm,
     Attention,
@@ -27,13 +29,11 @@ from prefrank.model.encoder import (
     Intermediate,
     Linear,
     can_fold,
-    field,
     join_heads,
     project_by_head,
     rate,
     read_encoder_config,
     run_layer,
-    size,
     split_heads,
 )
 from prefrank.model.flash import attend, obstacle
@@ -61,26 +61,33 @@ class BertConfig:
     head_dropout: float
 
 
-def read_bert_config(raw: Mapping[str, Any], *, dropout: float | None) -> BertConfig:
+def read_bert_config(config: Fields, *, dropout: float | None) -> BertConfig:
     """config.json of a BERT-like model; BadModel for what cannot be run here."""
-    family = FAMILIES[raw["model_type"]]
-    kind = field(raw, "position_embedding_type", str, "absolute")
-    if kind != "absolute":
-        raise BadModel(f"config.json's position_embedding_type is {kind!r}; only 'absolute' is supported")
+    family = FAMILIES[config.text("model_type")]
+    if config.text("position_embedding_type", "absolute") != "absolute":
+        config.refuse("position_embedding_type", "absolute, the only one that is supported")
     padding_id = 1 if family == "roberta" else 0
+    narrow = config.integer("embedding_size", 128, least=1, most=MOST_WIDTH) if family == "electra" else None
     encoder = read_encoder_config(
-        raw,
+        config,
         dropout=dropout,
-        embedding_width=size(raw, "embedding_size", 128) if family == "electra" else None,
+        embedding_width=narrow,
         num_types=2,
         norm_eps=1e-12,
         padding_id=padding_id,
     )
+    if encoder.num_types < 1:
+        config.refuse("type_vocab_size", "at least 1")
+    first_position = 0
+    if family == "roberta":
+        first_position = config.integer("pad_token_id", padding_id, most=MOST) + 1
+        if first_position >= encoder.num_positions:
+            config.refuse("max_position_embeddings", f"more than {first_position}, where positions start")
     return BertConfig(
         family=family,
         encoder=encoder,
-        first_position=field(raw, "pad_token_id", int, padding_id) + 1 if family == "roberta" else 0,
-        head_dropout=rate(raw, "classifier_dropout", encoder.hidden_dropout, dropout),
+        first_position=first_position,
+        head_dropout=rate(config, "classifier_dropout", encoder.hidden_dropout, dropout),
     )
 
 
@@ -254,7 +261,7 @@ class BertNetwork(nn.Module):
 
     def __init__(self, raw: Mapping[str, Any], *, dropout: float | None = None) -> None:
         super().__init__()
-        config = read_bert_config(raw, dropout=dropout)
+        config = read_bert_config(Fields.of(raw), dropout=dropout)
         width = config.encoder.width
         self.config: dict[str, Any] = dict(raw)
         self.max_positions: int | None = config.encoder.num_positions - config.first_position

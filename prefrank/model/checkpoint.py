@@ -9,31 +9,41 @@ carry the head of their pre-training, which is left out.
 """
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import init
-from torch.overrides import TorchFunctionMode
 
-from prefrank.errors import BadInput, BadModel, suggest
-from prefrank.model.adapter import apply_adapter, is_adapter, read_adapter
+from prefrank.errors import BadInput, BadModel, short, suggest
+from prefrank.io.json_files import Fields
+from prefrank.limits import limit, past
+from prefrank.model.adapter import apply_adapter, is_adapter, read_adapter, read_whole
 from prefrank.model.bert import FAMILIES, BertNetwork
 from prefrank.model.deberta import DebertaNetwork
-from prefrank.model.encoder import field
+from prefrank.model.empty import empty
 from prefrank.model.found import check_modules, foreign, no_head, shown_names
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, check_heads, head_names, keep_heads
 from prefrank.model.network import Network, head_parameter_names
 from prefrank.model.other import OtherNetwork, load_other
-from prefrank.model.quantise import QUANTISED, check_quantised, quantise_network, replaced_weights, stored_precision
+from prefrank.model.quantise import (
+    QUANTISED,
+    check_integers,
+    check_quantised,
+    quantise_network,
+    replaced_weights,
+    stored_precision,
+)
 from prefrank.model.record import LAST, RECORD, read_record
 from prefrank.model.remote import check_code, custom_class
 from prefrank.model.weights import ALIGNMENT, Weights, read_config
+from prefrank.model.weights import QUANTISED as QUANTISED_FILE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FLOATS = (*DTYPES.values(), torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
+"""Types of stored weights that stand for themselves, without scales."""
 _LEFT_OUT = re.compile(
     r"(?:^|\.)(?:position_ids|token_type_ids)$"
     r"|(?:^|\.)pooler\.dense\.|embeddings\.position_embeddings\.weight$"
@@ -68,7 +78,7 @@ def load_for_scoring(
     if precision in QUANTISED:
         return load_quantised(folder, precision, heads=heads, trust_remote_code=trust_remote_code)
     if precision not in DTYPES:
-        raise BadInput(f"there is no precision {precision!r}{suggest(precision, [*DTYPES, *QUANTISED])}")
+        raise BadInput(f"there is no precision {precision!r}{suggest(str(precision), [*DTYPES, *QUANTISED])}")
     network = load_network(
         folder, heads=heads, dtype=DTYPES[precision], device=device, trust_remote_code=trust_remote_code
     )
@@ -86,7 +96,7 @@ def load_network(
     device: torch.device | None = None,
     trust_remote_code: bool = False,
 ) -> Network:
-    """Load a model folder, in evaluation mode.
+    """Load a model folder, in evaluation mode, all files of one version though the folder may be replaced meanwhile.
 
     Weights that are stored in `dtype` stay in the mapped file (see `weights.py`); training changes them in memory only.
 
@@ -106,7 +116,22 @@ def load_network(
             quantised weights, parts that do not fit each other, or a model of the folder's own code that is not
             trusted.
     """
+    load = partial(_load_network, folder, heads, new_head, dropout, dtype, device, trust_remote_code)
+    return read_whole(folder, load)
+
+
+def _load_network(
+    folder: Path,
+    heads: Sequence[str] | None,
+    new_head: bool,
+    dropout: float | None,
+    dtype: torch.dtype,
+    device: torch.device | None,
+    trust_remote_code: bool,
+) -> Network:
     device = torch.device("cpu") if device is None or device.type == "cpu" else device  # a core has no number
+    if heads is not None and (not heads or len(set(heads)) < len(heads) or "" in heads):
+        raise BadInput(f"the heads are {short(list(heads))}; wanted at least one name, and different ones")
     if is_adapter(folder):
         network = _load_adapted(folder, heads, new_head=new_head, dropout=dropout, trust_remote_code=trust_remote_code)
         return _narrowed(network, device, dtype)
@@ -116,8 +141,7 @@ def load_network(
         check_modules(folder, raw)
     if precision := stored_precision(raw):
         raise BadModel(f"{folder} is quantised to {precision}, which only scores; load the float model it came from")
-    network = None if custom_class(raw) else _empty(raw, dropout)
-    if network is None:
+    if custom_class(raw) or not _is_native(raw):
         made = tuple(heads or (ONLY_HEAD,)) if new_head else None
         other = load_other(
             folder,
@@ -131,7 +155,9 @@ def load_network(
         _choose_token(folder, other, new_head=new_head)
         _keep(folder, other, heads)
         return other
-    weights = _stored(folder, network)
+    stored = Weights(folder)
+    network = _empty(raw, dropout, len(stored))
+    weights = stored.take(_renaming(network))
     _set_outputs(network, tuple(heads or (ONLY_HEAD,)) if new_head else _stored_heads(folder, network, weights))
     head = _new_head(network, weights.tensors) if new_head else {}
     _check(folder, network, weights.tensors | head)
@@ -162,6 +188,12 @@ def load_quantised(
         NotFound, BadModel: as `load_network`; also a model that does not run on our encoders, weights that are not
             numbers, and a folder that is quantised to another precision.
     """
+    return read_whole(folder, partial(_load_quantised, folder, precision, heads, trust_remote_code))
+
+
+def _load_quantised(
+    folder: Path, precision: str, heads: Sequence[str] | None, trust_remote_code: bool
+) -> BertNetwork | DebertaNetwork:
     check_quantised(precision)
     if is_adapter(folder):
         return _quantise_adapted(folder, precision, heads)
@@ -171,22 +203,22 @@ def load_quantised(
     stored = stored_precision(raw)
     if stored not in (None, precision):
         raise BadModel(f"{folder} is quantised to {stored}; to have {precision}, load the float model it came from")
-    network = None
-    if custom_class(raw) is None:
-        network = _empty({key: value for key, value in raw.items() if key != "quantization_config" or not stored}, None)
-    if network is None:
-        raise BadModel(f"{folder} holds a {raw['model_type']} model, which cannot be quantised; load it in float32")
+    if custom_class(raw) or not _is_native(raw):
+        kind = short(raw["model_type"])
+        raise BadModel(f"{folder} holds a {kind} model, which cannot be quantised; load it in float32")
+    float_config = {key: value for key, value in raw.items() if key != "quantization_config" or not stored}
+    opened = Weights(folder, quantised=stored is not None)
+    network = _empty(Fields(float_config, raw.file), None, len(opened))
     if stored:
         with torch.device("meta"):
             quantise_network(network, precision)  # for the names, shapes and types; there are no numbers yet
-        weights = _stored(folder, network, quantised=True)
-        _set_outputs(network, _stored_heads(folder, network, weights))
-        _check(folder, network, weights.tensors)
+    weights = opened.take(_renaming(network))
+    _set_outputs(network, _stored_heads(folder, network, weights))
+    _check(folder, network, weights.tensors, exactly=stored is not None)
+    if stored:
         network.load_state_dict(weights.tensors, assign=True)
+        check_integers(network, folder / QUANTISED_FILE)
     else:
-        weights = _stored(folder, network)
-        _set_outputs(network, _stored_heads(folder, network, weights))
-        _check(folder, network, weights.tensors)
         replaced = replaced_weights(network)
         cpu = torch.device("cpu")
         tensors = {name: _placed(weights, name, torch.float32, cpu, keep=replaced) for name in weights.tensors}
@@ -211,8 +243,8 @@ def heads_in(folder: Path) -> tuple[str, ...] | None:
             return _adapter_heads(folder, adapter.num_outputs, adapter.base_folder())
         return heads_in(adapter.base_folder())
     config = read_config(folder)
-    architectures = config.get("architectures") or [""]
-    if not str(architectures[0]).endswith("ForSequenceClassification"):
+    made = config.texts("architectures", ())
+    if not made or not made[0].endswith("ForSequenceClassification"):
         return None
     return head_names(config, len(config.get("id2label") or {0: "", 1: ""}))
 
@@ -228,12 +260,16 @@ def _load_adapted(
     """An adapter merged into its base, in float32 on the CPU; see `load_network`."""
     adapter = read_adapter(folder)
     base, count = adapter.base_folder(), adapter.num_outputs
-    load = partial(load_network, base, dropout=dropout, trust_remote_code=trust_remote_code)
+
+    def load(heads: Sequence[str] | None, new_head: bool) -> Any:
+        return load_network(base, heads=heads, new_head=new_head, dropout=dropout, trust_remote_code=trust_remote_code)
+
     if new_head or not count:
-        network = load(heads=heads if new_head else None, new_head=new_head)
+        network = load(heads if new_head else None, new_head)
     else:
+        names = _adapter_heads(folder, count, base)
         with torch.random.fork_rng(devices=[]):  # its head is replaced by the adapter's
-            network = load(heads=_adapter_heads(folder, count, base), new_head=True)
+            network = load(names, True)
     apply_adapter(network, adapter, keep_output=new_head)
     if isinstance(network, OtherNetwork):
         _choose_token(folder, network, new_head=new_head)
@@ -246,6 +282,11 @@ def _load_adapted(
 def _adapter_heads(folder: Path, count: int, base: Path) -> tuple[str, ...]:
     """Names of the heads that an adapter brings: from its own record, else as its base calls so many."""
     record = read_record(folder)
+    if record and record.heads and len(record.heads) != count:
+        raise BadModel(
+            f"{folder / RECORD} names {len(record.heads)} heads, but the adapter's weights have {count} outputs;"
+            " do the files belong together?"
+        )
     return record.heads if record and record.heads else head_names({} if is_adapter(base) else read_config(base), count)
 
 
@@ -285,36 +326,37 @@ def _quantise_adapted(folder: Path, precision: str, heads: Sequence[str] | None)
     return network
 
 
-class _WithoutValues(TorchFunctionMode):
-    """Leaves out torch's initial values: without memory there are none, and drawing them imports torch's compiler."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (init.normal_, init.uniform_, init.kaiming_uniform_):
-            return kwargs["tensor"] if kwargs else args[0]
-        return func(*args, **(kwargs or {}))
+def _is_native(raw: Fields) -> bool:
+    """Whether our own encoders run a model."""
+    kind = raw.text("model_type")
+    return not raw.flag("is_decoder", False) and (kind in FAMILIES or kind == "deberta-v2")
 
 
-def _empty(raw: Mapping[str, Any], dropout: float | None) -> BertNetwork | DebertaNetwork | None:
-    with torch.device("meta"), _WithoutValues():
-        return _native(raw, dropout)
+def _empty(raw: Fields, dropout: float | None, stored: int) -> BertNetwork | DebertaNetwork:
+    """A network without memory.
 
-
-def _native(raw: Mapping[str, Any], dropout: float | None) -> BertNetwork | DebertaNetwork | None:
-    kind = raw.get("model_type")
-    if not isinstance(kind, str):
-        raise BadModel(f"config.json's model_type is {kind!r}; wanted a name such as 'bert' or 'deberta-v2'")
-    if raw.get("is_decoder"):
-        return None
-    if kind in FAMILIES:
-        return BertNetwork(raw, dropout=dropout)
-    return DebertaNetwork(raw, dropout=dropout) if kind == "deberta-v2" else None
+    Args:
+        stored: tensors in its files, of which each layer has several.
+    """
+    if raw.integer("num_hidden_layers") > stored:
+        raw.refuse("num_hidden_layers", f"a number that fits the weights, which are {stored} tensors")
+    with empty(raw.file, stored):
+        return (
+            BertNetwork(raw, dropout=dropout) if raw["model_type"] in FAMILIES else DebertaNetwork(raw, dropout=dropout)
+        )
 
 
 def _stored_heads(folder: Path, network: BertNetwork | DebertaNetwork, weights: Weights) -> tuple[str, ...]:
     """Names of the outputs that the folder's weights have, whatever its config.json counts."""
-    output = weights.tensors.get(f"{network.output_layer}.weight")
-    if output is None or not output.ndim:
+    name = f"{network.output_layer}.weight"
+    output = weights.tensors.get(name)
+    if output is None:
         raise no_head(folder, network.config)
+    if output.ndim != 2 or not 1 <= len(output) <= limit("model_parts"):
+        raise BadModel(
+            f"in {folder} the tensor {name} is {list(output.shape)[:4]}; wanted [outputs, width] of at least one output"
+            f" and no {past('model_parts')}"
+        )
     return head_names(network.config, len(output))
 
 
@@ -322,7 +364,7 @@ def _set_outputs(network: BertNetwork | DebertaNetwork, heads: tuple[str, ...]) 
     """Give a network without memory an output layer for these heads."""
     parent, _, name = network.output_layer.rpartition(".")
     before: Any = network.get_submodule(network.output_layer)
-    with torch.device("meta"), _WithoutValues():
+    with torch.device("meta"):
         setattr(network.get_submodule(parent), name, HeadLinear(before.in_features, len(heads)))
     network.heads = heads
 
@@ -332,14 +374,15 @@ def _keep(folder: Path, network: Network, heads: Sequence[str] | None) -> None:
     keep_heads(network, heads or network.heads)
 
 
-def _stored(folder: Path, network: BertNetwork | DebertaNetwork, *, quantised: bool = False) -> Weights:
+def _renaming(network: BertNetwork | DebertaNetwork) -> Callable[[str], str | None]:
+    """From a stored name to the network's, None for what a reward model may leave out."""
     expected = network.state_dict()
 
     def rename(stored: str) -> str | None:
         name = _modern_name(stored, expected, network.family)
         return name if name in expected or not _LEFT_OUT.search(stored) else None
 
-    return Weights(folder, rename, quantised=quantised)
+    return rename
 
 
 def _placed(
@@ -347,7 +390,9 @@ def _placed(
 ) -> Tensor:
     tensor = weights.tensors[name]
     fits = tensor.dtype == dtype and tensor.device == device and tensor.data_ptr() % ALIGNMENT == 0
-    return tensor if fits or name in keep else weights.read_once(name).to(device, dtype, copy=True)
+    if (fits and tensor.is_contiguous()) or name in keep:
+        return tensor
+    return weights.read_once(name).to(device, dtype, copy=True).contiguous()
 
 
 def _modern_name(stored: str, expected: Mapping[str, Tensor], prefix: str) -> str:
@@ -356,7 +401,7 @@ def _modern_name(stored: str, expected: Mapping[str, Tensor], prefix: str) -> st
 
 
 def _new_head(network: BertNetwork | DebertaNetwork, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    spread = field(network.config, "initializer_range", float, 0.02)
+    spread = Fields.of(network.config).number("initializer_range", 0.02, least=0.0)
     expected = network.state_dict()
     head = {}
     for name in head_parameter_names(network):
@@ -366,7 +411,10 @@ def _new_head(network: BertNetwork | DebertaNetwork, stored: Mapping[str, Tensor
     return head
 
 
-def _check(folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping[str, Tensor]) -> None:
+def _check(
+    folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping[str, Tensor], *, exactly: bool = False
+) -> None:
+    """Raise BadModel for names, shapes or types that are not the network's; `exactly`, for float types too."""
     expected = network.state_dict()
     if missing := expected.keys() - tensors.keys():
         raise BadModel(f"the weights in {folder} lack {shown_names(missing)}; copy or download them again")
@@ -377,10 +425,10 @@ def _check(folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping
         )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
-            shapes = f"{list(tensor.shape)}, its config.json asks for {list(expected[name].shape)}"
-            raise BadModel(f"in {folder} the tensor {name} is {shapes}")
+            shapes = f"{list(tensor.shape)[:8]}, its config.json asks for {list(expected[name].shape)}"
+            raise BadModel(f"in {folder} the tensor {name} is {shapes}; do the files belong together?")
         wanted = expected[name].dtype
-        if tensor.dtype != wanted and not (tensor.is_floating_point() and wanted.is_floating_point):
+        if tensor.dtype != wanted and (exactly or tensor.dtype not in FLOATS or not wanted.is_floating_point):
             raise BadModel(f"in {folder} the tensor {name} is of {_said(tensor.dtype)}; wanted {_said(wanted)}")
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from prefrank.io.json_files import Fields
 from prefrank.model.disentangled import DebertaConfig, DisentangledAttention, Relative, bucket, read_deberta_config
 from prefrank.model.encoder import AddNorm, Attention, Dropout, Embedding, Intermediate, Linear, run_layer, shared
 from prefrank.model.flash import lay_slots, obstacle
@@ -182,7 +183,7 @@ class DebertaNetwork(nn.Module):
 
     def __init__(self, raw: Mapping[str, Any], *, dropout: float | None = None) -> None:
         super().__init__()
-        config = read_deberta_config(raw, dropout=dropout)
+        config = read_deberta_config(Fields.of(raw), dropout=dropout)
         self.config: dict[str, Any] = dict(raw)
         self.max_positions: int | None = config.encoder.num_positions if config.absolute else None
         self.gradient_checkpointing = False

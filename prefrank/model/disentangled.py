@@ -9,28 +9,27 @@ The bucket function is odd and its rounding is float32's, on the CPU, so that ev
 training of the published checkpoints. Rows may be longer than the relative range: the last bucket is used.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from prefrank.errors import BadModel
+from prefrank.io.json_files import Fields
 from prefrank.model.encoder import (
+    MOST,
+    MOST_WIDTH,
     Activation,
     Dropout,
     EncoderConfig,
     Linear,
     activation,
     can_fold,
-    field,
     join_heads,
     project_by_head,
     rate,
     read_encoder_config,
-    size,
     split_heads,
 )
 from prefrank.model.flash import Rows, Slots, attend
@@ -69,38 +68,46 @@ class DebertaConfig:
     head_dropout: float
 
 
-def read_deberta_config(raw: Mapping[str, Any], *, dropout: float | None) -> DebertaConfig:
+def read_deberta_config(config: Fields, *, dropout: float | None) -> DebertaConfig:
     """config.json of a DeBERTa-v2 model; BadModel for what cannot be run here."""
-    width = size(raw, "embedding_size", size(raw, "hidden_size"))
-    encoder = read_encoder_config(raw, dropout=dropout, embedding_width=width, num_types=0, norm_eps=1e-7, padding_id=0)
-    buckets = max(0, field(raw, "position_buckets", int, -1))
-    max_distance = field(raw, "max_relative_positions", int, -1)
+    width = config.integer("embedding_size", config.integer("hidden_size"), least=1, most=MOST_WIDTH)
+    encoder = read_encoder_config(
+        config, dropout=dropout, embedding_width=width, num_types=0, norm_eps=1e-7, padding_id=0
+    )
+    buckets = max(0, config.integer("position_buckets", -1, least=-1, most=MOST))
+    max_distance = config.integer("max_relative_positions", -1, least=-1, most=MOST)
     max_distance = max_distance if max_distance > 0 else encoder.num_positions
-    conv_kernel = max(0, field(raw, "conv_kernel_size", int, 0))
+    if buckets == 1:
+        config.refuse("position_buckets", "at least 2, or -1 for none")
+    conv_kernel = max(0, config.integer("conv_kernel_size", 0, least=-1, most=1 << 10))
     if conv_kernel and conv_kernel % 2 == 0:
-        raise BadModel(f"config.json's conv_kernel_size is {conv_kernel}; wanted an odd number")
+        config.refuse("conv_kernel_size", "an odd number")
+    conv_groups = config.integer("conv_groups", 1, least=1, most=MOST_WIDTH)
+    if conv_kernel and encoder.width % conv_groups:
+        config.refuse("conv_groups", f"a number that divides the hidden_size, {encoder.width}")
     return DebertaConfig(
         encoder=encoder,
-        absolute=field(raw, "position_biased_input", bool, True),
-        relative=field(raw, "relative_attention", bool, False),
-        terms=_terms(raw),
-        shared=field(raw, "share_att_key", bool, False),
+        absolute=config.flag("position_biased_input", True),
+        relative=config.flag("relative_attention", False),
+        terms=_terms(config),
+        shared=config.flag("share_att_key", False),
         span=buckets or max_distance,
         buckets=buckets,
         max_distance=max_distance,
-        normed="layer_norm" in _words(field(raw, "norm_rel_ebd", str, "none")),
+        normed="layer_norm" in _words(config.text("norm_rel_ebd", "none")),
         conv_kernel=conv_kernel,
-        conv_groups=size(raw, "conv_groups", 1),
-        conv_activation=activation(field(raw, "conv_act", str, "tanh")),
-        pooler_activation=activation(field(raw, "pooler_hidden_act", str, "gelu")),
-        pooler_dropout=rate(raw, "pooler_dropout", 0.0, dropout),
-        head_dropout=rate(raw, "cls_dropout", encoder.hidden_dropout, dropout),
+        conv_groups=conv_groups,
+        conv_activation=activation(config, "conv_act", "tanh"),
+        pooler_activation=activation(config, "pooler_hidden_act", "gelu"),
+        pooler_dropout=rate(config, "pooler_dropout", 0.0, dropout),
+        head_dropout=rate(config, "cls_dropout", encoder.hidden_dropout, dropout),
     )
 
 
-def _terms(raw: Mapping[str, Any]) -> frozenset[str]:
-    value = raw.get("pos_att_type") or []
-    return frozenset(_words(value) if isinstance(value, str) else value) & {"c2p", "p2c"}
+def _terms(config: Fields) -> frozenset[str]:
+    key = "pos_att_type"
+    words = _words(config.text(key, "")) if isinstance(config.get(key), str) else config.texts(key, ())
+    return frozenset(words) & {"c2p", "p2c"}
 
 
 def _words(text: str) -> list[str]:

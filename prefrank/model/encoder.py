@@ -4,11 +4,11 @@ Parameter names follow transformers, so `LayerNorm` and `self` are attribute nam
 `Dropout` are torch's with less work on a CPU; elsewhere, and in other dtypes, they are torch's own.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from prefrank.errors import BadModel, suggest
+from prefrank.errors import BadInput, suggest
+from prefrank.io.json_files import Fields
+from prefrank.limits import limit
 
-Value = TypeVar("Value", int, float, str, bool)
 Activation = Callable[[Tensor], Tensor]
 
 _tanh_gelu = partial(F.gelu, approximate="tanh")
@@ -51,41 +52,34 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def activation(name: str) -> Activation:
-    """The activation function of that name in config.json, or BadModel."""
+MOST = (1 << 31) - 1
+"""Of any size, as the kernels count."""
+MOST_WIDTH = 1 << 20
+
+
+def activation(config: Fields, key: str, default: str) -> Activation:
+    """The activation function that config.json names, or BadModel."""
+    name = config.text(key, default)
     if name not in ACTIVATIONS:
-        raise BadModel(f"config.json asks for the activation {name!r}{suggest(name, ACTIVATIONS)}")
+        config.refuse(key, f"the name of an activation{suggest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
-def field(raw: Mapping[str, Any], name: str, kind: type[Value], default: Value | None = None) -> Value:
-    """One value of config.json; absent or null gives the default, and BadModel where there is none."""
-    value = raw.get(name)
-    if value is None:
-        if default is None:
-            raise BadModel(f"config.json has no {name!r}, which a {raw.get('model_type')} model needs")
-        return default
-    if kind is float and type(value) is int:
-        return kind(value)
-    if type(value) is not kind:
-        raise BadModel(f"config.json's {name} is {value!r}; wanted {kind.__name__}")
-    return value
+def rate(config: Fields, key: str, default: float, override: float | None) -> float:
+    """A dropout rate: the caller's `override` if there is one, else config.json's.
 
-
-def size(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """A count of config.json that must be at least 1."""
-    value = field(raw, name, int, default)
-    if value < 1:
-        raise BadModel(f"config.json's {name} is {value}; wanted at least 1")
-    return value
-
-
-def rate(raw: Mapping[str, Any], name: str, default: float, override: float | None) -> float:
-    """A dropout rate: the caller's `override` if there is one, else config.json's."""
-    value = field(raw, name, float, default) if override is None else override
-    if not 0.0 <= value < 1.0:
-        raise BadModel(f"the dropout rate {name} is {value}; wanted 0 up to 1")
-    return value
+    Raises:
+        BadInput: an override that is no number from 0 up to 1.
+        BadModel: one of config.json.
+    """
+    if override is None:
+        value = config.number(key, default, least=0.0, most=1.0)
+        if value == 1.0:
+            config.refuse(key, "a number from 0 up to 1")
+        return value
+    if type(override) not in (int, float) or not 0.0 <= override < 1.0:
+        raise BadInput(f"the dropout rate is {override!r}; wanted 0 up to 1")
+    return override
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +111,7 @@ class EncoderConfig:
 
 
 def read_encoder_config(
-    raw: Mapping[str, Any],
+    config: Fields,
     *,
     dropout: float | None,
     embedding_width: int | None = None,
@@ -126,25 +120,26 @@ def read_encoder_config(
     padding_id: int,
 ) -> EncoderConfig:
     """config.json's shared part; the keyword values stand in for keys it leaves out."""
-    width, num_heads = size(raw, "hidden_size"), size(raw, "num_attention_heads")
+    width = config.integer("hidden_size", least=1, most=MOST_WIDTH)
+    num_heads = config.integer("num_attention_heads", least=1, most=MOST_WIDTH)
     if width % num_heads:
-        raise BadModel(f"config.json has a hidden_size of {width} and {num_heads} heads; wanted a multiple")
-    vocab_size = size(raw, "vocab_size")
-    padding = field(raw, "pad_token_id", int, padding_id)
+        config.refuse("num_attention_heads", f"a number that divides the hidden_size, {width}")
+    vocab_size = config.integer("vocab_size", least=1, most=MOST)
+    padding = config.integer("pad_token_id", padding_id, least=-MOST, most=MOST)
     return EncoderConfig(
         vocab_size=vocab_size,
         width=width,
         embedding_width=embedding_width or width,
-        feed_forward_width=size(raw, "intermediate_size"),
-        num_layers=size(raw, "num_hidden_layers"),
+        feed_forward_width=config.integer("intermediate_size", least=1, most=16 * MOST_WIDTH),
+        num_layers=config.integer("num_hidden_layers", least=1, most=limit("model_parts")),
         num_heads=num_heads,
-        num_positions=size(raw, "max_position_embeddings", 512),
-        num_types=field(raw, "type_vocab_size", int, num_types),
+        num_positions=config.integer("max_position_embeddings", 512, least=1, most=MOST),
+        num_types=config.integer("type_vocab_size", num_types, most=MOST),
         padding_id=padding if 0 <= padding < vocab_size else None,
-        norm_eps=field(raw, "layer_norm_eps", float, norm_eps),
-        activation=activation(field(raw, "hidden_act", str, "gelu")),
-        hidden_dropout=rate(raw, "hidden_dropout_prob", 0.1, dropout),
-        attention_dropout=rate(raw, "attention_probs_dropout_prob", 0.1, dropout),
+        norm_eps=config.number("layer_norm_eps", norm_eps, least=0.0, most=1.0),
+        activation=activation(config, "hidden_act", "gelu"),
+        hidden_dropout=rate(config, "hidden_dropout_prob", 0.1, dropout),
+        attention_dropout=rate(config, "attention_probs_dropout_prob", 0.1, dropout),
     )
 
 

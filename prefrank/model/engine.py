@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefrank import native
-from prefrank.errors import BadInput, suggest
+from prefrank.errors import BadInput, BadModel, PrefrankError, is_count, short, suggest
 from prefrank.model.bert import BertNetwork
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.exact import TorchEngine, select_rows
@@ -33,6 +33,7 @@ from prefrank.types import Batch
 TORCH = "torch"
 FLASH = "flash"
 NAMES = (TORCH, FLASH, *native.KERNELS)
+MOST_THREADS = 4096
 _MOST_CALLERS = 64
 _FIRST_PROCESS = os.getpid()
 _LIMITING: dict[int, Lock] = {}
@@ -67,8 +68,16 @@ class NetworkEngine:
 
     def __call__(self, batch: Batch) -> Float[Tensor, " N"]:
         parts = [select_rows(batch, [n]) for n in range(len(batch.rows))] if self.deterministic else [batch]
-        with torch.inference_mode():
-            scores = torch.cat([self.network(part) for part in parts]).cpu()
+        try:
+            with torch.inference_mode():
+                scores = torch.cat([self.network(part) for part in parts]).cpu()
+        except (PrefrankError, torch.OutOfMemoryError):
+            raise
+        except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            if "allocate" in reason:  # torch has no error of its own for a CPU's memory
+                raise
+            raise BadModel(f"the model cannot be run ({reason}); do its config.json and its weights fit?") from error
         return scores.clone()  # outside inference mode: an ordinary tensor
 
 
@@ -137,10 +146,10 @@ def make_engine(
         BadInput: a network of several heads; kernels that are unknown, were not built, or cannot run this model;
             integer weights without kernels; a number of threads below 1.
     """
-    if num_threads is not None and num_threads < 1:
-        raise BadInput(f"num_threads is {num_threads}; wanted at least 1")
-    if kernels is not None and kernels not in NAMES:
-        raise BadInput(f"the kernels {kernels!r} are unknown{suggest(kernels, NAMES)}")
+    if num_threads is not None and not (is_count(num_threads) and num_threads <= MOST_THREADS):
+        raise BadInput(f"num_threads is {short(num_threads)}; wanted a whole number from 1 to {MOST_THREADS:,}")
+    if kernels is not None and (not isinstance(kernels, str) or kernels not in NAMES):
+        raise BadInput(f"the kernels {short(kernels)} are unknown{suggest(str(kernels), NAMES)}")
     if len(network.heads) > 1:
         raise BadInput(f"the model has the heads {', '.join(network.heads)}; load it with head= to score with one")
     if not isinstance(network, BertNetwork | DebertaNetwork):

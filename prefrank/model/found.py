@@ -4,13 +4,14 @@ Many published reward models are no plain sequence classifiers: their authors' c
 shape on a language model, pools elsewhere, or weighs several outputs. None of that is guessed.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefrank.errors import BadModel, PrefrankError
+from prefrank.errors import BadModel, PrefrankError, short
+from prefrank.io.inputs import read_bytes
+from prefrank.io.json_files import parse_json
 from prefrank.model.weights import stored_shapes
 
 MODULES = "modules.json"
@@ -95,7 +96,7 @@ def foreign(folder: Path, raw: Mapping[str, Any]) -> str:
     modules, code = extra_modules(folder), raw.get("auto_map")
     if not (known or modules or code):
         return ""
-    parts = [f"; found {', '.join(made) or 'no architecture'} of the type {raw.get('model_type')!r}"]
+    parts = [f"; found {', '.join(made) or 'no architecture'} of the type {short(raw.get('model_type'))}"]
     if heads:
         parts.append(f" with {', '.join(f'{name} {list(shapes[name])}' for name in heads[:4])}")
     if modules:
@@ -120,18 +121,25 @@ def check_modules(folder: Path, raw: Mapping[str, Any]) -> None:
 
 
 def extra_modules(folder: Path) -> list[str]:
-    """Types and places of a sentence-transformers folder's modules, where more than pooling follows the transformer."""
-    try:
-        entries = json.loads((folder / MODULES).read_text(encoding="utf-8"))
-        kinds = [(str(entry["type"]).rpartition(".")[2], entry["path"] or ".") for entry in entries]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    """Types and places of a sentence-transformers folder's modules, where more than pooling follows the transformer.
+
+    Raises:
+        BadModel: modules.json is torn.
+    """
+    path = folder / MODULES
+    if not path.exists():
         return []
-    return [f"{kind} in {path}" for kind, path in kinds] if {kind for kind, _ in kinds} - _PLAIN_MODULES else []
+    try:
+        entries = parse_json(read_bytes(path, BadModel), path)
+        kinds = [(str(entry["type"]).rpartition(".")[2], str(entry["path"]) or ".") for entry in entries]
+    except (TypeError, KeyError):  # another program's file of that name
+        return []
+    return [f"{kind} in {path}" for kind, path in kinds[:4]] if {kind for kind, _ in kinds} - _PLAIN_MODULES else []
 
 
 def shown_names(names: Iterable[str]) -> str:
     """Some of the names, and how many more there are."""
-    names = sorted(names)
+    names = sorted(name if len(name) < 120 else f"{name[:117]}..." for name in names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrank.errors import BadInput, BadModel
+from prefrank.errors import BadInput, BadModel, short
 from prefrank.model.network import Network
 
 ONLY_HEAD = "REWARD"
@@ -59,7 +59,8 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
 def head_names(raw: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """Names of `count` outputs: config.json's id2label if it names so many; else REWARD, or LABEL_0 and up."""
     labels = raw.get("id2label")
-    names = [str(name) for _, name in sorted(labels.items(), key=_number)] if isinstance(labels, dict) else []
+    known = labels if isinstance(labels, dict) and len(labels) == count else {}
+    names = [str(name) for _, name in sorted(known.items(), key=_number)]
     if count == 1 and names in ([], ["LABEL_0"]):
         return (ONLY_HEAD,)
     if len(names) == len(set(names)) == count:
@@ -68,7 +69,8 @@ def head_names(raw: Mapping[str, Any], count: int) -> tuple[str, ...]:
 
 
 def _number(entry: tuple[str, Any]) -> int:
-    return int(entry[0]) if str(entry[0]).isdigit() else -1
+    place = str(entry[0])
+    return int(place) if place.isascii() and place.isdigit() and len(place) < 10 else -1
 
 
 def check_heads(folder: Path, names: Sequence[str], wanted: Sequence[str] | None, *, ours: bool) -> None:
@@ -81,12 +83,17 @@ def check_heads(folder: Path, names: Sequence[str], wanted: Sequence[str] | None
     """
     if wanted is None and len(names) > 1 and not ours:
         raise BadModel(
-            f"{folder} holds a classifier with {len(names)} outputs ({', '.join(names)}); a reward model has one:"
+            f"{folder} holds a classifier with {len(names)} outputs ({_shown(names)}); a reward model has one:"
             " say with head= which one scores"
         )
     for name in wanted or ():
         if name not in names:
-            raise BadInput(f"{folder} has no head {name!r}; wanted one of {', '.join(names)}")
+            raise BadInput(f"{folder} has no head {short(name)}; wanted one of {_shown(names)}")
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(names[:20]) + more
 
 
 def keep_heads(network: Network, heads: Sequence[str]) -> None:

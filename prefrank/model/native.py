@@ -55,6 +55,68 @@ def unfit(layout: laid.Layout) -> str | None:
     return None
 
 
+def check_shapes(layout: laid.Layout) -> None:
+    """See that every buffer has the size and type that the kernels, which look at neither, will read.
+
+    Raises:
+        BadInput: one that has not; a loaded folder cannot, as its weights are checked against its config.json.
+    """
+    width, heads, embeddings, float32 = layout.width, layout.num_heads, layout.embeddings, torch.float32
+    words = embeddings.words
+    narrow = words.shape[-1]
+
+    def wants(what: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype = float32) -> None:
+        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != dtype):
+            found = f"{list(tensor.shape)} of {tensor.dtype}"
+            raise BadInput(f"the kernels cannot run this model: {what} is {found}; wanted {list(shape)} of {dtype}")
+
+    def linear(what: str, one: laid.Linear | None, outputs: int, inputs: int, *, wide: bool = False) -> None:
+        if one is None:
+            return
+        dtype = float32 if wide or one.scale is None else one.weight.dtype
+        wants(what, one.weight, (outputs, inputs), dtype)
+        wants(f"the bias of {what}", one.bias, (outputs,))
+        wants(f"the scales of {what}", one.scale, (outputs,))
+        if one.weight.dtype not in _PRECISIONS or (one.scale is None) != (one.weight.dtype == float32):
+            raise BadInput(f"the kernels cannot run this model: {what} is of {one.weight.dtype}")
+
+    def norm(what: str, one: laid.Norm, size: int) -> None:
+        wants(what, one.weight, (size,))
+        wants(what, one.bias, (size,))
+
+    wants("the table of words", words, (layout.vocab_size, narrow))
+    first = embeddings.first_position
+    if embeddings.positions is not None:
+        wants("the table of positions", embeddings.positions, (first + (layout.max_positions or 0), narrow))
+    if embeddings.types is not None:
+        wants("the table of types", embeddings.types, (max(len(embeddings.types), 1 + embeddings.typed), narrow))
+    linear("the projection of embeddings", embeddings.projection, width, narrow)
+    norm("the norm of embeddings", embeddings.norm, width if embeddings.projected_first else narrow)
+    rows = 0 if layout.distances is None else 2 * layout.distances.span
+    inner = len(layout.layers[0].up.weight)
+    for number, layer in enumerate(layout.layers):
+        for name in ("query", "key", "value", "attention_output"):
+            linear(f"{name} of layer {number}", getattr(layer, name), width, width)
+        linear(f"up of layer {number}", layer.up, inner, width)
+        linear(f"down of layer {number}", layer.down, width, inner)
+        norm(f"a norm of layer {number}", layer.attention_norm, width)
+        norm(f"a norm of layer {number}", layer.output_norm, width)
+        for table, scale in (
+            (layer.position_keys, layer.position_keys_scale),
+            (layer.position_queries, layer.position_queries_scale),
+        ):
+            wants(f"positions of layer {number}", table, (rows, width), float32 if scale is None else torch.int16)
+            wants(f"positions of layer {number}", scale, (rows, heads))
+    if (convolution := layout.convolution) is not None:
+        wants("the convolution", convolution.weight, (width, width, convolution.weight.shape[-1]))
+        wants("the convolution", convolution.bias, (width,))
+        norm("the convolution's norm", convolution.norm, width)
+    linear("the head", layout.head.dense, width, width, wide=True)
+    linear("the output", layout.head.output, 1, width, wide=True)
+    if not width or width % heads or (embeddings.projection is None and narrow != width) or first < 0:
+        raise BadInput(f"the kernels cannot run this model: a width of {width} and {heads} heads do not fit")
+
+
 class NativeEngine:
     """Scores packed batches: `engine(batch)` gives [N] float32 scores in the batch's order.
 
@@ -70,6 +132,7 @@ class NativeEngine:
     def __init__(self, layout: laid.Layout, kernels: str | None = None, *, streams: int = 1) -> None:
         if reason := unfit(layout):
             raise BadInput(f"the native kernels cannot run this model: {reason}; use the kernels 'torch'")
+        check_shapes(layout)
         self.kernels = native.choose(kernels)
         self.layout = layout
         self.streams = streams

@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from prefrank.errors import BadModel
+from prefrank.errors import BadModel, is_count, short
+from prefrank.model.empty import empty
 from prefrank.model.found import foreign, no_head, shown_names
 from prefrank.model.heads import HeadLinear, head_names, widened
 from prefrank.model.network import head_modules
@@ -197,6 +198,8 @@ def load_other(
         config = transformers.AutoConfig.from_pretrained(folder, **trusted)
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
+        if custom is None:
+            _check_size(loader, config, Weights(folder), str(folder / "config.json"))
         if new_heads:
             config.id2label = dict(enumerate(new_heads))
             config.label2id = {name: number for number, name in enumerate(new_heads)}
@@ -243,7 +246,7 @@ def scored_places(batch: Batch, padding: int | None) -> Int64[np.ndarray, " N"]:
 def _read_head(network: OtherNetwork, folder: Path, device: torch.device) -> None:
     """The head's weights as the file has them, which transformers has rounded to the backbone's type."""
     names = {name for module in head_modules(network) for name, _ in _parameters_of(network, module)}
-    stored = Weights(folder, lambda name: f"model.{name}" if f"model.{name}" in names else None).tensors
+    stored = Weights(folder).take(lambda name: f"model.{name}" if f"model.{name}" in names else None).tensors
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name in stored and stored[name].shape == parameter.shape:
@@ -291,7 +294,33 @@ def _max_positions(model: nn.Module, config: Any) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     values = config.to_dict()
-    return values.get("max_position_embeddings", values.get("n_positions"))
+    found = values.get("max_position_embeddings", values.get("n_positions"))
+    if found is None or found == -1:
+        return None
+    if not is_count(found):
+        raise BadModel(f"config.json has {short(found)} positions; wanted a whole number of at least 1")
+    return int(found)
+
+
+_MORE_NUMBERS = 1 << 26
+"""What a model may have beside its stored numbers: a new head and pooler, masks of positions."""
+
+
+def _check_size(loader: Any, config: Any, weights: Weights, file: str) -> None:
+    """See that the model of a config.json is not much larger than the weights beside it, before it is made.
+
+    Raises:
+        BadModel: it is, or has more tensors than could have been stored.
+    """
+    with empty(file, len(weights)):
+        model = loader.from_config(copy.deepcopy(config))
+    packed = 8 if getattr(config, "quantization_config", None) else 2  # several numbers in one, or tied tables
+    stored = weights.nbytes if packed == 8 else weights.numel
+    parts = (*model.parameters(), *model.buffers())
+    if (wanted := sum(part.numel() for part in parts)) > packed * stored + _MORE_NUMBERS:
+        raise BadModel(
+            f"{file} describes a model of {wanted:,} numbers, but the weights hold {stored:,}; do they belong together?"
+        )
 
 
 def _set_dropout(config: Any, rate: float) -> None:
@@ -349,7 +378,7 @@ def _one_line(folder: Path, raw: Mapping[str, Any]) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = reason.partition(" For details look at ")[0]  # a report that is not shown
+        reason = reason.partition(" For details look at ")[0][:300]  # a report that is not shown
         raise BadModel(
             f"transformers cannot load {folder} as a sequence classifier: {reason}{foreign(folder, raw)}"
         ) from error

@@ -69,10 +69,16 @@ def pack_batch(
 
 def check_batch(batch: Batch, *, vocab_size: int, max_positions: int | None) -> None:
     """Raise BadInput for a row longer than the model's position table, or a token id it has no embedding for."""
-    longest = np.diff(batch.starts).max()
+    lengths = np.diff(batch.starts)
+    whole = len(lengths) and batch.starts[0] == 0 and batch.starts[-1] == len(batch.ids) == len(batch.types)
+    if not whole or lengths.min() < 1:
+        raise BadInput("a batch has no rows, empty ones, or ends that are not those of its tokens; plan it again")
+    longest = lengths.max()
     if max_positions is not None and longest > max_positions:
         raise BadInput(f"a row has {longest} tokens, the model takes {max_positions}; encode with a max_length")
     if batch.ids.max() >= vocab_size or batch.ids.min() < 0:
         raise BadInput(
             f"token ids reach {batch.ids.max()}, the model knows 0 to {vocab_size - 1}; is this its own tokenizer?"
         )
+    if batch.types.max() > 1 or batch.types.min() < 0:
+        raise BadInput(f"token types reach {batch.types.max()}; wanted 0 in the prompt and 1 in the reply")

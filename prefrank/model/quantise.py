@@ -22,13 +22,14 @@ projections are computed first and kept (`FixedPositions`), as int16 in either p
 import math
 import mmap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float32, Float64, Int16
 from torch import Tensor, nn
 
-from prefrank.errors import BadInput, BadModel, suggest
+from prefrank.errors import BadInput, BadModel, short, suggest
 from prefrank.model.bert import BertNetwork
 from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.disentangled import DisentangledAttention
@@ -91,7 +92,7 @@ def quantise_table(table: Float32[Tensor, "S D"], num_heads: int) -> tuple[Int16
     scale = _apart(table, (len(table), num_heads), torch.float32)
     if not table.is_meta:
         heads = table.view(*scale.shape, -1)
-        largest = min(_LARGEST_WEIGHT["int16"], math.floor(math.sqrt(SUM_LIMIT / heads.shape[-1])) - 1)
+        largest = _largest_position(heads.shape[-1])
         scale.copy_(torch.maximum(heads.amax(-1), -heads.amin(-1)) / largest)
         room = _apart(table, heads.shape, torch.float32).copy_(heads)
         integers.copy_(room.div_(_divisor(scale)).round_().clamp_(-largest, largest).flatten(1))
@@ -166,18 +167,18 @@ def stored_precision(config: Mapping[str, Any]) -> str | None:
     if not isinstance(settings, dict) or settings.get("quant_method") != "prefrank":
         return None
     precision = settings.get("precision")
-    if precision not in QUANTISED:
+    if not isinstance(precision, str) or precision not in QUANTISED:
         raise BadModel(
-            f"config.json's precision is {precision!r}, this prefrank reads {' and '.join(QUANTISED)};"
-            " update prefrank, or quantise the float model again"
+            f"config.json's quantization_config.precision is {short(precision)}, this prefrank reads"
+            f" {' and '.join(QUANTISED)}; update prefrank, or quantise the float model again"
         )
     return precision
 
 
 def check_quantised(precision: str) -> None:
     """Raise BadInput for a name that is not a precision of integer weights."""
-    if precision not in QUANTISED:
-        raise BadInput(f"{precision!r} is not a precision to quantise to{suggest(precision, QUANTISED)}")
+    if not isinstance(precision, str) or precision not in QUANTISED:
+        raise BadInput(f"{short(precision)} is not a precision to quantise to{suggest(str(precision), QUANTISED)}")
 
 
 def replaced_weights(network: BertNetwork | DebertaNetwork) -> list[str]:
@@ -216,6 +217,32 @@ def quantise_network(
             _check_finite(scales, weight)
             setattr(network.get_submodule(parent), child, QuantisedLinear(integers, scales, bias))
     network.config["quantization_config"] = {"quant_method": "prefrank", "precision": precision}
+
+
+def check_integers(network: BertNetwork | DebertaNetwork, path: Path) -> None:
+    """See that the stored integers and scales of a network are such as `quantise_network` makes.
+
+    Raises:
+        BadModel: a scale that is no number of at least 0, or positions with which a sum may overflow.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, QuantisedLinear):
+            scale = module.weight_scale
+        elif isinstance(module, FixedPositions):
+            scale, table = module.projected_scale, module.projected
+            if max(int(table.amax()), -int(table.amin())) > _largest_position(table.shape[1] // scale.shape[1]):
+                raise BadModel(f"{path}: the tensor {name}.projected has larger integers than prefrank writes")
+        else:
+            continue
+        if not (scale.isfinite() & (scale >= 0)).all():
+            raise BadModel(
+                f"{path}: the scales of {name} hold NaN, infinite or negative ones; quantise the model again"
+            )
+
+
+def _largest_position(width: int) -> int:
+    """Of the integers of relative positions, for heads of this width."""
+    return min(_LARGEST_WEIGHT["int16"], math.floor(math.sqrt(SUM_LIMIT / width)) - 1)
 
 
 def _check_finite(values: Tensor, name: str) -> None:

@@ -6,15 +6,15 @@ probabilities where one was fitted. A folder without it is a plain checkpoint.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadModel, short
+from prefrank.errors import BadModel
 from prefrank.io.atomic import write_file
-from prefrank.io.json_files import read_object
+from prefrank.io.json_files import Fields, read_fields
+from prefrank.limits import limit
 from prefrank.model.adapter import is_adapter, read_adapter
 
 RECORD = "prefrank.json"
@@ -58,49 +58,43 @@ def read_record(folder: Path) -> Record | None:
         BadModel: the file is there but torn, or of a newer format.
     """
     path = folder / RECORD
-    if not path.is_file():
+    if not path.exists():
         return None
-    value: dict[str, Any] = {"heads": [], "scored_token": LAST, "padding_rows": 0} | read_object(path)
-    if value.get("format") != FORMAT:
-        raise BadModel(f"{path} has format {short(value.get('format'))}, this prefrank reads {FORMAT}; update prefrank")
-    for name, (wanted, fits) in _FIELDS.items():
-        if not fits(value.get(name)):
-            came = short(value.get(name))
-            raise BadModel(f"{name} in {path} is {came}; wanted {wanted}: save the model again, or delete that file")
+    stored = read_fields(path)
+    if (found := stored.integer("format")) != FORMAT:
+        raise BadModel(f"{path} has format {found}, this prefrank reads {FORMAT}; update prefrank")
+    heads = stored.texts("heads", ())
+    if len(set(heads)) < len(heads) or "" in heads:
+        stored.refuse("heads", "a list of different names")
+    if (scored := stored.text("scored_token", LAST)) not in (LAST, NOT_PADDING):
+        stored.refuse("scored_token", f"{LAST!r} or {NOT_PADDING!r}")
     return Record(
-        value["text"],
-        value["fingerprint"],
-        value.get("training"),
-        value.get("quantised"),
-        tuple(value["heads"]),
-        value.get("calibration"),
-        value["scored_token"],
-        value["padding_rows"],
+        dict(stored.object("text")),
+        stored.text("fingerprint"),
+        _facts(stored, "training"),
+        _facts(stored, "quantised"),
+        heads,
+        _calibration(stored),
+        scored,
+        stored.integer("padding_rows", 0, most=limit("model_parts")),
     )
 
 
-def _is_facts(value: Any) -> bool:
-    return value is None or isinstance(value, dict)
+def _facts(stored: Fields, key: str) -> dict[str, Any] | None:
+    found = stored.object(key, None)
+    return None if found is None else dict(found)
 
 
-def _is_calibration(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return value is None
-    temperature = value.get("temperature")
-    return isinstance(temperature, int | float) and 0 < temperature < float("inf")
-
-
-_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "text": ("an object", lambda value: isinstance(value, dict)),
-    "fingerprint": ("a string", lambda value: isinstance(value, str)),
-    "training": ("an object or null", _is_facts),
-    "quantised": ("an object or null", _is_facts),
-    "heads": ("a list of names", lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value)),
-    "calibration": ("an object with a temperature above 0, or null", _is_calibration),
-    "scored_token": (f"{LAST!r} or {NOT_PADDING!r}", lambda value: value in (LAST, NOT_PADDING)),
-    "padding_rows": ("a count", lambda value: type(value) is int and value >= 0),
-}
-"""What the file's values are. Which text settings there are, the text side knows."""
+def _calibration(stored: Fields) -> dict[str, Any] | None:
+    found = stored.object("calibration", None)
+    if found is None:
+        return None
+    if found.number("temperature") <= 0:
+        found.refuse("temperature", "a number above 0")
+    found.text("model", None)
+    found.flag("pre_rendered", None)
+    found.number("empty_score", None)
+    return dict(found)
 
 
 def text_settings(folder: Path) -> dict[str, Any] | None:

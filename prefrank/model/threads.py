@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from prefrank.errors import BadInput
+from prefrank.errors import BadInput, short
 
 T = TypeVar("T")
 _PROCESS = os.getpid()
@@ -46,11 +46,15 @@ def find_device(name: str | None) -> torch.device:
         BadInput: an unknown device, one that is not there, or a GPU that a forked process cannot use.
     """
     name = name if name is not None else "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(name, str):
+        raise BadInput(f"the device is {short(name)}; wanted a name such as cpu or cuda:0")
     try:
         device = torch.device(name)
         if device.type != "cpu":
             torch.empty(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # an AssertionError is torch's without CUDA
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"the device {name!r} cannot be used ({reason}); wanted such as cpu or cuda:0") from error
+    except Exception as error:  # nearly anything, such as AssertionErrors of torch without CUDA, or a missing module
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise BadInput(f"the device {short(name)} cannot be used ({reason}); wanted such as cpu or cuda:0") from error
+    if device.type == "meta":
+        raise BadInput("the device 'meta' holds no numbers; wanted such as cpu or cuda:0")
     return torch.device("cpu") if device.type == "cpu" else device

@@ -10,19 +10,23 @@ the loaded weights, and one that cuts it short ends this process (SIGBUS).
 """
 
 import json
+import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from prefrank.errors import BadModel, NotFound
+from prefrank.errors import BadModel, NotFound, short
 from prefrank.io.atomic import atomic_file
-from prefrank.io.json_files import read_object
+from prefrank.io.inputs import check_plain
+from prefrank.io.json_files import Fields, read_fields
+from prefrank.limits import limit, past
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 QUANTISED = "quantised.safetensors"
@@ -41,62 +45,139 @@ _TYPES = {
 }
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The raw config.json of a model folder.
+def read_config(folder: Path) -> Fields:
+    """The raw config.json of a model folder; what every kind of model reads of it is of its type.
 
     Raises:
         NotFound: no such folder.
-        BadModel: no config.json, or one that is not a JSON object.
+        BadModel: no config.json, one that is not a JSON object, or holds values of other types.
     """
     if not folder.is_dir():
         raise NotFound(f"there is no model folder {folder}")
     path = folder / "config.json"
-    if not path.is_file():
+    if not path.exists():
         inside = sorted(str(one.parent.relative_to(folder)) for one in folder.glob("*/config.json"))
         where = f"; there is one in {', '.join(inside[:3])}, which may be meant" if inside else ""
         raise BadModel(f"{folder} has no config.json; wanted a transformers model folder{where}")
-    return read_object(path)
+    config = read_fields(path)
+    config.text("model_type", None)
+    config.texts("architectures", None)
+    for name in ("id2label", "label2id", "auto_map", "quantization_config", "text_config"):
+        config.object(name, None)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if isinstance(config.get(name), int):  # others may have a list of them
+            config.integer(name, least=-1, most=_MOST_ID)
+    _check_counts(config)
+    return config
+
+
+_MOST_ID = (1 << 31) - 1
+
+
+_COUNTS = re.compile(r"(?:^n_|num_|_)layers?$|^layers$|^num_labels$|_experts$")
+"""Keys of config.json that say how often something is made before any weight is looked at."""
+_MOST_DEPTH = 20
+
+
+def _check_counts(config: Fields, depth: int = 0) -> None:
+    """Raise BadModel where config.json, or a part of it, counts more parts than any model has."""
+    for key, value in config.items():
+        if isinstance(value, dict) and key not in ("id2label", "label2id") and depth < _MOST_DEPTH:
+            _check_counts(Fields(value, config.file, config.place(key)), depth + 1)
+        elif type(value) is int and _COUNTS.search(key) and value > limit("model_parts"):
+            config.refuse(key, f"no {past('model_parts')}")
 
 
 class Weights:
     """The tensors of a model folder; none is read before it is used.
 
     Args:
-        rename: from a stored name to the network's, None for tensors that are left out.
         quantised: read the quantised file in place of transformers' own.
 
     Raises:
-        BadModel: no weights, a missing shard, or a file that is torn.
+        BadModel: no weights, a missing shard, a file that is torn, or tensors that are no plain numbers in memory.
     """
 
-    def __init__(self, folder: Path, rename: Callable[[str], str | None], *, quantised: bool = False) -> None:
+    def __init__(self, folder: Path, *, quantised: bool = False) -> None:
         self.tensors: dict[str, Tensor] = {}
         """By the network's name, as stored: mapped, and in memory from their first use until they are dropped."""
+        self._folder = folder
+        self._stored: dict[str, tuple[Tensor, Path]] = {}
         self._places: dict[str, tuple[Path, str]] = {}
+        self._versions: dict[Path, _Version] = {}
         self._passing: tuple[Path | None, dict[str, Tensor]] = (None, {})
         self._passed = 0
         for path in [folder / QUANTISED] if quantised else _weight_files(folder):
-            if not path.is_file():
+            if not path.exists():
                 raise BadModel(f"{folder} is missing {path.name}, which another of its files names; copy it again")
+            self._versions[path] = _version(path)
             for stored, tensor in _open(path).items():
-                name = rename(stored)
-                if name is not None:
-                    self.tensors[name], self._places[name] = tensor, (path, stored)
+                if stored in self._stored:
+                    raise BadModel(f"{folder} holds the tensor {short(stored)} in two files; copy it again")
+                self._stored[stored] = tensor, path
+
+    def __len__(self) -> int:
+        """Tensors in the files."""
+        return len(self._stored)
+
+    @property
+    def numel(self) -> int:
+        """Numbers in the files."""
+        return sum(tensor.numel() for tensor, _ in self._stored.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Their bytes."""
+        return sum(tensor.nbytes for tensor, _ in self._stored.values())
+
+    def take(self, rename: Callable[[str], str | None]) -> "Weights":
+        """Fill `tensors`; returns itself.
+
+        Args:
+            rename: from a stored name to the network's, None for tensors that are left out.
+
+        Raises:
+            BadModel: two tensors of one name.
+        """
+        for stored, (tensor, path) in self._stored.items():
+            name = rename(stored)
+            if name is None:
+                continue
+            if name in self.tensors:
+                other = self._places[name][1]
+                raise BadModel(f"{self._folder} holds {name} twice, as {other} and {stored}; copy or download it again")
+            self.tensors[name], self._places[name] = tensor, (path, stored)
+        return self
 
     def read_once(self, name: str) -> Tensor:
         """The tensor from a second mapping, to be converted and dropped.
 
         Pages of a mapping stay in memory until all its tensors are dropped, so the second one is made anew every
         64 MB: converting a whole model holds the result and no more than that of the original.
+
+        Raises:
+            BadModel: another file has taken the place of the first mapping's.
         """
         path, stored = self._places[name]
         if not _is_mapped(path):
             return self.tensors[name]
         if path != self._passing[0] or self._passed > _PASSING_BYTES:
-            self._passing, self._passed = (path, _open(path)), 0
+            opened = _open(path)
+            if _version(path) != self._versions[path]:
+                raise BadModel(f"{path} was replaced while it was read; wait until nobody writes there")
+            self._passing, self._passed = (path, opened), 0
         tensor = self._passing[1][stored]
         self._passed += tensor.nbytes
         return tensor
+
+
+_Version = tuple[int, int, int, int]
+
+
+def _version(path: Path) -> _Version:
+    """What tells a file from another that takes its name, or its bytes from later ones."""
+    found = check_plain(path, BadModel)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -140,34 +221,70 @@ def as_bytes(tensor: Tensor) -> memoryview:
 
 def _weight_files(folder: Path) -> list[Path]:
     for name in SINGLE:
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return [folder / name]
         index = folder / f"{name}.index.json"
-        if index.is_file():
+        if index.exists():
             return [folder / shard for shard in _shards(index)]
     raise BadModel(f"{folder} has no weights; wanted {SINGLE[0]} or {SINGLE[1]}, or an index of shards")
 
 
+_SHARD = re.compile(r"[^/\\\x00]+\.(?:safetensors|bin)")
+
+
 def _shards(index: Path) -> list[str]:
-    names = read_object(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise BadModel(f"{index} has no weight_map from tensor names to files")
+    names = read_fields(index).object("weight_map")
+    for tensor, shard in names.items():
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            names.refuse(tensor, "the name of a weights file beside it")
     shards = sorted(set(names.values()))
-    for shard in shards:
-        if Path(shard).name != shard:
-            raise BadModel(f"{index} names the shard {shard!r}; wanted a file beside it")
+    if not shards or len(shards) > limit("model_parts"):
+        raise BadModel(f"{index} names {len(shards):,} files of weights; wanted at least 1, no {past('model_parts')}")
     return shards
 
 
 def _open(path: Path) -> dict[str, Tensor]:
-    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
+    """The tensors of a weights file, mapped.
+
+    Raises:
+        BadModel: it may not be read, is torn, or holds something else than plain tensors.
+    """
+    check_plain(path, BadModel)
+    try:
+        path.open("rb").close()  # the libraries say of files that may not be read that there are none
+    except OSError as error:
+        raise BadModel(f"{path} cannot be read: {error.strerror}; may you read it?") from error
+    tensors = open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
+    for name, tensor in tensors.items():
+        if reason := _unusable(tensor):
+            raise BadModel(f"{path}: the tensor {short(name)} {reason}; save the weights as plain tensors")
+    return tensors
 
 
-def _open_safetensors(path: Path) -> dict[str, Tensor]:
+def _unusable(tensor: Tensor) -> str | None:
+    """Why a tensor is no plain array in memory, as the end of a sentence."""
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return "is sparse or nested"
+    if tensor.is_meta:
+        return "has a shape and no values"
+    if tensor.is_quantized:
+        return "is quantised in torch's own way"
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        return f"has the shape {list(tensor.shape)} and fewer values than that"
+    return None
+
+
+def open_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, mapped.
+
+    Raises:
+        BadModel: it is torn.
+    """
+    check_plain(path, BadModel)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # SafetensorError, OSError, and torch's own of types and shapes that it does not have
         raise _torn(path, error) from error
 
 
@@ -176,16 +293,50 @@ def _is_mapped(path: Path) -> bool:
     return path.suffix == ".safetensors" or zipfile.is_zipfile(path)
 
 
+_MAKERS = re.compile(
+    rb"c(?:__builtin__|builtins)\n(?:bytearray|set|complex)\n|c_codecs\nencode\n|ccollections\nCounter\n"
+)
+"""Calls in a pickle that no tensor needs and that make memory out of a number; torch allows them."""
+
+
 def _open_bin(path: Path) -> dict[str, Tensor]:
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_mapped(path))
+        _check_pickle(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensors that are refused
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_mapped(path))
+    except BadModel:
+        raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise _torn(path, error) from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise BadModel(f"{path} does not hold a plain dictionary of tensors")
-    return dict(tensors)
+    plain = isinstance(tensors, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    )
+    if not plain:
+        raise BadModel(f"{path} does not hold a plain dictionary of tensors by name")
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def _check_pickle(path: Path) -> None:
+    """Raise BadModel for a pickle that would make more memory than its file has bytes."""
+    if not _is_mapped(path):
+        with path.open("rb") as file:
+            head = file.read(limit("pickle_bytes"))
+    else:
+        with zipfile.ZipFile(path) as archive:
+            inside = archive.infolist()
+            packed = [one.filename for one in inside if one.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                raise BadModel(f"{path} holds {short(packed[0])} compressed, as torch does not; save the weights again")
+            pickles = [one for one in inside if one.filename.endswith("data.pkl")]
+            if any(one.file_size > limit("pickle_bytes") for one in pickles):
+                raise BadModel(f"{path} has a pickle of {past('pickle_bytes')}")
+            head = b"".join(archive.read(one) for one in pickles)
+    if found := _MAKERS.search(head):
+        call = found[0].decode().split()[-1]
+        raise BadModel(f"{path} calls {call}, as no file of weights does; it is not read")
 
 
 def _torn(path: Path, error: Exception) -> BadModel:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return BadModel(f"{path} cannot be read as weights ({reason}); it may be half-written: copy or download it again")

@@ -1,11 +1,13 @@
 """What a checkpoint is, for people: architecture, size, text settings, fingerprint, training record."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefrank.model import fingerprint, load_network
-from prefrank.model.adapter import is_adapter, read_adapter
+from prefrank.model.adapter import is_adapter, read_adapter, read_whole
 from prefrank.model.hub import resolve_model
 from prefrank.model.other import OtherNetwork
 from prefrank.model.quantise import QUANTISED
@@ -34,8 +36,8 @@ def checkpoint_info(
         NotFound, BadModel: as `RewardModel.load`.
     """
     folder = resolve_model(name)
-    record = read_record(folder)
-    model = RewardModel.load(
+    load = partial(
+        RewardModel.load,
         folder,
         device="cpu",
         head=head,
@@ -44,6 +46,11 @@ def checkpoint_info(
         kernels=kernels,
         trust_remote_code=trust_remote_code,
     )
+    return read_whole(folder, partial(_info, folder, load, trust_remote_code))
+
+
+def _info(folder: Path, load: Callable[[], RewardModel], trust_remote_code: bool) -> dict[str, Any]:
+    record, model = read_record(folder), load()
     parameters = list(model.network.parameters())
     config = model.network.config
     quantised = model.engine.precision in QUANTISED

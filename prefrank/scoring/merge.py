@@ -1,13 +1,14 @@
 """A LoRA adapter and its base as one plain folder, which everything loads."""
 
+from functools import partial
 from pathlib import Path
 
 from prefrank.errors import BadInput
 from prefrank.io.atomic import atomic_folder
-from prefrank.model import load_network
-from prefrank.model.adapter import is_adapter, text_folder
+from prefrank.model import Network, load_network
+from prefrank.model.adapter import is_adapter, read_whole, text_folder
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import read_record, text_settings
+from prefrank.model.record import Record, read_record, text_settings
 from prefrank.model.save import write_checkpoint
 from prefrank.text import TextEncoder, TextSettings
 
@@ -32,10 +33,14 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
         raise BadInput(f"{adapter} is not an adapter; wanted a folder with adapter_config.json and no config.json")
     if folder.is_relative_to(Path(target).resolve()):
         raise BadInput(f"{target} holds the adapter itself, which would be replaced; give the name of a new folder")
-    network, record = load_network(folder), read_record(folder)
-    stored = text_settings(folder)
-    settings = None if stored is None else TextSettings.from_json(stored)
-    text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions)
+    network, text, record = read_whole(folder, partial(_read, folder))
     with atomic_folder(Path(target)) as temporary:
         write_checkpoint(temporary, network, text, record.training if record else None)
     return Path(target)
+
+
+def _read(folder: Path) -> tuple[Network, TextEncoder, Record | None]:
+    network, stored = load_network(folder), text_settings(folder)
+    settings = None if stored is None else TextSettings.from_json(stored)
+    text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions)
+    return network, text, read_record(folder)

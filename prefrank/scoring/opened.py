@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from prefrank.model.adapter import is_adapter
+from prefrank.model.adapter import is_adapter, read_whole
 from prefrank.model.hub import resolve_model
 from prefrank.model.other import quiet_transformers as quiet_transformers  # for evaluation, which may not import models
 from prefrank.model.record import read_record
@@ -52,7 +53,8 @@ def open_model(
         NotFound, BadModel, BadInput: as `RewardModel.load`.
     """
     folder = resolve_model(name)
-    model = RewardModel.load(
+    load = partial(
+        RewardModel.load,
         folder,
         head=head,
         device=device,
@@ -66,6 +68,7 @@ def open_model(
         pre_rendered=pre_rendered,
         trust_remote_code=trust_remote_code,
     )
+    model, ours = read_whole(folder, lambda: (load(), read_record(folder) is not None))
     parameters = next(iter(model.network.parameters()))
     config = model.network.config
     settings = {
@@ -82,7 +85,7 @@ def open_model(
         settings["pre_rendered"] = True
     if trust_remote_code:
         settings["trust_remote_code"] = True
-    return OpenedModel(model, read_record(folder) is not None, model.encoder.text_json() | settings)
+    return OpenedModel(model, ours, model.encoder.text_json() | settings)
 
 
 @contextmanager

@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prefrank.data import load_comparisons, parse_source
-from prefrank.errors import BadInput, BadModel
+from prefrank.errors import BadInput, BadModel, is_count, short
 from prefrank.io.atomic import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.quantise import check_quantised
 from prefrank.model.save import write_checkpoint
 from prefrank.scoring.reward_model import RewardModel
+from prefrank.scoring.temperature import is_finite
 from prefrank.types import Prompt
 
 MAX_FLIPS = 0.5
@@ -125,6 +126,8 @@ def quantise_folder(
         CannotWrite: the target cannot be written or the disk is full.
     """
     check_quantised(precision)
+    if max_flips is not None and not (is_finite(max_flips) and 0 <= max_flips <= 100):
+        raise BadInput(f"max_flips is {short(max_flips)}; wanted a percentage from 0 to 100")
     folder = resolve_model(str(source)).resolve()
     if folder.is_relative_to(Path(target).resolve()):
         raise BadInput(f"{target} holds the model itself, which would be replaced; give the name of a new folder")
@@ -140,9 +143,11 @@ def quantise_folder(
     )
     model = load(precision="float32")
     reference = model.score_pairs(pairs)
-    original, training = model.fingerprint, model.training
+    original, training, files = model.fingerprint, model.training, model.files
     del model  # the float weights leave memory before the integers come
     model = load(precision=precision)
+    if model.files != files:
+        raise BadModel(f"{folder} was replaced while it was quantised; wait until nobody writes there, and try again")
     scores = model.score_pairs(pairs)
     found = parity(
         np.array([score.value for score in reference]),
@@ -171,8 +176,8 @@ def _check(found: Parity, source: str, precision: str, data: str, max_flips: flo
 
 
 def _rows(data: str, num_rows: int) -> list[tuple[Prompt, str]]:
-    if num_rows < 2:
-        raise BadInput(f"num_rows is {num_rows}; wanted at least 2, to have pairs")
+    if not is_count(num_rows) or num_rows < 2:
+        raise BadInput(f"num_rows is {short(num_rows)}; wanted a whole number of at least 2, to have pairs")
     name, split = parse_source(data)
     comparisons = load_comparisons(name, split=split).comparisons
     distinct = list(dict.fromkeys((one.prompt, reply) for one in comparisons for reply in one.replies))

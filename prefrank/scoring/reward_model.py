@@ -6,6 +6,7 @@ and only when asked for.
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,17 +15,20 @@ from typing import Any
 
 import torch
 
-from prefrank.errors import BadInput, BadModel
+from prefrank.errors import BadInput, BadModel, is_count, short
 from prefrank.io.atomic import atomic_folder
-from prefrank.model import Network, fingerprint, make_engine, run
-from prefrank.model.adapter import text_folder
+from prefrank.model import Network, make_engine, run
+from prefrank.model.adapter import is_adapter, read_whole, text_folder
 from prefrank.model.hub import resolve_model
+from prefrank.model.network import weights_digest, with_text
+from prefrank.model.quantise import stored_precision
 from prefrank.model.record import read_record, text_settings
 from prefrank.model.save import write_checkpoint
 from prefrank.model.threads import check_fork, computed, find_device
+from prefrank.model.weights import read_config
 from prefrank.scoring.carried import Origin, origin_of, pack, unpack
 from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies
-from prefrank.scoring.temperature import is_for
+from prefrank.scoring.temperature import check_temperature, is_finite, is_for
 from prefrank.text import TextEncoder, TextSettings, distinct_rows, plan_batches
 from prefrank.types import Prompt, PromptLike, Row, Score
 
@@ -74,10 +78,10 @@ class RewardModel:
         num_threads: int | None = None,
         origin: Origin | None = None,
     ) -> None:
-        if max_tokens < 1:
-            raise BadInput(f"max_tokens is {max_tokens}; wanted at least 1 token a batch")
-        if empty_score is not None and not math.isfinite(empty_score):
-            raise BadInput(f"empty_score is {empty_score}; wanted a finite number, or None to ask the model")
+        if not is_count(max_tokens):
+            raise BadInput(f"max_tokens is {short(max_tokens)}; wanted a whole number of at least 1 token a batch")
+        if empty_score is not None and not is_finite(empty_score):
+            raise BadInput(f"empty_score is {short(empty_score)}; wanted a finite number, or None to ask the model")
         positions = network.max_positions
         if positions is not None and encoder.settings.max_length > positions:
             raise BadModel(
@@ -97,7 +101,8 @@ class RewardModel:
         self.empty_score = empty_score
         self._origin = origin
         self._device = next(iter(network.parameters())).device
-        self.fingerprint = computed(partial(fingerprint, network, extra=encoder.fingerprint_bytes()))
+        self._digest = computed(partial(weights_digest, network))
+        self.fingerprint = with_text(self._digest, encoder.fingerprint_bytes())
         fits = calibration is not None and is_for(
             calibration, self.fingerprint, pre_rendered=encoder.pre_rendered, empty_score=empty_score
         )
@@ -149,15 +154,49 @@ class RewardModel:
             BadInput: a head, precision or kernels that are unknown or not to be had here.
         """
         for option, value in {"head": head, "device": device, "precision": precision, "kernels": kernels}.items():
-            if value == "":
-                raise BadInput(f"{option} is an empty string; give a name, or leave it out")
+            if value is not None and (not isinstance(value, str) or not value):
+                raise BadInput(f"{option} is {short(value)}; give a name, or leave it out")
+        if max_length is not None and not is_count(max_length):
+            raise BadInput(f"max_length is {short(max_length)}; wanted a whole number of at least 1 token")
         place = find_device(device)
         folder = resolve_model(str(name))
+        options: dict[str, Any] = {"kernels": kernels, "deterministic": deterministic, "num_threads": num_threads}
+        options |= {"empty_score": empty_score, "max_tokens": max_tokens}
+        if max_tokens is None:
+            options["max_tokens"] = 1024 if place.type == "cpu" else 16_384
+        read = partial(
+            cls._read,
+            folder,
+            head=head,
+            place=place,
+            precision=precision,
+            max_length=max_length,
+            pre_rendered=pre_rendered,
+            trust_remote_code=trust_remote_code,
+            options=options,
+        )
+        return read_whole(folder, read)
+
+    @classmethod
+    def _read(
+        cls,
+        folder: Path,
+        *,
+        head: str | None,
+        place: torch.device,
+        precision: str | None,
+        max_length: int | None,
+        pre_rendered: bool,
+        trust_remote_code: bool,
+        options: Mapping[str, Any],
+    ) -> "RewardModel":
+        """`load` of a folder that is there."""
         record = read_record(folder)
         origin = origin_of(folder, precision=precision, head=head, device=place, trust_remote_code=trust_remote_code)
         network = computed(origin.load)
         stored = text_settings(folder)
         settings = None if stored is None else TextSettings.from_json(stored)
+        saved = settings
         if settings is not None and max_length is not None:
             settings = replace(settings, max_length=max_length)
         encoder = TextEncoder.load(
@@ -167,20 +206,41 @@ class RewardModel:
             max_length=max_length,
             pre_rendered=pre_rendered,
         )
-        if max_tokens is None:
-            max_tokens = 1024 if place.type == "cpu" else 16_384
-        return cls(
+        model = cls(
             network,
             encoder,
             training=record.training if record else None,
             calibration=record.calibration if record else None,
-            max_tokens=max_tokens,
-            empty_score=empty_score,
-            kernels=kernels,
-            deterministic=deterministic,
-            num_threads=num_threads,
             origin=origin,
+            **options,
         )
+        if record is not None and saved is not None and not is_adapter(folder):
+            text = TextEncoder(encoder.source, saved)
+            model._warn_if_changed(folder, record.fingerprint, text.fingerprint_bytes())
+        return model
+
+    def _warn_if_changed(self, folder: Path, saved: str, text: bytes) -> None:
+        """Say where a folder's model is not the one that its prefrank.json was written for.
+
+        It is not known of a model that was cut to one of its heads, or is loaded in another precision than it was saved
+        in; nor of an adapter, whose sums are not the same bits on every processor.
+        """
+        config = read_config(folder)  # the network's own says what it was made into
+        precision = stored_precision(config) or str(config.get("dtype", "float32"))
+        if self.engine.precision != precision or len(config.get("id2label") or ()) > 1:
+            return
+        if with_text(self._digest, text) != saved:
+            warnings.warn(
+                f"the model in {folder} is not the one that was saved there: weights, tokenizer or text settings are"
+                f" not those that prefrank.json was written for (fingerprint {saved[:12]}); copy or download it again",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    @property
+    def files(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, bytes and time of change of the files that it was loaded from; none of a model made otherwise."""
+        return self._origin.files if self._origin else ()
 
     def save(self, folder: str | Path) -> Path:
         """Write a plain transformers folder plus prefrank.json, whole or not at all.
@@ -310,8 +370,7 @@ def win_probability(first: Score, second: Score, *, temperature: float = 1.0) ->
     Raises:
         BadInput: scores of two different models, which are not on one scale; a temperature that is not above 0.
     """
-    if not 0 < temperature < float("inf"):
-        raise BadInput(f"temperature is {temperature}; wanted a finite number above 0")
+    check_temperature(temperature)
     if first.model != second.model:
         raise BadInput(f"scores of two models ({first.model[:12]}, {second.model[:12]}) are not on one scale")
     return float(torch.sigmoid(torch.tensor((first.value - second.value) / temperature, dtype=torch.float64)))

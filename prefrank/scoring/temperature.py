@@ -1,13 +1,26 @@
 """The temperature that a folder keeps in its prefrank.json, and which scores it is for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadInput
+from prefrank.errors import BadInput, short
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import Record, read_record, write_record
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a finite number; a bool is none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_temperature(value: object) -> None:
+    """Raise BadInput for a temperature that is no finite number above 0."""
+    if not is_finite(value) or value <= 0:  # type: ignore[operator]
+        raise BadInput(f"temperature is {short(value)}; wanted a finite number above 0")
 
 
 def is_for(calibration: Mapping[str, Any], fingerprint: str, *, pre_rendered: bool, empty_score: float | None) -> bool:
@@ -49,7 +62,6 @@ def store_calibration(name: str | Path, calibration: dict[str, Any]) -> Path:
         CannotWrite: prefrank.json cannot be written; what was there stays.
     """
     folder, record = check_calibratable(name)
-    if not 0 < calibration["temperature"] < float("inf"):
-        raise BadInput(f"temperature is {calibration['temperature']}; wanted a finite number above 0")
+    check_temperature(calibration.get("temperature"))
     write_record(folder, replace(record, calibration=calibration))
     return folder

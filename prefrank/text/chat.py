@@ -83,10 +83,10 @@ class ChatTexts:
         start, length = final.token_at(place), len(final.ids)
         types = np.zeros(length, np.int8) if self.settings.token_types == "none" else reply_types(length, start)
         left_out = len(whole.ids) - length - cut
-        return Row(np.array(final.ids, np.int64), types, start, max(left_out, 0), cut + lost, lost)
+        return Row(final.ids.astype(np.int64), types, start, max(left_out, 0), cut + lost, lost)
 
     def count(self, text: str) -> int:
-        return len(self.source.plain.encode(text, add_special_tokens=False).ids)
+        return self.source.texts.count(text)
 
     # What the template does
 
@@ -196,16 +196,17 @@ class ChatTexts:
     def _cut_start(self, text: str, over: int, *, keep_one: bool) -> str:
         """Without at least `over` tokens' worth of characters at its start; of a text of which one is to be kept, at
         most so many that its last that is not white space stays."""
-        spans = self.source.plain.encode(text, add_special_tokens=False).offsets
-        first = max(spans[over][0], 1) if over < len(spans) else len(text)
+        starts = self.source.texts.tokens(text).starts
+        first = max(int(starts[over]), 1) if over < len(starts) else len(text)
         if keep_one:
-            last = text.rstrip()
-            first = min(first, next((start for start, _ in reversed(spans) if 0 < start < len(last)), len(last) - 1))
+            last = len(text.rstrip())
+            inside = starts[(starts > 0) & (starts < last)]
+            first = min(first, int(inside[-1]) if len(inside) else last - 1)
         return text[first:]
 
     def _cut_end(self, text: str, over: int) -> str:
-        spans = self.source.plain.encode(text, add_special_tokens=False).offsets
-        return text[: min(spans[-over - 1][1], len(text) - 1)] if over < len(spans) else ""
+        ends = self.source.texts.tokens(text).ends
+        return text[: min(int(ends[-over - 1]), len(text) - 1)] if over < len(ends) else ""
 
     def _with_text(self, rendered: Rendered, old: Turn, new: Turn) -> Rendered | None:
         """The same with one turn's text replaced, where the old one stands once as it is, or once beside what the
@@ -317,7 +318,7 @@ def _check_held(prompt: Prompt, text: str, number: int) -> None:
 
 
 def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text))
+    return re.sub(r"[\W_]+", "", text)  # what is left is what str.isalnum says, in no list of single characters
 
 
 def _longest(most: int, fits: Callable[[int], bool]) -> int:

@@ -18,10 +18,10 @@ from prefrank.errors import BadInput, BadText
 from prefrank.text.chat import ChatTexts
 from prefrank.text.limit import fit
 from prefrank.text.padding import safe_padding, wanted_padding
+from prefrank.text.reader import TextIds
 from prefrank.text.rendered import one_text, pair_of, rendered_row, turns_of
 from prefrank.text.settings import PLAIN_TURNS, TextSettings, TokenTypes
 from prefrank.text.templates import (
-    Ids,
     PairTokens,
     Parts,
     check_turns,
@@ -80,8 +80,10 @@ class TextEncoder:
         tokenizer's `model_max_length` and the model's `positions` allow, up to 4,096, and 512 where neither says.
         """
         source = load_tokenizer(folder)
-        length = default_length(source, positions) if max_length is None else max_length
-        return cls(source, settings or default_settings(source, length), pre_rendered=pre_rendered)
+        if settings is None:
+            length = default_length(source, positions) if max_length is None else max_length
+            settings = default_settings(source, length)
+        return cls(source, settings, pre_rendered=pre_rendered)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made_again, (self.source, self.settings, self.pre_rendered)
@@ -159,7 +161,7 @@ class TextEncoder:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of one text, without control tokens."""
-        return len(self.source.plain.encode(text, add_special_tokens=False).ids)
+        return self.source.texts.count(text)
 
     def holds_control_strings(self, prompt: Prompt, reply: str) -> bool:
         """Whether a text holds a string that this model takes for control: those of its control tokens, and what its
@@ -196,13 +198,13 @@ class TextEncoder:
             bos = self.source.special_token("bos_token") or ""
             taken = [turns_of(strings, bos, *pair) for pair in texts]
 
-        def encoded(text: str) -> Ids:
-            return self.source.with_special_tokens.encode(text, add_special_tokens=False).ids
+        def encoded(text: str) -> TextIds:
+            return self.source.rendered.ids(text, self.settings.max_length)
 
         return self._fitted(taken, encoded, replace(self.settings, labels=False))
 
     def _fitted(
-        self, pairs: Sequence[tuple[Prompt, str]], encoded: Callable[[str], Ids], settings: TextSettings
+        self, pairs: Sequence[tuple[Prompt, str]], encoded: Callable[[str], TextIds], settings: TextSettings
     ) -> list[Row]:
         def parts(prompt: Prompt) -> Parts:
             if settings.template == "pair":
@@ -213,17 +215,17 @@ class TextEncoder:
         limit, types = settings.max_length, settings.token_types
         return [fit(parts(prompt), encoded(reply), limit, types) for prompt, reply in pairs]
 
-    def _encode_texts(self, pairs: Sequence[tuple[Prompt, str]]) -> Callable[[str], Ids]:
-        """Tokenise every distinct text of the pairs in one call; the answer looks a text's ids up."""
+    def _encode_texts(self, pairs: Sequence[tuple[Prompt, str]]) -> Callable[[str], TextIds]:
+        """Tokenise every distinct text of the pairs together; the answer looks a text's ids up."""
         texts = dict.fromkeys(chain.from_iterable((*(turn.text for turn in prompt), reply) for prompt, reply in pairs))
         if self.settings.labels:
             texts.update(dict.fromkeys(f"{turn.role}:" for prompt, _ in pairs for turn in prompt))
         try:
-            encodings = self.source.plain.encode_batch_fast(list(texts), add_special_tokens=False)
-        except (TypeError, UnicodeError) as error:
-            check_texts(pairs)
-            raise BadText(f"a text cannot be encoded: {error}") from error
-        return {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}.__getitem__
+            found = self.source.texts.batch(list(texts), self.settings.max_length)
+        except (TypeError, BadText):
+            check_texts(pairs)  # says which it is
+            raise
+        return dict(zip(texts, found, strict=True)).__getitem__
 
 
 def _made_again(source: FolderTokenizer, settings: TextSettings, pre_rendered: bool) -> TextEncoder:

@@ -10,12 +10,13 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Int8
 
+from prefrank.text.reader import TextIds
 from prefrank.text.settings import TokenTypes
-from prefrank.text.templates import Ids, Parts, PartTurn
+from prefrank.text.templates import Parts, PartTurn
 from prefrank.types import Row, reply_types
 
 
-def fit(parts: Parts, reply: Ids, limit: int, token_types: TokenTypes) -> Row:
+def fit(parts: Parts, reply: TextIds, limit: int, token_types: TokenTypes) -> Row:
     """One row of at most `limit` tokens, as long as the control tokens alone are not more."""
     fixed = len(parts.before) + len(parts.middle) + len(parts.after)
     whole = sum(map(len, parts.turns))

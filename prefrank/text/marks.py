@@ -27,13 +27,13 @@ class Marks:
     """
 
     def __init__(self, source: FolderTokenizer, turns: Sequence[Turn]) -> None:
-        held = "".join([part for turn in turns for part in (turn.text, turn.extra)])
+        held = {character for turn in turns for part in (turn.text, turn.extra) for character in set(part)}
         free = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in held][:3]
         if len(free) < 3:
             raise BadText("a text uses every private-use character; remove those characters")
         self.source = source
         self.left, self.right, self.probe = free
-        self.strings: list[str] = []  # what each mark stands for
+        self.strings: dict[str, int] = {}  # the number of the mark that stands for it
         self.messages: dict[Turn, dict[str, Any]] = {}  # made once for all renderings
 
     def message(self, turn: Turn) -> dict[str, Any]:
@@ -74,7 +74,8 @@ class Marks:
 
     def without(self, text: str) -> str:
         """The rendered text with what the marks stand for."""
-        return self._pattern.sub(lambda match: self.strings[int(match.group(1))], text)
+        strings = list(self.strings)
+        return self._pattern.sub(lambda match: strings[int(match.group(1))], text)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -83,8 +84,8 @@ class Marks:
     def _mark(self, text: str) -> str:
         if not text:
             return ""
-        self.strings.append(text)
-        return f"{self.left}{len(self.strings) - 1}{self.right}"
+        number = self.strings.setdefault(text, len(self.strings))
+        return f"{self.left}{number}{self.right}"
 
     def _edges(self, body: str) -> tuple[int, int, int]:
         """How many characters at the start end some control string, the length, and how many at the end begin one."""

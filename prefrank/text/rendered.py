@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from prefrank.errors import BadText
+from prefrank.text.reader import Tokens, joined
 from prefrank.text.settings import TextSettings
 from prefrank.text.templates import Ids, PairTokens
 from prefrank.text.tokenizer import FolderTokenizer
@@ -41,19 +43,26 @@ def rendered_row(
     """A row of `chat`: the texts as they stand, after what opens a row and before what closes it, where they lack that.
     Of too many tokens the prompt loses its oldest, then the reply its last."""
     text = prompt + reply + _missing(prompt + reply, closing)
-    encoding = source.with_special_tokens.encode(text, add_special_tokens=False)
-    ids, offsets = encoding.ids, encoding.offsets
-    if ids[: len(opening)] != opening:
-        ids, offsets = [*opening, *ids], [*[(0, 0)] * len(opening), *offsets]
-    end = next((n for n, (first, _) in enumerate(offsets) if closing and first >= len(text) - len(closing)), len(ids))
-    start = min(next((n for n, (_, last) in enumerate(offsets) if last > len(prompt)), len(ids)), end)
+    tokens = source.rendered.tokens(text)
+    if tokens.ids[: len(opening)].tolist() != opening:
+        nowhere = np.zeros(len(opening), np.int32)
+        tokens = joined([Tokens(np.array(opening, np.int32), nowhere, nowhere), tokens])
+    ids = tokens.ids
+    end = _first(tokens.starts >= len(text) - len(closing)) if closing else len(ids)
+    start = min(_first(tokens.ends > len(prompt)), end)
     over = max(len(ids) - settings.max_length, 0)
     cut_prompt = min(over, max(start - len(opening), 0))
     cut_reply = min(over - cut_prompt, end - start)
-    left = [*opening, *ids[len(opening) + cut_prompt : end - cut_reply], *ids[end:]]
+    left = np.concatenate([ids[: len(opening)], ids[len(opening) + cut_prompt : end - cut_reply], ids[end:]])
     none = settings.token_types == "none"
     types = np.zeros(len(left), np.int8) if none else reply_types(len(left), start - cut_prompt)
-    return Row(np.array(left, np.int64), types, start - cut_prompt, cut_prompt, cut_reply)
+    return Row(left.astype(np.int64), types, start - cut_prompt, cut_prompt, cut_reply)
+
+
+def _first(chosen: Bool[np.ndarray, " L"]) -> int:
+    """The place of the first that is chosen, or how many there are."""
+    places = np.flatnonzero(chosen)
+    return int(places[0]) if len(places) else len(chosen)
 
 
 def pair_of(source: FolderTokenizer, control: PairTokens, prompt: str, reply: str) -> tuple[Prompt, str]:

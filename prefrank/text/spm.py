@@ -8,6 +8,9 @@ import base64
 import json
 from typing import Any
 
+from prefrank.errors import BadModel
+from prefrank.limits import limit, past
+
 FILES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model")
 """The names that such files have in published folders."""
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
@@ -19,6 +22,23 @@ def control_pieces(content: bytes) -> tuple[str, ...]:
     """The pieces that stand for control and unknown tokens; none where the file is of another format."""
     model = _read(content)
     return tuple(piece.piece for piece in model.pieces if piece.type in (_UNKNOWN, _CONTROL)) if model else ()
+
+
+def check_size(content: bytes, where: object) -> None:
+    """See that a file is of a size that converting it takes seconds.
+
+    Raises:
+        BadModel: it is empty, or past a bound.
+    """
+    if not content:
+        raise BadModel(f"{where} is empty; copy or download it again")
+    file = _read(content)
+    # tiktoken's files have a line for each piece, in base64
+    sizes = [len(piece.piece) for piece in file.pieces] if file else [len(line) // 2 for line in content.splitlines()]
+    if len(sizes) > limit("vocabulary_pieces"):
+        raise BadModel(f"{where} has {len(sizes):,} pieces, {past('vocabulary_pieces')}")
+    if max(sizes, default=0) > limit("piece_characters"):
+        raise BadModel(f"{where} has a piece of {max(sizes):,} characters, {past('piece_characters')}")
 
 
 def mended(tokenizer: str, content: bytes) -> str:

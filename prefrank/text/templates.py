@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prefrank.errors import BadText
+from prefrank.text.reader import TextIds
 from prefrank.text.settings import PLAIN_TURNS, RowEnds, TextSettings
 from prefrank.text.tokenizer import FolderTokenizer
 from prefrank.types import Prompt, Turn
@@ -34,7 +35,7 @@ class PartTurn:
     """One prompt turn as ids: opening control or label, text, closing control; whether it says how to answer."""
 
     opening: Ids
-    text: Ids
+    text: TextIds
     closing: Ids
     kept: bool
 
@@ -84,7 +85,7 @@ class PairTokens:
 
 def pair_tokens(source: FolderTokenizer) -> PairTokens | None:
     """What the tokenizer puts around the two texts of a pair; None if it puts nothing between them (decoders)."""
-    encoding = source.tokenizer.encode("a", "a")
+    encoding = source.tokenizer.encode(source.probe, source.probe)
     owner, ids, types = encoding.sequence_ids, encoding.ids, encoding.type_ids
     if 0 not in owner or 1 not in owner:
         return None
@@ -106,19 +107,19 @@ def row_opening(source: FolderTokenizer, row_ends: RowEnds) -> Ids:
         return source.with_special_tokens.encode(configured, add_special_tokens=False).ids if configured else []
     bos = source.special_token("bos_token")
     number = None if bos is None else source.tokenizer.token_to_id(bos)
-    encoding = source.tokenizer.encode("a")
+    encoding = source.tokenizer.encode(source.probe)
     opening = encoding.ids[: encoding.sequence_ids.index(0)] if 0 in encoding.sequence_ids else []
     if says is False:
         return [one for one in opening if one != number]
     return opening or ([number] if says and number is not None else [])
 
 
-def pair_parts(control: PairTokens, prompt: Prompt, encoded: Callable[[str], Ids], settings: TextSettings) -> Parts:
+def pair_parts(control: PairTokens, prompt: Prompt, encoded: Callable[[str], TextIds], settings: TextSettings) -> Parts:
     """`[CLS] turn [SEP] turn [SEP] reply [SEP]`; a label opens each turn if asked for and there are several."""
     label = settings.labels and (len(prompt) > 1 or prompt[0].role != "user")
     turns = []
     for number, turn in enumerate(prompt):
-        opening = encoded(f"{turn.role}:") if label else []
+        opening = [*encoded(f"{turn.role}:")] if label else []
         closing = control.middle if number + 1 < len(prompt) else []
         turns.append(PartTurn(opening, encoded(turn.text), closing, turn.role in KEPT_ROLES))
     types = control.types if settings.token_types == "tokenizer" else None
@@ -133,7 +134,9 @@ def turn_strings(source: FolderTokenizer, settings: TextSettings) -> dict[str, t
     return {role: (first.replace("{eos}", eos), last.replace("{eos}", eos)) for role, (first, last) in strings.items()}
 
 
-def turn_parts(source: FolderTokenizer, prompt: Prompt, encoded: Callable[[str], Ids], settings: TextSettings) -> Parts:
+def turn_parts(
+    source: FolderTokenizer, prompt: Prompt, encoded: Callable[[str], TextIds], settings: TextSettings
+) -> Parts:
     """Fixed strings around each turn; the reply is an assistant turn."""
     strings = {
         role: [source.with_special_tokens.encode(text, add_special_tokens=False).ids for text in pair]

@@ -5,8 +5,10 @@ Files published with truncation and padding switched on (as all-MiniLM's are) ar
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +16,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from prefrank.errors import BadModel, NotFound, suggest
+from prefrank.errors import BadModel, BadText, NotFound, suggest
+from prefrank.io.inputs import read_bytes
+from prefrank.io.json_files import Fields, kind_of, parse_json, read_object
 from prefrank.text import control, spm
+from prefrank.text.convert import in_transformers
+from prefrank.text.reader import Reader, one_line
+from prefrank.text.tokenizer_file import MOST_ID, growth, read_tokenizer
 
 CHAT_TEMPLATE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"
@@ -30,6 +37,8 @@ TOKENIZER_FILES = (
     CHAT_TEMPLATE,
 )
 """Beside `tokenizer.json`, what a saved checkpoint carries on unchanged."""
+_TEMPLATE_FILE = re.compile(rf"{MORE_TEMPLATES}/[^/\\\0]+\.jinja")
+_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _TYPED = frozenset(
     ("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "ConvBertTokenizer", "LayoutLMTokenizer",
      "DebertaTokenizer", "DebertaV2Tokenizer")
@@ -61,7 +70,7 @@ class FolderTokenizer:
     @cached_property
     def config(self) -> dict[str, Any]:
         """`tokenizer_config.json`, or nothing."""
-        return json.loads(self.files.get("tokenizer_config.json", b"{}"))
+        return parse_json(self.files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json")
 
     @cached_property
     def chat_templates(self) -> dict[str, str]:
@@ -89,7 +98,8 @@ class FolderTokenizer:
         """Name, such as `eos_token`, -> text: from tokenizer_config.json, else special_tokens_map.json, else the id
         in config.json (of several the first)."""
         found = {}
-        for source in (json.loads(self.files.get("special_tokens_map.json", b"{}")), self.config):
+        named = parse_json(self.files.get("special_tokens_map.json", b"{}"), "special_tokens_map.json")
+        for source in (named, self.config):
             for name, token in source.items():
                 text = token.get("content") if isinstance(token, dict) else token
                 if name.endswith("_token") and isinstance(text, str):
@@ -166,6 +176,26 @@ class FolderTokenizer:
         return control.inside(self.plain)
 
     @cached_property
+    def texts(self) -> Reader:
+        """`plain` for texts of any length."""
+        return Reader(self.plain, growth=self.growth)
+
+    @cached_property
+    def texts_inside(self) -> Reader:
+        """`plain_inside` for texts of any length."""
+        return Reader(self.plain_inside, growth=self.growth)
+
+    @cached_property
+    def rendered(self) -> Reader:
+        """`with_special_tokens` for rendered texts of any length."""
+        return Reader(self.with_special_tokens, growth=self.growth)
+
+    @cached_property
+    def growth(self) -> int:
+        """How many times longer the normalisers may make a text."""
+        return growth(json.loads(self.tokenizer.to_str()))
+
+    @cached_property
     def with_special_tokens(self) -> Tokenizer:
         """Reads special-token strings as control tokens: for templates, never for text."""
         second = Tokenizer.from_str(self.tokenizer.to_str())
@@ -182,21 +212,40 @@ class FolderTokenizer:
             return name in _TYPED
         if self.folder is None:
             return True
-        from transformers import AutoTokenizer  # seconds to import; only for classes that are not listed
-
+        files = {**self.files, "tokenizer.json": self.tokenizer.to_str().encode()}
         try:
-            # Without the word it asks, and a "y" on standard input runs the folder's code
-            asked = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True, trust_remote_code=False)
-            names = asked.model_input_names
-        except Exception:  # any error of its layers: then no other reading of this folder is to agree with
+            names = in_transformers(files, self.model, self.folder).model_input_names
+        except BadModel:  # then no other reading of this folder is to agree with
             return True
         return "token_type_ids" in names
 
     @cached_property
     def default_length(self) -> int | None:
-        """The tokenizer's own `model_max_length`, None where it says none (a placeholder such as 1e30)."""
-        length = self.config.get("model_max_length")
-        return int(length) if isinstance(length, int | float) and 8 <= length <= 2**31 else None
+        """The tokenizer's own `model_max_length`, None where it says none (a placeholder such as 1e30).
+
+        Raises:
+            BadModel: fewer tokens than a row needs.
+        """
+        length = _fields(self, "tokenizer_config.json").number("model_max_length", None)
+        if length is None or length > 2**31:
+            return None
+        if length < 8 or length % 1:
+            _fields(self, "tokenizer_config.json").refuse("model_max_length", "a whole number of tokens, at least 8")
+        return int(length)
+
+    @cached_property
+    def probe(self) -> str:
+        """A short text that gives tokens, for trying out what stands around them.
+
+        Raises:
+            BadModel: none does.
+        """
+        pieces = sorted(self.tokenizer.get_vocab())[:1000]
+        for text in ("a", "A", "0", *(piece.strip(" ▁Ġ#") for piece in pieces)):
+            with suppress(BadText):
+                if self.texts.ids(text):
+                    return text
+        raise BadModel(f"the tokenizer in {self.folder} makes tokens of no text; download it again")
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is worked out from the rest."""
@@ -207,8 +256,15 @@ class FolderTokenizer:
         self.tokenizer.encode_special_tokens = True
 
     def save(self, folder: Path) -> None:
+        """Write tokenizer.json and the other files into a folder.
+
+        Raises:
+            BadModel: a file of another name than a tokenizer's, which might lead out of the folder.
+        """
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
         for name, content in self.files.items():
+            if name not in TOKENIZER_FILES and not _TEMPLATE_FILE.fullmatch(name):
+                raise BadModel(f"{name!r} is no name of a tokenizer's file; wanted such as {TOKENIZER_FILES[0]}")
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
 
@@ -240,61 +296,105 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
     """Read the tokenizer of a checkpoint folder.
 
     Raises:
-        BadModel: no tokenizer in the folder, or one that cannot be read.
+        BadModel: no tokenizer in the folder, or one that cannot be read or used, naming file and key.
     """
-    more = sorted((folder / MORE_TEMPLATES).glob("*.jinja"))
-    names = (*TOKENIZER_FILES, *(f"{MORE_TEMPLATES}/{path.name}" for path in more))
-    files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
-    path = folder / "tokenizer.json"
-    if not path.is_file() and not files:
+    more = sorted(path.name for path in (folder / MORE_TEMPLATES).glob("*.jinja"))
+    names = (*TOKENIZER_FILES, *(f"{MORE_TEMPLATES}/{name}" for name in more))
+    files = {name: read_bytes(folder / name, BadModel) for name in names if os.path.lexists(folder / name)}
+    path, config = folder / "tokenizer.json", folder / "config.json"
+    model = read_object(config) if config.is_file() else {}
+    if os.path.lexists(path):
+        content = read_bytes(path, BadModel)
+        check_files(files, folder)
+    elif files:
+        check_files(files, folder)
+        content, files = _converted(folder, files, model)
+    else:
         raise BadModel(f"{folder} has no tokenizer; wanted tokenizer.json or a vocabulary file beside the weights")
-    try:
-        if path.is_file():
-            tokenizer = Tokenizer.from_file(str(path))
-        else:
-            tokenizer, files = _converted(folder, files)
-        config = folder / "config.json"
-        model = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-        found = FolderTokenizer(tokenizer, files, model if isinstance(model, dict) else {}, folder)
-        _check(found)
-    except Exception as error:  # the Rust and conversion layers raise plain Exception
-        raise BadModel(f"the tokenizer in {folder} cannot be read: {error}; download it again") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
+    found = FolderTokenizer(read_tokenizer(content, str(path)), files, model, folder)
+    with one_line(BadModel, f"the tokenizer in {folder} cannot encode a text"):
+        ids = found.tokenizer.encode(found.probe, found.probe).ids
+    if max(ids, default=0) > MOST_ID:
+        raise BadModel(f"{path}: the post_processor gives the id {max(ids):,}; wanted at most {MOST_ID:,}")
     return found
 
 
-def _check(found: FolderTokenizer) -> None:
-    """Raise ValueError for files whose JSON is not of the kind that is read."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if not isinstance(json.loads(found.files.get(name, b"{}")), dict):
-            raise ValueError(f"{name} holds no JSON object")
-    named = found.config.get("chat_template") or {}
-    texts: list[Any] = [named]
-    if isinstance(named, dict):
-        texts = list(named.values())
-    elif isinstance(named, list):
-        texts = [isinstance(one, dict) and "name" in one and one.get("template") for one in named]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("the chat_template in tokenizer_config.json is neither a text nor a list of named ones")
+def _fields(found: FolderTokenizer, name: str) -> Fields:
+    """One of its JSON files."""
+    return Fields(parse_json(found.files.get(name, b"{}"), name), str((found.folder or Path()) / name))
 
 
-def _converted(folder: Path, files: dict[str, bytes]) -> tuple[Tokenizer, dict[str, bytes]]:
-    """The tokenizer of a folder without tokenizer.json, and its files as they are to be saved.
+def check_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """See that the files beside tokenizer.json are of the kinds that are read.
+
+    Raises:
+        BadModel: naming file and key.
+    """
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"):
+        if name not in files:
+            continue
+        where = str(folder / name)
+        value = parse_json(files[name], where)
+        if not isinstance(value, dict):
+            raise BadModel(f"{where} holds {kind_of(value)}; wanted an object")
+        fields = Fields(value, where)
+        if name in ("added_tokens.json", "vocab.json"):
+            for piece in fields:
+                fields.integer(piece, most=MOST_ID)
+            continue
+        for token in _NAMED:
+            if isinstance(fields.get(token), dict):
+                fields.object(token).text("content")
+            elif fields.get(token) is not None and not isinstance(fields[token], str):
+                fields.refuse(token, "a string, or an object with content")
+        if name == "tokenizer_config.json":
+            _check_config(fields)
+    for name, content in files.items():
+        if name == CHAT_TEMPLATE or name.startswith(f"{MORE_TEMPLATES}/"):
+            try:
+                content.decode()
+            except UnicodeDecodeError as error:
+                place = f"{error.reason} at byte {error.start}"
+                raise BadModel(f"the chat template {folder / name} is not UTF-8 text ({place})") from None
+
+
+def _check_config(config: Fields) -> None:
+    config.text("tokenizer_class", None)
+    config.flag("add_bos_token", None)
+    config.number("model_max_length", None, least=1.0)
+    config.texts("model_input_names", ())
+    if (decoder := config.object("added_tokens_decoder", None)) is not None:
+        for number in decoder:
+            decoder.object(number).text("content")
+    named, wanted = config.get("chat_template"), "a text, or a list of objects with name and template"
+    if isinstance(named, list):
+        for one in config.objects("chat_template"):
+            one.text("name")
+            one.text("template")
+    elif isinstance(named, dict):
+        for name in named:
+            config.object("chat_template").text(name)
+    elif named is not None and not isinstance(named, str):
+        config.refuse("chat_template", wanted)
+
+
+def _converted(folder: Path, files: dict[str, bytes], model: Mapping[str, Any]) -> tuple[bytes, dict[str, bytes]]:
+    """The tokenizer.json of a folder without one, and its files as they are to be saved.
 
     Where transformers' class for the folder normalises texts its own way, whatever tokenizer.json says, the files name
     the generic class, with all that the other knew, so that a saved folder is read alike.
     """
-    from transformers import AutoTokenizer  # seconds to import; only for folders without tokenizer.json
-
-    loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    text = loaded.backend_tokenizer.to_str()
-    mended = next((spm.mended(text, files[name]) for name in spm.FILES if name in files), text)
+    for name in spm.FILES:
+        if name in files:
+            spm.check_size(files[name], folder / name)
+    loaded = in_transformers(files, model, folder)
+    with one_line(BadModel, f"the tokenizer in {folder} cannot be converted"):
+        text = loaded.backend_tokenizer.to_str()
+        mended = next((spm.mended(text, files[name]) for name in spm.FILES if name in files), text)
     if mended != text:
         config = json.loads(files.get("tokenizer_config.json", b"{}"))
         known = {name: str(token) for name, token in loaded.special_tokens_map.items() if isinstance(token, str)}
         generic = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": loaded.model_input_names}
         content = json.dumps(known | config | generic, indent=2, ensure_ascii=False)
         files = {**files, "tokenizer_config.json": content.encode()}
-    return Tokenizer.from_str(mended), files
+    return mended.encode(), files

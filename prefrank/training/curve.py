@@ -8,16 +8,21 @@ with the next line; a line torn by that, or by a kill, is cut off first.
 """
 
 import json
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadData, CannotWrite
+from prefrank.errors import BadData
+from prefrank.io.atomic import write_file
+from prefrank.io.inputs import read_bytes
+from prefrank.io.json_files import Fields, kind_of, parse_json
 
 FILE = "curve.jsonl"
 _MOST_POINTS = 200
 """Of each kind in a checkpoint's record; the file keeps all."""
+
+_OPENING = b'{"step": '
+"""Of every line."""
 
 Entry = dict[str, Any]
 
@@ -42,12 +47,7 @@ class Curve:
         """The entries that were dropped."""
         kept = "".join(map(_line, self.entries)).encode()
         self._size = len(kept)
-        try:
-            write_whole(self._path, kept)
-        except OSError as error:
-            raise CannotWrite(
-                f"cannot write {self._path}: {error.strerror}; make room or choose another place"
-            ) from error
+        write_file(self._path, kept)
 
     def add(self, entry: Entry) -> None:
         """Append one entry, to the file as well if the disk takes it."""
@@ -69,16 +69,6 @@ def _line(entry: Entry) -> str:
     return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a small file in one move, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_curve(folder: Path) -> list[Entry]:
     """The entries of a run's folder, in order; none where there is no curve. A torn last line is left out.
 
@@ -88,15 +78,45 @@ def read_curve(folder: Path) -> list[Entry]:
     path = folder / FILE
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    entries: list[Entry] = []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line's end is torn, or nothing
-        try:
-            entry = json.loads(line)
-            entries.append({**entry, "step": int(entry["step"])})
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise BadData(f"{path}:{number}: not an entry of a curve; remove that line") from None
-    return entries
+    lines = read_bytes(path, BadData).split(b"\n")
+    torn = lines[-1]  # what follows the last line's end, if anything
+    if not torn.startswith(_OPENING[: len(torn)]):
+        raise BadData(f"{path}:{len(lines)} is not an entry of a curve")
+    return [_entry(line, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1)]
+
+
+def _entry(line: bytes, where: str) -> Entry:
+    """One line's entry, with everything that pictures and tables show of it."""
+    value = parse_json(line, where, BadData)
+    if not isinstance(value, dict):
+        raise BadData(f"{where} holds {kind_of(value)}; wanted an object")
+    fields = Fields(value, where, error=BadData)
+    fields.integer("step")
+    fields.number("wall_s", None, least=0.0)
+    if "evaluation" not in value:
+        for key in ("loss", "learning_rate"):
+            fields.number(key)
+        for key in ("accuracy", "grad_norm", "tokens_per_s"):
+            fields.number(key, None)
+        return value
+    fields.flag("best")
+    sets = fields.object("evaluation")
+    for metrics in (fields.object("judged"), *map(sets.object, sets)):
+        _check_metrics(metrics)
+    return value
+
+
+def _check_metrics(metrics: Fields) -> None:
+    metrics.number("accuracy", least=0.0, most=1.0)
+    metrics.number("log_loss")
+    metrics.integer("comparisons")
+    for key in ("interval", "log_loss_interval"):
+        bounds = metrics.get(key)
+        if bounds is None and key == "log_loss_interval":
+            continue
+        pair: list[Any] = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None]
+        if not all(type(one) in (int, float) and abs(one) < 1e300 for one in pair):
+            metrics.refuse(key, "a list of two numbers")
 
 
 def steps_of(entries: Sequence[Entry]) -> list[Entry]:

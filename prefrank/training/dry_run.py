@@ -9,7 +9,6 @@ the same words, and it leaves nothing behind.
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from prefrank.model import Network
 from prefrank.model.hub import resolve_model
 from prefrank.model.weights import read_config
 from prefrank.training.best import check_best, digest_sets
-from prefrank.training.checkpoint import Progress, check_output, read_state
+from prefrank.training.checkpoint import Progress, read_state
 from prefrank.training.corpus import read_corpus
 from prefrank.training.encoded import remarks
 from prefrank.training.events import Report, ignore
@@ -32,6 +31,7 @@ from prefrank.training.flops import row_flops
 from prefrank.training.foresee import Foreseen, foresee, without_weights
 from prefrank.training.losses import make_loss
 from prefrank.training.memory import Memory, average_bytes, forget_peak, keep_freed_memory, optimizer_bytes, size_of
+from prefrank.training.output import check_output
 from prefrank.training.probe import Probe, Seconds, StepPlan, plan_steps
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import check_trackers
@@ -109,7 +109,7 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     forget_peak()
     check_trackers(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resume_from = _check_output(recipe, report)
+    resume_from = check_output(recipe, report)
     folder = resume_from or resolve_model(recipe.model_name)
     set_seed(recipe.seed)
     resumed = resume_from is not None
@@ -173,18 +173,6 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
         foreseen=tuple(foreseen),
         notes=(*_notes(recipe, encoded, fits=fits), *corpus.notes()),
     )
-
-
-def _check_output(recipe: Recipe, report: Report) -> Path | None:
-    """As `train` checks the output folder, without leaving one."""
-    folder = Path(recipe.output_dir).absolute()
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    try:
-        return check_output(recipe, report)
-    finally:
-        for one in missing:
-            with suppress(OSError):
-                one.rmdir()
 
 
 def _load(recipe: Recipe, folder: Path, device: torch.device, *, resumed: bool) -> Network | None:

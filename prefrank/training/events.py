@@ -161,7 +161,15 @@ class PassedOver:
     torn: str
 
 
-Event = PassedOver | DataRead | Encoding | Encoded | Started | StepDone | EvaluationDone | Saved
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A checkpoint that `save_total_limit` would remove, but for a file in it that no run wrote, which `why` names."""
+
+    folder: Path
+    why: str
+
+
+Event = PassedOver | Kept | DataRead | Encoding | Encoded | Started | StepDone | EvaluationDone | Saved
 Report = Callable[[Event], None]
 
 

@@ -9,6 +9,7 @@ business of `processes.py`. Nothing here prints: events go to `report`.
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,15 +29,12 @@ from prefrank.text import TextEncoder, plan_batches
 from prefrank.training.best import check_best, digest_sets, judged, loss_of
 from prefrank.training.checkpoint import (
     Progress,
-    check_output,
-    clear_output,
     read_state,
-    remove_old,
     save_checkpoint,
     versions,
 )
 from prefrank.training.corpus import read_corpus
-from prefrank.training.events import EvaluationDone, Report, Saved, SetMetrics, Started, StepDone, ignore
+from prefrank.training.events import EvaluationDone, Kept, Report, Saved, SetMetrics, Started, StepDone, ignore
 from prefrank.training.examples import Examples
 from prefrank.training.feed import Feed, make_feed
 from prefrank.training.losses import PreferenceLoss, make_loss
@@ -44,6 +42,7 @@ from prefrank.training.measure import Evaluate, evaluate_sets, name_some, pool
 from prefrank.training.memory import keep_freed_memory
 from prefrank.training.optim import Schedule, WeightAverage, make_optimizer, rate_factor, set_rates
 from prefrank.training.order import seed_step
+from prefrank.training.output import clear_output, open_output, remove_old
 from prefrank.training.processes import add_sums, any_process, free_memory, most_of_processes, place
 from prefrank.training.recipe import Recipe
 from prefrank.training.run_log import RunLog, Speed, check_trackers
@@ -101,9 +100,28 @@ def train(
         project_config=places,
     )
     report = report if accelerator.is_main_process else ignore
-    with accelerator.main_process_first():
-        resume_from = check_output(recipe, report, main=accelerator.is_main_process)
-        folder = resume_from or resolve_model(recipe.model_name)
+    with ExitStack() as held:
+        with accelerator.main_process_first():
+            resume_from = held.enter_context(open_output(recipe, report, main=accelerator.is_main_process))
+            folder = resume_from or resolve_model(recipe.model_name)
+        run = _prepare(recipe, accelerator, folder, resume_from, report, evaluate, schedule)
+        try:
+            return run.run()
+        finally:
+            for tracker in accelerator.trackers:  # not `end_training`: another may follow among the same processes
+                tracker.finish()
+
+
+def _prepare(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    folder: Path,
+    resume_from: Path | None,
+    report: Report,
+    evaluate: Evaluate | None,
+    schedule: Schedule,
+) -> "_Run":
+    """The run, ready for its next step."""
     set_seed(recipe.seed)
     resumed = resume_from is not None
     network = load_model(recipe, folder, device=accelerator.device, resumed=resumed)
@@ -116,16 +134,12 @@ def train(
     digests = {"training": feed.digest(), **{name: one.digest() for name, one in encoded.evaluation.items()}}
     account = {"read": list(corpus.record), "encoded": dict(encoded.counts), "digests": digests}
     if resume_from is None and accelerator.is_main_process:
-        clear_output(recipe)
+        clear_output(Path(recipe.output_dir))
     sets = encoded.evaluation
     run = _Run(recipe, accelerator, network, encoder, feed, sets, loss, account, report, evaluate, schedule)
     if resume_from is not None:
         run.load_state(resume_from)
-    try:
-        return run.run()
-    finally:
-        for tracker in accelerator.trackers:  # not `end_training`: another run may follow among the same processes
-            tracker.finish()
+    return run
 
 
 class _Run:
@@ -166,6 +180,7 @@ class _Run:
         self.bf16 = use_bf16(recipe, accelerator.device)
         self.metrics: Mapping[str, SetMetrics] = {}
         self.kept: Path | None = None
+        self.stays: list[Kept] = []
         self.speed = Speed()
         self.log = RunLog(recipe, accelerator)
 
@@ -322,16 +337,20 @@ class _Run:
     def _save(self, name: str, *, resumable: bool = True) -> Path:
         """Write a checkpoint folder, on the main process, with the averaged weights."""
         folder = Path(self.recipe.output_dir) / name
-        more = self.place.save_more(folder.parent / ".state.more.tmp") if resumable else None
-        with self.average.swapped_in():
+        with ExitStack() as stack:
+            more = stack.enter_context(self.place.saved_more(folder)) if resumable else None
+            stack.enter_context(self.average.swapped_in())
             state = self._state() if resumable else None
-            with self.place.whole() as network:
-                if network is not None:
-                    save_checkpoint(
-                        folder, network, self.encoder, self._record(), state=state, more=more, previous=self.kept
-                    )
+            network = stack.enter_context(self.place.whole())
+            if network is not None:
+                save_checkpoint(
+                    folder, network, self.encoder, self._record(), state=state, more=more, previous=self.kept
+                )
         if self.accelerator.is_main_process:
-            remove_old(folder.parent, keep=self.recipe.save_total_limit)
+            for stays in remove_old(folder.parent, keep=self.recipe.save_total_limit):
+                if stays not in self.stays:
+                    self.report(stays)
+                    self.stays.append(stays)
             self.report(Saved(self.progress.step, folder))
         self.accelerator.wait_for_everyone()
         self.kept = folder

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int64
 
 from prefrank.errors import BadRecipe
+from prefrank.limits import limit, past
 from prefrank.training.recipe import Recipe
 
 
@@ -157,12 +158,17 @@ def make_order(recipe: Recipe, *, comparisons: int, num_processes: int, pools: S
 
 
 def check_step(recipe: Recipe, num_processes: int) -> None:
-    """Refuse a step that leaves a process without a prompt.
+    """Refuse a step that leaves a process without a prompt, or that no memory holds.
 
     Raises:
         BadRecipe: as said.
     """
     per_step = recipe.prompts_per_update(num_processes)
+    if per_step > limit("step_prompts"):
+        raise BadRecipe(
+            f"per_device_train_batch_size is {recipe.per_device_train_batch_size:,} and makes {per_step:,} prompts a"
+            f" step, {past('step_prompts')}"
+        )
     if per_step < num_processes:
         raise BadRecipe(
             f"num_devices is {recipe.num_devices} and makes {per_step} prompts a step, for {num_processes} processes;"

@@ -10,7 +10,7 @@ allocator's holes and the scratch memory of matrix products are in it. Weights a
 read once before the measurement starts, as saving would do, so that their pages count as weights.
 """
 
-import shutil
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from prefrank.io.atomic import temporary_folder
 from prefrank.model import Network, score_batches
 from prefrank.text import TextEncoder, plan_batches
 from prefrank.training.checkpoint import save_checkpoint
@@ -282,15 +283,13 @@ class Probe:
         Raises:
             CannotWrite: the disk is full.
         """
-        place = next(one for one in Path(self.recipe.output_dir).absolute().parents if one.is_dir())
+        beside = Path(self.recipe.output_dir).absolute().parents  # not in it, which is not ours to change
+        place = next((one for one in beside if one.is_dir() and os.access(one, os.W_OK)), Path(tempfile.gettempdir()))
         record = {"recipe": self.recipe.model_dump(mode="json")}
-        folder = Path(tempfile.mkdtemp(prefix=".prefrank-dry-run-", dir=place))
-        try:
+        with temporary_folder(place / "dry-run") as folder:
             began = self._clock()
             save_checkpoint(folder / "best", self.network, self.encoder, record, state=None, previous=None)
             seconds = self._clock() - began
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         weights = size_of(self.network.parameters())
         trained = [p for p in self.network.parameters() if p.requires_grad]
         more = 2 * size_of(trained) + average_bytes(trained, self.recipe, steps=self.steps)

@@ -13,7 +13,7 @@ import copy
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from typing import Any
 import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prefrank.errors import BadModel, BadRecipe
+from prefrank.io.atomic import temporary_folder
 from prefrank.model import Network
 from prefrank.model.encoder import Linear
 from prefrank.training.recipe import Recipe
@@ -112,15 +114,16 @@ class Replicated:
             parameter = next(rest) if name.startswith("loss.") else named[name]
             self.optimizer.state[parameter] = {key: _placed(value, key, parameter) for key, value in values.items()}
 
-    def save_more(self, folder: Path) -> Path | None:
-        """Write what only this layout can read into a new folder; returns what of it belongs into the checkpoint.
+    @contextmanager
+    def saved_more(self, checkpoint: Path) -> Iterator[Path | None]:
+        """A folder with what only this layout can read, to be moved into a checkpoint; it is gone when the block ends.
 
         Every process must ask.
         """
-        return None
+        yield None
 
     def load_more(self, folder: Path) -> None:
-        """Read what `save_more` wrote.
+        """Read what `saved_more` wrote.
 
         Raises:
             BadModel: another layout wrote the checkpoint, and this one cannot read its state.
@@ -272,10 +275,15 @@ class DeepSpeed(Replicated):
     def state(self) -> dict[str, Any]:
         return {}
 
-    def save_more(self, folder: Path) -> Path | None:
-        self._engine.save_checkpoint(str(folder), tag=ENGINE)
-        self.accelerator.wait_for_everyone()
-        return folder / ENGINE
+    @contextmanager
+    def saved_more(self, checkpoint: Path) -> Iterator[Path | None]:
+        with ExitStack() as stack:
+            main = self.accelerator.is_main_process
+            made = stack.enter_context(temporary_folder(checkpoint)) if main else None
+            folder = Path(broadcast_object_list([str(made)])[0])  # one for all
+            self._engine.save_checkpoint(str(folder), tag=ENGINE)
+            self.accelerator.wait_for_everyone()
+            yield folder / ENGINE
 
     def load_more(self, folder: Path) -> None:
         if not (folder / ENGINE).is_dir():

@@ -4,24 +4,44 @@ Field names are those of the model card's own configuration, which runs unchange
 documented in docs/recipes.md and read by the training code. `recipe_file.py` reads one from YAML.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from prefrank.data import parse_source
-from prefrank.errors import NotFound
+from prefrank.errors import NotFound, short
 
 INHERITED = ("max_length", "turns", "chat_template")
 """Keys whose null is what the model that is trained on says."""
 MAX_LENGTH = 512
 """Tokens of a row where neither the recipe nor the model says."""
+MOST_COUNT = 10**12
+MOST_NUMBER = 1e30
+"""Of any number of a recipe: products with it are still finite in float32. And of any count, so that sums are exact."""
+_MOST_SEED = 2**32 - 1
+"""What numpy's and Python's generators take."""
+_MOST_RANK = 2**14
+"""No layer is as wide."""
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 
 def _whole(value: Any) -> Any:
     """Let `1e6` count as an integer, as people write it for "never"."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _named(value: str) -> str:
+    """A name, path or source says something, in one line, without anything for a terminal to obey."""
+    if not value.strip():
+        raise ValueError(f"{value!r} is no name; wanted one, or leave the key out")
+    if found := _CONTROL.search(value):
+        raise ValueError(f"{short(value)} holds the control character {short(found[0])}; remove it")
+    return value
 
 
 def _listed(value: Any) -> Any:
@@ -49,7 +69,9 @@ def _data_source(value: Any) -> Any:
     return {**value, "source": source, "split": split}
 
 
-Count = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[int, BeforeValidator(_whole), Field(le=MOST_COUNT)]
+Number = Annotated[float, Field(ge=-MOST_NUMBER, le=MOST_NUMBER)]
+Name = Annotated[str, AfterValidator(_named)]
 
 
 class DataSource(BaseModel):
@@ -57,10 +79,10 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    source: str = Field(
+    source: Name = Field(
         description="A known name, a hub id, or a local file or folder; SOURCE:SPLIT names a split too."
     )
-    split: str | None = Field(
+    split: Name | None = Field(
         None,
         description="The split; null: `train` to train on, `eval` (validation, else test) to evaluate on; of files that"
         " name none everything, unless they serve both.",
@@ -69,15 +91,15 @@ class DataSource(BaseModel):
         None,
         description="Columns by name, such as `{prompt: question, chosen: good, rejected: bad}`; dots for nested ones.",
     )
-    fraction: float = Field(1.0, gt=0, le=1, description="Share of the prompts to use, chosen by a stable hash.")
+    fraction: Number = Field(1.0, gt=0, le=1, description="Share of the prompts to use, chosen by a stable hash.")
     limit: Count | None = Field(None, ge=1, description="Read at most this many comparisons, from the start.")
-    lang: str | None = Field(None, description="Of OASST, only trees in this language, such as `en`.")
+    lang: Name | None = Field(None, description="Of OASST, only trees in this language, such as `en`.")
     group: bool = Field(False, description="Merge the comparisons of one prompt, so that each reply is encoded once.")
     protocol: Literal["by_prompt", "as_published"] = Field(
         "by_prompt", description="How a split that was never published is made; as_published splits rows, and leaks."
     )
-    weight: float = Field(1.0, gt=0, description="What each of its comparisons counts in the loss.")
-    share: float | None = Field(
+    weight: Number = Field(1.0, gt=0, description="What each of its comparisons counts in the loss.")
+    share: Number | None = Field(
         None, gt=0, description="Part of each epoch drawn from it, relative to the others' shares; null: by its size."
     )
     samples: Count | None = Field(
@@ -111,7 +133,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     # What to train, and on what
-    model_name: str = Field(
+    model_name: Name = Field(
         description="Where to start from: a local folder, a hub id, or `minilm` (the weights in prefrank[demo])."
     )
     datasets: Sources = Field(min_length=1, description="Training data: names, or mappings with the options below.")
@@ -137,12 +159,14 @@ class Recipe(BaseModel):
         False, description="Draw as many comparisons whose longer reply is preferred as whose shorter one is."
     )
     shuffle_buffer: Count = Field(10_000, ge=1, description="Comparisons of each stream held in memory to shuffle.")
-    output_dir: str = Field("runs/reward-model", description="Folder for checkpoints and logs.")
+    output_dir: Name = Field("runs/reward-model", description="Folder for checkpoints and logs.")
     overwrite: bool = Field(
         False, description="Start anew where output_dir already holds a run, deleting its checkpoints; resume wins."
     )
     resume: bool = Field(False, description="Go on from the newest checkpoint in output_dir, if there is one.")
-    seed: Count = Field(0, ge=0, description="Seeds the new head, the order of comparisons, and dropout.")
+    seed: Count = Field(
+        0, ge=0, le=_MOST_SEED, description="Seeds the new head, the order of comparisons, and dropout."
+    )
 
     # Text
     max_length: Count | None = Field(
@@ -157,7 +181,7 @@ class Recipe(BaseModel):
         " prefrank trained the model, separators for any other.",
     )
 
-    chat_template: str | None = Field(
+    chat_template: Name | None = Field(
         None,
         description="A decoder's chat template: a name among its tokenizer's, or a Jinja file, looked for from the"
         " recipe's folder; null: as the model has it.",
@@ -170,65 +194,65 @@ class Recipe(BaseModel):
     loss: Literal["bradley_terry", "plackett_luce", "rao_kupper", "davidson", "ordinal", "regression"] = Field(
         "bradley_terry", description="The likelihood of the labels given the scores; docs/losses.md helps to choose."
     )
-    heads: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
+    heads: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
         ("overall",), min_length=1, description="Labels to train, one score head each; labels of others are left out."
     )
-    margin: float = Field(
+    margin: Number = Field(
         0.0, ge=0, description="Lead asked for per level of strength, on top of the data's own margins (Llama 2)."
     )
     top_k: Count | None = Field(
         None, ge=1, description="Of plackett_luce: only the first so many places of a ranking count; null: all."
     )
-    tie_parameter: float | None = Field(
+    tie_parameter: Number | None = Field(
         None, gt=0, description="Fixes theta (above 1) of rao_kupper or nu of davidson; null: learned from the ties."
     )
-    rating_offset: float | None = Field(
+    rating_offset: Number | None = Field(
         None, description="Of regression: the rating that scores 0; null: the mean of the training ratings."
     )
-    rating_scale: float | None = Field(
+    rating_scale: Number | None = Field(
         None, gt=0, description="Of regression: rating points per unit of score; null: their standard deviation."
     )
-    loss_learning_rate: float = Field(
+    loss_learning_rate: Number = Field(
         0.01, gt=0, description="Peak rate of the loss's own parameters: cut-points and tie parameter."
     )
     weigh: Literal["comparison", "pair"] = Field(
         "comparison", description="What counts 1 in the loss: each comparison (prompt), as InstructGPT, or each pair."
     )
-    label_smoothing: float = Field(0.0, ge=0, le=0.5, description="Chance that a label is the wrong way round.")
-    score_l2: float = Field(
+    label_smoothing: Number = Field(0.0, ge=0, le=0.5, description="Chance that a label is the wrong way round.")
+    score_l2: Number = Field(
         0.0, ge=0, description="Coefficient of 0.5 * (winner^2 + loser^2): beta of Open Assistant's RMLoss (0.001)."
     )
-    centering: float = Field(0.0, ge=0, description="Coefficient of (winner + loser)^2 (Eisenstein et al. 2023).")
+    centering: Number = Field(0.0, ge=0, description="Coefficient of (winner + loser)^2 (Eisenstein et al. 2023).")
 
     # Optimiser
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw", description="AdamW, or with 8-bit moments by bitsandbytes: a quarter of the optimiser's memory."
     )
-    learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
-    head_learning_rate: float | None = Field(
+    learning_rate: Number = Field(gt=0, description="Peak learning rate of AdamW.")
+    head_learning_rate: Number | None = Field(
         None, gt=0, description="Peak rate of pooler and score head; null: learning_rate."
     )
-    layer_decay: float = Field(
+    layer_decay: Number = Field(
         1.0, gt=0, le=1, description="Factor on the learning rate for each layer further down (1: none)."
     )
     scheduler: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="Learning rate after warm-up: cosine to 0, linear to 0, or constant."
     )
     warmup_steps: Count = Field(0, ge=0, description="Updates over which the learning rate rises from 0.")
-    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay; never on biases and norms.")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the gradient's mean.")
-    adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's decay of the squared gradient's mean.")
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
-    max_grad_norm: float = Field(2.0, ge=0, description="Clip the gradient to this norm (0: no clipping).")
+    weight_decay: Number = Field(0.01, ge=0, description="Decoupled weight decay; never on biases and norms.")
+    adam_beta1: Number = Field(0.9, ge=0, lt=1, description="AdamW's decay of the gradient's mean.")
+    adam_beta2: Number = Field(0.999, ge=0, lt=1, description="AdamW's decay of the squared gradient's mean.")
+    adam_epsilon: Number = Field(1e-8, gt=0, description="AdamW's epsilon.")
+    max_grad_norm: Number = Field(2.0, ge=0, description="Clip the gradient to this norm (0: no clipping).")
     freeze_layers: Count = Field(0, ge=0, description="Do not train the embeddings and this many bottom layers.")
     freeze_embeddings: bool = Field(False, description="Do not train the input embeddings.")
     new_head: Literal[True, False, "auto"] = Field(
         "auto", description="Start from a new output layer; auto: unless the model already has the recipe's heads."
     )
-    dropout: float | None = Field(
+    dropout: Number | None = Field(
         None, ge=0, lt=1, description="Replaces every dropout rate of the model; null: as the model's config says."
     )
-    ema_decay: float = Field(
+    ema_decay: Number = Field(
         0.0, ge=0, lt=1, description="Evaluate and save an exponential average of the weights (0: the weights)."
     )
     average_last: Count = Field(
@@ -237,18 +261,21 @@ class Recipe(BaseModel):
 
     # LoRA
     lora_rank: Count = Field(
-        0, ge=0, description="Train low-rank changes of this rank, and the head, and freeze the rest (0: train all)."
+        0,
+        ge=0,
+        le=_MOST_RANK,
+        description="Train low-rank changes of this rank, and the head, and freeze the rest (0: train all).",
     )
     lora_alpha: Count = Field(16, ge=1, description="The changes count alpha / rank.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of what the changes are applied to.")
-    lora_targets: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
+    lora_dropout: Number = Field(0.0, ge=0, lt=1, description="Dropout of what the changes are applied to.")
+    lora_targets: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
         ("auto",),
         min_length=1,
         description="Endings of module names, such as query; auto: all linear layers of attention and feed-forward.",
     )
 
     # Batches
-    num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training data; may be a fraction.")
+    num_train_epochs: Number = Field(1.0, gt=0, le=1e9, description="Passes over the training data; may be a fraction.")
     max_steps: Count | None = Field(None, ge=1, description="Updates of the run, in place of num_train_epochs.")
     per_device_train_batch_size: Count = Field(
         8, ge=1, description="Prompts (whole comparisons, all replies) per device and accumulation step."
@@ -262,7 +289,7 @@ class Recipe(BaseModel):
     max_tokens: Count = Field(
         4096, ge=1, description="Tokens of one micro-batch: bounds memory, never changes the gradient."
     )
-    max_memory: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+    max_memory: Annotated[Number, Field(gt=0)] | Literal["auto"] | None = Field(
         None,
         description="GB a device may use: graphs of long comparisons are kept as far as it goes, not computed twice;"
         " auto: what is free at the start; null: one micro-batch's graph at a time.",
@@ -284,11 +311,11 @@ class Recipe(BaseModel):
     save_steps: Count = Field(500, ge=1, description="Updates between checkpoints.")
     save_total_limit: Count = Field(2, ge=1, description="Step checkpoints to keep, besides `best` and `last`.")
     best_metric: Literal["log_loss", "accuracy"] = Field("log_loss", description="What chooses the `best` checkpoint.")
-    best_set: str | None = Field(
+    best_set: Name | None = Field(
         None, description="The evaluation set that chooses it, such as `hh:test`; null: all of them together."
     )
     early_stop: Count = Field(0, ge=0, description="Stop after this many evaluations without a better one (0: never).")
-    early_stop_improvement: float = Field(
+    early_stop_improvement: Number = Field(
         0.0, ge=0, description="By how much best_metric must improve for early_stop to count it as better."
     )
     logging_steps: Count = Field(

@@ -1,28 +1,20 @@
-"""From YAML to a `Recipe`, with errors that name file, line, what came and what was wanted.
+"""From YAML to a `Recipe`, with errors that name file, line, what came and what was wanted."""
 
-Surprising: YAML 1.1 reads `2e-6` as a string and lets a key stand twice; the reader here does neither.
-"""
-
+import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from prefrank.errors import BadRecipe, NotFound, suggest
+from prefrank.io.yaml_files import Yaml, parse_yaml, read_yaml
+from prefrank.limits import limit, past
 from prefrank.training.recipe import DataSource, Recipe
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that also reads 2e-6 and 1E5 as numbers, as YAML 1.2 does."""
-
-
-_FLOAT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +51,32 @@ def read_values(path: str | Path, overrides: Iterable[str] = ()) -> RecipeValues
         BadRecipe: it is not YAML, or an override is not `key=value`.
     """
     path = Path(path)
-    values, lines = _parse(_read(path, "recipe"), str(path))
+    values, lines = _read(path, "recipe")
+    if not isinstance(values, dict):
+        raise BadRecipe(f"{path} holds {_kind(values)}; wanted `key: value` lines")
     where = {key: f"{path}, line {line}: " for key, line in lines.items()}
     if isinstance(template := values.get("chat_template"), str):
         values["chat_template"] = _beside(path, template)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise BadRecipe(f"--set {override!r} has no '='; wanted key=value")
-        values[key.strip()], _ = _yaml(value, f"--set {override}")
+            raise BadRecipe(f"--set {_cut(repr(override))} has no '='; wanted key=value")
+        values[key.strip()] = parse_yaml(value, f"--set {_cut(override)}", BadRecipe).value
         where[key.strip()] = "--set: "
     return RecipeValues(values, where, f"{path}: ")
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _beside(recipe: Path, template: str) -> str:
     """A chat template that is written as a file, or is one beside the recipe, as a path from there; a name as it is."""
-    file = Path(template).expanduser()
-    is_file = len(file.parts) > 1 or file.suffix in (".jinja", ".j2") or (recipe.parent / file).is_file()
+    try:
+        file = Path(template).expanduser()
+        is_file = len(file.parts) > 1 or file.suffix in (".jinja", ".j2") or (recipe.parent / file).is_file()
+    except (OSError, RuntimeError):  # a name that is too long, or of nobody's home
+        return template
     return str(recipe.parent / file) if is_file else template
 
 
@@ -90,24 +91,26 @@ def load_sweep(path: str | Path) -> tuple[dict[str, Any], ...]:
         BadRecipe: anything else, or no run at all.
     """
     path = Path(path)
-    value, _ = _yaml(_read(path, "sweep"), str(path))
+    value = _read(path, "sweep").value
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        if len(value) > limit("sweep_runs"):
+            raise BadRecipe(f"{path} holds {len(value):,} runs, {past('sweep_runs')}")
         return tuple(value)
     if not isinstance(value, dict) or not value:
         raise BadRecipe(f"{path} holds {_kind(value)}; wanted `key: [values]` lines, or a list of mappings")
     for key, values in value.items():
         if not isinstance(values, list) or not values:
             raise BadRecipe(f"{path}: {key} is {_kind(values)}; wanted a list of its values, such as [1e-5, 2e-5]")
+    if (count := math.prod(map(len, value.values()))) > limit("sweep_runs"):
+        raise BadRecipe(f"{path} stands for {count:,} runs, {past('sweep_runs')}")
     return tuple(dict(zip(value, each, strict=True)) for each in product(*value.values()))
 
 
-def _read(path: Path, what: str) -> str:
+def _read(path: Path, what: str) -> Yaml:
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return read_yaml(path, BadRecipe)
+    except NotFound:
         raise NotFound(f"there is no {what} {path}; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path} cannot be read as text: {error}") from error
 
 
 def make_recipe(values: Mapping[str, Any], *, where: Mapping[str, str] | None = None, otherwise: str = "") -> Recipe:
@@ -125,7 +128,8 @@ def make_recipe(values: Mapping[str, Any], *, where: Mapping[str, str] | None = 
     for key in values:
         if key not in Recipe.model_fields:
             place = where.get(key, otherwise)
-            raise BadRecipe(f"{place}there is no recipe key {key!r}{suggest(str(key), Recipe.model_fields)}")
+            hint = suggest(str(key)[:100], Recipe.model_fields)
+            raise BadRecipe(f"{place}there is no recipe key {_shown(key)}{hint}")
     try:
         return Recipe.model_validate(dict(values))
     except ValidationError as error:
@@ -148,16 +152,17 @@ def _complaint(error: Mapping[str, Any]) -> str:
             field = Recipe.model_fields.get(last) or DataSource.model_fields[last]
             return f"{name} is missing; wanted: {field.description}"
         case "extra_forbidden":
-            return f"a data set has no option {last!r}{suggest(last, DataSource.model_fields)}"
+            return f"a data set has no option {_shown(last)}{suggest(last[:100], DataSource.model_fields)}"
         case "value_error":
-            return str(error["ctx"]["error"])
+            said = str(error["ctx"]["error"])
+            return f"{name}: {said}" if isinstance(error["input"], str) else said
         case "too_short":
             return f"{name} is empty; wanted at least one data set"
     wanted = error["msg"].removeprefix("Input should be ")
     for theirs, ours in _WORDS:
         wanted = wanted.replace(theirs, ours)
     choices = re.findall(r"'([^']*)'", wanted) if error["type"] == "literal_error" else []
-    hint = suggest(str(error["input"]), choices)
+    hint = suggest(str(error["input"])[:100] if isinstance(error["input"], str) else "", choices)
     return f"{name} is {_kind(error['input'])}; wanted {wanted}{hint if 'did you mean' in hint else ''}"
 
 
@@ -178,45 +183,16 @@ def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     names = {int: "an integer", float: "a number", str: "a string", list: "a list", dict: "a mapping"}
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({names.get(type(value), type(value).__name__)})"
+    return f"{_shown(value)} ({names.get(type(value), type(value).__name__)})"
 
 
-def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """A file's values, and the line of each key."""
-    values, node = _yaml(text, name)
-    if not isinstance(values, dict):
-        raise BadRecipe(f"{name} holds {_kind(values)}; wanted `key: value` lines")
-    return values, {key.value: key.start_mark.line + 1 for key, _ in node.value}
-
-
-def _yaml(text: str, name: str) -> tuple[Any, Any]:
-    """The value and the node of one YAML document."""
-    loader = _Loader(text)
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut; of what holds others, the first few."""
     try:
-        node = loader.get_single_node()
-        _refuse_repeats(node, name)
-        return (None if node is None else loader.construct_document(node)), node
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise BadRecipe(f"{name}{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise BadRecipe(f"{name} is not YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
+        return _cut(_SHORT.repr(value))
+    except ValueError:  # thousands of digits
+        return "..."
 
 
-def _refuse_repeats(node: yaml.Node | None, name: str) -> None:
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeats(item, name)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    lines: dict[str, int] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if key.tag != "tag:yaml.org,2002:str":
-            raise BadRecipe(f"{name}, line {line}: not YAML: a key is {key.value!r}; wanted a name")
-        if lines.setdefault(key.value, line) != line:
-            raise BadRecipe(f"{name}, line {line}: {key.value} already stands in line {lines[key.value]}; keep one")
-        _refuse_repeats(value, name)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 3, 100, 100, 100

@@ -7,7 +7,6 @@ Surprising: `run.json` says "running" until the run ends, so a run that was kill
 import json
 import re
 import secrets
-import shutil
 import socket
 import time
 from collections import deque
@@ -22,17 +21,18 @@ from typing import Any
 import psutil
 from accelerate import Accelerator
 
-from prefrank.errors import BadRecipe, Interrupted, PrefrankError
-from prefrank.io.json_files import read_object
+from prefrank.errors import BadRecipe, CannotWrite, Interrupted
+from prefrank.io.atomic import write_file
 from prefrank.model.hardware import hardware
 from prefrank.training.best import judged
-from prefrank.training.curve import Curve, thin, write_whole
+from prefrank.training.curve import Curve, thin
 from prefrank.training.events import SetMetrics, Started, StepDone
 from prefrank.training.recipe import Recipe
+from prefrank.training.run_state import FILE, read_run_state
 from prefrank.training.spent import Meter
 
-FILE = "run.json"
-_PROJECT = "prefrank"
+PROJECT = "prefrank"
+"""The trackers' name of what the runs belong to, and of TensorBoard's folder in `logs`."""
 _PACKAGES = {
     "tensorboard": "prefrank[train]",
     "wandb": "prefrank[wandb]",
@@ -76,24 +76,22 @@ class RunLog:
         self._end("finished", None)
 
     def _start(self, started: Started) -> None:
-        before = read_run_state(self._folder) if started.first_step else {}
-        if not started.first_step:
-            shutil.rmtree(self._folder / "logs" / _PROJECT, ignore_errors=True)  # of a run that this one overwrites
+        before = read_run_state(self._folder) if started.first_step else None
         self._curve = Curve(self._folder, first_step=started.first_step)
         self._sent = {(one["step"], "evaluation" in one) for one in self._curve.lost}
-        self._meter = Meter(before.get("spent", {}))
+        self._meter = Meter(before.spent if before else {})
         me = psutil.Process()
         self._state = {
             "state": "running",
             "error": None,
-            "started": before.get("started") or _now(),
+            "started": (before and before.started) or _now(),
             "process": {"host": socket.gethostname(), "pid": me.pid, "created": me.create_time()},
             **asdict(started),
             "step": started.first_step,
             "processes": self._accelerator.num_processes,
             "recipe": self.recipe.model_dump(mode="json"),
             "hardware": hardware(),
-            "trackers": dict(before.get("trackers", {})),
+            "trackers": dict(before.trackers if before else {}),
         }
         self._write()
 
@@ -156,7 +154,7 @@ class RunLog:
         plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in values.items()}
         options = {name: self._options(name, ids.get(name), ids) for name in names}
         # a run that goes on has its configuration already; mlflow refuses another one
-        self._accelerator.init_trackers(_PROJECT, config=None if resumed else plain, init_kwargs=options)
+        self._accelerator.init_trackers(PROJECT, config=None if resumed else plain, init_kwargs=options)
         if self._main:
             if "mlflow" in names:
                 ids["mlflow"] = self._accelerator.get_tracker("mlflow", unwrap=True).info.run_id
@@ -194,28 +192,9 @@ class RunLog:
         self._state |= {"updated": _now(), "spent": self._meter.totals()}
         text = json.dumps(self._state, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            write_whole(self._folder / FILE, text.encode())
-        except OSError:
+            write_file(self._folder / FILE, text.encode())
+        except CannotWrite:
             return  # the next line of the log tries again; a full disk is for the checkpoints to report
-
-
-def read_run_state(folder: Path) -> dict[str, Any]:
-    """A run's `run.json`; empty where there is none that can be read."""
-    try:
-        return read_object(folder / FILE)
-    except PrefrankError:
-        return {}
-
-
-def is_alive(state: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote "running" is still there; on another machine nobody can tell, so it counts."""
-    process = state.get("process", {})
-    if process.get("host") != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(process["pid"]).create_time() - process["created"]) < 1.0
-    except (psutil.Error, KeyError):
-        return False
 
 
 def _tag(name: str) -> str:

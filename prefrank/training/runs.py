@@ -1,7 +1,8 @@
 """Runs on disk: find them, say how each stands, and compare them.
 
 Surprising: "running" is believed only while the process that wrote it is there; a run whose process is gone was
-stopped, however it ended. Folders of an older prefrank, with a checkpoint alone, are listed from its record.
+stopped, however it ended. Folders of an older prefrank, with a checkpoint alone, are listed from its record. What is
+torn is left out of a list, and named beside it.
 """
 
 import json
@@ -9,14 +10,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-from prefrank.errors import BadModel, NotFound
-from prefrank.model.record import read_record
+from prefrank.errors import BadData, NotFound, PrefrankError
+from prefrank.io.json_files import Fields
+from prefrank.model.record import RECORD, read_record
 from prefrank.training.curve import Entry, evaluations_of, read_curve
-from prefrank.training.run_log import is_alive, read_run_state
+from prefrank.training.run_state import FILE, RunState, State, read_run_state, run_state
 
-State = Literal["finished", "running", "stopped", "failed"]
 _NOT_SETTINGS = ("output_dir", "resume", "overwrite")
 """Recipe keys that say nothing of what was trained."""
 
@@ -93,64 +94,100 @@ class Run:
         return {**kept, "folder": str(self.folder), "best": self.best and asdict(self.best)}
 
 
-def find_runs(places: Iterable[str | Path]) -> list[Run]:
+class Skipped(NamedTuple):
+    """A run's folder that cannot be read.
+
+    Args:
+        folder: of the run.
+        reason: one line, which names file and key.
+    """
+
+    folder: Path
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"folder": str(self.folder), "reason": self.reason}
+
+
+class Found(NamedTuple):
+    """What some places hold.
+
+    Args:
+        runs: those that can be read.
+        skipped: those that cannot.
+    """
+
+    runs: list[Run]
+    skipped: list[Skipped]
+
+
+def find_runs(places: Iterable[str | Path]) -> Found:
     """The runs in some folders: each place is a run itself, or is searched for runs, sorted by name.
 
     Raises:
         NotFound: a place that is no folder, or no run in any of them.
+        BadData: the only place is a run that cannot be read.
     """
-    found: dict[Path, Run] = {}
     looked = [Path(place) for place in places]
-    for place in looked:
+    inside = {one.resolve(): one for place in looked for one in _inside(place)}
+    if not inside:
+        raise NotFound(f"no run in {', '.join(map(str, looked))}; a run's folder holds run.json or last/prefrank.json")
+    found = Found([], [])
+    for folder in inside.values():
+        try:
+            found.runs.append(read_run(folder))
+        except PrefrankError as error:
+            if looked == [folder]:
+                raise
+            found.skipped.append(Skipped(folder, str(error)))
+    return found
+
+
+def _inside(place: Path) -> list[Path]:
+    try:
         if not place.is_dir():
             raise NotFound(f"there is no folder {place}; give the folder of a run, or one that holds runs")
-        inside = [place] if _is_run(place) else sorted(one for one in place.rglob("*") if one.is_dir() and _is_run(one))
-        found |= {one.resolve(): read_run(one) for one in inside}
-    if not found:
-        raise NotFound(f"no run in {', '.join(map(str, looked))}; a run's folder holds run.json or last/prefrank.json")
-    return list(found.values())
+        return [place] if _is_run(place) else sorted(one for one in place.rglob("*") if one.is_dir() and _is_run(one))
+    except OSError as error:
+        if isinstance(error, PrefrankError):
+            raise
+        raise NotFound(f"{place} cannot be searched for runs: {error.strerror}") from None
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "run.json").is_file() or (folder / "last" / "prefrank.json").is_file()
+    return (folder / FILE).is_file() or (folder / "last" / RECORD).is_file()
 
 
 def read_run(folder: Path) -> Run:
     """How one run stands.
 
     Raises:
-        BadData: a curve that cannot be read.
+        BadData: a state or a curve that cannot be read.
+        BadModel: a record of `last`, of a run without state, that cannot.
     """
     state = read_run_state(folder) or _from_checkpoint(folder)
-    recipe = state.get("recipe", {})
     curve = tuple(read_curve(folder))
-    ended = state.get("state", "stopped")
-    if ended == "running" and not is_alive(state):
-        ended = "stopped"
     return Run(
         name=str(folder),
         folder=folder,
-        state=ended,
-        error=state.get("error"),
-        step=state.get("step", 0),
-        steps=state.get("steps", 0),
-        data=tuple(str(one["source"]) for one in recipe.get("datasets", ())),
-        best=_best(recipe, curve),
-        spent=state.get("spent", {}),
-        recipe=recipe,
+        state=state.state,
+        error=state.error,
+        step=state.step,
+        steps=state.steps,
+        data=state.data,
+        best=_best(state.recipe, curve),
+        spent=state.spent,
+        recipe=state.recipe,
         curve=curve,
     )
 
 
-def _from_checkpoint(folder: Path) -> dict[str, Any]:
-    """What `last` tells of a run without run.json; nothing where it has no record."""
-    try:
-        record = read_record(folder / "last")
-    except BadModel:
-        return {}
-    training = (record and record.training) or {}
-    done = training.get("step", 0) >= training.get("steps", math.inf)
-    return {"state": "finished" if done else "stopped", **training}
+def _from_checkpoint(folder: Path) -> RunState:
+    """What `last` tells of a run without run.json; nothing where it has no record of a run."""
+    record = read_record(folder / "last")
+    training = Fields((record and record.training) or {}, str(folder / "last" / RECORD), "training", BadData)
+    done = training.integer("step", 0) >= training.integer("steps", 1)
+    return run_state(training, ended="finished" if done else "stopped")
 
 
 def _best(recipe: Mapping[str, Any], curve: Sequence[Entry]) -> Best | None:
@@ -167,7 +204,7 @@ def _best(recipe: Mapping[str, Any], curve: Sequence[Entry]) -> Best | None:
         log_loss=metrics["log_loss"],
         log_loss_interval=tuple(interval) if interval else None,
         comparisons=metrics["comparisons"],
-        metric=recipe.get("best_metric", "log_loss"),
+        metric=recipe.get("best_metric") or "log_loss",
     )
 
 

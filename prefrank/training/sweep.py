@@ -6,26 +6,33 @@ ones tried again; a failure of one run is written down and the rest goes on. `sw
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadRecipe, Interrupted, PrefrankError
+from prefrank.errors import BadData, BadRecipe, CannotWrite, Interrupted, NotFound, PrefrankError
 from prefrank.io.atomic import write_file
+from prefrank.io.inputs import read_bytes
+from prefrank.io.json_files import parse_json
+from prefrank.io.lock import locked
 from prefrank.training.events import Report, ignore
 from prefrank.training.find_rate import check_alone
 from prefrank.training.loop import train
 from prefrank.training.recipe import Recipe
 from prefrank.training.recipe_file import RecipeValues, make_recipe
-from prefrank.training.run_log import read_run_state
+from prefrank.training.run_state import FILE as STATE
+from prefrank.training.run_state import read_run_state
 from prefrank.training.runs import Run, rank_runs, read_run, undecided
 from prefrank.training.signals import stop_cleanly
 
 FILE = "sweep.json"
 _RESERVED = ("output_dir", "resume", "overwrite", "best_metric", "best_set")
 _LONGEST_NAME = 100
+_ROW = {"name", "changes", "run", "error"}
+"""Keys of each row of `sweep.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,32 @@ def run_sweep(
     """
     check_alone("a sweep")
     recipes = _recipes(base, changes)
+    folder = Path(next(iter(recipes.values())).output_dir).parent
+    _check_own(folder / FILE)
+    with locked(folder) as sign:
+        sign()
+        return _train_all(recipes, changes, report, next_run)
+
+
+def _check_own(path: Path) -> None:
+    """See that results of an earlier sweep are all that `sweep.json` replaces."""
+    if not os.path.lexists(path):
+        return
+    try:
+        rows = parse_json(read_bytes(path, BadData), path, BadData)
+        is_ours = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= _ROW for row in rows)
+    except (BadData, NotFound):
+        is_ours = False
+    if not is_ours or path.is_symlink():
+        raise CannotWrite(f"{path} is not of a sweep, or torn; move it away, or choose another output_dir")
+
+
+def _train_all(
+    recipes: Mapping[str, Recipe],
+    changes: Sequence[Mapping[str, Any]],
+    report: Report,
+    next_run: Callable[[str, int, int], None],
+) -> list[SweepRow]:
     errors: dict[str, str] = {}
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         if not recipe.overwrite and _is_finished(recipe):
@@ -137,10 +170,12 @@ def _short(value: Any) -> str:
 
 def _is_finished(recipe: Recipe) -> bool:
     """Whether its folder holds a run of this very recipe that came to its end."""
-    state = read_run_state(Path(recipe.output_dir))
-    return state.get("state") == "finished" and _plain(state.get("recipe", {})) == _plain(
-        recipe.model_dump(mode="json")
-    )
+    try:
+        state = read_run_state(Path(recipe.output_dir))
+    except BadData:  # `train` says so
+        return False
+    is_over = state is not None and state.state == "finished"
+    return is_over and state is not None and _plain(state.recipe) == _plain(recipe.model_dump(mode="json"))
 
 
 def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,8 +186,8 @@ def _results(
     recipes: Mapping[str, Recipe], changes: Sequence[Mapping[str, Any]], errors: Mapping[str, str]
 ) -> list[SweepRow]:
     """Rows of all runs that have begun or failed, best first; written to sweep.json too."""
-    runs = {name: _run(recipe) for name, recipe in recipes.items()}
     faults = dict(errors)
+    runs = {name: _run(recipe, name, faults) for name, recipe in recipes.items()}
     for name, run in runs.items():
         if run is not None and run.state == "failed":
             faults.setdefault(name, run.error or "it failed")
@@ -172,6 +207,11 @@ def _results(
     return rows
 
 
-def _run(recipe: Recipe) -> Run | None:
+def _run(recipe: Recipe, name: str, faults: dict[str, str]) -> Run | None:
+    """A run as its folder tells it; why it cannot becomes a fault, unless there is one."""
     folder = Path(recipe.output_dir)
-    return read_run(folder) if (folder / "run.json").is_file() else None
+    try:
+        return read_run(folder) if (folder / STATE).is_file() else None
+    except PrefrankError as error:
+        faults.setdefault(name, str(error))
+        return None

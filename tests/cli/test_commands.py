@@ -243,7 +243,7 @@ def test_info_says_what_a_checkpoint_is(run: Run, model: str) -> None:
         (["evaluate"], 2, "nothing to evaluate on"),
         (["evaluate", "--suite", "rewardbenhc"], 2, "did you mean 'rewardbench'"),
         (["evaluate", "--suite", "llmbar={empty}"], 2, "LLMBar/Natural/dataset.json"),
-        (["evaluate", "--data", "starter", "--json", "{model}"], 6, "it is no file"),
+        (["evaluate", "--data", "starter", "--json", "{model}"], 2, "is a folder; give the name of a file"),
         (["compare", "{missing}"], 2, "cannot be read"),
         (["compare", "{broken}"], 3, "is no run file"),
         (["leaderboard", "{empty}"], 2, "run file"),

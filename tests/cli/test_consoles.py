@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prefrank.cli import main
-from prefrank.cli.tables import new_table, show
+from prefrank.cli.screen import add_row, new_table, show
 
 FOREIGN = "what is 酵母 — “yeast” ≥ × █ ё?"
 
@@ -84,7 +84,7 @@ def test_lines_of_tables_are_drawn_with_what_the_console_has(monkeypatch: pytest
     stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", stream)
     table = new_table("t", "a", "b")
-    table.add_row("1", "2")
+    add_row(table, "1", "2")
     show(table)
     stream.flush()
     assert b"---" in stream.buffer.getvalue()  # type: ignore[attr-defined]

@@ -93,6 +93,12 @@ def share(values: Sequence[float] | np.ndarray, *, unit: str = "items", prompts:
     return found if not len(values) else found | {"low": max(0.0, found["low"]), "high": min(1.0, found["high"])}
 
 
+def signed(values: Sequence[float] | np.ndarray, *, unit: str = "items", prompts: int | None = None) -> dict[str, Any]:
+    """The same, between -1 and 1."""
+    found = estimate(values, unit=unit, prompts=prompts)
+    return found if not len(values) else found | {"low": max(-1.0, found["low"]), "high": min(1.0, found["high"])}
+
+
 def _make(suite: str, count: int, random: np.random.Generator) -> _Made:
     shape = {"rm-bench": 6, "bon-alpacaeval": 8}.get(suite, 2)
     items, quality, lengths, pairs = [], [], [], []
@@ -297,7 +303,7 @@ def _curve(made: _Made, scores: np.ndarray) -> dict[str, Any]:
 def _clean_and_dirty(by_item: np.ndarray) -> dict[str, Any]:
     dirty = np.isin(np.arange(len(by_item)), (0, 7))
     gap = by_item[dirty].mean() - by_item[~dirty].mean()
-    ends = {"value": gap, "low": gap - 0.3, "high": gap + 0.3, "n": len(by_item), "unit": "items", "prompts": 9}
+    ends = {"value": gap, "low": gap - 0.3, "high": gap + 0.3, "n": len(by_item), "unit": "items", "prompts": 2}
     return {"clean": share(by_item[~dirty]), "dirty": share(by_item[dirty]), "difference": ends}
 
 
@@ -322,7 +328,7 @@ def _metrics(made: _Made, lead: np.ndarray, scores: np.ndarray, kept: np.ndarray
         "margin": _or_nothing(lead[pairs], whole),
         "best_worst": share(of_item, **ends),
         "best_worst_published": share(of_item, **ends),
-        "kendall_tau": estimate(2 * of_item - 1 if many else [], **ends),
+        "kendall_tau": signed(2 * of_item - 1 if many else [], **ends),
         "length_accuracy": share(longer, unit="pairs", prompts=prompts),
         "counts": {
             "comparisons": int(kept.sum()),
@@ -369,7 +375,7 @@ def _reliability(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
         "ece_equal_mass": about(sum(abs(b["confidence"] - b["accuracy"]) * b["n"] for b in by_mass_bins) / len(lead)),
         "mce": about(max(gap for gap, _ in gaps)),
         "log_loss": estimate(np.logaddexp(0, -lead), unit="pairs"),
-        "brier": estimate((1 / (1 + np.exp(lead))) ** 2, unit="pairs"),
+        "brier": share((1 / (1 + np.exp(lead))) ** 2, unit="pairs"),
         "auroc": about(float(np.mean(np.abs(lead[wins == 1])[:, None] > np.abs(lead[wins < 1])[None]))),
         "n": len(lead),
         "bins": bins,
@@ -403,7 +409,9 @@ def _style(made: _Made, lead: np.ndarray, wins: np.ndarray, by_item: np.ndarray)
     relative = gap / (made.length[made.ahead] + made.length[made.behind])
     constant = np.ptp(lead[usable]) == 0
     r = 0.0 if constant else float(np.corrcoef(lead[usable], gap[usable])[0, 1])
-    correlation = {"value": r, "low": r - 0.1, "high": r + 0.1, "n": int(usable.sum()), "unit": "pairs", "prompts": 9}
+    n = int(usable.sum())
+    ends = {"value": r, "low": max(-1.0, r - 0.1), "high": min(1.0, r + 0.1)}
+    correlation = ends | {"n": n, "unit": "pairs", "prompts": min(9, n)}
     longer, shorter = share(wins[gap > 0], unit="pairs"), share(wins[gap < 0], unit="pairs")
     edges = [-1.0, -0.6, -0.3, -0.1, 0.1, 0.3, 0.6, 1.0]
     terms = (("score", 0.9), ("length", 0.4), ("headers", 0.05), ("list items", 0.02), ("bold", -0.03))

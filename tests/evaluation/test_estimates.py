@@ -347,7 +347,19 @@ def test_a_difference_is_of_the_same_items_and_has_wider_bounds() -> None:
             minus(shares([1, 0, 1]), other)
 
 
-@pytest.mark.parametrize("settings", [{"resamples": 0}, {"confidence": 1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"resamples": 0},
+        {"resamples": -1},
+        {"resamples": 10**12},
+        {"seed": -1},
+        {"confidence": 1.0},
+        {"confidence": 0.0},
+        {"confidence": float("nan")},
+        {"confidence": 5.0},
+    ],
+)
 def test_an_impossible_bootstrap_is_refused(settings: dict) -> None:
-    with pytest.raises(BadInput, match="the bootstrap has"):
+    with pytest.raises(BadInput, match=r"wanted|more than 1,000,000 resamples, which PREFRANK_MAX_RESAMPLES may raise"):
         Bootstrap(**settings)

@@ -121,10 +121,10 @@ def test_two_models_of_one_name_are_told_apart(board_of: Callable[..., Leaderboa
 
 
 def test_two_servers_of_one_name_and_model_stand_both(board_of: Callable[..., Leaderboard]) -> None:
-    run = made()
-    for scorer, model in zip(run["scorers"], ("http://a.example", "http://b.example", "x", "y"), strict=True):
-        scorer |= {"name": "judge", "model": model, "kind": "http"}
-    names = {one.name for one in the_board(board_of(run)).places}
+    runs = [only(made(), scorer["name"]) for scorer in made()["scorers"]]
+    for run, model in zip(runs, ("http://a.example", "http://b.example", "x", "y"), strict=True):
+        run["scorers"][0] |= {"name": "judge", "model": model, "kind": "http"}
+    names = {one.name for one in the_board(board_of(*runs)).places}
     assert len(names) == 4
     assert {"judge (x)", "judge (y)"} < names
 
@@ -177,7 +177,7 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(
     found = board_of(made())
     assert set(found.broken) == {"torn.json", "card.json", "torn.json.gz", "short.json", "bare.json", "old.json"}
     assert "format 0" in found.broken["old.json"]
-    assert "KeyError('source')" in found.broken["bare.json"]
+    assert "suites.helpful.source is missing" in found.broken["bare.json"]
     assert str(tmp_path) not in json.dumps(found.broken)
     assert len(the_board(found).places) == 4
 

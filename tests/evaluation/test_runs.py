@@ -147,12 +147,12 @@ def test_a_suite_without_items_says_what_was_dropped() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("no json", "is no run file"),
+        ("no json", "cannot be read as JSON"),
         ("[1]", "no suites and scorers"),
         ('{"suites": {}, "scorers": [], "format": 9}', "format 9"),
-        ('{"suites": {}, "scorers": {}, "format": 1}', "its scorers are no list"),
-        ('{"suites": {}, "scorers": [{"name": "x"}], "format": 1}', "no whole run file: a scorer has no kind"),
-        ('{"suites": {"s": {"data": ""}}, "scorers": [], "format": 1}', "no whole run file: s has no items"),
+        ('{"suites": {}, "scorers": {}, "format": 1}', "no whole run file: scorers is {}; wanted a list"),
+        ('{"suites": {}, "scorers": [{"name": "x"}], "format": 1}', r"no whole run file: scorers\[0\].kind is missing"),
+        ('{"suites": {"s": {"data": ""}}, "scorers": [], "format": 1}', "no whole run file: suites.s.title is missing"),
     ],
 )
 def test_what_is_no_run_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -162,7 +162,7 @@ def test_what_is_no_run_file_is_refused(tmp_path: Path, text: str, says: str) ->
 
 
 def test_a_run_file_that_is_not_there_and_names_that_are_unknown_are_not_found(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="cannot be read"):
+    with pytest.raises(NotFound, match="there is no file"):
         read_run(tmp_path / "run.json")
     with pytest.raises(NotFound, match="did you mean 'model'"):
         sample_of_run(run, "modle", "set")

@@ -153,16 +153,17 @@ def test_what_names_no_usable_function(module: Path, name: str, error: type[Exce
 def test_a_function_that_gives_something_else_is_told_what_was_wanted(module: Path) -> None:
     with pytest.raises(BadInput, match=r"takes one argument and gives 1.0; wanted a prefrank.types.Score"):
         values(open_scorer("python:own_scorers:numbers"))
-    with pytest.raises(BadInput, match="gives 'mix flour'; wanted a number"):
+    with pytest.raises(BadInput, match="gives 'mix flour' for a score; wanted a number"):
         values(open_scorer("python:own_scorers:words"))
     comparisons, short = [comparison(["a", "b"], [preference(0, 1)])], open_scorer("python:own_scorers:short")
     with pytest.raises(BadInput, match="1 scores for 2 replies"):
         evaluate(short.score_pairs, comparisons, name="short")
 
 
-def test_an_error_inside_the_module_is_shown_as_it_is(module: Path) -> None:
+def test_an_error_inside_the_module_is_one_line_with_its_place(module: Path) -> None:
     module.with_name("own_broken.py").write_text("import own_missing_dependency\n")
-    with pytest.raises(ModuleNotFoundError, match="own_missing_dependency"):
+    says = r"own_broken raised ModuleNotFoundError: No module named 'own_missing_dependency' at .*own_broken.py:1"
+    with pytest.raises(BadInput, match=says):
         open_scorer("python:own_broken:f")
 
 
@@ -368,3 +369,41 @@ def test_a_file_of_scores_may_hold_replies_as_the_messages_that_score_takes(tmp_
     name = write(tmp_path / "scores.jsonl", {"prompt": "q", "reply": [{"role": "user", "content": "x"}], "score": 1})
     with pytest.raises(BadData, match="one message of the assistant"):
         open_scorer(name)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise RuntimeError('no\\x1b[2J\\nGPU')", r"raised RuntimeError: no.{4}\[2J GPU at .*odd\.py:2"),
+        ("raise SystemExit(3)", "raised SystemExit: 3 at"),
+        ("return None", "gives null; wanted a list"),
+        ("return 'abc'", "gives 'abc'; wanted a list"),
+        ("return 1.0", "raised TypeError"),
+        ("return ['1.0'] * len(replies)", "gives '1.0' for a score; wanted a number"),
+        ("return [True] * len(replies)", "gives True for a score; wanted a number"),
+        ("return [10 ** 400] * len(replies)", "for a score; wanted a number"),
+        ("return [[1.0]] * len(replies)", r"gives \[1.0\] for a score"),
+    ],
+)
+def test_whatever_a_function_does_is_one_line(module: Path, body: str, says: str) -> None:
+    module.with_name("odd.py").write_text(f"def score(prompts, replies):\n    {body}\n")
+    sys.modules.pop("odd", None)
+    with pytest.raises(BadInput, match=says) as caught:
+        values(open_scorer("python:odd:score"))
+    assert str(caught.value).isprintable()
+    sys.modules.pop("odd", None)
+
+
+def test_no_more_is_taken_of_an_endless_function_than_could_be_right(module: Path) -> None:
+    module.with_name("endless.py").write_text(
+        "import itertools\ndef score(prompts, replies):\n    return itertools.repeat(1.0)\n"
+    )
+    opened = open_scorer("python:endless:score")
+    assert len(opened.score_pairs(PAIRS)) == len(PAIRS) + 1
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "import sys; sys.exit()", "def ("])
+def test_whatever_a_module_does_when_it_is_imported_is_one_line(module: Path, code: str) -> None:
+    module.with_name("worse.py").write_text(code + "\n")
+    with pytest.raises(BadInput, match="the module worse raised"):
+        open_scorer("python:worse:f")

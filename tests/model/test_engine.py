@@ -79,7 +79,7 @@ def test_torch_engines_take_a_number_of_threads(kind: str, tmp_path: Path) -> No
     assert engine.num_threads == 2
     wanted = run(make_engine(network, kernels="torch"), [BATCH])
     torch.testing.assert_close(run(engine, [BATCH]), wanted, atol=1e-6, rtol=0)
-    with pytest.raises(BadInput, match="num_threads is 0; wanted at least 1"):
+    with pytest.raises(BadInput, match="num_threads is 0; wanted a whole number from 1"):
         make_engine(network, num_threads=0)
 
 

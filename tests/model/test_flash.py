@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrank.errors import BadInput
+from prefrank.io.json_files import Fields
 from prefrank.model import flash, load_network, score_batches
 from prefrank.model.bert import SelfAttention
 from prefrank.model.disentangled import DisentangledAttention, Relative, bucket, read_deberta_config
@@ -118,7 +119,7 @@ def random_attention(
     options: dict[str, Any], longest: int, device: torch.device
 ) -> tuple[DisentangledAttention, Relative]:
     torch.manual_seed(0)
-    config = read_deberta_config(SHAPE | options, dropout=None)
+    config = read_deberta_config(Fields.of(SHAPE | options), dropout=None)
     attention = DisentangledAttention(config).to(device)
     distances = torch.arange(-longest, longest + 1)
     if config.buckets:
@@ -274,7 +275,7 @@ def test_it_scores_in_inference_mode(device: torch.device) -> None:
 @pytest.mark.parametrize("lengths", BATCHES.values(), ids=BATCHES)
 def test_berts_attention_is_the_loops_too(lengths: list[int], firsts_only: bool, device: torch.device) -> None:
     torch.manual_seed(0)
-    config = read_encoder_config(SHAPE, dropout=None, num_types=0, norm_eps=1e-7, padding_id=0)
+    config = read_encoder_config(Fields.of(SHAPE), dropout=None, num_types=0, norm_eps=1e-7, padding_id=0)
     attention = SelfAttention(config).to(device)
     pack, rows = packed(lengths, device)
     hidden = torch.randn(sum(lengths), 64, device=device, requires_grad=True)

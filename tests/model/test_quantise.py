@@ -262,7 +262,7 @@ def test_transformers_refuses_a_quantised_folder(tmp_path: Path) -> None:
 
 def test_a_model_of_transformers_cannot_be_quantised(tmp_path: Path) -> None:
     saved(model_of(*OTHERS["llama"]), tmp_path)
-    with pytest.raises(BadModel, match="holds a llama model, which cannot be quantised; load it in float32"):
+    with pytest.raises(BadModel, match="holds a 'llama' model, which cannot be quantised; load it in float32"):
         load_quantised(tmp_path, "int16")
 
 
@@ -302,10 +302,10 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: without(folder, "pos_key_proj.projected"), "lack deberta.*0.attention.self.pos_key_proj.projected"),
     (
         lambda folder: of_precision(folder, "int4"),
-        "config.json's precision is 'int4', this prefrank reads int16 and int8",
+        "quantization_config.precision is 'int4', this prefrank reads int16 and int8",
     ),
     (lambda folder: of_precision(folder, "int8"), "dense.weight is of int16; wanted int8"),
-    (lambda folder: of_precision(folder, None), "config.json's precision is None"),
+    (lambda folder: of_precision(folder, None), "quantization_config.precision is null"),
 ]
 
 

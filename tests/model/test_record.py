@@ -25,7 +25,7 @@ TORN = {
 }  # fmt: skip
 WRONG: dict[str, Any] = {
     "format": "1", "text": None, "fingerprint": None, "training": [1], "quantised": "int8", "heads": "REWARD",
-    "calibration": {"temperature": float("nan")}, "scored_token": "first", "padding_rows": -1,
+    "calibration": {"temperature": True}, "scored_token": "first", "padding_rows": -1,
 }  # fmt: skip
 WRONG_TEXT: dict[str, Any] = {
     "template": ["pair"], "max_length": "32", "labels": "no", "turn_strings": {"user": ["Q"]}, "token_types": {},
@@ -97,10 +97,11 @@ def test_a_decoder_with_fewer_embeddings_than_its_record_counts_is_refused(tmp_p
         load_network(tmp_path)
 
 
-def test_runs_with_a_record_nested_too_deeply_are_listed(tmp_path: Path) -> None:
-    (tmp_path / "last").mkdir()
-    write(tmp_path / "last", DEEP)
-    assert [run.state for run in find_runs([tmp_path])] == ["stopped"]
-    (tmp_path / "run.json").write_text(DEEP)
-    shutil.rmtree(tmp_path / "last")
-    assert [run.step for run in find_runs([tmp_path])] == [0]
+def test_runs_with_a_record_nested_too_deeply_are_left_out_of_a_list(tmp_path: Path) -> None:
+    (tmp_path / "a" / "last").mkdir(parents=True)
+    write(tmp_path / "a" / "last", DEEP)
+    found = find_runs([tmp_path])
+    assert (found.runs, [one.folder for one in found.skipped]) == ([], [tmp_path / "a"])
+    (tmp_path / "a" / "run.json").write_text(DEEP)
+    shutil.rmtree(tmp_path / "a" / "last")
+    assert "nested too deeply" in find_runs([tmp_path]).skipped[0].reason

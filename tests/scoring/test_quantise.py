@@ -110,7 +110,7 @@ def test_what_cannot_be_quantised_is_said_before_any_work(plain_folder: Path, tm
         BadInput, match="holds the model itself, which would be replaced; give the name of a new folder"
     ):
         quantise_folder(plain_folder, plain_folder, "int16")
-    with pytest.raises(BadInput, match="num_rows is 1; wanted at least 2"):
+    with pytest.raises(BadInput, match="num_rows is 1; wanted a whole number of at least 2"):
         quantise_folder(plain_folder, tmp_path / "out", "int16", num_rows=1)
     quantise_folder(plain_folder, tmp_path / "int16", "int16", num_rows=10)
     with pytest.raises(BadModel, match="is quantised to int16, which only scores; load the float model it came from"):

@@ -115,7 +115,7 @@ def test_ranking_many_replies_takes_no_comparison_of_each_with_each(
 
 def test_options_that_are_nothing_are_refused_and_not_the_default(plain_folder: Path) -> None:
     for options, message in (
-        ({"max_tokens": 0}, "max_tokens is 0; wanted at least 1"),
+        ({"max_tokens": 0}, "max_tokens is 0; wanted a whole number of at least 1"),
         ({"max_tokens": -5}, "max_tokens is -5"),
         ({"max_length": 0}, "max_length is 0"),
         ({"num_threads": 0}, "num_threads is 0; wanted at least 1"),

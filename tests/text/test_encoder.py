@@ -238,7 +238,7 @@ def test_truncation_and_padding_of_the_published_file_are_off(tmp_path: Path) ->
 )
 def test_tokenizer_files_of_another_kind_are_one_line_that_names_them(file: str, text: str, tmp_path: Path) -> None:
     (chat_folder(tmp_path) / file).write_text(text)
-    with pytest.raises(BadModel, match=f"the tokenizer in .* cannot be read: .*{file}"):
+    with pytest.raises(BadModel, match=rf".*{file}:? .*wanted a?n? ?"):
         TextEncoder.load(tmp_path)
 
 

@@ -15,12 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from prefrank import RewardModel
 from prefrank.data import load_comparisons
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, Diverged, Interrupted, NotFound
+from prefrank.io.atomic import MARKER
 from prefrank.training import dry_run, train
-from prefrank.training.checkpoint import step_checkpoints
 from prefrank.training.events import Encoding, EvaluationDone, Event, PassedOver, Saved, Started, StepDone
 from prefrank.training.examples import Examples
 from prefrank.training.measure import measure
 from prefrank.training.order import Order, make_order, seed_step
+from prefrank.training.output import step_checkpoints
 from prefrank.training.processes import Replicated
 from prefrank.training.runs import find_runs
 from prefrank.types import Comparison, Preference, Turn
@@ -172,7 +173,7 @@ def test_a_second_signal_stops_at_once_and_says_so(recipe, tmp_path, first, seco
     with pytest.raises(Interrupted, match="stopped at once by a second signal, without saving") as raised:
         train(recipe(), report=report)
     assert raised.value.exit_code == 128 + first
-    assert [(run.state, run.error) for run in find_runs([tmp_path])] == [("stopped", str(raised.value))]
+    assert [(run.state, run.error) for run in find_runs([tmp_path]).runs] == [("stopped", str(raised.value))]
     assert not list(tmp_path.rglob("last"))
 
 
@@ -277,10 +278,13 @@ def test_what_a_killed_process_left_of_saving_is_named_or_removed(recipe, tmp_pa
     """Killed between the two renames of a replacement, or while writing."""
     done = train(recipe(num_train_epochs=0.5))
     run = tmp_path / "run"
-    done.last.rename(run / ".last.0a1b2c3d.tmp")
-    (run / ".best.0a1b2c3d.tmp").mkdir()
-    (run / "best").rename(run / ".best.0a1b2c3d.old")
-    (run / ".checkpoint-000002.9a1b2c3d.tmp" / "state").mkdir(parents=True)
+    for number, target in enumerate(("last", "best", "checkpoint-000002")):
+        hidden = run / f".prefrank-0a1b2c3{number}.tmp"
+        hidden.mkdir()
+        (hidden / MARKER).write_text(json.dumps({"target": target}))
+    done.last.rename(run / ".prefrank-0a1b2c30.tmp" / "new")
+    (run / "best").rename(run / ".prefrank-0a1b2c31.tmp" / "old")
+    (run / ".prefrank-0a1b2c32.tmp" / "new" / "state").mkdir(parents=True)
     with pytest.raises(BadRecipe, match="holds a run already"):
         train(recipe(num_train_epochs=0.5))
     assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["best", "last"]

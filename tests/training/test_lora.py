@@ -284,7 +284,7 @@ def test_an_adapter_without_its_base_says_so(run, tmp_path):
     [
         ({"use_dora": True}, "has use_dora, which is not read here; merge it with peft first"),
         ({"peft_type": "IA3"}, "is of the kind 'IA3'"),
-        ({"base_model_name_or_path": None}, "names no base_model_name_or_path"),
+        ({"base_model_name_or_path": None}, "base_model_name_or_path is null; wanted a string"),
     ],
 )
 def test_other_kinds_of_adapters_are_refused(change, message, run, tmp_path):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,34 +10,20 @@ from typing import Any
 import pytest
 
 from prefrank.errors import BadModel, CannotWrite, Interrupted
+from prefrank.io.atomic import MARKER, write_file
 from prefrank.training import dry_run, train
-from prefrank.training.checkpoint import check_output, newest_checkpoint
-from prefrank.training.curve import write_whole
 from prefrank.training.events import DataRead, Encoding, Event, PassedOver
 from prefrank.training.find_rate import find_rate
+from prefrank.training.output import newest_checkpoint, open_output
 from prefrank.training.recipe_file import RecipeValues
 from prefrank.training.signals import catch_signals, stop_cleanly
 from prefrank.training.sweep import run_sweep
 
 
-def test_many_processes_may_start_in_one_folder_at_once(recipe):
-    made = recipe()
-    together = threading.Barrier(8)
-
-    def start(number: int) -> None:
-        for _ in range(60):
-            together.wait()
-            check_output(made, main=number == 0)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(start, range(8)))
-    assert list(Path(made.output_dir).iterdir()) == []
-
-
 def test_several_writers_of_one_small_file_leave_one_of_their_contents(tmp_path):
     def write(number: int) -> None:
         for _ in range(60):
-            write_whole(tmp_path / "run.json", f"{number}".encode() * 100)
+            write_file(tmp_path / "run.json", f"{number}".encode() * 100)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(write, range(6)))
@@ -46,17 +31,24 @@ def test_several_writers_of_one_small_file_leave_one_of_their_contents(tmp_path)
     assert len(set((tmp_path / "run.json").read_text())) == 1
 
 
-def test_a_place_that_takes_no_file_is_still_refused(recipe, tmp_path):
-    (tmp_path / "file").write_text("")
+@pytest.mark.parametrize("place", ["file/run", "file", "pipe", "nowhere"])
+@pytest.mark.parametrize("call", [train, dry_run])
+def test_a_place_that_takes_no_file_is_refused(recipe, tmp_path, place, call):
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     with pytest.raises(CannotWrite, match="choose another place"):
-        check_output(recipe(output_dir=str(tmp_path / "file" / "run")))
+        call(recipe(output_dir=str(tmp_path / place)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "nowhere", "pipe"]
 
 
 def test_what_a_kill_left_of_a_log_is_removed(recipe, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".run.json.0a1b2c3d.tmp").write_text("{")
-    check_output(recipe())
-    assert list((tmp_path / "run").iterdir()) == []
+    left = tmp_path / "run" / ".prefrank-0a1b2c3d.tmp"
+    left.mkdir(parents=True)
+    (left / MARKER).write_text('{"target": "run.json"}')
+    (left / "new").write_text("{")
+    with open_output(recipe()):
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
 
 
 @pytest.mark.parametrize("event", [DataRead, Encoding])

@@ -13,7 +13,8 @@ from prefrank.errors import BadData
 from prefrank.training import curve, train
 from prefrank.training.curve import Curve, evaluations_of, read_curve, steps_of, thin
 from prefrank.training.events import Event, SetMetrics, Started, StepDone
-from prefrank.training.run_log import RunLog, is_alive, read_run_state
+from prefrank.training.run_log import RunLog
+from prefrank.training.run_state import RunState, read_run_state
 from prefrank.training.spent import Meter
 
 
@@ -37,6 +38,12 @@ def started(first_step: int) -> Started:
     return Started(9, first_step, 20, 4, 100, 100, "cpu")
 
 
+def state_of(folder: Path) -> RunState:
+    state = read_run_state(folder)
+    assert state is not None
+    return state
+
+
 METRICS = SetMetrics(4, 4, 4, 0, 0.5, (0.1, 0.9), 0.7)
 
 
@@ -53,10 +60,10 @@ def test_a_run_leaves_its_curve_and_its_state(recipe, tmp_path):
     (name,) = trained.metrics
     assert evaluations_of(entries)[-1]["evaluation"][name]["log_loss"] == trained.metrics[name].log_loss
     assert "interval" in entries[2]["evaluation"]["overall"]
-    state = read_run_state(tmp_path / "run")
-    assert (state["state"], state["step"], state["steps"], state["error"]) == ("finished", 7, 7, None)
-    assert state["recipe"] == wanted.model_dump(mode="json")
-    assert state["process"]["pid"] == os.getpid()
+    state = state_of(tmp_path / "run")
+    assert (state.state, state.step, state.steps, state.error) == ("finished", 7, 7, None)
+    assert state.recipe == wanted.model_dump(mode="json")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["process"]["pid"] == os.getpid()
 
 
 def test_the_checkpoints_record_holds_hardware_time_digests_and_the_curve(recipe, pairs):
@@ -77,17 +84,17 @@ def test_a_killed_and_resumed_run_has_one_curve_and_its_times_add_up(recipe, tmp
     keys = {"trackers": "tensorboard", "logging_steps": 1, "save_steps": 3, "eval_steps": 4}
     with pytest.raises(Killed):
         train(recipe(**keys), report=killed_after(6))
-    before = read_run_state(tmp_path / "run")
-    assert (before["state"], before["error"]) == ("failed", "Killed")
+    before = state_of(tmp_path / "run")
+    assert (before.state, before.error) == ("failed", "Killed")
     assert [one["step"] for one in steps_of(read_curve(tmp_path / "run"))] == [1, 2, 3, 4, 5]
     trained = train(recipe(resume=True, **keys))
     entries = read_curve(tmp_path / "run")
     assert [one["step"] for one in steps_of(entries)] == list(range(1, trained.steps + 1))
     assert [one["step"] for one in evaluations_of(entries)] == [4, 6]
-    after = read_run_state(tmp_path / "run")
-    assert (after["state"], after["spent"]["sessions"]) == ("finished", 2)
-    assert after["started"] == before["started"]
-    assert after["spent"]["cpu_s"] > before["spent"]["cpu_s"] > 0
+    after = state_of(tmp_path / "run")
+    assert (after.state, after.spent["sessions"]) == ("finished", 2)
+    assert after.started == before.started
+    assert after.spent["cpu_s"] > before.spent["cpu_s"] > 0
     walls = [one["wall_s"] for one in entries]
     assert walls == sorted(walls)
     board = EventAccumulator(str(tmp_path / "run" / "logs" / "prefrank")).Reload()
@@ -104,12 +111,13 @@ def test_a_run_that_overwrites_another_starts_a_new_curve_and_board(recipe, tmp_
 
 def test_a_torn_last_line_is_left_out_and_any_other_is_an_error(tmp_path):
     path = tmp_path / curve.FILE
-    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
-    assert read_curve(tmp_path) == [{"step": 1, "loss": 1.0}]
-    Curve(tmp_path, first_step=1).add({"step": 2})
-    assert read_curve(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2}]
-    path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(BadData, match=r"curve.jsonl:2: not an entry of a curve"):
+    one, two = ({"step": n, "loss": 1.0, "learning_rate": 1e-3} for n in (1, 2))
+    path.write_text(json.dumps(one) + '\n{"step": 2, "lo')
+    assert read_curve(tmp_path) == [one]
+    Curve(tmp_path, first_step=1).add(two)
+    assert read_curve(tmp_path) == [one, two]
+    path.write_text(json.dumps(one) + "\nnonsense\n" + json.dumps(two) + "\n")
+    with pytest.raises(BadData, match=r"curve.jsonl:2 cannot be read as JSON"):
         read_curve(tmp_path)
     assert read_curve(tmp_path / "nowhere") == []
 
@@ -186,19 +194,26 @@ def test_without_trackers_nothing_is_kept_waiting(recipe):
             assert len(log._waiting) < 2
 
 
-def test_a_process_that_is_gone_is_not_alive(recipe, tmp_path):
+def test_a_run_whose_process_is_gone_was_stopped(recipe, tmp_path):
     train(recipe())
-    state = read_run_state(tmp_path / "run")
-    assert is_alive(state)
-    gone = state | {"process": state["process"] | {"created": state["process"]["created"] - 60}}
-    assert not is_alive(gone)
-    assert is_alive(state | {"process": state["process"] | {"host": "elsewhere"}})
+    path = tmp_path / "run" / "run.json"
+    written = json.loads(path.read_text()) | {"state": "running"}
+    process = written["process"]
+    for changes, state in (
+        ({}, "running"),
+        ({"created": process["created"] - 60}, "stopped"),
+        ({"pid": 2**31 - 1}, "stopped"),
+        ({"host": "elsewhere"}, "running"),
+    ):
+        path.write_text(json.dumps(written | {"process": process | changes}))
+        assert state_of(tmp_path / "run").state == state
 
 
-def test_a_state_that_is_torn_or_missing_is_empty(tmp_path):
-    assert read_run_state(tmp_path) == {}
+def test_a_state_that_is_missing_is_none_and_a_torn_one_an_error(tmp_path):
+    assert read_run_state(tmp_path) is None
     (tmp_path / "run.json").write_text('{"state": ')
-    assert read_run_state(tmp_path) == {}
+    with pytest.raises(BadData, match=r"run\.json cannot be read as JSON"):
+        read_run_state(tmp_path)
 
 
 def test_a_meter_adds_to_what_was_spent_before():

@@ -43,9 +43,9 @@ def test_runs_are_found_in_a_folder_or_named(tmp_path):
     for name in ("b", "a", "deep/c"):
         write_run(tmp_path / name)
     (tmp_path / "no-run").mkdir()
-    assert [Path(run.name).name for run in find_runs([tmp_path])] == ["a", "b", "c"]
-    assert [run.folder for run in find_runs([tmp_path / "b", tmp_path / "a"])] == [tmp_path / "b", tmp_path / "a"]
-    assert len(find_runs([tmp_path, tmp_path / "a"])) == 3
+    assert [Path(run.name).name for run in find_runs([tmp_path]).runs] == ["a", "b", "c"]
+    assert [run.folder for run in find_runs([tmp_path / "b", tmp_path / "a"]).runs] == [tmp_path / "b", tmp_path / "a"]
+    assert len(find_runs([tmp_path, tmp_path / "a"]).runs) == 3
     with pytest.raises(NotFound, match="there is no folder"):
         find_runs([tmp_path / "nowhere"])
     with pytest.raises(NotFound, match="no run in"):

@@ -9,13 +9,13 @@ error that names it all. Carbon that was not measured is estimated by a publishe
 import json
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefrank.data.candidates import OTHER_SPLIT
-from prefrank.errors import BadInput, NotFound
+from prefrank.errors import BadInput, BadModel, NotFound, PrefrankError
 from prefrank.evaluation.pages.card_facts import (
     BASES,
     CONDITIONAL,
@@ -32,9 +32,11 @@ from prefrank.evaluation.pages.card_facts import (
     is_hub_id,
     public_name,
 )
+from prefrank.evaluation.pages.markdown import Markdown, bare, bibtex, code, fence, plain, prose, sentence
 from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
 from prefrank.io.atomic import write_file
+from prefrank.io.json_files import read_object
 from prefrank.scoring.info import checkpoint_info
 
 FILE = "README.md"
@@ -157,8 +159,8 @@ def write_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str], *, o
         BadInput: as `model_card`; or there is a README.md of somebody else.
         CannotWrite: the folder cannot be written.
     """
-    subject = _subject(folder, runs, facts)
-    text, path = _render(subject), subject.folder / FILE
+    text, place = _card(folder, runs, facts)
+    path = place / FILE
     if path.exists() and not overwrite and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         raise BadInput(f"{path} was not written by prefrank card; move it away, or overwrite it on purpose")
     write_file(path, text.encode("utf-8", "replace"))  # a lone surrogate in a name is shown as "?"
@@ -178,7 +180,24 @@ def model_card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> s
         BadInput: facts are missing, all named at once; the weights are not those that were saved; or no run is of
             this model.
     """
-    return _render(_subject(folder, runs, facts))
+    return _card(folder, runs, facts)[0]
+
+
+_ODD = (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError)
+
+
+def _card(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> tuple[str, Path]:
+    """The card, and the checkpoint's folder."""
+    try:
+        subject = _subject(folder, runs, facts)
+        return _render(subject), subject.folder
+    except PrefrankError:
+        raise
+    except _ODD as error:
+        raise BadModel(
+            f"the card of {folder} cannot be written: its prefrank.json, its config.json or a run file lacks a part or"
+            f" has one of a wrong type ({type(error).__name__}: {error}); train or evaluate again"
+        ) from error
 
 
 def _subject(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> Subject:
@@ -189,13 +208,13 @@ def _subject(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> Sub
             " for, so its record is not of them; save or train the model again"
         )
     place = Path(info["folder"])
-    record = _read_json(place / "prefrank.json")
+    record = _read(place / "prefrank.json")
     training = info["training"] or {}
     whole = {"recipe", "data", "hardware", "spent", "versions"} <= training.keys()
     subject = Subject(
         folder=place,
         info=info,
-        config=_read_json(place / "config.json"),
+        config=_read(place / "config.json"),
         training=training if whole else None,
         quantised=record.get("quantised"),
         measured=_measured(runs, info["fingerprint"]),
@@ -205,8 +224,8 @@ def _subject(folder: Path, runs: Sequence[Run], facts: Mapping[str, str]) -> Sub
     return subject
 
 
-def _read_json(path: Path) -> Json:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _read(path: Path) -> Json:
+    return read_object(path) if path.is_file() else {}
 
 
 def _own_name(folder: Path) -> str:
@@ -285,14 +304,14 @@ def _emissions(subject: Subject) -> str | None:
     if spent.get("co2e_kg") is not None:
         return f"{_weight(spent['co2e_kg'])} CO2eq from {spent['energy_kwh']:.3g} kWh, by codecarbon's reading"
     if "co2" in subject.facts:
-        return subject.facts["co2"]
+        return sentence(subject.facts["co2"])
     if subject.training is None or not subject.training["device"].startswith("cpu"):
         return None  # what a GPU draws cannot be told from the record
     kwh = _estimated_kwh(spent) * subject.training["processes"]
     why = spent.get("energy_missing") or "it was not recorded"
     return (
-        f"{_weight(kwh * GRAMS_PER_KWH / 1000)} CO2eq from {kwh:.2g} kWh: estimated, not measured ({why}), by the rule"
-        f" of Green Algorithms (Lannelongue et al. 2021): {CORE_WATTS:g} W for each busy core over the CPU time,"
+        f"{_weight(kwh * GRAMS_PER_KWH / 1000)} CO2eq from {kwh:.2g} kWh: estimated, not measured ({plain(why)}), by"
+        f" the rule of Green Algorithms (Lannelongue et al. 2021): {CORE_WATTS:g} W for each busy core over the CPU time,"
         f" {MEMORY_WATTS_PER_GB} W for each GB of peak memory, times {OVERHEAD} for the data centre and"
         f" {GRAMS_PER_KWH:g} g/kWh, the world's mean"
     )
@@ -331,7 +350,7 @@ def interval(found: Json) -> str:
 
 
 def counted(found: Json) -> str:
-    return f"{found['n']:,} {found['unit']}"
+    return f"{found['n']:,} {plain(found['unit'])}"
 
 
 def duration(seconds: int | float) -> str:
@@ -348,11 +367,6 @@ def size(count: int | float) -> str:
     return f"{count:.3g} GB" if count < 1000 else f"{count / 1000:.3g} TB"
 
 
-def bare(text: object) -> str:
-    """Somebody else's text on one line, without the folders of their machine before a file's name."""
-    return re.sub(r"(?<![\w.:/])(?:~|/|[A-Za-z]:\\)[^\s=:'\"]*[/\\](?=[^\s/\\])", "", " ".join(str(text).split()))
-
-
 def machine(hardware: Mapping[str, Any]) -> str:
     """The hardware of a record in a phrase."""
     if not hardware:
@@ -360,11 +374,6 @@ def machine(hardware: Mapping[str, Any]) -> str:
     gpus = ", ".join(hardware["gpus"]) or "no GPU"
     cores = f"{hardware['usable_cores']} of {hardware['cores']} cores"
     return plain(f"{hardware['cpu']}, {cores}, {size(hardware['memory_bytes'])} memory, {gpus}")
-
-
-def plain(text: object) -> str:
-    """The same inside Markdown, without markup."""
-    return re.sub(r"([\\`*_\[\]|<>])", r"\\\1", bare(text))
 
 
 def _limits(subject: Subject) -> list[str]:
@@ -480,7 +489,7 @@ def _flat(values: Mapping[str, Any]) -> str:
     """The plain numbers and words of a record as a phrase; lists by their length, parts of parts left out."""
     said = {key: len(value) if isinstance(value, list) else value for key, value in values.items()}
     kept = {key: value for key, value in said.items() if isinstance(value, int | float | str) and value != ""}
-    return ", ".join(f"{key.replace('_', ' ')} {plain(value)}" for key, value in kept.items())
+    return ", ".join(f"{plain(key.replace('_', ' '))} {plain(value)}" for key, value in kept.items())
 
 
 def _advice(subject: Subject) -> list[str]:
@@ -500,8 +509,8 @@ def _advice(subject: Subject) -> list[str]:
     if not probes:
         found.append("It was not measured on prefrank's probes; measure it before optimising against it.")
     found.append(
-        f"Keep prompt and reply within {subject.info['text']['max_length']} tokens, and look at how many of your own"
-        " rows are cut (every score says so)."
+        f"Keep prompt and reply within {plain(subject.info['text']['max_length'])} tokens, and look at how many of your"
+        " own rows are cut (every score says so)."
     )
     found.append("Measure it on comparisons of your own before relying on it; what people prefer differs by task.")
     return found
@@ -546,7 +555,7 @@ def _drawn(subject: Subject) -> Iterator[str]:
         counts = {key: value for key, value in one.items() if key not in ("name", "dropped")}
         dropped = {why: count for why, count in one.get("dropped", {}).items() if why != OTHER_SPLIT}
         if counts or any(dropped.values()):
-            said = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts.items())
+            said = ", ".join(f"{plain(key.replace('_', ' '))} {value:,}" for key, value in counts.items())
             yield f"{plain(_set_name(one['name']))}: {said or 'nothing drawn'}; dropped: {plain(_reasons(dropped))}."
     for one in subject.datasets:
         if one["stream"]:
@@ -610,37 +619,52 @@ _LOSSES = {
 
 def _render(subject: Subject) -> str:
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
     except ImportError as error:
         raise NotFound("a model card needs jinja2; pip install 'prefrank[evaluate]'") from error
 
-    environment = Environment(  # Markdown, so escaping is `plain`'s business
+    environment = Environment(  # Markdown, so escaping is our business: what no filter has made Markdown is text
         loader=PackageLoader("prefrank.evaluation.pages"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_never_none,
+        finalize=_as_markdown,
     )
-    for show in (number, estimate, interval, counted, duration, size, plain, bare, machine):
-        environment.filters[show.__name__] = show
-    environment.filters |= {"public": public_name, "flat": _flat, "reasons": _reasons}
-    text = environment.get_template("card.md.jinja").render(_context(subject))
+    for show in (number, estimate, interval, counted, duration, size, machine, plain, prose, sentence, code, bibtex):
+        environment.filters[show.__name__] = _made(show)
+    environment.filters |= {"public": public_name, "reasons": _reasons, "verbatim": Markdown}
+    environment.filters |= {"flat": _made(_flat), "literal": _made(json.dumps), "fence": _made(fence)}
+    try:
+        text = environment.get_template("card.md.jinja").render(_context(subject))
+    except UndefinedError as error:
+        raise TypeError(str(error)) from error
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def _never_none(value: Any) -> Any:
-    assert value is not None, "the template shows a value that is not there"
-    return value
+def _made(show: Callable[..., str]) -> Callable[..., Markdown]:
+    """A filter whose result is Markdown."""
+    return lambda value: Markdown(show(value))
+
+
+def _as_markdown(value: object) -> str:
+    """A value of the template: Markdown as it is, all else as text, with the spaces around it."""
+    if value is None:
+        raise TypeError("the template shows a value that is not there")
+    if isinstance(value, Markdown):
+        return value.text
+    before, inner, after = re.fullmatch(r"( *)(.*?)( *)", str(value), re.S).groups()  # type: ignore[union-attr]
+    return f"{before}{plain(inner)}{after}"
 
 
 def _context(subject: Subject) -> Json:
     info, training, facts = subject.info, subject.training, subject.facts
     base = subject.base or ""
     started = training["started"] if training else subject.main.run["created"]
+    runs = {id(one.run): one.run for one in subject.measured.values()}.values()
     return {
-        "metadata": _metadata(subject),
-        "mark": f"{MARK} {subject.main.run['prefrank']}: change the facts and write it again. -->",
+        "metadata": Markdown(_metadata(subject)),
+        "mark": Markdown(f"{MARK} {_version(subject)}: change the facts and write it again. -->"),
         "name": subject.name,
         "model_id": _model_id(subject),
         "example": EXAMPLE,
@@ -660,19 +684,23 @@ def _context(subject: Subject) -> Json:
         "measured": list(subject.measured.values()),
         "main": subject.main,
         "probes": subject.measured.get(PROBES),
-        "limits": _limits(subject),
-        "advice": _advice(subject),
+        "limits": [Markdown(one) for one in _limits(subject)],
+        "advice": [Markdown(one) for one in _advice(subject)],
         "sets": _training_sets(subject),
-        "drawn": list(_drawn(subject)),
+        "drawn": [Markdown(one) for one in _drawn(subject)],
         "recipe": _recipe_yaml(training["recipe"]) if training else "",
         "speed": _speed(training["curve"]) if training else None,
         "bytes": _checkpoint_bytes(subject.folder),
-        "emissions": _emissions(subject),
+        "emissions": Markdown(_emissions(subject) or ""),
         "papers": _papers(subject),
         "year": facts.get("year") or started[:4],
         "key": re.sub(r"\W+", "-", subject.name).strip("-").lower(),
-        "runs": list({id(one.run): one.run for one in subject.measured.values()}.values()),
+        "commands": "\n".join(bare(run["command"]) for run in runs if run.get("command")),
     }
+
+
+def _version(subject: Subject) -> str:
+    return re.sub(r"[^\w.+]", "", str(subject.main.run["prefrank"]))
 
 
 def _model_id(subject: Subject) -> str:

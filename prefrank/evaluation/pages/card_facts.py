@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.data.catalogue import ALIASES, SOURCES
-from prefrank.errors import BadData, BadInput, NotFound, suggest
+from prefrank.errors import BadData, BadInput, NotFound, short, suggest
+from prefrank.io.json_files import kind_of, read_object
+from prefrank.io.yaml_files import read_yaml
 
 REQUIRED = {
     "developers": "who made the model",
@@ -134,10 +136,10 @@ def read_facts(path: Path | None = None, given: Sequence[str] = ()) -> dict[str,
 
     Raises:
         NotFound: no such file.
-        BadData: it is not a YAML mapping.
+        BadData: it is no YAML (or, called .json, no JSON) of names and texts.
         BadInput: a word without `=`.
     """
-    facts = {} if path is None else _flat(_read_yaml(path))
+    facts = {} if path is None else _flat(_read(path), str(path))
     for word in given:
         key, equals, value = word.partition("=")
         if not equals:
@@ -146,28 +148,37 @@ def read_facts(path: Path | None = None, given: Sequence[str] = ()) -> dict[str,
     return facts
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    import yaml
-
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        raise NotFound(f"the file of facts {path} cannot be read: there is none")
+    if path.name.endswith(".json"):
+        return read_object(path, BadData)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NotFound(f"the file of facts {path} cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise BadData(f"{path} is not YAML ({' '.join(str(error).split())}); wanted lines of KEY: VALUE") from error
+        values = read_yaml(path, BadData).value
+    except BadData as error:
+        raise BadData(f"{error}; wanted lines of KEY: VALUE") from None
     if not isinstance(values, dict):
-        raise BadData(f"{path} holds a {type(values).__name__}; wanted lines of KEY: VALUE")
+        raise BadData(f"{path} holds {kind_of(values)}; wanted lines of KEY: VALUE")
     return values
 
 
-def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
+def _flat(values: Mapping[str, Any], file: str, prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
-    for key, value in values.items():
+    for name, value in values.items():
+        key = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= _flat(value, file, f"{key}.")
         else:
-            found[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value).strip()
+            found[key] = ", ".join(_word(one, file, key) for one in (value if isinstance(value, list) else [value]))
     return found
+
+
+def _word(value: Any, file: str, key: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadData(f"{file}: {key} holds {short(value)}; wanted a text, a number, or a list of these")
+    return str(value).strip()
 
 
 def check_facts(facts: Mapping[str, str], wanted: Mapping[str, str]) -> None:
@@ -181,11 +192,11 @@ def check_facts(facts: Mapping[str, str], wanted: Mapping[str, str]) -> None:
             raise BadInput(f"there is no fact {key!r} in a model card{suggest(key, KEYS)}")
     missing = [key for key in wanted if is_blank(facts.get(key))]
     if missing:
-        lines = ";".join(f"\n  {key}: {wanted[key]}" for key in missing)
+        lines = "; ".join(f"{key}: {wanted[key]}" for key in missing)
         count = "1 fact" if len(missing) == 1 else f"{len(missing)} facts"
         raise BadInput(
             f"the model card lacks {count} that nobody can measure; give each as --fact KEY=VALUE or as"
-            f" a line KEY: VALUE of the file of facts:{lines}"
+            f" a line KEY: VALUE of the file of facts. {lines}"
         )
 
 

@@ -156,13 +156,22 @@ def leaderboard(folder: Path, *, suite: str | None = None, bootstrap: Bootstrap 
     return Leaderboard(chosen, boards, notes, broken, style)
 
 
-def _read(folder: Path) -> tuple[list[_Entry], dict[str, str]]:
-    """Every scorer on every suite, and the files that cannot be used."""
+def run_files(folder: Path) -> list[Path]:
+    """The files that a leaderboard of this folder is made of.
+
+    Raises:
+        NotFound: there is no such folder.
+    """
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}; give the one that holds the run files")
+    return sorted(path for path in folder.iterdir() if path.name.endswith((".json", ".json.gz")))
+
+
+def _read(folder: Path) -> tuple[list[_Entry], dict[str, str]]:
+    """Every scorer on every suite, and the files that cannot be used."""
     entries: list[_Entry] = []
     broken: dict[str, str] = {}
-    for path in sorted(path for path in folder.iterdir() if path.name.endswith((".json", ".json.gz"))):
+    for path in run_files(folder):
         try:
             run = read_run(path)
             entries += [_entry(path.name, run, suite, one) for one in run["scorers"] for suite in one["results"]]

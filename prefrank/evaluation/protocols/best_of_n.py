@@ -50,11 +50,27 @@ def kl(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
+_WHOLE = 64
+"""Replies up to which the weights are quotients of whole numbers, rounded once."""
+
+
 @cache
 def _order_weights(size: int) -> Float64[np.ndarray, "N N"]:
     """[n-1, i-1] probability that the i-th of N in ascending order is the best of n drawn: C(i-1, n-1) / C(N, n)."""
     counts = range(1, size + 1)
     return np.array([[math.comb(i - 1, n - 1) / math.comb(size, n) for i in counts] for n in counts])
+
+
+def _curve(ascending: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
+    """`_order_weights` @ ascending, each row of weights from the one before: C(i-1, n) / C(N, n+1) is the weight for n
+    times (i - n) (n + 1) / ((N - n) n)."""
+    size, found = len(ascending), []
+    place = np.arange(1, size + 1, dtype=np.float64)
+    weights = np.full(size, 1 / size)
+    for n in range(1, size + 1):
+        found.append(weights @ ascending)
+        weights = weights * (np.maximum(place - n, 0.0) * ((n + 1) / (n * max(size - n, 1))))
+    return np.array(found)
 
 
 def best_of_n(gold: Float64[np.ndarray, " N"], scores: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
@@ -69,7 +85,8 @@ def best_of_n(gold: Float64[np.ndarray, " N"], scores: Float64[np.ndarray, " N"]
     _, block = np.unique(scores[~failed], return_inverse=True)  # ascending; equal scores are one block
     shared = np.bincount(block, kept) / np.bincount(block)
     lost = np.full(int(failed.sum()), gold.min(where=failed, initial=np.inf))
-    curve = _order_weights(len(gold)) @ np.concatenate([lost, shared[np.sort(block)]])
+    ascending = np.concatenate([lost, shared[np.sort(block)]])
+    curve = _order_weights(len(gold)) @ ascending if len(gold) <= _WHOLE else _curve(ascending)
     curve[0] = gold.mean()  # one reply is picked without a score
     return curve
 

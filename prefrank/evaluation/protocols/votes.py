@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float64, Int64
 from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
 from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
 from prefrank.errors import BadData
-from prefrank.evaluation.estimates import Figure
+from prefrank.evaluation.estimates import Figure, distinct
 from prefrank.evaluation.figures import ACCURACY, credits, mean_over, pairwise
-from prefrank.evaluation.items import Item, Sample
+from prefrank.evaluation.items import Item, Sample, difference
 from prefrank.evaluation.metrics import log_losses
 from prefrank.evaluation.protocols.agreement import average, ratio, spearman, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
@@ -74,8 +74,7 @@ def ballots_of(sample: Sample) -> Ballots:
     _, place, ballot = np.unique(first * len(sample.values) + second, return_index=True, return_inverse=True)
     choice = np.where(pairs.decided, np.where(pairs.ahead == first, 0, 2), 1)
     votes = np.bincount(3 * ballot + choice, pairs.weight, 3 * len(place)).reshape(-1, 3)
-    with np.errstate(over="ignore"):
-        lead = sample.values[first[place]] - sample.values[second[place]]
+    lead = difference(sample.values[first[place]], sample.values[second[place]])
     return Ballots(votes, lead, pairs.prompt[pairs.comparison[place]])
 
 
@@ -94,7 +93,7 @@ def thresholds(
         as_side: [B] agreement where the scores' side is the answer.
         as_tie: [B] agreement where "tie" is.
     """
-    different = np.unique(prompts)
+    different = distinct(prompts)
     folds = min(FOLDS, len(different))
     if folds < 2:
         return None

@@ -1,0 +1,20 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fuzz.runner import Worker
+from tests.fuzz.targets import make_bases
+
+
+@pytest.fixture(scope="session")
+def _worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    worker = Worker(tmp_path_factory.mktemp("fuzz"))
+    worker.bases = worker.call(make_bases, tmp_path_factory.mktemp("bases"))
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def worker(_worker: Worker) -> Worker:
+    _worker.forget()
+    return _worker
