@@ -13,7 +13,7 @@ import prefrank
 ROOT = Path(prefrank.__file__).parent
 BASE = {"types", "errors", "limits", "io"}
 MAY_IMPORT = {
-    "types": {"errors"},
+    "types": {"errors", "limits"},
     "errors": set(),
     "limits": {"errors"},
     "io": BASE,

@@ -87,7 +87,7 @@ def _winner(row: Row) -> Preference | Drop:
 
 def arena_battle(row: Row) -> Candidate | Drop:
     """lmarena-ai/arena-human-preference-55k: `prompt` and two responses as JSON lists of texts, one for each turn."""
-    said = [0 if row[name] is None else index_of(row[name], name, 2) for name in FLAGS]
+    said = [0 if (value := field(row, name)) is None else index_of(value, name, 2) for name in FLAGS]
     if sum(said) != 1:
         return Drop(NO_LABEL)
     texts = [_decoded(text(row, name), name) for name in ("prompt", "response_a", "response_b")]

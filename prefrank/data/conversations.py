@@ -40,10 +40,10 @@ def _messages(turns: Prompt) -> list[dict[str, Any]]:
 def conversation_pair(row: Row) -> Candidate | Drop:
     """LLaMA-Factory's ShareGPT ranking: `conversations`, and `chosen` and `rejected` of one message each; the same with
     `messages`, and UltraInteract's `trajectory` with two texts."""
-    name = next(name for name in ("conversations", "trajectory", "messages") if name in row)
+    name = next((name for name in ("conversations", "trajectory") if name in row), "messages")
     if reason := unread(row):
         return reason
-    prompt = as_turns(row[name], name)
+    prompt = as_turns(field(row, name), name)
     if prompt and prompt[-1].role == "assistant":
         return Drop(ENDS_IN_REPLY)
     return pair(row, prompt, _reply(row, "chosen"), _reply(row, "rejected"))
@@ -78,20 +78,20 @@ def swift_response(row: Row) -> Candidate | Drop:
 
 def swift_messages(row: Row) -> Candidate | Drop:
     """ms-swift from 3.8: `messages` and `rejected_messages`, each a whole conversation (or, rejected, its reply)."""
-    return _swift(row, as_list(row["rejected_messages"], "rejected_messages"))
+    return _swift(row, as_list(field(row, "rejected_messages"), "rejected_messages"))
 
 
 def _swift(row: Row, rejected: list[Any]) -> Candidate | Drop:
     if reason := unread(row):
         return reason
     name = "messages" if "messages" in row else "conversations"
-    chosen, other = as_turns(row[name], name), as_turns(rejected, "rejected_messages")
+    chosen, other = as_turns(field(row, name), name), as_turns(rejected, "rejected_messages")
     return two_conversations(row, chosen, (*chosen[:-1], *other) if len(other) == 1 else other)
 
 
 def swift_exchanges(row: Row) -> Candidate | Drop:
     """ms-swift: `conversation` of exchanges, each with `human` and `assistant`, and `rejected_response`."""
-    exchanges = [as_row(one, "conversation") for one in as_list(row["conversation"], "conversation")]
+    exchanges = [as_row(one, "conversation") for one in as_list(field(row, "conversation"), "conversation")]
     speakers = (("human", "user"), ("assistant", "assistant"))
     messages = [{"role": role, "content": text(one, name)} for one in exchanges for name, role in speakers]
     return swift_response(with_values(row, {"messages": messages}))

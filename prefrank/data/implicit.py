@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
-from prefrank.data.fields import Row, short, user
+from prefrank.data.fields import Row, short, text, user
 from prefrank.data.hh import ENDS_IN_HUMAN, PROMPTS_DIFFER, hh
 from prefrank.errors import BadData
 
@@ -75,13 +75,13 @@ def split_texts(row: Row, known: Iterable[str]) -> Candidate | Drop:
     Raises:
         BadData: there is no turn at which to split, or another column may be the prompt.
     """
-    chosen, rejected = row["chosen"], row["rejected"]
+    chosen, rejected = text(row, "chosen"), text(row, "rejected")
     refuse_other_texts(row, known, (chosen, rejected))
     if is_transcript(row):
         return hh({"chosen": "\n\n" + chosen.lstrip(), "rejected": "\n\n" + rejected.lstrip()})
     heads, replies = [], []
-    for text in (chosen, rejected):
-        headers = list(_ASSISTANT.finditer(text))
+    for side in (chosen, rejected):
+        headers = list(_ASSISTANT.finditer(side))
         if not headers:
             raise BadData(
                 "no column 'prompt', and 'chosen' and 'rejected' share no beginning that ends at a turn (an"
@@ -89,10 +89,10 @@ def split_texts(row: Row, known: Iterable[str]) -> Candidate | Drop:
                 " column, or name it: columns: {prompt: NAME}"
             )
         end = headers[-1].end()
-        if _USER.search(text, end):
+        if _USER.search(side, end):
             return Drop(ENDS_IN_HUMAN)
-        heads.append(text[:end])
-        replies.append(text[end:])
+        heads.append(side[:end])
+        replies.append(side[end:])
     if heads[0] != heads[1]:
         return Drop(PROMPTS_DIFFER)
     return Candidate(user(heads[0]), tuple(replies), best_against_rest(2))
@@ -170,7 +170,7 @@ def texts_of(value: Any) -> list[str]:
         return [value.strip()] if value.strip() else []
     if isinstance(value, Mapping):
         return texts_of(value.get("content") or value.get("value") or value.get("text"))
-    return [text for one in value for text in texts_of(one)] if isinstance(value, list) else []
+    return [said for one in value for said in texts_of(one)] if isinstance(value, list) else []
 
 
 def _others(row: Row, known: Iterable[str]) -> str:

@@ -50,7 +50,7 @@ def stack_exchange(row: Row) -> Candidate:
 def two_outputs(row: Row) -> Candidate | Drop:
     """NCSOFT/offsetbias (`label`) and AlpacaFarm (`preference`): the number, 1 or 2, of the better output."""
     name = "label" if "label" in row else "preference"
-    better = maybe_number(row[name], name)
+    better = maybe_number(field(row, name), name)
     if better is None:
         return Drop(NO_LABEL)
     if better not in (1, 2):
@@ -84,10 +84,10 @@ def code_ultrafeedback(row: Row) -> Candidate | Drop:
 
 def generations(row: Row) -> Candidate | Drop:
     """distilabel's ratings of several generations: `instruction` and `ratings`, in older versions `input`, `rating`."""
-    ratings = row["ratings" if "ratings" in row else "rating"]
+    ratings = field(row, "ratings" if "ratings" in row else "rating")
     if ratings is None:
         return Drop(NO_LABEL)
-    replies = ["" if one is None else one for one in as_list(row["generations"], "generations")]
+    replies = ["" if one is None else one for one in as_list(field(row, "generations"), "generations")]
     prompt = instructed(row) if "instruction" in row else asked(row, text(row, "input"))
     return _rated(prompt, replies, ratings)
 

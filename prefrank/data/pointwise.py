@@ -71,7 +71,7 @@ def _label(row: Row, name: str) -> bool | None:
 
 def kto(row: Row) -> Reply | Drop:
     """TRL's unpaired preference: `prompt`, `completion`, `label`; the first two as texts or as messages."""
-    prompt, completion = row["prompt"], row["completion"]
+    prompt, completion = field(row, "prompt"), field(row, "completion")
     turns = user(prompt) if isinstance(prompt, str) else as_turns(prompt, "prompt")
     if isinstance(completion, str):
         return _reply(row, turns, as_text(completion, "completion"), "label")
@@ -88,7 +88,7 @@ def kto_instruction(row: Row) -> Reply | Drop:
 def kto_conversation(row: Row) -> Reply | Drop:
     """LLaMA-Factory's `conversations` or `messages` with `kto_tag`; ms-swift's `messages` with `label`."""
     name = "conversations" if "conversations" in row else "messages"
-    return _last(row, as_turns(row[name], name), "kto_tag" if "kto_tag" in row else "label")
+    return _last(row, as_turns(field(row, name), name), "kto_tag" if "kto_tag" in row else "label")
 
 
 def _last(row: Row, turns: Prompt, name: str) -> Reply | Drop:

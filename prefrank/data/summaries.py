@@ -88,7 +88,7 @@ def _rated(key: str, group: list[Record]) -> Candidate | Drop:
         else:
             found.append((ratings, (summary,)))
     replies = tuple(dict.fromkeys(summary for _, (summary,) in found))
-    prompt = summary_prompt(group[0].row["info"])
+    prompt = summary_prompt(as_row(field(group[0].row, "info"), "info"))
     if isinstance(prompt, Drop):
         return Drop(prompt.reason, tuple(left_out))
     if len(replies) < 2:

@@ -96,12 +96,21 @@ def pieces(path: Path) -> Iterator[bytes]:
                 raise BadData("standard input is closed; wanted rows of JSON")
             yield from _bounded(path, sys.stdin.buffer, None)
             return
-        size = check_plain(path, BadData).st_size
+        size = _plain_size(path)
         packed = path.suffix in PACKED_SUFFIXES
         with open_packed(path) as file:
             yield from _bounded(path, file, max(limit("unpacked_bytes"), MOST_PACKED * size) if packed else None)
     except _DAMAGE as error:
         raise unreadable(path, error) from None
+
+
+def _plain_size(path: Path) -> int:
+    try:
+        return check_plain(path, BadData).st_size
+    except BadData as error:
+        if path.is_fifo() or path.is_char_device():
+            raise BadData(f"{error}, or - for standard input") from None
+        raise
 
 
 def _bounded(path: Path, file: Source, most: int | None) -> Iterator[bytes]:

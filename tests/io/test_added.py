@@ -169,6 +169,15 @@ def test_nan_becomes_null_in_json_and_stays_in_parquet(tmp_path: Path) -> None:
     assert row["a"] is None
 
 
+@pytest.mark.parametrize("output", ["out.jsonl", "out.jsonl.gz", "out.csv", "out.parquet", "out.arrow"])
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "1E+400", "9" * 400 + ".5"])
+def test_a_number_past_every_fraction_passes_into_no_output(tmp_path: Path, output: str, value: str) -> None:
+    source = write_text(tmp_path / "in.jsonl", f'{{"a": {{"b": [0.5]}}}}\n{{"a": {{"b": [{value}]}}}}')
+    with pytest.raises(BadData, match=r"in\.jsonl:2: 'a\.b\[0\]' holds -?inf"):
+        add(source, tmp_path / output)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 @pytest.mark.parametrize("output", ["out.jsonl", "out.csv"])
 @pytest.mark.parametrize("value", ["Infinity", "-Infinity"])
 def test_an_infinite_number_is_one_line_where_json_would_hold_it(tmp_path: Path, output: str, value: str) -> None:
