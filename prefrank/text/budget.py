@@ -152,7 +152,7 @@ class Budget:
         if isinstance(value, Mapping):
             self._check_shown(list(value.keys()))
             self._check_shown(list(value.values()))
-        elif isinstance(value, (*_ROWS, *_VIEWS)):
+        elif isinstance(value, _ROWS) or isinstance(value, _VIEWS):  # noqa: SIM101 (told apart by the type checker)
             for one in value:
                 self._check_shown(one)
         elif not isinstance(value, (str, bytes, *_PLAIN, *_SHOWN)):
