@@ -30,8 +30,22 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+_LONGEST = 1_000
+"""Characters up to which a message stays as it is."""
+_LONG_WORD = re.compile(r"\S{200,}")
+
+
+def _message(text: str) -> str:
+    """A text as one line that a person reads: of a long one, names of hundreds of characters lose their middles, and
+    what is still twice too long its own."""
+    text = printable(text)
+    if len(text) > _LONGEST:
+        text = _LONG_WORD.sub(lambda word: f"{word[0][:100]}...{word[0][-60:]}", text)
+    return text if len(text) <= 2 * _LONGEST else f"{text[:1_400]} ... {text[-500:]}"
+
+
 class PrefrankError(Exception):
-    """The root: a message of one line, in which control characters of names and values are escapes.
+    """The root: a message of one line, cut, in which control characters of names and values are escapes.
 
     `http_status` is what a server answers, `exit_code` what the command line returns.
     """
@@ -40,7 +54,7 @@ class PrefrankError(Exception):
     exit_code = 1
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(printable(one) if isinstance(one, str) else one for one in args))
+        super().__init__(*(_message(one) if isinstance(one, str) else one for one in args))
 
 
 class BadInput(PrefrankError, ValueError):
@@ -101,10 +115,13 @@ class Interrupted(PrefrankError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A closing "; did you mean 'x'?" for a misspelt name, or the list of known names."""
+    """A closing "; did you mean 'x'?" for a misspelt name, or the list of known names, cut where it is long."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    near = difflib.get_close_matches(name[:100], known[:1_000], n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    names = ", ".join(known)
+    return f"; known: {names if len(names) <= _LONGEST else f'{names[: _LONGEST // 2]}... ({len(known):,} in all)'}"
 
 
 def is_count(value: object) -> bool:
@@ -114,5 +131,8 @@ def is_count(value: object) -> bool:
 
 def short(value: object) -> str:
     """A value for an error message: its JSON-ish form, cut."""
-    shown = "null" if value is None else ascii(value)
+    try:
+        shown = "null" if value is None else ascii(value[:40] if isinstance(value, str) else value)
+    except (RecursionError, ValueError):  # nested a thousand times, thousands of digits
+        return f"a {type(value).__name__} too large to show"
     return shown if len(shown) <= 40 else f"{shown[:37]}..."

@@ -57,6 +57,15 @@ def test_each_module_opens_with_what_it_does(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_are_not_followed_in_ways_that_fail_on_circles_and_strangers(path: Path) -> None:
+    """`Path.resolve` and `Path.expanduser` raise RuntimeError; those of `os.path` give the name back."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    written = {ast.unparse(call) for call in calls if isinstance(call, ast.Attribute)}
+    odd = [one for one in written if one.endswith((".resolve", ".expanduser")) and one != "os.path.expanduser"]
+    assert odd in ([], ["self.loader.resolve"]), f"{path}: {odd}; use os.path.realpath and os.path.expanduser"
+
+
 def test_public_names_are_there() -> None:
     assert all(getattr(prefrank, name) is not None for name in prefrank.__all__)
     assert set(prefrank.__all__) == set(prefrank._WHERE)

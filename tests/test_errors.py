@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefrank.errors import BadData, PrefrankError, printable
+from prefrank.errors import BadData, PrefrankError, printable, short, suggest
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=[])))
@@ -32,3 +32,30 @@ def test_control_characters_are_shown_as_escapes(text: str, shown: str) -> None:
 
 def test_an_error_keeps_what_is_no_text() -> None:
     assert PrefrankError(1, "a\tb").args == (1, "a\\tb")
+
+
+@pytest.mark.parametrize("text", ["x" * 5_000, "/".join(["folder"] * 900), "name " * 900, "\x00" * 5_000])
+def test_a_message_of_any_names_is_short_and_keeps_both_ends(text: str) -> None:
+    message = str(BadData(f"cannot read {text}; wanted a file"))
+    assert message.startswith("cannot read ")
+    assert message.endswith("; wanted a file")
+    assert "..." in message
+    assert len(message) <= 2_000
+
+
+def test_a_message_of_many_words_stays_whole() -> None:
+    message = "; ".join(f"fact{number}: what is wanted of it" for number in range(50))
+    assert str(BadData(message)) == message
+
+
+@pytest.mark.parametrize("known", [[f"name{number}" for number in range(5_000)], ["x" * 5_000]])
+def test_known_names_are_listed_as_far_as_a_line_goes(known: list[str]) -> None:
+    assert len(suggest("no" * 5_000, known)) < 600
+
+
+def test_values_that_cannot_be_written_out_are_named_by_their_type() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert short(deep) == "a list too large to show"
+    assert short(10**10_000) == "a int too large to show"

@@ -3,6 +3,7 @@
 Imports stand inside the commands, so that `prefrank --help` loads none of what they need.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -324,7 +325,7 @@ def _check_training(recipe: Mapping[str, Any], plot: Path | None, *files: Path) 
     CannotWrite for a picture that cannot be written."""
     read, output = recipe_places(recipe), recipe.get("output_dir")
     if isinstance(output, str) and output:  # which may be a link: only what we make in it is ever replaced
-        check_outputs({}, read, folders={"output_dir": Path(output).expanduser().resolve()})
+        check_outputs({}, read, folders={"output_dir": Path(os.path.realpath(output))})
     check_files({"--plot": plot}, [*read, *files])
 
 

@@ -246,12 +246,19 @@ def _local(path: Path, columns: Columns | None) -> Located:
     if not paths:
         raise NotFound(f"no data file in {path}; wanted files that end in one of {', '.join(SUFFIXES)}")
     named = _by_name(path, paths)
+    name = os.path.basename(os.path.realpath(path))
     for source in SOURCES.values():
         files = _in_layout(source, path, paths)
         same = files and _format_of(next(iter(files)), columns) == source.format
         if same and not _has_more(source, named, files, columns):
-            return Located(path.resolve().name, path, _recognised(files, columns), source, _beside(path, paths, files))
-    return Located(path.resolve().name, path, _recognised(named, columns), unread=_beside(path, paths, named))
+            return Located(
+                name,
+                path,
+                _recognised(files, columns),
+                source,
+                _beside(path, paths, files),
+            )
+    return Located(name, path, _recognised(named, columns), unread=_beside(path, paths, named))
 
 
 def _beside(root: Path, paths: Iterable[Path], read: Iterable[Path]) -> tuple[str, ...]:

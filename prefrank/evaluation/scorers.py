@@ -13,6 +13,7 @@ that is not finite is a failure, for the evaluation to count; a score that is no
 import hashlib
 import inspect
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -307,11 +308,8 @@ def _open_scores(name: str, items: Sequence[Item], columns: Columns) -> OpenedSc
     place = name.removeprefix(SCORES)
     if not place:
         raise BadInput("scores: names no file; wanted scores:FILE, as prefrank score -o FILE writes it")
-    try:
-        path = Path(place).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise NotFound(f"there is no file of scores {place} ({error})") from None
-    if path.is_dir():
+    path = Path(os.path.expanduser(place))
+    if os.path.isdir(path):
         raise BadInput(f"{path} is a folder; wanted scores:FILE, one file of scores in it")
     try:
         check_plain(path, BadData)

@@ -9,6 +9,7 @@ none of its own.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -87,14 +88,14 @@ _MOST_ADAPTERS = 8
 
 def _check_chain(folder: Path, base: Path) -> None:
     """Raise BadModel where the base of an adapter's base leads back, or the chain is longer than anybody's."""
-    seen = [folder.resolve()]
+    seen = [os.path.realpath(folder)]
     while is_adapter(base):
-        if base.resolve() in seen:
+        if os.path.realpath(base) in seen:
             raise BadModel(
                 f"the adapter in {folder} is in the end based on itself; write the model that it changes as"
                 f" base_model_name_or_path in its {CONFIG}"
             )
-        seen.append(base.resolve())
+        seen.append(os.path.realpath(base))
         if len(seen) > _MOST_ADAPTERS:
             raise BadModel(f"the adapter in {folder} stands on {_MOST_ADAPTERS} others; merge some of them first")
         base = resolve_model(read_fields(base / CONFIG).text("base_model_name_or_path"))

@@ -32,11 +32,11 @@ def resolve_model(name: str) -> Path:
     if not name.strip():  # which the system would read as the current folder
         raise NotFound(f"the name of the model is empty; give a model folder, a hub id (owner/name) or {MINILM}")
     try:
-        folder = Path(name).expanduser()
+        folder = Path(os.path.expanduser(name))
         if folder.is_dir():
             return _of_run(folder)
         exists = os.path.lexists(folder)
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero in it, ~ of nobody
+    except (OSError, ValueError) as error:  # too long, a zero in it
         reason = error.strerror if isinstance(error, OSError) else error
         raise NotFound(f"there is no model {short(name)} ({reason}); give a model folder or a hub id") from error
     if exists:

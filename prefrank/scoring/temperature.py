@@ -1,6 +1,7 @@
 """The temperature that a folder keeps in its prefrank.json, and which scores it is for."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
@@ -42,7 +43,7 @@ def check_calibratable(name: str | Path) -> tuple[Path, Record]:
         NotFound, BadModel: as `RewardModel.load`.
     """
     folder = resolve_model(str(name))
-    record = read_record(folder) if Path(name).expanduser().is_dir() else None
+    record = read_record(folder) if os.path.isdir(os.path.expanduser(name)) else None
     if record is None:
         raise BadInput(
             f"{name} is not a folder with prefrank.json, where a calibration is kept; save a copy first, with"

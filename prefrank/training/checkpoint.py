@@ -133,6 +133,10 @@ def what_is_torn(folder: Path) -> str | None:
                 return f"{name} is torn"
         except OSError as error:
             return f"{short(name)} cannot be read: {error.strerror}"
+    try:
+        training_record(folder)
+    except PrefrankError as error:
+        return str(error)
     return None
 
 

@@ -8,6 +8,7 @@ folders, with the adapter beside in peft's own form; resuming goes on from the a
 its bits.
 """
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -161,8 +162,8 @@ def save_adapter(folder: Path, network: Network, text: TextPath, training: dict[
 
 def _lasting(model_name: str) -> str:
     """A name of the base that means the same from any folder."""
-    is_local = model_name != MINILM and Path(model_name).expanduser().is_dir()
-    return str(resolve_model(model_name).resolve()) if is_local else model_name
+    is_local = model_name != MINILM and os.path.isdir(os.path.expanduser(model_name))
+    return os.path.realpath(resolve_model(model_name)) if is_local else model_name
 
 
 def restore_adapters(network: Network, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 An epoch is one draw. Without options it is a permutation of everything; shares, samples, caps and length balance make
 it another selection, drawn anew for every epoch. Surprising: with a cap and length balance together, epochs may differ
-a little in size, so the first step of an epoch is found by drawing those before it.
+a little in size, so the first step of an epoch is found by drawing those before it. All others have one size.
 """
 
 import math
@@ -90,9 +90,10 @@ class Order:
     def __init__(self, size: int, *, per_step: int, seed: int, pools: Sequence[Pool] | None = None) -> None:
         self.size, self.per_step, self.seed = size, per_step, seed
         self._pools = None if pools is None or all(pool.plain for pool in pools) else tuple(pools)
+        self._varies = any(pool.balanced and pool.per_prompt is not None for pool in self._pools or ())
         self._number, self._epoch = -1, np.zeros(0, np.int64)
         self._first_steps = [0]
-        self.steps_per_epoch = self._steps_in(0)
+        self.steps_per_epoch = math.ceil(len(self.epoch(0)) / per_step)
         """Of the first epoch."""
 
     def epoch(self, number: int) -> Int64[np.ndarray, " E"]:
@@ -105,7 +106,7 @@ class Order:
 
     def chosen(self, step: int) -> list[int]:
         """The comparisons of step number `step`, from 0."""
-        if self._pools is None:
+        if not self._varies:
             number, place = divmod(step, self.steps_per_epoch)
         else:
             while self._first_steps[-1] <= step:
@@ -117,7 +118,7 @@ class Order:
     def steps(self, epochs: float) -> int:
         """Steps of so many epochs; a fraction of one is rounded up to whole steps."""
         whole = math.floor(epochs)
-        done = sum(self._steps_in(number) for number in range(whole))
+        done = sum(map(self._steps_in, range(whole))) if self._varies else whole * self.steps_per_epoch
         rest = epochs - whole
         # rounded, so that a fifth of five steps is one, whatever the floating point makes of it
         return max(1, done + (math.ceil(round(rest * self._steps_in(whole), 6)) if rest else 0))
@@ -130,7 +131,7 @@ class Order:
         return [pool.account(int(np.isin(epoch, pool.examples).sum())) for pool in self._pools]
 
     def _steps_in(self, number: int) -> int:
-        return math.ceil((self.size if self._pools is None else len(self.epoch(number))) / self.per_step)
+        return math.ceil(len(self.epoch(number)) / self.per_step) if self._varies else self.steps_per_epoch
 
 
 def make_order(recipe: Recipe, *, comparisons: int, num_processes: int, pools: Sequence[Pool] | None = None) -> Order:
@@ -204,9 +205,10 @@ def _draw_epoch(pools: Sequence[Pool], draw: np.random.Generator) -> Int64[np.nd
     passes = [pool.draw_pass(draw) for pool in pools]
     parts: list[np.ndarray] = []
     for pool, first, count in zip(pools, passes, _counts(pools, [len(one) for one in passes]), strict=True):
-        drawn = [first]
-        while sum(map(len, drawn)) < count and len(first):
+        drawn, there = [first], len(first)
+        while 0 < there < count:
             drawn.append(pool.draw_pass(draw))
+            there += len(drawn[-1])
         parts.append(np.concatenate(drawn)[:count])
     return draw.permutation(np.concatenate(parts))
 

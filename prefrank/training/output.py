@@ -79,15 +79,22 @@ def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
     """See that a run may write its output folder, which stays as it is; returns the checkpoint to resume from.
 
     Raises:
-        CannotWrite: the folder cannot be made or written, or somebody else's files stand where the run's go.
+        CannotWrite: the folder cannot be made or written, or somebody else's files, or a torn checkpoint that cannot
+            be told from such, stand where the run's go.
         BadRecipe: it holds a run already and the recipe says neither resume nor overwrite, or resumes another recipe.
         BadModel: a run to resume without a whole checkpoint.
     """
     folder = Path(recipe.output_dir)
     _check_place(folder)
-    if folder.exists():
-        _check_ours(folder)
-    return _to_resume(recipe, report)
+    if not folder.exists():
+        return None
+    _check_ours(folder)
+    newest = _to_resume(recipe, report)
+    done = -1 if newest is None else _step_of(newest)
+    for number, one in _numbered(folder):  # on resuming, those of steps that are done stay as they are
+        if newest is None or (number > done and number % recipe.save_steps == 0):
+            check_replaceable(one)
+    return newest
 
 
 def _to_resume(recipe: Recipe, report: Report) -> Path | None:
@@ -124,7 +131,7 @@ def _check_place(folder: Path) -> None:
 
 def _check_ours(folder: Path) -> None:
     """See that nothing stands where a run's files go but a run's files."""
-    for one in [*step_checkpoints(folder), folder / "best", folder / "last"]:
+    for one in (folder / "best", folder / "last"):
         check_replaceable(one)
     readers: dict[str, Callable[[Path], Any]] = {STATE: read_run_state, CURVE: read_curve}
     for name, read in readers.items():
@@ -163,6 +170,8 @@ def clear_output(folder: Path) -> None:
         CannotWrite: somebody else's file has come into it, and all of it stays.
     """
     _check_ours(folder)
+    for one in step_checkpoints(folder):
+        check_replaceable(one)
     for old in [*step_checkpoints(folder), folder / "best", folder / "last"]:
         if (old / RECORD).is_file():
             shutil.rmtree(old, ignore_errors=True)
@@ -191,8 +200,13 @@ def remove_old(folder: Path, *, keep: int) -> list[Kept]:
 
 def step_checkpoints(folder: Path) -> list[Path]:
     """What is called `checkpoint-` and a step, oldest step first."""
-    found = {path: name for path in folder.glob("checkpoint-*") if (name := _STEP.fullmatch(path.name))}
-    return sorted(found, key=lambda path: (int(found[path][1]), path.name))
+    return [path for _, path in _numbered(folder)]
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """The same with their steps."""
+    found = ((_STEP.fullmatch(path.name), path) for path in folder.glob("checkpoint-*"))
+    return sorted((int(name[1]), path) for name, path in found if name)
 
 
 def newest_checkpoint(folder: Path, report: Report = ignore) -> Path | None:

@@ -4,6 +4,7 @@ Field names are those of the model card's own configuration, which runs unchange
 documented in docs/recipes.md and read by the training code. `recipe_file.py` reads one from YAML.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -166,7 +167,9 @@ class Recipe(BaseModel):
         False, description="Draw as many comparisons whose longer reply is preferred as whose shorter one is."
     )
     shuffle_buffer: Count = Field(10_000, ge=1, description="Comparisons of each stream held in memory to shuffle.")
-    output_dir: Name = Field("runs/reward-model", description="Folder for checkpoints and logs.")
+    output_dir: Annotated[Name, AfterValidator(os.path.expanduser)] = Field(
+        "runs/reward-model", description="Folder for checkpoints and logs."
+    )
     overwrite: bool = Field(
         False, description="Start anew where output_dir already holds a run, deleting its checkpoints; resume wins."
     )

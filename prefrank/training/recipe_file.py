@@ -1,6 +1,7 @@
 """From YAML to a `Recipe`, with errors that name file, line, what came and what was wanted."""
 
 import math
+import os
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -73,9 +74,9 @@ def _cut(text: str) -> str:
 def _beside(recipe: Path, template: str) -> str:
     """A chat template that is written as a file, or is one beside the recipe, as a path from there; a name as it is."""
     try:
-        file = Path(template).expanduser()
+        file = Path(os.path.expanduser(template))
         is_file = len(file.parts) > 1 or file.suffix in (".jinja", ".j2") or (recipe.parent / file).is_file()
-    except (OSError, RuntimeError):  # a name that is too long, or of nobody's home
+    except OSError:  # a name that is too long
         return template
     return str(recipe.parent / file) if is_file else template
 
@@ -128,7 +129,7 @@ def make_recipe(values: Mapping[str, Any], *, where: Mapping[str, str] | None = 
     for key in values:
         if key not in Recipe.model_fields:
             place = where.get(key, otherwise)
-            hint = suggest(str(key)[:100], Recipe.model_fields)
+            hint = suggest(str(key), Recipe.model_fields)
             raise BadRecipe(f"{place}there is no recipe key {_shown(key)}{hint}")
     try:
         return Recipe.model_validate(dict(values))
@@ -152,7 +153,7 @@ def _complaint(error: Mapping[str, Any]) -> str:
             field = Recipe.model_fields.get(last) or DataSource.model_fields[last]
             return f"{name} is missing; wanted: {field.description}"
         case "extra_forbidden":
-            return f"a data set has no option {_shown(last)}{suggest(last[:100], DataSource.model_fields)}"
+            return f"a data set has no option {_shown(last)}{suggest(last, DataSource.model_fields)}"
         case "value_error":
             said = str(error["ctx"]["error"])
             return f"{name}: {said}" if isinstance(error["input"], str) else said
@@ -162,7 +163,7 @@ def _complaint(error: Mapping[str, Any]) -> str:
     for theirs, ours in _WORDS:
         wanted = wanted.replace(theirs, ours)
     choices = re.findall(r"'([^']*)'", wanted) if error["type"] == "literal_error" else []
-    hint = suggest(str(error["input"])[:100] if isinstance(error["input"], str) else "", choices)
+    hint = suggest(str(error["input"]) if isinstance(error["input"], str) else "", choices)
     return f"{name} is {_kind(error['input'])}; wanted {wanted}{hint if 'did you mean' in hint else ''}"
 
 

@@ -5,6 +5,7 @@ Surprising: `run.json` says "running" until the run ends, so a run that was kill
 """
 
 import json
+import os
 import re
 import secrets
 import socket
@@ -162,7 +163,7 @@ class RunLog:
 
     def _options(self, tracker: str, known: str | None, ids: dict[str, str]) -> dict[str, Any]:
         """What a tracker needs to go on with the run it knows under an id, or to begin one."""
-        title = self._folder.resolve().name
+        title = os.path.basename(os.path.realpath(self._folder))
         match tracker:
             case "wandb":
                 ids["wandb"] = known or secrets.token_hex(4)

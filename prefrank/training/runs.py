@@ -7,6 +7,7 @@ torn is left out of a list, and named beside it.
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def find_runs(places: Iterable[str | Path]) -> Found:
         BadData: the only place is a run that cannot be read.
     """
     looked = [Path(place) for place in places]
-    inside = {one.resolve(): one for place in looked for one in _inside(place)}
+    inside = {os.path.realpath(one): one for place in looked for one in _inside(place)}
     if not inside:
         raise NotFound(f"no run in {', '.join(map(str, looked))}; a run's folder holds run.json or last/prefrank.json")
     found = Found([], [])

@@ -10,7 +10,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefrank.data.catalogue import ALIASES, SOURCES
 from prefrank.data.load import VALIDATION_SHARE
@@ -76,4 +75,4 @@ def _place(source: DataSource) -> str:
     name = source.source
     if name in SOURCES:
         return name
-    return str(Path(name).resolve()) if os.path.exists(name) else ALIASES.get(name.lower(), name)
+    return os.path.realpath(name) if os.path.exists(name) else ALIASES.get(name.lower(), name)

@@ -98,6 +98,16 @@ def test_no_text_of_a_run_file_or_fact_is_markup_in_a_card(folder: Path) -> None
     assert one == other
 
 
+def test_no_mark_that_turns_the_direction_of_writing_reaches_a_card(folder: Path) -> None:
+    run = changed(copy.deepcopy(RUN), lambda text: f"\u202e{text}\u2028", but=(*MEANT, *NAMES, "prompt"))
+    run["scorers"][0]["model"] = checkpoint_info(str(folder))["fingerprint"]
+    facts = {key: f"{value}\u202e" for key, value in (PEOPLE | ABOUT_DATA | UNRECORDED | {"name": "n"}).items()}
+    card = model_card(folder, [run], facts)
+    assert "\\u202e" in card
+    assert all(line.isprintable() for line in card.split("\n"))
+    structure(card)
+
+
 def test_prose_of_authors_keeps_emphasis_and_links_and_brings_no_block_or_html(folder: Path) -> None:
     text = prose(f"Made by **us**, see [here](https://x.example) and `code`.\n{MARKDOWN}")
     types = {child.type for token in RENDERED.parse(text) for child in [token, *(token.children or ())]}

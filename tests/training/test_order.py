@@ -118,6 +118,15 @@ def test_epochs_are_counted_in_whole_steps(epochs, steps):
     assert Order(20, per_step=2, seed=0, pools=[pool(0, 20, samples=10)]).steps(epochs) == steps
 
 
+@pytest.mark.parametrize("options", [{"samples": 50}, {"share": 1.0}, {"per_prompt": 1}, {"balanced": True}])
+def test_epochs_of_one_size_are_counted_without_drawing_them(options, monkeypatch):
+    order = Order(20, per_step=4, seed=0, pools=[pool(0, 20, **options)])
+    first = order.steps_per_epoch
+    monkeypatch.setattr(Pool, "draw_pass", None)
+    assert order.steps(10_000.0) == 10_000 * first
+    assert order.steps(7.5) == 7 * first + math.ceil(first / 2)
+
+
 def test_max_steps_overrides_epochs(recipe):
     order = Order(10, per_step=2, seed=0)
     assert count_steps(recipe(num_train_epochs=3), order) == 15

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -146,6 +147,32 @@ def test_a_checkpoint_with_a_torn_record_or_file_list_is_passed_over(recipe, tmp
         assert [one.folder.name for one in heard if isinstance(one, PassedOver)] == ["last"]
         broken.write_bytes(whole)
     assert newest_checkpoint(run) == run / "last"
+
+
+def test_a_copy_that_broke_off_before_its_record_is_passed_over_and_stays(recipe, tmp_path):
+    train(recipe(max_steps=4, save_steps=2))
+    run = tmp_path / "run"
+    copy = run / "checkpoint-000001"
+    shutil.copytree(run / "checkpoint-000002", copy)
+    (copy / "prefrank.json").unlink()
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    heard: list[Event] = []
+    train(recipe(max_steps=4, save_steps=2, save_total_limit=1, resume=True), report=heard.append)
+    assert [one.folder for one in heard if isinstance(one, PassedOver)] == [copy]
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_a_copy_that_broke_off_is_refused_where_its_name_is_needed(recipe, tmp_path):
+    train(recipe(max_steps=4, save_steps=2))
+    run = tmp_path / "run"
+    (run / "last" / "prefrank.json").rename(run / "last" / "mine")
+    shutil.copytree(run / "last", run / "checkpoint-000004")
+    shutil.rmtree(run / "last")
+    with pytest.raises(CannotWrite, match=r"checkpoint-000004: it holds other files"):
+        train(recipe(max_steps=4, save_steps=2, resume=True))
+    with pytest.raises(CannotWrite, match=r"checkpoint-000004: it holds other files"):
+        train(recipe(max_steps=4, save_steps=2, overwrite=True))
+    assert (run / "checkpoint-000004" / "mine").is_file()
 
 
 @pytest.mark.parametrize("torn", TORN)

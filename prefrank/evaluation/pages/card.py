@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.data.candidates import OTHER_SPLIT
-from prefrank.errors import BadInput, NotFound
+from prefrank.errors import BadInput, NotFound, printable
 from prefrank.evaluation.pages.blocks import made_from
 from prefrank.evaluation.pages.card_facts import (
     BASES,
@@ -627,7 +627,8 @@ def _render(subject: Subject) -> str:
     environment.filters |= {"public": public_name, "reasons": _reasons, "verbatim": Markdown}
     environment.filters |= {"flat": _made(_flat), "literal": _made(json.dumps), "fence": _made(fence)}
     text = environment.get_template("card.md.jinja").render(_context(subject))
-    return re.sub(r"\n{3,}", "\n\n", text)
+    lines = (printable(line) for line in text.split("\n"))  # what YAML writes as it is, too
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
 def _made(show: Callable[..., str]) -> Callable[..., Markdown]:
