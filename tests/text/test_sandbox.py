@@ -175,7 +175,7 @@ FAILING = [
     "{% import 'x' as y %}", "{% extends 'x' %}", "{{ {}['a']['b'] }}", "{{ 1e999 }}", "{{ [1] | first('x') }}",
     "{{ '%d' % 'a' }}", "{{ '{x}'.format() }}", "{% for a, b in [1] %}{% endfor %}", "{{ namespace(_a=1) }}",
     "{{ 'a' | int.x() }}", "{{ raise_exception() }}", "{{ messages() }}", "{{ [].index(1) }}", "{{ 'a' | nothing }}",
-    "{{ raise_exception('x' * 100000) }}", "{{ messages | sort }}", "{{ {[]: 1} }}", "{{ '\ud800' }}",
+    "{{ raise_exception('x' * 100000) }}", "{{ messages | sort }}", "{{ {[]: 1} }}",
     "{% set loop = 1 %}{% for x in [1] %}{% set loop = 2 %}{% endfor %}", "{% break %}", "{{ 0x" + "f" * 9999 + " }}",
 ]  # fmt: skip
 
