@@ -138,8 +138,8 @@ class OtherNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         device = next(self.parameters()).device
-        sizes = {"vocab_size": self.vocab_size, "max_positions": self.max_positions, "types": self.types}
-        pack = pack_batch(batch, **sizes, device=device)
+        limit = self.max_positions
+        pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, types=self.types)
         if self.decoder:
             lengths, places = np.diff(batch.starts), scored_places(batch, self.scored_padding)
             return self._score_at(pack, torch.tensor(lengths, device=device), torch.tensor(places, device=device))

@@ -1,6 +1,6 @@
 """A chat template's text, and its token ids with only the template's own control strings as control tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -25,16 +25,36 @@ def render_chat(source: FolderTokenizer, messages: list[dict[str, Any]], tokens:
         BadText: the template refuses these turns (some want strict user/assistant alternation), or fails on them.
         BadModel: there is no template, or one that is not Jinja's language or costs more than it may.
     """
+    if source.chat_template is None:
+        raise BadModel("the tokenizer has no chat template; use the template 'turns' or add chat_template.jinja")
+    return written_by(
+        source.chat_template, messages, dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "") | tokens
+    )
+
+
+def written_by(template: str, messages: list[dict[str, Any]], tokens: Mapping[str, Any], *, cue: bool = False) -> str:
+    """What a chat template writes, whosever it is.
+
+    Args:
+        cue: whether what opens a reply is asked for after the messages.
+
+    Raises:
+        BadText, BadModel: as `render_chat`.
+    """
     from jinja2 import TemplateAssertionError, TemplateError, TemplateRuntimeError, TemplateSyntaxError
 
     from prefrank.text.budget import Refused
     from prefrank.text.sandbox import render
 
-    if source.chat_template is None:
-        raise BadModel("the tokenizer has no chat template; use the template 'turns' or add chat_template.jinja")
-    specials = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "") | tokens
     try:
-        return render(source.chat_template, messages, specials)
+        written = render(template, messages, tokens, cue=cue)
+        written.encode()
+        return written
+    except UnicodeEncodeError as error:
+        raise BadText(
+            f"the model's chat template writes half of a character ({error.object[error.start]!a}); mend it, or give"
+            " another chat_template"
+        ) from error
     except Refused as error:
         raise BadModel(f"the chat template {error}; mend it, or give another chat_template") from error
     except (RecursionError, MemoryError, SyntaxError) as error:  # the last two of Python's own compiler
