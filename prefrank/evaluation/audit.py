@@ -23,6 +23,7 @@ from prefrank.errors import BadData, BadInput, suggest
 from prefrank.evaluation.items import Item, Pairs, flatten
 from prefrank.scoring import RewardModel
 from prefrank.scoring.opened import plain_folder, quiet_transformers
+from prefrank.text.rendering import written_by
 from prefrank.types import Comparison, Prompt, Row
 
 FORMATS: Mapping[str, str] = {
@@ -440,10 +441,13 @@ def _joined(prompt: Prompt) -> str:
 
 
 def _chat(tokenizer: Any, prompt: Prompt, reply: str) -> tuple[str]:
-    if not tokenizer.chat_template:
+    template = tokenizer.chat_template
+    template = template.get("default") if isinstance(template, dict) else template
+    if not template:
         raise BadInput("the tokenizer has no chat template")
     messages = [turn.message() for turn in prompt]
-    return (tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": reply}], tokenize=False),)
+    messages.append({"role": "assistant", "content": reply})
+    return (written_by(template, messages, tokenizer.special_tokens_map),)
 
 
 _TEXTS: Mapping[str, Callable[[Any, Prompt, str], tuple[str, ...]]] = {

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from prefrank.errors import BadInput
 from prefrank.evaluation.items import spoken
+from prefrank.text.rendering import written_by
 from prefrank.types import Prompt, Turn
 
 Pair = tuple[Prompt, str]
@@ -311,14 +312,16 @@ def by_template(name: str) -> Whole:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(f"{name} has no tokenizer to take the chat template of ({_line(error)})") from error
-    if not tokenizer.chat_template:
+    template: Any = tokenizer.chat_template
+    template = template.get("default") if isinstance(template, dict) else template
+    if not template:
         raise BadInput(f"the tokenizer of {name} has no chat template; name a model that has one")
 
     def written(turns: Prompt, cue: bool) -> str:
         messages = [turn.message() for turn in turns]
         try:
-            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=cue)
-        except Exception as error:  # templates are programs, and raise what they like
+            return written_by(template, messages, tokenizer.special_tokens_map, cue=cue)
+        except BadInput as error:
             raise BadInput(
                 f"the chat template of {name} refuses the roles {', '.join(turn.role for turn in turns)}"
                 f" ({_line(error)})"

@@ -67,6 +67,7 @@ class OtherNetwork(nn.Module):
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
             compared or getattr(text, "type_vocab_size", 0) > 1
         )
+        self.types = 3 if compared else max(2, getattr(text, "type_vocab_size", 2))
         self._checkpointed = False
         config.use_cache = text.use_cache = False
         if not self.decoder and getattr(text, "pad_token_id", None) is None:
@@ -137,7 +138,8 @@ class OtherNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         device = next(self.parameters()).device
-        pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=self.max_positions, device=device)
+        limit = self.max_positions
+        pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, types=self.types)
         if self.decoder:
             lengths, places = np.diff(batch.starts), scored_places(batch, self.scored_padding)
             return self._score_at(pack, torch.tensor(lengths, device=device), torch.tensor(places, device=device))

@@ -45,14 +45,20 @@ class Pack:
 
 
 def pack_batch(
-    batch: Batch, *, vocab_size: int, max_positions: int | None, device: torch.device, fused: bool = False
+    batch: Batch,
+    *,
+    vocab_size: int,
+    max_positions: int | None,
+    device: torch.device,
+    fused: bool = False,
+    types: int = 2,
 ) -> Pack:
     """Check a batch against the model's limits and move it to the device.
 
     Raises:
         BadInput: a row longer than the model's position table, or a token id it has no embedding for.
     """
-    check_batch(batch, vocab_size=vocab_size, max_positions=max_positions)
+    check_batch(batch, vocab_size=vocab_size, max_positions=max_positions, types=types)
     lengths = np.diff(batch.starts)
     positions = np.arange(len(batch.ids)) - np.repeat(batch.starts[:-1], lengths)
     edges = np.concatenate([[0], np.flatnonzero(np.diff(lengths)) + 1, [len(lengths)]])
@@ -67,8 +73,12 @@ def pack_batch(
     )
 
 
-def check_batch(batch: Batch, *, vocab_size: int, max_positions: int | None) -> None:
-    """Raise BadInput for a row longer than the model's position table, or a token id it has no embedding for."""
+def check_batch(batch: Batch, *, vocab_size: int, max_positions: int | None, types: int = 2) -> None:
+    """Raise BadInput for a row longer than the model's position table, or a token id or type it has no embedding for.
+
+    Args:
+        types: how many token types the model takes: 0 in the prompt, 1 in the reply, others in few models.
+    """
     lengths = np.diff(batch.starts)
     whole = len(lengths) and batch.starts[0] == 0 and batch.starts[-1] == len(batch.ids) == len(batch.types)
     if not whole or lengths.min() < 1:
@@ -80,5 +90,7 @@ def check_batch(batch: Batch, *, vocab_size: int, max_positions: int | None) -> 
         raise BadInput(
             f"token ids reach {batch.ids.max()}, the model knows 0 to {vocab_size - 1}; is this its own tokenizer?"
         )
-    if batch.types.max() > 1 or batch.types.min() < 0:
-        raise BadInput(f"token types reach {batch.types.max()}; wanted 0 in the prompt and 1 in the reply")
+    if batch.types.max() >= types or batch.types.min() < 0:
+        raise BadInput(
+            f"token types reach {batch.types.max()}; wanted 0 to {types - 1}: 0 in the prompt and 1 in the reply"
+        )

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from prefrank.errors import BadModel, BadText, short
 from prefrank.io.json_files import parse_json
 from prefrank.text.marks import Marks
+from prefrank.text.reader import Layout
 from prefrank.text.rendering import Rendered, render_chat
 from prefrank.text.settings import TextSettings
 from prefrank.text.templates import KEPT_ROLES
@@ -59,6 +61,7 @@ class ChatTexts:
         self.source = source
         self.settings = settings
         self.tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
+        self._layout: Callable[[str], Layout] = lru_cache(maxsize=8)(source.texts.layout)  # asked again and again
         self.fails = False  # for every conversation, as one that is not Jinja's language does
         self.frame = self._find_frame()
         self.spaces = self._find_spaces()
@@ -83,24 +86,21 @@ class ChatTexts:
         _check_calls(prompt, number)
         marks = Marks(self.source, (*prompt, Turn("assistant", reply)))
         fitting = whole = self._rendered(prompt, reply, number, marks)
-        if not len(whole.ids):
+        if whole.fits and not len(whole):
             raise BadText(
                 f"pair {number}: the model's chat template writes nothing for turns of the roles"
                 f" {', '.join(turn.role for turn in prompt[:6])}; mend it, or give another chat_template"
             )
         _check_held(prompt, whole.text, number)
-        if len(whole.ids) > self.settings.max_length:
+        if not whole.fits:
             prompt, fitting = self._without_turns(prompt, reply, number, whole)
         prompt, final, kept = self._shortened(prompt, reply, number, fitting)
-        cut = self.count(reply) - self.count(kept)
+        cut = 0 if kept == reply else self._count(reply) - self._count(kept)
         place, lost = self._find_reply(prompt, kept, final, number)
         start, length = final.token_at(place), len(final.ids)
         types = np.zeros(length, np.int8) if self.settings.token_types == "none" else reply_types(length, start)
-        left_out = len(whole.ids) - length - cut
+        left_out = len(whole) - length - cut
         return Row(final.ids.astype(np.int64), types, start, max(left_out, 0), cut + lost, lost)
-
-    def count(self, text: str) -> int:
-        return self.source.texts.count(text)
 
     # What the template does
 
@@ -157,7 +157,7 @@ class ChatTexts:
             text = render_chat(self.source, [marks.message(turn) for turn in turns], self.tokens)
         except BadText as error:
             raise BadText(f"pair {number}: {error}") from error
-        return Rendered(self.source, marks, text)
+        return Rendered(self.source, marks, text, self.settings.max_length)
 
     # The limit
 
@@ -169,15 +169,15 @@ class ChatTexts:
             middle = (low + high) // 2
             shorter = _from(prompt, borders[middle])
             found[middle] = shorter, self._rendered(shorter, reply, number, whole.marks)
-            fits = len(found[middle][1].ids) <= self.settings.max_length
-            low, high = (low, middle) if fits else (middle + 1, high)
+            low, high = (low, middle) if found[middle][1].fits else (middle + 1, high)
         return found[min(low, len(borders) - 1)]
 
     def _shortened(self, prompt: Prompt, reply: str, number: int, rendered: Rendered) -> tuple[Prompt, Rendered, str]:
         """Shorten the texts of the turns that are left, oldest first, leave out all of these but the last where the
         template lets us, shorten what says how to answer, then the reply, until the row fits."""
         emptied, halved, tries = False, set[bool](), Counter[int | None]()
-        while (over := len(rendered.ids) - self.settings.max_length) > 0:
+        while not rendered.fits:
+            over = len(rendered) - self.settings.max_length
             place = self._next_to_cut(prompt)
             said = [n for n, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
             if not emptied and len(said) > 1 and place not in said:
@@ -201,7 +201,7 @@ class ChatTexts:
                 new = Turn("assistant", reply)
             else:
                 raise BadText(
-                    f"the chat template alone takes {len(rendered.ids)} tokens of at most {self.settings.max_length} in"
+                    f"the chat template alone takes {len(rendered)} tokens of at most {self.settings.max_length} in"
                     f" pair {number}; raise max_length"
                 )
             rendered = self._with_text(rendered, old, new) or self._rendered(prompt, reply, number, rendered.marks)
@@ -225,7 +225,7 @@ class ChatTexts:
             return states[size]
 
         def wanted(size: int) -> bool:
-            over = len(state(size - 1)[1].ids) - self.settings.max_length
+            over = len(state(size - 1)[1]) - self.settings.max_length
             last = prompt[filled[size - 1]]
             return over > 0 and self._cut_start(last.text, over, keep_one=kept) == least[filled[size - 1]].text
 
@@ -236,24 +236,27 @@ class ChatTexts:
             if turn.text and turn.role not in KEPT_ROLES:
                 return place
         for place, turn in enumerate(prompt):
-            if turn.role in KEPT_ROLES and len(turn.text.strip()) > 1 and self.count(turn.text) > 1:
+            if turn.role in KEPT_ROLES and len(turn.text.strip()) > 1 and self._count(turn.text) > 1:
                 return place
         return None
 
     def _cut_start(self, text: str, over: int, *, keep_one: bool) -> str:
         """Without at least `over` tokens' worth of characters at its start; of a text of which one is to be kept, at
         most so many that its last that is not white space stays."""
-        starts = self.source.texts.tokens(text).starts
-        first = max(int(starts[over]), 1) if over < len(starts) else len(text)
+        layout = self._layout(text)
+        first = max(layout.span(over)[0], 1) if over < len(layout) else len(text)
         if keep_one:
             last = len(text.rstrip())
-            inside = starts[(starts > 0) & (starts < last)]
-            first = min(first, int(inside[-1]) if len(inside) else last - 1)
+            begins = layout.last_start(last)
+            first = min(first, last - 1 if begins is None else begins)
         return text[first:]
 
     def _cut_end(self, text: str, over: int) -> str:
-        ends = self.source.texts.tokens(text).ends
-        return text[: min(int(ends[-over - 1]), len(text) - 1)] if over < len(ends) else ""
+        layout = self._layout(text)
+        return text[: min(layout.span(len(layout) - over - 1)[1], len(text) - 1)] if over < len(layout) else ""
+
+    def _count(self, text: str) -> int:
+        return len(self._layout(text))
 
     def _with_text(self, rendered: Rendered, old: Turn, new: Turn) -> Rendered | None:
         """The same with one turn's text replaced, where the old one stands once as it is, or once beside what the
@@ -270,7 +273,7 @@ class ChatTexts:
             where = left_of + before + right_of
             if before.strip() and rendered.marked.count(where) == 1:
                 marked = rendered.marked.replace(where, left_of + after + right_of)
-                return Rendered(rendered.source, rendered.marks, marked)
+                return replace(rendered, marked=marked)
         return None
 
     def _beside(self, role: str) -> tuple[str, str]:
@@ -298,7 +301,7 @@ class ChatTexts:
         head = text[: text.rfind(wanted[len(rest) :])] if end else text
         begin = _longest(len(rest), lambda size: rest[:size] in head)
         missing = rest[begin:].strip()
-        return first + len(text) - len(text.lstrip()), max(self.count(missing), 1)
+        return first + len(text) - len(text.lstrip()), max(self._count(missing), 1)
 
     def _reply_span(self, prompt: Prompt, wanted: str, rendered: Rendered, number: int) -> tuple[int, int]:
         """From where to where the rendered text holds what became of the reply."""

@@ -9,6 +9,7 @@ what the template puts beside it.
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from prefrank.errors import BadModel, BadText
@@ -31,7 +32,7 @@ class Marks:
     def __init__(self, source: FolderTokenizer, turns: Sequence[Turn]) -> None:
         texts = [source.chat_template or "", *(part for turn in turns for part in (turn.text, turn.extra))]
         held = {character for text in texts for character in set(text)}
-        free = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in held][:3]
+        free = list(islice((mark for mark in map(chr, range(0xE000, 0xF8FF)) if mark not in held), 3))
         if len(free) < 3:
             raise BadText("a text uses every private-use character; remove those characters")
         self.source = source

@@ -5,10 +5,12 @@ cut where the tokenizer is proven to cut too (`borders.py`), and is never held a
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -158,20 +160,52 @@ class Reader:
             return _tokens(self._encode(text))
         return joined(self._pieces(text, spans=True))
 
+    def layout(self, text: str, marked: Collection[int] = ()) -> "Layout":
+        """Where the pieces of a text are, so that the places of a few of its tokens can be asked for.
+
+        Args:
+            marked: ids whose pieces are noted.
+
+        Raises:
+            BadText: as `ids`.
+        """
+        wanted = np.array(sorted(marked), np.int32)
+        places, counts, noted = [0], list[int](), list[int]()
+        for tokens, end in self._ended(text, spans=False):
+            if len(wanted) and np.isin(tokens.ids, wanted).any():
+                noted.append(len(counts))
+            places.append(end)
+            counts.append(len(tokens.ids))
+        return Layout(self, text, tuple(places), tuple(accumulate(counts, initial=0)), tuple(noted))
+
+    def more_than(self, text: str, most: int) -> bool:
+        """Whether a text has more ids than so many; of a long one no more is read than says so. Raises as `ids`."""
+        counts = accumulate(len(tokens.ids) for tokens in self._pieces(text, spans=False))
+        return any(count > most for count in counts)
+
     def _pieces(self, text: str, *, spans: bool) -> Iterator[Tokens]:
-        """A long text's tokens, piece by piece; without their places where nobody asks for them."""
-        start = 0
-        while start < len(text):
-            end = self._end(text, start)
-            before, after = _WORD if start else "", f" {_WORD}" if end < len(text) else ""
-            shown = before + text[start:end] + after
-            tokens = _tokens(self._encode(shown), start - len(before)) if spans else self._bare(shown)
-            first, last = (word if used else [] for word, used in zip(self._guards, (before, after), strict=True))
-            low, high = len(first), len(tokens.ids) - len(last)
-            if tokens.ids[:low].tolist() != first or tokens.ids[high:].tolist() != last:
-                raise BadText(f"a text of {len(text):,} characters cannot be encoded in pieces; shorten it")
-            yield Tokens(tokens.ids[low:high], tokens.starts[low:high], tokens.ends[low:high])
-            start = end
+        return (tokens for tokens, _ in self._ended(text, spans=spans))
+
+    def _ended(self, text: str, *, spans: bool) -> Iterator[tuple[Tokens, int]]:
+        """A long text's tokens, piece by piece, and where each piece ends; without their places where nobody asks for
+        them."""
+        start = end = 0
+        while not end or end < len(text):
+            start, end = end, self._end(text, end)
+            yield self.piece_of(text, start, end, spans=spans), end
+            if not text:
+                return
+
+    def piece_of(self, text: str, start: int, end: int, *, spans: bool) -> Tokens:
+        """The tokens of a text's piece between two places that `borders` has found."""
+        before, after = _WORD if start else "", f" {_WORD}" if end < len(text) else ""
+        shown = before + text[start:end] + after
+        tokens = _tokens(self._encode(shown), start - len(before)) if spans else self._bare(shown)
+        first, last = (word if used else [] for word, used in zip(self._guards, (before, after), strict=True))
+        low, high = len(first), len(tokens.ids) - len(last)
+        if tokens.ids[:low].tolist() != first or tokens.ids[high:].tolist() != last:
+            raise BadText(f"a text of {len(text):,} characters cannot be encoded in pieces; shorten it")
+        return Tokens(tokens.ids[low:high], tokens.starts[low:high], tokens.ends[low:high])
 
     def _end(self, text: str, start: int) -> int:
         """Where the piece that begins here ends.
@@ -204,6 +238,46 @@ class Reader:
             (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids, nowhere = np.array(encoding.ids, np.int32), np.zeros(0, np.int32)
         return Tokens(ids, nowhere, nowhere)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The pieces of one text.
+
+    Args:
+        places: in characters, where each piece begins, and the text's length.
+        counts: how many tokens are before each, and how many there are.
+        noted: the pieces that hold an id which was asked for.
+    """
+
+    reader: Reader
+    text: str
+    places: tuple[int, ...]
+    counts: tuple[int, ...]
+    noted: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return self.counts[-1]
+
+    def tokens(self, number: int) -> Tokens:
+        """A piece's tokens, with their places in the text."""
+        return self.reader.piece_of(self.text, *self.places[number : number + 2], spans=True)
+
+    def span(self, token: int) -> tuple[int, int]:
+        """From where to where one token stands."""
+        number = bisect_right(self.counts, token) - 1
+        tokens, place = self.tokens(number), token - self.counts[number]
+        return int(tokens.starts[place]), int(tokens.ends[place])
+
+    def last_start(self, before: int) -> int | None:
+        """The last place after the text's first character and before another at which a token begins."""
+        for number in reversed(range(len(self.places) - 1)):
+            if self.places[number] < before:
+                starts = self.tokens(number).starts
+                inside = starts[(starts > 0) & (starts < before)]
+                if len(inside):
+                    return int(inside[-1])
+        return None
 
 
 def joined(parts: Iterable[Tokens]) -> Tokens:

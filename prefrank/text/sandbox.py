@@ -364,12 +364,13 @@ def _check_size(tree: nodes.Template) -> None:
         left.extend((child, loops, depth) for child in node.iter_child_nodes())
 
 
-def render(source: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str]) -> str:
+def render(source: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], *, cue: bool = False) -> str:
     """What a chat template writes for messages.
 
     Args:
         messages: as `Turn.message` gives them; the template cannot change them.
         tokens: special tokens by name.
+        cue: whether what opens a reply is asked for.
 
     Raises:
         Refused: the template costs more than it may, or does what none may.
@@ -378,7 +379,7 @@ def render(source: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[s
     template = compiled(source)
     budget = Budget(messages)
     variables = {"messages": [_with_thoughts(message) for message in messages], "tools": None, "documents": None}
-    context: Any = template.new_context({**variables, "add_generation_prompt": False, **tokens})
+    context: Any = template.new_context({**variables, "add_generation_prompt": cue, **tokens})
     context.budget = budget
     pieces, size = [], 0
     for piece in template.root_render_func(context):

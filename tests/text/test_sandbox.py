@@ -11,7 +11,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from prefrank.errors import BadModel, BadText
 from prefrank.text import TextEncoder, load_tokenizer, with_chat_template
 from prefrank.text.budget import Budget
-from prefrank.text.rendering import render_chat
+from prefrank.text.rendering import render_chat, written_by
 from prefrank.text.sandbox import render
 from prefrank.types import Turn, as_prompt
 from tests.text.families import FAMILIES
@@ -99,7 +99,7 @@ def test_known_templates_write_what_transformers_writes(name: str, texts: list[s
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_long_conversations_and_replies_take_a_tenth_of_what_they_may(name: str) -> None:
+def test_long_conversations_and_replies_take_a_third_of_what_they_may(name: str) -> None:
     long = [{"role": "assistant" if n % 2 else "user", "content": f" {n} <think>a</think>"} for n in range(1000)]
     for messages in (long, [MESSAGES[1], {"role": "assistant", "content": "<think>so</think> word\n" * 20_000}]):
         left = []
@@ -175,7 +175,7 @@ FAILING = [
     "{% import 'x' as y %}", "{% extends 'x' %}", "{{ {}['a']['b'] }}", "{{ 1e999 }}", "{{ [1] | first('x') }}",
     "{{ '%d' % 'a' }}", "{{ '{x}'.format() }}", "{% for a, b in [1] %}{% endfor %}", "{{ namespace(_a=1) }}",
     "{{ 'a' | int.x() }}", "{{ raise_exception() }}", "{{ messages() }}", "{{ [].index(1) }}", "{{ 'a' | nothing }}",
-    "{{ raise_exception('x' * 100000) }}", "{{ messages | sort }}", "{{ {[]: 1} }}", "{{ '\ud800' }}",
+    "{{ raise_exception('x' * 100000) }}", "{{ messages | sort }}", "{{ {[]: 1} }}",
     "{% set loop = 1 %}{% for x in [1] %}{% set loop = 2 %}{% endfor %}", "{% break %}", "{{ 0x" + "f" * 9999 + " }}",
 ]  # fmt: skip
 
@@ -191,6 +191,17 @@ def test_templates_that_fail_say_so_in_one_line(tmp_path: Path, template: str) -
         encoder.encode(as_prompt("hi"), ["there"])
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("template", ["{{ '\ud800' }}", "{{ '%c' % 55296 }}", "{{ '\\ud800' }}", "x\udfff"])
+def test_a_template_that_writes_half_of_a_character_says_so_in_one_line(template: str) -> None:
+    with pytest.raises(BadText, match=r"^the model's chat template writes half of a character \('.*'\)[^\n]*$"):
+        written_by(template, MESSAGES, TOKENS)
+
+
+def test_what_opens_a_reply_is_written_where_it_is_asked_for() -> None:
+    template = "{{ messages | length }}{% if add_generation_prompt %}>{% endif %}"
+    assert [written_by(template, MESSAGES, TOKENS, cue=cue) for cue in (False, True)] == ["5", "5>"]
 
 
 @pytest.mark.parametrize("template", ["{% set x = 1 %}", "{# nothing #}", "{{ '' }}", "{% if false %}x{% endif %}"])

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -120,6 +120,7 @@ TALK = (Turn("system", "salt"), Turn("user", "flour " * 4), Turn("assistant", "w
 def test_the_system_turn_is_cut_only_when_nothing_else_is_left_of_the_prompt(
     wordpiece: Path, sizes: list[int], system: int, reply: int, limit: int, template: str
 ) -> None:
+    assume(template == "pair" or system or reply or any(sizes))  # else the row has no tokens
     strings = dict.fromkeys(("system", "user", "assistant"), ("", ""))
     says = Turn("system", "salt " * system)
     prompt: Prompt = (says, *(Turn("assistant" if n % 2 else "user", "flour " * size) for n, size in enumerate(sizes)))
