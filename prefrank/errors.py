@@ -30,6 +30,23 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+_STARTS, _ENDS = 1200, 700
+"""Characters of a long message that are shown of its two ends: what came stands first, what to do last."""
+
+
+def message_of(text: str) -> str:
+    """What an error says, `printable`, without the middle of what is too long to read.
+
+    >>> message_of("x" * 5000)[1190:1250]
+    'xxxxxxxxxx[… 3,100 of 5,000 characters …]xxxxxxxxxxxxxxxxxxx'
+    """
+    text = printable(text)
+    left_out = len(text) - _STARTS - _ENDS
+    if left_out <= 50:
+        return text
+    return f"{text[:_STARTS]}[… {left_out:,} of {len(text):,} characters …]{text[-_ENDS:]}"
+
+
 class PrefrankError(Exception):
     """The root: a message of one line, in which control characters of names and values are escapes.
 
@@ -40,7 +57,7 @@ class PrefrankError(Exception):
     exit_code = 1
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(printable(one) if isinstance(one, str) else one for one in args))
+        super().__init__(*(message_of(one) if isinstance(one, str) else one for one in args))
 
 
 class BadInput(PrefrankError, ValueError):

@@ -32,3 +32,12 @@ def test_control_characters_are_shown_as_escapes(text: str, shown: str) -> None:
 
 def test_an_error_keeps_what_is_no_text() -> None:
     assert PrefrankError(1, "a\tb").args == (1, "a\\tb")
+
+
+def test_an_error_leaves_out_the_middle_of_what_is_too_long() -> None:
+    said = str(BadData(f"{'x' * 100_000} is no number; wanted one"))
+    assert len(said) < 2000
+    assert said.startswith("xxx")
+    assert said.endswith("is no number; wanted one")
+    assert "[… 98,125 of 100,025 characters …]" in said
+    assert str(BadData(said)) == said
