@@ -178,7 +178,7 @@ def arrow_of(rows: list[dict[str, str]]) -> bytes:
 
 
 def ask_server(answer: bytes, page: bytes, status: int, header: str, protocol: str | None) -> list[float]:
-    """Score two replies by a server that answers everything the same, once this process has made it."""
+    """Score three replies by a server on the loopback that answers everything the same."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -202,7 +202,7 @@ def ask_server(answer: bytes, page: bytes, status: int, header: str, protocol: s
     try:
         options = ServerOptions(protocol=protocol, wait_s=0.001, tries=2)
         scorer = open_scorer(f"http://127.0.0.1:{server.server_address[1]}", server=options)
-        return [one.value for one in scorer.score_pairs([(as_prompt("how"), "mix"), (as_prompt("how"), "no")])]
+        return [one.value for one in scorer.score_pairs([(as_prompt("how"), reply) for reply in ("mix", "no", "a")])]
     finally:
         server.shutdown()
         server.server_close()

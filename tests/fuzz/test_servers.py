@@ -11,17 +11,18 @@ from tests.fuzz import breaking, targets
 from tests.fuzz.profiles import fuzz
 from tests.fuzz.runner import Worker
 
+SCORES = [1.5, 0.5, -2.0]
 ANSWERS: list[Any] = [
-    [[{"score": 1.5, "label": "LABEL_0"}], [{"score": 0.5, "label": "LABEL_0"}]],
-    [{"index": 1, "score": 0.5}, {"index": 0, "score": 1.5}],
-    {"results": [{"index": 1, "relevance_score": 0.5}, {"index": 0, "relevance_score": 1.5}], "model": "m"},
-    {"object": "list", "data": [{"index": 1, "score": 0.5}, {"index": 0, "score": 1.5}]},
+    [[{"score": score, "label": "LABEL_0"}] for score in SCORES],
+    [{"index": n, "score": score} for n, score in enumerate(SCORES)],
+    {"results": [{"index": n, "relevance_score": score} for n, score in enumerate(SCORES)], "model": "m"},
+    {"object": "list", "data": [{"index": n, "score": score} for n, score in enumerate(SCORES)]},
     {"data": [{"index": 0, "label": "LABEL_0", "probs": [0.5], "num_classes": 1}]},
     {"data": [{"index": 0, "object": "pooling", "data": [0.5]}]},
-    {"rewards": [0.5, 1.5], "scores": [0.5, 0.5], "extra_logs": {}},
+    {"rewards": SCORES, "scores": SCORES, "extra_logs": {}},
     {"error": {"message": "no", "code": 400}},
 ]
-"""What servers of the protocols answer of two pairs."""
+"""What servers of the protocols answer of three pairs."""
 PAGES: list[Any] = [
     {"model_id": "m", "model_sha": "a", "max_client_batch_size": 2},
     {"data": [{"id": "m", "root": "m"}]},
@@ -48,4 +49,4 @@ def test_what_a_server_answers_is_a_score_or_refused_in_one_line(
 
 def test_a_sound_answer_is_a_score(worker: Worker) -> None:
     answer = json.dumps(ANSWERS[0]).encode()
-    assert worker.check(targets.ask_server, answer, b"{}", 200, "", "tei-predict", files={}) == [1.5, 0.5]
+    assert worker.check(targets.ask_server, answer, b"{}", 200, "", "tei-predict", files={}) == SCORES
