@@ -35,7 +35,7 @@ _LONGEST = 1_000
 _LONG_WORD = re.compile(r"\S{200,}")
 
 
-def _message(text: str) -> str:
+def message_of(text: str) -> str:
     """A text as one line that a person reads: of a long one, names of hundreds of characters lose their middles, and
     what is still twice too long its own."""
     text = printable(text)
@@ -54,7 +54,7 @@ class PrefrankError(Exception):
     exit_code = 1
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(_message(one) if isinstance(one, str) else one for one in args))
+        super().__init__(*(message_of(one) if isinstance(one, str) else one for one in args))
 
 
 class BadInput(PrefrankError, ValueError):

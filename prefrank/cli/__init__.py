@@ -22,7 +22,7 @@ from rich.text import Text
 from prefrank.cli import measuring as measuring  # its commands join the app
 from prefrank.cli.commands import app
 from prefrank.cli.screen import joined, say, text
-from prefrank.errors import BadInput, CannotWrite, PrefrankError
+from prefrank.errors import BadInput, CannotWrite, PrefrankError, message_of
 
 EXTRAS = {
     "train": ("accelerate", "peft", "psutil", "pydantic", "yaml", "tensorboard"),
@@ -130,8 +130,8 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _error(message: str) -> Text:
-    return joined(joined("error:", style="bold red"), " ", text(" ".join(message.split()), longest=10_000))
+def _error(said: str) -> Text:
+    return joined(joined("error:", style="bold red"), " ", text(message_of(" ".join(said.split()))))
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:

@@ -64,12 +64,12 @@ def test_a_description_and_a_report_say_the_same_of_long_lists_and_of_their_pair
     assert describe(kept) == describe(made)
 
 
-def test_a_list_of_three_thousand_is_read_without_its_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_is_read_without_its_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RankedPairs, "__iter__", lambda pairs: pytest.fail("all pairs were made"))
-    path = write_lines(tmp_path / "mine.jsonl", rows(3000))
+    path = write_lines(tmp_path / "mine.jsonl", rows(600))
     for group in (False, True):
         loaded = load_comparisons(path, group=group)
-        assert loaded.report.pairs == 2 * 3000 * 2999 // 2
+        assert loaded.report.pairs == 600 * 599
     assert describe(load_splits(path)).splits["all"].longer_wins.n == loaded.report.pairs - loaded.report.ties
 
 

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,8 @@ from tests.fuzz.targets import make_bases
 
 @pytest.fixture(scope="session")
 def _worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    if sys.platform != "linux":
+        pytest.skip("hostile examples run under limits that only Linux has")
     worker = Worker(tmp_path_factory.mktemp("fuzz"))
     worker.bases = worker.call(make_bases, tmp_path_factory.mktemp("bases"))
     yield worker

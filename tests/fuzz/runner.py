@@ -5,14 +5,13 @@ allowed: the right result, or one `PrefrankError` of one line; of a command, its
 that were there are the same bytes afterwards, and none is left that the target does not write.
 
 The process is forked from one that has imported everything (`multiprocessing`'s fork server), so that a new one after
-a crash costs milliseconds. It is on Linux and macOS only.
+a crash costs milliseconds. It is on Linux only: it reads `/proc`.
 """
 
 import faulthandler
 import os
 import pickle
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -277,7 +276,9 @@ def _short(file: str) -> str:
 
 
 def _limit(place: Path) -> None:
-    """Limits of memory, time and files for this process, no network, its output into files."""
+    """Limits of memory, time and files for this process, no network but the loopback, its output into files."""
+    import resource  # which Windows has not
+
     log = (place / "log").open("w")
     faulthandler.enable(log)
     for number in (signal.SIGPROF, signal.SIGALRM):  # in C, so that native code and waiting are ended too
@@ -291,12 +292,20 @@ def _limit(place: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
-    socket.socket.connect = _no_network  # type: ignore[method-assign]
-    socket.getaddrinfo = _no_network
+    socket.socket.connect = _nearby(socket.socket.connect, 1)  # type: ignore[method-assign]
+    socket.getaddrinfo = _nearby(socket.getaddrinfo, 0)
 
 
-def _no_network(*arguments: object, **named: object) -> NoReturn:
-    raise OSError(101, "Network is unreachable")
+def _nearby(call: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """A call of the network that reaches the loopback alone; its address stands at a place of its arguments."""
+
+    def limited(*arguments: Any, **named: Any) -> Any:
+        address = arguments[place] if len(arguments) > place else None
+        if (address[0] if isinstance(address, tuple) else address) not in ("127.0.0.1", b"127.0.0.1"):
+            raise OSError(101, "Network is unreachable")
+        return call(*arguments, **named)
+
+    return limited
 
 
 def run_command(*arguments: str) -> tuple[int, str, str]:

@@ -4,22 +4,29 @@ The worker's process has this module imported, so everything that the targets ne
 """
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import peft
+import pyarrow as pa
 import torch
 import transformers
 
+import prefrank.cli
 from prefrank import RewardModel, load_comparisons
 from prefrank.data import describe, load_splits
 from prefrank.evaluation import compare_runs, read_run
 from prefrank.evaluation.pages import leaderboard, report
-from prefrank.evaluation.protocols import SUITES
+from prefrank.evaluation.protocols import SUITES, load_suite
+from prefrank.evaluation.scorers import open_scorer
+from prefrank.evaluation.servers import ServerOptions
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from prefrank.training import dry_run, load_recipe, train
 from prefrank.training.recipe_file import load_sweep
+from prefrank.types import as_prompt
 from tests import tiny
 from tests.evaluation.run_files import fake_run
 from tests.fuzz.runner import run_command as run_command
@@ -37,7 +44,7 @@ CALIBRATION = {
     "temperature": 1.5, "fitted_on": "mine", "data": "ab", "model": "cd", "pairs": 9, "prompts": 9,
     "log_loss": 0.6, "scaled_log_loss": 0.5, "prefrank": "0.1.0",
 }  # fmt: skip
-MAKING = (peft, transformers)  # loaded here rather than in every process
+MAKING = (peft, transformers, prefrank.cli)  # loaded here rather than in every process
 
 
 def make_bases(place: Path) -> dict[str, dict[str, bytes]]:
@@ -148,3 +155,54 @@ def write_card() -> None:
     found = ["--run", "run.json"] if Path("run.json").exists() else []
     asked = [word for name in ("name", "license", "language", "contact") for word in ("--fact", f"{name}=x")]
     run_command("card", "model", *found, *asked, *(("--facts", "facts.yaml") if Path("facts.yaml").exists() else ()))
+
+
+ODD_CALLS = ("score", "rank", "score_pairs")
+
+
+def call_model(folder: str, name: str, values: list[Any]) -> None:
+    """One of `ODD_CALLS` with any values."""
+    getattr(RewardModel.load(folder), name)(*values)
+
+
+def use_suite(name: str, folder: str) -> int:
+    return len(load_suite(name, folder).items)
+
+
+def arrow_of(rows: list[dict[str, str]]) -> bytes:
+    """An Arrow stream, as `datasets` writes."""
+    table, sink = pa.Table.from_pylist(rows), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def ask_server(answer: bytes, page: bytes, status: int, header: str, protocol: str | None) -> list[float]:
+    """Score three replies by a server on the loopback that answers everything the same."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply(200, page, "")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.reply(status, answer, header)
+
+        def reply(self, status: int, content: bytes, header: str) -> None:
+            own = [f"Content-Length: {len(content)}"] if "Length" not in header and "Transfer" not in header else []
+            head = "\r\n".join([f"HTTP/1.0 {status} x", *own, *([header] if header else []), "", ""])
+            self.wfile.write(head.encode("latin-1") + content)
+
+        def log_message(self, format: str, *given: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01), daemon=True).start()
+    try:
+        options = ServerOptions(protocol=protocol, wait_s=0.001, tries=2)
+        scorer = open_scorer(f"http://127.0.0.1:{server.server_address[1]}", server=options)
+        return [one.value for one in scorer.score_pairs([(as_prompt("how"), reply) for reply in ("mix", "no", "a")])]
+    finally:
+        server.shutdown()
+        server.server_close()

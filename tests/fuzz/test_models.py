@@ -227,14 +227,17 @@ def test_hostile_texts_are_scored_or_refused(worker: Worker, prompt: str, reply:
     worker.check(targets.rank_texts, "model", prompt, [reply, "a"], files=with_model(worker, name, {}))
 
 
-ANYTHING = st.one_of(st.sampled_from([None, 1, 1.5, True, b"a", [], {}, [[]], [None], object, {"role": "user"},
-                                      [{"role": "user", "content": None}], [{"role": 1, "content": []}],
-                                      [{"role": "user", "content": [{"type": "text", "text": 1}]}],
-                                      [{"role": "assistant", "content": "a"}], [("user", "a")]]),
-                                      st.text(max_size=5))  # fmt: skip
-
-
 @fuzz
-@given(prompt=ANYTHING, replies=st.one_of(ANYTHING, st.lists(ANYTHING, max_size=3)))
-def test_what_is_no_text_is_refused(worker: Worker, prompt: Any, replies: Any) -> None:
-    worker.check(targets.rank_texts, "model", prompt, replies, files=with_model(worker, "ours", {}))
+@given(data=st.data())
+def test_adapters_on_adapters_load_or_are_refused_in_one_line(worker: Worker, data: st.DataObject) -> None:
+    """Three in a row, of which each names any folder as its base."""
+    adapter = worker.bases["adapter"]
+    config = json.loads(adapter["adapter_config.json"])
+    folders = ["model", "first", "second", "base", ".", "..", "first/../second", "~nosuchuser", "loop", ""]
+    files = with_model(worker, "adapter", {}) | {"loop": breaking.Link("loop")}
+    for name in ("model", "first", "second"):
+        changed = config | {"base_model_name_or_path": data.draw(st.sampled_from(folders))}
+        files |= breaking.under(name, adapter | {"adapter_config.json": json.dumps(changed).encode()})
+    if data.draw(st.booleans()):
+        files |= breaking.under("base", {"adapter_config.json": json.dumps(config).encode()})
+    worker.check(data.draw(st.sampled_from([targets.rank, targets.inform])), "model", files=files)

@@ -112,6 +112,7 @@ def test_parquet_reads_only_the_columns_asked_for(tmp_path: Path) -> None:
 
 GOOD = json.dumps(ROWS[0]).encode()
 PACKED = pa.compress(GOOD * 9, "zstd", asbytes=True)
+ZIPPED = gzip.compress(GOOD, mtime=0)
 BROKEN = own_row(prompt="a\ud800", ranks=[0, 1, 2])
 LONELY = own_row(replies=["Blue."], ranks=[0])
 
@@ -135,7 +136,7 @@ LONELY = own_row(replies=["Blue."], ranks=[0])
         ("twice.jsonl", GOOD + b'\n{"a": {"b": 1, "b": 2}}', r"twice\.jsonl:2: the key 'b' stands twice in one object"),
         ("twice.json", b'[{"a": 1, "a": 1}]', r"twice\.json:1: the key 'a' stands twice in one object"),
         ("control.jsonl", b'{"a": "\t"}', r"control\.jsonl:1: not valid JSON \(Invalid control character at column 8"),
-        ("packed.jsonl", gzip.compress(GOOD), r"packed\.jsonl:1: not UTF-8 text \(gzip\); its name must end in \.gz"),
+        ("packed.jsonl", ZIPPED, r"packed\.jsonl:1: not UTF-8 text \(gzip\); its name must end in \.gz"),
         ("utf16.csv", "a,b\n1,2\n".encode("utf-16"), r"utf16\.csv:1: not UTF-8 text \(UTF-16\); save it as UTF-8"),
         ("mac.csv", b"a,b\r1,2\r", r"mac\.csv:1: not valid CSV \(a carriage return outside of quotes\)"),
         ("null.jsonl", b"null", r"null\.jsonl:1: the row is null"),

@@ -142,7 +142,7 @@ def check(tokenizer: Tokenizer, text: str, piece: int) -> int:
 
 
 @pytest.mark.parametrize("name", [*NAMES, *PROVEN_KINDS])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(text=TEXTS, piece=st.sampled_from([1, 2, 5, 12]))
 def test_a_text_in_pieces_gives_the_ids_of_the_whole(
     name: str, text: str, piece: int, proven: dict[str, Tokenizer]

@@ -249,7 +249,7 @@ def test_a_template_that_writes_marks_of_its_own_changes_no_text(tmp_path: Path)
 
 
 @pytest.mark.parametrize("role", ["assistant", "tool", "system"])
-@pytest.mark.parametrize("turns", [70, 400])
+@pytest.mark.parametrize("turns", [70, 200])
 def test_thousands_of_turns_without_a_users_between_are_cut_in_few_renderings(
     tmp_path: Path, role: str, turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
