@@ -199,6 +199,7 @@ def load_other(
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
         if custom is None:
+            _run_here(config)
             _check_stored(folder, loader, config, Weights(folder))
         if new_heads:
             config.id2label = dict(enumerate(new_heads))
@@ -300,6 +301,20 @@ def _max_positions(model: nn.Module, config: Any) -> int | None:
     if not is_count(found):
         raise BadModel(f"config.json has {short(found)} positions; wanted a whole number of at least 1")
     return int(found)
+
+
+_OWN_WAYS = {"attn": ("eager", "sdpa"), "experts": ("eager", "batched_mm", "grouped_mm")}
+"""How transformers computes something by itself. By other names it looks for programs, on the hub too, and runs them;
+they change the speed and no score.
+"""
+
+
+def _run_here(config: Any) -> None:
+    """Leave out of a config.json, and of its parts, what it says of programs to run the model with."""
+    for what, ways in _OWN_WAYS.items():
+        if (name := f"_{what}_implementation") in dir(config):
+            asked = getattr(config, name)
+            setattr(config, name, asked if isinstance(asked, str) and asked in ways else None)
 
 
 _MORE_NUMBERS = 1 << 26

@@ -399,6 +399,21 @@ def test_weights_that_are_no_floats_are_not_cast_by_transformers(tmp_path: Path,
     refused(folder, name.removeprefix("model."), "wanted floats")
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"])
+@pytest.mark.parametrize("name", ["kernels-community/flash-attn", "flash_attention_2", "owner/x@main:y", {"": "a/b"}])
+def test_a_program_that_config_json_names_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: Any
+) -> None:
+    from transformers import modeling_utils
+
+    folder = decoder_folder(tmp_path)
+    wanted = RewardModel.load(folder).score("how do I", ["bake"])[0].value
+    monkeypatch.setattr(modeling_utils, "is_kernels_available", lambda: True)
+    monkeypatch.setattr(modeling_utils, "lazy_import_flash_attention", lambda *_, **__: pytest.fail("looked for"))
+    configure(folder, **{key: name})
+    assert RewardModel.load(folder).score("how do I", ["bake"])[0].value == wanted
+
+
 def test_settings_that_are_too_deep_to_be_written_again_are_refused(folder: Path) -> None:
     (folder / "config.json").write_text(
         (folder / "config.json").read_text()[:-2] + ', "x": ' + "[" * 500 + "]" * 500 + "}"
