@@ -345,5 +345,6 @@ def _check_pickle(path: Path) -> None:
 
 
 def _torn(path: Path, error: Exception) -> BadModel:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    said = str(error).rpartition("WeightsUnpickler error:")[2]  # before it torch advises to run what is in the file
+    reason = (said.strip().splitlines() or [type(error).__name__])[0][:200]
     return BadModel(f"{path} cannot be read as weights ({reason}); it may be half-written: copy or download it again")
