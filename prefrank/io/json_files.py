@@ -18,6 +18,10 @@ Default = TypeVar("Default")
 _MISSING: Any = object()
 
 
+_MOST_LEVELS = 100
+"""Of objects and lists inside each other in a file of settings; Python writes about three times as many."""
+
+
 class _NotJson(ValueError):
     """What JSON does not have."""
 
@@ -190,9 +194,16 @@ def read_fields(path: Path, error: type[BadInput] = BadModel) -> Fields:
     """The object of a JSON file, to be asked for values by type.
 
     Raises:
-        NotFound, error: as `read_object`.
+        NotFound, error: as `read_object`; also values inside each other so deep that they could not be written again.
     """
-    return Fields(read_object(path, error), str(path), error=error)
+    raw = read_object(path, error)
+    level: list[Any] = [raw]
+    for _ in range(_MOST_LEVELS):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for values in inside for one in values if isinstance(one, dict | list)]
+    if level:
+        raise error(f"{path} cannot be read as JSON (it is nested too deeply); copy or download it again")
+    return Fields(raw, str(path), error=error)
 
 
 def kind_of(value: object) -> str:

@@ -38,12 +38,10 @@ from prefrank.model.quantise import (
 )
 from prefrank.model.record import LAST, RECORD, read_record
 from prefrank.model.remote import check_code, custom_class
-from prefrank.model.weights import ALIGNMENT, Weights, read_config
+from prefrank.model.weights import ALIGNMENT, FLOATS, Weights, read_config
 from prefrank.model.weights import QUANTISED as QUANTISED_FILE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-FLOATS = (*DTYPES.values(), torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
-"""Types of stored weights that stand for themselves, without scales."""
 _LEFT_OUT = re.compile(
     r"(?:^|\.)(?:position_ids|token_type_ids)$"
     r"|(?:^|\.)pooler\.dense\.|embeddings\.position_embeddings\.weight$"

@@ -5,8 +5,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -71,7 +71,7 @@ def fingerprint(network: Network, *, extra: bytes) -> str:
 
     `extra` is what else decides a score: tokenizer and text settings.
     """
-    return with_text(weights_digest(network), extra)
+    return with_text(weights_digest(network)[0], extra)
 
 
 def with_text(digest: "hashlib._Hash", extra: bytes) -> str:
@@ -81,16 +81,34 @@ def with_text(digest: "hashlib._Hash", extra: bytes) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(network: Network) -> "hashlib._Hash":
-    """What `fingerprint` makes of the weights alone.
+def weights_digest(network: Network, uncut: Mapping[str, Tensor] | None = None) -> "tuple[_Digest, _Digest | None]":
+    """What `fingerprint` makes of the weights alone, and of the network before it was cut to some of its heads.
 
-    Reads every weight, copying none, at the speed of sha256: 1.8 GB a second on a core with its instructions.
+    Reads every weight once, copying none, at the speed of sha256: 1.8 GB a second on a core with its instructions.
+
+    Args:
+        uncut: what the output layer held then (`heads.keep_heads`), {} for a network that was not cut.
+
+    Returns:
+        The second is None where weights come after the output layer, which would have to be read again for it.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    tensors, uncut = sorted(network.state_dict().items()), uncut or {}
+    start = len(tensors) - len(uncut)
+    _add(digest, tensors[:start])
+    whole = digest.copy()
+    _add(digest, tensors[start:])
+    _add(whole, sorted(uncut.items()))
+    return digest, whole if {name for name, _ in tensors[start:]} == uncut.keys() else None
+
+
+_Digest: TypeAlias = "hashlib._Hash"
+
+
+def _add(digest: _Digest, tensors: Sequence[tuple[str, Tensor]]) -> None:
+    for name, tensor in tensors:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(as_bytes(tensor))
-    return digest
 
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")

@@ -30,7 +30,7 @@ from prefrank.model.heads import HeadLinear, head_names, widened
 from prefrank.model.network import head_modules
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.remote import custom_class
-from prefrank.model.weights import Weights
+from prefrank.model.weights import FLOATS, Weights
 from prefrank.types import Batch
 
 _NO_TOKEN = -1
@@ -201,7 +201,8 @@ def load_other(
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
         if custom is None:
-            _check_size(loader, config, Weights(folder), str(folder / "config.json"))
+            _run_here(config)
+            _check_stored(folder, loader, config, Weights(folder))
         if new_heads:
             config.id2label = dict(enumerate(new_heads))
             config.label2id = {name: number for number, name in enumerate(new_heads)}
@@ -304,18 +305,38 @@ def _max_positions(model: nn.Module, config: Any) -> int | None:
     return int(found)
 
 
+_OWN_WAYS = {"attn": ("eager", "sdpa"), "experts": ("eager", "batched_mm", "grouped_mm")}
+"""How transformers computes something by itself. By other names it looks for programs, on the hub too, and runs them;
+they change the speed and no score.
+"""
+
+
+def _run_here(config: Any) -> None:
+    """Leave out of a config.json, and of its parts, what it says of programs to run the model with."""
+    for what, ways in _OWN_WAYS.items():
+        if (name := f"_{what}_implementation") in dir(config):
+            asked = getattr(config, name)
+            setattr(config, name, asked if isinstance(asked, str) and asked in ways else None)
+
+
 _MORE_NUMBERS = 1 << 26
 """What a model may have beside its stored numbers: a new head and pooler, masks of positions."""
 
 
-def _check_size(loader: Any, config: Any, weights: Weights, file: str) -> None:
-    """See that the model of a config.json is not much larger than the weights beside it, before it is made.
+def _check_stored(folder: Path, loader: Any, config: Any, weights: Weights) -> None:
+    """See that the model of a config.json is not much larger than the weights beside it, before it is made, and that
+    they are floats, since transformers casts whatever has the right shape.
 
     Raises:
-        BadModel: it is, or has more tensors than could have been stored.
+        BadModel: they are not, or it has more tensors than could have been stored.
     """
+    file = str(folder / "config.json")
     with empty(file, len(weights)):
         model = loader.from_config(copy.deepcopy(config))
+    own = {name for name, _ in model.named_parameters()}
+    for name, dtype in weights.dtypes.items() if not getattr(config, "quantization_config", None) else ():
+        if dtype not in FLOATS and not own.isdisjoint({name, f"{model.base_model_prefix}.{name}"}):
+            raise BadModel(f"in {folder} the tensor {name} is of {str(dtype).removeprefix('torch.')}; wanted floats")
     packed = 8 if getattr(config, "quantization_config", None) else 2  # several numbers in one, or tied tables
     stored = weights.nbytes if packed == 8 else weights.numel
     parts = (*model.parameters(), *model.buffers())

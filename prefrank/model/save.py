@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from safetensors import SafetensorError
 
+from prefrank.errors import BadInput, short
 from prefrank.model.network import Network, fingerprint
 from prefrank.model.other import OtherNetwork, text_config
 from prefrank.model.quantise import stored_precision
@@ -41,6 +42,23 @@ class TextPath(Protocol):
     def with_padding(self, wanted: int | None, *, never: frozenset[int]) -> "tuple[TextPath, int]":
         """The same text path whose tokenizer pads with a token that can end no row, or with the one that is wanted."""
         ...
+
+
+def check_target(target: str | Path, source: Path, what: str) -> None:
+    """See, before any work, that a new folder's name can be one and does not stand for a folder around what is read.
+
+    Args:
+        what: is read, in a word.
+
+    Raises:
+        BadInput: it cannot, or does.
+    """
+    try:
+        place = os.path.realpath(target)
+    except ValueError as error:  # a zero, or half a character, in it
+        raise BadInput(f"{short(str(target))} cannot be the name of a folder ({error}); give another") from None
+    if source.is_relative_to(place):
+        raise BadInput(f"{target} holds the {what} itself, which would be replaced; give the name of a new folder")
 
 
 def write_checkpoint(

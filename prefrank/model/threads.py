@@ -55,6 +55,4 @@ def find_device(name: str | None) -> torch.device:
     except Exception as error:  # nearly anything, such as AssertionErrors of torch without CUDA, or a missing module
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise BadInput(f"the device {short(name)} cannot be used ({reason}); wanted such as cpu or cuda:0") from error
-    if device.type == "meta":
-        raise BadInput("the device 'meta' holds no numbers; wanted such as cpu or cuda:0")
     return torch.device("cpu") if device.type == "cpu" else device

@@ -32,6 +32,8 @@ SINGLE = ("model.safetensors", "pytorch_model.bin")
 QUANTISED = "quantised.safetensors"
 """A name of its own, so that transformers, which ignores methods of quantisation it does not know and would take the
 integers for weights, finds none and says so."""
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
+"""Types of stored weights that stand for themselves, without scales."""
 ALIGNMENT = 64
 """Of tensors, in bytes, as torch allocates them: MKL adds up in another order where they lie otherwise."""
 _PASSING_BYTES = 1 << 26
@@ -119,6 +121,11 @@ class Weights:
     def __len__(self) -> int:
         """Tensors in the files."""
         return len(self._stored)
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Their types by their stored names."""
+        return {name: tensor.dtype for name, (tensor, _) in self._stored.items()}
 
     @property
     def numel(self) -> int:
@@ -338,5 +345,6 @@ def _check_pickle(path: Path) -> None:
 
 
 def _torn(path: Path, error: Exception) -> BadModel:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    said = str(error).rpartition("WeightsUnpickler error:")[2]  # before it torch advises to run what is in the file
+    reason = (said.strip().splitlines() or [type(error).__name__])[0][:200]
     return BadModel(f"{path} cannot be read as weights ({reason}); it may be half-written: copy or download it again")

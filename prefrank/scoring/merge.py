@@ -10,7 +10,7 @@ from prefrank.model import Network, load_network
 from prefrank.model.adapter import is_adapter, read_whole, text_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import Record, read_record, text_settings
-from prefrank.model.save import write_checkpoint
+from prefrank.model.save import check_target, write_checkpoint
 from prefrank.text import TextEncoder, TextSettings
 
 
@@ -32,8 +32,7 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
     folder = Path(os.path.realpath(resolve_model(str(adapter))))
     if not is_adapter(folder):
         raise BadInput(f"{adapter} is not an adapter; wanted a folder with adapter_config.json and no config.json")
-    if folder.is_relative_to(os.path.realpath(target)):
-        raise BadInput(f"{target} holds the adapter itself, which would be replaced; give the name of a new folder")
+    check_target(target, folder, "adapter")
     network, text, record = read_whole(folder, partial(_read, folder))
     with atomic_folder(Path(target)) as temporary:
         write_checkpoint(temporary, network, text, record.training if record else None)

@@ -17,7 +17,7 @@ from prefrank.errors import BadInput, BadModel, is_count, short
 from prefrank.io.atomic import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.quantise import check_quantised
-from prefrank.model.save import write_checkpoint
+from prefrank.model.save import check_target, write_checkpoint
 from prefrank.scoring.reward_model import RewardModel
 from prefrank.scoring.temperature import is_finite
 from prefrank.types import Prompt
@@ -130,8 +130,7 @@ def quantise_folder(
     if max_flips is not None and not (is_finite(max_flips) and 0 <= max_flips <= 100):
         raise BadInput(f"max_flips is {short(max_flips)}; wanted a percentage from 0 to 100")
     folder = Path(os.path.realpath(resolve_model(str(source))))
-    if folder.is_relative_to(os.path.realpath(target)):
-        raise BadInput(f"{target} holds the model itself, which would be replaced; give the name of a new folder")
+    check_target(target, folder, "model")
     pairs = _rows(data, num_rows)
     load = partial(
         RewardModel.load,

@@ -19,6 +19,7 @@ from prefrank.errors import BadInput, BadModel, is_count, short
 from prefrank.io.atomic import atomic_folder
 from prefrank.model import Network, make_engine, run
 from prefrank.model.adapter import is_adapter, read_whole, text_folder
+from prefrank.model.heads import uncut
 from prefrank.model.hub import resolve_model
 from prefrank.model.network import weights_digest, with_text
 from prefrank.model.quantise import stored_precision
@@ -101,8 +102,8 @@ class RewardModel:
         self.empty_score = empty_score
         self._origin = origin
         self._device = next(iter(network.parameters())).device
-        self._digest = computed(partial(weights_digest, network))
-        self.fingerprint = with_text(self._digest, encoder.fingerprint_bytes())
+        digest, self._saved_digest = computed(partial(weights_digest, network, uncut(network)))
+        self.fingerprint = with_text(digest, encoder.fingerprint_bytes())
         fits = calibration is not None and is_for(
             calibration, self.fingerprint, pre_rendered=encoder.pre_rendered, empty_score=empty_score
         )
@@ -222,14 +223,15 @@ class RewardModel:
     def _warn_if_changed(self, folder: Path, saved: str, text: bytes) -> None:
         """Say where a folder's model is not the one that its prefrank.json was written for.
 
-        It is not known of a model that was cut to one of its heads, or is loaded in another precision than it was saved
-        in; nor of an adapter, whose sums are not the same bits on every processor.
+        It is not known of a model in another precision than it was saved in, nor of one that was cut to one of its
+        heads where its weights would have to be read twice for it; nor of an adapter, whose sums are not the same bits
+        on every processor.
         """
         config = read_config(folder)  # the network's own says what it was made into
         precision = stored_precision(config) or str(config.get("dtype", "float32"))
-        if self.engine.precision != precision or len(config.get("id2label") or ()) > 1:
+        if self.engine.precision != precision or self._saved_digest is None:
             return
-        if with_text(self._digest, text) != saved:
+        if with_text(self._saved_digest, text) != saved:
             warnings.warn(
                 f"the model in {folder} is not the one that was saved there: weights, tokenizer or text settings are"
                 f" not those that prefrank.json was written for (fingerprint {saved[:12]}); copy or download it again",

@@ -20,10 +20,11 @@ from prefrank.model import load_network, make_engine
 from prefrank.model.layout import Norm, lay_out
 from prefrank.model.native import check_shapes
 from prefrank.model.quantise import quantise_network
-from prefrank.model.save import save_network
+from prefrank.model.save import save_network, write_checkpoint
+from prefrank.text import TextEncoder
 from prefrank.types import Batch
 from tests.parity.reference import CONFIGS, OTHERS, batch_of, model_of, saved
-from tests.tiny import bert_folder
+from tests.tiny import bert_folder, decoder_folder
 
 WEIGHTS = "model.safetensors"
 HEAD = "classifier.weight"
@@ -371,6 +372,53 @@ def test_weights_that_changed_since_they_were_saved_are_said_once_at_load(plain:
     with pytest.warns(UserWarning, match="is not the one that was saved there") as said:
         RewardModel.load(target)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("make", [bert_folder, decoder_folder])
+def test_heads_are_known_to_be_those_that_were_saved(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    plain, target = make(tmp_path / "plain"), tmp_path / "saved"
+    network = load_network(plain, heads=("help", "harm"), new_head=True)
+    target.mkdir()
+    write_checkpoint(target, network, TextEncoder.load(plain, positions=network.max_positions), None)
+    for head in (None, "help", "harm"):
+        RewardModel.load(target, head=head)  # warnings are errors here
+    content = bytearray((target / WEIGHTS).read_bytes())
+    content[-5] ^= 1
+    (target / WEIGHTS).write_bytes(content)
+    for head in (None, "harm"):
+        with pytest.warns(UserWarning, match="is not the one that was saved there"):
+            RewardModel.load(target, head=head)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64], ids=str)
+def test_weights_that_are_no_floats_are_not_cast_by_transformers(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder, name = decoder_folder(tmp_path), "model.layers.0.mlp.up_proj.weight"
+    put(folder, **{name: torch.zeros(48, 32).to(dtype)})
+    refused(folder, name, "wanted floats")
+    put(folder, **{name: None, name.removeprefix("model."): torch.zeros(48, 32).to(dtype)})
+    refused(folder, name.removeprefix("model."), "wanted floats")
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"])
+@pytest.mark.parametrize("name", ["kernels-community/flash-attn", "flash_attention_2", "owner/x@main:y", {"": "a/b"}])
+def test_a_program_that_config_json_names_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: Any
+) -> None:
+    from transformers import modeling_utils
+
+    folder = decoder_folder(tmp_path)
+    wanted = RewardModel.load(folder).score("how do I", ["bake"])[0].value
+    monkeypatch.setattr(modeling_utils, "is_kernels_available", lambda: True)
+    monkeypatch.setattr(modeling_utils, "lazy_import_flash_attention", lambda *_, **__: pytest.fail("looked for"))
+    configure(folder, **{key: name})
+    assert RewardModel.load(folder).score("how do I", ["bake"])[0].value == wanted
+
+
+def test_settings_that_are_too_deep_to_be_written_again_are_refused(folder: Path) -> None:
+    (folder / "config.json").write_text(
+        (folder / "config.json").read_text()[:-2] + ', "x": ' + "[" * 500 + "]" * 500 + "}"
+    )
+    refused(folder, "config.json", "nested too deeply")
 
 
 def test_rows_of_any_length_still_score_alike(plain: Path) -> None:

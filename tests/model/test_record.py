@@ -65,7 +65,7 @@ def test_settings_that_are_empty_are_not_taken_for_none(tmp_path: Path) -> None:
     """Such a folder was scored with the defaults of a plain checkpoint."""
     bert_folder(tmp_path)
     write(tmp_path, json.dumps(GOOD | {"text": {}}))
-    with pytest.raises(BadModel, match="text settings"):
+    with pytest.raises(BadModel, match=r"text\.template is missing"):
         RewardModel.load(tmp_path)
 
 

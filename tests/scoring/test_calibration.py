@@ -124,7 +124,11 @@ def test_a_record_without_a_calibration_still_reads(folder: Path) -> None:
 
 def test_a_plain_checkpoint_is_to_be_saved_first(plain_folder: Path) -> None:
     with pytest.raises(BadInput, match=r"is not a folder with prefrank.json.*save a copy first"):
-        calibrate(plain_folder, [], fitted_on="nothing")
+        calibrate(
+            plain_folder,
+            [Comparison((Turn("user", "a"),), ("b", "c"), (Preference(0, 1),), "made", "1")],
+            fitted_on="one pair",
+        )
     with pytest.raises(BadInput, match=r"minilm is not a folder with prefrank\.json"):
         store_calibration("minilm", {"temperature": 1.0, "model": ""})
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from prefrank import RewardModel
-from prefrank.errors import BadInput, BadModel
+from prefrank.errors import BadInput, BadModel, PrefrankError
 from prefrank.model.record import read_record
 from prefrank.scoring import quantise as module
 from prefrank.scoring.quantise import parity, quantise_folder
+from tests.tiny import bert_folder
 
 PROMPT, REPLIES = "how do I bake bread at home", ["mix flour water salt", "the dough needs an hour", "what?"]
 
@@ -116,3 +117,14 @@ def test_what_cannot_be_quantised_is_said_before_any_work(plain_folder: Path, tm
     with pytest.raises(BadModel, match="is quantised to int16, which only scores; load the float model it came from"):
         quantise_folder(tmp_path / "int16", tmp_path / "out", "int8", num_rows=10)
     assert os.listdir(tmp_path) == ["int16"]
+
+
+@pytest.mark.parametrize("target", ["a\0b", "\ud800", "loop/x"], ids=ascii)
+def test_a_target_that_can_be_no_folder_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    with pytest.raises(PrefrankError) as error:
+        quantise_folder(bert_folder(tmp_path / "model"), target, "int16", num_rows=20, force=True)
+    assert "\n" not in str(error.value)
