@@ -30,6 +30,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+_RAW_IN_JSON = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What `printable` escapes and `json.dumps` does not."""
+
+
+def printable_json(text: str) -> str:
+    """A JSON text of the same value that a terminal does not obey, as `printable` of other texts."""
+    return _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 class PrefrankError(Exception):
     """The root: a message of one line, in which control characters of names and values are escapes.
 

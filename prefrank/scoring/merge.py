@@ -1,5 +1,6 @@
 """A LoRA adapter and its base as one plain folder, which everything loads."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
     folder = resolve_model(str(adapter)).resolve()
     if not is_adapter(folder):
         raise BadInput(f"{adapter} is not an adapter; wanted a folder with adapter_config.json and no config.json")
-    if folder.is_relative_to(Path(target).resolve()):
+    if folder.is_relative_to(os.path.realpath(target)):
         raise BadInput(f"{target} holds the adapter itself, which would be replaced; give the name of a new folder")
     network, text, record = read_whole(folder, partial(_read, folder))
     with atomic_folder(Path(target)) as temporary:

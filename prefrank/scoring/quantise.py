@@ -3,6 +3,7 @@
 A quantised folder carries its parity figures in prefrank.json. One that would reorder replies is refused.
 """
 
+import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -129,7 +130,7 @@ def quantise_folder(
     if max_flips is not None and not (is_finite(max_flips) and 0 <= max_flips <= 100):
         raise BadInput(f"max_flips is {short(max_flips)}; wanted a percentage from 0 to 100")
     folder = resolve_model(str(source)).resolve()
-    if folder.is_relative_to(Path(target).resolve()):
+    if folder.is_relative_to(os.path.realpath(target)):
         raise BadInput(f"{target} holds the model itself, which would be replaced; give the name of a new folder")
     pairs = _rows(data, num_rows)
     load = partial(

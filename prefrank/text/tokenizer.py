@@ -281,7 +281,7 @@ def with_chat_template(source: FolderTokenizer, chat_template: str) -> FolderTok
     """
     text = source.chat_templates.get(chat_template)
     if text is None:
-        path = Path(chat_template).expanduser()
+        path = Path(os.path.expanduser(chat_template))
         if not path.is_file():
             known = suggest(chat_template, source.chat_templates) if source.chat_templates else "; it has none"
             raise NotFound(f"the tokenizer has no chat template {chat_template!r}, and there is no such file{known}")

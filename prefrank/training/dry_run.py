@@ -22,6 +22,7 @@ from prefrank.model import Network
 from prefrank.model.adapter import read_whole
 from prefrank.model.hub import resolve_model
 from prefrank.model.weights import read_config
+from prefrank.text import TextEncoder
 from prefrank.training.best import check_best, digest_sets
 from prefrank.training.checkpoint import Progress, read_state, state_of
 from prefrank.training.corpus import read_corpus

@@ -4,6 +4,7 @@ A folder is always enough: nothing is fetched where one is given, and where the 
 the message says which files to put where.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def load_suite(name: str, where: str | Path | None = None) -> SuiteData:
         raise BadInput(f"the folder of the suite {name} is an empty string; name one, or leave it out")
     if where is not None and not suite.layout:
         raise BadInput(f"the suite {name} comes with prefrank and is not read from {where}; leave the folder out")
-    return suite.read(_download(suite) if where is None else _place(suite, Path(where).expanduser()))
+    return suite.read(_download(suite) if where is None else _place(suite, Path(os.path.expanduser(where))))
 
 
 def missing_rows(name: str, facts: Sequence[Facts]) -> dict[str, tuple[int, int | None]]:
