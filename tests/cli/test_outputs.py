@@ -213,7 +213,7 @@ def test_rows_on_a_terminal_are_json_that_it_does_not_obey(run: Run, model: str,
     assert json.loads(shown)["reply"] == "\x9b2J\u202e\x7f"
     assert not set("\x9b\u202e\x7f") & set(shown)
     assert shown.count("\r") == 1  # the terminal's own
-    _, out, _ = run("score", str(source), "--model", model, "-o", str(tmp_path / "out.jsonl"))
+    run("score", str(source), "--model", model, "-o", str(tmp_path / "out.jsonl"))
     assert (tmp_path / "out.jsonl").read_bytes().startswith(source.read_bytes().rstrip(b"}\n"))
 
 
