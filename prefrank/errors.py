@@ -44,6 +44,15 @@ def message_of(text: str) -> str:
     return text if len(text) <= 2 * _LONGEST else f"{text[:1_400]} ... {text[-500:]}"
 
 
+_RAW_IN_JSON = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What `printable` escapes and `json.dumps` does not."""
+
+
+def printable_json(text: str) -> str:
+    """A JSON text of the same value that a terminal does not obey, as `printable` of other texts."""
+    return _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 class PrefrankError(Exception):
     """The root: a message of one line, cut, in which control characters of names and values are escapes.
 

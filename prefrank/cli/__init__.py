@@ -66,6 +66,10 @@ def _run() -> int:
                 sys.stdout.flush()  # here, where what it raises can still be said
     except (PrefrankError, _Stopped) as error:
         return _say(str(error), error.exit_code)
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # which typer and rich turn into an exit with 1
+            raise error.__context__ from None
+        raise
     except typer.TyperException as error:  # wrong usage; empty where the help is shown instead
         return _say(error.format_message(), error.exit_code)
     except ModuleNotFoundError as error:

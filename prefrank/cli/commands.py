@@ -232,18 +232,20 @@ def runs(
     from prefrank.training.runs import differing_keys, find_runs
 
     found, skipped = find_runs(places or [Path("runs")])
-    check_files({"--plot": plot}, [path for run in found for path in own_files(run.folder)])
+    folders = [*(one.folder for one in found), *(one.folder for one in skipped)]  # a torn run has files to lose too
+    check_files({"--plot": plot}, [path for folder in folders for path in own_files(folder)])
     named = len(places or ()) == len(found) > 1  # each place is a run: they are to be compared
     differing = differing_keys(found)
     table = (lambda: run_tables.comparison(found, differing)) if named else (lambda: run_tables.runs(found))
+    if plot:
+        from prefrank.training.plots import plot_runs
+
+        plot_runs(found, run_tables.in_picture(run_tables.short_names(found)), plot)
     listed = {"runs": [run.to_json() for run in found], "differing": differing}
     print_result(listed | {"skipped": [one.to_json() for one in skipped]}, as_json, table)
     for one in skipped:
         say(f"{one.folder} is left out: {one.reason}", style="yellow")
     if plot:
-        from prefrank.training.plots import plot_runs
-
-        plot_runs(found, run_tables.in_picture(run_tables.short_names(found)), plot)
         say(f"The curves are in {plot}")
 
 
@@ -325,7 +327,7 @@ def _check_training(recipe: Mapping[str, Any], plot: Path | None, *files: Path) 
     CannotWrite for a picture that cannot be written."""
     read, output = recipe_places(recipe), recipe.get("output_dir")
     if isinstance(output, str) and output:  # which may be a link: only what we make in it is ever replaced
-        check_outputs({}, read, folders={"output_dir": Path(os.path.realpath(output))})
+        check_outputs({}, read, folders={"output_dir": Path(os.path.realpath(os.path.expanduser(output)))})
     check_files({"--plot": plot}, [*read, *files])
 
 
@@ -335,11 +337,12 @@ def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
 
     with progress.training() as report:
         found = find_rate(recipe, report=report)
-    print_result(found.to_json(), as_json, lambda: run_tables.rate_search(found))
     if plot:
         from prefrank.training.plots import plot_rate_search
 
         plot_rate_search(found, plot)
+    print_result(found.to_json(), as_json, lambda: run_tables.rate_search(found))
+    if plot:
         say(f"The curve is in {plot}")
 
 
@@ -357,14 +360,16 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
             report=report,
             next_run=lambda name, number, total: say(joined(f"run {number} of {total}", style="bold"), f": {name}"),
         )
-    print_result([row.to_json() for row in rows], as_json, lambda: run_tables.sweep(rows))
     if plot:
         from prefrank.training.plots import plot_runs
 
         shown = [row for row in rows if row.run is not None]
         plot_runs([row.run for row in shown if row.run], run_tables.in_picture([row.name for row in shown]), plot)
+    print_result([row.to_json() for row in rows], as_json, lambda: run_tables.sweep(rows))
+    if plot:
         say(f"The curves are in {plot}")
 
 
 def print_result(record: Any, as_json: bool, show: Callable[[], None]) -> None:
+    """Print what was found, after all files are written: standard output may lead to a reader that has gone."""
     show_json(record) if as_json else show()

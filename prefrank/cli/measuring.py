@@ -127,11 +127,12 @@ def evaluate(
         _audit(run, opened, tasks, options)
     if output:
         write_run(output, run)
+    if html:
+        write_report(run, html)
     measured.run(run)
     if output:
         say(f"The run, with every score, is in {output}")
     if html:
-        write_report(run, html)
         say(f"The report is in {html}")
 
 
@@ -282,10 +283,11 @@ def compare(
     check_files({"--html": html}, runs)
     loaded, style = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
     found = compare_runs(loaded, SUITES, bootstrap=style)
-    print_result(found, as_json, lambda: measured.comparison(found))
     if html:
         whole = merged(list(loaded.values()))  # where two scorers of one name are told apart by number
         write_report({**whole, "comparison": compare_runs({"": whole}, SUITES, bootstrap=style)}, html)
+    print_result(found, as_json, lambda: measured.comparison(found))
+    if html:
         say(f"The report is in {html}")
 
 
@@ -305,9 +307,10 @@ def leaderboard(
 
     check_files({"--html": html}, run_files(folder))
     found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
-    print_result(found.to_json(), as_json, lambda: measured.leaderboard(found))
     if html:
         write_leaderboard(found, html)
+    print_result(found.to_json(), as_json, lambda: measured.leaderboard(found))
+    if html:
         say(f"The page is in {html}")
 
 

@@ -6,7 +6,6 @@ What has a style is a rich `Text`, which `joined` makes.
 
 import io
 import json
-import re
 import sys
 from typing import Any
 
@@ -15,13 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prefrank.errors import CannotWrite, printable
+from prefrank.errors import CannotWrite, printable, printable_json
 
 NARROWEST = 100
 LONGEST = 2000
 """Characters of one text that are shown; files and `--json` have the whole."""
-_RAW_IN_JSON = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What `printable` escapes and `json.dumps` does not."""
 
 Part = str | Text
 
@@ -127,7 +124,7 @@ def show_json(record: Any) -> None:
     check_output()
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")  # another console's JSON has escapes instead
     whole = json.dumps(record, indent=2, ensure_ascii=not unicode, allow_nan=False)
-    print(_RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", whole))
+    print(printable_json(whole))
 
 
 def check_output() -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from prefrank.errors import BadData, BadInput, CannotWrite
+from prefrank.errors import BadData, BadInput, CannotWrite, printable_json
 from prefrank.io.arrow_files import Save, arrow_batches, batch_writer
 from prefrank.io.arrow_values import batch_columns
 from prefrank.io.atomic import atomic_file
@@ -121,7 +121,7 @@ def added_columns(output: Path, schema: pa.Schema | None, types: Mapping[str, pa
     if output == STREAM:
         if sys.stdout is None:
             raise CannotWrite("standard output is closed; name a file to write")
-        yield _lines_writer(sys.stdout.buffer)
+        yield _lines_writer(sys.stdout.buffer, shown=sys.stdout.isatty())
         return
     with atomic_file(output) as temporary:
         if output.suffix in ARROW_SUFFIXES:
@@ -138,9 +138,14 @@ def added_columns(output: Path, schema: pa.Schema | None, types: Mapping[str, pa
                 yield _lines_writer(file)
 
 
-def _lines_writer(file: Sink) -> Writer:
+def _lines_writer(file: Sink, *, shown: bool = False) -> Writer:
+    """A writer of rows as they are; `shown` on a terminal, with escapes for what it would obey."""
+
     def write(chunk: Chunk, added: Added) -> None:
-        file.write(b"".join(f"{text}\n".encode() for text in _json_texts(chunk, added)))
+        texts = _json_texts(chunk, added)
+        if shown:
+            texts = (printable_json(text).replace("\r", " ") for text in texts)  # raw only between JSON's values
+        file.write(b"".join(f"{text}\n".encode() for text in texts))
         file.flush()
 
     return write

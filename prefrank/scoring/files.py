@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from prefrank.errors import BadData, BadInput, BadModel
+from prefrank.errors import BadData, BadInput, BadModel, printable, short
 from prefrank.io.added import added_columns, check_output, read_chunks
 from prefrank.io.atomic import check_outputs
 from prefrank.io.packed import STREAM
@@ -69,10 +69,13 @@ def score_file(
 
     Raises:
         BadData: a row that cannot be scored or written, with file and line. Nothing is written then.
-        BadInput: columns of unknown names, an output of no known kind, or one that is the source.
+        BadInput: columns of unknown names, a prefix with control characters, an output of no known kind, or one that is
+            the source.
         NotFound: no such source.
         CannotWrite: the output cannot be written or the disk is full.
     """
+    if printable(prefix) != prefix:
+        raise BadInput(f"prefix is {short(prefix)}; wanted letters and the like, no control characters")
     taken = check_columns(columns, prompt_column, reply_column)
     check_output(Path(output))
     check_outputs({"the output": Path(output)}, [] if Path(source) == STREAM else [Path(source)])

@@ -19,8 +19,10 @@ import torch
 from accelerate.utils import set_seed
 
 from prefrank.model import Network
+from prefrank.model.adapter import read_whole
 from prefrank.model.hub import resolve_model
 from prefrank.model.weights import read_config
+from prefrank.text import TextEncoder
 from prefrank.training.best import check_best, digest_sets
 from prefrank.training.checkpoint import Progress, read_state, state_of
 from prefrank.training.corpus import read_corpus
@@ -111,11 +113,15 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     resume_from = check_output(recipe, report)
     folder = resume_from or resolve_model(recipe.model_name)
-    set_seed(recipe.seed)
     resumed = resume_from is not None
-    network = _load(recipe, folder, device, resumed=resumed)
-    positions = None if network is None else network.max_positions
-    encoder = load_text(recipe, folder, positions=positions, resumed=resumed)
+
+    def load() -> tuple[Network | None, TextEncoder]:
+        set_seed(recipe.seed)
+        network = _load(recipe, folder, device, resumed=resumed)
+        positions = None if network is None else network.max_positions
+        return network, load_text(recipe, folder, positions=positions, resumed=resumed)
+
+    network, encoder = read_whole(folder, load)
     recipe = recipe.model_copy(update={"max_length": encoder.settings.max_length})
     corpus = read_corpus(recipe, report)
     encoded = encode_corpus(recipe, corpus, encoder, report)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from prefrank.errors import Diverged
 from prefrank.model import Network
+from prefrank.model.adapter import read_whole
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder, plan_batches
 from prefrank.training.best import check_best, digest_sets, judged, loss_of
@@ -123,10 +124,14 @@ def _prepare(
     schedule: Schedule,
 ) -> "_Run":
     """The run, ready for its next step."""
-    set_seed(recipe.seed)
     resumed = resume_from is not None
-    network = load_model(recipe, folder, device=accelerator.device, resumed=resumed)
-    encoder = load_text(recipe, folder, positions=network.max_positions, resumed=resumed)
+
+    def load() -> tuple[Network, TextEncoder]:
+        set_seed(recipe.seed)
+        network = load_model(recipe, folder, device=accelerator.device, resumed=resumed)
+        return network, load_text(recipe, folder, positions=network.max_positions, resumed=resumed)
+
+    network, encoder = read_whole(folder, load)
     corpus = read_corpus(recipe, report)
     encoded = encode_corpus(recipe, corpus, encoder, report)
     feed = make_feed(recipe, encoded, encoder, num_processes=accelerator.num_processes)

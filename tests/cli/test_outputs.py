@@ -155,3 +155,70 @@ def test_a_file_never_gets_the_number_of_a_closed_stream(model: str, evaluated: 
     line = f"{sys.executable} -m prefrank score {evaluated / 's.jsonl'} --model {model} -o {tmp_path / 'o.jsonl'}"
     assert subprocess.run(["sh", "-c", f"{line} <&- >&- 2>&-"]).returncode == 0
     assert set(json.loads((tmp_path / "o.jsonl").read_text())) >= {"prompt", "score"}
+
+
+def gone(*line: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    """A command whose standard output nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    try:
+        command = [sys.executable, "-m", "prefrank", *line]
+        return subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=folder, env=env)
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.parametrize("line", ["suites", "suites --json", "--version", "leaderboard . --resamples 20 --html page"])
+def test_a_reader_that_has_gone_is_no_failure_and_takes_no_file_with_it(
+    evaluated: Path, line: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run.json").write_bytes((evaluated / "run.json").read_bytes())
+    done = gone(*line.split(), folder=tmp_path)
+    assert (done.returncode, b"rror" in done.stderr) == (0, False)
+    assert "page" not in line or (tmp_path / "page").stat().st_size > 1000
+
+
+def test_a_picture_does_not_take_the_place_of_a_run_that_is_left_out(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"torn')
+    (folder / "curve.jsonl").write_text("mine")
+    code, _, err = run("runs", str(tmp_path), "--plot", str(folder / "curve.jsonl"))
+    assert code == 2
+    assert "is what is read" in err or "no run" in err
+    assert (folder / "curve.jsonl").read_text() == "mine"
+
+
+def test_a_home_of_nobody_is_one_line(run: Run) -> None:
+    code, _, err = run("evaluate", "--suite", "llmbar=~nosuchuser/x")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+def test_rows_on_a_terminal_are_json_that_it_does_not_obey(run: Run, model: str, tmp_path: Path) -> None:
+    import pty
+
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"prompt": "p",\r "reply": "\x9b2J\u202e\x7f"}\n')
+    own, other = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "prefrank", "score", str(source), "--model", model]
+    done = subprocess.run(command, stdout=other, stderr=subprocess.DEVNULL, env=env)
+    os.close(other)
+    shown = os.read(own, 10_000).decode()
+    os.close(own)
+    assert done.returncode == 0
+    assert json.loads(shown)["reply"] == "\x9b2J\u202e\x7f"
+    assert not set("\x9b\u202e\x7f") & set(shown)
+    assert shown.count("\r") == 1  # the terminal's own
+    run("score", str(source), "--model", model, "-o", str(tmp_path / "out.jsonl"))
+    assert (tmp_path / "out.jsonl").read_bytes().startswith(source.read_bytes().rstrip(b"}\n"))
+
+
+def test_a_prefix_is_letters(run: Run, model: str, evaluated: Path) -> None:
+    for prefix in ("a\nb", "\x1b[2J", "\u202e"):
+        code, _, err = run("score", str(evaluated / "s.jsonl"), "--model", model, "--prefix", prefix)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "prefix is" in err

@@ -1,12 +1,15 @@
 """What a run starts from: a base whose files do not belong together is refused, with the tensor named."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prefrank.errors import BadModel
-from prefrank.training import dry_run, train
+from prefrank.training import dry_run, loop, train
+from prefrank.training.setup import load_model
 from tests.tiny import decoder_folder
 
 
@@ -32,3 +35,23 @@ def test_a_head_of_another_shape_is_replaced_by_a_new_one_and_else_refused(recip
     keys = {"heads": ["a", "b"], "new_head": False, "overwrite": True}
     with pytest.raises(BadModel, match=r"score\.weight is \[1, 32\], its config.json asks for \[2, 32\]"):
         train(recipe(model_name=str(base), **keys))
+
+
+def test_weights_and_tokenizer_are_of_one_version_though_the_folder_is_replaced_between_them(
+    recipe: Any, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = shutil.copytree(bert, tmp_path / "model"), shutil.copytree(bert, tmp_path / "other")
+    read: list[int] = []
+    swapped: list[Path] = []
+
+    def load(*given: Any, **more: Any) -> Any:
+        read.append(folder.stat().st_ino)
+        network = load_model(*given, **more)
+        if not swapped:
+            swapped.append(folder.rename(tmp_path / "old"))
+            other.rename(folder)
+        return network
+
+    monkeypatch.setattr(loop, "load_model", load)
+    train(recipe(model_name=str(folder)))
+    assert len(set(read)) == 2
