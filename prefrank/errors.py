@@ -113,6 +113,9 @@ def is_count(value: object) -> bool:
 
 
 def short(value: object) -> str:
-    """A value for an error message: its JSON-ish form, cut."""
-    shown = "null" if value is None else ascii(value)
+    """A value for an error message: its JSON-ish form, cut; its type, where it cannot be shown."""
+    try:
+        shown = "null" if value is None else ascii(value)
+    except Exception:  # a number of too many digits, a list of too many levels, an object of somebody's own
+        return f"of type {type(value).__name__}"
     return shown if len(shown) <= 40 else f"{shown[:37]}..."

@@ -27,7 +27,7 @@ from prefrank.data.cells import with_messages, with_objects, with_types
 from prefrank.data.formats import ANY_ROW, FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
 from prefrank.data.implicit import PROMPTS
-from prefrank.errors import BadData, NotFound, suggest
+from prefrank.errors import BadData, BadInput, NotFound, short, suggest
 from prefrank.io.columns import Columns, mapped
 from prefrank.io.inputs import check_plain
 from prefrank.io.rows import SUFFIXES, Record, Row, first_row, is_csv, is_data_file, read_records
@@ -144,6 +144,8 @@ def known_split(split: str) -> str:
     Raises:
         NotFound: no split is called so.
     """
+    if not isinstance(split, str):
+        raise BadInput(f"split is {short(split)}; wanted a name, such as train")
     if split not in KNOWN_SPLITS:
         raise NotFound(f"no split is called {split!r}{suggest(split, KNOWN_SPLITS)}")
     return KNOWN_SPLITS[split]
@@ -161,6 +163,12 @@ def locate(source: str | Path, split: str | None, columns: Columns | None = None
         NotFound: nothing of that name, or the hub cannot be reached.
         BadData: files of no known format, or of several; a named column that is not there, or that nobody reads.
     """
+    if not isinstance(source, str | Path):
+        raise BadInput(f"a source is {short(source)}; wanted a name, a file or a folder")
+    if columns is not None and not (
+        isinstance(columns, Mapping) and all(isinstance(one, str) for one in (*columns, *columns.values()))
+    ):
+        raise BadInput(f"columns are {short(columns)}; wanted names with names, such as {{'prompt': 'question'}}")
     if isinstance(source, str):
         name = source if source in SOURCES else ALIASES.get(source.lower(), "")
         if name and (name == source or not os.path.exists(source)):

@@ -152,9 +152,10 @@ def joined(path: Path, parts: Iterable[bytes]) -> Iterator[bytes]:
     """The lines that pieces make."""
     waiting: list[bytes] = []
     size, most, number = 0, limit("line_bytes"), 1
-    piece = next(parts := iter(parts), b"")  # opened, so that its size can be asked for
+    parts = iter(parts)
+    first = next(parts, b"")  # the file is opened, so that its size can be asked for
     most_lines = most_rows(path)
-    for piece in chain((piece,) if piece else (), parts):
+    for piece in chain((first,) if first else (), parts):
         size += len(piece)
         if size > most:
             raise BadData(f"{shown(path)}:{number}: the line has {past('line_bytes')}; is it one row?")
