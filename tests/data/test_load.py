@@ -238,19 +238,3 @@ def test_a_voter_of_two_votes_with_ids_of_their_own_has_two(tmp_path: Path) -> N
     row = {"prompt": "Hi", "chosen": "a", "rejected": "b", "voter": "me"}
     assert votes(tmp_path / "a.jsonl", [{**row, "id": "1"}, {**row, "id": "2"}, {**row, "id": "2"}])[1:] == (1, 1)
     assert votes(tmp_path / "a.jsonl", [row, row, {**row, "voter": "you"}])[1:] == (1, 1)
-
-
-@pytest.mark.parametrize(
-    "given", [{"limit": "3"}, {"limit": 1.5}, {"split": 3}, {"columns": "prompt"}, {"columns": {"prompt": 1}}]
-)
-def test_an_argument_of_a_wrong_type_is_refused(tmp_path: Path, given: dict[str, Any]) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}')
-    with pytest.raises(BadInput, match="wanted"):
-        load_comparisons(path, **given)
-
-
-@pytest.mark.parametrize("source", [0, None, b"a.jsonl", ["a.jsonl"]])
-def test_a_source_that_is_no_path_is_refused(source: Any) -> None:
-    with pytest.raises(BadInput, match="wanted a name, a file or a folder"):
-        load_comparisons(source)
