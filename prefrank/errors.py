@@ -139,9 +139,9 @@ def is_count(value: object) -> bool:
 
 
 def short(value: object) -> str:
-    """A value for an error message: its JSON-ish form, cut."""
+    """A value for an error message: its JSON-ish form, cut; its type, where it cannot be shown."""
     try:
         shown = "null" if value is None else ascii(value[:40] if isinstance(value, str) else value)
-    except (RecursionError, ValueError):  # nested a thousand times, thousands of digits
-        return f"a {type(value).__name__} too large to show"
+    except Exception:  # a number of too many digits, a list of too many levels, an object of somebody's own
+        return f"of type {type(value).__name__}"
     return shown if len(shown) <= 40 else f"{shown[:37]}..."

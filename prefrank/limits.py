@@ -56,7 +56,10 @@ LIMITS: Mapping[str, Limit] = {
     "yaml_values": Limit(100_000, "values", "everything in a YAML file, aliases written out"),
     "line_bytes": Limit(1 << 28, "bytes", "one row of a data file: a line, an element of a JSON array, a CSV row"),
     "blank_lines": Limit(1 << 20, "blank lines", "blank lines in a row in a data file"),
-    "unpacked_bytes": Limit(1 << 28, "bytes", "what a data file unpacks to, where that is over 250 times its own size"),
+    "unpacked_bytes": Limit(
+        1 << 30, "bytes", "what a data file unpacks to, where that is over 2,000 times its own size"
+    ),
+    "packed_rows": Limit(1 << 18, "rows", "rows or lines of a data file that has less than two bytes for each"),
     "window_bytes": Limit(1 << 28, "bytes", "memory that unpacking an .xz file takes"),
     "data_files": Limit(1 << 20, "files and folders", "what is in a folder of data"),
     "pairs": Limit(1 << 24, "pairs", "pairs of one ranked list, where a job needs each of them"),

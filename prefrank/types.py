@@ -77,7 +77,10 @@ def as_turn(message: object) -> Turn:
     if content is None and not ({"tool_calls", "function_call"} & extra.keys()):
         raise BadInput("a message has no content; wanted a string")
     text = "" if content is None else content if isinstance(content, str) else _joined(content)
-    return Turn(role, text, json.dumps(extra, ensure_ascii=False) if extra else "")
+    try:
+        return Turn(role, text, json.dumps(extra, ensure_ascii=False) if extra else "")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"a message has {', '.join(extra)} that cannot be JSON ({error})") from None
 
 
 def _joined(content: object) -> str:

@@ -41,8 +41,7 @@ def text(row: Row, name: str) -> str:
 
 def maybe_text(row: Row, name: str) -> str:
     """The text at `name`; "" where the column is missing or null."""
-    parent, _, last = name.rpartition(".")
-    value = (field(row, parent) if parent else row).get(last)
+    value = row.get(name) if "." not in name else field(row, name.rpartition(".")[0]).get(name.rpartition(".")[2])
     return "" if value is None else as_text(value, name)
 
 

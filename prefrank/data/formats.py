@@ -113,8 +113,8 @@ def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
         for record in records:
             try:
                 found = under_system(read(record.row), system_of(record.row))
-                if isinstance(found, Candidate) and not found.id:
-                    found = replace(found, id=label(record.row, "id"))
+                if isinstance(found, Candidate) and not found.id and (id := label(record.row, "id")):
+                    found = replace(found, id=id)
             except ValueError as error:
                 raise BadData(f"{record.where}: {error}") from None
             yield record, found

@@ -34,7 +34,7 @@ from prefrank.data.formats import Found, Reader
 from prefrank.data.oasst import oasst
 from prefrank.data.report import Loaded, Report, Tally
 from prefrank.data.sources import Located, Part, known_split, locate
-from prefrank.errors import BadData, BadInput, NotFound
+from prefrank.errors import BadData, BadInput, NotFound, is_count, short
 from prefrank.io.columns import Columns
 from prefrank.io.rows import Record
 from prefrank.types import Comparison, Prompt, RankedPairs
@@ -100,8 +100,8 @@ def load_comparisons(
             load_comparisons, source, limit=limit, lang=lang, group=group, protocol=protocol, columns=columns
         )
         return _first_found(load, EVALUATION_SPLITS)
-    if limit is not None and limit < 1:
-        raise BadInput(f"limit is {limit}; wanted at least 1")
+    if limit is not None and not is_count(limit):
+        raise BadInput(f"limit is {short(limit)}; wanted a whole number of at least 1")
     located = locate(source, split, columns)
     if split is not None and split not in located.splits:
         raise NotFound(f"{source} has no split {split!r}; it has {', '.join(located.splits)}")

@@ -9,7 +9,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from prefrank.data.cells import with_messages, with_objects, with_types
 from prefrank.data.formats import ANY_ROW, FORMATS, Format, recognise
 from prefrank.data.hh import SUBSETS
 from prefrank.data.implicit import PROMPTS
-from prefrank.errors import BadData, NotFound, suggest
+from prefrank.errors import BadData, BadInput, NotFound, short, suggest
 from prefrank.io.columns import Columns, mapped
 from prefrank.io.inputs import check_plain
 from prefrank.io.rows import SUFFIXES, Record, Row, first_row, is_csv, is_data_file, read_records
@@ -56,9 +56,10 @@ class Part:
         Raises:
             BadData: as `read_records`, and a row that lacks a named column.
         """
+        csv = is_csv(self.path)
         for record in read_records(self.path, self._wanted(), bad_row=bad_row):
             try:
-                yield replace(record, row=_as_read(record.row, self.path, self.columns))
+                yield Record(_as_read(record.row, csv, self.columns), record.path, record.line)
             except BadData as error:
                 told = BadData(f"{record.where}: {error}")
                 if bad_row is None:
@@ -143,6 +144,8 @@ def known_split(split: str) -> str:
     Raises:
         NotFound: no split is called so.
     """
+    if not isinstance(split, str):
+        raise BadInput(f"split is {short(split)}; wanted a name, such as train")
     if split not in KNOWN_SPLITS:
         raise NotFound(f"no split is called {split!r}{suggest(split, KNOWN_SPLITS)}")
     return KNOWN_SPLITS[split]
@@ -160,6 +163,12 @@ def locate(source: str | Path, split: str | None, columns: Columns | None = None
         NotFound: nothing of that name, or the hub cannot be reached.
         BadData: files of no known format, or of several; a named column that is not there, or that nobody reads.
     """
+    if not isinstance(source, str | Path):
+        raise BadInput(f"a source is {short(source)}; wanted a name, a file or a folder")
+    if columns is not None and not (
+        isinstance(columns, Mapping) and all(isinstance(one, str) for one in (*columns, *columns.values()))
+    ):
+        raise BadInput(f"columns are {short(columns)}; wanted names with names, such as {{'prompt': 'question'}}")
     if isinstance(source, str):
         name = source if source in SOURCES else ALIASES.get(source.lower(), "")
         if name and (name == source or not os.path.exists(source)):
@@ -287,26 +296,27 @@ def _split_in(path: str, words: Mapping[str, str] = SPLIT_WORDS) -> str:
 
 
 def _format_of(path: Path, columns: Columns | None) -> str | None:
-    row, where = first_row(path), f"{path}:{2 if is_csv(path) else 1}"
+    row, csv = first_row(path), is_csv(path)
+    where = f"{path}:{2 if csv else 1}"
     if row is None:
         return None
     try:
-        row = _as_read(row, path, columns or {})
+        row = _as_read(row, csv, columns or {})
     except BadData as error:
         raise BadData(f"{where}: {error}") from None
     return recognise(row, where, columns)
 
 
-def _as_read(row: Row, path: Path, columns: Columns) -> Row:
+def _as_read(row: Row, csv: bool, columns: Columns) -> Row:
     """A row under the names, and with the values, that readers know.
 
     Whoever names the column of the prompt has said that no other one is it; an `input` or a `history` goes before it.
     """
     if columns:
-        row = with_objects(row, columns.values()) if is_csv(path) else row
+        row = with_objects(row, columns.values()) if csv else row
         others = (*PROMPTS, "context") if columns.keys() & set(PROMPTS) else ()
         row = mapped(row, columns, without=others)
-    return with_messages(with_types(row) if is_csv(path) else row)
+    return with_messages(with_types(row) if csv else row)
 
 
 def _recognised(splits: Mapping[Path, str], columns: Columns | None) -> tuple[Part, ...]:

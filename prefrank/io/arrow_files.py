@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 from prefrank.errors import BadData, PrefrankError
 from prefrank.io.inputs import check_plain
 from prefrank.io.json_files import repeated
-from prefrank.io.packed import unreadable
+from prefrank.io.packed import most_rows, unreadable
 from prefrank.io.parquet_batches import parquet_batches
 from prefrank.io.saved import saved_files
+from prefrank.limits import past
 
 _FILE_MARK = b"ARROW1"
 _OLD_FEATHER = b"FEA1"
@@ -51,7 +52,7 @@ def arrow_batches(
             schema, batches = parquet_batches(path, size, columns)
         else:
             schema, whole = _ipc_batches(path)
-            batches = _cut(whole, size)
+            batches = _cut(path, whole, size)
         return _distinct(path, schema), _guarded(path, batches)
     except _DAMAGE as error:
         raise _said(path, error) from None
@@ -80,8 +81,12 @@ def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
         yield batch
 
 
-def _cut(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
+def _cut(path: Path, batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
+    rows, most = 0, most_rows(path)
     for batch in batches:
+        rows += batch.num_rows
+        if rows > most:
+            raise BadData(f"{path}: holds less than two bytes a row and {past('packed_rows')}")
         _check_places(batch)
         for start in range(0, batch.num_rows, size):
             yield batch.slice(start, size)

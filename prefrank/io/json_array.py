@@ -3,6 +3,7 @@
 import codecs
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -75,12 +76,15 @@ class _Text:
         )
 
 
-def array_rows(name: str, parts: Iterable[bytes], decoder: json.JSONDecoder) -> Iterator[tuple[int, str, Any]]:
+def array_rows(
+    name: str, parts: Iterable[bytes], decoder: json.JSONDecoder, most_rows: int = sys.maxsize
+) -> Iterator[tuple[int, str, Any]]:
     """Each element as (its number, its text, its value).
 
     Args:
         name: of the file, for errors.
         parts: its bytes, which open with "[", white space and a mark left aside.
+        most_rows: elements that it may hold.
 
     Raises:
         BadData: no valid JSON, an empty array, or too large an element; with the place.
@@ -91,6 +95,8 @@ def array_rows(name: str, parts: Iterable[bytes], decoder: json.JSONDecoder) -> 
         raise BadData(f"{name}: the file holds an empty list; wanted at least one row")
     while True:
         row += 1
+        if row > most_rows:
+            raise BadData(f"{name}: holds less than two bytes a row and {past('packed_rows')}")
         while True:
             try:
                 value, end = decoder.raw_decode(file.text, at)

@@ -16,7 +16,7 @@ from typing import Any
 from prefrank.errors import BadData, short
 from prefrank.io.json_array import UNUSUAL, array_rows, unusual
 from prefrank.io.json_files import repeated
-from prefrank.io.packed import STREAM, decoded, joined, pieces, shown
+from prefrank.io.packed import STREAM, decoded, joined, most_rows, pieces, shown
 
 BadRow = Callable[[BadData], None] | None
 """Hears of a row that cannot be read, which is then passed over; None raises the error."""
@@ -50,7 +50,7 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
         blank, first = _first_filled(parts)
         parts = chain(blank, [first] if first else [], parts)
         if _opens_array(first):
-            yield from array_rows(name, parts, DECODER)
+            yield from array_rows(name, parts, DECODER, most_rows(path))
             return
     line = 0
     for line, content in enumerate(joined(path, parts), start=1):

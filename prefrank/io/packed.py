@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,8 +22,16 @@ STREAM = Path("-")
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _PIECE = 1 << 20
 _STEP = 1 << 16
-MOST_PACKED = 250
-"""Times that a large file may unpack to its own size: texts pack to a third or a tenth."""
+MOST_PACKED = 2000
+"""Times that a large file may unpack to its own size: texts pack to a tenth, rows that repeat one long prompt with
+hundreds of short replies to a thousandth."""
+_LEAST_ROW = 2
+"""Bytes that an honest row takes at the least, however well a file packs: some of it is not as in the row before."""
+
+
+def most_rows(path: Path) -> int:
+    """Rows, or lines, that a file may hold."""
+    return sys.maxsize if path == STREAM else max(limit("packed_rows"), path.stat().st_size // _LEAST_ROW)
 
 
 @runtime_checkable
@@ -143,11 +152,16 @@ def joined(path: Path, parts: Iterable[bytes]) -> Iterator[bytes]:
     """The lines that pieces make."""
     waiting: list[bytes] = []
     size, most, number = 0, limit("line_bytes"), 1
-    for piece in parts:
+    parts = iter(parts)
+    first = next(parts, b"")  # the file is opened, so that its size can be asked for
+    most_lines = most_rows(path)
+    for piece in chain((first,) if first else (), parts):
         size += len(piece)
         if size > most:
             raise BadData(f"{shown(path)}:{number}: the line has {past('line_bytes')}; is it one row?")
         ends = piece.endswith(b"\n")
+        if number > most_lines:
+            raise BadData(f"{shown(path)}: holds less than two bytes a row and {past('packed_rows')}")
         if waiting or not ends:
             waiting.append(piece)
             if not ends:

@@ -13,12 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prefrank.errors import BadData
-from prefrank.io.packed import MOST_PACKED
+from prefrank.io.packed import MOST_PACKED, most_rows
 from prefrank.limits import limit, past
 
 _UNFOLDS = f"it unpacks to over {MOST_PACKED} times its size and to"
-_LEAST_ROW = 16
-"""Bytes that a row counts for, though a thousand million nulls take none."""
 
 
 def parquet_batches(path: Path, size: int, columns: Sequence[str] | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -40,8 +38,9 @@ def parquet_batches(path: Path, size: int, columns: Sequence[str] | None) -> tup
 
 def _check_size(path: Path, facts: pq.FileMetaData) -> None:
     sizes = (facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
-    unfolded = sum(sizes) + _LEAST_ROW * facts.num_rows
-    if unfolded > _allowed(path):
+    if facts.num_rows > most_rows(path):
+        raise BadData(f"{path}: holds less than two bytes a row and {past('packed_rows')}")
+    if sum(sizes) > _allowed(path):
         raise BadData(f"{path}: {_UNFOLDS} {past('unpacked_bytes')}")
 
 

@@ -158,10 +158,17 @@ def system_column(row: Row) -> str:
     Raises:
         BadData: two of them, with different texts.
     """
-    given = [name for name in SYSTEM_COLUMNS if row.get(name) and row[name] == row[name]]  # NaN is pandas' nothing
-    if len({str(row[name]) for name in given}) > 1:
+    given = [name for name in SYSTEM_COLUMNS if name in row and _is_said(row[name])]
+    if len({row[name] if isinstance(row[name], str) else short(row[name]) for name in given}) > 1:
         raise BadData(f"{' and '.join(map(repr, given))} hold different texts; keep one of them")
     return given[0] if given else SYSTEM_COLUMNS[0]
+
+
+def _is_said(value: Any) -> bool:
+    """Whether a system turn is there: NaN is pandas' nothing."""
+    if isinstance(value, float):
+        return value == value and value != 0
+    return bool(value) if isinstance(value, str | int | list | tuple | Mapping | None) else True
 
 
 def _reply(value: Any, name: str) -> str:

@@ -81,7 +81,7 @@ def as_reply(reply: object, name: str) -> str:
         raise BadText(f"{name} is of type {type(reply).__name__} ({short(reply)}); wanted a string")
     try:
         turn = as_turn(message)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise BadText(f"{name}: {error}") from error
     if turn.role != "assistant":
         raise BadText(f"{name} is a message of the role {turn.role}; wanted one of the assistant, or a string")
@@ -133,8 +133,8 @@ def _of_row(row: Mapping[Any, Any], name: str) -> tuple[Prompt, str]:
 
 def _with_system(prompt: Prompt, system: object, name: str) -> Prompt:
     """The turns after the row's own system turn, where it has one."""
-    if system is None or system == "" or system != system:  # NaN is pandas' nothing
-        return prompt
+    if system is None or (isinstance(system, str) and not system) or (isinstance(system, float) and system != system):
+        return prompt  # NaN is pandas' nothing
     if not isinstance(system, str):
         raise BadInput(f"the system of {name} is of type {type(system).__name__} ({short(system)}); wanted a string")
     said = next((turn.text for turn in prompt if turn.role == "system"), None)
@@ -165,11 +165,22 @@ def values_of(given: object, name: str, wanted: str) -> list[Any]:
 
 
 def _plain(value: object) -> object:
-    """Arrays inside a message or list as lists, numpy's strings as Python's."""
+    """Arrays inside a message or list as lists, numpy's strings as Python's.
+
+    Raises:
+        BadInput: a list in a list without end.
+    """
+    try:
+        return _walked(value)
+    except RecursionError:
+        raise BadInput("messages are nested too deeply, or hold themselves; wanted a list of messages") from None
+
+
+def _walked(value: object) -> object:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _walked(one) for key, one in value.items()}
     if isinstance(value, list | tuple) or (isinstance(value, _Array) and value.ndim == 1):
-        return [_plain(one) for one in value]  # type: ignore[union-attr]
+        return [_walked(one) for one in value]  # type: ignore[union-attr]
     return value

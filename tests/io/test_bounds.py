@@ -84,15 +84,41 @@ def test_blank_lines_without_end_are_refused(tmp_path: Path, monkeypatch: pytest
     assert "more than 100 blank lines, which PREFRANK_MAX_BLANK_LINES may raise" in said(path)
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("suffix", [".xz", ".zst"])
 def test_what_unpacks_to_far_more_than_it_is_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    path = packed(tmp_path / f"a.jsonl{suffix}", ROW * 20_000)
+    path = packed(tmp_path / f"a.jsonl{suffix}", (b'{"a": "' + b"x" * 1000 + b'"}\n') * 3000)
+    monkeypatch.setenv("PREFRANK_MAX_UNPACKED_BYTES", "4e6")
+    assert sum(1 for _ in read_records(path)) == 3000
     monkeypatch.setenv("PREFRANK_MAX_UNPACKED_BYTES", "1e6")
-    assert sum(1 for _ in read_records(path)) == 20_000
-    monkeypatch.setenv("PREFRANK_MAX_UNPACKED_BYTES", "1e5")
-    assert "more than 100,000 bytes, which PREFRANK_MAX_UNPACKED_BYTES may raise" in said(path)
+    assert "more than 1,000,000 bytes, which PREFRANK_MAX_UNPACKED_BYTES may raise" in said(path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", ROW * 9000), ("a.csv", b"a\n" + b"1\n" * 9000)])
+def test_a_packed_file_of_more_rows_than_bytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, name: str, content: bytes
+) -> None:
+    path = packed(tmp_path / f"{name}{suffix}", content)
+    assert len(read(path)) == 9000
+    monkeypatch.setenv("PREFRANK_MAX_PACKED_ROWS", "8000")
+    assert "more than 8,000 rows, which PREFRANK_MAX_PACKED_ROWS may raise" in said(path)
+    array = packed(tmp_path / f"a.json{suffix}", b"[" + b'{"a": 1},' * 9000 + b'{"a": 2}]')
+    assert "more than 8,000 rows, which PREFRANK_MAX_PACKED_ROWS may raise" in said(array)
+
+
+def test_short_replies_that_each_repeat_one_long_prompt_are_no_bomb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = " ".join(map(str, range(2000)))
+    rows = [{"prompt": long, "reply": str(number * 7919 % 10007)} for number in range(400)]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path = packed(tmp_path / "a.jsonl.xz", content)
+    assert len(content) > 600 * path.stat().st_size
+    for name in ("PACKED_ROWS", "UNPACKED_BYTES"):
+        monkeypatch.setenv(f"PREFRANK_MAX_{name}", "1000")
+    assert read(path) == rows
 
 
 def test_an_xz_file_of_several_streams_is_read_whole_and_its_rest_is_not_passed_over(tmp_path: Path) -> None:
@@ -125,7 +151,8 @@ def test_a_long_value_that_every_row_of_parquet_names_takes_no_room_in_each(
     assert sum(batch.num_rows for batch in batches) == 400
     assert [batch.num_rows for batch in arrow_batches(path, 1024, ["b"])[1]] == [400]
     monkeypatch.setenv("PREFRANK_MAX_UNPACKED_BYTES", "2e6")
-    assert "it unpacks to over 250 times its size" in said(path)
+    monkeypatch.setattr("prefrank.io.parquet_batches.MOST_PACKED", 250)
+    assert "it unpacks to over 2000 times its size" in said(path)
 
 
 def test_a_list_that_names_a_long_value_very_often_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +164,9 @@ def test_a_list_that_names_a_long_value_very_often_is_refused(tmp_path: Path, mo
 
 
 def test_rows_of_nothing_without_end_are_refused(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "a.parquet", pa.table({"a": pa.nulls(20_000_000)}))
-    assert "it unpacks to over 250 times its size" in said(path)
+    for name in ("a.parquet", "a.arrow"):
+        path = write_table(tmp_path / name, pa.table({"a": pa.nulls(20_000_000)}))
+        assert "holds less than two bytes a row and more than 262,144 rows" in said(path)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".jsonl.gz", ".jsonl.zst", ".csv", ".parquet", ".arrow", ""])

@@ -270,3 +270,37 @@ def test_every_system_column_that_training_reads_is_read_in_scoring(column: str)
     for read in (lambda row: as_pairs([row]), lambda row: read_row(row, {})):
         with pytest.raises(BadInput, match="hold different texts"):
             read(dict.fromkeys(SYSTEM_COLUMNS, "x") | row)
+
+
+class _Unshown:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+_ODD = (_Unshown(), 10**5000, [10**5000], [[[_Unshown()]]], {"role": _Unshown(), "content": "x"})
+
+
+@pytest.mark.parametrize("number", range(len(_ODD)))
+def test_a_value_that_cannot_be_shown_is_refused_by_its_type(number: int) -> None:
+    for take in (as_pairs, as_replies):
+        with pytest.raises(BadInput, match=r"of type|wanted prompt and reply"):
+            take([_ODD[number]])
+
+
+@pytest.mark.parametrize("system", [np.array([1, 2]), _Unshown(), 1.5])
+def test_a_system_turn_of_another_kind_is_refused(system: object) -> None:
+    with pytest.raises(BadInput, match="the system of pair 0 is of type"):
+        as_pairs([{"prompt": "p", "reply": "r", "system": system}])
+
+
+def test_messages_that_hold_themselves_are_refused() -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    with pytest.raises(BadInput, match="hold themselves"):
+        as_given_prompt(circle)
+
+
+def test_a_message_with_calls_that_are_no_json_is_refused() -> None:
+    message = {"role": "assistant", "content": "x", "tool_calls": [object()]}
+    with pytest.raises(BadInput, match="cannot be JSON"):
+        as_replies([message])
