@@ -30,6 +30,9 @@ from prefrank.io.json_files import Fields
 from prefrank.types import Comparison
 
 NUM_BINS = 15
+FOLDS = 5
+"""Of a cross-fitted temperature."""
+
 MIN_PAIRS = 20
 """Fewer pairs with different scores give no temperature."""
 
@@ -185,6 +188,8 @@ def calibration(
     style, pairs = bootstrap or Bootstrap(), sample.pairs
     fitted, scaled, note = temperature, None, None
     try:
+        if temperature is None:
+            _check_prompts(sample, FOLDS)  # before anything is fitted
         fitted = temperature or fit_temperature(sample, fitted_on="cross-fitted, each of these prompts by others")
         scaled = _divided(sample.lead, temperature.value) if temperature else cross_fitted(sample, seed=style.seed)
     except BadInput as error:
@@ -235,7 +240,15 @@ def fit_temperature(sample: Sample, *, fitted_on: str = "") -> Temperature:
     return Temperature(value, int(usable.sum()), prompts, fitted_on)
 
 
-def cross_fitted(sample: Sample, *, folds: int = 5, seed: int = 0) -> Float64[np.ndarray, " P"]:
+def _check_prompts(sample: Sample, folds: int) -> int:
+    """The number of prompts, of which each fold wants one."""
+    size = int(sample.pairs.prompt.max(initial=-1)) + 1
+    if size < folds:
+        raise BadInput(f"there are {size} prompts to cross-fit a temperature in {folds} folds; wanted at least {folds}")
+    return size
+
+
+def cross_fitted(sample: Sample, *, folds: int = FOLDS, seed: int = 0) -> Float64[np.ndarray, " P"]:
     """Leads divided by a temperature that was fitted on other prompts.
 
     Raises:
@@ -243,10 +256,7 @@ def cross_fitted(sample: Sample, *, folds: int = 5, seed: int = 0) -> Float64[np
     """
     check_whole("folds", folds, least=2)
     check_whole("the seed", seed, least=0)
-    pairs = sample.pairs
-    size = int(pairs.prompt.max(initial=-1)) + 1
-    if size < folds:
-        raise BadInput(f"there are {size} prompts to cross-fit a temperature in {folds} folds; wanted at least {folds}")
+    pairs, size = sample.pairs, _check_prompts(sample, folds)
     fold = (np.random.default_rng(seed).permutation(size) % folds)[pairs.prompt[pairs.comparison]]
     parts, scaled = _fitted(sample), sample.lead.copy()
     for one in range(folds):

@@ -301,6 +301,16 @@ class Sample:
         found = [numbers.setdefault(frozenset(within[prompt]), len(numbers)) for prompt in range(len(within))]
         return np.array(found, np.int64)
 
+    def with_scores(self, scores: Sequence[Sequence[Score]]) -> "Sample":
+        """The same items with another scorer's scores; what is known of the items alone is shared."""
+        other = Sample(self.facts, tuple(map(tuple, scores)))
+        other.__dict__.update({name: vars(self)[name] for name in _OF_ITEMS if name in vars(self)})
+        return other
+
     def take(self, places: Sequence[int]) -> "Sample":
         """The items at these places."""
         return Sample(tuple(self.facts[i] for i in places), tuple(self.scores[i] for i in places))
+
+
+_OF_ITEMS = ("pairs", "lengths", "strata", "prompt_strata")
+"""What a sample knows that no score changes."""
