@@ -224,8 +224,10 @@ def flatten(preferences: Sequence[Preferences], prompts: Sequence[float], sizes:
     weight = _near_one(np.array([preference.weight for _, preference in flat], np.float64), place)
     if ranked:
         listed = [those.arrays() for _, those in ranked]
-        sides = [np.concatenate([first[c] + pair[side] for (c, _), pair in zip(ranked, listed, strict=True)])
-                 for side in (0, 1)]
+        sides = [
+            np.concatenate([first[c] + pair[side] for (c, _), pair in zip(ranked, listed, strict=True)])
+            for side in (0, 1)
+        ]
         tie = np.concatenate([pair[2] for pair in listed])
         place = np.concatenate([place, np.repeat([c for c, _ in ranked], [len(those) for _, those in ranked])])
         order = np.argsort(place, kind="stable")  # the items' order; what follows has the ranked lists' last

@@ -75,7 +75,7 @@ def share_of(
         return Estimate(None, None, None, 0, "pairs", 0)
     share, prompt = weight[kept] / weight[kept].sum(), pairs.prompt[pairs.comparison[kept]]
     value = min(float(share @ right[kept]), 1.0)
-    pulls, prompts = np.bincount(prompt, share * (right[kept] - value)), np.count_nonzero(np.bincount(prompt))
+    pulls, prompts = np.bincount(prompt, share * (right[kept] - value)), int(np.count_nonzero(np.bincount(prompt)))
     variance = float(pulls @ pulls)
     most = len(kept) if prompts >= MIN_PROMPTS else prompts
     trials = max(1, round(min(value * (1 - value) / variance, most))) if variance > 1e-20 else prompts
