@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadData, BadInput
+from prefrank.errors import BadData, BadInput, short
 from prefrank.evaluation.calibration import Temperature, abstention, calibration, stored_temperature
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
@@ -26,6 +26,7 @@ from prefrank.evaluation.protocols import missing_rows
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.evaluation.run import Scorer, data_hash, score_once, versions
 from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run, scorer_of, scores_json
+from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
 from prefrank.types import Comparison, Prompt
@@ -298,8 +299,27 @@ def compare_runs(
         scorers, that of a subset over the subsets of its suite.
 
     Raises:
-        BadInput: fewer than two scorers, or no two that share a suite with the same data.
+        BadInput: fewer than two scorers, or no two that share a suite with the same data; something else than runs.
     """
+    try:
+        return _compare_runs(runs, suites, bootstrap)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError):
+        _check_runs(runs)  # no run of a file or of `run_all` comes this far
+        raise
+
+
+def _check_runs(runs: object) -> None:
+    """Say which part of which run is not as a run has it."""
+    if not isinstance(runs, Mapping):
+        raise BadInput(f"the runs are {short(runs)}; wanted runs by name")
+    for name, run in runs.items():
+        try:
+            check_run(run)
+        except Wrong as wrong:
+            raise BadInput(f"the run {short(name)} is no whole run: {wrong}; give one of read_run or run_all") from None
+
+
+def _compare_runs(runs: Mapping[str, Run], suites: Mapping[str, Suite], bootstrap: Bootstrap | None) -> dict[str, Any]:
     sides = _sides(runs)
     style = bootstrap or _intervals_of(runs)
     samples: dict[tuple[str, str], Sample] = {}
