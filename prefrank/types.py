@@ -15,7 +15,7 @@ from operator import eq
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
-from jaxtyping import Int8, Int64
+from jaxtyping import Bool, Int8, Int32, Int64
 
 from prefrank.errors import BadInput, short
 from prefrank.limits import limit, past
@@ -192,13 +192,39 @@ class RankedPairs(Sequence[Preference]):
         counts = Counter(rank for rank in self.ranks if rank is not None)
         return sum(count * (count - 1) // 2 for count in counts.values())
 
+    def arrays(self) -> tuple[Int32[np.ndarray, " P"], Int32[np.ndarray, " P"], Bool[np.ndarray, " P"]]:
+        """Winner, loser, and whether it is a tie, of every pair in their order: what iterating gives, without objects.
+
+        Raises:
+            BadInput: more pairs than `limit("pairs")`.
+        """
+        self._check()
+        replies = np.array(self.ranked, np.int32)
+        count = len(replies)
+        first = np.repeat(np.arange(count, dtype=np.int32), np.arange(count - 1, -1, -1))
+        second = np.concatenate([np.arange(i + 1, count, dtype=np.int32) for i in range(count)] or [first])
+        level = np.array([one for one in self.levels if one is not None], np.int32)
+        behind = level[first] > level[second]
+        winner, loser = replies[np.where(behind, second, first)], replies[np.where(behind, first, second)]
+        return winner, loser, level[first] == level[second]
+
+    @property
+    def levels(self) -> list[int | None]:
+        """Of each reply the place of its rank among the distinct ranks, 0 the best; None for one without a rank."""
+        ordered = sorted({rank for rank in self.ranks if rank is not None})  # exact, for whole numbers of any size
+        place = {rank: number for number, rank in enumerate(ordered)}
+        return [None if rank is None else place[rank] for rank in self.ranks]
+
+    def _check(self) -> None:
+        if len(self) > limit("pairs"):
+            raise BadInput(f"{len(self.ranked):,} ranked replies have {past('pairs')}; split the list")
+
     def __len__(self) -> int:
         count = sum(rank is not None for rank in self.ranks)
         return count * (count - 1) // 2
 
     def __iter__(self) -> Iterator[Preference]:
-        if len(self) > limit("pairs"):
-            raise BadInput(f"{len(self.ranked):,} ranked replies have {past('pairs')}; split the list")
+        self._check()
         return (self._between(i, j) for i, j in combinations(self.ranked, 2))
 
     def _between(self, i: int, j: int) -> Preference:

@@ -8,7 +8,7 @@ float32, one reply at a time. Two engines run: prefrank's, which never pads, and
 its reason.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import product
@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from prefrank.errors import BadData, BadInput, suggest
+from prefrank.errors import BadData, BadInput, short, suggest
+from prefrank.evaluation.checks import check_texts, check_whole
 from prefrank.evaluation.items import Item, Pairs, flatten
+from prefrank.evaluation.run import check_items
 from prefrank.scoring import RewardModel
 from prefrank.scoring.opened import plain_folder, quiet_transformers
 from prefrank.text.rendering import written_by
@@ -221,10 +223,13 @@ def audit(
 
     Raises:
         BadData: no comparison that people decided.
-        BadInput: an unknown engine, format, padding side or number type, or a batch size below 1.
+        BadInput: an unknown engine, format, padding side or number type, or none; a batch size or num_comparisons that
+            is no whole number of at least 1; something else than comparisons.
         NotFound, BadModel: as `RewardModel.load` in float32, without which there is no reference.
     """
     _check(engines, formats, sides, dtypes, batch_sizes)
+    check_items(items)
+    check_whole("num_comparisons", num_comparisons, least=1)
     rows, pairs = _rows_of(items, num_comparisons)
     if not pairs.decided.any():
         raise BadData(f"none of the {len(items)} comparisons prefers one reply; wanted at least one that does")
@@ -270,17 +275,20 @@ def _check(
     known = {"engine": (engines, ENGINES), "format": (formats, FORMATS), "padding side": (sides, SIDES)}
     known |= {"number type": (dtypes, DTYPES)}
     for what, (given, there) in known.items():
+        check_texts(f"the list of {what}s", given)
         for name in given:
             if name not in there:
                 raise BadInput(f"there is no {what} {name!r}{suggest(name, there)}")
-    if min(sizes, default=1) < 1:
-        raise BadInput(f"a batch size is {min(sizes)}; wanted at least 1")
+    if isinstance(sizes, str | bytes) or not isinstance(sizes, Collection):
+        raise BadInput(f"batch_sizes is {short(sizes)}; wanted a list of whole numbers")
+    for size in sizes:
+        check_whole("a batch size", size, least=1)
 
 
 def _rows_of(items: Sequence[Comparison | Item], count: int) -> tuple[Rows, Pairs]:
     """At most `count` items, evenly spaced, as distinct rows; and their preferences between those rows."""
-    if not items or count < 1:
-        raise BadData(f"there are {len(items)} comparisons of which {count} are wanted; wanted at least one")
+    if not items:
+        raise BadData("there are no comparisons to audit with; wanted at least one")
     kept = [items[place] for place in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))]
     rows = [(item.prompt, reply) for item in kept for reply in item.replies]
     number: dict[tuple[Prompt, str], int] = {}

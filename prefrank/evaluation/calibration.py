@@ -30,6 +30,9 @@ from prefrank.io.json_files import Fields
 from prefrank.types import Comparison
 
 NUM_BINS = 15
+FOLDS = 5
+"""Of a cross-fitted temperature."""
+
 MIN_PAIRS = 20
 """Fewer pairs with different scores give no temperature."""
 
@@ -185,6 +188,8 @@ def calibration(
     style, pairs = bootstrap or Bootstrap(), sample.pairs
     fitted, scaled, note = temperature, None, None
     try:
+        if temperature is None:
+            _check_prompts(sample, FOLDS)  # before anything is fitted
         fitted = temperature or fit_temperature(sample, fitted_on="cross-fitted, each of these prompts by others")
         scaled = _divided(sample.lead, temperature.value) if temperature else cross_fitted(sample, seed=style.seed)
     except BadInput as error:
@@ -235,7 +240,15 @@ def fit_temperature(sample: Sample, *, fitted_on: str = "") -> Temperature:
     return Temperature(value, int(usable.sum()), prompts, fitted_on)
 
 
-def cross_fitted(sample: Sample, *, folds: int = 5, seed: int = 0) -> Float64[np.ndarray, " P"]:
+def _check_prompts(sample: Sample, folds: int) -> int:
+    """The number of prompts, of which each fold wants one."""
+    size = int(sample.pairs.prompt.max(initial=-1)) + 1
+    if size < folds:
+        raise BadInput(f"there are {size} prompts to cross-fit a temperature in {folds} folds; wanted at least {folds}")
+    return size
+
+
+def cross_fitted(sample: Sample, *, folds: int = FOLDS, seed: int = 0) -> Float64[np.ndarray, " P"]:
     """Leads divided by a temperature that was fitted on other prompts.
 
     Raises:
@@ -243,10 +256,7 @@ def cross_fitted(sample: Sample, *, folds: int = 5, seed: int = 0) -> Float64[np
     """
     check_whole("folds", folds, least=2)
     check_whole("the seed", seed, least=0)
-    pairs = sample.pairs
-    size = int(pairs.prompt.max(initial=-1)) + 1
-    if size < folds:
-        raise BadInput(f"there are {size} prompts to cross-fit a temperature in {folds} folds; wanted at least {folds}")
+    pairs, size = sample.pairs, _check_prompts(sample, folds)
     fold = (np.random.default_rng(seed).permutation(size) % folds)[pairs.prompt[pairs.comparison]]
     parts, scaled = _fitted(sample), sample.lead.copy()
     for one in range(folds):
@@ -415,23 +425,23 @@ class _Judged:
     """Decided pairs as calibration sees them; arrays are [P], weights 0 for the others.
 
     Args:
-        size: of the lead, which orders pairs where the confidence itself is rounded to 1.
+        place: of the lead's size among the distinct sizes, which order pairs where the confidence is rounded to 1.
         numbers: of the bins of equal width and of equal mass.
     """
 
     weight: Float64[np.ndarray, " P"]
     right: Float64[np.ndarray, " P"]
-    size: Float64[np.ndarray, " P"]
+    place: Int64[np.ndarray, " P"]
     confidence: Float64[np.ndarray, " P"]
     numbers: tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]
 
 
 def _judged(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> _Judged:
     weight, size = shares(pairs, pairs.decided), np.abs(np.nan_to_num(lead))
-    confidence = _sigmoid(size)
-    positions = (2 * confidence - 1, _middles(size, weight))
+    confidence, place = _sigmoid(size), np.unique(size, return_inverse=True)[1]
+    positions = (2 * confidence - 1, _middles(place, weight))
     width, mass = (np.minimum((position * NUM_BINS).astype(np.int64), NUM_BINS - 1) for position in positions)
-    return _Judged(weight, wins(lead), size, confidence, (width, mass))
+    return _Judged(weight, wins(lead), place, confidence, (width, mass))
 
 
 def _figures(lead: Float64[np.ndarray, " P"], judged: _Judged, pairs: Pairs) -> dict[str, Figure]:
@@ -480,9 +490,8 @@ def _from_zero(gap: Estimate) -> Estimate:
     return gap if gap.low is None else replace(gap, low=max(0.0, gap.low))
 
 
-def _middles(values: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
-    """The share of the mass below each value, with half of its equals'."""
-    _, place = np.unique(values, return_inverse=True)
+def _middles(place: Int64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
+    """The share of the mass below each value, with half of its equals', given the values' places."""
     mass = np.bincount(place, weight)
     return ((np.cumsum(mass) - mass / 2) / (mass.sum() or 1.0))[place]
 
@@ -509,7 +518,7 @@ def _auroc(judged: _Judged) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarr
     both = good.sum() * bad.sum()
     if not both > 0:
         return np.zeros_like(weight), np.zeros_like(weight)
-    _, place = np.unique(judged.size, return_inverse=True)
+    place = judged.place
     wrong, fine = np.bincount(place, bad), np.bincount(place, good)
     below, above = np.cumsum(wrong) - wrong / 2, good.sum() - np.cumsum(fine) + fine / 2
     value = good @ below[place] / both

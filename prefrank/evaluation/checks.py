@@ -1,7 +1,7 @@
 """Checks of what callers give: whole numbers, numbers and names. True is no number, and NaN none either."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from prefrank.errors import BadInput, short
 
@@ -37,12 +37,12 @@ def check_number(
         raise BadInput(f"{name} is {short(value)}; wanted a finite number{bound}")
 
 
-def check_texts(name: str, values: Iterable[object]) -> None:
-    """See that an option is a list of strings, and no string itself.
+def check_texts(name: str, values: object) -> None:
+    """See that an option is a list of strings, at least one, and no string itself.
 
     Raises:
         BadInput: it is not.
     """
-    given = values if isinstance(values, Iterable) and not isinstance(values, str | bytes) else None
-    if given is None or not all(isinstance(one, str) for one in given):
-        raise BadInput(f"{name} is {short(values)}; wanted a list of strings")
+    given = values if isinstance(values, Collection) and not isinstance(values, str | bytes) else None
+    if not given or not all(isinstance(one, str) for one in given):
+        raise BadInput(f"{name} is {short(values)}; wanted a list of strings, at least one")

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float64, Int64
 
 from prefrank.data import split_of
 from prefrank.errors import BadInput, short
-from prefrank.types import Comparison, Preference, Preferences, Prompt, Score, Turn
+from prefrank.limits import limit, past
+from prefrank.types import Comparison, Preferences, Prompt, RankedPairs, Score, Turn
 
 Style = tuple[int, int, int]
 """Markdown headers, list items and bold spans of a reply."""
@@ -57,7 +58,12 @@ class Item:
                 f" {len(self.preferences)} preferences; wanted at least 1, 2 and 1"
             )
         last = len(self.replies) - 1
-        if any(not (0 <= p.winner <= last and 0 <= p.loser <= last) for p in self.preferences):
+        if isinstance(self.preferences, RankedPairs):
+            if len(self.preferences.ranks) != len(self.replies):
+                raise BadInput(
+                    f"item {self.id} has {len(self.preferences.ranks)} ranks for {len(self.replies)} replies"
+                )
+        elif any(not (0 <= p.winner <= last and 0 <= p.loser <= last) for p in self.preferences):
             raise BadInput(f"item {self.id} prefers a reply that it does not have; its replies are 0 to {last}")
         if any(one is not None and not math.isfinite(one) for one in self.gold):
             raise BadInput(f"item {self.id} has the gold {short(self.gold)}; wanted finite numbers, or None")
@@ -187,26 +193,53 @@ def _near_one(weight: Float64[np.ndarray, " P"], item: Int64[np.ndarray, " P"]) 
     return np.where(np.isin(item, item[far]), np.maximum(weight / most[item], 1 / _FAR), weight)
 
 
-def flatten(preferences: Sequence[Sequence[Preference]], prompts: Sequence[float], sizes: Sequence[int]) -> Pairs:
+def flatten(preferences: Sequence[Preferences], prompts: Sequence[float], sizes: Sequence[int]) -> Pairs:
     """All preferences as arrays; one with probability below 0.5 is turned round.
 
     Args:
         preferences: [C] those of each item.
         prompts: [C] equal for items of one conversation start.
         sizes: [C] replies of each item.
+
+    Raises:
+        BadInput: long ranked lists with more pairs, together, than `limit("pairs")`.
     """
     first = np.cumsum([0, *sizes])
-    flat = [(c, preference) for c, those in enumerate(preferences) for preference in those]
+    ranked = [(c, those) for c, those in enumerate(preferences) if isinstance(those, RankedPairs)]
+    if sum(len(those) for _, those in ranked) > limit("pairs"):
+        raise BadInput(f"{len(ranked):,} long ranked lists have {past('pairs')}; split them, or evaluate fewer at once")
+    flat = [
+        (c, preference)
+        for c, those in enumerate(preferences)
+        if not isinstance(those, RankedPairs)
+        for preference in those
+    ]
     place = np.array([c for c, _ in flat], np.int64)
     winner = first[place] + np.array([preference.winner for _, preference in flat], np.int64)
     loser = first[place] + np.array([preference.loser for _, preference in flat], np.int64)
     probability = np.array([preference.probability for _, preference in flat], np.float64)
     turned = probability < 0.5
+    ahead, behind = np.where(turned, loser, winner), np.where(turned, winner, loser)
+    probability = np.where(turned, 1 - probability, probability)
+    weight = _near_one(np.array([preference.weight for _, preference in flat], np.float64), place)
+    if ranked:
+        listed = [those.arrays() for _, those in ranked]
+        sides = [
+            np.concatenate([first[c] + pair[side] for (c, _), pair in zip(ranked, listed, strict=True)])
+            for side in (0, 1)
+        ]
+        tie = np.concatenate([pair[2] for pair in listed])
+        place = np.concatenate([place, np.repeat([c for c, _ in ranked], [len(those) for _, those in ranked])])
+        order = np.argsort(place, kind="stable")  # the items' order; what follows has the ranked lists' last
+        place = place[order]
+        ahead, behind = (np.concatenate(two)[order] for two in ((ahead, sides[0]), (behind, sides[1])))
+        probability = np.concatenate([probability, np.where(tie, 0.5, 1.0)])[order]
+        weight = np.concatenate([weight, np.ones(len(tie))])[order]
     return Pairs(
-        ahead=np.where(turned, loser, winner),
-        behind=np.where(turned, winner, loser),
-        probability=np.where(turned, 1 - probability, probability),
-        weight=_near_one(np.array([preference.weight for _, preference in flat], np.float64), place),
+        ahead=ahead,
+        behind=behind,
+        probability=probability,
+        weight=weight,
         comparison=place,
         prompt=np.unique(np.array(prompts, np.float64), return_inverse=True)[1],
         first=first,
@@ -270,6 +303,16 @@ class Sample:
         found = [numbers.setdefault(frozenset(within[prompt]), len(numbers)) for prompt in range(len(within))]
         return np.array(found, np.int64)
 
+    def with_scores(self, scores: Sequence[Sequence[Score]]) -> "Sample":
+        """The same items with another scorer's scores; what is known of the items alone is shared."""
+        other = Sample(self.facts, tuple(map(tuple, scores)))
+        other.__dict__.update({name: vars(self)[name] for name in _OF_ITEMS if name in vars(self)})
+        return other
+
     def take(self, places: Sequence[int]) -> "Sample":
         """The items at these places."""
         return Sample(tuple(self.facts[i] for i in places), tuple(self.scores[i] for i in places))
+
+
+_OF_ITEMS = ("pairs", "lengths", "strata", "prompt_strata")
+"""What a sample knows that no score changes."""

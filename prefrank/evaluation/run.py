@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,10 +20,13 @@ from prefrank.errors import BadData, BadInput, short
 from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Metrics, measure_subsets
-from prefrank.types import Comparison, Prompt, Score
+from prefrank.types import Comparison, Preferences, Prompt, RankedPairs, Score
 
 Scorer = Callable[[Sequence[tuple[Prompt, str]]], Sequence[Score]]
 """(prompt, reply) pairs in, one score for each out, in their order. A value may be NaN: a failure, counted as lost."""
+
+_BLOCK = 1 << 16
+"""Pairs of a long ranking that are written at a time."""
 
 PACKAGES = ("prefrank", "numpy", "torch", "tokenizers", "transformers")
 
@@ -174,15 +177,30 @@ def data_hash(items: Sequence[Comparison | Item]) -> str:
 
 def _hash(given: Comparison | Item) -> str:
     item = given if isinstance(given, Item) else as_item(given)
-    plain = [
+    before = [
         item.subset,
         item.id,
         [[turn.role, turn.text, *([turn.extra] if turn.extra else [])] for turn in item.prompt],
         item.replies,
-        [[p.winner, p.loser, float(p.probability), float(p.weight), float(p.margin)] for p in item.preferences],
-        *([item.gold] if item.gold else []),
     ]
-    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+    said = hashlib.sha256(f"{json.dumps(before)[:-1]}, [".encode())
+    for number, part in enumerate(_stated(item.preferences)):
+        said.update(f"{', ' if number else ''}{part}".encode())
+    said.update(f"]{''.join(f', {json.dumps(gold)}' for gold in [item.gold] if gold)}]".encode())
+    return said.hexdigest()
+
+
+def _stated(preferences: Preferences) -> Iterator[str]:
+    """What is said of the pairs, as parts of a JSON list; those of a long ranking some at a time."""
+    if not isinstance(preferences, RankedPairs):
+        plain = [[p.winner, p.loser, float(p.probability), float(p.weight), float(p.margin)] for p in preferences]
+        yield json.dumps(plain)[1:-1]
+        return
+    winner, loser, tie = preferences.arrays()
+    for first in range(0, len(tie), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        three = zip(winner[part].tolist(), loser[part].tolist(), tie[part].tolist(), strict=True)
+        yield ", ".join([f"[{a}, {b}, {'0.5' if tied else '1.0'}, 1.0, 0.0]" for a, b, tied in three])
 
 
 def versions() -> dict[str, str]:

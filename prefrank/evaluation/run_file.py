@@ -19,7 +19,7 @@ from prefrank.io.atomic import write_file
 from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import parse_json
 from prefrank.limits import limit, past
-from prefrank.types import Preference, Score
+from prefrank.types import Preference, Preferences, RankedPairs, Score
 
 FORMAT = 1
 
@@ -33,7 +33,7 @@ def facts_json(facts: Facts) -> dict[str, Any]:
         "subset": facts.subset,
         "id": facts.id,
         "prompt": facts.prompt,
-        "preferences": [[p.winner, p.loser, p.probability, p.weight] for p in facts.preferences],
+        **_preferences_json(facts.preferences),
         **({"gold": list(facts.gold)} if facts.gold else {}),
         "turns": facts.turns,
         "prompt_length": facts.prompt_length,
@@ -43,12 +43,26 @@ def facts_json(facts: Facts) -> dict[str, Any]:
     }
 
 
+def _preferences_json(preferences: Preferences) -> dict[str, Any]:
+    """Every preference; of a long ranking the ranks, and no pair."""
+    if isinstance(preferences, RankedPairs):
+        return {"preferences": [], "ranks": preferences.levels}
+    return {"preferences": [[p.winner, p.loser, p.probability, p.weight] for p in preferences]}
+
+
+def preferences_from(value: Mapping[str, Any]) -> Preferences:
+    """The preferences of an item of a run file."""
+    if "ranks" in value:
+        return RankedPairs(tuple(value["ranks"]))
+    return tuple(Preference(winner, *rest) for winner, *rest in value["preferences"])
+
+
 def facts_from(value: Mapping[str, Any]) -> Facts:
     return Facts(
         subset=value["subset"],
         id=value["id"],
         prompt=value["prompt"],
-        preferences=tuple(Preference(winner, *rest) for winner, *rest in value["preferences"]),
+        preferences=preferences_from(value),
         gold=tuple(value.get("gold", ())),
         turns=value["turns"],
         prompt_length=value["prompt_length"],

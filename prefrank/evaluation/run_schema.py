@@ -256,7 +256,7 @@ _SCORER = shape(
 _ITEM = shape(
     {"subset": text, "id": text, "prompt": _NUMBER, "preferences": each(each(_NUMBER)), "turns": count}
     | {"prompt_length": count, "language": text, "lengths": each(count), "styles": each(each(count))},
-    {"gold": each(maybe(_NUMBER))},
+    {"gold": each(maybe(_NUMBER)), "ranks": each(maybe(count))},
 )
 _CHART = shape(
     {"title": text, "rows": each(text), "columns": each(plain), "figures": each(text), "kind": text} | {"x_label": text}
@@ -348,7 +348,17 @@ def _odd_item(item: Mapping[str, Any]) -> str:
             return f"[winner, loser, probability, weight] of replies 0 to {size - 1}"
         if winner == loser or not 0 <= probability <= 1 or not weight > 0:
             return "two replies, a probability from 0 to 1 and a weight above 0"
+    if "ranks" in item:
+        if item["preferences"] or len(item["ranks"]) != size or _num_pairs(item) < 1:
+            return f"ranks of {size} replies in place of preferences, two or more of them known"
+        return ""
     return "" if item["preferences"] else "at least one preference"
+
+
+def _num_pairs(item: Mapping[str, Any]) -> int:
+    """How many preferences there are; a long ranking has all pairs of the replies that have a rank."""
+    known = sum(rank is not None for rank in item.get("ranks", ()))
+    return len(item["preferences"]) + known * (known - 1) // 2
 
 
 def _odd_chart(chart: Mapping[str, Any]) -> str:
@@ -386,7 +396,7 @@ def _seen(items: Iterable[Mapping[str, Any]], scores: Iterable[list[Any]]) -> di
     return {
         "comparisons": len(items),
         "replies": sum(len(item["lengths"]) for item in items),
-        "pairs": sum(len(item["preferences"]) for item in items),
+        "pairs": sum(map(_num_pairs, items)),
         "failures": sum(each.count(None) for each in scores),
     }
 

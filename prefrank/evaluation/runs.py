@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadData, BadInput
+from prefrank.errors import BadData, BadInput, short
 from prefrank.evaluation.calibration import Temperature, abstention, calibration, stored_temperature
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
@@ -26,6 +26,7 @@ from prefrank.evaluation.protocols import missing_rows
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.evaluation.run import Scorer, data_hash, score_once, versions
 from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run, scorer_of, scores_json
+from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
 from prefrank.types import Comparison, Prompt
@@ -110,7 +111,8 @@ def run_all(
         if not task.data.items:
             raise BadData(f"{task.suite.title} from {task.where} has no items to score: {_drops(task.data)}")
     dirty = {task.suite.name: contamination(train, task.data.items) for task in tasks} if train else {}
-    ran = [_run_entrant(one, tasks, dirty, bootstrap, scoring) for one in entrants]
+    samples: dict[str, Sample] = {}
+    ran = [_run_entrant(one, tasks, dirty, bootstrap, scoring, samples) for one in entrants]
     return {
         "format": FORMAT,
         "prefrank": versions()["prefrank"],
@@ -120,10 +122,10 @@ def run_all(
         "hardware": dict(hardware or {}),
         "intervals": asdict(bootstrap),
         "suites": {
-            task.suite.name: _suite_json(task, ran[0][1][task.suite.name], dirty.get(task.suite.name), bootstrap)
+            task.suite.name: _suite_json(task, samples[task.suite.name], dirty.get(task.suite.name), bootstrap)
             for task in tasks
         },
-        "scorers": [entry for entry, _ in ran],
+        "scorers": ran,
     }
 
 
@@ -165,12 +167,17 @@ def _run_entrant(
     dirty: Mapping[str, Contamination],
     bootstrap: Bootstrap,
     scoring: Callable[[str, Scorer], Scorer],
-) -> tuple[dict[str, Any], dict[str, Sample]]:
+    known: dict[str, Sample],
+) -> dict[str, Any]:
+    """One scorer's entry; `known` gets the first scorer's samples, whose facts of the items serve the others too."""
     started = time.perf_counter()
     score_pairs = scoring(one.name, one.score_pairs)
     scored = [(task, score_once(score_pairs, task.data.items)) for task in tasks]
     scoring_s = time.perf_counter() - started
-    samples = {task.suite.name: sample_of(task.data.items, scores) for task, scores in scored}
+    samples = {
+        name: known[name].with_scores(scores) if name in known else sample_of(task.data.items, scores)
+        for name, task, scores in ((task.suite.name, task, scores) for task, scores in scored)
+    }
     results = {
         name: _result(task, samples[name], one, dirty.get(name), bootstrap)
         for name, task in ((task.suite.name, task) for task in tasks)
@@ -190,7 +197,8 @@ def _run_entrant(
         "results": results,
         "audit": None,
     }
-    return entry, samples
+    known.update({name: sample for name, sample in samples.items() if name not in known})
+    return entry
 
 
 def _result(
@@ -231,17 +239,14 @@ def clean_and_dirty(sample: Sample, found: Contamination, bootstrap: Bootstrap) 
 def worst_errors(sample: Sample, items: Sequence[Item], *, count: int = ERRORS_KEPT) -> list[dict[str, Any]]:
     """The decided pairs that are most wrong, at most one for each item, with their texts, to be read by people."""
     pairs = sample.pairs
-    found: list[dict[str, Any]] = []
-    seen: set[int] = set()
-    lead = np.where(pairs.decided, np.nan_to_num(sample.lead, nan=0.0), np.inf)
-    for place in np.argsort(lead, kind="stable").tolist():
-        item = int(pairs.comparison[place])
-        if not lead[place] < 0 or len(found) == count:
-            break
-        if item not in seen:
-            seen.add(item)
-            found.append(_error(sample, items[item], item, place))
-    return found
+    wrong = np.flatnonzero(pairs.decided & (sample.lead < 0))
+    item, lead = pairs.comparison[wrong], sample.lead[wrong]
+    starts = np.flatnonzero(np.diff(item, prepend=-1))  # pairs are in the items' order
+    least = np.minimum.reduceat(lead, starts) if len(starts) else lead
+    worst = np.flatnonzero(lead == np.repeat(least, np.diff(starts, append=len(lead))))
+    worst = worst[np.flatnonzero(np.diff(item[worst], prepend=-1))]  # of equal ones an item's first
+    chosen = worst[np.argsort(lead[worst], kind="stable")][:count]
+    return [_error(sample, items[i], i, p) for i, p in zip(item[chosen].tolist(), wrong[chosen].tolist(), strict=True)]
 
 
 def _error(sample: Sample, item: Item, number: int, pair: int) -> dict[str, Any]:
@@ -294,8 +299,27 @@ def compare_runs(
         scorers, that of a subset over the subsets of its suite.
 
     Raises:
-        BadInput: fewer than two scorers, or no two that share a suite with the same data.
+        BadInput: fewer than two scorers, or no two that share a suite with the same data; something else than runs.
     """
+    try:
+        return _compare_runs(runs, suites, bootstrap)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError):
+        _check_runs(runs)  # no run of a file or of `run_all` comes this far
+        raise
+
+
+def _check_runs(runs: object) -> None:
+    """Say which part of which run is not as a run has it."""
+    if not isinstance(runs, Mapping):
+        raise BadInput(f"the runs are {short(runs)}; wanted runs by name")
+    for name, run in runs.items():
+        try:
+            check_run(run)
+        except Wrong as wrong:
+            raise BadInput(f"the run {short(name)} is no whole run: {wrong}; give one of read_run or run_all") from None
+
+
+def _compare_runs(runs: Mapping[str, Run], suites: Mapping[str, Suite], bootstrap: Bootstrap | None) -> dict[str, Any]:
     sides = _sides(runs)
     style = bootstrap or _intervals_of(runs)
     samples: dict[tuple[str, str], Sample] = {}

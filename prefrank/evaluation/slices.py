@@ -75,7 +75,7 @@ def share_of(
         return Estimate(None, None, None, 0, "pairs", 0)
     share, prompt = weight[kept] / weight[kept].sum(), pairs.prompt[pairs.comparison[kept]]
     value = min(float(share @ right[kept]), 1.0)
-    pulls, prompts = np.bincount(prompt, share * (right[kept] - value)), len(distinct(prompt))
+    pulls, prompts = np.bincount(prompt, share * (right[kept] - value)), int(np.count_nonzero(np.bincount(prompt)))
     variance = float(pulls @ pulls)
     most = len(kept) if prompts >= MIN_PROMPTS else prompts
     trials = max(1, round(min(value * (1 - value) / variance, most))) if variance > 1e-20 else prompts
@@ -99,17 +99,19 @@ def slices(
     pairs, level = sample.pairs, (bootstrap or Bootstrap()).confidence
     weight, right = shares(pairs, pairs.decided), wins(sample.lead)
     found = []
-    for name, labels in _labels(sample, tags or {}).items():
-        values = [value for value in dict.fromkeys(labels[weight > 0].tolist()) if value]
+    counted = weight > 0
+    for name, (labels, number) in _labels(sample, tags or {}).items():
+        first = {labels[one]: int(np.argmax(counted & (number == one))) for one in distinct(number[counted]).tolist()}
+        values = [value for value in sorted(first, key=lambda value: first[value]) if value]
         values.sort(key=lambda value: _ORDER.index(value) if value in _ORDER else 0)
         for value in values if len(values) > 1 else []:
-            inside = share_of(right, np.where(labels == value, weight, 0.0), pairs, confidence=level)
+            inside = share_of(right, np.where(number == labels.index(value), weight, 0.0), pairs, confidence=level)
             found.append(Slice(name, value, inside))
     return mark_worst(found, share_of(right, weight, pairs, confidence=level), level)
 
 
-def _labels(sample: Sample, tags: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-    """Slice -> a label for each pair, "" for none."""
+def _labels(sample: Sample, tags: Mapping[str, Sequence[str]]) -> dict[str, tuple[list[str], np.ndarray]]:
+    """Slice -> its labels, "" for none, and the number of each pair's; without slices of one label."""
     pairs, facts = sample.pairs, sample.facts
     by_item: dict[str, Sequence[str]] = {
         "subset": [one.subset for one in facts],
@@ -121,15 +123,20 @@ def _labels(sample: Sample, tags: Mapping[str, Sequence[str]]) -> dict[str, np.n
     longer = sample.lengths[pairs.ahead] - sample.lengths[pairs.behind]
     cut = np.array([_is_cut(score) for each in sample.scores for score in each], bool)
     by_pair = {
-        "preferred": np.array(["shorter", "as long", "longer"])[np.sign(longer).astype(int) + 1],
-        "cut": np.where(cut[pairs.ahead] | cut[pairs.behind], "cut", "whole"),
+        "preferred": (["shorter", "as long", "longer"], (np.sign(longer) + 1).astype(np.int8)),
+        "cut": (["whole", "cut"], (cut[pairs.ahead] | cut[pairs.behind]).astype(np.int8)),
     }
     for name, values in tags.items():
         if name in by_item or name in by_pair:
             raise BadInput(f"the tag {name!r} has the name of a slice that is always there; give it another")
         if len(values) != len(facts):
             raise BadInput(f"the tag {name!r} has {len(values)} values for {len(facts)} items; wanted one for each")
-    labels = {name: np.array(values, str)[pairs.comparison] for name, values in (by_item | dict(tags)).items()}
+    labels = {}
+    for name, values in (by_item | dict(tags)).items():
+        place = {value: number for number, value in enumerate(dict.fromkeys(map(str, values)))}
+        if len(place) > 1:
+            numbers = np.array([place[str(value)] for value in values], np.int32)
+            labels[name] = list(place), numbers[pairs.comparison]
     return labels | by_pair
 
 

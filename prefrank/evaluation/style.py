@@ -196,24 +196,24 @@ def _rank_moments(
     The mean of u v is a V-statistic of three pairs: one's place among the products, and what it adds to the ranks of
     all that are above it in x and in y.
     """
-    u, v = _ranks(x, share), _ranks(y, share)
+    i, j = (np.unique(values, return_inverse=True)[1] for values in (x, y))
+    u, v = _ranks(i, share), _ranks(j, share)
 
     def change(a: np.ndarray, b: np.ndarray, over_a: np.ndarray, over_b: np.ndarray) -> np.ndarray:
         return a * b + _above(over_a, share * b) + _above(over_b, share * a) - 3 * float(share @ (a * b))
 
     values = [float(share @ (a * b)) - 0.25 for a, b in ((u, v), (u, u), (v, v))]
-    return values, [change(u, v, x, y), change(u, u, x, x), change(v, v, y, y)]
+    return values, [change(u, v, i, j), change(u, u, i, i), change(v, v, j, j)]
 
 
-def _ranks(values: Float64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    _, place = np.unique(values, return_inverse=True)
+def _ranks(place: Int64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Mid-ranks of values, given the place of each among the distinct ones."""
     mass = np.bincount(place, share)
     return (np.cumsum(mass) - mass / 2)[place]
 
 
-def _above(values: Float64[np.ndarray, " n"], load: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """The load of greater values, and half of that of equal ones."""
-    _, place = np.unique(values, return_inverse=True)
+def _above(place: Int64[np.ndarray, " n"], load: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """The load of greater values, and half of that of equal ones, given their places."""
     mass = np.bincount(place, load)
     return (mass.sum() - np.cumsum(mass) + mass / 2)[place]
 

@@ -52,10 +52,19 @@ def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merg
     first: dict[object, int] = {}
     said: dict[int, set[tuple[int, int, str]]] = {}
     again: dict[int, list[int]] = {}
+
+    def said_by(number: int) -> set[tuple[int, int, str]]:
+        """What a comparison says, and those like it so far; looked at only where there is another like it."""
+        if number not in said:
+            said[number] = set()
+            _contradicts(comparisons[number].preferences, said[number])
+        return said[number]
+
     for number, one in enumerate(comparisons):
         earlier = first.setdefault((one.prompt, frozenset(one.replies)), number)
-        stated = carry_over(one.preferences, one.replies, comparisons[earlier].replies)
-        contradicting[number] = _contradicts(stated, said.setdefault(earlier, set()))
+        if earlier != number:
+            stated = carry_over(one.preferences, one.replies, comparisons[earlier].replies)
+            contradicting[number] = _contradicts(stated, said_by(earlier))
         if merge and earlier != number:
             again.setdefault(earlier, []).append(number)
             kept[number], reasons[number] = None, MERGED
@@ -67,7 +76,7 @@ def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merg
         for later, (earlier, like) in near_duplicates(texts, [comparisons[n].replies for n in left]).items():
             number = left[later]
             stated = _in_place(comparisons[number], like)
-            contradicting[number] |= _contradicts(stated, said[left[earlier]])
+            contradicting[number] |= _contradicts(stated, said_by(left[earlier]))
             kept[number], reasons[number] = None, NEAR
     return Repeats(tuple(kept), tuple(reasons), tuple(contradicting))
 

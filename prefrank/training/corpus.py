@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Int64
@@ -28,7 +28,7 @@ from prefrank.training.order import Pool
 from prefrank.training.recipe import DataSource, Recipe
 from prefrank.training.splits import Choice, choose_split
 from prefrank.training.streams import FRACTION_SEED, IN_EVALUATION, NOT_IN_FRACTION, Barred, StreamedSet
-from prefrank.types import Comparison
+from prefrank.types import Comparison, RankedPairs
 
 _EVALUATION = 2
 """Seed of a hash, independent of the ones that make fractions (1) and splits (0)."""
@@ -182,6 +182,10 @@ def side_of(comparison: Comparison) -> Literal[-1, 0, 1]:
     Every preference that is no tie says for which side it speaks, with its weight and by how far its probability is
     from a half; replies of equal length say nothing.
     """
+    if isinstance(comparison.preferences, RankedPairs):
+        winner, loser, tie = comparison.preferences.arrays()
+        lengths = np.array([len(reply) for reply in comparison.replies], np.int64)
+        return cast(Literal[-1, 0, 1], int(np.sign(np.sign(lengths[winner] - lengths[loser])[~tie].sum())))
     total = 0.0
     for p in comparison.preferences:
         lead = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])

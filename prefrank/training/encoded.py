@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from prefrank.types import Comparison, Preference, Row
+from prefrank.types import Comparison, Preference, RankedPairs, Row
 
 
 @dataclass(slots=True)
@@ -51,7 +51,11 @@ class EncodingCounts:
             preferences: those of them that are left between rows that differ.
             heads: the heads to train.
         """
-        self.preferences_of_other_heads += sum(one.head not in heads for one in comparison.preferences)
+        stated = comparison.preferences
+        if isinstance(stated, RankedPairs):
+            self.preferences_of_other_heads += len(stated) * (stated.head not in heads)
+        else:
+            self.preferences_of_other_heads += sum(one.head not in heads for one in stated)
         if not wanted:
             self.dropped_without_label_of_heads += 1
             return

@@ -6,17 +6,22 @@ counted. So are preferences of heads that are not trained. A head that a data se
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float32, Int8, Int32, Int64
 
-from prefrank.data.candidates import preferences_of
+from prefrank.data.candidates import heads_of, preferences_of
 from prefrank.text import TextEncoder
 from prefrank.training.encoded import EncodingCounts
 from prefrank.training.labels import Preferences, Weigh, number_rows, rank_replies
-from prefrank.types import MAIN_HEAD, Comparison, Preference, Row, reply_types
+from prefrank.types import MAIN_HEAD, Comparison, RankedPairs, Row, reply_types
+from prefrank.types import Preferences as OfReplies
+
+_PAIRS = 1 << 16
+"""Pairs of a long ranking that are written at a time."""
 
 _CHUNK = 256
 """Comparisons tokenised in one call: enough to keep the tokenizer's threads busy, few enough to report progress."""
@@ -47,7 +52,7 @@ class Examples:
     reply_starts: Int32[np.ndarray, " N"]
     starts: Int64[np.ndarray, " N+1"]
     groups: Int64[np.ndarray, " G"]
-    preferences: tuple[tuple[Preference, ...], ...]
+    preferences: tuple[OfReplies, ...]
     weights: tuple[float, ...]
     names: tuple[str, ...]
     heads: tuple[str, ...] = (MAIN_HEAD,)
@@ -102,8 +107,12 @@ class Examples:
         by_reply = np.array_equal(self.types, reply_types(np.diff(self.starts), self.reply_starts))
         tables += [] if by_reply else [self.types]
         parts = (self.ids, self.reply_starts, self.starts, self.groups, *tables)
-        rest = repr((self.preferences, self.weights)).encode()
-        return hashlib.sha256(b"".join([*(part.tobytes() for part in parts), rest])).hexdigest()[:16]
+        said = hashlib.sha256()
+        for part in parts:
+            said.update(part.tobytes())
+        for text in _written(self.preferences, self.weights):
+            said.update(text.encode())
+        return said.hexdigest()[:16]
 
     def _row(self, n: int) -> Row:
         part = slice(self.starts[n], self.starts[n + 1])
@@ -119,7 +128,7 @@ class _Builder:
         self.types: list[np.ndarray] = [np.zeros(0, np.int8)]
         self.reply_starts: list[int] = []
         self.sizes: list[int] = []
-        self.preferences: list[tuple[Preference, ...]] = []
+        self.preferences: list[OfReplies] = []
         self.weights: list[float] = []
         self.names: list[str] = []
         self.ratings: list[np.ndarray] = [np.zeros((0, len(heads)), np.float32)]
@@ -131,8 +140,8 @@ class _Builder:
         self,
         comparison: Comparison,
         rows: Sequence[Row],
-        wanted: Sequence[Preference],
-        preferences: tuple[Preference, ...],
+        wanted: OfReplies,
+        preferences: OfReplies,
         weight: float,
     ) -> None:
         self.ids += [row.ids.astype(np.int32) for row in rows]
@@ -144,7 +153,7 @@ class _Builder:
         self.names.append(f"{comparison.source}/{comparison.id}")
         self.ratings.append(_rating_table(comparison, self.heads))
         if self.places is not None:
-            by_head = [[one for one in wanted if one.head == head] for head in self.heads]
+            by_head = [_of_head(wanted, head) for head in self.heads]
             found = [rank_replies(group, len(rows), places=self.places) for group in by_head]
             self.levels.append(np.array([levels or (-1,) * len(rows) for levels in found], np.int32).T)
             self.unordered += [self.names[-1]] * (None in found)
@@ -207,8 +216,34 @@ def encode(
     return builder.build(), counts
 
 
+def _of_head(preferences: OfReplies, head: str) -> OfReplies:
+    if isinstance(preferences, RankedPairs):
+        return preferences if preferences.head == head else ()
+    return tuple(one for one in preferences if one.head == head)
+
+
+def _written(groups: tuple[OfReplies, ...], weights: tuple[float, ...]) -> Iterator[str]:
+    """`repr((groups, weights))` in parts, a long ranking as the pairs that it stands for."""
+    yield "(("
+    for number, group in enumerate(groups):
+        yield ", " if number else ""
+        yield from _written_pairs(group) if isinstance(group, RankedPairs) else [repr(group)]
+    yield f"{',' if len(groups) == 1 else ''}), {weights!r})"
+
+
+def _written_pairs(pairs: RankedPairs) -> Iterator[str]:
+    rest = f"weight=1.0, margin=0.0, strength=None, head={pairs.head!r})"
+    three = zip(*(column.tolist() for column in pairs.arrays()), strict=True)
+    yield "("
+    for first in range(0, len(pairs), _PAIRS):
+        some = islice(three, _PAIRS)
+        said = [f"Preference(winner={a}, loser={b}, probability={0.5 if tie else 1.0}, {rest}" for a, b, tie in some]
+        yield f"{', ' if first else ''}{', '.join(said)}"
+    yield f"{',' if len(pairs) == 1 else ''})"
+
+
 def _heads_of(comparison: Comparison) -> set[str]:
-    return {one.head for one in comparison.preferences} | {one.head for one in comparison.ratings}
+    return heads_of(comparison.preferences) | {one.head for one in comparison.ratings}
 
 
 def _rating_table(comparison: Comparison, heads: Sequence[str]) -> Float32[np.ndarray, "K H"]:
@@ -224,9 +259,11 @@ def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> li
     return [[next(rows) for _ in one.replies] for one in comparisons]
 
 
-def _between_distinct(preferences: Sequence[Preference], rows: Sequence[Row]) -> tuple[Preference, ...]:
+def _between_distinct(preferences: OfReplies, rows: Sequence[Row]) -> OfReplies:
     """The preferences between rows that still differ: equal rows score alike whatever the model learns."""
     keys = [(row.ids.tobytes(), row.types.tobytes()) for row in rows]
+    if len(set(keys)) == len(keys):
+        return preferences
     return tuple(one for one in preferences if keys[one.winner] != keys[one.loser])
 
 

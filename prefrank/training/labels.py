@@ -4,7 +4,7 @@ Surprising: a ranking is not read from a file but derived from the preferences, 
 states; where they do not order the replies, there is no ranking (`rank_replies`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
@@ -14,9 +14,12 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from prefrank.types import MAIN_HEAD, Preference
+from prefrank.types import MAIN_HEAD, Preference, RankedPairs
 
 Weigh = Literal["comparison", "pair"]
+Group = Sequence[Preference]
+"""The preferences of one comparison; a long ranking's are `RankedPairs`."""
+Columns = tuple[np.ndarray, ...]
 UNKNOWN = -1
 """A strength that nobody stated: the reply was better, by whatever level."""
 _EVEN = 1e-9
@@ -95,7 +98,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def number_rows(
-    groups: Sequence[Sequence[Preference]],
+    groups: Sequence[Group],
     first_rows: Sequence[int],
     *,
     weigh: Weigh = "comparison",
@@ -118,24 +121,45 @@ def number_rows(
         levels: of each comparison, [K H] places in its rankings, 0 best, -1 for no place; see `rank_replies`.
         ratings: of each comparison, [K H] ratings, NaN for none.
     """
-    flat = [(p, first, c) for c, (group, first) in enumerate(zip(groups, first_rows, strict=True)) for p in group]
     outer = [1.0] * len(groups) if weights is None else list(weights)
-    total = [1.0 if weigh == "pair" else sum(p.weight for p in group) for group in groups]
     number = {name: index for index, name in enumerate(heads)}
-    shares = [outer[c] * p.weight / total[c] for p, _, c in flat]
-    head = [number[p.head] for p, _, _ in flat]
+    both = zip(groups, first_rows, outer, strict=True)
+    parts = [_columns(group, first, share, number, weigh) for group, first, share in both]
+    winner, loser, probability, share, margin, strength, head = (
+        np.concatenate(column) for column in zip(_columns((), 0, 1.0, number, weigh), *parts, strict=True)
+    )
     counts = np.zeros((len(groups), len(heads)))
-    np.add.at(counts, (np.array([c for _, _, c in flat], int), np.array(head, int)), shares)
+    np.add.at(counts, (np.repeat(np.arange(len(groups)), [len(part[0]) for part in parts]), head), share)
     return Preferences(
-        winner=torch.tensor([first + p.winner for p, first, _ in flat], dtype=torch.int64),
-        loser=torch.tensor([first + p.loser for p, first, _ in flat], dtype=torch.int64),
-        probability=torch.tensor([p.probability for p, _, _ in flat], dtype=torch.float32),
-        weight=torch.tensor(shares, dtype=torch.float32),
-        margin=torch.tensor([p.margin for p, _, _ in flat], dtype=torch.float32),
-        strength=torch.tensor([UNKNOWN if p.strength is None else p.strength for p, _, _ in flat], dtype=torch.int64),
-        head=torch.tensor(head, dtype=torch.int64),
+        winner=torch.from_numpy(winner),
+        loser=torch.from_numpy(loser),
+        probability=torch.from_numpy(probability.astype(np.float32)),
+        weight=torch.from_numpy(share.astype(np.float32)),
+        margin=torch.from_numpy(margin.astype(np.float32)),
+        strength=torch.from_numpy(strength),
+        head=torch.from_numpy(head),
         choices=_choices(levels or [], first_rows, counts),
         rated=_rated(ratings or [], first_rows, counts.sum(1)),
+    )
+
+
+def _columns(group: Group, first: int, outer: float, number: Mapping[str, int], weigh: Weigh) -> Columns:
+    """Winner, loser, probability, share, margin, strength and head of each preference of one comparison."""
+    if isinstance(group, RankedPairs):
+        winner, loser, tie = group.arrays()
+        size = len(tie)
+        share = outer * 1.0 / (1.0 if weigh == "pair" else float(size))
+        known = (np.full(size, share), np.zeros(size), np.full(size, UNKNOWN), np.full(size, number[group.head]))
+        return winner.astype(np.int64) + first, loser.astype(np.int64) + first, np.where(tie, 0.5, 1.0), *known
+    total = 1.0 if weigh == "pair" else sum(p.weight for p in group)
+    return (
+        np.array([first + p.winner for p in group], np.int64),
+        np.array([first + p.loser for p in group], np.int64),
+        np.array([p.probability for p in group], np.float64),
+        np.array([outer * p.weight / total for p in group], np.float64),
+        np.array([p.margin for p in group], np.float64),
+        np.array([UNKNOWN if p.strength is None else p.strength for p in group], np.int64),
+        np.array([number[p.head] for p in group], np.int64),
     )
 
 
@@ -145,7 +169,7 @@ def _choices(levels: Sequence[np.ndarray], first_rows: Sequence[int], counts: Fl
     stages: list[tuple[int, int, int, float]] = []
     for c, (table, first) in enumerate(zip(levels, first_rows, strict=bool(levels))):
         for head, column in enumerate(table.T):
-            found = _stages(tuple(column.tolist()))
+            found = _stages_of(tuple(column.tolist()))
             places = int(found[0].max(initial=-1)) + 1
             entries.append(found + np.array([[len(stages)], [first], [0], [0]]))
             stages += [(place, places, head, counts[c, head]) for place in range(places)]
@@ -156,23 +180,33 @@ def _choices(levels: Sequence[np.ndarray], first_rows: Sequence[int], counts: Fl
     return Choices(whole[0], whole[1], parts[0], parts[1], whole[2], whole[3], whole[4], parts[2])
 
 
-@lru_cache(maxsize=4096)
+def _stages_of(levels: tuple[int, ...]) -> np.ndarray:
+    """The same, kept for short rankings only: those of a long one fill memory."""
+    return _kept_stages(levels) if len(levels) < _LONG else _stages(levels)
+
+
 def _stages(levels: tuple[int, ...]) -> np.ndarray:
     """[4 E] stage, reply, odds and share of each entry; the last choice, with one reply left, says nothing.
 
     Replies of one level are m places long. Any of them may stand first, so each counts 1/m of what is chosen, and
     once l of them are placed, each counts (m - l)/m among those that are left (Efron 1977).
     """
-    order = [reply for reply in np.argsort(levels, kind="stable").tolist() if levels[reply] >= 0]
+    level = np.array(levels, np.int64)
+    order = np.argsort(level, kind="stable")
+    order = order[level[order] >= 0]
+    begins, ends = (np.searchsorted(level[order], level[order], side=side) for side in ("left", "right"))
     parts = [np.zeros((4, 0))]
-    for stage in range(len(order) - 1):
-        block = [i for i in order if levels[i] == levels[order[stage]]]
-        begin = order.index(block[0])
-        left = order[begin:]
-        odds = [1 - (stage - begin) / len(block)] * len(block) + [1.0] * (len(left) - len(block))
-        share = [1 / len(block)] * len(block) + [0.0] * (len(left) - len(block))
-        parts.append(np.array([[stage] * len(left), left, odds, share], float))
+    for stage, (begin, end) in enumerate(zip(begins[:-1].tolist(), ends[:-1].tolist(), strict=True)):
+        part, tied = np.empty((4, len(order) - begin)), end - begin
+        part[0], part[1], part[2], part[3] = stage, order[begin:], 1.0, 0.0
+        part[2, :tied], part[3, :tied] = 1 - (stage - begin) / tied, 1 / tied
+        parts.append(part)
     return np.concatenate(parts, 1)
+
+
+_kept_stages = lru_cache(maxsize=4096)(_stages)
+_LONG = 64
+"""Replies from which the stages of a ranking are made whenever they are asked for."""
 
 
 def _rated(ratings: Sequence[np.ndarray], first_rows: Sequence[int], counts: Float[np.ndarray, " C"]) -> RatedRows:
@@ -192,7 +226,7 @@ def _rated(ratings: Sequence[np.ndarray], first_rows: Sequence[int], counts: Flo
     )
 
 
-def rank_replies(preferences: Sequence[Preference], size: int, *, places: int) -> tuple[int, ...] | None:
+def rank_replies(preferences: Group, size: int, *, places: int) -> tuple[int, ...] | None:
     """The level of each reply in the order that preferences of one head imply: 0 best, -1 in no preference.
 
     Votes on one pair are added up by weight; an even vote is a tie, and tied replies share a level. The order must
@@ -201,6 +235,8 @@ def rank_replies(preferences: Sequence[Preference], size: int, *, places: int) -
     Returns:
         None where it does not: the preferences go in a circle, or leave open which of two replies is better.
     """
+    if isinstance(preferences, RankedPairs):
+        return tuple(-1 if level is None else level for level in preferences.levels)
     votes: dict[tuple[int, int], float] = {}
     for p in preferences:
         pair, side = ((p.winner, p.loser), 1.0) if p.winner < p.loser else ((p.loser, p.winner), -1.0)

@@ -31,6 +31,7 @@ from prefrank.training.likelihoods import (
     start_nu,
 )
 from prefrank.training.recipe import Recipe
+from prefrank.types import RankedPairs
 
 Scores = Float[Tensor, "N *H"]
 """Of N rows: one score each, or one for each head."""
@@ -250,6 +251,9 @@ def _count_strengths(examples: Examples) -> Float[np.ndarray, "H S"]:
     """Training preferences of each head by strength, 0 a tie; those of unknown strength count as 1."""
     found: Counter[tuple[str, int]] = Counter()
     for group in examples.preferences:
+        if isinstance(group, RankedPairs):
+            found.update({(group.head, 0): group.ties, (group.head, 1): len(group) - group.ties})
+            continue
         found.update((p.head, 0 if p.tie else p.strength or 1) for p in group)
     levels = max([1, *(strength for _, strength in found)])
     return np.array([[found[head, level] for level in range(levels + 1)] for head in examples.heads], float)
@@ -270,7 +274,7 @@ def _check_labels(recipe: Recipe, examples: Examples, counts: Float[np.ndarray, 
             f"{start} none of the {int(counts.sum())} training preferences is a tie;"
             " set loss: bradley_terry, or give tie_parameter a value"
         )
-    stated = any(p.strength for group in examples.preferences for p in group)
+    stated = any(p.strength for group in examples.preferences if not isinstance(group, RankedPairs) for p in group)
     if recipe.loss == "ordinal" and not stated:
         other = "rao_kupper" if counts[:, 0].any() else "bradley_terry"
         raise BadRecipe(f"{start} no training preference has a strength; set loss: {other}, or add strengths")

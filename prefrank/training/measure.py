@@ -17,6 +17,7 @@ from prefrank.training.events import SetMetrics
 from prefrank.training.examples import Examples
 from prefrank.training.likelihoods import BradleyTerry
 from prefrank.training.losses import PreferenceLoss, Scores, by_head, count_correct
+from prefrank.types import RankedPairs
 
 _Z = 1.959963984540054
 """Standard errors that 95 % of a normal distribution lie within."""
@@ -77,7 +78,13 @@ def measure(scores: Scores, examples: Examples, *, loss: PreferenceLoss | None =
     correct = count_correct(scores, preferences).numpy()
     shares = _mean_by_owner(correct, owner, decided)
     surprise = (loss or PreferenceLoss(BradleyTerry())).log_loss(scores.double(), preferences).detach().numpy()
-    weight = np.array([p.weight for group in examples.preferences for p in group])
+    weight = np.concatenate(
+        [
+            np.ones(len(group)) if isinstance(group, RankedPairs) else np.array([p.weight for p in group], float)
+            for group in examples.preferences
+        ]
+        or [np.zeros(0)]
+    )
     losses = _mean_by_owner(surprise, owner, mine, weight)
     accuracy = float(shares.mean()) if len(shares) else 0.5
     return SetMetrics(

@@ -37,6 +37,7 @@ from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
 from prefrank.evaluation.run_schema import LARGEST
 from prefrank.io.names import short_names
+from prefrank.types import RankedPairs
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
 ERRORS_SHOWN, TEXT_SHOWN = 8, 1200
@@ -455,13 +456,16 @@ def _scores_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
 
 def _decided(run: Run, suite: str, entry: Entry) -> Float64[np.ndarray, "4 P"]:
     """Of each decided pair the scores of the preferred reply and the other, NaN for a failure, and their lengths."""
-    found = []
+    found = [np.zeros((4, 0))]
     for item, scores in zip(run["suites"][suite]["items"], entry[2]["scores"], strict=True):
-        for winner, loser, probability, _ in item["preferences"]:
-            if probability != 0.5:
-                a, b = (winner, loser) if probability > 0.5 else (loser, winner)
-                found.append((scores[a], scores[b], item["lengths"][a], item["lengths"][b]))
-    pairs = np.array(found, np.float64).reshape(-1, 4).T
+        if "ranks" in item:
+            winner, loser, tie = RankedPairs(tuple(item["ranks"])).arrays()
+            decided = np.stack([winner, loser])[:, ~tie]
+        else:
+            rows = [(a, b) if p > 0.5 else (b, a) for a, b, p, _ in item["preferences"] if p != 0.5]
+            decided = np.array(rows, np.int64).reshape(-1, 2).T
+        found += [np.concatenate([np.array(each, np.float64)[decided] for each in (scores, item["lengths"])])]
+    pairs = np.concatenate(found, 1)
     pairs[:2][np.abs(pairs[:2]) > LARGEST] = np.nan  # no axis reaches that far
     return pairs
 

@@ -1,0 +1,138 @@
+"""Long ranked lists: every figure is the one of their pairs, and no pair is made as an object."""
+
+import json
+import random
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prefrank.errors import BadInput
+from prefrank.evaluation import items as item_module
+from prefrank.evaluation.audit import audit
+from prefrank.evaluation.baselines import longer_wins, random_scorer
+from prefrank.evaluation.estimates import Bootstrap
+from prefrank.evaluation.items import Item, flatten
+from prefrank.evaluation.pages.sections import _decided
+from prefrank.evaluation.protocols.suite import SuiteData
+from prefrank.evaluation.run import data_hash
+from prefrank.evaluation.run_file import sample_of_run
+from prefrank.evaluation.run_schema import Wrong, check_run
+from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
+from prefrank.training.corpus import side_of
+from prefrank.training.examples import _written
+from prefrank.training.labels import number_rows, rank_replies
+from prefrank.types import Comparison, Preference, RankedPairs, as_prompt
+
+FEW = Bootstrap(resamples=50)
+
+
+def lists(seed: int, *, count: int = 8, size: int = 9) -> list[Comparison]:
+    """Ranked lists with ties and replies without a rank, and a few votes on pairs between them."""
+    draw = random.Random(seed)
+    found = []
+    for number in range(count):
+        replies = tuple(f"{'x' * draw.randint(0, 9)} reply {i}" for i in range(size))
+        ranks = tuple(draw.choice([None, 0, 1, 2.5, 3, 2**60, 2**60 + 1]) for _ in replies)
+        said: Any = RankedPairs((0, 1, *ranks[2:]), draw.choice(["overall", "style"]))
+        if number % 3 == 2:
+            said = (Preference(0, 1), Preference(1, 0, 0.7, 2.0), Preference(0, 1, 0.2))
+        found.append(Comparison(as_prompt(f"question {number}"), replies, said, "s", str(number)))
+    return found
+
+
+def in_pairs(comparisons: list[Comparison]) -> list[Comparison]:
+    return [replace(one, preferences=tuple(one.preferences)) for one in comparisons]
+
+
+def as_items(comparisons: list[Comparison]) -> list[Item]:
+    return [Item(c.prompt, c.replies, c.preferences, f"part {int(c.id) % 2}", c.id) for c in comparisons]
+
+
+def a_run(comparisons: list[Comparison]) -> dict[str, Any]:
+    task = Task(comparisons_suite("mine"), SuiteData(tuple(as_items(comparisons)), len(comparisons), {}), "here")
+    entrants = [Entrant("long", "python", longer_wins), Entrant("chance", "python", random_scorer())]
+    return json.loads(json.dumps(run_all(entrants, [task], bootstrap=FEW)))
+
+
+def test_a_run_on_ranked_lists_is_the_run_on_their_pairs() -> None:
+    listed, paired = a_run(lists(1)), a_run(in_pairs(lists(1)))
+    for run in (listed, paired):
+        check_run(run)
+    told = [(entry["name"], entry["results"]["mine"]) for entry in listed["scorers"]]
+    want = [(entry["name"], entry["results"]["mine"]) for entry in paired["scorers"]]
+    assert told == want
+    assert listed["suites"]["mine"]["data"] == paired["suites"]["mine"]["data"]
+    compared = compare_runs({"a": listed}, {}, bootstrap=FEW)
+    assert compared == compare_runs({"a": paired}, {}, bootstrap=FEW)
+    for place in range(2):
+        both = [(0, entry, entry["results"]["mine"]) for entry in (listed["scorers"][place], paired["scorers"][place])]
+        assert np.array_equal(_decided(listed, "mine", both[0]), _decided(paired, "mine", both[1]), equal_nan=True)
+
+
+def test_no_pair_of_a_long_list_is_made_as_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RankedPairs, "__iter__", lambda pairs: pytest.fail("all pairs were made"))
+    one = RankedPairs(tuple(place % 40 for place in range(300)))
+    replies = tuple(f"reply {place}" for place in range(300))
+    run = a_run([Comparison(as_prompt(f"p{n}"), replies, one, "s", str(n)) for n in range(2)])
+    check_run(run)
+    assert run["suites"]["mine"]["items"][0]["preferences"] == []
+    assert len(sample_of_run(run, "long", "mine").lead) == 2 * 300 * 299 // 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_of_a_ranked_list_are_those_of_its_pairs(seed: int) -> None:
+    found = lists(seed)
+    heads = ("overall", "style")
+    first, weights = list(range(0, 9 * len(found), 9)), [1.0 + place for place in range(len(found))]
+    levels = [np.array([rank_replies(c.preferences, 9, places=9) or [-1] * 9] * 2, np.int32).T for c in found]
+    for weigh in ("pair", "comparison"):
+        some: Any = {"weigh": weigh, "weights": weights, "heads": heads, "levels": levels}
+        told = number_rows([c.preferences for c in found], first, **some)
+        want = number_rows([c.preferences for c in in_pairs(found)], first, **some)
+        for name in [one.name for one in fields(told) if isinstance(getattr(told, one.name), torch.Tensor)]:
+            assert torch.equal(getattr(told, name), getattr(want, name)), name
+    for one, pairs in zip(found, in_pairs(found), strict=True):
+        assert rank_replies(one.preferences, 9, places=9) == rank_replies(pairs.preferences, 9, places=9)
+        assert side_of(one) == side_of(pairs)
+    groups = tuple(c.preferences for c in found)
+    assert "".join(_written(groups, (1.0,))) == repr((tuple(map(tuple, groups)), (1.0,)))
+    assert data_hash(found) == data_hash(in_pairs(found))
+
+
+def test_more_pairs_than_the_bound_are_refused_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFRANK_MAX_PAIRS", "10")
+    one = RankedPairs((0, 1, 2, 3))
+    assert len(flatten([one], [0.0], [4]).weight) == 6
+    with pytest.raises(BadInput, match="2 long ranked lists have more than 10 pairs, which PREFRANK_MAX_PAIRS may"):
+        flatten([one, one], [0.0, 0.0], [4, 4])
+
+
+@pytest.mark.parametrize("ranks", [[0], [0, None, None], [0, 1, 2, 3], [0, -1, 2], [0, 1.5, 2], "012", [0, True, 2]])
+def test_a_run_file_with_ranks_that_are_none_is_refused(ranks: Any) -> None:
+    run = a_run(lists(2, size=3))
+    run["suites"]["mine"]["items"][0] |= {"ranks": ranks}
+    with pytest.raises(Wrong):
+        check_run(run)
+
+
+def test_an_item_has_a_rank_for_each_reply() -> None:
+    with pytest.raises(BadInput, match="item i has 2 ranks for 3 replies"):
+        item_module.Item(as_prompt("p"), ("a", "b", "c"), RankedPairs((0, 1)), "s", "i")
+
+
+@pytest.mark.parametrize(
+    "given", [{"engines": "prefrank"}, {"formats": []}, {"batch_sizes": [True]}, {"num_comparisons": True}]
+)
+def test_an_audit_checks_what_it_is_given(given: dict[str, Any]) -> None:
+    some: dict[str, Any] = {"items": lists(1)} | given
+    with pytest.raises(BadInput, match=r"wanted|there is no"):
+        audit("no such folder", **some)
+
+
+@pytest.mark.parametrize("runs", [{"a": {}}, {"a": {"scorers": 1, "suites": {}}}, {"a": {"scorers": [{}]}}])
+def test_runs_that_are_none_are_not_compared(runs: Any) -> None:
+    with pytest.raises(BadInput, match=r"no whole run"):
+        compare_runs(runs, {})
