@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "model": BASE | {"native"},
     "training": BASE | {"data", "text", "model"},
     "scoring": BASE | {"data", "text", "model"},
-    "evaluation": BASE | {"data", "scoring"},
+    "evaluation": BASE | {"data", "text", "scoring"},
     "__main__": {"cli"},
     "cli": BASE | {"data", "text", "model", "training", "scoring", "evaluation"},
 }

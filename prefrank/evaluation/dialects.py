@@ -322,10 +322,7 @@ def by_template(name: str) -> Whole:
         try:
             return written_by(template, messages, tokenizer.special_tokens_map, cue=cue)
         except BadInput as error:
-            raise BadInput(
-                f"the chat template of {name} refuses the roles {', '.join(turn.role for turn in turns)}"
-                f" ({_line(error)})"
-            ) from error
+            raise BadInput(f"{name}: {error}") from error
 
     return Whole(
         text=lambda prompt, reply: written((*prompt, Turn("assistant", reply)), cue=False),

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float64, Int64
 from prefrank.data import split_of
 from prefrank.errors import BadInput, short
 from prefrank.limits import limit, past
-from prefrank.types import Comparison, Preferences, Prompt, RankedPairs, Score, Turn
+from prefrank.types import Comparison, Preference, Preferences, Prompt, RankedPairs, Score, Turn
 
 Style = tuple[int, int, int]
 """Markdown headers, list items and bold spans of a reply."""
@@ -193,7 +193,9 @@ def _near_one(weight: Float64[np.ndarray, " P"], item: Int64[np.ndarray, " P"]) 
     return np.where(np.isin(item, item[far]), np.maximum(weight / most[item], 1 / _FAR), weight)
 
 
-def flatten(preferences: Sequence[Preferences], prompts: Sequence[float], sizes: Sequence[int]) -> Pairs:
+def flatten(
+    preferences: Sequence[Sequence[Preference] | RankedPairs], prompts: Sequence[float], sizes: Sequence[int]
+) -> Pairs:
     """All preferences as arrays; one with probability below 0.5 is turned round.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadData, BadInput, short
+from prefrank.errors import BadData, BadInput, PrefrankError, short
 from prefrank.evaluation.calibration import Temperature, abstention, calibration, stored_temperature
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
@@ -303,6 +303,8 @@ def compare_runs(
     """
     try:
         return _compare_runs(runs, suites, bootstrap)
+    except PrefrankError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
         _check_runs(runs)  # no run of a file or of `run_all` comes this far
         raise

@@ -289,5 +289,5 @@ def test_unknown_settings_and_undecided_comparisons_are_refused(bert: Path) -> N
         audit(bert, SINGLE_TURN, batch_sizes=(0,))
     with pytest.raises(BadData, match="none of the 1 comparisons prefers one reply"):
         audit(bert, [comparison(["a", "b"], [preference(0, 1, 0.5)])])
-    with pytest.raises(BadData, match="there are 0 comparisons"):
+    with pytest.raises(BadData, match="there are no comparisons to audit with"):
         audit(bert, [])

@@ -282,7 +282,7 @@ def test_a_turn_that_the_template_refuses_is_named(fake: FakeServer, tmp_path: P
     template = "{{ raise_exception('no such role') if messages[0]['role'] == 'tool' else messages[-1]['content'] }}"
     options = ServerOptions(chat_template=str(chat_folder(tmp_path, template)))
     opened = open_scorer(whole(fake, "llama-factory"), server=options)
-    with pytest.raises(BadInput, match=r"refuses the roles tool, user, assistant \(no such role\)"):
+    with pytest.raises(BadInput, match="refuses turns of the roles tool, user, assistant: no such role"):
         opened.score_pairs([((Turn("tool", "4"), Turn("user", "?")), "So.")])
 
 

@@ -95,10 +95,25 @@ def test_a_foreign_file_in_place_of_a_runs_own_refuses_the_run_and_stays(recipe,
     ):
         if call is dry_run and name == "run.lock":
             continue  # it holds nothing
+        if before and name.startswith("checkpoint") and "overwrite" not in changes:
+            continue  # a run that goes on passes over what it does not need; see the next test
         with pytest.raises(CannotWrite, match=Path(name).name) as caught:
             call(recipe(**changes))
         assert "\n" not in str(caught.value)
         assert snapshot(run) == there
+
+
+@pytest.mark.parametrize("name", ["checkpoint-7/mine", "checkpoint-000002/mine", "checkpoint-9"])
+def test_what_stands_in_place_of_a_step_that_is_done_stays_when_a_run_goes_on(recipe, tmp_path, finished, name):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    put(run, name)
+    there = snapshot(run)
+    with pytest.raises(BadRecipe, match="holds a run already"):
+        train(recipe())
+    assert snapshot(run) == there
+    train(recipe(resume=True, max_steps=4, save_steps=2, eval_steps=2))
+    assert (run / name).read_text() == "mine"
 
 
 @pytest.mark.parametrize(
