@@ -7,10 +7,11 @@ Files published with truncation and padding switched on (as all-MiniLM's are) ar
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -240,10 +241,11 @@ class FolderTokenizer:
         Raises:
             BadModel: none does.
         """
-        pieces = sorted(self.tokenizer.get_vocab())[:1000]
-        for text in ("a", "A", "0", *(piece.strip(" ▁Ġ#") for piece in pieces)):
-            with suppress(BadText):
-                if self.texts.ids(text):
+        for text in chain(("a", "A", "0"), _pieces(self.tokenizer)):
+            if text in self.control_strings:
+                continue
+            with suppress(BadText), one_line(BadText, "a text cannot be encoded"):
+                if self.tokenizer.encode(text, add_special_tokens=False).ids:  # `plain` is made when there are texts
                     return text
         raise BadModel(f"the tokenizer in {self.folder} makes tokens of no text; download it again")
 
@@ -321,6 +323,11 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
     if max(ids, default=0) > MOST_ID:
         raise BadModel(f"{path}: the post_processor gives the id {max(ids):,}; wanted at most {MOST_ID:,}")
     return found
+
+
+def _pieces(tokenizer: Tokenizer) -> Iterator[str]:
+    """Some of the vocabulary, sorted only if they are asked for."""
+    yield from (piece.strip(" ▁Ġ#") for piece in sorted(tokenizer.get_vocab())[:1000])
 
 
 def _fields(found: FolderTokenizer, name: str) -> Fields:
