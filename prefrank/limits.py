@@ -37,9 +37,9 @@ LIMITS: Mapping[str, Limit] = {
     "template_steps": Limit(
         1_000_000, "steps", "work of one rendering of a chat template, besides 1,000 a message and one for 4 bytes"
     ),
-    "whole_text_characters": Limit(
-        3_000_000,
-        "characters",
+    "whole_text_bytes": Limit(
+        2_000_000,
+        "bytes",
         "a text, or what of it has no end of a word, that a tokenizer"
         " reads whole; where it is proven to cut there, texts of any length are read in pieces",
     ),
