@@ -33,6 +33,7 @@ LIMITS: Mapping[str, Limit] = {
     "template_bytes": Limit(
         1 << 26, "bytes", "memory that one rendering of a chat template makes, besides 32 a byte of its messages"
     ),
+    "chat_templates": Limit(1_000, "templates", "the folder of additional chat templates of a tokenizer"),
     "template_characters": Limit(1 << 17, "characters", "the source of a chat template"),
     "template_steps": Limit(
         1_000_000, "steps", "work of one rendering of a chat template, besides 1,000 a message and one for 4 bytes"
