@@ -33,13 +33,14 @@ LIMITS: Mapping[str, Limit] = {
     "template_bytes": Limit(
         1 << 26, "bytes", "memory that one rendering of a chat template makes, besides 32 a byte of its messages"
     ),
+    "chat_templates": Limit(1_000, "templates", "the folder of additional chat templates of a tokenizer"),
     "template_characters": Limit(1 << 17, "characters", "the source of a chat template"),
     "template_steps": Limit(
         1_000_000, "steps", "work of one rendering of a chat template, besides 1,000 a message and one for 4 bytes"
     ),
-    "whole_text_characters": Limit(
-        3_000_000,
-        "characters",
+    "whole_text_bytes": Limit(
+        2_000_000,
+        "bytes",
         "a text, or what of it has no end of a word, that a tokenizer"
         " reads whole; where it is proven to cut there, texts of any length are read in pieces",
     ),

@@ -1,7 +1,8 @@
 """Where a text may be cut so that its parts, encoded alone, give the ids of the whole: proven from a tokenizer's file.
 
-The one place looked at is before a single space between two words of letters. A tokenizer is taken for proven if each
-of its steps is known to do there what it does whatever stands further off:
+The place looked at is before a single space between two words of letters; for some tokenizers (`_others`) also before
+some punctuation or a line's end after a word, and between two Chinese characters. A tokenizer is taken for proven if
+each of its steps is known to do there what it does whatever stands further off:
 
 - normalisers that look at characters (or at what a grapheme or a composition is, which a space ends) alone;
 - a pre-tokenizer that always begins a new piece there, or, without one, byte pairs none of which joins a character with
@@ -22,12 +23,16 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-_LETTERS = "A-Za-zΑ-Ωα-ωА-ИК-Яа-ик-яא-תぁ-ゖァ-ヺ一-龥가-힣"
+_LETTERS = "A-Za-zΑ-Ωα-ωА-ИК-Яа-ик-яא-תぁ-ゖァ-ヺ一-龥가-힣א-תء-غف-ي"
 """Letters in every version of Unicode, that compose with nothing that stands after them."""
 _PLACE = re.compile(f"[{_LETTERS}]{{2}}(?= [{_LETTERS}]{{2}})")
+_AFTER_WORDS = rf"[{_LETTERS}]{{2}}(?=[,.;:!?/，。；：！？、][ {_LETTERS}0-9]|\n[{_LETTERS}])"
+"""Before a sign or a line's end that every pattern in `_WORDS` takes into a new piece, whatever follows it."""
+_CHINESE = "[一-龥](?=[一-龥])"
 _SHOWN = re.compile(r"[\s▁]*[^\s▁]*[^\W\d_]([ ▁])[^\W\d_][^\s▁]*[\s▁]*")
 _LOCAL = frozenset(("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "Strip", "BertNormalizer",
                     "Precompiled", "Prepend"))  # fmt: skip
+_UNICODE = frozenset(("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"))
 _SPACES = frozenset((" {2,}", " +", r"\s+", r"\s{2,}", r"\A | \z"))
 """Patterns of Replace that are about runs of white space, or the ends of a text."""
 _AT_WHITE_SPACE = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit")
@@ -60,18 +65,25 @@ class Borders:
         gap: what the space is when it reaches the pre-tokenizer.
         words: the ids of added tokens that may stand beside it.
         reach: characters of the longest of these.
+        places: what ends at a place that may be one.
+        added: the ids of added tokens that may stand beside a place that is no space.
     """
 
     tokenizer: Tokenizer
     gap: str
     words: frozenset[int]
     reach: int
+    places: re.Pattern[str]
+    added: frozenset[int]
 
     def find(self, text: str, first: int, last: int) -> Iterator[int]:
         """The places between two others, in order."""
-        for match in _PLACE.finditer(text, first, last):
+        for match in self.places.finditer(text, first, last):
             place = match.end()
-            if self._shown(text[place - 2 : place + 3]) == self.gap and not self._beside(text, place):
+            if text[place] != " ":
+                if not self._beside(text, place, self.added):
+                    yield place
+            elif self._shown(text[place - 2 : place + 3]) == self.gap and not self._beside(text, place, self.words):
                 yield place
 
     @cached_property
@@ -84,12 +96,12 @@ class Borders:
 
         return shown
 
-    def _beside(self, text: str, place: int) -> bool:
-        """Whether an added token touches a place."""
-        if not self.words:
+    def _beside(self, text: str, place: int, words: frozenset[int]) -> bool:
+        """Whether one of these added tokens touches a place."""
+        if not words:
             return False
         around = text[max(place - self.reach, 0) : place + 1 + self.reach]
-        return not self.words.isdisjoint(self.tokenizer.encode(around, add_special_tokens=False).ids)
+        return not words.isdisjoint(self.tokenizer.encode(around, add_special_tokens=False).ids)
 
 
 def borders(tokenizer: Tokenizer) -> Borders | None:
@@ -102,17 +114,36 @@ def borders(tokenizer: Tokenizer) -> Borders | None:
         return None
     if not _splits(_steps(spec["pre_tokenizer"], "pretokenizers"), gap, spec["model"]):
         return None
-    words, reach = set(), 0
+    others = _others(spec)
+    words, added, reach = set[int](), set[int](), 0
     for number, token in tokenizer.get_added_tokens_decoder().items():
         if token.special and tokenizer.encode_special_tokens:
             continue  # not looked for in texts
         shown = tokenizer.normalizer.normalize_str(token.content) if tokenizer.normalizer else token.content
+        added.add(number)
         for content in (token.content, shown):
             bare = content.strip(" ▁\t\n")
             if not bare or bare[0].isalpha() or bare[-1].isalpha():
                 words.add(number)
+            if number in words or others:
                 reach = max(reach, len(content) + 2)
-    return Borders(tokenizer, gap, frozenset(words), reach) if reach < 1000 else None
+    places = re.compile("|".join((_PLACE.pattern, *others)))
+    return Borders(tokenizer, gap, frozenset(words), reach, places, frozenset(added)) if reach < 1000 else None
+
+
+def _others(spec: dict[str, Any]) -> tuple[str, ...]:
+    """What ends at other places than spaces, where every step of a tokenizer is known to begin a piece there."""
+    normal = _steps(spec["normalizer"], "normalizers")
+    steps = [step for step in _steps(spec["pre_tokenizer"], "pretokenizers") if step["type"] != "Digits"]
+    if not steps or any(step["type"] not in _UNICODE for step in normal):
+        return ()
+    kind, regex = steps[0]["type"], steps[0].get("pattern", {}).get("Regex")
+    if kind == "Split" and regex in _WORDS:
+        return (_AFTER_WORDS,)
+    if kind in ("BertPreTokenizer", "Whitespace") or (kind == "ByteLevel" and steps[0]["use_regex"]):
+        apart = kind == "BertPreTokenizer" and any(step.get("handle_chinese_chars") for step in normal)
+        return (_AFTER_WORDS, _CHINESE) if apart else (_AFTER_WORDS,)
+    return ()
 
 
 def _gap(normalizer: Any, around: str) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Int32
@@ -216,16 +217,15 @@ class Reader:
         size = len(text) - start
         if size <= self.piece:
             return len(text)
-        most = max(limit("whole_text_characters") // self.growth, self.piece)
+        most = max(limit("whole_text_bytes") // self.growth, self.piece)
+        place = len(text)
         if self.borders is not None:
-            place = next(self.borders.find(text, start + self.piece // 2, min(start + most, len(text))), None)
-            if place is not None:
-                return place
-        if size <= most:
-            return len(text)
+            place = next(self.borders.find(text, start + self.piece // 2, min(start + most, len(text))), len(text))
+        if place - start <= 2 * self.piece or (place - start <= most and _bytes(text[start:place]) <= most):
+            return place
         why = "this tokenizer reads texts only whole" if self.borders is None else "so many without a word's end"
         raise BadText(
-            f"a text has {len(text):,} characters ({why}), {past('whole_text_characters')}; shorten it, since no row"
+            f"a text has {len(text):,} characters ({why}), {past('whole_text_bytes')}; shorten it, since no row"
             " holds so many tokens"
         )
 
@@ -288,6 +288,16 @@ def joined(parts: Iterable[Tokens]) -> Tokens:
         starts.frombytes(part.starts.tobytes())
         ends.frombytes(part.ends.tobytes())
     return Tokens(*(np.frombuffer(one, np.int32) for one in (ids, starts, ends)))
+
+
+def _bytes(text: str) -> int:
+    """Bytes of a text, at most, after Unicode's own forms made some of its characters longer."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    for character in set(text):
+        grown = len(normalize("NFKC", character).encode("utf-8", "surrogatepass")) - 6
+        if grown > 0:
+            size += grown * text.count(character)
+    return size
 
 
 def _tokens(encoding: Any, offset: int = 0) -> Tokens:

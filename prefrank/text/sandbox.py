@@ -2,6 +2,15 @@
 
 The code that Jinja makes of a template counts itself: each body of a loop, macro, block or condition charges the number
 of nodes that it holds before it runs, and operators, calls, filters and texts go through the rendering's budget.
+
+One rendering has one `Budget` (`budget.py`) of steps of work and bytes of memory. `compiled` refuses a source that is
+too large or too deep, then has Jinja write Python in which `_Sandbox` and its code generator put a charge before all
+that costs: `step(n)` where a body of n nodes begins, `add`, `binary` and `compare` for operators, and the functions of
+`charged.py` for filters, tests and methods. Each charge comes before the work that it pays for. So `'a' * 10**9` is
+refused before a byte of it is made, and a loop in a loop when the steps are used up. What is left never grows during a
+rendering and no clock is read: the same template and messages are refused at the same place on every machine. A
+`Refused` is the template's fault and becomes a BadModel of one line in `rendering.py`; what a template raises itself
+becomes a BadText.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,8 +46,8 @@ _BODIES = (nodes.For, nodes.If, nodes.Macro, nodes.CallBlock, nodes.FilterBlock,
 _MAKES = (nodes.List, nodes.Tuple, nodes.Dict, nodes.Call, nodes.Macro, nodes.CallBlock)
 """Nodes that make a value with room of its own."""
 DEEPEST_BODY, MOST_IN_LOOPS, MOST_COPIES = 60, 300_000, 500_000
-"""Bodies in each other; nodes inside loops, once for each loop around them; bodies times names. Known templates have a
-fiftieth of these."""
+"""Bodies in each other; nodes inside loops, once for each loop around them; bodies times names. Those that the
+tests know have a fifteenth of the first and a thousandth of the others."""
 
 
 class Format(NamedTuple):

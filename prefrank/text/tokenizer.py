@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from prefrank.errors import BadModel, BadText, NotFound, suggest
 from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import Fields, kind_of, parse_json, read_fields
+from prefrank.limits import limit, past
 from prefrank.text import control, spm
 from prefrank.text.convert import in_transformers
 from prefrank.text.reader import Reader, one_line
@@ -301,6 +302,8 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
         BadModel: no tokenizer in the folder, or one that cannot be read or used, naming file and key.
     """
     more = sorted(path.name for path in (folder / MORE_TEMPLATES).glob("*.jinja"))
+    if len(more) > limit("chat_templates"):
+        raise BadModel(f"{folder / MORE_TEMPLATES} has {len(more):,} templates, {past('chat_templates')}")
     names = (*TOKENIZER_FILES, *(f"{MORE_TEMPLATES}/{name}" for name in more))
     files = {name: read_bytes(folder / name, BadModel) for name in names if os.path.lexists(folder / name)}
     path, config = folder / "tokenizer.json", folder / "config.json"

@@ -33,7 +33,25 @@ O200K = (
 WORDS = [
     *("how do", "I bake", "'s", "the dough", "  ", " ", "\n", "\t", "é", "e\u0301", "й", "日本", "가 각", "한국 말"),
     *("12 34", ".", ", ", "…", "ｆｕｌｌ", "½", "\u0301", "▁", "İ ß", "aa", "aa aa", "x", "of a", "covid"),
-    *("un covid", "<think>", "[SEP]", "<s>", "\u0600", "\u200d", "б г", "\u3000", "-", "DON'T", "don't do", "``no"),
+    *(
+        "面粉",
+        "和，水",
+        "aa,bb",
+        "dough\nbake",
+        "aa/bb:cc",
+        "un covid",
+        "<think>",
+        "[SEP]",
+        "<s>",
+        "\u0600",
+        "\u200d",
+        "б г",
+        "\u3000",
+        "-",
+        "DON'T",
+        "don't do",
+        "``no",
+    ),
 ]
 TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=60).map(" ".join) | st.lists(
     st.sampled_from(WORDS), max_size=60
@@ -189,12 +207,12 @@ def test_byte_pairs_that_join_a_character_with_a_space_are_not_proven() -> None:
 
 
 def test_a_text_without_a_words_end_is_whole_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFRANK_MAX_WHOLE_TEXT_CHARACTERS", "500")
+    monkeypatch.setenv("PREFRANK_MAX_WHOLE_TEXT_BYTES", "500")
     tokenizer = tokenizer_of("word level")
     check(tokenizer, "a" * 450, 10)
     check(tokenizer, "the dough " * 200, 10)
     check(tokenizer, f"{'a' * 450} the dough {'a' * 450}", 10)
-    with pytest.raises(BadText, match=r"a text has 600 characters .*PREFRANK_MAX_WHOLE_TEXT_CHARACTERS"):
+    with pytest.raises(BadText, match=r"a text has 600 characters .*PREFRANK_MAX_WHOLE_TEXT_BYTES"):
         Reader(tokenizer, piece=10).ids("a" * 600)
     with pytest.raises(BadText, match="this tokenizer reads texts only whole"):
         Reader(byte_level(pre_tokenizers.UnicodeScripts()), piece=10).ids("the dough " * 60)
@@ -246,3 +264,35 @@ def test_a_long_reply_takes_a_hundred_mebibytes_and_not_half_a_gibibyte(template
     command = [sys.executable, "-c", MEMORY, str(folder), template]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert int(found.stdout) < 120
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("gpt 2", "roberta", "llama 3", "qwen", "o200k", "digits", "bert", "whitespace"), "word\nother\n"),
+        (("gpt 2", "roberta", "llama 3", "qwen", "o200k", "digits", "bert", "whitespace"), "面粉和水，在热烤箱里，"),
+        (("gpt 2", "roberta", "llama 3", "qwen", "o200k", "digits", "bert", "whitespace"), "name.of/some:thing,"),
+        (("bert",), "面粉和水在热烤箱里烘烤"),
+        (("gpt 2", "llama 3", "bert", "whitespace", "always", "llama 2"), "الدقيق والماء "),
+    ],
+)
+def test_texts_without_spaces_between_latin_words_are_cut_into_many_pieces_too(
+    names: tuple[str, ...], text: str, proven: dict[str, Tokenizer]
+) -> None:
+    for name in names:
+        plain = without_control(proven[name], [*SPECIALS, *MARKUP])  # the unknown token may stand anywhere
+        assert check(plain, text * 20, 10) > 10
+
+
+def test_signs_are_no_places_where_a_normaliser_may_join_them_with_words() -> None:
+    tokenizer = made("bert")
+    tokenizer.normalizer = normalizers.Replace("d,", "x")
+    assert check(tokenizer, "dough.and " * 20, 10) > 10
+    assert check(tokenizer, "dough.and." * 20, 10) == 1
+
+
+def test_the_bound_of_a_whole_text_is_of_bytes_after_its_characters_were_made_longer() -> None:
+    tokenizer = tokenizer_of("unigram")
+    for text in ("👩" * 600_000, "\ufdfa" * 100_000, "a" * 2_100_000):
+        with pytest.raises(BadText, match=r"so many without a word's end\), more than 2,000,000 bytes, which"):
+            Reader(tokenizer, piece=10).ids(text)

@@ -356,3 +356,10 @@ def test_a_chat_template_is_taken_by_name_or_file_and_saved(tmp_path: Path) -> N
     assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_chat_template() == THINKS
     with pytest.raises(NotFound, match=r"no chat template 'plane', and there is no such file; did you mean 'plain'"):
         with_chat_template(source, "plane")
+
+
+@pytest.mark.parametrize("template", ["{}", "constant text", "{{ messages[0].content }}", "{{ messages | length }}"])
+def test_a_template_that_leaves_out_replies_counts_them_as_lost(tmp_path: Path, template: str) -> None:
+    encoder = TextEncoder(load_tokenizer(chat_folder(tmp_path, template)), TextSettings("chat", 64))
+    (row,) = encoder.encode((Turn("user", "hello"),), ["bake bread"])
+    assert row.lost == row.cut_reply == encoder.count_tokens("bake bread")

@@ -107,3 +107,16 @@ def test_a_tokenizer_of_more_pieces_or_tokens_than_allowed_names_the_variable(
         BadModel, match=rf"^\S*tokenizer.json: \S+ has \d+ {said}, more than 1 .*PREFRANK_MAX_{bound} may"
     ):
         load_tokenizer(folder)
+
+
+def test_a_tokenizer_of_more_chat_templates_than_allowed_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = chat_folder(tmp_path, "x")
+    (folder / "additional_chat_templates").mkdir()
+    for name in ("one", "other"):
+        (folder / f"additional_chat_templates/{name}.jinja").write_text("{{ messages }}")
+    assert set(load_tokenizer(folder).chat_templates) == {"default", "one", "other"}
+    monkeypatch.setenv("PREFRANK_MAX_CHAT_TEMPLATES", "1")
+    with pytest.raises(BadModel, match=r"has 2 templates, more than 1 templates, which PREFRANK_MAX_CHAT_TEMPLATES"):
+        load_tokenizer(folder)
