@@ -525,7 +525,14 @@ def _auroc(judged: _Judged) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarr
     place = judged.place
     wrong, fine = np.bincount(place, bad), np.bincount(place, good)
     below, above = np.cumsum(wrong) - wrong / 2, good.sum() - np.cumsum(fine) + fine / 2
-    value = good @ below[place] / both
-    slope = right * below[place] + (1 - right) * above[place]
-    influence = (slope - value * (right * bad.sum() + (1 - right) * good.sum())) / both
-    return value + weight.sum() * influence, weight
+    value, all_good, all_bad = 0.0, good.sum(), bad.sum()
+    for part in in_blocks(len(good)):
+        value += good[part] @ below[place[part]]
+    value /= both
+    found, mass = np.empty(len(good)), weight.sum()
+    for part in in_blocks(len(good)):
+        own, at = right[part], place[part]
+        slope = own * below[at] + (1 - own) * above[at]
+        influence = (slope - value * (own * all_bad + (1 - own) * all_good)) / both
+        found[part] = value + mass * influence
+    return found, weight

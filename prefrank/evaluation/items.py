@@ -268,9 +268,8 @@ def flatten(
         weight = np.concatenate([weight, np.ones(len(tie))])
         if flat:  # the items' order: so far the ranked lists are last
             order = np.argsort(place, kind="stable")
-            place, ahead, behind, probability, weight = (
-                each[order] for each in (place, ahead, behind, probability, weight)
-            )
+            place, ahead, behind = place[order], ahead[order], behind[order]
+            probability, weight = probability[order], weight[order]
     return Pairs(
         ahead=ahead,
         behind=behind,

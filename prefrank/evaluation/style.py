@@ -167,8 +167,8 @@ def correlation(sample: Sample, kind: Literal["pearson", "spearman"], *, confide
     if kind == "pearson":
         (across, first, second), change = _moments(lead / most, longer, share)
     else:
-        places = (_signed_places(sample, most)[kept], sample.by_longer.place[kept])
-        (across, first, second), change = _rank_moments(*map(_dense, places), share)
+        i, j = _dense(_signed_places(sample, most)[kept]), _dense(sample.by_longer.place[kept])
+        (across, first, second), change = _rank_moments(i, j, share)
     if not first * second > 0:  # they vary by less than a product of numbers can tell
         return Estimate(None, None, None, len(kept), "pairs", prompts)
     value = float(np.clip(across / math.sqrt(first * second), -1.0, 1.0))
@@ -198,9 +198,9 @@ Moments = tuple[list[float], Callable[[], list[np.ndarray]]]
 
 def _moments(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Moments:
     x, y = x - share @ x, y - share @ y
-    products = (x * y, x * x, y * y)
-    values = [float(share @ each) for each in products]
-    return values, lambda: [each - value for each, value in zip(products, values, strict=True)]
+    both = ((x, y), (x, x), (y, y))
+    values = [float(share @ (a * b)) for a, b in both]
+    return values, lambda: [a * b - value for (a, b), value in zip(both, values, strict=True)]
 
 
 def _rank_moments(i: Int64[np.ndarray, " n"], j: Int64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Moments:
