@@ -63,7 +63,11 @@ LIMITS: Mapping[str, Limit] = {
     "packed_rows": Limit(1 << 18, "rows", "rows or lines of a data file that has less than two bytes for each"),
     "window_bytes": Limit(1 << 28, "bytes", "memory that unpacking an .xz file takes"),
     "data_files": Limit(1 << 20, "files and folders", "what is in a folder of data"),
-    "pairs": Limit(1 << 24, "pairs", "pairs of one ranked list, where a job needs each of them"),
+    "pairs": Limit(
+        1 << 24,
+        "pairs",
+        "pairs of one ranked list, where each is needed; of all that are evaluated",
+    ),
     "resamples": Limit(1_000_000, "resamples", "resamples and permutations of an evaluation"),
 }
 """By name; the variable is `PREFRANK_MAX_` and the name in capitals."""

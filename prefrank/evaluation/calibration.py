@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int16, Int64
 
 from prefrank.errors import BadData, BadInput, short
 from prefrank.evaluation.checks import check_number, check_whole
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all
-from prefrank.evaluation.items import Item, Pairs, Sample, sample_of
+from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, in_blocks
+from prefrank.evaluation.items import Item, Ordered, Pairs, Sample, ordered, sample_of, shares
 from prefrank.evaluation.metrics import log_losses, wins
 from prefrank.evaluation.run import check_items, data_hash, score_once
-from prefrank.evaluation.slices import figure_of, share_of, shares
+from prefrank.evaluation.slices import figure_of, in_groups, share_of
 from prefrank.io.json_files import Fields
 from prefrank.types import Comparison
 
@@ -38,6 +38,9 @@ MIN_PAIRS = 20
 
 LEAST, MOST = 1e-100, 1e100
 """Of a temperature; one beyond them is no scale that a model scores on."""
+
+_FEW = 1 << 18
+"""Pairs that are added up in the order they always were."""
 
 COVERAGES = tuple(share / 100 for share in range(100, 0, -5))
 
@@ -195,7 +198,10 @@ def calibration(
     except BadInput as error:
         note = str(error)
     leads = {"raw": sample.lead} | ({"scaled": scaled} if scaled is not None else {})
-    judged = {key: _judged(lead, pairs) for key, lead in leads.items()}
+    judged = {
+        key: _judged(lead, pairs, sample.sizes if key == "raw" else ordered(np.abs(np.nan_to_num(lead))))
+        for key, lead in leads.items()
+    }
     figures = {key: _figures(lead, judged[key], pairs) for key, lead in leads.items()}
     found = estimate_all({f"{key} {name}": one for key, those in figures.items() for name, one in those.items()}, style)
     raw, *rest = (
@@ -211,19 +217,21 @@ def abstention(sample: Sample, bootstrap: Bootstrap | None = None) -> Abstention
     A pair keeps its weight when others of its item are left out. Failed scores are the first to be left out.
     """
     pairs, level = sample.pairs, (bootstrap or Bootstrap()).confidence
-    weight, right, size = shares(pairs, pairs.decided), wins(sample.lead), np.abs(np.nan_to_num(sample.lead))
-    kept = weight > 0
-    if not kept.any():
+    weight, right, sizes = pairs.share, sample.wins, sample.sizes
+    kept = np.flatnonzero(weight > 0)
+    if not len(kept):
         return Abstention((), None)
-    thresholds, place = np.unique(-size[kept], return_inverse=True)
-    mass = np.bincount(place, weight[kept])
+    masses = np.bincount(sizes.place, weight)
+    used = np.flatnonzero(masses)[::-1]  # from the most confident on, those of decided pairs
+    mass = masses[used]
     covered = np.cumsum(mass) / mass.sum()
-    risk = np.cumsum(np.bincount(place, weight[kept] * (1 - right[kept]))) / np.cumsum(mass)
+    risk = np.cumsum(np.bincount(sizes.place, weight * (1 - right))[used]) / np.cumsum(mass)
     points = []
     # A hair less than asked for, or rounding in the sum could keep a pair too many.
     for cut in dict.fromkeys(np.searchsorted(covered, np.array(COVERAGES) - 1e-9).tolist()):
-        threshold = float(-thresholds[cut])
-        one = share_of(right, np.where(size >= threshold, weight, 0.0), pairs, confidence=level)
+        threshold = float(sizes.values[used[cut]])
+        kept = kept[sizes.place[kept] >= used[cut]]  # fewer each time
+        one = share_of(right, weight, pairs, confidence=level, kept=kept)
         points.append(Point(float(covered[cut]), threshold, one.value, one.low, one.high, one.n))
     return Abstention(tuple(points), float(mass @ risk / mass.sum()))
 
@@ -234,9 +242,9 @@ def fit_temperature(sample: Sample, *, fitted_on: str = "") -> Temperature:
     Raises:
         BadInput: too few pairs, or scores for which no temperature is best: all pairs right, or no better than chance.
     """
-    pairs, usable = sample.pairs, ~np.isnan(sample.lead)
+    usable = ~np.isnan(sample.lead)
     value = _fit(*_fitted(sample))
-    prompts = len(distinct(pairs.prompt[pairs.comparison[usable]]))
+    prompts = len(distinct(sample.pairs.prompts[usable]))
     return Temperature(value, int(usable.sum()), prompts, fitted_on)
 
 
@@ -256,8 +264,8 @@ def cross_fitted(sample: Sample, *, folds: int = FOLDS, seed: int = 0) -> Float6
     """
     check_whole("folds", folds, least=2)
     check_whole("the seed", seed, least=0)
-    pairs, size = sample.pairs, _check_prompts(sample, folds)
-    fold = (np.random.default_rng(seed).permutation(size) % folds)[pairs.prompt[pairs.comparison]]
+    size = _check_prompts(sample, folds)
+    fold = (np.random.default_rng(seed).permutation(size) % folds)[sample.pairs.prompts]
     parts, scaled = _fitted(sample), sample.lead.copy()
     for one in range(folds):
         mine = fold == one
@@ -433,15 +441,14 @@ class _Judged:
     right: Float64[np.ndarray, " P"]
     place: Int64[np.ndarray, " P"]
     confidence: Float64[np.ndarray, " P"]
-    numbers: tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]
+    numbers: tuple[Int16[np.ndarray, " P"], Int16[np.ndarray, " P"]]
 
 
-def _judged(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> _Judged:
-    weight, size = shares(pairs, pairs.decided), np.abs(np.nan_to_num(lead))
-    confidence, place = _sigmoid(size), np.unique(size, return_inverse=True)[1]
-    positions = (2 * confidence - 1, _middles(place, weight))
-    width, mass = (np.minimum((position * NUM_BINS).astype(np.int64), NUM_BINS - 1) for position in positions)
-    return _Judged(weight, wins(lead), place, confidence, (width, mass))
+def _judged(lead: Float64[np.ndarray, " P"], pairs: Pairs, sizes: Ordered) -> _Judged:
+    weight, place, confidences = pairs.share, sizes.place, _sigmoid(sizes.values)
+    positions = (2 * confidences - 1, _middles(place, weight))
+    width, mass = (np.minimum((each * NUM_BINS).astype(np.int16), NUM_BINS - 1)[place] for each in positions)
+    return _Judged(weight, wins(lead), place, confidences[place], (width, mass))
 
 
 def _figures(lead: Float64[np.ndarray, " P"], judged: _Judged, pairs: Pairs) -> dict[str, Figure]:
@@ -451,8 +458,10 @@ def _figures(lead: Float64[np.ndarray, " P"], judged: _Judged, pairs: Pairs) -> 
     confidence) or its opposite; AUROC is one of itself plus each pair's influence on it.
     """
     every = shares(pairs, np.ones(len(lead), bool))
-    win, label = _sigmoid(lead), pairs.probability
-    brier = label * (1 - win) ** 2 + (1 - label) * win**2
+    brier = np.empty(len(lead))
+    for part in in_blocks(len(lead)):
+        win, label = _sigmoid(lead[part]), pairs.probability[part]
+        brier[part] = label * (1 - win) ** 2 + (1 - label) * win**2
     weight, off = judged.weight, judged.right - judged.confidence
     found = {
         "log_loss": figure_of(log_losses(lead, pairs), every, pairs, bounds=None),
@@ -472,10 +481,7 @@ def _figures(lead: Float64[np.ndarray, " P"], judged: _Judged, pairs: Pairs) -> 
 
 def _reliability(judged: _Judged, pairs: Pairs, found: Mapping[str, Estimate], level: float) -> Reliability:
     bins, bins_equal_mass = (
-        tuple(
-            _bin(np.where(number == one, judged.weight, 0.0), judged.confidence, judged.right, pairs, level)
-            for one in distinct(number[judged.weight > 0])
-        )
+        tuple(_bin(kept, judged, pairs, level) for _, kept in in_groups(number, judged.weight))
         for number in judged.numbers
     )
     return Reliability(
@@ -490,20 +496,18 @@ def _from_zero(gap: Estimate) -> Estimate:
     return gap if gap.low is None else replace(gap, low=max(0.0, gap.low))
 
 
-def _middles(place: Int64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
-    """The share of the mass below each value, with half of its equals', given the values' places."""
+def _middles(place: Int64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " D"]:
+    """The share of the mass below each distinct value, with half of its equals', given the places of all."""
     mass = np.bincount(place, weight)
-    return ((np.cumsum(mass) - mass / 2) / (mass.sum() or 1.0))[place]
+    return (np.cumsum(mass) - mass / 2) / (mass.sum() or 1.0)
 
 
-def _bin(
-    weight: Float64[np.ndarray, " P"],
-    confidence: Float64[np.ndarray, " P"],
-    right: Float64[np.ndarray, " P"],
-    pairs: Pairs,
-    level: float,
-) -> Bin:
-    accuracy = share_of(right, weight, pairs, confidence=level)
+def _bin(kept: Int64[np.ndarray, " n"], judged: _Judged, pairs: Pairs, level: float) -> Bin:
+    accuracy = share_of(judged.right, judged.weight, pairs, confidence=level, kept=kept)
+    weight, confidence = judged.weight[kept], judged.confidence[kept]
+    if len(judged.weight) <= _FEW:  # zeros change the last digit of a sum, and run files were written with them
+        weight, confidence = np.zeros(len(judged.weight)), judged.confidence
+        weight[kept] = judged.weight[kept]
     sure = float(np.average(confidence, weights=weight))
     return Bin(sure, accuracy.value or 0.0, accuracy.low or 0.0, accuracy.high or 0.0, accuracy.n)
 
@@ -521,7 +525,14 @@ def _auroc(judged: _Judged) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarr
     place = judged.place
     wrong, fine = np.bincount(place, bad), np.bincount(place, good)
     below, above = np.cumsum(wrong) - wrong / 2, good.sum() - np.cumsum(fine) + fine / 2
-    value = good @ below[place] / both
-    slope = right * below[place] + (1 - right) * above[place]
-    influence = (slope - value * (right * bad.sum() + (1 - right) * good.sum())) / both
-    return value + weight.sum() * influence, weight
+    value, all_good, all_bad = 0.0, good.sum(), bad.sum()
+    for part in in_blocks(len(good)):
+        value += good[part] @ below[place[part]]
+    value /= both
+    found, mass = np.empty(len(good)), weight.sum()
+    for part in in_blocks(len(good)):
+        own, at = right[part], place[part]
+        slope = own * below[at] + (1 - own) * above[at]
+        influence = (slope - value * (own * all_bad + (1 - own) * all_good)) / both
+        found[part] = value + mass * influence
+    return found, weight

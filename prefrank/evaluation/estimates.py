@@ -34,6 +34,14 @@ _SLOTS = 200_000
 """Prompts drawn at a time: few enough for the processor's cache."""
 
 
+_BLOCK = 1 << 18
+
+
+def in_blocks(count: int) -> Iterator[slice]:
+    """0 to count in parts small enough that what is found of each stays in the processor's cache; one part of few."""
+    return (slice(first, min(first + _BLOCK, count)) for first in range(0, count, _BLOCK))
+
+
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
     """How intervals are made: reported with every evaluation, so that it can be repeated."""
@@ -80,7 +88,9 @@ class Estimate:
 
 
 def distinct(values: Integer[np.ndarray, " n"]) -> Integer[np.ndarray, " d"]:
-    """The different values, ascending: `np.unique` by sorting, since numpy's hashes take seconds for millions."""
+    """The different values, ascending: `np.unique` by counting or sorting, as its hashes take seconds for millions."""
+    if len(values) and values.min() >= 0 and values.max() < len(values):
+        return np.flatnonzero(np.bincount(values)).astype(values.dtype, copy=False)
     ordered = np.sort(values)
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
 
@@ -242,9 +252,10 @@ def sums_of(figure: Figure, strata: Int64[np.ndarray, " G"] | None = None) -> Su
     for j, part in enumerate(parts):
         place = np.searchsorted(prompts, part.prompts)
         weights = np.ones(len(part.values)) if part.weights is None else part.weights
-        totals = np.bincount(place, weights * part.values, len(prompts)) / weights.sum()
-        shares[:, j] = np.bincount(place, weights, len(prompts)) / weights.sum()
-        held, mean = shares[:, j] > 0, float((weights * part.values).sum() / weights.sum())
+        mass, weighted = weights.sum(), weights * part.values
+        totals = np.bincount(place, weighted, len(prompts)) / mass
+        shares[:, j] = np.bincount(place, weights, len(prompts)) / mass
+        held, mean = shares[:, j] > 0, float(weighted.sum() / mass)
         means[held, j] = totals[held] / shares[held, j]
         value += part.coefficient * mean
         added += part.coefficient * totals

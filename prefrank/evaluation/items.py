@@ -145,9 +145,11 @@ def style_of(text: str) -> Style:
     return len(_HEADER.findall(text)), len(_LIST_ITEM.findall(text)), len(_BOLD.findall(text))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Pairs:
     """The P preferences of C items with N replies, seen from their majority side.
+
+    What several figures need of them is found once, and shared by all scorers.
 
     Args:
         ahead: [P] row of the reply the majority prefers (either, for a tie).
@@ -167,9 +169,38 @@ class Pairs:
     prompt: Int64[np.ndarray, " C"]
     first: Int64[np.ndarray, " C+1"]
 
-    @property
+    @cached_property
     def decided(self) -> Bool[np.ndarray, " P"]:
         return self.probability > 0.5
+
+    @cached_property
+    def share(self) -> Float64[np.ndarray, " P"]:
+        """Each decided pair's part of its item, in which the decided ones make 1; 0 for the others."""
+        return shares(self, self.decided)
+
+    @cached_property
+    def prompts(self) -> Int64[np.ndarray, " P"]:
+        """The prompt of each pair."""
+        return self.prompt[self.comparison]
+
+
+def shares(pairs: Pairs, chosen: Bool[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
+    """Each chosen pair's part of its item, in which the chosen ones make 1; 0 for the others."""
+    weight = np.where(chosen, pairs.weight, 0.0)
+    mass = np.bincount(pairs.comparison, weight, len(pairs.prompt))
+    return weight / np.where(mass > 0, mass, 1.0)[pairs.comparison]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ordered:
+    """Values by size: the D distinct ones, ascending, and the place of each of the n among them."""
+
+    values: Float64[np.ndarray, " D"]
+    place: Int64[np.ndarray, " n"]
+
+
+def ordered(values: Float64[np.ndarray, " n"]) -> Ordered:
+    return Ordered(*np.unique(values, return_inverse=True))
 
 
 def difference(first: Float64[np.ndarray, " n"], second: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
@@ -232,11 +263,13 @@ def flatten(
         ]
         tie = np.concatenate([pair[2] for pair in listed])
         place = np.concatenate([place, np.repeat([c for c, _ in ranked], [len(those) for _, those in ranked])])
-        order = np.argsort(place, kind="stable")  # the items' order; what follows has the ranked lists' last
-        place = place[order]
-        ahead, behind = (np.concatenate(two)[order] for two in ((ahead, sides[0]), (behind, sides[1])))
-        probability = np.concatenate([probability, np.where(tie, 0.5, 1.0)])[order]
-        weight = np.concatenate([weight, np.ones(len(tie))])[order]
+        ahead, behind = (np.concatenate(two) for two in ((ahead, sides[0]), (behind, sides[1])))
+        probability = np.concatenate([probability, np.where(tie, 0.5, 1.0)])
+        weight = np.concatenate([weight, np.ones(len(tie))])
+        if flat:  # the items' order: so far the ranked lists are last
+            order = np.argsort(place, kind="stable")
+            place, ahead, behind = place[order], ahead[order], behind[order]
+            probability, weight = probability[order], weight[order]
     return Pairs(
         ahead=ahead,
         behind=behind,
@@ -291,6 +324,25 @@ class Sample:
         return difference(self.values[self.pairs.ahead], self.values[self.pairs.behind])
 
     @cached_property
+    def wins(self) -> Float64[np.ndarray, " P"]:
+        """1 for a lead, 1/2 for equal scores, 0 for a loss or a failure."""
+        return (self.lead > 0) + 0.5 * (self.lead == 0)
+
+    @cached_property
+    def sizes(self) -> Ordered:
+        """The leads either way, 0 for a failure: the one order of a scorer's pairs that all figures share."""
+        return ordered(np.abs(np.nan_to_num(self.lead)))
+
+    @cached_property
+    def longer(self) -> Float64[np.ndarray, " P"]:
+        """Characters of the preferred reply minus the other's."""
+        return self.lengths[self.pairs.ahead] - self.lengths[self.pairs.behind]
+
+    @cached_property
+    def by_longer(self) -> Ordered:
+        return ordered(self.longer)
+
+    @cached_property
     def strata(self) -> Int64[np.ndarray, " C"]:
         """Number of each item's subset."""
         return np.unique([one.subset for one in self.facts], return_inverse=True)[1]
@@ -316,5 +368,5 @@ class Sample:
         return Sample(tuple(self.facts[i] for i in places), tuple(self.scores[i] for i in places))
 
 
-_OF_ITEMS = ("pairs", "lengths", "strata", "prompt_strata")
+_OF_ITEMS = ("pairs", "lengths", "longer", "by_longer", "strata", "prompt_strata")
 """What a sample knows that no score changes."""

@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, Unit, distinct, estimate_all, one_mean
+from prefrank.evaluation.estimates import (
+    Bootstrap,
+    Bounds,
+    Estimate,
+    Figure,
+    Unit,
+    distinct,
+    estimate_all,
+    in_blocks,
+    one_mean,
+)
 from prefrank.evaluation.items import Pairs, Sample
 
 
@@ -91,8 +101,14 @@ def wins(lead: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
 
 def log_losses(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " P"]:
     """Cross-entropy of P(ahead wins) = sigmoid(lead) against the labels (Bradley and Terry 1952), in nats."""
+    losses = np.empty(len(lead))
     with np.errstate(invalid="ignore"):  # a failed score's loss stays NaN
-        return pairs.probability * np.logaddexp(0, -lead) + (1 - pairs.probability) * np.logaddexp(0, lead)
+        for part in in_blocks(len(lead)):
+            own, label, lost = lead[part], pairs.probability[part], losses[part]
+            np.multiply(label, np.logaddexp(0, -own), out=lost)
+            unsure = label < 1
+            lost[unsure] += (1 - label[unsure]) * np.logaddexp(0, own[unsure])
+    return losses
 
 
 def kendall_taus(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " C"]:
@@ -138,10 +154,14 @@ def mean(
     by_pair: bool = False,
 ) -> Figure:
     """Mean of the chosen pairs' results: inside each comparison by weight, then over comparisons (or pairs)."""
-    weight, size = np.where(chosen, pairs.weight, 0.0), len(pairs.prompt)
-    mass = np.bincount(pairs.comparison, weight, size)
+    size = len(pairs.prompt)
+    mass, total = np.zeros(size), np.zeros(size)
+    for part in in_blocks(len(result)):
+        weight = np.where(chosen[part], pairs.weight[part], 0.0)
+        mass += np.bincount(pairs.comparison[part], weight, size)
+        total += np.bincount(pairs.comparison[part], weight * np.where(chosen[part], result[part], 0.0), size)
     kept = mass > 0
-    means = np.bincount(pairs.comparison, weight * np.where(chosen, result, 0.0), size)[kept] / mass[kept]
+    means = total[kept] / mass[kept]
     counts = np.bincount(pairs.comparison[chosen], minlength=size)[kept].astype(np.float64) if by_pair else None
     return one_mean(means, pairs.prompt[kept], counts, n=int(chosen.sum()), unit=unit, bounds=bounds)
 
@@ -151,21 +171,25 @@ def metric_figures(sample: Sample) -> dict[str, Figure]:
     """Every estimate of `Metrics` before it has an interval."""
     pairs, lead = sample.pairs, sample.lead
     decided, ends, tau = pairs.decided, best_and_worst(pairs), kendall_taus(lead, pairs)
-    longer = sample.lengths[pairs.ahead] - sample.lengths[pairs.behind]
     kept = ~np.isnan(tau)
     return {
-        "accuracy": mean(wins(lead), decided, pairs),
+        "accuracy": accuracy_figure(sample),
         "accuracy_ties_lost": mean(np.where(lead > 0, 1.0, 0.0), decided, pairs),
-        "accuracy_by_pair": mean(wins(lead), decided, pairs, by_pair=True),
+        "accuracy_by_pair": mean(sample.wins, decided, pairs, by_pair=True),
         "log_loss": mean(log_losses(lead, pairs), np.ones_like(decided), pairs, bounds=None),
         "margin": mean(lead, decided, pairs, bounds=None),
-        "best_worst": mean(wins(lead), ends, pairs, unit="comparisons"),
+        "best_worst": mean(sample.wins, ends, pairs, unit="comparisons"),
         "best_worst_published": mean(np.where(lead >= 0, 1.0, 0.0), ends, pairs, unit="comparisons"),
         "kendall_tau": one_mean(
             tau[kept], pairs.prompt[kept], n=int(kept.sum()), unit="comparisons", bounds=(-1.0, 1.0)
         ),
-        "length_accuracy": mean(wins(longer), decided, pairs),
+        "length_accuracy": mean(wins(sample.longer), decided, pairs),
     }
+
+
+def accuracy_figure(sample: Sample) -> Figure:
+    """`accuracy` of `Metrics`, before it has an interval."""
+    return mean(sample.wins, sample.pairs.decided, sample.pairs)
 
 
 def measure(

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -197,10 +198,14 @@ def _stated(preferences: Preferences) -> Iterator[str]:
         yield json.dumps(plain)[1:-1]
         return
     winner, loser, tie = preferences.arrays()
+    size = len(preferences.ranks)
+    starts = [f"[{reply}, " for reply in range(size)]
+    ends = [f"{reply}, {probability}, 1.0, 0.0]" for probability in ("1.0", "0.5") for reply in range(size)]
     for first in range(0, len(tie), _BLOCK):
         part = slice(first, first + _BLOCK)
-        three = zip(winner[part].tolist(), loser[part].tolist(), tie[part].tolist(), strict=True)
-        yield ", ".join([f"[{a}, {b}, {'0.5' if tied else '1.0'}, 1.0, 0.0]" for a, b, tied in three])
+        end = np.where(tie[part], loser[part] + size, loser[part])
+        both = map(starts.__getitem__, winner[part].tolist()), map(ends.__getitem__, end.tolist())
+        yield ", ".join(map(add, *both))
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from prefrank.evaluation.contamination import Contamination, accuracies, contami
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
 from prefrank.evaluation.items import Item, Sample, sample_of, spoken
-from prefrank.evaluation.metrics import measure_subsets, metric_figures
+from prefrank.evaluation.metrics import accuracy_figure, measure_subsets
 from prefrank.evaluation.protocols import missing_rows
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.evaluation.run import Scorer, data_hash, score_once, versions
@@ -73,7 +73,7 @@ def comparisons_suite(name: str) -> Suite:
         hub="",
         layout=(),
         read=_no_reader,
-        measure=lambda sample: {"accuracy": metric_figures(sample)["accuracy"]},
+        measure=lambda sample: {"accuracy": accuracy_figure(sample)},
         source="pairwise accuracy, averaged in each comparison, then over comparisons",
         ties="half",
     )
@@ -197,7 +197,8 @@ def _run_entrant(
         "results": results,
         "audit": None,
     }
-    known.update({name: sample for name, sample in samples.items() if name not in known})
+    # without what was found of this scorer's scores, which takes much memory for long lists
+    known.update({name: one.with_scores(one.scores) for name, one in samples.items() if name not in known})
     return entry
 
 

@@ -6,18 +6,18 @@ its interval, widened for the number of values looked at, stays below the whole.
 (slices, buckets, coverages) get their intervals in closed form, `share_of`, not from 10,000 resamples each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64, Int64, Integer
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, distinct, one_mean, wilson
+from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, in_blocks, one_mean, wilson
 from prefrank.evaluation.items import Pairs, Sample
-from prefrank.evaluation.metrics import wins
+from prefrank.evaluation.items import shares as shares
 from prefrank.types import Score
 
 MIN_PROMPTS = 20
@@ -42,13 +42,6 @@ class Slice:
         return {"slice": self.name, "value": self.value, "accuracy": self.accuracy.to_json(), "worst": self.worst}
 
 
-def shares(pairs: Pairs, chosen: Bool[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
-    """Each chosen pair's part of its item, in which the chosen ones make 1; 0 for the others."""
-    weight = np.where(chosen, pairs.weight, 0.0)
-    mass = np.bincount(pairs.comparison, weight, len(pairs.prompt))
-    return weight / np.where(mass > 0, mass, 1.0)[pairs.comparison]
-
-
 def figure_of(
     values: Float64[np.ndarray, " P"],
     weight: Float64[np.ndarray, " P"],
@@ -57,25 +50,55 @@ def figure_of(
     bounds: Bounds | None = (0.0, 1.0),
 ) -> Figure:
     """The weighted mean over the pairs that weigh anything."""
+    weighs = weight > 0
+    if weighs.all():
+        return one_mean(values, pairs.prompts, weight, n=len(values), unit="pairs", bounds=bounds)
+    kept = np.flatnonzero(weighs)
+    return one_mean(values[kept], pairs.prompts[kept], weight[kept], n=len(kept), unit="pairs", bounds=bounds)
+
+
+def in_groups(
+    number: Integer[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]
+) -> Iterator[tuple[int, Int64[np.ndarray, " n"]]]:
+    """Each number of the pairs that weigh anything, ascending, with the places of those pairs in their order."""
     kept = np.flatnonzero(weight > 0)
-    prompts = pairs.prompt[pairs.comparison[kept]]
-    return one_mean(values[kept], prompts, weight[kept], n=len(kept), unit="pairs", bounds=bounds)
+    own = number[kept]
+    if len(own) and own.min() >= 0 and own.max() < 1 << 15:
+        own = own.astype(np.int16)  # which numpy sorts by counting
+    order = np.argsort(own, kind="stable")
+    kept, own = kept[order], own[order]
+    starts = np.flatnonzero(np.diff(own, prepend=-1))
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(own)], strict=False):
+        yield int(own[start]), kept[start:end]
 
 
 def share_of(
-    right: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"], pairs: Pairs, *, confidence: float
+    right: Float64[np.ndarray, " P"],
+    weight: Float64[np.ndarray, " P"],
+    pairs: Pairs,
+    *,
+    confidence: float,
+    kept: Int64[np.ndarray, " n"] | None = None,
 ) -> Estimate:
-    """The weighted mean of results between 0 and 1, with Wilson's interval.
+    """The weighted mean of results between 0 and 1, with Wilson's interval, over `kept` or all that weigh anything.
 
     Its number of trials is what makes the binomial variance that of the weighted mean over prompts (the effective
     sample size of Korn and Graubard 1998): with one plain pair for each prompt their number, at most that of pairs.
     """
-    kept = np.flatnonzero(weight > 0)
+    kept = np.flatnonzero(weight > 0) if kept is None else kept
     if not len(kept):
         return Estimate(None, None, None, 0, "pairs", 0)
-    share, prompt = weight[kept] / weight[kept].sum(), pairs.prompt[pairs.comparison[kept]]
-    value = min(float(share @ right[kept]), 1.0)
-    pulls, prompts = np.bincount(prompt, share * (right[kept] - value)), int(np.count_nonzero(np.bincount(prompt)))
+    parts = [kept[part] for part in in_blocks(len(kept))]
+    mass = sum(weight[part].sum() for part in parts)
+    value = min(float(sum((weight[part] / mass) @ right[part] for part in parts)), 1.0)
+    if len(pairs.prompt) == 1:  # one long list says nothing of a spread between prompts
+        return Estimate(value, *wilson(value, 1, confidence=confidence), len(kept), "pairs", 1)
+    pulls, counts = np.zeros(len(pairs.prompt)), np.zeros(len(pairs.prompt), np.int64)
+    for part in parts:
+        prompt = pairs.prompts[part]
+        pulls += np.bincount(prompt, weight[part] / mass * (right[part] - value), len(pulls))
+        counts += np.bincount(prompt, minlength=len(counts))
+    prompts = int(np.count_nonzero(counts))
     variance = float(pulls @ pulls)
     most = len(kept) if prompts >= MIN_PROMPTS else prompts
     trials = max(1, round(min(value * (1 - value) / variance, most))) if variance > 1e-20 else prompts
@@ -97,15 +120,14 @@ def slices(
         BadInput: a tag with too few or too many values, or with the name of a slice above.
     """
     pairs, level = sample.pairs, (bootstrap or Bootstrap()).confidence
-    weight, right = shares(pairs, pairs.decided), wins(sample.lead)
+    weight, right = pairs.share, sample.wins
     found = []
-    counted = weight > 0
     for name, (labels, number) in _labels(sample, tags or {}).items():
-        first = {labels[one]: int(np.argmax(counted & (number == one))) for one in distinct(number[counted]).tolist()}
-        values = [value for value in sorted(first, key=lambda value: first[value]) if value]
+        those = {labels[one]: kept for one, kept in in_groups(number, weight)}
+        values = [value for value in sorted(those, key=lambda value: those[value][0]) if value]
         values.sort(key=lambda value: _ORDER.index(value) if value in _ORDER else 0)
         for value in values if len(values) > 1 else []:
-            inside = share_of(right, np.where(number == labels.index(value), weight, 0.0), pairs, confidence=level)
+            inside = share_of(right, weight, pairs, confidence=level, kept=those[value])
             found.append(Slice(name, value, inside))
     return mark_worst(found, share_of(right, weight, pairs, confidence=level), level)
 
@@ -120,10 +142,9 @@ def _labels(sample: Sample, tags: Mapping[str, Sequence[str]]) -> dict[str, tupl
         "reply length": [_bucket(sum(one.lengths) / len(one.lengths)) for one in facts],
         "language": [one.language for one in facts],
     }
-    longer = sample.lengths[pairs.ahead] - sample.lengths[pairs.behind]
     cut = np.array([_is_cut(score) for each in sample.scores for score in each], bool)
     by_pair = {
-        "preferred": (["shorter", "as long", "longer"], (np.sign(longer) + 1).astype(np.int8)),
+        "preferred": (["shorter", "as long", "longer"], (np.sign(sample.longer) + 1).astype(np.int8)),
         "cut": (["whole", "cut"], (cut[pairs.ahead] | cut[pairs.behind]).astype(np.int8)),
     }
     for name, values in tags.items():

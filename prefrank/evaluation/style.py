@@ -23,8 +23,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, one_mean
 from prefrank.evaluation.items import Sample
-from prefrank.evaluation.metrics import wins
-from prefrank.evaluation.slices import figure_of, share_of, shares
+from prefrank.evaluation.slices import figure_of, in_groups, share_of
 
 EDGES = (-1.0, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5, 1.0)
 """Of the buckets of (length preferred - length other) / (their sum); the last holds its upper edge too."""
@@ -126,17 +125,17 @@ class Style:
 def style(sample: Sample, bootstrap: Bootstrap | None = None) -> Style:
     """All of it."""
     how, pairs = bootstrap or Bootstrap(), sample.pairs
-    ahead, behind = sample.lengths[pairs.ahead], sample.lengths[pairs.behind]
-    weight, right, level = shares(pairs, pairs.decided), wins(sample.lead), how.confidence
+    weight, right, level = pairs.share, sample.wins, how.confidence
     longer, shorter = (
-        figure_of(right, np.where(chosen, weight, 0.0), pairs) for chosen in (ahead > behind, ahead < behind)
+        figure_of(right, np.where(chosen, weight, 0.0), pairs) for chosen in (sample.longer > 0, sample.longer < 0)
     )
     figures = {"longer": longer, "shorter": shorter, "balanced": _half_each(longer, shorter)}
     found = estimate_all(figures | {"within_prompt": _within_prompt(sample)}, how)
-    bucket = np.digitize((ahead - behind) / np.maximum(ahead + behind, 1.0), EDGES[1:-1])
+    both = sample.lengths[pairs.ahead] + sample.lengths[pairs.behind]
+    bucket = np.digitize(sample.longer / np.maximum(both, 1.0), EDGES[1:-1])
+    those, none = dict(in_groups(bucket, weight)), np.zeros(0, np.int64)
     parts = [
-        share_of(right, np.where(bucket == place, weight, 0.0), pairs, confidence=level)
-        for place in range(len(EDGES) - 1)
+        share_of(right, weight, pairs, confidence=level, kept=those.get(place, none)) for place in range(len(EDGES) - 1)
     ]
     fitted = regress(sample, confidence=level)
     return Style(
@@ -159,51 +158,64 @@ def correlation(sample: Sample, kind: Literal["pearson", "spearman"], *, confide
     """
     pairs = sample.pairs
     kept = np.flatnonzero(pairs.decided & np.isfinite(sample.lead))
-    weight, prompt = shares(pairs, pairs.decided)[kept], pairs.prompt[pairs.comparison[kept]]
-    lead, longer = sample.lead[kept], (sample.lengths[pairs.ahead] - sample.lengths[pairs.behind])[kept]
+    weight, prompt = pairs.share[kept], pairs.prompts[kept]
+    lead, longer = sample.lead[kept], sample.longer[kept]
     prompts = len(distinct(prompt))
     if not len(kept) or not lead.max() > lead.min() or not longer.max() > longer.min():
         return Estimate(None, None, None, len(kept), "pairs", prompts)
-    moments = _moments if kind == "pearson" else _rank_moments
-    share = weight / weight.sum()
-    (across, first, second), changes = moments(lead / np.abs(lead).max(), longer, share)
+    share, most = weight / weight.sum(), float(np.abs(lead).max())
+    if kind == "pearson":
+        (across, first, second), change = _moments(lead / most, longer, share)
+    else:
+        i, j = _dense(_signed_places(sample, most)[kept]), _dense(sample.by_longer.place[kept])
+        (across, first, second), change = _rank_moments(i, j, share)
     if not first * second > 0:  # they vary by less than a product of numbers can tell
         return Estimate(None, None, None, len(kept), "pairs", prompts)
     value = float(np.clip(across / math.sqrt(first * second), -1.0, 1.0))
-    influence = changes[0] / math.sqrt(first * second) - value / 2 * (changes[1] / first + changes[2] / second)
     if prompts < MIN_PROMPTS or abs(value) > 1 - 1e-12:
         return Estimate(value, None, None, len(kept), "pairs", prompts)
+    changes = change()
+    influence = changes[0] / math.sqrt(first * second) - value / 2 * (changes[1] / first + changes[2] / second)
     error = _error(share * influence, prompt) / (1 - value**2)
     return Estimate(value, *_between(math.tanh, math.atanh(value), error, confidence), len(kept), "pairs", prompts)
 
 
-Moments = tuple[list[float], list[np.ndarray]]
-"""Covariance and the two variances, and how each pair changes each of them."""
+def _signed_places(sample: Sample, most: float) -> Int64[np.ndarray, " P"]:
+    """A number for each lead over `most`, in their order, equal for equal ones: without another sort."""
+    scaled = sample.sizes.values / most  # rounding may make two of them equal
+    place = np.cumsum(np.diff(scaled, prepend=0.0) > 0)[sample.sizes.place]
+    return np.where(sample.lead < 0, -place, place) + int(place.max(initial=0))
+
+
+def _dense(place: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The same order as 0, 1, ..., none left out."""
+    return (np.cumsum(np.bincount(place) > 0) - 1)[place]
+
+
+Moments = tuple[list[float], Callable[[], list[np.ndarray]]]
+"""Covariance and the two variances, and how each pair changes each of them, found where it is asked for."""
 
 
 def _moments(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Moments:
     x, y = x - share @ x, y - share @ y
-    products = (x * y, x * x, y * y)
-    values = [float(share @ each) for each in products]
-    return values, [each - value for each, value in zip(products, values, strict=True)]
+    both = ((x, y), (x, x), (y, y))
+    values = [float(share @ (a * b)) for a, b in both]
+    return values, lambda: [a * b - value for (a, b), value in zip(both, values, strict=True)]
 
 
-def _rank_moments(
-    x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]
-) -> Moments:
-    """Of mid-ranks u(x) = P(X < x) + P(X = x) / 2, whose mean is 1/2 always.
+def _rank_moments(i: Int64[np.ndarray, " n"], j: Int64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Moments:
+    """Of mid-ranks u(x) = P(X < x) + P(X = x) / 2, whose mean is 1/2 always, given numbers in the order of x and of y.
 
     The mean of u v is a V-statistic of three pairs: one's place among the products, and what it adds to the ranks of
     all that are above it in x and in y.
     """
-    i, j = (np.unique(values, return_inverse=True)[1] for values in (x, y))
     u, v = _ranks(i, share), _ranks(j, share)
 
     def change(a: np.ndarray, b: np.ndarray, over_a: np.ndarray, over_b: np.ndarray) -> np.ndarray:
         return a * b + _above(over_a, share * b) + _above(over_b, share * a) - 3 * float(share @ (a * b))
 
     values = [float(share @ (a * b)) - 0.25 for a, b in ((u, v), (u, u), (v, v))]
-    return values, [change(u, v, i, j), change(u, u, i, i), change(v, v, j, j)]
+    return values, lambda: [change(u, v, i, j), change(u, u, i, i), change(v, v, j, j)]
 
 
 def _ranks(place: Int64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
@@ -269,7 +281,7 @@ def regress(sample: Sample, *, confidence: float = 0.95) -> Regression | str:
     """The regression of a sample's decided pairs, or why there is none. Soft labels count by their probability."""
     pairs = sample.pairs
     kept = np.flatnonzero(pairs.decided)
-    weight, prompt = shares(pairs, pairs.decided)[kept], pairs.prompt[pairs.comparison[kept]]
+    weight, prompt = pairs.share[kept], pairs.prompts[kept]
     prompts = len(distinct(prompt))
     if prompts < MIN_PROMPTS:
         return f"there are {prompts} prompts with decided pairs; a regression needs {MIN_PROMPTS}"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from prefrank.errors import BadInput
+from prefrank.evaluation import calibration, estimates
 from prefrank.evaluation import items as item_module
 from prefrank.evaluation.audit import audit
 from prefrank.evaluation.baselines import longer_wins, random_scorer
@@ -21,6 +22,7 @@ from prefrank.evaluation.run import data_hash
 from prefrank.evaluation.run_file import sample_of_run
 from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
+from prefrank.evaluation.slices import in_groups
 from prefrank.training.corpus import side_of
 from prefrank.training.examples import _written
 from prefrank.training.labels import number_rows, rank_replies
@@ -80,6 +82,32 @@ def test_no_pair_of_a_long_list_is_made_as_an_object(monkeypatch: pytest.MonkeyP
     check_run(run)
     assert run["suites"]["mine"]["items"][0]["preferences"] == []
     assert len(sample_of_run(run, "long", "mine").lead) == 2 * 300 * 299 // 2
+
+
+def test_adding_up_in_blocks_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = a_run(lists(3, count=24))["scorers"]
+    monkeypatch.setattr(estimates, "_BLOCK", 7)
+    monkeypatch.setattr(calibration, "_FEW", 0)
+    blocks = a_run(lists(3, count=24))["scorers"]
+    for one, other in zip(whole, blocks, strict=True):
+        told, want = numbers(other["results"]), numbers(one["results"])
+        assert told.keys() == want.keys()
+        assert told == pytest.approx(want, rel=1e-12, abs=1e-12)
+
+
+def numbers(value: Any, path: str = "") -> dict[str, float]:
+    """Every number of nested lists and dicts by where it is."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return {where: one for key, part in parts for where, one in numbers(part, f"{path}/{key}").items()}
+    return {path: value} if isinstance(value, int | float) else {}
+
+
+def test_pairs_come_in_groups_in_their_order() -> None:
+    number, weight = np.array([2, 0, 2, 40_000, 0, 1]), np.array([1.0, 2.0, 3.0, 4.0, 5.0, 0.0])
+    found = [(one, kept.tolist()) for one, kept in in_groups(number, weight)]
+    assert found == [(0, [1, 4]), (2, [0, 2]), (40_000, [3])]
+    assert list(in_groups(number[:0], weight[:0])) == []
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -369,7 +369,9 @@ def lead_by_length_svg(lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray,
 def _bubbles(frame: _Frame, lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray, " P"], top: float) -> list[str]:
     columns, rows = np.round(gap * 20), np.round(np.clip(lead / top, -1, 1) * 12)
     # Pairs won and lost are counted apart where a bin holds both.
-    keys, counts = np.unique(np.stack([columns, rows, np.sign(lead)]), axis=1, return_counts=True)
+    numbers = ((columns + 20) * 25 + rows + 12) * 3 + np.sign(lead) + 1  # in the order of the three
+    found, counts = np.unique(numbers.astype(np.int64), return_counts=True)
+    keys = np.stack([found // 75 - 20.0, found // 3 % 25 - 12.0, found % 3 - 1.0])
     unit = 7.5 / math.sqrt(max(1, counts.max(initial=1)))
     colors = {1.0: _BLUE, 0.0: FAINT, -1.0: _ORANGE}
     return [
