@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from prefrank.errors import BadInput, PrefrankError
+from prefrank.errors import BadData, BadInput, PrefrankError
 from prefrank.io.arrow_files import arrow_batches
 from prefrank.io.packed import packed_writer
 from prefrank.io.rows import read_records
@@ -106,6 +106,22 @@ def test_a_packed_file_of_more_rows_than_bytes_is_refused(
     assert "more than 8,000 rows, which PREFRANK_MAX_PACKED_ROWS may raise" in said(path)
     array = packed(tmp_path / f"a.json{suffix}", b"[" + b'{"a": 1},' * 9000 + b'{"a": 2}]')
     assert "more than 8,000 rows, which PREFRANK_MAX_PACKED_ROWS may raise" in said(array)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", ROW * 80_000), ("a.csv", b"a\n" + b"1\n" * 80_000), ("a.json", b"[" + b'{"a": 1},' * 80_000 + b"{}]")],
+)
+def test_a_file_of_too_many_rows_is_refused_before_most_of_them_are_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, name: str, content: bytes
+) -> None:
+    monkeypatch.setenv("PREFRANK_MAX_PACKED_ROWS", "70000")
+    records = read_records(packed(tmp_path / (name + suffix), content))
+    assert sum(1 for _ in zip(range(3000), records, strict=False)) == 3000
+    with pytest.raises(BadData, match="more than 70,000 rows"):
+        for _ in zip(range(40_000), records, strict=False):
+            pass
 
 
 def test_short_replies_that_each_repeat_one_long_prompt_are_no_bomb(
