@@ -259,6 +259,34 @@ def test_no_bytes_of_an_arrow_file_end_the_process(tmp_path: Path, name: str, ch
         assert changes or [row["text"] for row in rows] == ["a", "bb", None]
 
 
+def test_facts_of_a_parquet_column_that_contradict_each_other_do_not_end_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": [["x"]] * 3, "b": ["y"] * 3}), path, store_schema=False)
+    content = path.read_bytes()
+    sizes = b"\x16\x06\x19\x26\x06\x00\x19"  # a histogram of two levels, which comes to have three
+    assert content.count(sizes) == 1
+    path.write_bytes(content.replace(sizes, sizes.replace(b"\x26", b"\x36")))
+    assert "cannot be read to its end" in said(path)
+    (batch,) = arrow_batches(path, 1024, ["b"])[1]
+    assert batch.to_pydict() == {"b": ["y"] * 3}
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.feather", "a.parquet"])
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path, name: str) -> None:
+    batch = pa.record_batch({"a": ["x" * 1000] * 2000})
+    if name == "a.parquet":
+        pq.write_table(pa.table(batch), tmp_path / name, row_group_size=100, use_dictionary=False, compression=None)
+    else:
+        with (pa.ipc.new_file if name == "a.feather" else pa.ipc.new_stream)(tmp_path / name, batch.schema) as file:
+            for start in range(0, len(batch), 400):
+                file.write_batch(batch.slice(start, 400))
+    records = read_records(tmp_path / name)
+    next(records)
+    os.truncate(tmp_path / name, 4096)
+    with suppress(BadData):
+        assert sum(1 for _ in records) == len(batch) - 1, "not all rows, and no error"
+
+
 @pytest.mark.parametrize("offsets", [[0, 9_000_000, 2, 3], [0, -5, 2, 3], [0, 3, 1, 3]])
 def test_text_that_would_lie_outside_of_what_was_read_is_refused(tmp_path: Path, offsets: list[int]) -> None:
     places = pa.py_buffer(struct.pack("<4i", *offsets))
