@@ -132,7 +132,7 @@ def _ipc_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         mark = file.read(len(_FILE_MARK))
     if mark[:4] == _OLD_FEATHER:
         raise BadData(f"{path}: a Feather file of version 1; write it again with version 2, as all programs do now")
-    source = pa.memory_map(str(path)) if path.stat().st_size else pa.BufferReader(b"")
+    source = pa.OSFile(str(path))  # not a map of it, which ends the process where the file is cut while it is read
     if mark == _FILE_MARK:
         reader = pa.ipc.open_file(source)
         return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
@@ -142,7 +142,14 @@ def _ipc_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
             raise BadData(f"{path}: an Arrow stream without its end mark; is it whole? Fetch or write it again")
         source.seek(0)
     stream = pa.ipc.open_stream(source)
-    return stream.schema, iter(stream)
+    return stream.schema, _unchanged(path, source.size(), stream)
+
+
+def _unchanged(path: Path, size: int, stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The batches of a stream, whose file must still have its size: one that was cut reads well, with rows missing."""
+    yield from stream
+    if path.stat().st_size != size:
+        raise BadData(f"{path}: its size changed while it was read; read it again when nobody writes it")
 
 
 def _saved_batches(folder: Path, size: int) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -3,8 +3,7 @@
 import codecs
 import json
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prefrank.errors import BadData
@@ -39,12 +38,12 @@ class _Text:
         self._lines, self._column = 0, 0  # before the text
 
     def more(self, at: int) -> int:
-        """Forget what stands before a place and read on, at least as much as there is after it; the place now."""
+        """Forget what stands before a place and read on, three times as much as there is after it; the place now."""
         gone = self.text[:at]
         if ends := gone.count("\n"):
             self._lines, self._column = self._lines + ends, 0
         self._column += at - 1 - gone.rfind("\n") if ends else at
-        found, wanted = [self.text[at:]], max(_STEP, len(self.text) - at)
+        found, wanted = [self.text[at:]], max(_STEP, 3 * (len(self.text) - at))
         while wanted > 0 and not self.ended:
             piece = next(self._parts, None)
             self.ended = piece is None
@@ -77,14 +76,14 @@ class _Text:
 
 
 def array_rows(
-    name: str, parts: Iterable[bytes], decoder: json.JSONDecoder, most_rows: int = sys.maxsize
+    name: str, parts: Iterable[bytes], decoder: json.JSONDecoder, check_row: Callable[[int], None] = lambda row: None
 ) -> Iterator[tuple[int, str, Any]]:
     """Each element as (its number, its text, its value).
 
     Args:
         name: of the file, for errors.
         parts: its bytes, which open with "[", white space and a mark left aside.
-        most_rows: elements that it may hold.
+        check_row: hears the number of each element before it is read, and raises BadData where that is too many.
 
     Raises:
         BadData: no valid JSON, an empty array, or too large an element; with the place.
@@ -95,8 +94,7 @@ def array_rows(
         raise BadData(f"{name}: the file holds an empty list; wanted at least one row")
     while True:
         row += 1
-        if row > most_rows:
-            raise BadData(f"{name}: holds less than two bytes a row and {past('packed_rows')}")
+        check_row(row)
         while True:
             try:
                 value, end = decoder.raw_decode(file.text, at)

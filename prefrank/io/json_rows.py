@@ -16,7 +16,7 @@ from typing import Any
 from prefrank.errors import BadData, short
 from prefrank.io.json_array import UNUSUAL, array_rows, unusual
 from prefrank.io.json_files import repeated
-from prefrank.io.packed import STREAM, decoded, joined, most_rows, pieces, shown
+from prefrank.io.packed import STREAM, RowBound, decoded, joined, pieces, shown
 
 BadRow = Callable[[BadData], None] | None
 """Hears of a row that cannot be read, which is then passed over; None raises the error."""
@@ -45,15 +45,16 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
         BadData: an empty or damaged file, or text that is not JSON; with file and line.
         NotFound: no such file.
     """
-    name, parts = shown(path), pieces(path)
+    name, bound = shown(path), RowBound(path, lambda: _again(path))
+    parts = pieces(path, bound)
     if _may_be_array(path):
         blank, first = _first_filled(parts)
         parts = chain(blank, [first] if first else [], parts)
         if _opens_array(first):
-            yield from array_rows(name, parts, DECODER, most_rows(path))
+            yield from array_rows(name, parts, DECODER, bound.check)
             return
     line = 0
-    for line, content in enumerate(joined(path, parts), start=1):
+    for line, content in enumerate(joined(path, parts, bound), start=1):
         if not _without_mark(content).strip(_BLANK):
             continue
         try:
@@ -65,6 +66,16 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
             yield line, text, value
     if line == 0:
         raise BadData(f"{name}: the file is empty; wanted one JSON object per line")
+
+
+def _again(path: Path) -> Iterator[object]:
+    """The file's elements, or its pieces that end lines, without a bound of their number."""
+    blank, first = _first_filled(parts := pieces(path))
+    parts = chain(blank, [first] if first else [], parts)
+    if _may_be_array(path) and _opens_array(first):
+        yield from array_rows(shown(path), parts, DECODER)
+    else:
+        yield from (piece for piece in parts if piece.endswith(b"\n"))
 
 
 def _first_filled(parts: Iterator[bytes]) -> tuple[list[bytes], bytes]:

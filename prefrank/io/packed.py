@@ -3,11 +3,11 @@
 import gzip
 import io
 import lzma
+import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,9 +29,47 @@ _LEAST_ROW = 2
 """Bytes that an honest row takes at the least, however well a file packs: some of it is not as in the row before."""
 
 
+_LOOK_AHEAD = 4096
+
+
 def most_rows(path: Path) -> int:
     """Rows, or lines, that a file may hold."""
     return sys.maxsize if path == STREAM else max(limit("packed_rows"), path.stat().st_size // _LEAST_ROW)
+
+
+class RowBound:
+    """Counts the rows of a file that is being read, and refuses what holds too many of them.
+
+    Where the rows so far take less of the packed file than honest ones do, the rest is counted ahead, so that nobody
+    works on very many rows of a file that is then refused. Other files are read once.
+
+    Args:
+        path: the file.
+        again: its rows, or lines, read once more with as little work as can be.
+    """
+
+    def __init__(self, path: Path, again: Callable[[], Iterable[object]]) -> None:
+        self._path, self._again = path, again
+        self._most, self._look, self._size = sys.maxsize, sys.maxsize, 0
+        self._raw: io.BufferedReader | None = None
+
+    def opened(self, raw: io.BufferedReader) -> None:
+        """Hear of the file as it is, packed, from which the rows come."""
+        self._raw, self._most, self._look = raw, most_rows(self._path), _LOOK_AHEAD
+        self._size = os.fstat(raw.fileno()).st_size
+
+    def check(self, row: int) -> None:
+        """Raises BadData where the file has more rows than it may, of which this is one."""
+        if row > self._most:
+            raise BadData(f"{shown(self._path)}: holds less than two bytes a row and {past('packed_rows')}")
+        if row >= self._look:
+            self._look *= 2
+            done = self._size if self._raw is None or self._raw.closed else self._raw.tell()
+            if row * _LEAST_ROW > done:
+                self._look = sys.maxsize
+                for ahead, _ in enumerate(self._again(), start=1):
+                    if ahead > self._most:
+                        self.check(ahead)
 
 
 @runtime_checkable
@@ -46,24 +84,24 @@ def shown(path: Path) -> str:
     return "standard input" if path == STREAM else str(path)
 
 
-def open_packed(path: Path) -> io.BufferedIOBase:
-    """A file's bytes, unpacked; the caller closes it."""
-    if path.suffix == ".gz":
-        return gzip.GzipFile(path)
-    if path.suffix == ".xz":
-        return io.BufferedReader(_Xz(path))
-    if path.suffix == ".zst":
+def unpacked(raw: io.BufferedReader, suffix: str) -> io.BufferedIOBase:
+    """What an open file unpacks to, by the end of its name."""
+    if suffix == ".gz":
+        return gzip.GzipFile(fileobj=raw, mode="rb")
+    if suffix == ".xz":
+        return io.BufferedReader(_Xz(raw))
+    if suffix == ".zst":
         import pyarrow as pa
 
-        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
-    return path.open("rb")
+        return io.BufferedReader(pa.CompressedInputStream(raw, "zstd"))
+    return raw
 
 
 class _Xz(io.RawIOBase):
     """An .xz file, unpacked in bounded memory, which `lzma.LZMAFile` has no setting for."""
 
-    def __init__(self, path: Path) -> None:
-        self._file, self._most = path.open("rb"), limit("window_bytes")
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file, self._most = file, limit("window_bytes")
         self._stream = self._next_stream()
 
     def _next_stream(self) -> lzma.LZMADecompressor:
@@ -87,13 +125,12 @@ class _Xz(io.RawIOBase):
                 view[: len(unpacked)] = unpacked
                 return len(unpacked)
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
-
-def pieces(path: Path) -> Iterator[bytes]:
+def pieces(path: Path, bound: RowBound | None = None) -> Iterator[bytes]:
     """The bytes of a file or of standard input, unpacked: its lines, each with its end, a long one in several pieces.
+
+    Args:
+        bound: counts the rows.
 
     Raises:
         NotFound: no such file.
@@ -107,7 +144,9 @@ def pieces(path: Path) -> Iterator[bytes]:
             return
         size = _plain_size(path)
         packed = path.suffix in PACKED_SUFFIXES
-        with open_packed(path) as file:
+        with path.open("rb") as raw, unpacked(raw, path.suffix) as file:
+            if bound is not None:
+                bound.opened(raw)
             yield from _bounded(path, file, max(limit("unpacked_bytes"), MOST_PACKED * size) if packed else None)
     except _DAMAGE as error:
         raise unreadable(path, error) from None
@@ -145,23 +184,24 @@ def lines(path: Path) -> Iterator[bytes]:
     Raises:
         NotFound, BadData: as `pieces`; also a line that is too long.
     """
-    return joined(path, pieces(path))
+    bound = RowBound(path, lambda: _ends(path))
+    return joined(path, pieces(path, bound), bound)
 
 
-def joined(path: Path, parts: Iterable[bytes]) -> Iterator[bytes]:
+def _ends(path: Path) -> Iterator[bytes]:
+    return (piece for piece in pieces(path) if piece.endswith(b"\n"))
+
+
+def joined(path: Path, parts: Iterable[bytes], bound: RowBound) -> Iterator[bytes]:
     """The lines that pieces make."""
     waiting: list[bytes] = []
     size, most, number = 0, limit("line_bytes"), 1
-    parts = iter(parts)
-    first = next(parts, b"")  # the file is opened, so that its size can be asked for
-    most_lines = most_rows(path)
-    for piece in chain((first,) if first else (), parts):
+    for piece in parts:
         size += len(piece)
         if size > most:
             raise BadData(f"{shown(path)}:{number}: the line has {past('line_bytes')}; is it one row?")
         ends = piece.endswith(b"\n")
-        if number > most_lines:
-            raise BadData(f"{shown(path)}: holds less than two bytes a row and {past('packed_rows')}")
+        bound.check(number)
         if waiting or not ends:
             waiting.append(piece)
             if not ends:

@@ -49,24 +49,38 @@ def _allowed(path: Path) -> int:
 
 
 def _batches(path: Path, file: pq.ParquetFile, size: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    groups = ((*_rows_at_once(path, file, group, size, columns), group) for group in range(file.num_row_groups))
+    leaves = [file.schema.column(place) for place in range(len(file.schema))]
+    wanted = [
+        place
+        for place, leaf in enumerate(leaves)
+        if columns is None or any(f"{leaf.path}.".startswith(f"{name}.") for name in columns)
+    ]
+    texts = [leaves[place].path for place in wanted if leaves[place].physical_type == "BYTE_ARRAY"]
+    apart = pq.ParquetFile(
+        path, metadata=file.metadata, read_dictionary=texts, pre_buffer=False, coerce_int96_timestamp_unit="us"
+    )
+    groups = (
+        (*_rows_at_once(path, file, apart, group, size, columns, wanted), group) for group in range(file.num_row_groups)
+    )
     for (rows, _), those in groupby(groups, key=lambda one: one[:2]):
         yield from file.iter_batches(batch_size=rows, row_groups=[group for *_, group in those], columns=columns)
 
 
 def _rows_at_once(
-    path: Path, file: pq.ParquetFile, group: int, size: int, columns: list[str] | None
+    path: Path,
+    file: pq.ParquetFile,
+    values_apart: pq.ParquetFile,
+    group: int,
+    size: int,
+    columns: list[str] | None,
+    wanted: Sequence[int],
 ) -> tuple[int, int]:
     """Rows of a batch of one row group, and what tells it from groups that can be read in one go with it."""
+    # Facts of a broken column end the process where Python asks for them, and are an error where they are read.
+    next(values_apart.iter_batches(batch_size=1, row_groups=[group], columns=columns), None)
     facts, most = file.metadata.row_group(group), limit("line_bytes")
-    chunks = [facts.column(place) for place in range(facts.num_columns)]
-    apart = [
-        chunk
-        for chunk in chunks
-        if chunk.has_dictionary_page
-        and chunk.physical_type == "BYTE_ARRAY"
-        and (columns is None or any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns))
-    ]
+    chunks = [facts.column(place) for place in wanted]
+    apart = [chunk for chunk in chunks if chunk.has_dictionary_page and chunk.physical_type == "BYTE_ARRAY"]
     rows = min(size, facts.num_rows)
     per_row = {chunk.path_in_schema: -(-chunk.num_values // max(1, facts.num_rows)) for chunk in apart}
     if rows * sum(per_row[chunk.path_in_schema] * chunk.total_uncompressed_size for chunk in apart) <= most:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from prefrank.errors import BadInput, PrefrankError
+from prefrank.errors import BadData, BadInput, PrefrankError
 from prefrank.io.arrow_files import arrow_batches
 from prefrank.io.packed import packed_writer
 from prefrank.io.rows import read_records
@@ -106,6 +106,22 @@ def test_a_packed_file_of_more_rows_than_bytes_is_refused(
     assert "more than 8,000 rows, which PREFRANK_MAX_PACKED_ROWS may raise" in said(path)
     array = packed(tmp_path / f"a.json{suffix}", b"[" + b'{"a": 1},' * 9000 + b'{"a": 2}]')
     assert "more than 8,000 rows, which PREFRANK_MAX_PACKED_ROWS may raise" in said(array)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", ROW * 80_000), ("a.csv", b"a\n" + b"1\n" * 80_000), ("a.json", b"[" + b'{"a": 1},' * 80_000 + b"{}]")],
+)
+def test_a_file_of_too_many_rows_is_refused_before_most_of_them_are_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, name: str, content: bytes
+) -> None:
+    monkeypatch.setenv("PREFRANK_MAX_PACKED_ROWS", "70000")
+    records = read_records(packed(tmp_path / (name + suffix), content))
+    assert sum(1 for _ in zip(range(3000), records, strict=False)) == 3000
+    with pytest.raises(BadData, match="more than 70,000 rows"):
+        for _ in zip(range(40_000), records, strict=False):
+            pass
 
 
 def test_short_replies_that_each_repeat_one_long_prompt_are_no_bomb(
@@ -241,6 +257,34 @@ def test_no_bytes_of_an_arrow_file_end_the_process(tmp_path: Path, name: str, ch
     with suppress(PrefrankError) if changes else nullcontext():
         rows = read(tmp_path / name)
         assert changes or [row["text"] for row in rows] == ["a", "bb", None]
+
+
+def test_facts_of_a_parquet_column_that_contradict_each_other_do_not_end_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": [["x"]] * 3, "b": ["y"] * 3}), path, store_schema=False)
+    content = path.read_bytes()
+    sizes = b"\x16\x06\x19\x26\x06\x00\x19"  # a histogram of two levels, which comes to have three
+    assert content.count(sizes) == 1
+    path.write_bytes(content.replace(sizes, sizes.replace(b"\x26", b"\x36")))
+    assert "cannot be read to its end" in said(path)
+    (batch,) = arrow_batches(path, 1024, ["b"])[1]
+    assert batch.to_pydict() == {"b": ["y"] * 3}
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.feather", "a.parquet"])
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path, name: str) -> None:
+    batch = pa.record_batch({"a": ["x" * 1000] * 2000})
+    if name == "a.parquet":
+        pq.write_table(pa.table(batch), tmp_path / name, row_group_size=100, use_dictionary=False, compression=None)
+    else:
+        with (pa.ipc.new_file if name == "a.feather" else pa.ipc.new_stream)(tmp_path / name, batch.schema) as file:
+            for start in range(0, len(batch), 400):
+                file.write_batch(batch.slice(start, 400))
+    records = read_records(tmp_path / name)
+    next(records)
+    os.truncate(tmp_path / name, 4096)
+    with suppress(BadData):
+        assert sum(1 for _ in records) == len(batch) - 1, "not all rows, and no error"
 
 
 @pytest.mark.parametrize("offsets", [[0, 9_000_000, 2, 3], [0, -5, 2, 3], [0, 3, 1, 3]])
