@@ -15,6 +15,7 @@ from prefrank.errors import BadModel, PrefrankError
 Value = TypeVar("Value")
 _TRIES = 10
 _WAIT_S = 0.05
+_LATELY_S = 3.0
 _State = tuple[tuple[str, int, int, int], ...] | None
 
 
@@ -38,6 +39,15 @@ def read_as_one(folder: Path, read: Callable[[], Value]) -> Value:
                 return value
         time.sleep(_WAIT_S * number)
     raise BadModel(f"{folder} changed at each of {_TRIES} tries to read it; wait until nobody writes there")
+
+
+def changed_lately(folder: Path) -> bool:
+    """Whether a file of a folder was written or put there in the last seconds, so that more may follow."""
+    try:
+        newest = max((entry.stat().st_ctime for entry in os.scandir(folder)), default=0.0)
+    except OSError:
+        return True
+    return abs(time.time() - newest) < _LATELY_S
 
 
 def _state(folder: Path) -> _State:

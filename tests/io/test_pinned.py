@@ -1,12 +1,13 @@
 """A folder's files are read as those of one version."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from prefrank.errors import BadModel, NotFound
-from prefrank.io.pinned import read_as_one
+from prefrank.io.pinned import changed_lately, read_as_one
 
 
 def make(folder: Path, text: str) -> Path:
@@ -83,3 +84,13 @@ def test_a_folder_that_never_rests_is_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(BadModel, match="changed at each of 10 tries to read it"):
         read_as_one(folder, read)
+
+
+def test_a_folder_that_was_just_written_to_is_told_from_one_at_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "model", "one")
+    assert changed_lately(folder)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 60)
+    assert not changed_lately(folder)
