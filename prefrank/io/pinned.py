@@ -16,6 +16,8 @@ Value = TypeVar("Value")
 _TRIES = 10
 _WAIT_S = 0.05
 _LATELY_S = 3.0
+_INNER = ("additional_chat_templates", "adapter")
+"""Folders in a model's folder that belong to it; another, such as a program's logs, may change."""
 _State = tuple[tuple[str, int, int, int], ...] | None
 
 
@@ -59,6 +61,8 @@ def _state(folder: Path) -> _State:
             facts = entry.stat()
             if entry.is_file():
                 found.append((entry.name, facts.st_ino, facts.st_size, facts.st_mtime_ns))
+            elif entry.name in _INNER:
+                found += [(f"{entry.name}/{one[0]}", *one[1:]) for one in _state(Path(entry.path)) or ()]
     except OSError:
         return None
     return tuple(found)

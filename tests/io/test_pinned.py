@@ -94,3 +94,17 @@ def test_a_folder_that_was_just_written_to_is_told_from_one_at_rest(
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 60)
     assert not changed_lately(folder)
+
+
+@pytest.mark.parametrize(("inner", "reads"), [("additional_chat_templates", 2), ("adapter", 2), ("logs", 1)])
+def test_folders_inside_that_belong_to_a_model_are_looked_at_too(tmp_path: Path, inner: str, reads: int) -> None:
+    folder, count = make(tmp_path / "model", "one"), []
+    make(folder / inner, "one")
+
+    def read() -> None:
+        count.append(1)
+        if len(count) == 1:
+            (folder / inner / "a").write_text("longer")
+
+    read_as_one(folder, read)
+    assert len(count) == reads
