@@ -112,13 +112,14 @@ def score(
 ) -> None:
     """Score every row of a file; the rows come back with their scores."""
     from prefrank.cli import progress, tables
+    from prefrank.io.atomic import folder_for
     from prefrank.io.columns import parse_columns
     from prefrank.scoring.files import score_file
 
     named = parse_columns(columns) if columns is not None else None
     check_files({"--output": Path(output)}, [*local_places(model), *local_places(source)])
     loaded = scoring.load(model)
-    with progress.scoring() as report:
+    with folder_for(Path(output)), progress.scoring() as report:
         done = score_file(
             loaded,
             source,

@@ -75,7 +75,14 @@ def _check_file(target: Path) -> os.stat_result | None:
 
 @contextmanager
 def _hidden(target: Path) -> Iterator[Path]:
-    """A hidden folder beside the target, with its marker; gone when the block ends."""
+    """A hidden folder beside the target, with its marker; gone when the block ends.
+
+    Those that killed processes left there for the same target go first. One of a folder that has no name any more is
+    left to `recover`.
+    """
+    for left in target.parent.glob(".prefrank-*.tmp"):
+        if _target_of(left, unsure=False) == target and (target.exists() or not (left / _OLD).exists()):
+            _remove(left)
     place = target.parent / f".prefrank-{secrets.token_hex(4)}.tmp"
     place.mkdir()
     try:
@@ -121,22 +128,21 @@ def write_file(target: Path, content: bytes) -> None:
     Raises:
         CannotWrite: as `atomic_file`.
     """
-    _make_folder(target)
-    with atomic_file(target) as temporary:
+    with folder_for(target), atomic_file(target) as temporary:
         temporary.write_bytes(content)
 
 
 def check_writable(target: Path) -> None:
-    """See that `write_file` can write there, making the folder; what stands there stays.
+    """See that `write_file` can write there; nothing is made, and what stands there stays.
 
     Raises:
         CannotWrite: it cannot.
     """
-    _make_folder(target)
     try:
-        _check_file(target)
-        with _hidden(target):
-            pass
+        with folder_for(target, keep=False):
+            _check_file(target)
+            with _hidden(target):
+                pass
     except CannotWrite:
         raise
     except OSError as error:
@@ -226,11 +232,29 @@ def _holds(source: Path, output: Path) -> bool:
     return any(_same(inner, output) for inner in islice(source.rglob("*"), _LOOKED_AT))
 
 
-def _make_folder(target: Path) -> None:
+@contextmanager
+def folder_for(target: Path, *, keep: bool = True) -> Iterator[None]:
+    """Make the folders that a file goes into, where there are none; those that were made go where the block fails.
+
+    Args:
+        keep: whether they stay where it ends well.
+
+    Raises:
+        CannotWrite: they cannot be made.
+    """
+    missing = [one for one in target.absolute().parents if not os.path.lexists(one)]
+    well = False
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWrite(f"cannot write {target}: {_reason(error)}") from error
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotWrite(f"cannot write {target}: {_reason(error)}") from error
+        yield
+        well = True
+    finally:
+        for one in [] if well and keep else missing:
+            with suppress(OSError):  # never made, or not empty
+                one.rmdir()
 
 
 @contextmanager
@@ -354,34 +378,39 @@ def recover(folder: Path, *, is_whole: Callable[[Path], bool]) -> None:
         _remove(place)
 
 
-def _target_of(place: Path) -> Path | None:
-    """What a hidden folder was for; None for one that is not ours, or whose maker still works."""
+def _target_of(place: Path, *, unsure: bool = True) -> Path | None:
+    """What a hidden folder was for; None for one that is not ours, or whose maker still works.
+
+    Args:
+        unsure: whether one counts as left where files are not locked, so that nobody knows.
+    """
     if not _HIDDEN.fullmatch(place.name) or not _is_folder(place):
         return None
     try:
         name = read_fields(place / MARKER).text("target")
         with (place / MARKER).open("rb") as marker:
-            in_use = not _locked(marker.fileno())
+            in_use = not _locked(marker.fileno(), unsure=unsure)
     except (PrefrankError, OSError):
         return None
     return None if in_use or Path(name).name != name or name in ("", "..") else place.parent / name
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(descriptor: int, *, unsure: bool = True) -> bool:
     """Whether a file that is open here is now locked for as long as it is open; the system frees it with its process.
 
-    Where files are not locked this way (Windows), it always is.
+    Args:
+        unsure: the answer where files are not locked this way (Windows).
     """
     try:
         import fcntl
     except ImportError:
-        return True
+        return unsure
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        return True
+        return unsure
     return True
 
 

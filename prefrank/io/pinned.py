@@ -15,6 +15,9 @@ from prefrank.errors import BadModel, PrefrankError
 Value = TypeVar("Value")
 _TRIES = 10
 _WAIT_S = 0.05
+_LATELY_S = 3.0
+_INNER = ("additional_chat_templates", "adapter")
+"""Folders in a model's folder that belong to it; another, such as a program's logs, may change."""
 _State = tuple[tuple[str, int, int, int], ...] | None
 
 
@@ -40,6 +43,15 @@ def read_as_one(folder: Path, read: Callable[[], Value]) -> Value:
     raise BadModel(f"{folder} changed at each of {_TRIES} tries to read it; wait until nobody writes there")
 
 
+def changed_lately(folder: Path) -> bool:
+    """Whether a file of a folder was written or put there in the last seconds, so that more may follow."""
+    try:
+        newest = max((entry.stat().st_ctime for entry in os.scandir(folder)), default=0.0)
+    except OSError:
+        return True
+    return abs(time.time() - newest) < _LATELY_S
+
+
 def _state(folder: Path) -> _State:
     """What tells one version of a folder's files from another; None where there is no folder."""
     try:
@@ -49,6 +61,8 @@ def _state(folder: Path) -> _State:
             facts = entry.stat()
             if entry.is_file():
                 found.append((entry.name, facts.st_ino, facts.st_size, facts.st_mtime_ns))
+            elif entry.name in _INNER:
+                found += [(f"{entry.name}/{one[0]}", *one[1:]) for one in _state(Path(entry.path)) or ()]
     except OSError:
         return None
     return tuple(found)

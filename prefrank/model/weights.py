@@ -1,12 +1,13 @@
 """Tensors of a checkpoint folder, whichever of transformers' four layouts it has, or our own quantised one.
 
 One file or several with an index, safetensors or pickled (`pytorch_model.bin`, read with `weights_only=True`, so no
-code in it runs). Files are mapped, not read: a tensor's pages come into memory when it is first used, processes that
-load the same folder share them, and writing to a tensor (training) makes private pages and never touches the file.
+code in it runs). Files of more than 64 MB are mapped, not read: a tensor's pages come into memory when it is first
+used, processes that load the same folder share them, and writing to a tensor (training) makes private pages and never
+touches the file. Smaller ones are read, whatever becomes of the file then.
 
 Surprising: the mapping outlives the file's name. A folder may be replaced or deleted while it is loaded; everything
-prefrank writes goes to a new file that is then renamed. A program that overwrites the bytes of the very file changes
-the loaded weights, and one that cuts it short ends this process (SIGBUS).
+prefrank writes goes to a new file that is then renamed. A program that overwrites the bytes of the very file, where it
+is mapped, changes the loaded weights, and one that cuts it short ends this process (SIGBUS).
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load as from_bytes
 from torch import Tensor
 
 from prefrank.errors import BadModel, NotFound, short
@@ -37,6 +39,8 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.flo
 ALIGNMENT = 64
 """Of tensors, in bytes, as torch allocates them: MKL adds up in another order where they lie otherwise."""
 _PASSING_BYTES = 1 << 26
+_MAPPED_BYTES = 1 << 26
+"""Files of fewer are read: that takes no time, and what another program does to the file then harms nothing."""
 _TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -282,13 +286,15 @@ def _unusable(tensor: Tensor) -> str | None:
 
 
 def open_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, mapped.
+    """The tensors of a safetensors file, mapped or, of a small one, read.
 
     Raises:
         BadModel: it is torn.
     """
-    check_plain(path, BadModel)
+    size = check_plain(path, BadModel).st_size
     try:
+        if size < _MAPPED_BYTES:
+            return {name: tensor.clone() for name, tensor in from_bytes(path.read_bytes()).items()}  # to lie aligned
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # SafetensorError, OSError, and torch's own of types and shapes that it does not have
@@ -309,9 +315,10 @@ _MAKERS = re.compile(
 def _open_bin(path: Path) -> dict[str, Tensor]:
     try:
         _check_pickle(path)
+        mapped = _is_mapped(path) and path.stat().st_size >= _MAPPED_BYTES
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of kinds of tensors that are refused
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_mapped(path))
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except BadModel:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything

@@ -6,6 +6,7 @@ and only when asked for.
 """
 
 import math
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import torch
 
 from prefrank.errors import BadInput, BadModel, is_count, short
 from prefrank.io.atomic import atomic_folder
+from prefrank.io.pinned import changed_lately
 from prefrank.model import Network, make_engine, run
 from prefrank.model.adapter import is_adapter, read_whole, text_folder
 from prefrank.model.heads import uncut
@@ -32,6 +34,10 @@ from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs
 from prefrank.scoring.temperature import check_temperature, is_finite, is_for
 from prefrank.text import TextEncoder, TextSettings, distinct_rows, plan_batches
 from prefrank.types import Prompt, PromptLike, Row, Score
+
+_TRIES = 4
+_WAIT_S = 0.2
+"""Of reading a folder that was just written to, and whose files do not belong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,19 @@ class RewardModel:
             trust_remote_code=trust_remote_code,
             options=options,
         )
-        return read_whole(folder, read)
+        for number in range(_TRIES):
+            model, saved = read_whole(folder, read)
+            if saved is None or number == _TRIES - 1 or not changed_lately(folder):
+                break
+            time.sleep(_WAIT_S)  # somebody may be copying into it, file by file
+        if saved is not None:
+            warnings.warn(
+                f"the model in {folder} is not the one that was saved there: weights, tokenizer or text settings are"
+                f" not those that prefrank.json was written for (fingerprint {saved[:12]}); copy or download it again",
+                UserWarning,
+                stacklevel=2,
+            )
+        return model
 
     @classmethod
     def _read(
@@ -190,8 +208,8 @@ class RewardModel:
         pre_rendered: bool,
         trust_remote_code: bool,
         options: Mapping[str, Any],
-    ) -> "RewardModel":
-        """`load` of a folder that is there."""
+    ) -> "tuple[RewardModel, str | None]":
+        """`load` of a folder that is there; and the fingerprint of its prefrank.json, where the model has another."""
         record = read_record(folder)
         origin = origin_of(folder, precision=precision, head=head, device=place, trust_remote_code=trust_remote_code)
         network = computed(origin.load)
@@ -217,11 +235,12 @@ class RewardModel:
         )
         if record is not None and saved is not None and not is_adapter(folder):
             text = TextEncoder(encoder.source, saved)
-            model._warn_if_changed(folder, record.fingerprint, text.fingerprint_bytes())
-        return model
+            if model._is_another(folder, record.fingerprint, text.fingerprint_bytes()):
+                return model, record.fingerprint
+        return model, None
 
-    def _warn_if_changed(self, folder: Path, saved: str, text: bytes) -> None:
-        """Say where a folder's model is not the one that its prefrank.json was written for.
+    def _is_another(self, folder: Path, saved: str, text: bytes) -> bool:
+        """Whether a folder's model is known not to be the one that its prefrank.json was written for.
 
         It is not known of a model in another precision than it was saved in, nor of one that was cut to one of its
         heads where its weights would have to be read twice for it; nor of an adapter, whose sums are not the same bits
@@ -230,14 +249,8 @@ class RewardModel:
         config = read_config(folder)  # the network's own says what it was made into
         precision = stored_precision(config) or str(config.get("dtype", "float32"))
         if self.engine.precision != precision or self._saved_digest is None:
-            return
-        if with_text(self._saved_digest, text) != saved:
-            warnings.warn(
-                f"the model in {folder} is not the one that was saved there: weights, tokenizer or text settings are"
-                f" not those that prefrank.json was written for (fingerprint {saved[:12]}); copy or download it again",
-                UserWarning,
-                stacklevel=4,
-            )
+            return False
+        return with_text(self._saved_digest, text) != saved
 
     @property
     def files(self) -> tuple[tuple[str, int, int], ...]:

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from prefrank.errors import CannotWrite
-from prefrank.io.atomic import MARKER, atomic_file, atomic_folder, check_writable, foreign_files, recover, write_file
+from prefrank.io.atomic import (
+    MARKER,
+    atomic_file,
+    atomic_folder,
+    check_writable,
+    folder_for,
+    foreign_files,
+    recover,
+    write_file,
+)
 from prefrank.model import load_network, save_network
 from prefrank.model.other import OtherNetwork
 from tests.parity.reference import CONFIGS, OTHERS, model_of, saved
@@ -277,6 +286,33 @@ def test_what_a_killed_process_left_inside_a_checkpoint_is_no_foreign_file(tmp_p
     assert foreign_files(tmp_path / "model") == [".prefrank-0123abcd.tmp/new/config.json"]
 
 
+@pytest.mark.parametrize("suffix", ["json", "other"])
+def test_the_next_writer_of_a_file_removes_what_a_killed_one_left(tmp_path: Path, suffix: str) -> None:
+    left = killed(tmp_path, f"run.{suffix}", new="half")
+    write_file(tmp_path / "run.json", b"{}")
+    assert left.exists() == (suffix == "other")
+    assert (tmp_path / "run.json").read_bytes() == b"{}"
+
+
+def test_the_next_writer_leaves_what_others_still_write_or_what_is_the_only_version(tmp_path: Path) -> None:
+    only = killed(tmp_path, "last", old="old")
+    with atomic_file(tmp_path / "run.json") as temporary:
+        temporary.write_text("{}")
+        write_file(tmp_path / "run.json", b"[]")
+        assert temporary.read_text() == "{}"
+    write(tmp_path / "new", "new")
+    check_writable(tmp_path / "last")
+    assert (only / "old" / "config.json").read_text() == "old"
+
+
+def test_folders_that_are_made_for_a_file_go_where_it_does_not_come(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), folder_for(tmp_path / "a" / "b" / "c.json"):
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+    write_file(tmp_path / "a" / "b" / "c.json", b"{}")
+    assert os.listdir(tmp_path / "a" / "b") == ["c.json"]
+
+
 def whole(folder: Path) -> bool:
     return (folder / "config.json").read_text() != "half"
 
@@ -369,7 +405,8 @@ def test_a_small_file_is_the_old_or_the_new_one_and_nothing_is_beside_it(
 def test_looking_whether_a_file_can_be_written_changes_none(tmp_path: Path) -> None:
     target = tmp_path / "new" / "run.json"
     check_writable(target)
-    assert os.listdir(target.parent) == []
+    assert os.listdir(tmp_path) == []
+    target.parent.mkdir()
     target.touch()
     check_writable(target)
     assert os.listdir(target.parent) == ["run.json"]

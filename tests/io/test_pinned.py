@@ -1,12 +1,13 @@
 """A folder's files are read as those of one version."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from prefrank.errors import BadModel, NotFound
-from prefrank.io.pinned import read_as_one
+from prefrank.io.pinned import changed_lately, read_as_one
 
 
 def make(folder: Path, text: str) -> Path:
@@ -83,3 +84,27 @@ def test_a_folder_that_never_rests_is_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(BadModel, match="changed at each of 10 tries to read it"):
         read_as_one(folder, read)
+
+
+def test_a_folder_that_was_just_written_to_is_told_from_one_at_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "model", "one")
+    assert changed_lately(folder)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 60)
+    assert not changed_lately(folder)
+
+
+@pytest.mark.parametrize(("inner", "reads"), [("additional_chat_templates", 2), ("adapter", 2), ("logs", 1)])
+def test_folders_inside_that_belong_to_a_model_are_looked_at_too(tmp_path: Path, inner: str, reads: int) -> None:
+    folder, count = make(tmp_path / "model", "one"), []
+    make(folder / inner, "one")
+
+    def read() -> None:
+        count.append(1)
+        if len(count) == 1:
+            (folder / inner / "a").write_text("longer")
+
+    read_as_one(folder, read)
+    assert len(count) == reads

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,12 @@ def mapped_files(network: torch.nn.Module) -> set[str]:
     assert next(network.parameters()).numel()
     lines = Path("/proc/self/maps").read_text().splitlines()
     return {line.split()[-1] for line in lines if line.endswith((".safetensors", ".bin"))}
+
+
+@pytest.fixture
+def all_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are mapped however small they are."""
+    monkeypatch.setattr("prefrank.model.weights._MAPPED_BYTES", 0)
 
 
 def as_bin(folder: Path) -> None:
@@ -150,6 +157,7 @@ def test_saved_files_are_readable_like_any_other(tmp_path: Path) -> None:
         assert file.metadata() == {"format": "pt"}
 
 
+@pytest.mark.usefixtures("all_mapped")
 def test_a_network_can_be_saved_into_the_folder_it_is_mapped_from(tmp_path: Path) -> None:
     save_network(load_network(plain(tmp_path)), tmp_path)
     network = load_network(tmp_path)
@@ -168,6 +176,20 @@ def test_a_network_can_be_saved_into_the_folder_it_is_mapped_from(tmp_path: Path
     assert torch.equal(score_batches(network, [BATCH]), wanted)
 
 
+@pytest.mark.parametrize("layout", [lambda folder: None, as_bin])
+def test_a_small_model_is_not_harmed_by_what_another_program_does_to_its_file(
+    layout: Callable[[Path], None], tmp_path: Path
+) -> None:
+    layout(plain(tmp_path))
+    network = load_network(tmp_path)
+    assert mapped_files(network) == set()
+    wanted = score_batches(network, [BATCH])
+    for path in tmp_path.glob("*model*"):
+        os.truncate(path, 0)
+    assert torch.equal(score_batches(network, [BATCH]), wanted)
+
+
+@pytest.mark.usefixtures("all_mapped")
 def test_training_never_touches_the_file(tmp_path: Path) -> None:
     save_network(load_network(plain(tmp_path)), tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
@@ -181,6 +203,7 @@ def test_training_never_touches_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.usefixtures("all_mapped")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_we_save_is_used_where_it_is_mapped(name: str, tmp_path: Path) -> None:
     """All but what follows a tensor whose size is no multiple of 64 bytes; those come last in the file."""
@@ -192,6 +215,7 @@ def test_what_we_save_is_used_where_it_is_mapped(name: str, tmp_path: Path) -> N
         assert tensor.data_ptr() % 64 == 0, key
 
 
+@pytest.mark.usefixtures("all_mapped")
 @pytest.mark.parametrize("layout", [lambda folder: None, as_safetensors_shards, as_bin, in_half_precision])
 def test_converting_leaves_no_second_copy_mapped(layout: Callable[[Path], None], tmp_path: Path) -> None:
     layout(plain(tmp_path))

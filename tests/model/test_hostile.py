@@ -374,6 +374,22 @@ def test_weights_that_changed_since_they_were_saved_are_said_once_at_load(plain:
     assert len(said) == 1
 
 
+def test_a_folder_that_is_copied_into_file_by_file_is_read_again(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = RewardModel.load(plain).save(tmp_path / "saved")
+    other = RewardModel.load(bert_folder(tmp_path / "other", seed=7))
+    source = other.save(tmp_path / "source")
+    (target / WEIGHTS).write_bytes((source / WEIGHTS).read_bytes())
+
+    def rest_comes(seconds: float) -> None:
+        for path in source.iterdir():
+            (target / path.name).write_bytes(path.read_bytes())
+
+    monkeypatch.setattr("prefrank.scoring.reward_model.time.sleep", rest_comes)
+    assert RewardModel.load(target).fingerprint == other.fingerprint  # warnings are errors here
+
+
 @pytest.mark.parametrize("make", [bert_folder, decoder_folder])
 def test_heads_are_known_to_be_those_that_were_saved(make: Callable[[Path], Path], tmp_path: Path) -> None:
     plain, target = make(tmp_path / "plain"), tmp_path / "saved"
