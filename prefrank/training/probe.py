@@ -1,9 +1,9 @@
 """The first steps of a run, made to see what they take, on weights that are then thrown away.
 
 Four steps are run as the loop runs them: the first warms up and makes the optimiser's state, the next two are timed,
-and one is the step with the largest micro-batch of those planned, the first epoch's, whose peak counts. Then a part of an evaluation set
-is scored, and a checkpoint written and deleted. The rest of the run follows by numbers of operations (flops.py), steps
-and bytes.
+and one is the step with the largest micro-batch of those planned, the first epoch's, whose peak counts. Then a part of
+an evaluation set is scored, and a checkpoint written and deleted. The rest of the run follows by numbers of operations
+(flops.py), steps and bytes.
 
 Surprising: on a CPU memory is what the system says the process had in memory at most (VmHWM), not a sum of tensors: the
 allocator's holes and the scratch memory of matrix products are in it. Weights are mapped from their file; every one is
