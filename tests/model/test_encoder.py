@@ -19,6 +19,11 @@ def test_dropout_drops_at_its_rate_and_keeps_the_expectation():
     assert not torch.equal(dropped[0] == 0, dropped[1] == 0)
 
 
+def test_dropout_that_is_all_but_one_drops_everything():
+    for rate in (1 - 1e-9, 1.0):
+        assert not Dropout(rate).train()(torch.ones(5)).any()
+
+
 def test_dropout_follows_torchs_generator_and_rests_outside_training():
     x = torch.randn(7, 5)
     layer, found = Dropout(0.5), []
