@@ -191,14 +191,14 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, x: Float[Tensor, "*m"]) -> Float[Tensor, "*m"]:
-        if not self.training or not self.p or x.device.type != "cpu":
+        if not self.training or self.p in (0, 1) or x.device.type != "cpu":
             return super().forward(x)
         return x * keep_mask(x, self.p)
 
 
 def keep_mask(x: Float[Tensor, "*m"], rate: float) -> Float[Tensor, "*m"]:
-    """Of the shape and dtype of x: 0 with that rate, else what makes up for it."""
-    limit = round(rate * 2**16)
+    """Of the shape and dtype of x: 0 with that rate, below 1, else what makes up for it."""
+    limit = min(round(rate * 2**16), 2**16 - 1)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= limit - 2**15
     return kept.to(x.dtype).mul_(2**16 / (2**16 - limit))

@@ -28,7 +28,7 @@ from prefrank.training.checkpoint import Progress, read_state, state_of
 from prefrank.training.corpus import read_corpus
 from prefrank.training.encoded import remarks
 from prefrank.training.events import Report, ignore
-from prefrank.training.feed import StreamFeed, make_feed
+from prefrank.training.feed import Feed, StreamFeed, make_feed
 from prefrank.training.flops import row_flops
 from prefrank.training.foresee import Foreseen, foresee, without_weights
 from prefrank.training.losses import make_loss
@@ -178,7 +178,7 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
         memory=memory,
         seconds=seconds,
         foreseen=tuple(foreseen),
-        notes=(*_notes(recipe, encoded, fits=fits), *corpus.notes()),
+        notes=(*_notes(recipe, encoded, fits=fits), *_planned(feed, len(plans)), *corpus.notes()),
     )
 
 
@@ -225,6 +225,14 @@ def _evaluations(recipe: Recipe, steps: int, first_step: int) -> int:
 def _saves(recipe: Recipe, steps: int, first_step: int) -> int:
     """Checkpoints of the steps that are left: every `save_steps` before the end, and then the last."""
     return max(0, (steps - 1) // recipe.save_steps - first_step // recipe.save_steps) + 1
+
+
+def _planned(feed: Feed, planned: int) -> list[str]:
+    """That not all steps of an epoch were looked at, where that is so."""
+    if isinstance(feed, StreamFeed) or planned == min(feed.order.steps_per_epoch, feed.steps):
+        return []
+    steps = feed.order.steps_per_epoch
+    return [f"an epoch has {steps:,} steps: tokens a step, padding, time and memory are those of the first {planned:,}"]
 
 
 def _notes(recipe: Recipe, encoded: EncodedCorpus, *, fits: bool) -> list[str]:

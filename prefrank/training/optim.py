@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from prefrank.errors import BadRecipe
+from prefrank.errors import BadRecipe, short
 from prefrank.model import Network, parameters_by_depth
 from prefrank.training.recipe import Recipe
 
@@ -194,10 +194,25 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            ValueError: what cannot be this average's.
+        """
+        if type(state["updates"]) is not int or state["updates"] < 0:
+            raise ValueError(f"updates is {short(state['updates'])}")
         self.updates = state["updates"]
         for name, parameter in self._live.items():
-            parameter.copy_(state["live"][name])
-            self._average[name].copy_(state["average"][name])
+            parameter.copy_(_like(parameter, state["live"][name]))
+            self._average[name].copy_(_like(parameter, state["average"][name]))
         self._snapshots = [
-            {name: tensor.to(self._live[name].device) for name, tensor in one.items()} for one in state["snapshots"]
+            {name: _like(parameter, one[name]).to(parameter.device) for name, parameter in self._live.items()}
+            for one in state["snapshots"]
         ]
+
+
+def _like(parameter: Tensor, value: Any) -> Tensor:
+    """The value, if it is a tensor of the parameter's shape; copying would stretch a smaller one."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape or not value.is_floating_point():
+        raise ValueError(f"an average of the shape {tuple(parameter.shape)} was saved as another")
+    return value

@@ -1,9 +1,9 @@
 """The first steps of a run, made to see what they take, on weights that are then thrown away.
 
 Four steps are run as the loop runs them: the first warms up and makes the optimiser's state, the next two are timed,
-and one is the step with the largest micro-batch of the first epoch, whose peak counts. Then a part of an evaluation set
-is scored, and a checkpoint written and deleted. The rest of the run follows by numbers of operations (flops.py), steps
-and bytes.
+and one is the step with the largest micro-batch of those planned, the first epoch's, whose peak counts. Then a part of
+an evaluation set is scored, and a checkpoint written and deleted. The rest of the run follows by numbers of operations
+(flops.py), steps and bytes.
 
 Surprising: on a CPU memory is what the system says the process had in memory at most (VmHWM), not a sum of tensors: the
 allocator's holes and the scratch memory of matrix products are in it. Weights are mapped from their file; every one is
@@ -102,12 +102,16 @@ class StepPlan:
         return max(map(size, self.batches))
 
 
+MOST_PLANNED = 20_000
+"""Steps that are planned; a longer epoch is foreseen by its first ones, which are drawn at random like all."""
+
+
 def plan_steps(feed: Feed, *, max_tokens: int) -> list[StepPlan]:
-    """The steps of the first epoch; of streams the first ones, some hundreds of comparisons."""
+    """The steps of the first epoch, at most `MOST_PLANNED`; of streams the first ones, some hundreds of comparisons."""
     if isinstance(feed, StreamFeed):
         count = max(3, STREAM_SAMPLE // feed.per_step)
     else:
-        count = feed.order.steps_per_epoch
+        count = min(feed.order.steps_per_epoch, MOST_PLANNED)
     plans = []
     for number in range(min(count, feed.steps)):
         examples, chosen = feed.take(number)

@@ -110,10 +110,10 @@ class Replicated:
         own = {id(parameter) for parameter in named.values()}
         others = [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in own]
         rest = iter(others)
+        adamw = isinstance(getattr(self.optimizer, "optimizer", self.optimizer), torch.optim.AdamW)
         for name, values in state.items():
             parameter = next(rest) if name.startswith("loss.") else named[name]
-            for key, value in values.items():
-                _check_like(value, key, parameter)
+            _check_like(values, parameter, adamw=adamw)
             self.optimizer.state[parameter] = {key: _placed(value, key, parameter) for key, value in values.items()}
 
     @contextmanager
@@ -363,16 +363,27 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         yield bucket
 
 
-def _check_like(value: Any, key: str, parameter: Tensor) -> None:
-    """See that a saved value can be a parameter's: of its shape, or one number. 8-bit states have shapes of their own.
+def _check_like(values: Mapping[str, Any], parameter: Tensor, *, adamw: bool) -> None:
+    """See that saved values can be a parameter's.
+
+    Args:
+        adamw: of torch, with a count of steps and two averages; 8-bit states have shapes of their own.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: they cannot.
     """
-    if isinstance(value, Tensor) and key in ("exp_avg", "exp_avg_sq") and value.shape != parameter.shape:
-        raise ValueError(f"{key} has the shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
-    if isinstance(value, Tensor) and value.layout != torch.strided:
-        raise ValueError(f"{key} is of the layout {value.layout}")
+    for key, value in values.items():
+        if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_meta):
+            raise ValueError(f"{key} is of the layout {value.layout} on {value.device}")
+    if not adamw:
+        return
+    if set(values) != {"step", "exp_avg", "exp_avg_sq"}:
+        raise ValueError(f"the state of a parameter has {', '.join(map(str, values)) or 'nothing'}")
+    for key, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape)):
+        value = values[key]
+        if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
+            kind = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{key} is {kind}, not floats of the shape {tuple(shape)}")
 
 
 def _placed(value: Any, key: str, parameter: Tensor) -> Any:

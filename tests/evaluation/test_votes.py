@@ -177,9 +177,12 @@ def test_llmfao_names_the_file_that_is_missing(tmp_path: Path) -> None:
     ("votes", "said"),
     [
         ("id,winner\n0,left\n0,both\n", r"csv:3: 'winner' is 'both'; wanted one of left, right, tie"),
-        ("id,winner\n0\n", r"csv:2: 'winner' is null"),
+        ("id,winner\n0\n", r"csv:2: the row has 1 cells; wanted 2"),
+        ("id,winner\n0,left,right\n", r"csv:2: the row has 3 cells; wanted 2"),
+        ("id,winner,winner\n0,left,right\n", r"csv:1: two columns are called 'winner'"),
+        ('id,winner\n0,left\n"1,left\n', r"csv:3: not valid CSV \(unexpected end of data\)"),
         ("id,vote\n0,left\n", r"csv: no column 'winner'; the columns are id, vote"),
-        ("", r"csv: no column 'id'; the columns are none"),
+        ("", r"csv: the file is empty; wanted a header and rows"),
         ("id,winner\n7,left\n", r"no row can be used out of 3 \(left out: no vote: 2, empty reply: 1\)"),
     ],
 )

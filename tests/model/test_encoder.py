@@ -19,6 +19,12 @@ def test_dropout_drops_at_its_rate_and_keeps_the_expectation():
     assert not torch.equal(dropped[0] == 0, dropped[1] == 0)
 
 
+def test_dropout_of_nearly_everything_drops_nearly_everything():
+    torch.manual_seed(0)
+    assert (Dropout(1 - 1e-9)(torch.ones(1000)) == 0).double().mean() > 0.99
+    assert not Dropout(1.0)(torch.ones(1000)).any()
+
+
 def test_dropout_follows_torchs_generator_and_rests_outside_training():
     x = torch.randn(7, 5)
     layer, found = Dropout(0.5), []

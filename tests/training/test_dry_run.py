@@ -230,6 +230,17 @@ def test_a_folder_that_holds_a_run_is_refused_too(recipe, tmp_path):
     assert sorted((tmp_path / "run").rglob("*")) == before
 
 
+def test_a_long_epoch_is_foreseen_by_its_first_steps_and_the_estimate_says_so(recipe, monkeypatch):
+    whole = dry_run(recipe(per_device_train_batch_size=1))
+    monkeypatch.setattr(import_module("prefrank.training.probe"), "MOST_PLANNED", 3)
+    part = dry_run(recipe(per_device_train_batch_size=1))
+    assert not any("an epoch has" in note for note in whole.notes)
+    assert f"an epoch has {whole.comparisons} steps" in part.notes[-1]
+    assert "of the first 3" in part.notes[-1]
+    assert (part.steps, part.tokens, part.histogram) == (whole.steps, whole.tokens, whole.histogram)
+    assert part.flops == pytest.approx(whole.flops, rel=0.3)
+
+
 def test_a_run_that_goes_on_is_foreseen_from_where_it_stands(recipe, tmp_path):
     train(recipe(max_steps=4))
     whole, rest = dry_run(recipe(max_steps=4, overwrite=True)), dry_run(recipe(max_steps=4, resume=True))

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import os
@@ -242,6 +243,27 @@ def test_a_resumed_run_keeps_its_recipe(recipe):
     with pytest.raises(BadRecipe, match=r"learning_rate is 0.002 but the run in .* was started with 0.001"):
         train(recipe(resume=True, learning_rate=2e-3))
     train(recipe(resume=True, max_tokens=7, eval_steps=3))  # neither changes a gradient
+
+
+def test_a_saved_state_that_cannot_be_the_runs_is_refused_before_the_first_step(recipe):
+    done = train(recipe(max_steps=2, ema_decay=0.9))
+    place, listed = done.last / "state" / "state.pt", done.last / "state" / "files.json"
+    whole, digests = place.read_bytes(), json.loads(listed.read_text())
+    for change in (
+        lambda state: state["average"].update(updates=None),
+        lambda state: state["average"]["live"].update(dict.fromkeys(state["average"]["live"], torch.zeros(1))),
+        lambda state: next(iter(state["optimizer"].values())).pop("exp_avg_sq"),
+        lambda state: next(iter(state["optimizer"].values())).update(exp_avg=1e308),
+        lambda state: next(iter(state["optimizer"].values())).update(step={1}),
+    ):
+        place.write_bytes(whole)
+        state = torch.load(place, weights_only=True)
+        change(state)
+        torch.save(state, place)
+        digests["state/state.pt"] = hashlib.sha256(place.read_bytes()).hexdigest()
+        listed.write_text(json.dumps(digests))
+        with pytest.raises(BadModel, match="is of no such run"):
+            train(recipe(max_steps=2, ema_decay=0.9, resume=True))
 
 
 def test_a_resumed_run_notices_other_data(recipe, tmp_path):

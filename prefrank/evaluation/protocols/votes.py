@@ -8,7 +8,6 @@ Every vote is a preference of its item (a tie has probability 0.5). Surprising:
 - A failed score agrees with nobody; correlation and log loss have no value then.
 """
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from prefrank.evaluation.metrics import log_losses
 from prefrank.evaluation.protocols.agreement import average, ratio, spearman, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
-from prefrank.io.inputs import check_plain
+from prefrank.io.csv_rows import csv_table
 from prefrank.io.rows import Record
 from prefrank.types import Preference, Prompt
 
@@ -208,20 +207,13 @@ def read_llmfao(folder: Path) -> SuiteData:
 def _votes(path: Path) -> dict[str, list[str]]:
     """Winners by the pair's id."""
     found: dict[str, list[str]] = {}
-    try:
-        check_plain(path, BadData)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            came = tuple(rows.fieldnames or ())
-            if missing := [name for name in ("id", "winner") if name not in came]:
-                raise BadData(f"{path}: no column {missing[0]!r}; the columns are {', '.join(came) or 'none'}")
-            for row in rows:
-                if row["winner"] not in VOTES:
-                    said = short(row["winner"])
-                    raise BadData(f"{path}:{rows.line_num}: 'winner' is {said}; wanted one of {', '.join(VOTES)}")
-                found.setdefault(row["id"], []).append(row["winner"])
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise BadData(f"{path}: cannot be read as UTF-8 text with commas ({error}); save it so") from None
+    columns, rows = csv_table(path)
+    if missing := [name for name in ("id", "winner") if name not in columns]:
+        raise BadData(f"{path}: no column {missing[0]!r}; the columns are {', '.join(columns)}")
+    for line, row in rows:
+        if row["winner"] not in VOTES:
+            raise BadData(f"{path}:{line}: 'winner' is {short(row['winner'])}; wanted one of {', '.join(VOTES)}")
+        found.setdefault(row["id"], []).append(row["winner"])
     return found
 
 
