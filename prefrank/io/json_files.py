@@ -6,7 +6,7 @@ on with errors of its own (deep nesting, numbers of thousands of digits) is one 
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -51,12 +51,21 @@ def parse_json(content: bytes | str, where: object, error: type[BadInput] = BadM
     raise error(f"{where} cannot be read as JSON ({why}); copy or download it again")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = repeated(name for name, _ in pairs)
-        raise _NotJson(f"the key {short(twice)} stands twice in one object")
-    return found
+def unique_keys(error: type[ValueError], cure: str = "") -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """What a decoder makes objects with, and refuses a key that stands twice in one.
+
+    Args:
+        cure: ends the error's message.
+    """
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = repeated(name for name, _ in pairs)
+            raise error(f"the key {short(twice)} stands twice in one object{cure}")
+        return found
+
+    return made
 
 
 def repeated(names: Iterable[str]) -> str | None:
@@ -75,7 +84,7 @@ def _number(text: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys(_NotJson), parse_constant=_constant, parse_float=_number)
 
 
 def read_object(path: Path, error: type[BadInput] = BadModel) -> dict[str, Any]:

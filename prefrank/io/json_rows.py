@@ -15,7 +15,7 @@ from typing import Any
 
 from prefrank.errors import BadData, short
 from prefrank.io.json_array import UNUSUAL, array_rows, unusual
-from prefrank.io.json_files import repeated
+from prefrank.io.json_files import unique_keys
 from prefrank.io.packed import STREAM, RowBound, decoded, joined, pieces, shown
 
 BadRow = Callable[[BadData], None] | None
@@ -26,15 +26,7 @@ _BLANK = b" \t\r\n"
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|NaN|-?Infinity')
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = repeated(name for name, _ in pairs)
-        raise BadData(f"the key {short(twice)} stands twice in one object; keep one of them")
-    return found
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=_object)
+DECODER = json.JSONDecoder(object_pairs_hook=unique_keys(BadData, "; keep one of them"))
 """JSON as rows have it: Python's own, with NaN and Infinity, but no key twice."""
 
 

@@ -143,7 +143,9 @@ def test_a_fault_of_our_own_keeps_its_traceback() -> None:
     assert "Traceback" in ended.stderr
 
 
-def test_a_remark_that_cannot_be_shown_takes_no_result_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remark_that_cannot_be_shown_takes_no_result_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Full(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
@@ -151,6 +153,8 @@ def test_a_remark_that_cannot_be_shown_takes_no_result_with_it(monkeypatch: pyte
     for stream in (Full(), None):
         monkeypatch.setattr(sys, "stderr", stream)
         screen.say("a remark")
+        sys.stdout.write("the result\n")
+    assert capsys.readouterr().out == "the result\n" * 2
 
 
 def test_only_one_module_makes_consoles_and_nothing_reads_markup() -> None:
