@@ -310,12 +310,12 @@ def by_template(name: str) -> Whole:
 
     try:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a broken folder makes transformers raise nearly anything
         raise BadInput(f"{name} has no tokenizer to take the chat template of ({_line(error)})") from error
     template: Any = tokenizer.chat_template
     template = template.get("default") if isinstance(template, dict) else template
-    if not template:
-        raise BadInput(f"the tokenizer of {name} has no chat template; name a model that has one")
+    if not (template and isinstance(template, str)):
+        raise BadInput(f"the tokenizer of {name} has no chat template as a text; name a model that has one")
 
     def written(turns: Prompt, cue: bool) -> str:
         messages = [turn.message() for turn in turns]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from prefrank.errors import BadInput, BadModel, NotFound
-from prefrank.evaluation.dialects import PROTOCOLS, Pair, labelled, query_of
+from prefrank.evaluation.dialects import PROTOCOLS, Pair, by_template, labelled, query_of
 from prefrank.evaluation.scorers import open_scorer
 from prefrank.evaluation.servers import PROBES, ServerOptions
 from prefrank.types import Turn, as_prompt
@@ -637,3 +637,13 @@ def test_ctrl_c_waits_for_no_server(fake: FakeServer, interruptible: None) -> No
         assert not gave_up
     finally:
         stopped.set()
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "5", '{"chat_template": [1]}', '{"bos_token": 5}', "[" * 5000])
+def test_a_broken_tokenizer_of_a_server_template_is_one_line(tmp_path: Path, content: str) -> None:
+    folder = chat_folder(tmp_path, "{{ messages[-1]['content'] }}")
+    (folder / "tokenizer_config.json").write_text(content)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(BadInput) as error:
+        by_template(str(folder))
+    assert "\n" not in str(error.value)
