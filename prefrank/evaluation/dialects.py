@@ -324,8 +324,15 @@ def by_template(name: str) -> Whole:
         except BadInput as error:
             raise BadInput(f"{name}: {error}") from error
 
+    def text(prompt: Prompt, reply: str) -> str:
+        return written((*prompt, Turn("assistant", reply)), cue=False)
+
+    if text((Turn("user", "a"),), "b") == text((Turn("user", "a"),), "c"):
+        raise BadInput(
+            f"the chat template of {name} writes the same for every reply; name a model whose template does not"
+        )
     return Whole(
-        text=lambda prompt, reply: written((*prompt, Turn("assistant", reply)), cue=False),
+        text=text,
         opening=lambda prompt: written(prompt, cue=True),
         said=f"one text, written by the chat template of {name}",
         bos=tokenizer.bos_token or "",

@@ -27,6 +27,10 @@ _OPENING = b'{"step": '
 Entry = dict[str, Any]
 
 
+_MOST = 1e100
+"""Size of a figure; pictures cannot span more, and no run's are so large."""
+
+
 class Curve:
     """The entries of a run, in memory and in its file.
 
@@ -95,9 +99,9 @@ def _entry(line: bytes, where: str) -> Entry:
     fields.number("wall_s", None, least=0.0)
     if "evaluation" not in value:
         for key in ("loss", "learning_rate"):
-            fields.number(key)
+            fields.number(key, least=-_MOST, most=_MOST)
         for key in ("accuracy", "grad_norm", "tokens_per_s"):
-            fields.number(key, None)
+            fields.number(key, None, least=-_MOST, most=_MOST)
         return value
     fields.flag("best")
     sets = fields.object("evaluation")
@@ -108,14 +112,14 @@ def _entry(line: bytes, where: str) -> Entry:
 
 def _check_metrics(metrics: Fields) -> None:
     metrics.number("accuracy", least=0.0, most=1.0)
-    metrics.number("log_loss")
+    metrics.number("log_loss", least=-_MOST, most=_MOST)
     metrics.integer("comparisons")
     for key in ("interval", "log_loss_interval"):
         bounds = metrics.get(key)
         if bounds is None and key == "log_loss_interval":
             continue
         pair: list[Any] = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None]
-        if not all(type(one) in (int, float) and abs(one) < 1e300 for one in pair):
+        if not all(type(one) in (int, float) and abs(one) <= _MOST for one in pair):
             metrics.refuse(key, "a list of two numbers")
 
 

@@ -5,6 +5,7 @@ line's style tells. Losses as they were logged are faint, their running means bo
 """
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ def _finish(axis: Axes, title: str, label: str) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     picture = io.BytesIO()
-    with matplotlib.rc_context({"savefig.dpi": 130}):
+    with matplotlib.rc_context({"savefig.dpi": 130}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks is shown as boxes
         figure.savefig(picture, format="png")
     write_file(path, picture.getvalue())

@@ -156,10 +156,11 @@ def run_name(changes: Mapping[str, Any]) -> str:
     """A folder's name for some changes, such as `learning_rate=1e-05,seed=1`; long ones end in a hash of the whole."""
     text = ",".join(f"{key}={_short(value)}" for key, value in changes.items()) or "as-it-is"
     name = re.sub(r"[^\w.,=+\-]+", "_", text)
-    if len(name) <= _LONGEST_NAME and name == text:
+    short = name.encode()[:_LONGEST_NAME].decode(errors="ignore")  # file systems count bytes
+    if short == name == text:
         return name
     digest = hashlib.sha256(json.dumps(dict(changes), sort_keys=True).encode()).hexdigest()[:8]
-    return f"{name[:_LONGEST_NAME]}-{digest}"
+    return f"{short}-{digest}"
 
 
 def _short(value: Any) -> str:

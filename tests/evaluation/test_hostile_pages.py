@@ -114,6 +114,9 @@ def test_prose_of_authors_keeps_emphasis_and_links_and_brings_no_block_or_html(f
     assert {"strong_open", "link_open", "code_inline"} <= types
     assert not types & {"heading_open", "html_block", "html_inline", "image", "hr", "fence", "table_open", "code_block"}
     links = [child for token in RENDERED.parse(text) for child in token.children or () if child.type == "link_open"]
+    assert "link_open" not in {
+        child.type for token in RENDERED.parse(prose("[a](//evil) [b]( //evil/x)")) for child in token.children or ()
+    }
     assert [link.attrs["href"] for link in links] == ["https://x.example", "http://x"]  # of the image
 
 

@@ -647,3 +647,9 @@ def test_a_broken_tokenizer_of_a_server_template_is_one_line(tmp_path: Path, con
     with pytest.raises(BadInput) as error:
         by_template(str(folder))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("template", ["  ", "{% if messages | length > 1 %}x{% endif %}"])
+def test_a_server_template_that_writes_every_reply_alike_is_refused(tmp_path: Path, template: str) -> None:
+    with pytest.raises(BadInput, match=r"writes the same for every reply|writes nothing|no chat template"):
+        by_template(str(chat_folder(tmp_path, template)))

@@ -189,6 +189,17 @@ TORN = {
     "a curve of numbers": ("curve.jsonl", lambda text: "3\n", "curve.jsonl:1 holds a number"),
     "steps of nothing": ("curve.jsonl", lambda text: '{"loss": 1}\n', "curve.jsonl:1: step is missing"),
     "a loss of text": ("curve.jsonl", lambda text: '{"step": 1, "loss": "x"}\n', "loss is 'x'"),
+    "a loss past pictures": (
+        "curve.jsonl",
+        lambda text: '{"step": 1, "loss": 1e308, "learning_rate": 1}\n',
+        "loss is 1e+308",
+    ),
+    "a rate past pictures": (
+        "curve.jsonl",
+        lambda text: '{"step": 1, "loss": 1, "learning_rate": -8e307}\n',
+        "learning_rate",
+    ),
+    "a log loss past pictures": ("curve.jsonl", with_key("judged.log_loss", 1e308), "judged.log_loss is 1e+308"),
     "no metrics": ("curve.jsonl", with_key("judged", None), "judged is null"),
     "a list of metrics": ("curve.jsonl", with_key("evaluation", []), "evaluation is []"),
     "a short interval": ("curve.jsonl", with_key("judged.interval", [0.1]), "judged.interval is [0.1]"),

@@ -16,7 +16,7 @@ _OPENS = re.compile(r"^([-+](?=\s|$)|[-=](?=[-=]*$)|#(?=#{0,5}(?:\s|$))|\d{1,9}(
 _FOLDERS = re.compile(r"(?<![\w.:/])(?:~|/|[A-Za-z]:\\)[^\s=:'\"]*[/\\](?=[^\s/\\])")
 
 _OF_AUTHORS = re.compile(
-    r"(\\*)(<|\||&(?=#?\w+;)|!(?=\[)|\](?=\[|:)|\](?=\((?!\s*(?i:https?://|mailto:|#|[\w./-]*\))))"
+    r"(\\*)(<|\||&(?=#?\w+;)|!(?=\[)|\](?=\[|:)|\](?=\((?!\s*(?i:https?://|mailto:|#|(?!//)[\w./-]*\))))"
     r"|(?<=\w):(?=//)(?<!http:)(?<!https:))"
 )
 """With the backslashes before it: HTML, tables, entities, images, references, and links to what is not the web."""

@@ -6,6 +6,7 @@ scorer stands once, with the first result of each suite.
 """
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -304,7 +305,9 @@ def accuracy_png(run: Run | Sequence[Run], path: Path) -> None:
     _finish(axis, [_in_picture(charts.shorten(title_of(whole, suite), 36)) for suite in suites])
     axis.set_xlabel(f"accuracy, {whole['intervals']['confidence'] * 100:g} % intervals; dashed: chance")
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks is shown as boxes
+        figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     write_file(path, picture.getvalue())
 
 
