@@ -14,7 +14,7 @@ from rich.table import Table
 
 from prefrank.cli import progress
 from prefrank.training import Recipe, Trained, train
-from prefrank.training.events import Event, Started, StepDone
+from prefrank.training.records.events import Event, Started, StepDone
 from prefrank.types import Comparison
 
 

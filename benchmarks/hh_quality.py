@@ -23,7 +23,7 @@ from prefrank.evaluation.estimates import estimate_all, minus
 from prefrank.evaluation.metrics import metric_figures
 from prefrank.scoring import RewardModel
 from prefrank.training import DataSource, Recipe, load_recipe
-from prefrank.training.corpus import read_corpus
+from prefrank.training.feed.corpus import read_corpus
 from prefrank.types import Comparison
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -264,7 +264,7 @@ def plain(folder: Path, task: Task, course: Course) -> Any:
 def ours(folder: Path, task: Task, course: Course) -> Any:
     """prefrank's own `train`, on the same comparisons as texts; the order follows from the seed."""
     from prefrank.training import train
-    from prefrank.training.events import Event, Started, StepDone
+    from prefrank.training.records.events import Event, Started, StepDone
 
     def hear(event: Event) -> None:
         match event:

@@ -13,9 +13,9 @@ from prefrank.errors import printable
 from prefrank.io.names import short_names as path_ends
 
 if TYPE_CHECKING:
-    from prefrank.training.find_rate import RateSearch
-    from prefrank.training.runs import Best, Run
-    from prefrank.training.sweep import SweepRow
+    from prefrank.training.records.runs import Best, Run
+    from prefrank.training.tools.find_rate import RateSearch
+    from prefrank.training.tools.sweep import SweepRow
 
 _COLORS = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 _LONGEST_VALUE = 60

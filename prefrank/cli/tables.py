@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from prefrank.data.describe import SplitDescription
     from prefrank.scoring import Ranked
     from prefrank.scoring.quantise import Parity
-    from prefrank.training.dry_run import Estimate as RunEstimate
-    from prefrank.training.foresee import Foreseen
-    from prefrank.training.memory import Memory
+    from prefrank.training.foresight.dry_run import Estimate as RunEstimate
+    from prefrank.training.foresight.foresee import Foreseen
+    from prefrank.training.foresight.memory import Memory
     from prefrank.types import Score
 
 SHOWN = 240

@@ -1,0 +1,47 @@
+"""Which checkpoint of a run is the best, and when to stop looking for a better one.
+
+Surprising: `best` takes any improvement; only early stopping asks for one of a certain size, counted from where it last
+had one, so that many small ones add up.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping
+
+from prefrank.errors import BadRecipe, suggest
+from prefrank.training.feed.examples import Examples
+from prefrank.training.loop.measure import pool
+from prefrank.training.recipe import Recipe
+from prefrank.training.records.events import SetMetrics
+
+
+def check_best(recipe: Recipe, sets: Collection[str]) -> None:
+    """Refuse a best_set that this run does not evaluate on.
+
+    Args:
+        sets: names of the evaluation sets that have comparisons.
+
+    Raises:
+        BadRecipe: it is none of them.
+    """
+    heads = recipe.heads if len(recipe.heads) > 1 else ()
+    known = [*sets, *(f"{name}/{head}" for name in sets for head in heads)]
+    if recipe.best_set is not None and recipe.best_set not in known:
+        hint = suggest(recipe.best_set, known) if known else "; there is none"
+        raise BadRecipe(f"best_set is {recipe.best_set!r}, which is no evaluation set of this run{hint}")
+
+
+def digest_sets(sets: Mapping[str, Examples]) -> str:
+    """A hash of the evaluation data, so that a resumed run can tell whether its best is still measured on them."""
+    text = repr([(name, examples.digest()) for name, examples in sorted(sets.items())])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def judged(recipe: Recipe, metrics: Mapping[str, SetMetrics]) -> SetMetrics:
+    """The metrics that choose the best: those of best_set (all of its heads), or of all comparisons together."""
+    best = recipe.best_set
+    return pool(one for name, one in metrics.items() if best is None or name == best or name.startswith(f"{best}/"))
+
+
+def loss_of(recipe: Recipe, metrics: SetMetrics) -> float:
+    """The number whose least value is best."""
+    return metrics.log_loss if recipe.best_metric == "log_loss" else -metrics.accuracy
