@@ -1,199 +1,99 @@
-"""From a recipe to what the loop needs: the network, the text path, and encoded examples. Fails before the first step.
+"""From a recipe to everything that is ready before the first step: `train` and `dry_run` both begin here.
 
-Surprising: a model that already is a reward model keeps its head, and one that prefrank trained its text settings,
-unless the recipe says otherwise.
+Whatever is wrong with a recipe, its model or its data is refused here, with the same words for both.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-import torch
+from accelerate.utils import set_seed
 
-from prefrank.errors import BadData, BadRecipe
-from prefrank.model import Network, load_network
-from prefrank.model.adapter import text_folder
-from prefrank.model.bert import BertNetwork
-from prefrank.model.checkpoint import heads_in
-from prefrank.model.deberta import DebertaNetwork
-from prefrank.model.hub import resolve_model
-from prefrank.model.record import text_settings
-from prefrank.text import TextEncoder, TextSettings, with_chat_template
-from prefrank.training.feed.corpus import Corpus, make_pools
-from prefrank.training.feed.encoded import EncodingCounts, remarks, why_equal
-from prefrank.training.feed.examples import Examples, encode
-from prefrank.training.feed.order import Pool
-from prefrank.training.feed.streams import Mixture, StreamedSet
-from prefrank.training.loop.lora import ADAPTER, add_adapters, check_lora, restore_adapters
-from prefrank.training.loop.optim import freeze
-from prefrank.training.losses.preference_loss import ranked_places
+from prefrank.model import Network
+from prefrank.model.adapter import read_whole
+from prefrank.text import TextEncoder
+from prefrank.training.feed.corpus import Corpus, read_corpus
+from prefrank.training.feed.encoded_corpus import EncodedCorpus, encode_corpus
+from prefrank.training.feed.feeds import Feed, make_feed
+from prefrank.training.loop.best import check_best, evaluation_digest
+from prefrank.training.losses.preference_loss import PreferenceLoss, make_loss
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import Encoded, Encoding, Report, ignore
+from prefrank.training.records.events import Report, ignore
+from prefrank.training.records.run_checkpoints import Progress, read_state, state_of
+from prefrank.training.start import load_text
 
-STREAM_SAMPLE = 256
-"""Comparisons of a stream that are encoded before the run, to judge it by."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedCorpus:
-    """Everything encoded.
-
-    Args:
-        training: examples to train on.
-        evaluation: name -> examples.
-        counts: set name -> what encoding did to it, as plain values; `training` for the training sets together.
-        pools: how epochs draw from `training`.
-        streams: what is drawn from in place of it, where a data set streams; then `training` is a sample of the draw,
-            and `counts` speak of the sample.
-    """
-
-    training: Examples
-    evaluation: Mapping[str, Examples]
-    counts: Mapping[str, Mapping[str, int]]
-    pools: tuple[Pool, ...]
-    streams: tuple[StreamedSet, ...]
+N = TypeVar("N", bound=Network | None)
 
 
-def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None, resumed: bool = False) -> TextEncoder:
-    """The text path of a model folder: as prefrank trained it, or the defaults, with what the recipe states changed.
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared(Generic[N]):
+    """What a run needs before its first step; no texts are left in it, but those that streams draw from memory.
 
     Args:
-        positions: what the model has positions for, in tokens; None for no limit.
-        resumed: the folder is a checkpoint of this very run, and so has the recipe's chat template already.
-
-    Raises:
-        BadModel: a record that is torn, or of a newer version.
-        BadRecipe: a setting without effect on this model.
-        NotFound: no chat template of that name, and no such file.
-    """
-    said = text_settings(folder)
-    stored = None if said is None else TextSettings.from_json(said)
-    encoder = TextEncoder.load(text_folder(folder), stored, positions=positions)
-    source, settings = encoder.source, encoder.settings
-    if recipe.max_length is not None:
-        settings = replace(settings, max_length=recipe.max_length)
-    if recipe.turns == "labels" and settings.template != "pair":
-        raise BadRecipe(f"turns is labels, but {recipe.model_name} marks turns its own way; leave turns out")
-    if recipe.turns is not None:
-        settings = replace(settings, labels=recipe.turns == "labels")
-    if recipe.chat_template is not None and not resumed:
-        if settings.template == "pair":
-            raise BadRecipe(
-                f"chat_template is set, but {recipe.model_name} takes prompt and reply as a pair; leave it out"
-            )
-        source = with_chat_template(source, recipe.chat_template)
-        settings = replace(settings, template="chat", turn_strings=None)
-    return TextEncoder(source, settings, pre_rendered=recipe.pre_rendered)
-
-
-def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: bool = False) -> Network:
-    """The network to train, on its device; draws a new head from torch's default generator if there is to be one.
-
-    Raises:
-        BadModel: the folder is not a usable model.
-        BadRecipe: rows longer than the model's positions, more layers to freeze than it has, heads that it does not
-            have, or modules to adapt that it does not have.
-    """
-    check_lora(recipe)
-    adapted = recipe.lora_rank > 0
-    # A resumed LoRA run takes up its adapter over the first weights: merged ones have lost the adapter's bits.
-    start = resolve_model(recipe.model_name) if resumed and adapted else folder
-    fresh, heads = choose_heads(recipe, start, resumed=resumed and not adapted)
-    network = load_network(start, heads=heads, new_head=fresh, dropout=recipe.dropout, device=device)
-    positions = network.max_positions
-    if positions is not None and recipe.max_length is not None and recipe.max_length > positions:
-        raise BadRecipe(f"max_length is {recipe.max_length}, but {recipe.model_name} has positions for {positions}")
-    if recipe.gradient_checkpointing:
-        network.gradient_checkpointing = True
-    if recipe.kernels == "flash":
-        reason = network.obstacle() if isinstance(network, BertNetwork | DebertaNetwork) else "it is for our encoders"
-        if reason:
-            raise BadRecipe(f"kernels is flash, but {reason}")
-        network.fused = True  # type: ignore[attr-defined]
-    freeze(network, recipe)
-    if adapted:
-        add_adapters(network, recipe)
-    if adapted and resumed:
-        restore_adapters(network, folder / ADAPTER)
-    return network
-
-
-def choose_heads(recipe: Recipe, folder: Path, *, resumed: bool) -> tuple[bool, tuple[str, ...] | None]:
-    """Whether to start from a new head, and the heads to make or to keep; None for the only one there is.
-
-    A model's one head serves a recipe of one head, whatever it is called.
-
-    Raises:
-        BadRecipe: the recipe keeps the head, but has others than the model.
-    """
-    stored = heads_in(folder)
-    only = stored is not None and len(stored) == len(recipe.heads) == 1
-    has_them = stored is not None and (only or set(recipe.heads) <= set(stored))
-    if not resumed and (recipe.new_head is True or (recipe.new_head == "auto" and not has_them)):
-        return True, recipe.heads
-    if stored is not None and not has_them:
-        raise BadRecipe(
-            f"heads are {', '.join(recipe.heads)}, but {recipe.model_name} has {', '.join(stored)};"
-            " name those, or set new_head: true"
-        )
-    return False, None if only else recipe.heads
-
-
-def use_bf16(recipe: Recipe, device: torch.device) -> bool:
-    """Whether to run in bfloat16; `auto` is yes on a GPU that has it, no on a CPU, where it is slower."""
-    if recipe.bf16 == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return recipe.bf16
-
-
-def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, report: Report = ignore) -> EncodedCorpus:
-    """Encode training and evaluation sets, with the labels that the recipe's heads and loss want.
-
-    Raises:
-        BadData: no training comparison is left.
+        network: what `load` gave: the network with its weights, on its device.
+        encoder: the text path.
+        encoded: training and evaluation examples, and what encoding did to them.
+        feed: what each step trains on.
+        loss: started from the training labels, on the CPU.
+        progress: where the run stands: at step 0, or where its checkpoint says.
+        account: of the data, for the training record: `read`, `encoded` and `digests`, as plain values.
+        notes: what of the data deserves a second look.
     """
 
-    def progress(name: str) -> Any:
-        return lambda done, total: report(Encoding(name, done, total))
+    network: N
+    encoder: TextEncoder
+    encoded: EncodedCorpus
+    feed: Feed
+    loss: PreferenceLoss
+    progress: Progress
+    account: Mapping[str, Any]
+    notes: tuple[str, ...]
 
-    drawn = list(islice(Mixture(corpus.streams, recipe.seed).draw(), STREAM_SAMPLE)) if corpus.streams else None
-    comparisons = corpus.training if drawn is None else [comparison for comparison, _ in drawn]
-    weights = corpus.weights if drawn is None else [weight for _, weight in drawn]
-    training, counted = encode(
-        comparisons,
-        encoder,
-        weights=[float(place) for place in range(len(comparisons))],  # finds again those that are kept
-        heads=recipe.heads,
-        places=ranked_places(recipe),
-        progress=progress("training"),
-    )
-    if counted.dropped_without_label_of_heads == counted.comparisons:
-        raise BadRecipe(
-            f"heads is {', '.join(recipe.heads)}, but no training comparison is labelled so;"
-            f" the data have {', '.join(training.left_heads)}"
-        )
-    if not len(training):
-        why = why_equal(counted.to_json(), encoder.settings.max_length)
-        raise BadData(f"all {counted.comparisons} training comparisons have replies that are equal {why}")
-    places = np.array(training.weights, np.int64)
-    training = replace(training, weights=tuple(weights[place] for place in places))
-    pools = make_pools(recipe, corpus, places) if drawn is None else ()
-    counts: dict[str, Mapping[str, int]] = {}
 
-    def count(name: str, counted: EncodingCounts) -> None:
-        counts[name] = counted.to_json()
-        limit = encoder.settings.max_length
-        said = remarks(counts[name], max_length=limit, pre_rendered=encoder.pre_rendered)
-        report(Encoded(name, counts[name], tuple(said)))
+def prepare(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    load: Callable[[], N],
+    resumed: bool = False,
+    num_processes: int = 1,
+    corpus: Corpus | None = None,
+    report: Report = ignore,
+) -> Prepared[N]:
+    """Load the model, read and encode the data, and check that the recipe fits them.
 
-    count("training", counted)
-    evaluation: dict[str, Examples] = {}
-    for name, comparisons in corpus.evaluation.items():
-        examples, counted = encode(comparisons, encoder, heads=recipe.heads, progress=progress(name))
-        count(name, counted)
-        if len(examples):
-            evaluation[name] = examples
-    return EncodedCorpus(training, evaluation, counts, pools, corpus.streams)
+    Args:
+        folder: the model's, or the checkpoint's to go on from.
+        load: makes the network from that folder, once the generators are seeded (`load_model`, or a stand-in for it).
+        resumed: whether `folder` is a checkpoint of this very run.
+        num_processes: that share each step.
+        corpus: comparisons in memory, in place of those that the recipe names.
+
+    Raises:
+        BadRecipe, BadData, BadModel, BadText, NotFound: whatever stops the run before its first step.
+    """
+
+    def load_both() -> tuple[N, TextEncoder]:
+        set_seed(recipe.seed)
+        network = load()
+        positions = None if network is None else network.max_positions
+        return network, load_text(recipe, folder, positions=positions, resumed=resumed)
+
+    network, encoder = read_whole(folder, load_both)
+    corpus = read_corpus(recipe, report) if corpus is None else corpus
+    encoded = encode_corpus(recipe, corpus, encoder, report)
+    feed = make_feed(recipe, encoded, encoder, num_processes=num_processes)
+    loss = make_loss(recipe, encoded.training)
+    check_best(recipe, encoded.evaluation)
+    digests = {name: examples.digest() for name, examples in encoded.evaluation.items()}
+    progress = Progress(feed.digest(), evaluation_digest(digests), feed.per_step)
+    account = {
+        "read": list(corpus.record),
+        "encoded": dict(encoded.counts),
+        "digests": {"training": progress.data, **digests},
+    }
+    if resumed:
+        with state_of(folder):
+            progress.load_state_dict(read_state(folder)["progress"])
+    return Prepared(network, encoder, encoded, feed, loss, progress, account, tuple(corpus.notes()))

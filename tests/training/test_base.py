@@ -10,7 +10,7 @@ import pytest
 from prefrank.errors import BadModel
 from prefrank.training import dry_run, train
 from prefrank.training.loop import train as loop
-from prefrank.training.prepare import load_model
+from prefrank.training.start import load_model
 from tests.tiny import decoder_folder
 
 

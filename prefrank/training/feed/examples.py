@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int8, Int32, Int64
 
 from prefrank.data.candidates import heads_of, preferences_of
 from prefrank.text import TextEncoder
-from prefrank.training.feed.encoded import EncodingCounts
+from prefrank.training.feed.encoding_counts import EncodingCounts
 from prefrank.training.losses.labels import Preferences, Weigh, number_rows, rank_replies
 from prefrank.types import MAIN_HEAD, Comparison, RankedPairs, Row, reply_types
 from prefrank.types import Preferences as OfReplies
@@ -40,6 +40,7 @@ class Examples:
         preferences: of each comparison, as indexes into its rows.
         weights: what each comparison counts in the loss.
         names: `source/id` of each comparison.
+        places: [C] of each, where it stood among those that were given to be encoded.
         heads: what preferences, levels and ratings may speak of, in the order of the network's scores.
         ratings: [N H] of every row, NaN where there is none; None if nothing was rated.
         levels: [N H] place of every row in its comparison's ranking, 0 best, -1 for none; None unless asked for.
@@ -55,6 +56,7 @@ class Examples:
     preferences: tuple[OfReplies, ...]
     weights: tuple[float, ...]
     names: tuple[str, ...]
+    places: Int64[np.ndarray, " C"]
     heads: tuple[str, ...] = (MAIN_HEAD,)
     ratings: Float32[np.ndarray, "N H"] | None = None
     levels: Int32[np.ndarray, "N H"] | None = None
@@ -122,8 +124,8 @@ class Examples:
 class _Builder:
     """Collects encoded comparisons as int32, so that the int64 rows of a large data set never stand together."""
 
-    def __init__(self, heads: tuple[str, ...], places: int | None) -> None:
-        self.heads, self.places = heads, places
+    def __init__(self, heads: tuple[str, ...], rank: int | None) -> None:
+        self.heads, self.rank = heads, rank
         self.ids: list[np.ndarray] = [np.zeros(0, np.int32)]
         self.types: list[np.ndarray] = [np.zeros(0, np.int8)]
         self.reply_starts: list[int] = []
@@ -131,6 +133,7 @@ class _Builder:
         self.preferences: list[OfReplies] = []
         self.weights: list[float] = []
         self.names: list[str] = []
+        self.places: list[int] = []
         self.ratings: list[np.ndarray] = [np.zeros((0, len(heads)), np.float32)]
         self.levels: list[np.ndarray] = [np.zeros((0, len(heads)), np.int32)]
         self.unordered: list[str] = []
@@ -143,6 +146,7 @@ class _Builder:
         wanted: OfReplies,
         preferences: OfReplies,
         weight: float,
+        place: int,
     ) -> None:
         self.ids += [row.ids.astype(np.int32) for row in rows]
         self.types += [row.types for row in rows]
@@ -151,10 +155,11 @@ class _Builder:
         self.preferences.append(preferences)
         self.weights.append(weight)
         self.names.append(f"{comparison.source}/{comparison.id}")
+        self.places.append(place)
         self.ratings.append(_rating_table(comparison, self.heads))
-        if self.places is not None:
+        if self.rank is not None:
             by_head = [_of_head(wanted, head) for head in self.heads]
-            found = [rank_replies(group, len(rows), places=self.places) for group in by_head]
+            found = [rank_replies(group, len(rows), places=self.rank) for group in by_head]
             self.levels.append(np.array([levels or (-1,) * len(rows) for levels in found], np.int32).T)
             self.unordered += [self.names[-1]] * (None in found)
 
@@ -169,9 +174,10 @@ class _Builder:
             preferences=tuple(self.preferences),
             weights=tuple(self.weights),
             names=tuple(self.names),
+            places=np.array(self.places, np.int64),
             heads=self.heads,
             ratings=None if np.isnan(ratings).all() else ratings,
-            levels=None if self.places is None else np.concatenate(self.levels),
+            levels=None if self.rank is None else np.concatenate(self.levels),
             unordered=tuple(self.unordered),
             left_heads=tuple(sorted(self.left_heads)),
         )
@@ -183,7 +189,7 @@ def encode(
     *,
     weights: Sequence[float] | None = None,
     heads: tuple[str, ...] = (MAIN_HEAD,),
-    places: int | None = None,
+    rank: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Examples, EncodingCounts]:
     """Encode every reply once.
@@ -191,18 +197,18 @@ def encode(
     Args:
         weights: what each comparison counts in the loss; 1 by default.
         heads: whose labels to keep.
-        places: derive rankings that hold for this many replies at least; None derives none.
+        rank: derive rankings that hold for this many replies at least; None derives none.
         progress: hears how many comparisons are done, of how many.
 
     Raises:
         BadText: a text that cannot be encoded.
     """
     outer = [1.0] * len(comparisons) if weights is None else weights
-    counts, builder = EncodingCounts(comparisons=len(comparisons)), _Builder(heads, places)
+    counts, builder = EncodingCounts(comparisons=len(comparisons)), _Builder(heads, rank)
     for first in range(0, len(comparisons), _CHUNK):
         chunk = slice(first, first + _CHUNK)
         encoded = _encode_chunk(comparisons[chunk], encoder)
-        for comparison, rows, weight in zip(comparisons[chunk], encoded, outer[chunk], strict=True):
+        for place, (comparison, rows) in enumerate(zip(comparisons[chunk], encoded, strict=True), start=first):
             wanted = preferences_of(comparison, heads)
             preferences = _between_distinct(wanted, rows)
             counts.add(comparison, rows, wanted, preferences, heads)
@@ -211,7 +217,7 @@ def encode(
             )
             builder.left_heads.update(_heads_of(comparison).difference(heads))
             if preferences:
-                builder.add(comparison, rows, wanted, preferences, weight)
+                builder.add(comparison, rows, wanted, preferences, outer[place], place)
         progress(min(first + _CHUNK, len(comparisons)), len(comparisons))
     return builder.build(), counts
 

@@ -5,20 +5,20 @@ before. Every process reads the whole stream, and trains on its share of each st
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from prefrank.errors import BadData
 from prefrank.text import TextEncoder
+from prefrank.training.feed.encoded_corpus import EncodedCorpus
+from prefrank.training.feed.encoding_counts import EncodingCounts
 from prefrank.training.feed.examples import Examples, encode
 from prefrank.training.feed.order import Order, check_step, check_warmup, count_steps, make_order
 from prefrank.training.feed.streams import Mixture
 from prefrank.training.losses.preference_loss import check_ranked, ranked_places
-from prefrank.training.prepare import EncodedCorpus
 from prefrank.training.recipe import Recipe
 from prefrank.types import Comparison
 
@@ -71,7 +71,7 @@ class StreamFeed:
         self.per_step, self.steps = recipe.prompts_per_update(num_processes), recipe.max_steps
         self.comparisons = self.per_step * self.steps
         self._mixture = Mixture(encoded.streams, recipe.seed)
-        self._encode = partial(encode, encoder=encoder, heads=recipe.heads, places=ranked_places(recipe))
+        self._encode = partial(encode, encoder=encoder, heads=recipe.heads, rank=ranked_places(recipe))
         self._check = partial(check_ranked, recipe)
         self._start()
 
@@ -109,24 +109,19 @@ class StreamFeed:
         tried = 0
         while True:
             drawn = list(islice(self._source, self.per_step - len(kept)))
-            examples = self._encode_places([comparison for comparison, _ in drawn])
-            kept += [drawn[place] for place in np.array(examples.weights, np.int64)]
+            examples, counts = self._encode_weighted(drawn)
+            self._check(examples)
+            self._dropped.update({key: n for key, n in counts.to_json().items() if key.startswith("dropped_") and n})
+            kept += [drawn[place] for place in examples.places]
             tried += len(drawn)
             if len(kept) == self.per_step:
                 break
             if not kept and tried > 100 * self.per_step:
                 raise BadData(f"the last {tried} comparisons of the streams were all dropped ({dict(self._dropped)})")
-        if tried > self.per_step:
-            examples = self._encode([comparison for comparison, _ in kept])[0]
-        return replace(examples, weights=tuple(weight for _, weight in kept))
+        return self._encode_weighted(kept)[0] if tried > self.per_step else examples
 
-    def _encode_places(self, comparisons: list[Comparison]) -> Examples:
-        """Examples whose weights are the places of their comparisons; those that were dropped are counted."""
-        examples, counts = self._encode(comparisons, weights=[float(place) for place in range(len(comparisons))])
-        self._check(examples)
-        dropped = {name: n for name, n in counts.to_json().items() if name.startswith("dropped_") and n}
-        self._dropped.update(dropped)
-        return examples
+    def _encode_weighted(self, drawn: Sequence[tuple[Comparison, float]]) -> tuple[Examples, EncodingCounts]:
+        return self._encode([comparison for comparison, _ in drawn], weights=[weight for _, weight in drawn])
 
 
 Feed = MemoryFeed | StreamFeed

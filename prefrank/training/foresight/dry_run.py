@@ -10,22 +10,20 @@ the same words, and it leaves nothing behind.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from accelerate.utils import set_seed
 
 from prefrank.model import Network
-from prefrank.model.adapter import read_whole
 from prefrank.model.hub import resolve_model
 from prefrank.model.weights import read_config
-from prefrank.text import TextEncoder
-from prefrank.training.feed.corpus import read_corpus
-from prefrank.training.feed.encoded import remarks
-from prefrank.training.feed.feeds import Feed, StreamFeed, make_feed
+from prefrank.training.feed.encoded_corpus import EncodedCorpus
+from prefrank.training.feed.encoding_counts import remarks
+from prefrank.training.feed.feeds import Feed, StreamFeed
 from prefrank.training.foresight.flops import row_flops
 from prefrank.training.foresight.foresee import Foreseen, foresee, without_weights
 from prefrank.training.foresight.memory import (
@@ -37,15 +35,13 @@ from prefrank.training.foresight.memory import (
     size_of,
 )
 from prefrank.training.foresight.probe import Probe, Seconds, StepPlan, plan_steps
-from prefrank.training.loop.best import check_best, digest_sets
 from prefrank.training.loop.signals import stop_cleanly
-from prefrank.training.losses.preference_loss import make_loss
-from prefrank.training.prepare import EncodedCorpus, encode_corpus, load_model, load_text
+from prefrank.training.prepare import prepare
 from prefrank.training.recipe import Recipe
 from prefrank.training.records.events import Report, ignore
 from prefrank.training.records.output import check_output
-from prefrank.training.records.run_checkpoints import Progress, read_state, state_of
 from prefrank.training.records.run_log import check_trackers
+from prefrank.training.start import load_model
 
 _EDGES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -121,24 +117,11 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     resume_from = check_output(recipe, report)
     folder = resume_from or resolve_model(recipe.model_name)
     resumed = resume_from is not None
-
-    def load() -> tuple[Network | None, TextEncoder]:
-        set_seed(recipe.seed)
-        network = _load(recipe, folder, device, resumed=resumed)
-        positions = None if network is None else network.max_positions
-        return network, load_text(recipe, folder, positions=positions, resumed=resumed)
-
-    network, encoder = read_whole(folder, load)
+    load = partial(_load, recipe, folder, device, resumed=resumed)
+    ready = prepare(recipe, folder, load=load, resumed=resumed, report=report)
+    network, encoder, encoded, feed, progress = ready.network, ready.encoder, ready.encoded, ready.feed, ready.progress
+    loss = ready.loss.to(device)
     recipe = recipe.model_copy(update={"max_length": encoder.settings.max_length})
-    corpus = read_corpus(recipe, report)
-    encoded = encode_corpus(recipe, corpus, encoder, report)
-    feed = make_feed(recipe, encoded, encoder, num_processes=1)
-    loss = make_loss(recipe, encoded.training).to(device)
-    check_best(recipe, encoded.evaluation)
-    progress = Progress(feed.digest(), digest_sets(encoded.evaluation), feed.per_step)
-    if resume_from is not None:
-        with state_of(resume_from):
-            progress.load_state_dict(read_state(resume_from)["progress"])
     plans = plan_steps(feed, max_tokens=recipe.max_tokens)
     preparing = time.perf_counter() - began
     left = feed.steps - progress.step
@@ -165,7 +148,7 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     lengths = np.diff(encoded.training.starts)
     step_tokens = float(np.mean([plan.lengths.sum() for plan in plans]))
     return Estimate(
-        data=corpus.record,
+        data=ready.account["read"],
         encoding=encoded.counts,
         drawn=() if isinstance(feed, StreamFeed) else feed.account(),
         comparisons=feed.comparisons,
@@ -185,7 +168,7 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
         memory=memory,
         seconds=seconds,
         foreseen=tuple(foreseen),
-        notes=(*_notes(recipe, encoded, fits=fits), *_planned(feed, len(plans)), *corpus.notes()),
+        notes=(*_notes(recipe, encoded, fits=fits), *_planned(feed, len(plans)), *ready.notes),
     )
 
 

@@ -26,6 +26,7 @@ from prefrank.errors import CannotWrite
 from prefrank.io.atomic import temporary_folder
 from prefrank.model import Network, score_batches
 from prefrank.text import TextEncoder, plan_batches
+from prefrank.training.feed.encoded_corpus import STREAM_SAMPLE
 from prefrank.training.feed.examples import Examples
 from prefrank.training.feed.feeds import Feed, StreamFeed
 from prefrank.training.feed.order import seed_step
@@ -35,9 +36,9 @@ from prefrank.training.loop.optim import make_optimizer, rate_factor, set_rates
 from prefrank.training.loop.processes import free_memory
 from prefrank.training.loop.step import Graphs, accumulate_gradient, plan_comparisons, rows_of
 from prefrank.training.losses.preference_loss import PreferenceLoss
-from prefrank.training.prepare import STREAM_SAMPLE, use_bf16
 from prefrank.training.recipe import Recipe
 from prefrank.training.records.run_checkpoints import save_checkpoint
+from prefrank.training.start import use_bf16
 from prefrank.types import Batch
 
 Range = tuple[float, float]

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Collection, Mapping
 
 from prefrank.errors import BadRecipe, suggest
-from prefrank.training.feed.examples import Examples
 from prefrank.training.loop.measure import pool
 from prefrank.training.recipe import Recipe
 from prefrank.training.records.events import SetMetrics
@@ -30,9 +29,9 @@ def check_best(recipe: Recipe, sets: Collection[str]) -> None:
         raise BadRecipe(f"best_set is {recipe.best_set!r}, which is no evaluation set of this run{hint}")
 
 
-def digest_sets(sets: Mapping[str, Examples]) -> str:
-    """A hash of the evaluation data, so that a resumed run can tell whether its best is still measured on them."""
-    text = repr([(name, examples.digest()) for name, examples in sorted(sets.items())])
+def evaluation_digest(digests: Mapping[str, str]) -> str:
+    """One hash of the evaluation sets' hashes, so that a resumed run can tell whether its best is still comparable."""
+    text = repr(sorted(digests.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -18,39 +18,35 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import ProjectConfiguration
 from jaxtyping import Float
 from torch import Tensor
 
 from prefrank.errors import Diverged
 from prefrank.model import Network
-from prefrank.model.adapter import read_whole
 from prefrank.model.hub import resolve_model
-from prefrank.text import TextEncoder, plan_batches
-from prefrank.training.feed.corpus import read_corpus
+from prefrank.text import plan_batches
 from prefrank.training.feed.examples import Examples
-from prefrank.training.feed.feeds import Feed, make_feed
 from prefrank.training.feed.order import seed_step
 from prefrank.training.foresight.memory import keep_freed_memory
-from prefrank.training.loop.best import check_best, digest_sets, judged, loss_of
+from prefrank.training.loop.best import judged, loss_of
 from prefrank.training.loop.measure import Evaluate, evaluate_sets, name_some, pool
 from prefrank.training.loop.optim import Schedule, WeightAverage, make_optimizer, rate_factor, set_rates
 from prefrank.training.loop.processes import add_sums, any_process, free_memory, most_of_processes, place
 from prefrank.training.loop.signals import catch_signals, stop_cleanly
 from prefrank.training.loop.step import Graphs, StepSums, accumulate_gradient, plan_lockstep, rows_of
-from prefrank.training.losses.preference_loss import PreferenceLoss, make_loss
-from prefrank.training.prepare import encode_corpus, load_model, load_text, use_bf16
+from prefrank.training.prepare import Prepared, prepare
 from prefrank.training.recipe import Recipe
 from prefrank.training.records.events import EvaluationDone, Kept, Report, Saved, SetMetrics, Started, StepDone, ignore
 from prefrank.training.records.output import clear_output, open_output, remove_old
 from prefrank.training.records.run_checkpoints import (
-    Progress,
     read_state,
     save_checkpoint,
     state_of,
     versions,
 )
 from prefrank.training.records.run_log import RunLog, Speed, check_trackers
+from prefrank.training.start import load_model, use_bf16
 from prefrank.types import Batch
 
 
@@ -106,46 +102,25 @@ def train(
         with accelerator.main_process_first():
             resume_from = held.enter_context(open_output(recipe, report, main=accelerator.is_main_process))
             folder = resume_from or resolve_model(recipe.model_name)
-        run = _prepare(recipe, accelerator, folder, resume_from, report, evaluate, schedule)
+        load = partial(load_model, recipe, folder, device=accelerator.device, resumed=resume_from is not None)
+        prepared = prepare(
+            recipe,
+            folder,
+            load=load,
+            resumed=resume_from is not None,
+            num_processes=accelerator.num_processes,
+            report=report,
+        )
+        if resume_from is None and accelerator.is_main_process:
+            clear_output(Path(recipe.output_dir))
+        run = _Run(recipe, accelerator, prepared, report, evaluate, schedule)
+        if resume_from is not None:
+            run.load_state(resume_from)
         try:
             return run.run()
         finally:
             for tracker in accelerator.trackers:  # not `end_training`: another may follow among the same processes
                 tracker.finish()
-
-
-def _prepare(
-    recipe: Recipe,
-    accelerator: Accelerator,
-    folder: Path,
-    resume_from: Path | None,
-    report: Report,
-    evaluate: Evaluate | None,
-    schedule: Schedule,
-) -> "_Run":
-    """The run, ready for its next step."""
-    resumed = resume_from is not None
-
-    def load() -> tuple[Network, TextEncoder]:
-        set_seed(recipe.seed)
-        network = load_model(recipe, folder, device=accelerator.device, resumed=resumed)
-        return network, load_text(recipe, folder, positions=network.max_positions, resumed=resumed)
-
-    network, encoder = read_whole(folder, load)
-    corpus = read_corpus(recipe, report)
-    encoded = encode_corpus(recipe, corpus, encoder, report)
-    feed = make_feed(recipe, encoded, encoder, num_processes=accelerator.num_processes)
-    loss = make_loss(recipe, encoded.training).to(accelerator.device)
-    check_best(recipe, encoded.evaluation)
-    digests = {"training": feed.digest(), **{name: one.digest() for name, one in encoded.evaluation.items()}}
-    account = {"read": list(corpus.record), "encoded": dict(encoded.counts), "digests": digests}
-    if resume_from is None and accelerator.is_main_process:
-        clear_output(Path(recipe.output_dir))
-    sets = encoded.evaluation
-    run = _Run(recipe, accelerator, network, encoder, feed, sets, loss, account, report, evaluate, schedule)
-    if resume_from is not None:
-        run.load_state(resume_from)
-    return run
 
 
 class _Run:
@@ -155,19 +130,17 @@ class _Run:
         self,
         recipe: Recipe,
         accelerator: Accelerator,
-        network: Network,
-        encoder: TextEncoder,
-        feed: Feed,
-        sets: Mapping[str, Examples],
-        loss: PreferenceLoss,
-        account: dict[str, Any],
+        prepared: Prepared[Network],
         report: Report,
         evaluate: Evaluate | None,
         schedule: Schedule,
     ) -> None:
-        self.recipe, self.accelerator, self.network, self.encoder = recipe, accelerator, network, encoder
-        self.feed, self.sets, self.account = feed, sets, account
-        self.report, self.loss, self.schedule = report, loss, schedule
+        self.recipe, self.accelerator, self.report, self.schedule = recipe, accelerator, report, schedule
+        network = self.network = prepared.network
+        feed = self.feed = prepared.feed
+        loss = self.loss = prepared.loss.to(accelerator.device)
+        self.encoder, self.sets, self.account = prepared.encoder, prepared.encoded.evaluation, prepared.account
+        self.progress = prepared.progress
         self.evaluate: Evaluate = evaluate or partial(evaluate_sets, loss=loss)
         self.steps = feed.steps
         self.place = place(recipe, accelerator, network)
@@ -181,7 +154,6 @@ class _Run:
             every=recipe.eval_steps,
             final=self.steps,
         )
-        self.progress = Progress(feed.digest(), digest_sets(sets), feed.per_step)
         self.graphs = Graphs(free_memory(recipe, self.optimizer, accelerator.device), network.parameters())
         self.bf16 = use_bf16(recipe, accelerator.device)
         self.metrics: Mapping[str, SetMetrics] = {}
@@ -375,7 +347,6 @@ class _Run:
         """Go on from a checkpoint, whichever layout wrote it; its weights were loaded with the network."""
         state = read_state(folder)
         with state_of(folder):
-            self.progress.load_state_dict(state["progress"])
             self.metrics = {name: SetMetrics(**one) for name, one in self.progress.metrics.items()}
             self.place.load_more(folder / "state")
             self.place.load_state(state["optimizer"])

@@ -13,8 +13,8 @@ from prefrank.errors import BadData, BadRecipe, NotFound
 from prefrank.text import TextEncoder
 from prefrank.training import dry_run, load_recipe, train
 from prefrank.training.feed.examples import encode
-from prefrank.training.prepare import load_text
 from prefrank.training.records.events import Encoded, Event
+from prefrank.training.start import load_text
 from prefrank.types import Comparison, Preference, Turn, as_prompt
 from tests.tiny import bert_folder, decoder_folder
 from tests.training.conftest import make_comparisons, write_jsonl

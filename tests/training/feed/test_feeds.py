@@ -13,9 +13,10 @@ from prefrank.data import load_comparisons
 from prefrank.errors import BadData, BadInput, BadRecipe
 from prefrank.training import train
 from prefrank.training.feed.corpus import read_corpus
+from prefrank.training.feed.encoded_corpus import encode_corpus
 from prefrank.training.feed.feeds import MemoryFeed, StreamFeed, make_feed
 from prefrank.training.feed.streams import Mixture, shuffle
-from prefrank.training.prepare import encode_corpus, load_text
+from prefrank.training.start import load_text
 from prefrank.types import Comparison, Preference, Turn
 from tests.training.conftest import make_comparisons, write_jsonl
 

@@ -23,9 +23,9 @@ from prefrank.text import TextEncoder
 from prefrank.training import make_recipe, train
 from prefrank.training.loop.lora import add_adapters, check_trained, find_targets, save_adapter
 from prefrank.training.loop.optim import freeze, parameter_groups
-from prefrank.training.prepare import load_model
 from prefrank.training.records.events import Event, StepDone
 from prefrank.training.records.run_checkpoints import save_checkpoint
+from prefrank.training.start import load_model
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, reference_scores, saved
 from tests.tiny import bert_folder, chat_folder, decoder_folder
 

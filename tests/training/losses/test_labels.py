@@ -15,12 +15,13 @@ from prefrank.errors import BadRecipe, Interrupted
 from prefrank.text import TextEncoder, TextSettings
 from prefrank.training import Recipe, dry_run, train
 from prefrank.training.feed.corpus import read_corpus
+from prefrank.training.feed.encoded_corpus import encode_corpus
 from prefrank.training.feed.examples import EncodingCounts, Examples, encode
 from prefrank.training.feed.feeds import make_feed
 from prefrank.training.loop.measure import evaluate_sets, measure
 from prefrank.training.losses.preference_loss import PreferenceLoss, make_loss, ranked_places
-from prefrank.training.prepare import encode_corpus, load_text
 from prefrank.training.records.events import Event, StepDone
+from prefrank.training.start import load_text
 from prefrank.types import Comparison, Preference, Ratings, Turn
 
 PROMPT = (Turn("user", "question"),)
@@ -37,7 +38,7 @@ def comparison(*preferences: Preference, ratings: tuple[Ratings, ...] = (), id: 
 
 
 def encoded(encoder: TextEncoder, recipe: Recipe, *comparisons: Comparison) -> tuple[Examples, EncodingCounts]:
-    return encode(comparisons, encoder, heads=recipe.heads, places=ranked_places(recipe))
+    return encode(comparisons, encoder, heads=recipe.heads, rank=ranked_places(recipe))
 
 
 TIED = (Preference(0, 1), Preference(1, 2, 0.5), Preference(0, 2))
