@@ -23,8 +23,8 @@ from prefrank.evaluation.run_file import sample_of_run
 from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 from prefrank.evaluation.slices import in_groups
-from prefrank.training.feed.corpus import side_of
 from prefrank.training.feed.examples import _written
+from prefrank.training.feed.pools import side_of
 from prefrank.training.losses.labels import number_rows, rank_replies
 from prefrank.types import Comparison, Preference, RankedPairs, as_prompt
 

@@ -1,4 +1,4 @@
-"""Training comparisons that say the same twice, and those that an evaluation set nearly holds.
+"""Which comparisons are not trained on: repeats, what evaluation sets hold or nearly hold, and what was not asked for.
 
 Surprising: several people's judgements of the same replies are not copies of each other. Within a data set they are
 merged, each vote counting; only what another data set states again word for word is left out.
@@ -16,10 +16,38 @@ from prefrank.types import Comparison, Preference
 MERGED = "merged into an earlier comparison of the same prompt and replies"
 NEAR = "nearly the same prompt and replies as an earlier comparison"
 LEAK = "nearly in an evaluation set"
+_IN_EVALUATION = "prompt is in an evaluation set"
+_NOT_IN_FRACTION = "not in the fraction"
+_FRACTION_SEED = 1
+"""Of the hash that makes fractions, independent of the one that makes splits (0)."""
 LEAK_SHARE = 0.5
 """Share of the shorter text's 13-grams from which a text counts as taken over. On Anthropic HH, between its published
 splits, only one writer's template with another dish reaches it; a prompt of the test split wrapped in a request always
 does, and one with a word in fifty left out does in nine of ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """Which comparisons of a data set are left out, by their prompts alone: the same where it is read whole or streams.
+
+    Args:
+        fraction: share of the prompts to use.
+        openings: `split_of` of prompts in evaluation sets.
+        keys: `prompt_key` of prompts in evaluation sets; empty where leaks are allowed.
+    """
+
+    fraction: float = 1.0
+    openings: frozenset[float] = frozenset()
+    keys: frozenset[bytes] = frozenset()
+
+    def reason(self, comparison: Comparison) -> str:
+        """Why it is left out; "" if it is not."""
+        prompt = comparison.prompt
+        if self.fraction < 1 and split_of(prompt, seed=_FRACTION_SEED) >= self.fraction:
+            return _NOT_IN_FRACTION
+        if self.openings and split_of(prompt) in self.openings:
+            return _IN_EVALUATION
+        return LEAK if self.keys and prompt_key(prompt) in self.keys else ""
 
 
 @dataclass(frozen=True, slots=True)

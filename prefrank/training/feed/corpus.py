@@ -8,13 +8,10 @@ sets are not named but each training set's own, leaks are taken out too, since t
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Literal, cast
-
-import numpy as np
-from jaxtyping import Int64
+from typing import Any
 
 from prefrank.data import Loaded, load_comparisons, split_of
 from prefrank.data.candidates import OTHER_SPLIT
@@ -22,13 +19,12 @@ from prefrank.data.overlap import prompt_key
 from prefrank.data.report import unread_files
 from prefrank.data.stream import ComparisonStream
 from prefrank.errors import BadData, BadRecipe, NotFound
-from prefrank.training.feed.clean import LEAK, Leak, find_leaks, find_repeats
-from prefrank.training.feed.order import Pool
+from prefrank.training.feed.clean import LEAK, Exclusions, Leak, find_leaks, find_repeats
 from prefrank.training.feed.splits import Choice, choose_split
-from prefrank.training.feed.streams import FRACTION_SEED, IN_EVALUATION, NOT_IN_FRACTION, Barred, StreamedSet
+from prefrank.training.feed.streams import StreamedSet
 from prefrank.training.recipe import DataSource, Recipe
 from prefrank.training.records.events import DataRead, Report, Role, ignore
-from prefrank.types import Comparison, RankedPairs
+from prefrank.types import Comparison
 
 _EVALUATION = 2
 """Seed of a hash, independent of the ones that make fractions (1) and splits (0)."""
@@ -83,9 +79,10 @@ class _Set:
     def name(self) -> str:
         return _named(self.source.source, self.read.report.split)
 
-    def keep(self, wanted: Callable[[Comparison], bool], otherwise: str) -> "_Set":
-        """The set without the comparisons that are not wanted, which are counted."""
-        return self.take([one if wanted(one) else None for one in self.kept], [otherwise] * len(self.kept))
+    def without(self, reasons: Sequence[str]) -> "_Set":
+        """The set without the comparisons that have a reason to be left out; "" is none."""
+        kept = [None if reason else one for one, reason in zip(self.kept, reasons, strict=True)]
+        return self.take(kept, reasons)
 
     def take(self, kept: Sequence[Comparison | None], reasons: Sequence[str]) -> "_Set":
         """The set with these comparisons in place of its own; None where one is left out for the reason given."""
@@ -117,8 +114,9 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
     else:
         evaluation = [_read(choose_split(recipe, source, "evaluation"), "evaluation") for source in recipe.evaluation]
     _check_evaluation(recipe, evaluation)
-    barred = _barred(recipe, evaluation)
-    training = [one.keep(lambda c: split_of(c.prompt) not in barred.openings, IN_EVALUATION) for one in training]
+    held_out = _held_out(recipe, evaluation)
+    opened = replace(held_out, keys=frozenset())  # the other leaks are looked for once nothing is repeated
+    training = [one.without([*map(opened.reason, one.kept)]) for one in training]
     training = _without_repeats(recipe, training)
     training = _without_leaks(recipe, training, evaluation)
     if recipe.eval_limit is not None:
@@ -126,7 +124,7 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
     for one in [*training, *evaluation]:
         report(DataRead(one.name, one.role, len(one.kept), one.account()))
     streamed = any(source.stream for source in recipe.datasets)
-    streams = list(_streams(recipe, dict(zip(whole, training, strict=True)), barred)) if streamed else []
+    streams = list(_streams(recipe, dict(zip(whole, training, strict=True)), held_out)) if streamed else []
     for source, drawn in zip(recipe.datasets, streams, strict=False):
         if source.stream:
             report(DataRead(drawn.name, "training", None, {"rule": drawn.rule}))
@@ -143,56 +141,6 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
     )
 
 
-def make_pools(recipe: Recipe, corpus: Corpus, places: Int64[np.ndarray, " C"]) -> tuple[Pool, ...]:
-    """How epochs draw from each training set.
-
-    Args:
-        places: of each of C examples, the place of its comparison in `corpus.training`.
-    """
-    prompts: dict[object, int] = {}
-    prompt = np.array([prompts.setdefault(corpus.training[place].prompt, len(prompts)) for place in places], np.int64)
-    side = np.array([side_of(corpus.training[place]) for place in places], np.int64)
-    member = np.array(corpus.sets, np.int64)[places]
-    pools = []
-    for number, source in enumerate(recipe.datasets):
-        examples = np.flatnonzero(member == number)
-        if not len(examples) and (source.share or source.samples):
-            raise BadRecipe(
-                f"datasets[{number}] ({source.source}) has no comparison left to draw its share or samples from;"
-                " take it out, or look at what was dropped with --dry-run"
-            )
-        pools.append(
-            Pool(
-                name=source.source,
-                examples=examples,
-                prompts=prompt[examples],
-                sides=side[examples],
-                share=source.share,
-                samples=source.samples,
-                per_prompt=source.per_prompt,
-                balanced=recipe.length_balance,
-            )
-        )
-    return tuple(pools)
-
-
-def side_of(comparison: Comparison) -> Literal[-1, 0, 1]:
-    """1 where longer replies are preferred on the whole, -1 where shorter ones are, in characters; 0 for neither.
-
-    Every preference that is no tie says for which side it speaks, with its weight and by how far its probability is
-    from a half; replies of equal length say nothing.
-    """
-    if isinstance(comparison.preferences, RankedPairs):
-        winner, loser, tie = comparison.preferences.arrays()
-        lengths = np.array([len(reply) for reply in comparison.replies], np.int64)
-        return cast(Literal[-1, 0, 1], int(np.sign(np.sign(lengths[winner] - lengths[loser])[~tie].sum())))
-    total = 0.0
-    for p in comparison.preferences:
-        lead = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])
-        total += ((lead > 0) - (lead < 0)) * p.weight * (p.probability - 0.5)
-    return 1 if total > 0 else -1 if total < 0 else 0
-
-
 def _numbers(sets: Iterable[_Set]) -> list[int]:
     """The place of its set, for every comparison of sets one after the other."""
     return [number for number, one in enumerate(sets) for _ in one.kept]
@@ -206,10 +154,11 @@ def _check_evaluation(recipe: Recipe, evaluation: Sequence[_Set]) -> None:
         raise BadRecipe(f"early_stop is {recipe.early_stop}, but there is nothing to evaluate on; name evaluation sets")
 
 
-def _barred(recipe: Recipe, evaluation: Iterable[_Set]) -> Barred:
+def _held_out(recipe: Recipe, evaluation: Iterable[_Set]) -> Exclusions:
+    """What evaluation sets hold, and so may not be trained on."""
     prompts = {comparison.prompt for one in evaluation for comparison in one.kept}
     keys = frozenset() if recipe.leaks == "allow" else frozenset(map(prompt_key, prompts))
-    return Barred(frozenset(map(split_of, prompts)), keys)
+    return Exclusions(openings=frozenset(map(split_of, prompts)), keys=keys)
 
 
 def _without_repeats(recipe: Recipe, training: list[_Set]) -> list[_Set]:
@@ -260,12 +209,12 @@ def _refusal(leaks: Sequence[Leak]) -> str:
     )
 
 
-def _streams(recipe: Recipe, whole: Mapping[int, _Set], barred: Barred) -> Iterable[StreamedSet]:
+def _streams(recipe: Recipe, whole: Mapping[int, _Set], held_out: Exclusions) -> Iterable[StreamedSet]:
     """Every data set of a recipe as something to draw from; `whole` are those that were read, by their places."""
     for number, source in enumerate(recipe.datasets):
         if number in whole and not whole[number].kept:
             raise BadRecipe(f"datasets[{number}] ({source.source}) has no comparison left to draw; take it out")
-        yield _in_memory(whole[number]) if number in whole else _from_files(recipe, source, barred)
+        yield _in_memory(whole[number]) if number in whole else _from_files(recipe, source, held_out)
 
 
 def _in_memory(one: _Set) -> StreamedSet:
@@ -276,14 +225,13 @@ def _in_memory(one: _Set) -> StreamedSet:
         fingerprint=hashlib.sha256(repr(one.kept).encode("utf-8", "surrogatepass")).hexdigest(),
         share=one.source.share or 1.0,
         weight=one.source.weight,
-        fraction=1.0,
         limit=None,
         buffer=len(one.kept),
-        barred=Barred(),
+        excluded=Exclusions(),
     )
 
 
-def _from_files(recipe: Recipe, source: DataSource, barred: Barred) -> StreamedSet:
+def _from_files(recipe: Recipe, source: DataSource, held_out: Exclusions) -> StreamedSet:
     chosen = choose_split(recipe, source, "training")
     stream = ComparisonStream(source.source, split=chosen.source.split, columns=source.columns)
     return StreamedSet(
@@ -293,10 +241,9 @@ def _from_files(recipe: Recipe, source: DataSource, barred: Barred) -> StreamedS
         fingerprint=stream.fingerprint(),
         share=source.share or 1.0,
         weight=source.weight,
-        fraction=source.fraction,
         limit=source.limit,
         buffer=recipe.shuffle_buffer,
-        barred=barred,
+        excluded=replace(held_out, fraction=source.fraction),
     )
 
 
@@ -312,7 +259,7 @@ def _read(chosen: Choice, role: Role) -> _Set:
         columns=source.columns,
     )
     read = _Set(source, chosen.rule, role, loaded, loaded.comparisons, {})
-    return read.keep(lambda one: split_of(one.prompt, seed=FRACTION_SEED) < source.fraction, NOT_IN_FRACTION)
+    return read.without([*map(Exclusions(fraction=source.fraction).reason, read.kept)])
 
 
 def _with_unread(rule: str, files: Sequence[str]) -> str:
@@ -336,9 +283,9 @@ def _own_evaluation(recipe: Recipe, source: DataSource) -> list[_Set]:
 
 def _first_by_hash(one: _Set, limit: int) -> _Set:
     """At most `limit` comparisons, whole prompts as the hash orders them, so that a larger limit holds a smaller."""
-    places = sorted(split_of(comparison.prompt, seed=_EVALUATION) for comparison in one.kept)
-    last = places[limit - 1] if len(places) > limit else 1.0
-    return one.keep(lambda comparison: split_of(comparison.prompt, seed=_EVALUATION) <= last, "beyond eval_limit")
+    places = [split_of(comparison.prompt, seed=_EVALUATION) for comparison in one.kept]
+    last = sorted(places)[limit - 1] if len(places) > limit else 1.0
+    return one.without(["beyond eval_limit" if place > last else "" for place in places])
 
 
 def _by_name(sets: Sequence[_Set]) -> dict[str, tuple[Comparison, ...]]:

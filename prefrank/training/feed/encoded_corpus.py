@@ -6,10 +6,10 @@ from itertools import islice
 
 from prefrank.errors import BadData, BadRecipe
 from prefrank.text import TextEncoder
-from prefrank.training.feed.corpus import Corpus, make_pools
+from prefrank.training.feed.corpus import Corpus
 from prefrank.training.feed.encoding_counts import EncodingCounts, remarks, why_equal
 from prefrank.training.feed.examples import Examples, encode
-from prefrank.training.feed.order import Pool
+from prefrank.training.feed.pools import Pool, make_pools
 from prefrank.training.feed.streams import Mixture, StreamedSet
 from prefrank.training.losses.preference_loss import ranked_places
 from prefrank.training.recipe import Recipe

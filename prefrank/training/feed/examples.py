@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int8, Int32, Int64
 
 from prefrank.data.candidates import heads_of, preferences_of
-from prefrank.text import TextEncoder
+from prefrank.text import TextEncoder, distinct_rows
 from prefrank.training.feed.encoding_counts import EncodingCounts
 from prefrank.training.losses.labels import Preferences, Weigh, number_rows, rank_replies
 from prefrank.types import MAIN_HEAD, Comparison, RankedPairs, Row, reply_types
@@ -267,10 +267,10 @@ def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> li
 
 def _between_distinct(preferences: OfReplies, rows: Sequence[Row]) -> OfReplies:
     """The preferences between rows that still differ: equal rows score alike whatever the model learns."""
-    keys = [(row.ids.tobytes(), row.types.tobytes()) for row in rows]
-    if len(set(keys)) == len(keys):
+    distinct, places = distinct_rows(rows)
+    if len(distinct) == len(rows):
         return preferences
-    return tuple(one for one in preferences if keys[one.winner] != keys[one.loser])
+    return tuple(one for one in preferences if places[one.winner] != places[one.loser])
 
 
 def _boundaries(sizes: Sequence[int]) -> Int64[np.ndarray, " M"]:

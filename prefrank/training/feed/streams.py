@@ -13,38 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from prefrank.data import split_of
-from prefrank.data.overlap import prompt_key
 from prefrank.errors import BadData
-from prefrank.training.feed.clean import LEAK
+from prefrank.training.feed.clean import Exclusions
 from prefrank.types import Comparison
 
 Read = Callable[[Callable[[str], None]], Iterable[Comparison]]
 """One pass over a data set; what it is called with hears why a row gives no comparison."""
-IN_EVALUATION = "prompt is in an evaluation set"
-NOT_IN_FRACTION = "not in the fraction"
-FRACTION_SEED = 1
-"""Of the hash that makes fractions, independent of the one that makes splits (0)."""
 _BLOCK = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Barred:
-    """What may not be trained on, because evaluation sets hold it.
-
-    Args:
-        openings: `split_of` of prompts.
-        keys: `prompt_key` of prompts; empty where leaks are allowed.
-    """
-
-    openings: frozenset[float] = frozenset()
-    keys: frozenset[bytes] = frozenset()
-
-    def reason(self, comparison: Comparison) -> str:
-        """Why it may not be trained on; "" if it may."""
-        if split_of(comparison.prompt) in self.openings:
-            return IN_EVALUATION
-        return LEAK if self.keys and prompt_key(comparison.prompt) in self.keys else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +33,9 @@ class StreamedSet:
         fingerprint: tells whether it changed.
         share: how often it is drawn from, relative to the others.
         weight: what each of its comparisons counts in the loss.
-        fraction: share of the prompts to use.
         limit: most comparisons of a pass, before anything is left out here; None: all.
         buffer: comparisons held to shuffle.
-        barred: what is left out.
+        excluded: what is left out.
     """
 
     name: str
@@ -70,10 +44,9 @@ class StreamedSet:
     fingerprint: str
     share: float
     weight: float
-    fraction: float
     limit: int | None
     buffer: int
-    barred: Barred
+    excluded: Exclusions
 
 
 class Mixture:
@@ -121,7 +94,7 @@ class Mixture:
 
     def digest(self) -> str:
         """A hash of what is drawn from, and how."""
-        parts = [(s.name, s.fingerprint, s.share, s.weight, s.fraction, s.limit, s.buffer) for s in self.sets]
+        parts = [(s.name, s.fingerprint, s.share, s.weight, s.excluded.fraction, s.limit, s.buffer) for s in self.sets]
         return hashlib.sha256(repr((parts, self._seed)).encode()).hexdigest()[:16]
 
     def _passes(self, number: int) -> Iterator[Comparison]:
@@ -143,9 +116,7 @@ class Mixture:
             dropped[reason] += 1
 
         for comparison in islice(one.read(drop), one.limit):
-            outside = split_of(comparison.prompt, seed=FRACTION_SEED) >= one.fraction
-            reason = NOT_IN_FRACTION if outside else one.barred.reason(comparison)
-            if reason:
+            if reason := one.excluded.reason(comparison):
                 drop(reason)
             else:
                 yield comparison

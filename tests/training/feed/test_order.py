@@ -7,8 +7,8 @@ import pytest
 
 from prefrank.errors import BadRecipe
 from prefrank.training import dry_run
-from prefrank.training.feed.corpus import side_of
-from prefrank.training.feed.order import Order, Pool, count_steps, make_order
+from prefrank.training.feed.order import Order, count_steps, make_order
+from prefrank.training.feed.pools import Pool, side_of
 from prefrank.types import Comparison, Preference, Turn
 from tests.training.conftest import make_comparisons, write_jsonl
 
