@@ -11,7 +11,6 @@ optimiser state alone is tied to its number of processes.
 
 import copy
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -110,7 +109,7 @@ class Replicated:
         own = {id(parameter) for parameter in named.values()}
         others = [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in own]
         rest = iter(others)
-        adamw = isinstance(getattr(self.optimizer, "optimizer", self.optimizer), torch.optim.AdamW)
+        adamw = isinstance(self.optimizer, torch.optim.AdamW)
         for name, values in state.items():
             parameter = next(rest) if name.startswith("loss.") else named[name]
             _check_like(values, parameter, adamw=adamw)
@@ -170,9 +169,9 @@ class Sharded(Replicated):
 
         if not isinstance(network, nn.Module):
             raise BadModel(f"a {type(network).__name__} cannot be sharded; set sharding: none")
-        # The view is that of the scores' last axis, and nothing changes scores in place.
-        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+        self._module: nn.Module = network
         self._twin = copy.deepcopy(network).to("meta")
+        network.register_forward_hook(lambda module, given, scores: scores.clone())  # FSDP2 warns of views
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         for layer in _layers(network):
             fully_shard(layer, mesh=mesh)
@@ -198,7 +197,7 @@ class Sharded(Replicated):
             return
         self._twin.load_state_dict(tensors, assign=True)
         for name, parameter in self._twin.named_parameters():
-            parameter.requires_grad_(self.network.get_parameter(name).requires_grad)  # type: ignore[attr-defined]
+            parameter.requires_grad_(self._module.get_parameter(name).requires_grad)
         yield self._twin
         self._twin.to("meta")
 
@@ -215,7 +214,7 @@ class DeepSpeed(Replicated):
             if getattr(recipe, key):
                 raise BadRecipe(f"{key} is set, but DeepSpeed keeps the weights itself; set {key}: 0, or use sharding")
         self._stage = stage
-        for module in self.network.modules():  # type: ignore[attr-defined]
+        for module in network.modules() if isinstance(network, nn.Module) else ():
             if isinstance(module, Linear):
                 module.whole = False
 
@@ -233,7 +232,7 @@ class DeepSpeed(Replicated):
 
     def _config(self) -> dict[str, Any]:
         """The launcher's configuration, or the least one of the stage; what a recipe says too is the recipe's."""
-        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        plugin = self.accelerator.state.deepspeed_plugin
         given = {} if plugin is None else plugin.deepspeed_config
         least = {"zero_optimization": {"stage": self._stage}}
         return {key: value for key, value in (least | given).items() if value != "auto"} | {

@@ -8,6 +8,7 @@ main thread, where Python allows no handlers, nothing is caught.
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from types import FrameType
 
 from prefrank.errors import Interrupted
 
-_ENDS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+_ENDS = [signal.SIGTERM] if sys.platform == "win32" else [signal.SIGTERM, signal.SIGHUP]
 """What ends a process from outside: a request to, and the end of its terminal, which Windows does not tell."""
 
 

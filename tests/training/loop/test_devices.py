@@ -33,6 +33,7 @@ def launch(tmp_path: Path, jobs: list[tuple[Recipe, int | None]]) -> None:
         capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[:6000]
+    assert "returned a view" not in done.stderr, done.stderr[:6000]
 
 
 def result(recipe: Recipe) -> tuple[list[list[float]], str | None]:
