@@ -103,6 +103,7 @@ def step(folder: str, replies: int, max_tokens: int, room: int) -> dict[str, Any
         groups=np.array([0, replies]),
         preferences=(tuple(Preference(i, j) for i in range(replies) for j in range(i + 1, replies)),),
         weights=(1.0,),
+        reply_characters=np.full(replies, 100, np.int32),
         places=np.zeros(1, np.int64),
         names=("made/0",),
     )

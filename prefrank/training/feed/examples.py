@@ -40,6 +40,7 @@ class Examples:
         preferences: of each comparison, as indexes into its rows.
         weights: what each comparison counts in the loss.
         names: `source/id` of each comparison.
+        reply_characters: [N] length of each row's whole reply, cut or not.
         places: [C] of each, where it stood among those that were given to be encoded.
         heads: what preferences, levels and ratings may speak of, in the order of the network's scores.
         ratings: [N H] of every row, NaN where there is none; None if nothing was rated.
@@ -56,6 +57,7 @@ class Examples:
     preferences: tuple[OfReplies, ...]
     weights: tuple[float, ...]
     names: tuple[str, ...]
+    reply_characters: Int32[np.ndarray, " N"]
     places: Int64[np.ndarray, " C"]
     heads: tuple[str, ...] = (MAIN_HEAD,)
     ratings: Float32[np.ndarray, "N H"] | None = None
@@ -133,6 +135,7 @@ class _Builder:
         self.preferences: list[OfReplies] = []
         self.weights: list[float] = []
         self.names: list[str] = []
+        self.reply_characters: list[int] = []
         self.places: list[int] = []
         self.ratings: list[np.ndarray] = [np.zeros((0, len(heads)), np.float32)]
         self.levels: list[np.ndarray] = [np.zeros((0, len(heads)), np.int32)]
@@ -155,6 +158,7 @@ class _Builder:
         self.preferences.append(preferences)
         self.weights.append(weight)
         self.names.append(f"{comparison.source}/{comparison.id}")
+        self.reply_characters += map(len, comparison.replies)
         self.places.append(place)
         self.ratings.append(_rating_table(comparison, self.heads))
         if self.rank is not None:
@@ -174,6 +178,7 @@ class _Builder:
             preferences=tuple(self.preferences),
             weights=tuple(self.weights),
             names=tuple(self.names),
+            reply_characters=np.array(self.reply_characters, np.int32),
             places=np.array(self.places, np.int64),
             heads=self.heads,
             ratings=None if np.isnan(ratings).all() else ratings,

@@ -46,6 +46,7 @@ from prefrank.training.records.run_checkpoints import (
     versions,
 )
 from prefrank.training.records.run_log import RunLog, Speed, check_trackers
+from prefrank.training.records.score_record import score_record
 from prefrank.training.start import load_model, use_bf16
 from prefrank.types import Batch
 
@@ -268,13 +269,21 @@ class _Run:
     def _evaluate(self) -> None:
         """Score every evaluation set with the averaged weights; save `best` if they are."""
         began = time.perf_counter()
+        scored: dict[int, tuple[Examples, Float[Tensor, N * H]]] = {}
+
+        def score(examples: Examples) -> Float[Tensor, "N *H"]:
+            scores = self._score(examples)
+            scored[id(examples)] = examples, scores
+            return scores
+
         with self.average.swapped_in():
-            self.metrics = self.evaluate(self._score, self.sets)
+            self.metrics = self.evaluate(score, self.sets)
         overall = pool(self.metrics.values())
         value = loss_of(self.recipe, judged(self.recipe, self.metrics))
         progress = self.progress
         better = progress.judge(value, self.recipe.early_stop_improvement)
         progress.evaluated = progress.step
+        progress.scores = score_record(scored.values())
         progress.metrics = {name: asdict(one) for name, one in self.metrics.items()}
         self.report(EvaluationDone(progress.step, self.metrics, overall, better, time.perf_counter() - began))
         self.log.evaluation(progress.step, {"overall": overall, **self.metrics}, best=better)
@@ -367,6 +376,7 @@ class _Run:
             "loss": self.loss.record(),
             "data": {**self.account, "drawn": self.feed.account()},
             "metrics": {"step": self.progress.evaluated, "sets": self.progress.metrics},
+            "scores": {"step": self.progress.evaluated, "heads": self.progress.scores},
             "versions": versions(),
             **self.log.record(),
         }

@@ -49,6 +49,7 @@ class Progress:
         waited: evaluations since then.
         evaluated: the step of the last evaluation.
         metrics: of the last evaluation, per set, as plain values.
+        scores: of the last evaluation, per head, as `score_record` gives them; states of older runs have none.
         data: digest of the encoded training data.
         evaluation: digest of the encoded evaluation data, which `best` speaks of.
         prompts_per_step: comparisons behind one step.
@@ -63,6 +64,7 @@ class Progress:
     waited: int = 0
     evaluated: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
 
     def judge(self, value: float, improvement: float) -> bool:
         """Take in an evaluation's value, less being better; returns whether it is the best so far.
@@ -102,13 +104,13 @@ class Progress:
                 f" {self.prompts_per_step}; set num_devices so that they agree"
             )
         for one in fields(self):
-            value = state[one.name]
+            value = state.get("scores", {}) if one.name == "scores" else state[one.name]
             if one.name in ("best", "mark"):
                 fits = value is None or type(value) is float
             elif one.name in ("step", "waited", "evaluated", "prompts_per_step"):
                 fits = type(value) is int and value >= 0
             else:
-                fits = isinstance(value, dict if one.name == "metrics" else str)
+                fits = isinstance(value, dict if one.name in ("metrics", "scores") else str)
             if not fits:
                 raise BadModel(f"the saved progress says {one.name} is {short(value)}; remove that checkpoint")
             setattr(self, one.name, value)
