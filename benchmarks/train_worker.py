@@ -275,7 +275,7 @@ def ours(folder: Path, task: Task, course: Course) -> Any:
                 course.step(event.loss)
 
     recipe = own_recipe(folder, task.data, task.per_step, task.settings, course.output / "run")
-    return train(recipe, report=hear).last
+    return train(recipe, callback=hear).last
 
 
 def own_recipe(folder: Path, data: str, per_step: int, settings: dict[str, float], output: Path) -> Any:

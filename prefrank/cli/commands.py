@@ -83,7 +83,7 @@ def train(
         print_result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))
         return
     with progress.training() as report:
-        trained = run(loaded, report=report)
+        trained = run(loaded, callback=report)
     if not close_processes():
         return
     facts = {"last": str(trained.last), "best": trained.best and str(trained.best), "steps": trained.steps}
@@ -337,7 +337,7 @@ def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
     from prefrank.training.tools.find_rate import find_rate
 
     with progress.training() as report:
-        found = find_rate(recipe, report=report)
+        found = find_rate(recipe, callback=report)
     if plot:
         from prefrank.training.records.plots import plot_rate_search
 
@@ -358,7 +358,7 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
         rows = run_sweep(
             base,
             changes,
-            report=report,
+            callback=report,
             next_run=lambda name, number, total: say(joined(f"run {number} of {total}", style="bold"), f": {name}"),
         )
     if plot:

@@ -19,7 +19,7 @@ from prefrank.training.feed.feeds import Feed, make_feed
 from prefrank.training.loop.best import check_best, evaluation_digest
 from prefrank.training.losses.preference_loss import PreferenceLoss, make_loss
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import Report, ignore
+from prefrank.training.records.events import Callback, ignore
 from prefrank.training.records.run_checkpoints import Progress, read_state, state_of
 from prefrank.training.start import load_text
 
@@ -59,7 +59,7 @@ def prepare(
     resumed: bool = False,
     num_processes: int = 1,
     corpus: Corpus | None = None,
-    report: Report = ignore,
+    callback: Callback = ignore,
 ) -> Prepared[N]:
     """Load the model, read and encode the data, and check that the recipe fits them.
 
@@ -81,8 +81,8 @@ def prepare(
         return network, load_text(recipe, folder, positions=positions, resumed=resumed)
 
     network, encoder = read_whole(folder, load_both)
-    corpus = read_corpus(recipe, report) if corpus is None else corpus
-    encoded = encode_corpus(recipe, corpus, encoder, report)
+    corpus = read_corpus(recipe, callback) if corpus is None else corpus
+    encoded = encode_corpus(recipe, corpus, encoder, callback)
     feed = make_feed(recipe, encoded, encoder, num_processes=num_processes)
     loss = make_loss(recipe, encoded.training)
     check_best(recipe, encoded.evaluation)

@@ -23,7 +23,7 @@ from prefrank.training.feed.clean import LEAK, Exclusions, Leak, find_leaks, fin
 from prefrank.training.feed.splits import Choice, choose_split
 from prefrank.training.feed.streams import StreamedSet
 from prefrank.training.recipe import DataSource, Recipe
-from prefrank.training.records.events import DataRead, Report, Role, ignore
+from prefrank.training.records.events import Callback, DataRead, Role, ignore
 from prefrank.types import Comparison
 
 _EVALUATION = 2
@@ -99,7 +99,7 @@ class _Set:
         return {"name": self.name, "role": self.role, **split, **counts, **self.said, "read": report.to_json()}
 
 
-def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
+def read_corpus(recipe: Recipe, callback: Callback = ignore) -> Corpus:
     """Read every data set of a recipe; of one that streams, only where its files are.
 
     Raises:
@@ -122,12 +122,12 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
     if recipe.eval_limit is not None:
         evaluation = [_first_by_hash(one, recipe.eval_limit) for one in evaluation]
     for one in [*training, *evaluation]:
-        report(DataRead(one.name, one.role, len(one.kept), one.account()))
+        callback(DataRead(one.name, one.role, len(one.kept), one.account()))
     streamed = any(source.stream for source in recipe.datasets)
     streams = list(_streams(recipe, dict(zip(whole, training, strict=True)), held_out)) if streamed else []
     for source, drawn in zip(recipe.datasets, streams, strict=False):
         if source.stream:
-            report(DataRead(drawn.name, "training", None, {"rule": drawn.rule}))
+            callback(DataRead(drawn.name, "training", None, {"rule": drawn.rule}))
     if not streamed and not any(one.kept for one in training):
         why = "; ".join(f"{one.name}: {one.left_out or 'no comparison'}" for one in training)
         raise BadData(f"no comparison is left to train on ({why}); add data, or evaluate on other prompts")

@@ -203,7 +203,7 @@ def encode(
         weights: what each comparison counts in the loss; 1 by default.
         heads: whose labels to keep.
         rank: derive rankings that hold for this many replies at least; None derives none.
-        progress: hears how many comparisons are done, of how many.
+        progress: called with how many comparisons are done, of how many.
 
     Raises:
         BadText: a text that cannot be encoded.

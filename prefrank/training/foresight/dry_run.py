@@ -38,7 +38,7 @@ from prefrank.training.foresight.probe import Probe, Seconds, StepPlan, plan_ste
 from prefrank.training.loop.signals import stop_cleanly
 from prefrank.training.prepare import prepare
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import Report, ignore
+from prefrank.training.records.events import Callback, ignore
 from prefrank.training.records.output import check_output
 from prefrank.training.records.run_log import check_trackers
 from prefrank.training.start import load_model
@@ -104,7 +104,7 @@ class Estimate:
 
 @stop_cleanly()
 @keep_freed_memory()
-def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
+def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Estimate:
     """Foresee a run on this process's device.
 
     Raises:
@@ -114,11 +114,11 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Estimate:
     forget_peak()
     check_trackers(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resume_from = check_output(recipe, report)
+    resume_from = check_output(recipe, callback)
     folder = resume_from or resolve_model(recipe.model_name)
     resumed = resume_from is not None
     load = partial(_load, recipe, folder, device, resumed=resumed)
-    ready = prepare(recipe, folder, load=load, resumed=resumed, report=report)
+    ready = prepare(recipe, folder, load=load, resumed=resumed, callback=callback)
     network, encoder, encoded, feed, progress = ready.network, ready.encoder, ready.encoded, ready.feed, ready.progress
     loss = ready.loss.to(device)
     recipe = recipe.model_copy(update={"max_length": encoder.settings.max_length})

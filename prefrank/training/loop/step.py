@@ -103,7 +103,7 @@ def saved_bytes(own: Iterable[Tensor], run: Callable[[], Tensor]) -> tuple[Tenso
 
 
 def _memory_of(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return tensor.untyped_storage()._cdata
 
 
 @dataclass(frozen=True, slots=True)

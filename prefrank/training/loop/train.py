@@ -3,7 +3,7 @@
 One optimiser step takes a fixed number of comparisons, over all devices, whatever the micro-batches; which ones is a
 pure function of seed and step, and so is every dropout mask. A resumed run therefore needs the weights, the
 optimiser's state and a step number, and goes on bit for bit on a CPU. How the processes of a run share the model is the
-business of `processes.py`. Nothing here prints: events go to `report`.
+business of `processes.py`. Nothing here prints: events go to `callback`.
 """
 
 import math
@@ -37,7 +37,16 @@ from prefrank.training.loop.signals import catch_signals, stop_cleanly
 from prefrank.training.loop.step import Graphs, StepSums, accumulate_gradient, plan_lockstep, rows_of
 from prefrank.training.prepare import Prepared, prepare
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import EvaluationDone, Kept, Report, Saved, SetMetrics, Started, StepDone, ignore
+from prefrank.training.records.events import (
+    Callback,
+    EvaluationDone,
+    Kept,
+    Saved,
+    SetMetrics,
+    Started,
+    StepDone,
+    ignore,
+)
 from prefrank.training.records.output import clear_output, open_output, remove_old
 from prefrank.training.records.run_checkpoints import (
     read_state,
@@ -73,14 +82,14 @@ class Trained:
 def train(
     recipe: Recipe,
     *,
-    report: Report = ignore,
+    callback: Callback = ignore,
     evaluate: Evaluate | None = None,
     schedule: Schedule = rate_factor,
 ) -> Trained:
     """Train a reward model as the recipe says.
 
     Args:
-        report: hears what happens, on the main process only (see `events`).
+        callback: called with each event as it happens, on the main process only (see `events`).
         evaluate: turns scores of the evaluation sets into metrics; by default `evaluate_sets` with the run's loss.
         schedule: what the peak rates are multiplied with in each step.
 
@@ -98,10 +107,10 @@ def train(
         log_with=list(recipe.trackers) or None,
         project_config=places,
     )
-    report = report if accelerator.is_main_process else ignore
+    callback = callback if accelerator.is_main_process else ignore
     with ExitStack() as held:
         with accelerator.main_process_first():
-            resume_from = held.enter_context(open_output(recipe, report, main=accelerator.is_main_process))
+            resume_from = held.enter_context(open_output(recipe, callback, main=accelerator.is_main_process))
             folder = resume_from or resolve_model(recipe.model_name)
         load = partial(load_model, recipe, folder, device=accelerator.device, resumed=resume_from is not None)
         prepared = prepare(
@@ -110,11 +119,11 @@ def train(
             load=load,
             resumed=resume_from is not None,
             num_processes=accelerator.num_processes,
-            report=report,
+            callback=callback,
         )
         if resume_from is None and accelerator.is_main_process:
             clear_output(Path(recipe.output_dir))
-        run = _Run(recipe, accelerator, prepared, report, evaluate, schedule)
+        run = _Run(recipe, accelerator, prepared, callback, evaluate, schedule)
         if resume_from is not None:
             run.load_state(resume_from)
         try:
@@ -132,11 +141,11 @@ class _Run:
         recipe: Recipe,
         accelerator: Accelerator,
         prepared: Prepared[Network],
-        report: Report,
+        callback: Callback,
         evaluate: Evaluate | None,
         schedule: Schedule,
     ) -> None:
-        self.recipe, self.accelerator, self.report, self.schedule = recipe, accelerator, report, schedule
+        self.recipe, self.accelerator, self.callback, self.schedule = recipe, accelerator, callback, schedule
         network = self.network = prepared.network
         feed = self.feed = prepared.feed
         loss = self.loss = prepared.loss.to(accelerator.device)
@@ -166,13 +175,13 @@ class _Run:
     def run(self) -> Trained:
         """Every step that is left, then `last`."""
         started = self._started()
-        self.report(started)
+        self.callback(started)
         self.speed.pause()
         with self.log.open(started), catch_signals() as flag:
             self._evaluate_if_due()
             while not self._finished():
                 done = self._step()
-                self.report(done)
+                self.callback(done)
                 self.log.step(done)
                 if not any_process(self.accelerator, flag.wanted):
                     self._evaluate_if_due()
@@ -285,7 +294,7 @@ class _Run:
         progress.evaluated = progress.step
         progress.scores = score_record(scored.values())
         progress.metrics = {name: asdict(one) for name, one in self.metrics.items()}
-        self.report(EvaluationDone(progress.step, self.metrics, overall, better, time.perf_counter() - began))
+        self.callback(EvaluationDone(progress.step, self.metrics, overall, better, time.perf_counter() - began))
         self.log.evaluation(progress.step, {"overall": overall, **self.metrics}, best=better)
         if better:
             self._save("best", resumable=False)
@@ -336,9 +345,9 @@ class _Run:
         if self.accelerator.is_main_process:
             for stays in remove_old(folder.parent, keep=self.recipe.save_total_limit):
                 if stays not in self.stays:
-                    self.report(stays)
+                    self.callback(stays)
                     self.stays.append(stays)
-            self.report(Saved(self.progress.step, folder))
+            self.callback(Saved(self.progress.step, folder))
         self.accelerator.wait_for_everyone()
         self.kept = folder
         return folder

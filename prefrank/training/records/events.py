@@ -1,4 +1,4 @@
-"""What a run tells its caller while it goes: frozen values handed to `report`. Nothing here prints."""
+"""What a run tells its caller while it goes: frozen values handed to `callback`. Nothing here prints."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -170,7 +170,7 @@ class Kept:
 
 
 Event = PassedOver | Kept | DataRead | Encoding | Encoded | Started | StepDone | EvaluationDone | Saved
-Report = Callable[[Event], None]
+Callback = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:

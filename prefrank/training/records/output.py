@@ -23,7 +23,7 @@ from prefrank.model.record import RECORD
 from prefrank.training.recipe import INHERITED, Recipe
 from prefrank.training.records.curve import FILE as CURVE
 from prefrank.training.records.curve import read_curve
-from prefrank.training.records.events import Kept, PassedOver, Report, ignore
+from prefrank.training.records.events import Callback, Kept, PassedOver, ignore
 from prefrank.training.records.run_checkpoints import training_record, what_is_torn
 from prefrank.training.records.run_log import PROJECT
 from prefrank.training.records.run_state import FILE as STATE
@@ -52,7 +52,7 @@ _FREE_ON_RESUME = {
 
 
 @contextmanager
-def open_output(recipe: Recipe, report: Report = ignore, *, main: bool = True) -> Iterator[Path | None]:
+def open_output(recipe: Recipe, callback: Callback = ignore, *, main: bool = True) -> Iterator[Path | None]:
     """Hold the output folder, as its only run; yields the checkpoint to resume from, None for a fresh start.
 
     Args:
@@ -72,10 +72,10 @@ def open_output(recipe: Recipe, report: Report = ignore, *, main: bool = True) -
         sign = sign or stack.enter_context(locked(folder))
         sign()
         recover(folder, is_whole=lambda one: what_is_torn(one) is None)
-        yield check_output(recipe, report)
+        yield check_output(recipe, callback)
 
 
-def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
+def check_output(recipe: Recipe, callback: Callback = ignore) -> Path | None:
     """See that a run may write its output folder, which stays as it is; returns the checkpoint to resume from.
 
     Raises:
@@ -89,7 +89,7 @@ def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
     if not folder.exists():
         return None
     _check_ours(folder)
-    newest = _to_resume(recipe, report)
+    newest = _to_resume(recipe, callback)
     done = -1 if newest is None else _step_of(newest)
     for number, one in _numbered(folder):  # on resuming, those of steps that are done stay as they are
         if newest is None or (number > done and number % recipe.save_steps == 0):
@@ -97,11 +97,11 @@ def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
     return newest
 
 
-def _to_resume(recipe: Recipe, report: Report) -> Path | None:
+def _to_resume(recipe: Recipe, callback: Callback) -> Path | None:
     folder = Path(recipe.output_dir)
     there = _resumable(folder)
     if recipe.resume and there:
-        newest = newest_checkpoint(folder, report)
+        newest = newest_checkpoint(folder, callback)
         if newest is None:
             raise BadModel(f"no checkpoint in {folder} is whole; start anew with overwrite: true, or another folder")
         _check_same_run(recipe, newest)
@@ -209,13 +209,13 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(name[1]), path) for name, path in found if name)
 
 
-def newest_checkpoint(folder: Path, report: Report = ignore) -> Path | None:
+def newest_checkpoint(folder: Path, callback: Callback = ignore) -> Path | None:
     """The whole checkpoint of the highest step that can be resumed from; torn ones are reported and passed over."""
     for newest in sorted(_resumable(folder), key=_step_of, reverse=True):
         torn = what_is_torn(newest)
         if torn is None:
             return newest
-        report(PassedOver(newest, torn))
+        callback(PassedOver(newest, torn))
     return None
 
 

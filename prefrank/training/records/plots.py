@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter
 
 from prefrank.io.atomic import write_file
 from prefrank.training.records.curve import evaluations_of, steps_of
-from prefrank.training.records.runs import Run
+from prefrank.training.records.runs import TrainingRun
 from prefrank.training.tools.find_rate import RateSearch
 
 _COLORS = ("#0b3d66", "#d9730d", "#009e73", "#cc79a7", "#56b4e9", "#b3261e", "#8a8a8a", "#111111")
@@ -28,7 +28,7 @@ _SMOOTHED_OVER = 15
 """A running mean over about this share of the entries: 1 / 15."""
 
 
-def plot_runs(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
+def plot_runs(runs: Sequence[TrainingRun], names: Sequence[str], path: Path) -> None:
     """Training loss, held-out log loss and accuracy with 95 % bands, and the learning rate, against steps.
 
     Args:
@@ -89,7 +89,7 @@ def plot_rate_search(found: RateSearch, path: Path) -> None:
     _save(figure, path)
 
 
-def _draw_training(loss: Axes, rate: Axes, run: Run, name: str, look: dict[str, Any]) -> None:
+def _draw_training(loss: Axes, rate: Axes, run: TrainingRun, name: str, look: dict[str, Any]) -> None:
     entries = steps_of(run.curve)
     steps = [one["step"] for one in entries]
     losses = np.array([one["loss"] for one in entries])
@@ -98,7 +98,7 @@ def _draw_training(loss: Axes, rate: Axes, run: Run, name: str, look: dict[str, 
     rate.plot(steps, [one["learning_rate"] for one in entries], linewidth=1.6, **look)
 
 
-def _draw_evaluations(axis: Axes, run: Run, metric: str, interval: str, look: dict[str, Any]) -> None:
+def _draw_evaluations(axis: Axes, run: TrainingRun, metric: str, interval: str, look: dict[str, Any]) -> None:
     evaluations = evaluations_of(run.curve)
     points = [(one["step"], one["judged"]) for one in evaluations]
     steps = [step for step, _ in points]

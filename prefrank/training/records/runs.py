@@ -60,7 +60,7 @@ class Best:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """One run's folder, read.
 
     Args:
@@ -118,7 +118,7 @@ class Found(NamedTuple):
         skipped: those that cannot.
     """
 
-    runs: list[Run]
+    runs: list[TrainingRun]
     skipped: list[Skipped]
 
 
@@ -159,7 +159,7 @@ def _is_run(folder: Path) -> bool:
     return (folder / FILE).is_file() or (folder / "last" / RECORD).is_file()
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> TrainingRun:
     """How one run stands.
 
     Raises:
@@ -168,7 +168,7 @@ def read_run(folder: Path) -> Run:
     """
     state = read_run_state(folder) or _from_checkpoint(folder)
     curve = tuple(read_curve(folder))
-    return Run(
+    return TrainingRun(
         name=str(folder),
         folder=folder,
         state=state.state,
@@ -209,14 +209,14 @@ def _best(recipe: Mapping[str, Any], curve: Sequence[Entry]) -> Best | None:
     )
 
 
-def differing_keys(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def differing_keys(runs: Sequence[TrainingRun]) -> dict[str, list[Any]]:
     """Recipe keys that are not the same in all runs: key -> each run's value (None where it has none)."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe if key not in _NOT_SETTINGS)
     values = {key: [run.recipe.get(key) for run in runs] for key in keys}
     return {key: each for key, each in values.items() if len({json.dumps(one, sort_keys=True) for one in each}) > 1}
 
 
-def rank_runs(runs: Iterable[Run]) -> list[Run]:
+def rank_runs(runs: Iterable[TrainingRun]) -> list[TrainingRun]:
     """Sorted by their best metric, the best first; runs without one last."""
     return sorted(runs, key=lambda run: math.inf if run.best is None else run.best.loss)
 

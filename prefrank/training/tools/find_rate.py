@@ -18,7 +18,7 @@ from prefrank.errors import BadInput, Diverged, Interrupted
 from prefrank.training.loop.signals import stop_cleanly
 from prefrank.training.loop.train import train
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import Event, Report, Started, StepDone, ignore
+from prefrank.training.records.events import Callback, Event, Started, StepDone, ignore
 
 RULE = "a tenth of the rate with the least smoothed loss (range test of Smith 2017)"
 _FEWEST = 20
@@ -51,26 +51,26 @@ class RateSearch:
 
 
 class _Enough(Exception):
-    """The test has what it needs; it stops the run from inside its report."""
+    """The test has what it needs; it stops the run from inside its callback."""
 
 
 class _Watch:
     """Collects the steps of the run and ends it; passes events on with the test's steps in place of the run's."""
 
-    def __init__(self, report: Report, steps: int) -> None:
+    def __init__(self, callback: Callback, steps: int) -> None:
         self.done: list[StepDone] = []
-        self._report, self._steps = report, steps
+        self._callback, self._steps = callback, steps
         self._running = self._least = math.inf
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
             event = replace(event, steps=self._steps)
         if not isinstance(event, StepDone):
-            self._report(event)
+            self._callback(event)
             return
         seconds = event.seconds_left / max(1, event.steps - event.step)
         event = replace(event, steps=self._steps, seconds_left=seconds * (self._steps - event.step))
-        self._report(event)
+        self._callback(event)
         self.done.append(event)
         self._running = event.loss if len(self.done) == 1 else 0.8 * self._running + 0.2 * event.loss
         self._least = min(self._least, self._running)
@@ -81,7 +81,7 @@ class _Watch:
 
 @stop_cleanly()
 def find_rate(
-    recipe: Recipe, *, steps: int = 100, lowest: float = 1e-7, highest: float = 1.0, report: Report = ignore
+    recipe: Recipe, *, steps: int = 100, lowest: float = 1e-7, highest: float = 1.0, callback: Callback = ignore
 ) -> RateSearch:
     """Train for some steps with a rate that rises exponentially, and suggest a learning rate.
 
@@ -110,10 +110,10 @@ def find_rate(
         return lowest * (highest / lowest) ** (step / last) / recipe.learning_rate
 
     last = steps - 1
-    watch = _Watch(report, steps)
+    watch = _Watch(callback, steps)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            train(_probe(recipe, folder, steps), report=watch, schedule=rising)
+            train(_probe(recipe, folder, steps), callback=watch, schedule=rising)
         except _Enough:
             pass
         except Diverged:

@@ -22,10 +22,10 @@ from prefrank.training.loop.signals import stop_cleanly
 from prefrank.training.loop.train import train
 from prefrank.training.recipe import Recipe
 from prefrank.training.recipe_file import RecipeValues, make_recipe
-from prefrank.training.records.events import Report, ignore
+from prefrank.training.records.events import Callback, ignore
 from prefrank.training.records.run_state import FILE as STATE
 from prefrank.training.records.run_state import read_run_state
-from prefrank.training.records.runs import Run, rank_runs, read_run, undecided
+from prefrank.training.records.runs import TrainingRun, rank_runs, read_run, undecided
 from prefrank.training.tools.find_rate import check_alone
 
 FILE = "sweep.json"
@@ -49,7 +49,7 @@ class SweepRow:
 
     name: str
     changes: Mapping[str, Any]
-    run: Run | None
+    run: TrainingRun | None
     error: str | None
     undecided: bool
 
@@ -63,7 +63,7 @@ def run_sweep(
     base: RecipeValues,
     changes: Sequence[Mapping[str, Any]],
     *,
-    report: Report = ignore,
+    callback: Callback = ignore,
     next_run: Callable[[str, int, int], None] = lambda name, number, total: None,
 ) -> list[SweepRow]:
     """Train every variant of a recipe.
@@ -71,8 +71,8 @@ def run_sweep(
     Args:
         base: the recipe's values; its output_dir holds the subfolders, with `overwrite` every run starts anew.
         changes: of each run, as `load_sweep` gives them.
-        report: hears the events of all runs.
-        next_run: hears the name of each run that is about to start, its number from 1, and how many there are.
+        callback: called with the events of all runs.
+        next_run: called before each run with its name, its number from 1, and how many there are.
 
     Returns:
         A row for each run, best first.
@@ -87,7 +87,7 @@ def run_sweep(
     _check_own(folder / FILE)
     with locked(folder) as sign:
         sign()
-        return _train_all(recipes, changes, report, next_run)
+        return _train_all(recipes, changes, callback, next_run)
 
 
 def _check_own(path: Path) -> None:
@@ -106,7 +106,7 @@ def _check_own(path: Path) -> None:
 def _train_all(
     recipes: Mapping[str, Recipe],
     changes: Sequence[Mapping[str, Any]],
-    report: Report,
+    callback: Callback,
     next_run: Callable[[str, int, int], None],
 ) -> list[SweepRow]:
     errors: dict[str, str] = {}
@@ -115,7 +115,7 @@ def _train_all(
             continue
         next_run(name, number, len(recipes))
         try:
-            train(recipe, report=report)
+            train(recipe, callback=callback)
         except (Interrupted, KeyboardInterrupt) as error:
             _results(recipes, changes, errors)
             stopped = Interrupted(f"the sweep was stopped in its run {name}; the same command goes on")
@@ -208,7 +208,7 @@ def _results(
     return rows
 
 
-def _run(recipe: Recipe, name: str, faults: dict[str, str]) -> Run | None:
+def _run(recipe: Recipe, name: str, faults: dict[str, str]) -> TrainingRun | None:
     """A run as its folder tells it; why it cannot becomes a fault, unless there is one."""
     folder = Path(recipe.output_dir)
     try:

@@ -167,7 +167,7 @@ def test_files_that_must_be_read_whole_cannot_be_streamed(streamed, tmp_path):
 def test_a_streamed_run_resumes_to_the_same_weights(streamed, tmp_path):
     def run(folder: str, steps: int, **keys: Any) -> Path:
         recipe = streamed(output_dir=str(tmp_path / folder), max_steps=6, scheduler="constant", save_steps=3, **keys)
-        return train(recipe, report=lambda event: None).last
+        return train(recipe, callback=lambda event: None).last
 
     straight = load_file(run("straight", 6) / "model.safetensors")
     run("resumed", 6)

@@ -136,7 +136,7 @@ def test_what_is_held_out_is_said_on_the_screen_in_the_dry_run_and_in_the_record
     training, evaluation = files
     made = recipe(datasets=training, max_steps=1)
     with progress.training() as report:
-        trained = train(made, report=report)
+        trained = train(made, callback=report)
     said = " ".join(capsys.readouterr().err.split())
     record = json.loads((trained.last / "prefrank.json").read_text())["training"]["data"]["read"]
     held = record[0]["held_out"]

@@ -403,7 +403,7 @@ def test_a_resumed_lora_run_gives_the_bits_of_one_that_was_not_stopped(recipe, t
 
     whole = train(recipe(output_dir=str(tmp_path / "whole"), **keys))
     with pytest.raises(Interrupted):
-        train(recipe(output_dir=str(tmp_path / "cut"), **keys), report=stop)
+        train(recipe(output_dir=str(tmp_path / "cut"), **keys), callback=stop)
     resumed = train(recipe(output_dir=str(tmp_path / "cut"), resume=True, **keys))
     for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
         ours, theirs = load_file(resumed.last / name), load_file(whole.last / name)

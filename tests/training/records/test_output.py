@@ -60,7 +60,7 @@ def test_sigterm_before_the_first_step_stops_as_ctrl_c_does(recipe, tmp_path, ca
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        call(recipe(), report=report)
+        call(recipe(), callback=report)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -87,7 +87,7 @@ def test_sigterm_stops_the_rate_finder_and_leaves_no_folder(recipe, tmp_path, mo
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        find_rate(recipe(), report=report)
+        find_rate(recipe(), callback=report)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +99,7 @@ def test_sigterm_stops_a_sweep_which_goes_on_later(recipe, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped in its run seed=1; the same command goes on"):
-        run_sweep(base, [{"seed": 1}], report=report)
+        run_sweep(base, [{"seed": 1}], callback=report)
     assert [row.error for row in run_sweep(base, [{"seed": 1}])] == [None]
 
 
@@ -157,7 +157,7 @@ def test_a_copy_that_broke_off_before_its_record_is_passed_over_and_stays(recipe
     (copy / "prefrank.json").unlink()
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     heard: list[Event] = []
-    train(recipe(max_steps=4, save_steps=2, save_total_limit=1, resume=True), report=heard.append)
+    train(recipe(max_steps=4, save_steps=2, save_total_limit=1, resume=True), callback=heard.append)
     assert [one.folder for one in heard if isinstance(one, PassedOver)] == [copy]
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 

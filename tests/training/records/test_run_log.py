@@ -51,7 +51,7 @@ METRICS = SetMetrics(4, 4, 4, 0, 0.5, (0.1, 0.9), 0.7)
 def test_a_run_leaves_its_curve_and_its_state(recipe, tmp_path):
     heard: list[Event] = []
     wanted = recipe(logging_steps=2, eval_steps=3, num_train_epochs=7 / 6)
-    trained = train(wanted, report=heard.append)
+    trained = train(wanted, callback=heard.append)
     assert trained.steps == 7
     entries = read_curve(tmp_path / "run")
     done = [one for one in heard if isinstance(one, StepDone)]
@@ -84,7 +84,7 @@ def test_the_checkpoints_record_holds_hardware_time_digests_and_the_curve(recipe
 def test_a_killed_and_resumed_run_has_one_curve_and_its_times_add_up(recipe, tmp_path):
     keys = {"trackers": "tensorboard", "logging_steps": 1, "save_steps": 3, "eval_steps": 4}
     with pytest.raises(Killed):
-        train(recipe(**keys), report=killed_after(6))
+        train(recipe(**keys), callback=killed_after(6))
     before = state_of(tmp_path / "run")
     assert (before.state, before.error) == ("failed", "Killed")
     assert [one["step"] for one in steps_of(read_curve(tmp_path / "run"))] == [1, 2, 3, 4, 5]
