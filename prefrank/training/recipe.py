@@ -346,18 +346,18 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _data_can_be_drawn(self) -> "Recipe":
         """Refuse options of data sets that cannot be honoured together."""
-        shares = [one.share for one in self.datasets]
-        streams = any(one.stream for one in self.datasets)
+        shares = [source.share for source in self.datasets]
+        streams = any(source.stream for source in self.datasets)
         if None in shares and len(shares) > 1 and (streams or any(shares)):
             why = "a stream has no size to go by" if streams else "others have one"
             raise ValueError(f"datasets[{shares.index(None)}] has no share, but {why}; give every data set a share")
-        for number, one in enumerate(self.datasets):
-            if one.share is not None and one.samples is not None:
+        for number, source in enumerate(self.datasets):
+            if source.share is not None and source.samples is not None:
                 raise ValueError(f"datasets[{number}] has both share and samples; keep one of them")
-            if one.stream and (one.group or one.lang or one.protocol == "as_published"):
+            if source.stream and (source.group or source.lang or source.protocol == "as_published"):
                 raise ValueError(f"datasets[{number}] is a stream: group, lang and protocol want it whole; drop them")
-        for number, one in enumerate(self.evaluation or ()):
-            if one.stream or one.share or one.samples or one.per_prompt:
+        for number, source in enumerate(self.evaluation or ()):
+            if source.stream or source.share or source.samples or source.per_prompt:
                 raise ValueError(
                     f"evaluation[{number}] has one of stream, share, samples, per_prompt; they are for training sets"
                 )
@@ -371,9 +371,9 @@ class Recipe(BaseModel):
         if self.evaluation is None:
             raise ValueError("evaluation is null, but what a stream keeps for it is unknown; name sets, or give []")
         whole = {"length_balance": self.length_balance, "duplicates": self.duplicates != "keep"}
-        for number, one in enumerate(self.datasets):
-            whole[f"datasets[{number}].samples"] = one.samples is not None
-            whole[f"datasets[{number}].per_prompt"] = one.per_prompt is not None
+        for number, source in enumerate(self.datasets):
+            whole[f"datasets[{number}].samples"] = source.samples is not None
+            whole[f"datasets[{number}].per_prompt"] = source.per_prompt is not None
         for key, is_set in whole.items():
             if is_set:
                 raise ValueError(f"{key} needs all comparisons at hand, but a data set is a stream; leave one out")

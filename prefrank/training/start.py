@@ -35,8 +35,8 @@ def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None, res
         BadRecipe: a setting without effect on this model.
         NotFound: no chat template of that name, and no such file.
     """
-    said = text_settings(folder)
-    stored = None if said is None else TextSettings.from_json(said)
+    stated = text_settings(folder)
+    stored = None if stated is None else TextSettings.from_json(stated)
     encoder = TextEncoder.load(text_folder(folder), stored, positions=positions)
     source, settings = encoder.source, encoder.settings
     if recipe.max_length is not None:

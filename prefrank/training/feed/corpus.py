@@ -52,9 +52,9 @@ class Corpus:
 
     def notes(self) -> list[str]:
         """What deserves a second look."""
-        opposed, leaks = (sum(one.get(key, 0) for one in self.record) for key in ("contradicting", "leaks"))
-        read = {one["name"] for one in self.record}
-        notes = [f"{one.name} streams: {one.rule}" for one in self.streams if one.name not in read]
+        opposed, leaks = (sum(entry.get(key, 0) for entry in self.record) for key in ("contradicting", "leaks"))
+        read = {entry["name"] for entry in self.record}
+        notes = [f"{stream.name} streams: {stream.rule}" for stream in self.streams if stream.name not in read]
         if opposed:
             notes.append(f"{opposed} comparisons prefer a reply that an earlier one of the same prompt judged worse")
         if leaks:
@@ -72,7 +72,7 @@ class _Set:
     read: Loaded
     kept: tuple[Comparison, ...]
     left_out: dict[str, int]
-    said: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
     """Counts of what is kept and worth knowing."""
 
     @property
@@ -81,14 +81,16 @@ class _Set:
 
     def without(self, reasons: Sequence[str]) -> "_Set":
         """The set without the comparisons that have a reason to be left out; "" is none."""
-        kept = [None if reason else one for one, reason in zip(self.kept, reasons, strict=True)]
+        kept = [None if reason else comparison for comparison, reason in zip(self.kept, reasons, strict=True)]
         return self.take(kept, reasons)
 
     def take(self, kept: Sequence[Comparison | None], reasons: Sequence[str]) -> "_Set":
         """The set with these comparisons in place of its own; None where one is left out for the reason given."""
         counts = Counter(self.left_out)
-        counts.update(reason for one, reason in zip(kept, reasons, strict=True) if one is None)
-        return replace(self, kept=tuple(one for one in kept if one is not None), left_out=dict(counts))
+        counts.update(reason for comparison, reason in zip(kept, reasons, strict=True) if comparison is None)
+        return replace(
+            self, kept=tuple(comparison for comparison in kept if comparison is not None), left_out=dict(counts)
+        )
 
     def account(self) -> dict[str, Any]:
         """Counts as plain values; comparisons of another split, which are held out, are not called dropped."""
@@ -96,7 +98,7 @@ class _Set:
         lost = {why: count for why, count in report.dropped.items() if why != OTHER_SPLIT}
         counts = {"comparisons": len(self.kept), "dropped": {**lost, **self.left_out}, "left_out": self.left_out}
         split = {"rule": _with_unread(self.rule, report.unread), "held_out": report.dropped.get(OTHER_SPLIT, 0)}
-        return {"name": self.name, "role": self.role, **split, **counts, **self.said, "read": report.to_json()}
+        return {"name": self.name, "role": self.role, **split, **counts, **self.noted, "read": report.to_json()}
 
 
 def read_corpus(recipe: Recipe, callback: Callback = ignore) -> Corpus:
@@ -116,26 +118,28 @@ def read_corpus(recipe: Recipe, callback: Callback = ignore) -> Corpus:
     _check_evaluation(recipe, evaluation)
     held_out = _held_out(recipe, evaluation)
     opened = replace(held_out, keys=frozenset())  # the other leaks are looked for once nothing is repeated
-    training = [one.without([*map(opened.reason, one.kept)]) for one in training]
+    training = [dataset.without([*map(opened.reason, dataset.kept)]) for dataset in training]
     training = _without_repeats(recipe, training)
     training = _without_leaks(recipe, training, evaluation)
     if recipe.eval_limit is not None:
-        evaluation = [_first_by_hash(one, recipe.eval_limit) for one in evaluation]
-    for one in [*training, *evaluation]:
-        callback(DataRead(one.name, one.role, len(one.kept), one.account()))
+        evaluation = [_first_by_hash(dataset, recipe.eval_limit) for dataset in evaluation]
+    for dataset in [*training, *evaluation]:
+        callback(DataRead(dataset.name, dataset.role, len(dataset.kept), dataset.account()))
     streamed = any(source.stream for source in recipe.datasets)
     streams = list(_streams(recipe, dict(zip(whole, training, strict=True)), held_out)) if streamed else []
     for source, drawn in zip(recipe.datasets, streams, strict=False):
         if source.stream:
             callback(DataRead(drawn.name, "training", None, {"rule": drawn.rule}))
-    if not streamed and not any(one.kept for one in training):
-        why = "; ".join(f"{one.name}: {one.left_out or 'no comparison'}" for one in training)
+    if not streamed and not any(dataset.kept for dataset in training):
+        why = "; ".join(f"{dataset.name}: {dataset.left_out or 'no comparison'}" for dataset in training)
         raise BadData(f"no comparison is left to train on ({why}); add data, or evaluate on other prompts")
     return Corpus(
-        training=() if streamed else tuple(chain.from_iterable(one.kept for one in training)),
-        weights=() if streamed else tuple(chain.from_iterable([one.source.weight] * len(one.kept) for one in training)),
-        evaluation=_by_name([one for one in evaluation if one.kept]),
-        record=tuple(one.account() for one in [*training, *evaluation]),
+        training=() if streamed else tuple(chain.from_iterable(dataset.kept for dataset in training)),
+        weights=()
+        if streamed
+        else tuple(chain.from_iterable([dataset.source.weight] * len(dataset.kept) for dataset in training)),
+        evaluation=_by_name([dataset for dataset in evaluation if dataset.kept]),
+        record=tuple(dataset.account() for dataset in [*training, *evaluation]),
         sets=() if streamed else tuple(_numbers(training)),
         streams=tuple(streams),
     )
@@ -143,38 +147,40 @@ def read_corpus(recipe: Recipe, callback: Callback = ignore) -> Corpus:
 
 def _numbers(sets: Iterable[_Set]) -> list[int]:
     """The place of its set, for every comparison of sets one after the other."""
-    return [number for number, one in enumerate(sets) for _ in one.kept]
+    return [number for number, dataset in enumerate(sets) for _ in dataset.kept]
 
 
 def _check_evaluation(recipe: Recipe, evaluation: Sequence[_Set]) -> None:
-    for one in evaluation if recipe.evaluation else ():
-        if not one.kept:
-            raise BadRecipe(f"evaluation names {one.name}, which has no comparison ({one.left_out}); take it out")
-    if recipe.early_stop and not any(one.kept for one in evaluation):
+    for dataset in evaluation if recipe.evaluation else ():
+        if not dataset.kept:
+            raise BadRecipe(
+                f"evaluation names {dataset.name}, which has no comparison ({dataset.left_out}); take it out"
+            )
+    if recipe.early_stop and not any(dataset.kept for dataset in evaluation):
         raise BadRecipe(f"early_stop is {recipe.early_stop}, but there is nothing to evaluate on; name evaluation sets")
 
 
 def _held_out(recipe: Recipe, evaluation: Iterable[_Set]) -> Exclusions:
     """What evaluation sets hold, and so may not be trained on."""
-    prompts = {comparison.prompt for one in evaluation for comparison in one.kept}
+    prompts = {comparison.prompt for dataset in evaluation for comparison in dataset.kept}
     keys = frozenset() if recipe.leaks == "allow" else frozenset(map(prompt_key, prompts))
     return Exclusions(openings=frozenset(map(split_of, prompts)), keys=keys)
 
 
 def _without_repeats(recipe: Recipe, training: list[_Set]) -> list[_Set]:
     """The training sets without comparisons that say the same again; contradictions are counted in any case."""
-    found = find_repeats(
-        [comparison for one in training for comparison in one.kept],
+    repeats = find_repeats(
+        [comparison for dataset in training for comparison in dataset.kept],
         _numbers(training),
         merge=recipe.duplicates != "keep",
         near=recipe.duplicates == "near",
     )
     done, cleaned = 0, []
-    for one in training:
-        part = slice(done, done := done + len(one.kept))
-        opposed = sum(found.contradicting[part])
-        said = {**one.said, "contradicting": opposed} if opposed else one.said
-        cleaned.append(replace(one.take(found.kept[part], found.reasons[part]), said=said))
+    for dataset in training:
+        part = slice(done, done := done + len(dataset.kept))
+        opposed = sum(repeats.contradicting[part])
+        noted = {**dataset.noted, "contradicting": opposed} if opposed else dataset.noted
+        cleaned.append(replace(dataset.take(repeats.kept[part], repeats.reasons[part]), noted=noted))
     return cleaned
 
 
@@ -184,19 +190,21 @@ def _without_leaks(recipe: Recipe, training: list[_Set], evaluation: Sequence[_S
     Raises:
         BadRecipe: there is a leak, the evaluation sets are named, and leaks are refused.
     """
-    everything = [comparison for one in training for comparison in one.kept]
-    leaks = find_leaks(everything, _by_name([one for one in evaluation if one.kept])) if evaluation else []
+    everything = [comparison for dataset in training for comparison in dataset.kept]
+    leaks = find_leaks(everything, _by_name([dataset for dataset in evaluation if dataset.kept])) if evaluation else []
     if leaks and recipe.leaks == "refuse" and recipe.evaluation is not None:
         raise BadRecipe(_refusal(leaks))
     leaked = {leak.training for leak in leaks}
     done, cleaned = 0, []
-    for one in training:
-        numbers = range(done, done := done + len(one.kept))
+    for dataset in training:
+        numbers = range(done, done := done + len(dataset.kept))
         if recipe.leaks == "allow":
             count = len(leaked.intersection(numbers))
-            cleaned.append(replace(one, said={**one.said, "leaks": count} if count else one.said))
+            cleaned.append(replace(dataset, noted={**dataset.noted, "leaks": count} if count else dataset.noted))
         else:
-            cleaned.append(one.take([None if n in leaked else everything[n] for n in numbers], [LEAK] * len(numbers)))
+            cleaned.append(
+                dataset.take([None if n in leaked else everything[n] for n in numbers], [LEAK] * len(numbers))
+            )
     return cleaned
 
 
@@ -217,16 +225,16 @@ def _streams(recipe: Recipe, whole: Mapping[int, _Set], held_out: Exclusions) ->
         yield _in_memory(whole[number]) if number in whole else _from_files(recipe, source, held_out)
 
 
-def _in_memory(one: _Set) -> StreamedSet:
+def _in_memory(dataset: _Set) -> StreamedSet:
     return StreamedSet(
-        name=one.name,
-        rule=one.rule,
-        read=lambda dropped: one.kept,
-        fingerprint=hashlib.sha256(repr(one.kept).encode("utf-8", "surrogatepass")).hexdigest(),
-        share=one.source.share or 1.0,
-        weight=one.source.weight,
+        name=dataset.name,
+        rule=dataset.rule,
+        read=lambda dropped: dataset.kept,
+        fingerprint=hashlib.sha256(repr(dataset.kept).encode("utf-8", "surrogatepass")).hexdigest(),
+        share=dataset.source.share or 1.0,
+        weight=dataset.source.weight,
         limit=None,
-        buffer=len(one.kept),
+        buffer=len(dataset.kept),
         excluded=Exclusions(),
     )
 
@@ -281,17 +289,17 @@ def _own_evaluation(recipe: Recipe, source: DataSource) -> list[_Set]:
         return []
 
 
-def _first_by_hash(one: _Set, limit: int) -> _Set:
+def _first_by_hash(dataset: _Set, limit: int) -> _Set:
     """At most `limit` comparisons, whole prompts as the hash orders them, so that a larger limit holds a smaller."""
-    places = [split_of(comparison.prompt, seed=_EVALUATION) for comparison in one.kept]
+    places = [split_of(comparison.prompt, seed=_EVALUATION) for comparison in dataset.kept]
     last = sorted(places)[limit - 1] if len(places) > limit else 1.0
-    return one.without(["beyond eval_limit" if place > last else "" for place in places])
+    return dataset.without(["beyond eval_limit" if place > last else "" for place in places])
 
 
 def _by_name(sets: Sequence[_Set]) -> dict[str, tuple[Comparison, ...]]:
     """Sets under their names; a name that comes again gets a number."""
     named: dict[str, tuple[Comparison, ...]] = {}
-    for one in sets:
-        taken = sum(name.partition(" #")[0] == one.name for name in named)
-        named[f"{one.name} #{taken + 1}" if taken else one.name] = one.kept
+    for dataset in sets:
+        taken = sum(name.partition(" #")[0] == dataset.name for name in named)
+        named[f"{dataset.name} #{taken + 1}" if taken else dataset.name] = dataset.kept
     return named

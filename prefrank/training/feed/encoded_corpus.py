@@ -74,8 +74,8 @@ def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, callback
     def count(name: str, counted: EncodingCounts) -> None:
         counts[name] = counted.to_json()
         limit = encoder.settings.max_length
-        said = remarks(counts[name], max_length=limit, pre_rendered=encoder.pre_rendered)
-        callback(Encoded(name, counts[name], tuple(said)))
+        notes = remarks(counts[name], max_length=limit, pre_rendered=encoder.pre_rendered)
+        callback(Encoded(name, counts[name], tuple(notes)))
 
     count("training", counted)
     evaluation: dict[str, Examples] = {}

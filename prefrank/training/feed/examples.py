@@ -111,12 +111,12 @@ class Examples:
         by_reply = np.array_equal(self.types, reply_types(np.diff(self.starts), self.reply_starts))
         tables += [] if by_reply else [self.types]
         parts = (self.ids, self.reply_starts, self.starts, self.groups, *tables)
-        said = hashlib.sha256()
+        hashed = hashlib.sha256()
         for part in parts:
-            said.update(part.tobytes())
+            hashed.update(part.tobytes())
         for text in _written(self.preferences, self.weights):
-            said.update(text.encode())
-        return said.hexdigest()[:16]
+            hashed.update(text.encode())
+        return hashed.hexdigest()[:16]
 
     def _row(self, n: int) -> Row:
         part = slice(self.starts[n], self.starts[n + 1])
@@ -163,9 +163,9 @@ class _Builder:
         self.ratings.append(_rating_table(comparison, self.heads))
         if self.rank is not None:
             by_head = [_of_head(wanted, head) for head in self.heads]
-            found = [rank_replies(group, len(rows), places=self.rank) for group in by_head]
-            self.levels.append(np.array([levels or (-1,) * len(rows) for levels in found], np.int32).T)
-            self.unordered += [self.names[-1]] * (None in found)
+            levels_by_head = [rank_replies(group, len(rows), places=self.rank) for group in by_head]
+            self.levels.append(np.array([levels or (-1,) * len(rows) for levels in levels_by_head], np.int32).T)
+            self.unordered += [self.names[-1]] * (None in levels_by_head)
 
     def build(self) -> Examples:
         ratings = np.concatenate(self.ratings)
@@ -230,7 +230,7 @@ def encode(
 def _of_head(preferences: OfReplies, head: str) -> OfReplies:
     if isinstance(preferences, RankedPairs):
         return preferences if preferences.head == head else ()
-    return tuple(one for one in preferences if one.head == head)
+    return tuple(preference for preference in preferences if preference.head == head)
 
 
 def _written(groups: tuple[OfReplies, ...], weights: tuple[float, ...]) -> Iterator[str]:
@@ -248,13 +248,13 @@ def _written_pairs(pairs: RankedPairs) -> Iterator[str]:
     yield "("
     for first in range(0, len(pairs), _PAIRS):
         some = islice(three, _PAIRS)
-        said = [f"Preference(winner={a}, loser={b}, probability={0.5 if tie else 1.0}, {rest}" for a, b, tie in some]
-        yield f"{', ' if first else ''}{', '.join(said)}"
+        texts = [f"Preference(winner={a}, loser={b}, probability={0.5 if tie else 1.0}, {rest}" for a, b, tie in some]
+        yield f"{', ' if first else ''}{', '.join(texts)}"
     yield f"{',' if len(pairs) == 1 else ''})"
 
 
 def _heads_of(comparison: Comparison) -> set[str]:
-    return heads_of(comparison.preferences) | {one.head for one in comparison.ratings}
+    return heads_of(comparison.preferences) | {rated.head for rated in comparison.ratings}
 
 
 def _rating_table(comparison: Comparison, heads: Sequence[str]) -> Float32[np.ndarray, "K H"]:
@@ -266,8 +266,10 @@ def _rating_table(comparison: Comparison, heads: Sequence[str]) -> Float32[np.nd
 
 
 def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> list[list[Row]]:
-    rows = iter(encoder.encode_pairs([(one.prompt, reply) for one in comparisons for reply in one.replies]))
-    return [[next(rows) for _ in one.replies] for one in comparisons]
+    rows = iter(
+        encoder.encode_pairs([(comparison.prompt, reply) for comparison in comparisons for reply in comparison.replies])
+    )
+    return [[next(rows) for _ in comparison.replies] for comparison in comparisons]
 
 
 def _between_distinct(preferences: OfReplies, rows: Sequence[Row]) -> OfReplies:
@@ -275,7 +277,7 @@ def _between_distinct(preferences: OfReplies, rows: Sequence[Row]) -> OfReplies:
     distinct, places = distinct_rows(rows)
     if len(distinct) == len(rows):
         return preferences
-    return tuple(one for one in preferences if places[one.winner] != places[one.loser])
+    return tuple(preference for preference in preferences if places[preference.winner] != places[preference.loser])
 
 
 def _boundaries(sizes: Sequence[int]) -> Int64[np.ndarray, " M"]:

@@ -123,7 +123,7 @@ def draw_epoch(pools: Sequence[Pool], draw: np.random.Generator) -> Int64[np.nda
     """The wanted number from every pool: the start of a pass, or several passes; all of it in a random order."""
     passes = [pool.draw_pass(draw) for pool in pools]
     parts: list[np.ndarray] = []
-    for pool, first, count in zip(pools, passes, _counts(pools, [len(one) for one in passes]), strict=True):
+    for pool, first, count in zip(pools, passes, _counts(pools, [len(drawn) for drawn in passes]), strict=True):
         drawn, there = [first], len(first)
         while 0 < there < count:
             drawn.append(pool.draw_pass(draw))

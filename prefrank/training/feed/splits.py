@@ -67,7 +67,7 @@ def _facts(asked: DataSource) -> tuple[bool, bool]:
 
 def _both(recipe: Recipe) -> set[str]:
     """The sets that are both trained and evaluated on."""
-    return {_place(one) for one in recipe.datasets} & {_place(one) for one in recipe.evaluation or ()}
+    return {_place(source) for source in recipe.datasets} & {_place(source) for source in recipe.evaluation or ()}
 
 
 def _place(source: DataSource) -> str:

@@ -60,7 +60,7 @@ class Mixture:
     def __init__(self, sets: Sequence[StreamedSet], seed: int) -> None:
         self.sets, self._seed = tuple(sets), seed
         self.drawn: Counter[str] = Counter()
-        self.dropped: dict[str, Counter[str]] = {one.name: Counter() for one in sets}
+        self.dropped: dict[str, Counter[str]] = {dataset.name: Counter() for dataset in sets}
 
     def draw(self) -> Iterator[tuple[Comparison, float]]:
         """Comparisons and what each counts in the loss; starts the counts anew.
@@ -71,25 +71,25 @@ class Mixture:
         self.drawn.clear()
         for counts in self.dropped.values():
             counts.clear()
-        shares = np.array([one.share for one in self.sets])
+        shares = np.array([dataset.share for dataset in self.sets])
         sources = [self._passes(number) for number in range(len(self.sets))]
         draw = np.random.default_rng([self._seed, len(self.sets)])
         while True:
             for number in draw.choice(len(self.sets), size=_BLOCK, p=shares / shares.sum()).tolist():
-                one = self.sets[number]
-                self.drawn[one.name] += 1
-                yield next(sources[number]), one.weight
+                dataset = self.sets[number]
+                self.drawn[dataset.name] += 1
+                yield next(sources[number]), dataset.weight
 
     def account(self) -> list[dict[str, Any]]:
         """What was drawn from each set so far, and why rows gave nothing, as plain values."""
         return [
             {
-                "name": one.name,
-                "rule": one.rule,
-                "drawn": self.drawn[one.name],
-                "dropped": dict(self.dropped[one.name]),
+                "name": dataset.name,
+                "rule": dataset.rule,
+                "drawn": self.drawn[dataset.name],
+                "dropped": dict(self.dropped[dataset.name]),
             }
-            for one in self.sets
+            for dataset in self.sets
         ]
 
     def digest(self) -> str:
@@ -98,25 +98,25 @@ class Mixture:
         return hashlib.sha256(repr((parts, self._seed)).encode()).hexdigest()[:16]
 
     def _passes(self, number: int) -> Iterator[Comparison]:
-        one = self.sets[number]
+        dataset = self.sets[number]
         for again in count():
             given = 0
             for comparison in shuffle(
-                self._wanted(one), one.buffer, np.random.default_rng([self._seed, number, again])
+                self._wanted(dataset), dataset.buffer, np.random.default_rng([self._seed, number, again])
             ):
                 given += 1
                 yield comparison
             if not given:
-                raise BadData(f"{one.name} gave no comparison in a whole pass ({dict(self.dropped[one.name])})")
+                raise BadData(f"{dataset.name} gave no comparison in a whole pass ({dict(self.dropped[dataset.name])})")
 
-    def _wanted(self, one: StreamedSet) -> Iterator[Comparison]:
-        dropped = self.dropped[one.name]
+    def _wanted(self, dataset: StreamedSet) -> Iterator[Comparison]:
+        dropped = self.dropped[dataset.name]
 
         def drop(reason: str) -> None:
             dropped[reason] += 1
 
-        for comparison in islice(one.read(drop), one.limit):
-            if reason := one.excluded.reason(comparison):
+        for comparison in islice(dataset.read(drop), dataset.limit):
+            if reason := dataset.excluded.reason(comparison):
                 drop(reason)
             else:
                 yield comparison
@@ -125,12 +125,12 @@ class Mixture:
 def shuffle(comparisons: Iterable[Comparison], size: int, draw: np.random.Generator) -> Iterator[Comparison]:
     """Each comparison once, in an order that is random as far as a buffer of `size` reaches."""
     buffer: list[Comparison] = []
-    for one in comparisons:
+    for comparison in comparisons:
         if len(buffer) < size:
-            buffer.append(one)
+            buffer.append(comparison)
         else:
             place = int(draw.integers(size))
             yield buffer[place]
-            buffer[place] = one
+            buffer[place] = comparison
     for place in draw.permutation(len(buffer)).tolist():
         yield buffer[place]

@@ -87,14 +87,14 @@ def find_targets(network: Network, recipe: Recipe) -> list[str]:
     auto = recipe.lora_targets == ("auto",)
     wanted = _linear_layers(network, inside) if auto else []
     for ending in () if auto else recipe.lora_targets:
-        found = [name for name in linear if f".{name}".endswith(f".{ending}")]
-        if not found:
+        matching = [name for name in linear if f".{name}".endswith(f".{ending}")]
+        if not matching:
             known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear))
             raise BadRecipe(
                 f"lora_targets names {ending!r}, which no linear layer below the head of {recipe.model_name} is called;"
                 f" there are {known or 'none'}"
             )
-        wanted += found
+        wanted += matching
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     targets = [name for name in dict.fromkeys(wanted) if f"{name}.weight" in trained]
     if not targets:
@@ -106,7 +106,7 @@ def find_targets(network: Network, recipe: Recipe) -> list[str]:
 def _linear_layers(network: Network, parameters: list[str]) -> list[str]:
     names = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
     modules = {name: network.get_submodule(name) for name in names}
-    return [name for name, one in modules.items() if isinstance(one, nn.Linear) or _is_transposed(one)]
+    return [name for name, module in modules.items() if isinstance(module, nn.Linear) or _is_transposed(module)]
 
 
 def _is_transposed(module: nn.Module) -> bool:

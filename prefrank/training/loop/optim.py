@@ -159,8 +159,8 @@ class WeightAverage:
             self._snapshots = [*self._snapshots, self._copy()][-self.last :]
             for name, average in self._average.items():
                 average.copy_(self._snapshots[0][name])
-                for one in self._snapshots[1:]:
-                    average.add_(one[name])
+                for snapshot in self._snapshots[1:]:
+                    average.add_(snapshot[name])
                 average.div_(len(self._snapshots))
         elif not self._snapshots:
             for name, parameter in self._live.items():
@@ -206,8 +206,8 @@ class WeightAverage:
             parameter.copy_(_like(parameter, state["live"][name]))
             self._average[name].copy_(_like(parameter, state["average"][name]))
         self._snapshots = [
-            {name: _like(parameter, one[name]).to(parameter.device) for name, parameter in self._live.items()}
-            for one in state["snapshots"]
+            {name: _like(parameter, snapshot[name]).to(parameter.device) for name, parameter in self._live.items()}
+            for snapshot in state["snapshots"]
         ]
 
 

@@ -97,11 +97,11 @@ class Replicated:
     def state(self) -> dict[str, Any]:
         """The optimiser's state by parameter name, whole, on the main process; every process must ask."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
-        found: dict[str, Any] = {}
+        state: dict[str, Any] = {}
         for parameter, values in self.optimizer.state.items():
-            name = names.get(parameter, f"loss.{len(found)}")
-            found[name] = {key: self.gather(value) for key, value in values.items()}
-        return found
+            name = names.get(parameter, f"loss.{len(state)}")
+            state[name] = {key: self.gather(value) for key, value in values.items()}
+        return state
 
     def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what `state` gave."""
@@ -139,8 +139,8 @@ class Replicated:
         if isinstance(value, Tensor):
             return value.detach().cpu() if self.accelerator.is_main_process else None
         if isinstance(value, Mapping):
-            return {key: self.gather(one) for key, one in value.items()}
-        return [self.gather(one) for one in value] if isinstance(value, list | tuple) else value
+            return {key: self.gather(item) for key, item in value.items()}
+        return [self.gather(item) for item in value] if isinstance(value, list | tuple) else value
 
     def spread(self, value: Any) -> Any:
         """A saved state as this layout holds it: tensors under a parameter's name are placed as that parameter."""
@@ -148,9 +148,9 @@ class Replicated:
 
         def walk(value: Any, name: str = "") -> Any:
             if isinstance(value, Mapping):
-                return {key: walk(one, key) for key, one in value.items()}
+                return {key: walk(item, key) for key, item in value.items()}
             if isinstance(value, list):
-                return [walk(one) for one in value]
+                return [walk(item) for item in value]
             return _placed(value, "", named[name]) if isinstance(value, Tensor) and name in named else value
 
         return walk(value)

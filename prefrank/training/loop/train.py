@@ -293,7 +293,7 @@ class _Run:
         better = progress.judge(value, self.recipe.early_stop_improvement)
         progress.evaluated = progress.step
         progress.scores = score_record(scored.values())
-        progress.metrics = {name: asdict(one) for name, one in self.metrics.items()}
+        progress.metrics = {name: asdict(set_metrics) for name, set_metrics in self.metrics.items()}
         self.callback(EvaluationDone(progress.step, self.metrics, overall, better, time.perf_counter() - began))
         self.log.evaluation(progress.step, {"overall": overall, **self.metrics}, best=better)
         if better:
@@ -365,7 +365,7 @@ class _Run:
         """Go on from a checkpoint, whichever layout wrote it; its weights were loaded with the network."""
         state = read_state(folder)
         with state_of(folder):
-            self.metrics = {name: SetMetrics(**one) for name, one in self.progress.metrics.items()}
+            self.metrics = {name: SetMetrics(**values) for name, values in self.progress.metrics.items()}
             self.place.load_more(folder / "state")
             self.place.load_state(state["optimizer"])
             self.average.load_state_dict(self.place.spread(state["average"]))

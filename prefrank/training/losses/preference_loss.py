@@ -133,7 +133,7 @@ class PreferenceLoss(nn.Module):
 
     def add_to(self, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
         """Let the optimiser train the loss's own parameters too, at their own rate and without weight decay."""
-        learned = [one for one in self.parameters() if one.requires_grad and one.numel()]
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad and parameter.numel()]
         if learned:
             rate = recipe.loss_learning_rate
             optimizer.add_param_group({"params": learned, "lr": rate, "peak": rate, "weight_decay": 0.0})
@@ -249,14 +249,14 @@ def _check_keys(recipe: Recipe) -> None:
 
 def _count_strengths(examples: Examples) -> Float[np.ndarray, "H S"]:
     """Training preferences of each head by strength, 0 a tie; those of unknown strength count as 1."""
-    found: Counter[tuple[str, int]] = Counter()
+    counts: Counter[tuple[str, int]] = Counter()
     for group in examples.preferences:
         if isinstance(group, RankedPairs):
-            found.update({(group.head, 0): group.ties, (group.head, 1): len(group) - group.ties})
+            counts.update({(group.head, 0): group.ties, (group.head, 1): len(group) - group.ties})
             continue
-        found.update((p.head, 0 if p.tie else p.strength or 1) for p in group)
-    levels = max([1, *(strength for _, strength in found)])
-    return np.array([[found[head, level] for level in range(levels + 1)] for head in examples.heads], float)
+        counts.update((p.head, 0 if p.tie else p.strength or 1) for p in group)
+    levels = max([1, *(strength for _, strength in counts)])
+    return np.array([[counts[head, level] for level in range(levels + 1)] for head in examples.heads], float)
 
 
 def _check_labels(recipe: Recipe, examples: Examples, counts: Float[np.ndarray, "H S"]) -> None:
@@ -264,7 +264,7 @@ def _check_labels(recipe: Recipe, examples: Examples, counts: Float[np.ndarray, 
     start = f"loss is {recipe.loss}, but"
     unlabelled = [name for name, row in zip(examples.heads, counts, strict=True) if not row.any()]
     if unlabelled:
-        others = [one for one in [*examples.heads, *examples.left_heads] if one not in unlabelled]
+        others = [head for head in [*examples.heads, *examples.left_heads] if head not in unlabelled]
         raise BadRecipe(
             f"heads names {', '.join(unlabelled)}, but no training comparison is labelled so;"
             f" the data have {', '.join(others)}"

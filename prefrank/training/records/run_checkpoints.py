@@ -103,17 +103,17 @@ class Progress:
                 f"the run was started with {state['prompts_per_step']} prompts a step, this one has"
                 f" {self.prompts_per_step}; set num_devices so that they agree"
             )
-        for one in fields(self):
-            value = state.get("scores", {}) if one.name == "scores" else state[one.name]
-            if one.name in ("best", "mark"):
+        for attribute in fields(self):
+            value = state.get("scores", {}) if attribute.name == "scores" else state[attribute.name]
+            if attribute.name in ("best", "mark"):
                 fits = value is None or type(value) is float
-            elif one.name in ("step", "waited", "evaluated", "prompts_per_step"):
+            elif attribute.name in ("step", "waited", "evaluated", "prompts_per_step"):
                 fits = type(value) is int and value >= 0
             else:
-                fits = isinstance(value, dict if one.name in ("metrics", "scores") else str)
+                fits = isinstance(value, dict if attribute.name in ("metrics", "scores") else str)
             if not fits:
-                raise BadModel(f"the saved progress says {one.name} is {short(value)}; remove that checkpoint")
-            setattr(self, one.name, value)
+                raise BadModel(f"the saved progress says {attribute.name} is {short(value)}; remove that checkpoint")
+            setattr(self, attribute.name, value)
 
 
 def what_is_torn(folder: Path) -> str | None:
@@ -254,10 +254,10 @@ def state_of(folder: Path) -> Iterator[None]:
 
 def versions() -> dict[str, str]:
     """What the run was made with."""
-    found = {}
+    installed = {}
     for name in ("prefrank", "torch", "transformers", "tokenizers", "accelerate", "numpy"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

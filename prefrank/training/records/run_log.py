@@ -79,7 +79,7 @@ class RunLog:
     def _start(self, started: Started) -> None:
         before = read_run_state(self._folder) if started.first_step else None
         self._curve = Curve(self._folder, first_step=started.first_step)
-        self._sent = {(one["step"], "evaluation" in one) for one in self._curve.lost}
+        self._sent = {(entry["step"], "evaluation" in entry) for entry in self._curve.lost}
         self._meter = Meter(before.spent if before else {})
         me = psutil.Process()
         self._state = {
@@ -111,11 +111,13 @@ class RunLog:
         if not self._main:
             return
         self._flush()
-        chosen_by = judged(self.recipe, {name: one for name, one in metrics.items() if name != "overall"})
+        chosen_by = judged(
+            self.recipe, {name: set_metrics for name, set_metrics in metrics.items() if name != "overall"}
+        )
         entry = {"step": step, "best": best, "judged": asdict(chosen_by), "wall_s": self._meter.totals()["wall_s"]}
-        self._curve.add({**entry, "evaluation": {name: asdict(one) for name, one in metrics.items()}})
-        values = {f"eval/{_tag(name)}/log_loss": one.log_loss for name, one in metrics.items()}
-        values |= {f"eval/{_tag(name)}/accuracy": one.accuracy for name, one in metrics.items()}
+        self._curve.add({**entry, "evaluation": {name: asdict(set_metrics) for name, set_metrics in metrics.items()}})
+        values = {f"eval/{_tag(name)}/log_loss": set_metrics.log_loss for name, set_metrics in metrics.items()}
+        values |= {f"eval/{_tag(name)}/accuracy": set_metrics.accuracy for name, set_metrics in metrics.items()}
         self._send(values, step, evaluation=True)
         self._write()
 
@@ -136,9 +138,9 @@ class RunLog:
             return
         last, count = self._waiting[-1], len(self._waiting)
         values = {
-            "loss": sum(one.loss for one in self._waiting) / count,
-            "accuracy": sum(one.accuracy for one in self._waiting) / count,
-            "grad_norm": sum(one.grad_norm for one in self._waiting) / count,
+            "loss": sum(step.loss for step in self._waiting) / count,
+            "accuracy": sum(step.accuracy for step in self._waiting) / count,
+            "grad_norm": sum(step.grad_norm for step in self._waiting) / count,
             "learning_rate": last.learning_rate,
             "tokens_per_s": last.tokens_per_s,
         }

@@ -63,12 +63,12 @@ def read_run_state(folder: Path) -> RunState | None:
 
 
 def _ended(fields: Fields) -> State:
-    said = fields.text("state")
-    if said not in get_args(State):
+    stated = fields.text("state")
+    if stated not in get_args(State):
         fields.refuse("state", "finished, running, stopped or failed")
     process = fields.object("process", None)
-    alive = said != "running" or (process is not None and _is_alive(process))
-    return cast(State, said) if alive else "stopped"
+    alive = stated != "running" or (process is not None and _is_alive(process))
+    return cast(State, stated) if alive else "stopped"
 
 
 def _is_alive(process: Fields) -> bool:
@@ -110,7 +110,7 @@ def run_state(fields: Fields, *, ended: State) -> RunState:
         dict(recipe),
         dict(spent),
         {} if trackers is None else {key: trackers.text(key) for key in trackers},
-        tuple(one.text("source") for one in recipe.objects("datasets", ())),
+        tuple(dataset.text("source") for dataset in recipe.objects("datasets", ())),
     )
 
 
@@ -118,7 +118,7 @@ def _check_flat(recipe: Fields) -> None:
     """See that no value is nested so deeply that writing it again would fail."""
     for key, value in recipe.items():
         level, inside = 0, [value]
-        while inside := [one for each in inside if isinstance(each, list | dict) for one in _parts(each)]:
+        while inside := [part for value in inside if isinstance(value, list | dict) for part in _parts(value)]:
             level += 1
             if level > _LEVELS:
                 recipe.refuse(key, f"a value of at most {_LEVELS} levels")

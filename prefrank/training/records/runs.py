@@ -130,25 +130,29 @@ def find_runs(places: Iterable[str | Path]) -> Found:
         BadData: the only place is a run that cannot be read.
     """
     looked = [Path(place) for place in places]
-    inside = {os.path.realpath(one): one for place in looked for one in _inside(place)}
+    inside = {os.path.realpath(folder): folder for place in looked for folder in _inside(place)}
     if not inside:
         raise NotFound(f"no run in {', '.join(map(str, looked))}; a run's folder holds run.json or last/prefrank.json")
-    found = Found([], [])
+    result = Found([], [])
     for folder in inside.values():
         try:
-            found.runs.append(read_run(folder))
+            result.runs.append(read_run(folder))
         except PrefrankError as error:
             if looked == [folder]:
                 raise
-            found.skipped.append(Skipped(folder, str(error)))
-    return found
+            result.skipped.append(Skipped(folder, str(error)))
+    return result
 
 
 def _inside(place: Path) -> list[Path]:
     try:
         if not place.is_dir():
             raise NotFound(f"there is no folder {place}; give the folder of a run, or one that holds runs")
-        return [place] if _is_run(place) else sorted(one for one in place.rglob("*") if one.is_dir() and _is_run(one))
+        return (
+            [place]
+            if _is_run(place)
+            else sorted(folder for folder in place.rglob("*") if folder.is_dir() and _is_run(folder))
+        )
     except OSError as error:
         if isinstance(error, PrefrankError):
             raise
@@ -192,7 +196,7 @@ def _from_checkpoint(folder: Path) -> RunState:
 
 
 def _best(recipe: Mapping[str, Any], curve: Sequence[Entry]) -> Best | None:
-    chosen = [one for one in evaluations_of(curve) if one["best"]]
+    chosen = [entry for entry in evaluations_of(curve) if entry["best"]]
     if not chosen:
         return None
     metrics: dict[str, Any] = chosen[-1]["judged"]
@@ -213,7 +217,7 @@ def differing_keys(runs: Sequence[TrainingRun]) -> dict[str, list[Any]]:
     """Recipe keys that are not the same in all runs: key -> each run's value (None where it has none)."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe if key not in _NOT_SETTINGS)
     values = {key: [run.recipe.get(key) for run in runs] for key in keys}
-    return {key: each for key, each in values.items() if len({json.dumps(one, sort_keys=True) for one in each}) > 1}
+    return {key: each for key, each in values.items() if len({json.dumps(value, sort_keys=True) for value in each}) > 1}
 
 
 def rank_runs(runs: Iterable[TrainingRun]) -> list[TrainingRun]:

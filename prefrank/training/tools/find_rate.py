@@ -149,9 +149,9 @@ def _probe(recipe: Recipe, folder: str, steps: int) -> Recipe:
 
 
 def _search(done: list[StepDone]) -> RateSearch:
-    losses = np.array([one.loss for one in done])
+    losses = np.array([step.loss for step in done])
     smoothed = _smooth(losses)
-    rates = [one.learning_rate for one in done]
+    rates = [step.learning_rate for step in done]
     least = int(smoothed.argmin())
     start = losses[: max(_FEWEST // 2, len(losses) // 10)]
     # a mean over 2 * _HALF_WINDOW + 1 noisy losses is off by about this much, and the least of many by more

@@ -145,7 +145,7 @@ def _recipes(base: RecipeValues, changes: Sequence[Mapping[str, Any]]) -> dict[s
         own = {"output_dir": str(Path(first.output_dir) / name), "resume": not first.overwrite}
         where = {**base.where, **dict.fromkeys(each, f"the sweep's run {name}: ")}
         recipes[name] = make_recipe({**base.values, **each, **own}, where=where, otherwise=base.otherwise)
-    if len({one.loss for one in recipes.values()}) > 1 and first.best_metric == "log_loss":
+    if len({recipe.loss for recipe in recipes.values()}) > 1 and first.best_metric == "log_loss":
         raise BadRecipe(
             "the sweep changes loss, and log losses of two likelihoods say nothing; set best_metric: accuracy"
         )
