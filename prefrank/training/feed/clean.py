@@ -1,7 +1,7 @@
-"""Which comparisons are not trained on: repeats, what evaluation sets hold or nearly hold, and what was not asked for.
+"""Which comparisons are left out of training: repeats, and what evaluation sets hold or nearly hold.
 
-Surprising: several people's judgements of the same replies are not copies of each other. Within a data set they are
-merged, each vote counting; only what another data set states again word for word is left out.
+Surprising: several people's judgements of the same replies are not duplicates of each other. Within a data set they are
+merged, each vote counting; only what another data set repeats word for word is left out.
 """
 
 from collections import Counter, defaultdict

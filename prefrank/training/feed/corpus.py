@@ -1,9 +1,9 @@
 """The comparisons a recipe asks for: what to train on, what to evaluate on, and the account of both.
 
-Surprising: sets are divided by prompt, never by row, with stable hashes of the conversation's start, so the same
-comparisons fall on the same side on every machine. Prompts of an evaluation set are taken out of the training data:
-that is how splits are made. What an evaluation set then still nearly holds is a leak, and refused. Where evaluation
-sets are not named but each training set's own, leaks are taken out too, since the split is ours to make.
+Data sets are split by prompt, never by row, with stable hashes of how the conversation starts, so that the same
+comparisons fall on the same side on every machine. Prompts of an evaluation set are removed from the training data.
+Anything that still nearly matches an evaluation set is a leak, and refused. Where evaluation sets are not named but
+taken from each training set, leaks are removed too, since the split is our own.
 """
 
 import hashlib

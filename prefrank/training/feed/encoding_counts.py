@@ -1,7 +1,7 @@
-"""What encoding did to a data set: counts, why comparisons are dropped, and what people should hear of it.
+"""What encoding did to a data set: counts, why comparisons were dropped, and what to tell people about it.
 
-Two replies that become the same row teach nothing, so the preference between them goes. Why they did decides what
-helps: the limit may have cut what told them apart, the chat template may have left it out, or the tokenizer reads both
+Two replies that become the same row teach nothing, so the preference between them is dropped. The reason decides what
+helps: the limit may have cut off the difference, the chat template may have left it out, or the tokenizer may read both
 alike (case, spaces, accents).
 """
 

@@ -1,7 +1,7 @@
 """Comparisons as token ids in flat arrays, encoded once before the first step.
 
-Surprising: ids are kept as int32 in one run (half the memory, no object per row) and widened when a row is taken.
-Replies that became equal by cutting lose the preference between them; a comparison left with none is dropped and
+Ids are stored as int32 in one array (half the memory of int64, and no object per row) and widened when a row is taken.
+Replies that become the same row lose the preference between them; a comparison with no preference left is dropped and
 counted. So are preferences of heads that are not trained. A head that a data set only rates gets its preferences here.
 """
 
@@ -89,7 +89,7 @@ class Examples:
         return int(np.diff(self.starts[first : end + 1]).max())
 
     def labels(self, chosen: Sequence[int], *, weigh: Weigh = "comparison") -> Preferences:
-        """What people said of the chosen comparisons, over their rows in their order."""
+        """The labels of the chosen comparisons, over their rows in their order."""
         sizes = [self.size(comparison) for comparison in chosen]
 
         def cut(table: np.ndarray | None) -> list[np.ndarray] | None:

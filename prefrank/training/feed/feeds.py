@@ -1,7 +1,7 @@
 """What each step trains on, a pure function of the step: from examples in memory, or from streams.
 
-Surprising: a stream is asked for steps in their order, and when a run goes on it draws and encodes again all that came
-before. Every process reads the whole stream, and trains on its share of each step.
+A stream is asked for steps in order; a resumed run draws and encodes again all that came before its step. Every process
+reads the whole stream and trains on its share of each step.
 """
 
 from collections import Counter

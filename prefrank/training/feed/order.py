@@ -1,8 +1,8 @@
-"""Which comparisons make which step, and which random numbers a step draws: pure functions of seed and step.
+"""Which comparisons make up which step, and which random numbers a step draws: pure functions of seed and step.
 
 An epoch is one draw. Without options it is a permutation of everything; shares, samples, caps and length balance make
-it another selection, drawn anew for every epoch. Surprising: with a cap and length balance together, epochs may differ
-a little in size, so the first step of an epoch is found by drawing those before it. All others have one size.
+it a selection, drawn anew for every epoch. With a cap and length balance together, epochs differ a little in size, so
+the first step of an epoch is found by drawing the epochs before it. Otherwise all epochs have the same size.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Training comparisons that come from streams: mixed by share, shuffled in a buffer, a pure function of the seed.
+"""Training comparisons from streams: mixed by share, shuffled in a buffer, a pure function of the seed.
 
-Surprising: where one data set streams, all of them are drawn here, those in memory too. Nothing is kept of what was
-drawn, so a run that goes on draws again what came before, which costs reading and encoding, but no training.
+Where one data set streams, all of them are drawn from here, including those in memory. Nothing that was drawn is kept,
+so a resumed run draws everything again up to its step, which costs reading and encoding but no training.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from prefrank.training.feed.clean import Exclusions
 from prefrank.types import Comparison
 
 Read = Callable[[Callable[[str], None]], Iterable[Comparison]]
-"""One pass over a data set; what it is called with hears why a row gives no comparison."""
+"""One pass over a data set; its argument is called with the reason where a row gives no comparison."""
 _BLOCK = 1024
 
 

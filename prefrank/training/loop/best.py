@@ -1,7 +1,7 @@
 """Which checkpoint of a run is the best, and when to stop looking for a better one.
 
-Surprising: `best` takes any improvement; only early stopping asks for one of a certain size, counted from where it last
-had one, so that many small ones add up.
+`best` takes any improvement. Early stopping alone asks for a minimum improvement, counted from the last evaluation that
+had one, so that many small improvements add up.
 """
 
 import hashlib

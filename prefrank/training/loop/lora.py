@@ -2,10 +2,9 @@
 
     W x + alpha / r * B A x, with A drawn at random and B from 0 (Hu et al. 2021, arXiv 2106.09685, section 4.1)
 
-Surprising: pooler and score head are always trained whole, saved, and checked for it: peft freezes all that it does not
-adapt, and a reward model whose new head stays at its random start learns next to nothing. Checkpoints are plain merged
-folders, with the adapter beside in peft's own form; resuming goes on from the adapter, because merged weights have lost
-its bits.
+Pooler and score head are always trained in full and saved: peft freezes everything that it does not adapt, and a reward
+model whose new head keeps its random initial weights learns next to nothing. Checkpoints are plain merged folders, with
+the adapter next to them in peft's own format; a resumed run starts from the adapter, since merging rounds it.
 """
 
 import os

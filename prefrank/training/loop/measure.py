@@ -1,8 +1,8 @@
 """Evaluation during training: how well scores agree with the preferences of each data set.
 
-Surprising: every comparison counts the same, however many preferences it has; a model's equal scores count one half;
-a human tie says nothing about accuracy but does enter the log loss. The log loss is that of the likelihood that the
-training loss stands for, so it compares runs of one loss, not of two.
+Every comparison counts the same, however many preferences it has. Equal scores count one half. Human ties do not enter
+the accuracy but do enter the log loss. The log loss is that of the likelihood behind the training loss, so it compares
+runs that share a loss, not runs of different losses.
 """
 
 import math
@@ -77,7 +77,7 @@ def measure(scores: Scores, examples: Examples, *, loss: PreferenceLoss | None =
     decided = mine & (preferences.probability != 0.5).numpy()
     correct = count_correct(scores, preferences).numpy()
     shares = _mean_by_owner(correct, owner, decided)
-    surprise = (loss or PreferenceLoss(BradleyTerry())).log_loss(scores.double(), preferences).detach().numpy()
+    nll = (loss or PreferenceLoss(BradleyTerry())).log_loss(scores.double(), preferences).detach().numpy()
     weight = np.concatenate(
         [
             np.ones(len(group)) if isinstance(group, RankedPairs) else np.array([p.weight for p in group], float)
@@ -85,7 +85,7 @@ def measure(scores: Scores, examples: Examples, *, loss: PreferenceLoss | None =
         ]
         or [np.zeros(0)]
     )
-    losses = _mean_by_owner(surprise, owner, mine, weight)
+    losses = _mean_by_owner(nll, owner, mine, weight)
     accuracy = float(shares.mean()) if len(shares) else 0.5
     return SetMetrics(
         comparisons=len(losses),

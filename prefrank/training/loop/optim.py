@@ -1,6 +1,6 @@
-"""Which parameters are trained, at which rate, along which schedule, and the average of the weights.
+"""Which parameters are trained, at which rate, on which schedule, and the average of the weights.
 
-Surprising: the learning rate is a pure function of the step, so a resumed run has no scheduler to restore.
+The learning rate is a pure function of the step, so a resumed run has no scheduler to restore.
 """
 
 import math

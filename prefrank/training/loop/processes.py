@@ -396,7 +396,7 @@ def _placed(value: Any, key: str, parameter: Tensor) -> Any:
 
 
 def add_sums(accelerator: Accelerator, own: StepSums) -> StepSums:
-    """The sums of a whole step; a process that has no bad comparison of its own still hears that there is one."""
+    """The sums of a whole step; a process learns of bad comparisons on the others too."""
     if accelerator.num_processes == 1:
         return own
     values = torch.tensor(

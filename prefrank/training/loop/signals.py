@@ -1,10 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGHUP ask the run to stop after the step under way, so that what is saved is whole.
+"""Ctrl-C, SIGTERM and SIGHUP ask the run to stop after the current step, so that what is saved is whole.
 
-Before the first step, and where nothing is to be saved, the others stop as Ctrl-C does: by an error, so that whatever
-was half written is removed on the way out.
-
-Surprising: a second signal stops at once, without saving. The error's exit code is that of the first one. Outside the
-main thread, where Python allows no handlers, nothing is caught.
+Before the first step, and where there is nothing to save, SIGTERM and SIGHUP raise as Ctrl-C does, so that anything
+half-written is removed on the way out. A second signal stops at once, without saving. The error's exit code is that of
+the first signal. Handlers are in place only while `train` and its tools run, and only in the main thread, since Python
+allows them nowhere else.
 """
 
 import signal

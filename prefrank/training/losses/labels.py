@@ -1,7 +1,7 @@
-"""What people said, as tensors over scored rows: preferences, rankings and ratings.
+"""Labels as tensors over scored rows: preferences, rankings and ratings.
 
-Surprising: a ranking is not read from a file but derived from the preferences, since that is what every data set
-states; where they do not order the replies, there is no ranking (`rank_replies`).
+Rankings are derived from preferences, since those are what every data set states; where preferences do not order the
+replies, there is no ranking (`rank_replies`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
-"""Losses of scores and the labels people gave: a likelihood, and what else a recipe asks for, as sums.
+"""Losses of scores and labels, as sums: a likelihood, and whatever else a recipe adds to it.
 
-Surprising: nothing here averages. The loop divides once by the global count, so accumulating over micro-batches and
-processes is exact however ragged they are. Every term touches scores of one comparison only, so comparisons may be
-split between micro-batches freely. A loss is a module because it may have parameters of its own (cut-points, a tie
-parameter), which the optimiser trains with the network. Scores are expected in float32 (float64 works, for checks).
+Nothing here averages. The loop divides once by the global count, so accumulating over micro-batches and processes is
+exact however uneven they are. Every term involves scores of one comparison only, so comparisons can be split between
+micro-batches freely. A loss is a module because it may have parameters of its own (cut points, a tie parameter), which
+the optimizer trains along with the network. Scores are expected in float32 (float64 works, for checks).
 """
 
 import sys
@@ -105,7 +105,7 @@ class PreferenceLoss(nn.Module):
         elif isinstance(self.likelihood, Thurstone):
             loss = squared_error(table, preferences.rated, self.likelihood)
         else:
-            loss = (preferences.weight * self._surprise(table, preferences)).sum()
+            loss = (preferences.weight * self._nll(table, preferences)).sum()
         winner, loser = sides(table, preferences)
         if settings.score_l2:
             loss = loss + settings.score_l2 * squared_scores(winner, loser, preferences.weight)
@@ -113,17 +113,17 @@ class PreferenceLoss(nn.Module):
             loss = loss + settings.centering * squared_centre(winner, loser, preferences.weight)
         return loss
 
-    def _surprise(self, table: Float[Tensor, "N H"], preferences: Preferences) -> Float[Tensor, " P"]:
+    def _nll(self, table: Float[Tensor, "N H"], preferences: Preferences) -> Float[Tensor, " P"]:
         """-log P of each preference, the lead less its margins, the label smoothed."""
         winner, loser = sides(table, preferences)
         side = torch.sign(preferences.probability - 0.5)
         margin = preferences.margin + self.settings.margin * side * preferences.strength.clamp(min=0)
-        return surprise(self.likelihood, winner - loser - margin, preferences, self.settings.label_smoothing)
+        return nll(self.likelihood, winner - loser - margin, preferences, self.settings.label_smoothing)
 
     def log_loss(self, scores: Scores, preferences: Preferences) -> Float[Tensor, " P"]:
-        """-log P of what was said of each pair: without margins and smoothing, which are means of training."""
+        """-log P of each preference, without margins and label smoothing, which are for training only."""
         winner, loser = sides(by_head(scores), preferences)
-        return surprise(self.likelihood, winner - loser, preferences)
+        return nll(self.likelihood, winner - loser, preferences)
 
     def probabilities(
         self, lead: Float[Tensor, " P"], *, head: int = 0
@@ -143,7 +143,7 @@ class PreferenceLoss(nn.Module):
         return {"likelihood": type(self.likelihood).__name__, "values": self.likelihood.values()}
 
 
-def surprise(
+def nll(
     likelihood: Likelihood, lead: Float[Tensor, " P"], preferences: Preferences, label_smoothing: float = 0.0
 ) -> Float[Tensor, " P"]:
     """-log P of each preference: cross-entropy against soft labels.

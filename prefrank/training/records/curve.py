@@ -3,8 +3,8 @@
     {"step": 20, "loss": 0.61, "accuracy": 0.7, "grad_norm": 1.2, "learning_rate": 1e-05, "tokens_per_s": 900.0, ...}
     {"step": 20, "best": true, "judged": {"log_loss": 0.6, ...}, "evaluation": {"overall": {...}, "hh:test": {...}}}
 
-Surprising: a disk that takes nothing does not stop the run for a line of its log. What could not be written is written
-with the next line; a line torn by that, or by a kill, is cut off first.
+A full disk does not stop the run for a line of its log. What could not be written is written with the next line; a
+line left incomplete by that, or by a kill, is cut off first.
 """
 
 import json

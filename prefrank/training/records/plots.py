@@ -1,7 +1,7 @@
 """Pictures of runs as PNG: their curves side by side, and a learning-rate search.
 
-Surprising: the colours are told apart by the colour-blind too (after Okabe & Ito 2008); from the ninth run on the
-line's style tells. Losses as they were logged are faint, their running means bold.
+The colours are safe for colour-blind readers (after Okabe & Ito 2008); from the ninth run on, line styles distinguish
+runs too. Logged losses are faint, their running means bold.
 """
 
 import io

@@ -1,12 +1,11 @@
-"""The checkpoints of a run: written, checked, and read again to go on from. What stands beside them: `output.py`.
+"""A run's checkpoints: written, verified, and read back to resume from. The rest of the folder is `output.py`'s.
 
-`OUTPUT/checkpoint-000500/`, `OUTPUT/last/` are plain transformers folders with prefrank.json and a `state/` folder to
-resume from; `OUTPUT/best/` is one without. Each appears whole or not at all; a full disk leaves the one before.
+`OUTPUT/checkpoint-000500/` and `OUTPUT/last/` are plain transformers folders with prefrank.json and a `state/` folder
+to resume from; `OUTPUT/best/` has no state. Each appears whole or not at all; a full disk leaves the previous one.
 
-Surprising: a killed process may leave hidden folders, among them a whole checkpoint that had not got its name yet, or
-the one it was to replace. They get their names, or go, when a run next opens the folder. What is resumed from is
-checked against the list of files that was written last, so a checkpoint that was torn later, by a copy that broke off,
-is passed over too.
+A killed process may leave hidden folders: a finished checkpoint that was not renamed yet, or the one it was about to
+replace. The next run that opens the output folder renames or removes them. A checkpoint is verified against the list of
+files that was written last, so one that was damaged later, by an interrupted copy for example, is passed over too.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""What a run leaves behind while it goes: `run.json` (its state), `curve.jsonl`, and what the trackers are sent.
+"""What a run writes while it goes: `run.json` (its state), `curve.jsonl`, and what trackers receive.
 
-Surprising: `run.json` says "running" until the run ends, so a run that was killed is one whose process is gone;
-`runs.py` looks. A resumed run goes on with the trackers' own runs, and steps they already have are not sent again.
+`run.json` says "running" until the run ends, so a run that was killed looks alive until its process is checked, as
+`run_state.py` does. A resumed run continues the trackers' own runs and does not resend steps they already have.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""`run.json`, read: how a run stands, as its log wrote it, with every value checked that anything here relies on.
+"""`run.json`, read back: the state of a run as its log wrote it, with every value that is used checked.
 
-Surprising: "running" is believed only while the process that wrote it is there; a killed run is one that was stopped.
+A state of "running" counts only while the process that wrote it exists; a run whose process is gone was stopped.
 """
 
 import socket

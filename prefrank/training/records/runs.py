@@ -1,8 +1,7 @@
-"""Runs on disk: find them, say how each stands, and compare them.
+"""Runs on disk: find them, read the state of each, and compare them.
 
-Surprising: "running" is believed only while the process that wrote it is there; a run whose process is gone was
-stopped, however it ended. Folders of an older prefrank, with a checkpoint alone, are listed from its record. What is
-torn is left out of a list, and named beside it.
+Folders written by an older prefrank, which have a checkpoint but no run.json, are listed from the checkpoint's record.
+A folder that cannot be read is left out of the list and named next to it.
 """
 
 import json

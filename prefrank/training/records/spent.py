@@ -1,8 +1,8 @@
 """What a run costs and what it runs on: time, energy, memory, hardware.
 
-Surprising: everything is of the main process, and from the first step on; encoding comes before. Totals go on where an
-earlier session of the run stopped, work that was lost with a killed one included. Energy needs the package codecarbon,
-which estimates it from the hardware's counters or its nominal power; without it the record says why there is none.
+All figures are those of the main process from the first step on; encoding comes before that. Totals continue from
+earlier sessions of the run, including work lost when one was killed. Energy needs the codecarbon package, which
+estimates it from hardware counters or nominal power; without it the record says why there is no figure.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The learning-rate range test (Smith 2017, arXiv 1506.01186, section 3.3): one short run whose rate rises.
+"""The learning-rate range test (Smith 2017, arXiv 1506.01186, section 3.3): one short run with a rising rate.
 
-Surprising: it is `train` itself, in a folder that is thrown away, so every other key of the recipe counts as it would,
-and the model and the recipe's own folder are left alone. All peak rates rise together: head_learning_rate and
-layer_decay keep their ratios to learning_rate.
+It calls `train` itself, in a temporary folder, so every other key of the recipe has its usual effect, and the recipe's
+own output folder stays untouched. All peak rates rise together: head_learning_rate and layer_decay keep their ratios to
+learning_rate.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""A sweep: one recipe, many changes to it, one run after the other, each in a subfolder named by its changes.
+"""A sweep: one recipe and many changes to it, run one after the other, each in a subfolder named after its changes.
 
-Surprising: starting a sweep again is how it goes on. Finished runs are not repeated, stopped ones are resumed, failed
-ones tried again; a failure of one run is written down and the rest goes on. `sweep.json` has the results so far.
+Running the same sweep again continues it: finished runs are kept, stopped runs resumed, failed ones tried again. A
+failure of one run is recorded and the sweep goes on. `sweep.json` holds the results so far.
 """
 
 import hashlib
