@@ -127,15 +127,16 @@ class Calibration:
         note: why not.
     """
 
-    temperature: Temperature | None
+    temperature: float | None
+    fitted_on: str | None
     raw: Reliability
     scaled: Reliability | None
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "temperature": self.temperature and self.temperature.value,
-            "fitted_on": self.temperature and self.temperature.fitted_on,
+            "temperature": self.temperature,
+            "fitted_on": self.fitted_on,
             "raw": self.raw.to_json(),
             "scaled": self.scaled and self.scaled.to_json(),
             "note": self.note,
@@ -208,7 +209,9 @@ def calibration(
         _reliability(judged[key], pairs, {name: found[f"{key} {name}"] for name in figures[key]}, style.confidence)
         for key in leads
     )
-    return Calibration(fitted, raw, rest[0], None) if rest else Calibration(None, raw, None, note)
+    if not rest or fitted is None:
+        return Calibration(None, None, raw, None, note)
+    return Calibration(fitted.value, fitted.fitted_on, raw, rest[0])
 
 
 def abstention(sample: Sample, bootstrap: Bootstrap | None = None) -> Abstention:
