@@ -19,7 +19,7 @@ from pathlib import Path
 from common import finish, run, say, write_comparisons
 
 from prefrank.data import load_comparisons
-from prefrank.evaluation.pages.report import accuracy_png
+from prefrank.reports.report import accuracy_png
 from prefrank.evaluation.run_file import read_run
 from prefrank.training import load_recipe
 from prefrank.types import Comparison, Preference

@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "training": BASE | {"data", "text", "model"},
     "scoring": BASE | {"data", "text", "model"},
     "evaluation": BASE | {"data", "text", "scoring"},
+    "reports": BASE | {"data", "scoring", "evaluation"},
     "__main__": {"cli"},
-    "cli": BASE | {"data", "text", "model", "training", "scoring", "evaluation"},
+    "cli": BASE | {"data", "text", "model", "training", "scoring", "evaluation", "reports"},
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

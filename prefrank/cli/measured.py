@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from prefrank.evaluation.pages.leaderboard import Leaderboard
+    from prefrank.reports.leaderboard import Leaderboard
     from prefrank.evaluation.protocols.suite import Suite
     from prefrank.evaluation.run_file import Run
 

@@ -82,7 +82,7 @@ def evaluate(
     """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
     from prefrank.cli import measured, progress
     from prefrank.evaluation.estimates import Bootstrap
-    from prefrank.evaluation.pages.report import write_report
+    from prefrank.reports.report import write_report
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import write_run
     from prefrank.evaluation.runs import compare_runs, run_all
@@ -275,7 +275,7 @@ def compare(
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
     from prefrank.cli import measured
     from prefrank.evaluation.estimates import Bootstrap
-    from prefrank.evaluation.pages.report import merged, write_report
+    from prefrank.reports.report import merged, write_report
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.evaluation.runs import compare_runs
@@ -302,8 +302,8 @@ def leaderboard(
     """Models side by side from their run files, with groups that cannot be told apart."""
     from prefrank.cli import measured
     from prefrank.evaluation.estimates import Bootstrap
-    from prefrank.evaluation.pages.leaderboard import leaderboard as rank_runs
-    from prefrank.evaluation.pages.leaderboard import run_files, write_leaderboard
+    from prefrank.reports.leaderboard import leaderboard as rank_runs
+    from prefrank.reports.leaderboard import run_files, write_leaderboard
 
     check_files({"--html": html}, run_files(folder))
     found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
@@ -325,8 +325,8 @@ def card(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a README.md of another origin.")] = False,
 ) -> None:
     """Write a model card from the training record and run files; what is missing is asked for, never left blank."""
-    from prefrank.evaluation.pages.card import FILE, write_card
-    from prefrank.evaluation.pages.card_facts import read_facts
+    from prefrank.reports.card import FILE, write_card
+    from prefrank.reports.card_facts import read_facts
     from prefrank.evaluation.run_file import read_run
     from prefrank.model.hub import resolve_model
 

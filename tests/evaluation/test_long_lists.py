@@ -16,7 +16,7 @@ from prefrank.evaluation.audit import audit
 from prefrank.evaluation.baselines import longer_wins, random_scorer
 from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, flatten
-from prefrank.evaluation.pages.sections import _decided
+from prefrank.reports.sections import _decided
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.evaluation.run import data_hash
 from prefrank.evaluation.run_file import sample_of_run

@@ -8,7 +8,7 @@ import pytest
 
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import Bootstrap, Item, data_hash, longer_wins, random_scorer
-from prefrank.evaluation.pages.report import render_report
+from prefrank.reports.report import render_report
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all

@@ -18,7 +18,7 @@ import prefrank.cli
 from prefrank import RewardModel, load_comparisons
 from prefrank.data import describe, load_splits
 from prefrank.evaluation import compare_runs, read_run
-from prefrank.evaluation.pages import leaderboard, report
+from prefrank.reports import leaderboard, report
 from prefrank.evaluation.protocols import SUITES, load_suite
 from prefrank.evaluation.scorers import open_scorer
 from prefrank.evaluation.servers import ServerOptions

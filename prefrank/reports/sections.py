@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from prefrank.evaluation.pages import charts
-from prefrank.evaluation.pages.blocks import (
+from prefrank.reports import charts
+from prefrank.reports.blocks import (
     Block,
     Cases,
     Cell,
@@ -32,7 +32,7 @@ from prefrank.evaluation.pages.blocks import (
     p_value,
     per_scorer,
 )
-from prefrank.evaluation.pages.charts import Line, Mark, Real, Row, mark_of
+from prefrank.reports.charts import Line, Mark, Real, Row, mark_of
 from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
 from prefrank.evaluation.run_schema import LARGEST

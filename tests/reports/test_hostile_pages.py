@@ -15,14 +15,14 @@ from markdown_it import MarkdownIt
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap
-from prefrank.evaluation.pages.card import model_card
-from prefrank.evaluation.pages.leaderboard import leaderboard, leaderboard_html
-from prefrank.evaluation.pages.markdown import code, fence, plain, prose, sentence
-from prefrank.evaluation.pages.report import accuracy_png, render_report
+from prefrank.reports.card import model_card
+from prefrank.reports.leaderboard import leaderboard, leaderboard_html
+from prefrank.reports.markdown import code, fence, plain, prose, sentence
+from prefrank.reports.report import accuracy_png, render_report
 from prefrank.scoring.info import checkpoint_info
-from tests.evaluation.hostile import HTML, MARKDOWN, MEANT, changed, tags
+from tests.reports.hostile import HTML, MARKDOWN, MEANT, changed, tags
 from tests.evaluation.run_files import fake_run
-from tests.evaluation.test_card import ABOUT_DATA, PEOPLE, UNRECORDED
+from tests.reports.test_card import ABOUT_DATA, PEOPLE, UNRECORDED
 from tests.tiny import bert_folder
 
 RUN = fake_run(items=12)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefrank.errors import BadData, PrefrankError
-from prefrank.evaluation.pages.charts import Real
+from prefrank.reports.charts import Real
 
 _ODD = (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError)
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from prefrank.errors import BadInput, CannotWrite
-from prefrank.evaluation.pages import charts
-from prefrank.evaluation.pages.blocks import digits, interval
-from prefrank.evaluation.pages.charts import Line, Mark, Row
-from prefrank.evaluation.pages.report import accuracy_png, merged, render_report, write_report
-from prefrank.evaluation.pages.sections import _about, _kl
+from prefrank.reports import charts
+from prefrank.reports.blocks import digits, interval
+from prefrank.reports.charts import Line, Mark, Row
+from prefrank.reports.report import accuracy_png, merged, render_report, write_report
+from prefrank.reports.sections import _about, _kl
 from tests.evaluation.run_files import estimate, fake_run
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}

@@ -16,8 +16,8 @@ from typing import Any
 
 from prefrank.data.candidates import OTHER_SPLIT
 from prefrank.errors import BadInput, NotFound, printable
-from prefrank.evaluation.pages.blocks import made_from
-from prefrank.evaluation.pages.card_facts import (
+from prefrank.reports.blocks import made_from
+from prefrank.reports.card_facts import (
     BASES,
     CONDITIONAL,
     DATA,
@@ -33,7 +33,7 @@ from prefrank.evaluation.pages.card_facts import (
     is_hub_id,
     public_name,
 )
-from prefrank.evaluation.pages.markdown import Markdown, bare, bibtex, code, fence, plain, prose, sentence
+from prefrank.reports.markdown import Markdown, bare, bibtex, code, fence, plain, prose, sentence
 from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
 from prefrank.io.atomic import write_file
@@ -615,7 +615,7 @@ def _render(subject: Subject) -> str:
         raise NotFound("a model card needs jinja2; pip install 'prefrank[evaluate]'") from error
 
     environment = Environment(  # Markdown, so escaping is our business: what no filter has made Markdown is text
-        loader=PackageLoader("prefrank.evaluation.pages"),
+        loader=PackageLoader("prefrank.reports"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from prefrank.errors import BadInput, NotFound, printable
-from prefrank.evaluation.pages import charts
-from prefrank.evaluation.pages.blocks import count, digits, interval, made_from, p_value
-from prefrank.evaluation.pages.charts import Mark, mark_of
-from prefrank.evaluation.pages.sections import SECTIONS, entries, models, title_of, what_was_run
+from prefrank.reports import charts
+from prefrank.reports.blocks import count, digits, interval, made_from, p_value
+from prefrank.reports.charts import Mark, mark_of
+from prefrank.reports.sections import SECTIONS, entries, models, title_of, what_was_run
 from prefrank.evaluation.run_file import Run
 from prefrank.io.atomic import write_file
 from prefrank.io.names import short_names
@@ -276,7 +276,7 @@ def _page(name: str) -> Any:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise NotFound("a report needs jinja2; pip install 'prefrank[evaluate]'") from error
-    loader = PackageLoader("prefrank.evaluation.pages", "templates")
+    loader = PackageLoader("prefrank.reports", "templates")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return pages.get_template(name)
 

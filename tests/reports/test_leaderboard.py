@@ -12,7 +12,7 @@ from prefrank.errors import NotFound
 from prefrank.evaluation.comparing import groups
 from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.metrics import metric_figures
-from prefrank.evaluation.pages.leaderboard import Board, Leaderboard, leaderboard, leaderboard_html, write_leaderboard
+from prefrank.reports.leaderboard import Board, Leaderboard, leaderboard, leaderboard_html, write_leaderboard
 from prefrank.evaluation.run_file import sample_of_run, write_run
 from tests.evaluation.run_files import fake_run
 

@@ -17,7 +17,7 @@ from prefrank.evaluation.comparing import groups
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, sums_of
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import metric_figures
-from prefrank.evaluation.pages.report import write_page
+from prefrank.reports.report import write_page
 from prefrank.evaluation.protocols import SUITES
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run
 from prefrank.io.names import short_names
@@ -322,7 +322,7 @@ def leaderboard_html(board: Leaderboard) -> str:
         raise NotFound("a leaderboard page needs jinja2; pip install 'prefrank[evaluate]'") from error
 
     environment = Environment(
-        loader=PackageLoader("prefrank.evaluation.pages"),
+        loader=PackageLoader("prefrank.reports"),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
@@ -361,7 +361,7 @@ def in_words(board: Board) -> str:
 
 
 def _chart(board: Board) -> str:
-    from prefrank.evaluation.pages.charts import Mark, Row, dot_whisker_svg
+    from prefrank.reports.charts import Mark, Row, dot_whisker_svg
 
     rows = [
         Row(
