@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from prefrank.reports.leaderboard import Leaderboard
     from prefrank.evaluation.protocols.suite import Suite
     from prefrank.evaluation.run_file import Run
+    from prefrank.reports.leaderboard import Leaderboard
 
 _COLOURS = {"better": "green", "worse": "red", "cannot be told apart": "dim"}
 

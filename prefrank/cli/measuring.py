@@ -82,7 +82,6 @@ def evaluate(
     """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
     from prefrank.cli import measured, progress
     from prefrank.evaluation.estimates import Bootstrap
-    from prefrank.reports.report import write_report
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import write_run
     from prefrank.evaluation.runs import compare_runs, run_all
@@ -90,6 +89,7 @@ def evaluate(
     from prefrank.evaluation.servers import ServerOptions
     from prefrank.io.columns import parse_columns
     from prefrank.model.hardware import hardware
+    from prefrank.reports.report import write_report
 
     if not (model or baselines):
         raise BadInput("there is nothing to evaluate; give --model, or leave --no-baselines out")
@@ -275,10 +275,10 @@ def compare(
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
     from prefrank.cli import measured
     from prefrank.evaluation.estimates import Bootstrap
-    from prefrank.reports.report import merged, write_report
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.evaluation.runs import compare_runs
+    from prefrank.reports.report import merged, write_report
 
     check_files({"--html": html}, runs)
     loaded, style = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
@@ -325,10 +325,10 @@ def card(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a README.md of another origin.")] = False,
 ) -> None:
     """Write a model card from the training record and run files; what is missing is asked for, never left blank."""
-    from prefrank.reports.card import FILE, write_card
-    from prefrank.reports.card_facts import read_facts
     from prefrank.evaluation.run_file import read_run
     from prefrank.model.hub import resolve_model
+    from prefrank.reports.card import FILE, write_card
+    from prefrank.reports.card_facts import read_facts
 
     if folder.is_dir():
         check_files({"README.md": resolve_model(str(folder)) / FILE}, [*(run or []), *([facts] if facts else [])])

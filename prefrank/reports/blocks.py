@@ -1,34 +1,11 @@
-"""What a report's page is made of, as plain values, and figures in digits.
+"""What a report's page is made of, as plain values: text to be escaped by the page, and drawings made by `charts`."""
 
-Surprising: everything here is text to be escaped by the page, but for drawings, which `charts` has made.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from prefrank.errors import BadData, PrefrankError
-from prefrank.reports.charts import Real
-
-_ODD = (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError)
-
-
-@contextmanager
-def made_from(what: str) -> Iterator[None]:
-    """Names what is made where a part of a run file or record is missing in it or of a wrong type.
-
-    Raises:
-        BadData: there is such a part.
-    """
-    try:
-        yield
-    except Exception as error:
-        odd = isinstance(error, _ODD) or type(error).__name__ == "UndefinedError"  # jinja2's, which may not be there
-        if isinstance(error, PrefrankError) or not odd:
-            raise
-        why = f"{type(error).__name__}: {error}"
-        raise BadData(f"{what} cannot be made: a part that it shows is missing or wrong ({why})") from error
+from prefrank.evaluation.estimates import Estimate
+from prefrank.reports.numbers import Real, digits, interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +95,7 @@ class Fold:
     """Blocks behind a line to click on."""
 
     title: str
-    blocks: tuple[Any, ...]
+    blocks: tuple["Block", ...]
     kind: Literal["fold"] = "fold"
 
 
@@ -136,40 +113,11 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-# Figures in digits
+# Cells
 
 
-def digits(value: Real | None, places: int = 3) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.{places}f}"
-    return f"−{text[1:]}" if text[0] == "-" and float(text) != 0 else text.removeprefix("-")
-
-
-def interval(estimate: Mapping[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "not defined" if estimate["n"] else "nothing to measure"
-    if estimate["low"] is None:
-        return "no interval"
-    return f"[{digits(estimate['low'])},\u00a0{digits(estimate['high'])}]"  # never broken across lines
-
-
-def in_words(estimate: Mapping[str, Any]) -> str:
-    """Value, interval and what it rests on, in a line."""
-    return f"{digits(estimate['value'])} {interval(estimate)}, {count(estimate)}"
-
-
-def count(estimate: Mapping[str, Any]) -> str:
-    n, unit = estimate["n"], estimate["unit"]
-    return f"{n:,}\u00a0{unit if n != 1 else unit.removesuffix('s')}"
-
-
-def p_value(p: Real | None) -> str:
-    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def figure_cell(estimate: Mapping[str, Any] | None) -> Cell:
-    return Cell("-", "not measured") if estimate is None else Cell(digits(estimate["value"]), interval(estimate))
+def figure_cell(estimate: Estimate | None) -> Cell:
+    return Cell("-", "not measured") if estimate is None else Cell(digits(estimate.value), interval(estimate))
 
 
 def number_cell(value: Real | None, reason: str = "nothing to measure") -> Cell:

@@ -16,7 +16,10 @@ from typing import Any
 
 from prefrank.data.candidates import OTHER_SPLIT
 from prefrank.errors import BadInput, NotFound, printable
-from prefrank.reports.blocks import made_from
+from prefrank.evaluation.protocols import missing_in_words
+from prefrank.evaluation.run_file import Run
+from prefrank.io.atomic import write_file
+from prefrank.io.json_files import read_object
 from prefrank.reports.card_facts import (
     BASES,
     CONDITIONAL,
@@ -34,10 +37,7 @@ from prefrank.reports.card_facts import (
     public_name,
 )
 from prefrank.reports.markdown import Markdown, bare, bibtex, code, fence, plain, prose, sentence
-from prefrank.evaluation.protocols import missing_in_words
-from prefrank.evaluation.run_file import Run
-from prefrank.io.atomic import write_file
-from prefrank.io.json_files import read_object
+from prefrank.reports.page import made_from
 from prefrank.scoring.info import checkpoint_info
 
 FILE = "README.md"

@@ -7,20 +7,19 @@ pictures, told apart by the colour-blind too (after Okabe & Ito 2008); marks dif
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-COLORS = ("#0b3d66", "#d9730d", "#009e73", "#cc79a7", "#56b4e9", "#b3261e", "#8a8a8a", "#111111")
+from prefrank.evaluation.estimates import Estimate
+from prefrank.palette import COLORS
+from prefrank.reports.numbers import Real
+
 GRID, INK, FAINT, ALERT = "#e3e6ea", "#1f2933", "#5b6673", "#a3211a"
 WIDTH = 400
-
-Real = float | int
-"""Whole numbers too, as they come from JSON and from pixels."""
 
 _BLUE, _ORANGE, _GREEN = COLORS[:3]
 _PITCH = 10  # pixels from one mark of a row to the next
@@ -68,10 +67,8 @@ class Line:
     series: int = 0
 
 
-def mark_of(estimate: Mapping[str, Any], series: int = 0) -> Mark:
-    """Of an estimate as JSON."""
-    value, low, high = (None if estimate[key] is None else float(estimate[key]) for key in ("value", "low", "high"))
-    return Mark(value, low, high, series)
+def mark_of(estimate: Estimate, series: int = 0) -> Mark:
+    return Mark(estimate.value, estimate.low, estimate.high, series)
 
 
 def shorten(text: str, length: int) -> str:

@@ -17,10 +17,10 @@ from prefrank.evaluation.comparing import groups
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, sums_of
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import metric_figures
-from prefrank.reports.report import write_page
 from prefrank.evaluation.protocols import SUITES
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run
 from prefrank.io.names import short_names
+from prefrank.reports.page import write_page
 
 _UNREADABLE = (PrefrankError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What reading a file can raise whose parts are not what they should be."""

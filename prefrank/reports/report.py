@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from prefrank.errors import BadInput, NotFound, printable
+from prefrank.evaluation.run_file import Run
+from prefrank.io.atomic import write_file
+from prefrank.io.names import short_names
 from prefrank.reports import charts
 from prefrank.reports.blocks import count, digits, interval, made_from, p_value
 from prefrank.reports.charts import Mark, mark_of
 from prefrank.reports.sections import SECTIONS, entries, models, title_of, what_was_run
-from prefrank.evaluation.run_file import Run
-from prefrank.io.atomic import write_file
-from prefrank.io.names import short_names
 
 HOW_MADE = ("intervals", "versions", "hardware", "created")
 """Of a run, what its report says of how it was made."""

@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from prefrank.evaluation.protocols import missing_in_words
+from prefrank.evaluation.run_file import Run
+from prefrank.evaluation.run_schema import LARGEST
+from prefrank.io.names import short_names
 from prefrank.reports import charts
 from prefrank.reports.blocks import (
     Block,
@@ -33,10 +37,6 @@ from prefrank.reports.blocks import (
     per_scorer,
 )
 from prefrank.reports.charts import Line, Mark, Real, Row, mark_of
-from prefrank.evaluation.protocols import missing_in_words
-from prefrank.evaluation.run_file import Run
-from prefrank.evaluation.run_schema import LARGEST
-from prefrank.io.names import short_names
 from prefrank.types import RankedPairs
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page

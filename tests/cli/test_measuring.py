@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefrank.evaluation.runs import compare_runs
 
 from prefrank import RewardModel
 from prefrank.cli import measured
 from prefrank.evaluation.protocols import SUITES
-from prefrank.evaluation.runs import compare_runs
 from tests.cli.conftest import ROWS, Run
 from tests.tiny import decoder_folder
 

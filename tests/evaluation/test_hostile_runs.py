@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefrank.evaluation.run_schema import Wrong, check_run
 
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation import Bootstrap, Item, evaluate, read_run, write_run
 from prefrank.evaluation.items import style_of
-from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.types import Preference, Score, as_prompt
 from tests.evaluation.run_files import fake_run
 

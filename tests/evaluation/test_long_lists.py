@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from prefrank.evaluation.run_schema import Wrong, check_run
+from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import calibration, estimates
@@ -16,13 +18,11 @@ from prefrank.evaluation.audit import audit
 from prefrank.evaluation.baselines import longer_wins, random_scorer
 from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, flatten
-from prefrank.reports.sections import _decided
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.evaluation.run import data_hash
 from prefrank.evaluation.run_file import sample_of_run
-from prefrank.evaluation.run_schema import Wrong, check_run
-from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 from prefrank.evaluation.slices import in_groups
+from prefrank.reports.sections import _decided
 from prefrank.training.corpus import side_of
 from prefrank.training.examples import _written
 from prefrank.training.labels import number_rows, rank_replies

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import Bootstrap, Item, data_hash, longer_wins, random_scorer
-from prefrank.reports.report import render_report
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
-from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
+from prefrank.reports.report import render_report
 from prefrank.types import Preference, Prompt, Score, as_prompt
 from tests.evaluation.making import comparison, preference, scored
 

@@ -18,10 +18,10 @@ import prefrank.cli
 from prefrank import RewardModel, load_comparisons
 from prefrank.data import describe, load_splits
 from prefrank.evaluation import compare_runs, read_run
-from prefrank.reports import leaderboard, report
 from prefrank.evaluation.protocols import SUITES, load_suite
 from prefrank.evaluation.scorers import open_scorer
 from prefrank.evaluation.servers import ServerOptions
+from prefrank.reports import leaderboard, report
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from prefrank.training import dry_run, load_recipe, train

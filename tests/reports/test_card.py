@@ -10,14 +10,14 @@ import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import Bootstrap, longer_wins, random_scorer
 from prefrank.evaluation.items import as_item
+from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.reports.card import EXAMPLE, model_card, write_card
 from prefrank.reports.card_facts import REQUIRED, data_license, public_name, read_facts
-from prefrank.evaluation.protocols.suite import SuiteData
-from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 from prefrank.scoring import RewardModel
 from prefrank.scoring.info import checkpoint_info
 from prefrank.training import make_recipe, train

@@ -20,8 +20,8 @@ from prefrank.reports.leaderboard import leaderboard, leaderboard_html
 from prefrank.reports.markdown import code, fence, plain, prose, sentence
 from prefrank.reports.report import accuracy_png, render_report
 from prefrank.scoring.info import checkpoint_info
-from tests.reports.hostile import HTML, MARKDOWN, MEANT, changed, tags
 from tests.evaluation.run_files import fake_run
+from tests.reports.hostile import HTML, MARKDOWN, MEANT, changed, tags
 from tests.reports.test_card import ABOUT_DATA, PEOPLE, UNRECORDED
 from tests.tiny import bert_folder
 
