@@ -19,7 +19,7 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from prefrank.cli import measuring as measuring  # its commands join the app
+from prefrank.cli import evaluating as evaluating  # its commands join the app
 from prefrank.cli.commands import app
 from prefrank.cli.screen import joined, say, text
 from prefrank.errors import BadInput, CannotWrite, PrefrankError, message_of
