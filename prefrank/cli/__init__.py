@@ -21,8 +21,9 @@ from rich.text import Text
 
 from prefrank.cli import evaluating as evaluating  # its commands join the app
 from prefrank.cli.commands import app
-from prefrank.cli.screen import joined, say, text
+from prefrank.cli.screen import say
 from prefrank.errors import BadInput, CannotWrite, PrefrankError, message_of
+from prefrank.reports.rich_tables import joined, text
 
 EXTRAS = {
     "train": ("accelerate", "peft", "psutil", "pydantic", "yaml", "tensorboard"),

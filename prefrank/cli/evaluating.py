@@ -1,29 +1,25 @@
 """The commands that measure: evaluate, compare, leaderboard, card, calibrate, suites."""
 
 import os
-import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prefrank.cli.commands import AsJson, app, print_result
 from prefrank.cli.options import ScoringOptions, scoring_options
 from prefrank.cli.places import check_files, local_places
-from prefrank.cli.screen import say
-from prefrank.errors import BadData, BadInput, NotFound, PrefrankError
+from prefrank.cli.screen import say, show_all
+from prefrank.errors import BadInput, PrefrankError
 
 if TYPE_CHECKING:
-    from prefrank.evaluation.run_file import Run
-    from prefrank.evaluation.runs import Entrant, Task
+    from prefrank.evaluation import Run, Task
+    from prefrank.evaluation.results import PairedTests
     from prefrank.evaluation.scorers import ModelOptions, OpenedScorer
-    from prefrank.evaluation.servers import ServerOptions
-    from prefrank.io.columns import Columns
-    from prefrank.types import Comparison
 
 Runs = Annotated[list[Path], typer.Argument(help="Run files that prefrank evaluate --json wrote.")]
 Resamples = Annotated[int, typer.Option(help="Resamples of prompts behind each interval.")]
@@ -80,15 +76,27 @@ def evaluate(
     scoring: ScoringOptions,
 ) -> None:
     """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
-    from prefrank.cli import measured, progress
+    from prefrank.cli import progress
+    from prefrank.cli.entrants import (
+        check_options,
+        comparison_columns,
+        make_entrants,
+        make_tasks,
+        read_training,
+        say_control_strings,
+    )
+    from prefrank.evaluation.compare_runs import compare_runs
     from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.protocols import SUITES
+    from prefrank.evaluation.results import Hardware
     from prefrank.evaluation.run_file import write_run
-    from prefrank.evaluation.runs import compare_runs, run_all
+    from prefrank.evaluation.running import run_all
     from prefrank.evaluation.scorers import ModelOptions
     from prefrank.evaluation.servers import ServerOptions
     from prefrank.io.columns import parse_columns
+    from prefrank.io.schema import read
     from prefrank.model.hardware import hardware
+    from prefrank.reports import terminal
     from prefrank.reports.report import write_report
 
     if not (model or baselines):
@@ -96,173 +104,46 @@ def evaluate(
     if not (data or suite):
         raise BadInput("there is nothing to evaluate on; give --data, --suite or both (prefrank suites lists them)")
     # What would fail after hours of scoring fails now
-    read = local_places(*(model or ()), *(data or ()), *(suite or ()), *(train or ()), server_template)
-    check_files({"--json": output, "--html": html}, read)
+    places = local_places(*(model or ()), *(data or ()), *(suite or ()), *(train or ()), server_template)
+    check_files({"--json": output, "--html": html}, places)
     if html:
         import jinja2  # noqa: F401
     options = ModelOptions(**asdict(scoring))
     named = parse_columns(columns) if columns is not None else {}
     server = ServerOptions(protocol=protocol, chat_template=server_template, key=os.environ.get("PREFRANK_SERVER_KEY"))
-    _check_options(model or [], options, server)
-    style = Bootstrap(resamples=resamples)
-    trained_on = [one for source in train or [] for one in _trained_on(source, _of_data(named))]
-    tasks = _tasks(data or [], suite or [], limit, scoring.head, named)
-    entrants, opened = _entrants(model or [], options, server, baselines, tasks, trained_on, named)
+    check_options(model or [], options, server)
+    bootstrap = Bootstrap(resamples=resamples)
+    trained_on = [
+        comparison for source in train or [] for comparison in read_training(source, comparison_columns(named))
+    ]
+    tasks = make_tasks(data or [], suite or [], limit, scoring.head, named)
+    entrants, opened = make_entrants(model or [], options, server, baselines, tasks, trained_on, named)
     for name, scorer in opened.items():
         if scorer.doubt:
             say(f"{name}: its scores are {scorer.doubt}", style="yellow")
-    _say_control_strings(opened, tasks)
+    say_control_strings(opened, tasks)
     run = run_all(
         entrants,
         tasks,
-        bootstrap=style,
+        bootstrap=bootstrap,
         train=trained_on,
         command="prefrank " + shlex.join(sys.argv[1:]),
-        hardware=hardware(),
+        hardware=read(Hardware, hardware()),
         scoring=lambda name, scorer: progress.counted(name, scorer) if name in opened else scorer,
     )
     if opened and len(entrants) > 1:
-        run["comparison"] = compare_runs({"": run}, SUITES)
+        run = replace(run, comparison=compare_runs({"": run}, SUITES))
     if audit:
-        _audit(run, opened, tasks, options)
+        run = _audited(run, opened, tasks[0], options)
     if output:
         write_run(output, run)
     if html:
         write_report(run, html)
-    measured.run(run)
+    show_all(terminal.run(run))
     if output:
         say(f"The run, with every score, is in {output}")
     if html:
         say(f"The report is in {html}")
-
-
-def _say_control_strings(opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]") -> None:
-    from prefrank.cli import tables
-
-    pairs = [(item.prompt, reply) for task in tasks for item in task.data.items for reply in item.replies]
-    for name, one in opened.items():
-        if one.control_strings is not None:
-            tables.say_control_strings(one.control_strings(pairs), name)
-
-
-def _tasks(
-    data: Sequence[str], suites: Sequence[str], limit: int | None, head: str | None, columns: "Columns"
-) -> "list[Task]":
-    """What is to be scored: data sets, then suites."""
-    from prefrank.cli import tables
-    from prefrank.data import load_comparisons, parse_source
-    from prefrank.data.candidates import labelled
-    from prefrank.evaluation.items import as_item
-    from prefrank.evaluation.language import languages_of
-    from prefrank.evaluation.protocols import find_suite, load_suite
-    from prefrank.evaluation.protocols.suite import SuiteData
-    from prefrank.evaluation.runs import Task, comparisons_suite
-
-    found = []
-    of_data = _of_data(columns)
-    for source, shown in zip(data, _suite_names(data), strict=True):
-        name, split = parse_source(source)
-        loaded = load_comparisons(name, split=split, limit=limit, columns=of_data or None)
-        if not loaded.comparisons:
-            raise NotFound(f"{source} has no usable comparison; `prefrank data describe {source}` says why")
-        tables.say_report(source, loaded.report)
-        items = tuple(map(as_item, labelled(loaded.comparisons, head)))
-        rows = SuiteData(items, loaded.report.rows, dict(loaded.report.dropped))
-        found.append((comparisons_suite(shown), rows, source))
-    for one in suites:
-        name, equals, folder = one.partition("=")
-        read = load_suite(name, folder if equals else None)
-        found.append((find_suite(name), read, folder or find_suite(name).hub or "prefrank"))
-    return [
-        Task(kind, SuiteData(languages_of(rows.items), rows.read, rows.dropped), where) for kind, rows, where in found
-    ]
-
-
-def _suite_names(sources: Sequence[str]) -> list[str]:
-    """The last part of each source, with its split; of two that end alike, as many parts as tell them apart."""
-    parts = [source.rstrip("/").replace("\\", "/").split("/") for source in sources]
-    names = []
-    for own in parts:
-        others = [one for one in parts if one != own]
-        count = next((n for n in range(1, len(own)) if all(one[-n:] != own[-n:] for one in others)), len(own))
-        names.append("/".join(own[-count:]))
-    return names
-
-
-def _named(model: str) -> tuple[str, str]:
-    """`NAME=MODEL` as (NAME, MODEL); else the model is its own name."""
-    name, equals, place = model.partition("=")
-    named = bool(equals) and re.fullmatch(r"[\w. +-]+", name) is not None and not Path(model).exists()
-    return (name, place) if named else (model, model)
-
-
-def _entrants(
-    models: Sequence[str],
-    options: "ModelOptions",
-    server: "ServerOptions",
-    beside: bool,
-    tasks: "Sequence[Task]",
-    trained_on: "list[Comparison]",
-    columns: "Columns",
-) -> "tuple[list[Entrant], dict[str, OpenedScorer]]":
-    from prefrank.evaluation.baselines import baselines
-    from prefrank.evaluation.runs import Entrant
-    from prefrank.evaluation.scorers import kind_of, open_scorer
-
-    items = [item for task in tasks for item in task.data.items]
-    opened = {}
-    for given in models:
-        name, place = _named(given)
-        if name in opened:
-            raise BadInput(f"two models are called {name}; name them: --model first={place} --model second=...")
-        kind = kind_of(place)
-        opened[name] = open_scorer(
-            place,
-            model=options if kind == "model" else None,
-            server=server if kind == "http" else None,
-            items=items,
-            columns=columns,
-        )
-    found = [
-        Entrant(name, one.kind, one.score_pairs, one.format, one.calibration, one.control_strings)
-        for name, one in opened.items()
-    ]
-    others = baselines(trained_on or None) if beside else {}
-    return [*found, *(Entrant(name, "baseline", scorer) for name, scorer in others.items())], opened
-
-
-def _of_data(columns: "Columns") -> "Columns":
-    """Those of the columns that comparisons have."""
-    from prefrank.evaluation.scorers import ONLY_SCORED
-
-    return {name: own for name, own in columns.items() if name not in ONLY_SCORED}
-
-
-def _trained_on(source: str, columns: "Columns") -> "list[Comparison]":
-    """Training comparisons under the names of `columns`, or, where the source has none of these, the usual ones."""
-    from prefrank.cli.commands import read_comparisons
-
-    if not columns:
-        return read_comparisons([source])
-    try:
-        return read_comparisons([source], columns)
-    except BadData as error:
-        try:
-            return read_comparisons([source])
-        except BadData:
-            raise error from None
-
-
-def _check_options(models: Sequence[str], options: "ModelOptions", server: "ServerOptions") -> None:
-    """Raises BadInput for options that no scorer here has a use for; a head also names the labels of data."""
-    from prefrank.evaluation.scorers import ModelOptions, kind_of
-    from prefrank.evaluation.servers import ServerOptions
-
-    kinds = {kind_of(_named(given)[1]) for given in models}
-    if "http" not in kinds and server != ServerOptions(key=server.key):
-        raise BadInput("--protocol and --server-template are for servers, and no --model is one; leave them out")
-    if "model" not in kinds and options != ModelOptions(head=options.head):
-        raise BadInput("no --model is a model folder or hub id, so device, precision and the like cannot be set")
 
 
 @app.command()
@@ -273,22 +154,33 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
-    from prefrank.cli import measured
+    from prefrank.evaluation.compare_runs import compare_runs
     from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
-    from prefrank.evaluation.runs import compare_runs
+    from prefrank.reports import terminal
     from prefrank.reports.report import merged, write_report
 
     check_files({"--html": html}, runs)
-    loaded, style = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
-    found = compare_runs(loaded, SUITES, bootstrap=style)
+    loaded, bootstrap = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
+    tests = compare_runs(loaded, SUITES, bootstrap=bootstrap)
     if html:
         whole = merged(list(loaded.values()))  # where two scorers of one name are told apart by number
-        write_report({**whole, "comparison": compare_runs({"": whole}, SUITES, bootstrap=style)}, html)
-    print_result(found, as_json, lambda: measured.comparison(found))
+        write_report(replace(whole, comparison=compare_runs({"": whole}, SUITES, bootstrap=bootstrap)), html)
+    print_result(_tests_json(tests), as_json, lambda: show_all(terminal.paired_tests(tests)))
     if html:
         say(f"The report is in {html}")
+
+
+def _tests_json(tests: "PairedTests") -> dict[str, Any]:
+    """The tests as plain values, with the number of discordant pairs."""
+    from prefrank.io.schema import plain
+
+    record = plain(tests)
+    for pair, test in zip(record["pairs"], tests.pairs, strict=True):
+        if test.mcnemar is not None:
+            pair["mcnemar"] = test.mcnemar.to_json()
+    return record
 
 
 @app.command()
@@ -300,16 +192,17 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Models side by side from their run files, with groups that cannot be told apart."""
-    from prefrank.cli import measured
     from prefrank.evaluation.estimates import Bootstrap
+    from prefrank.reports import terminal
     from prefrank.reports.leaderboard import leaderboard as rank_runs
-    from prefrank.reports.leaderboard import run_files, write_leaderboard
+    from prefrank.reports.leaderboard import run_files
+    from prefrank.reports.leaderboard_page import write_leaderboard
 
     check_files({"--html": html}, run_files(folder))
     found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
     if html:
         write_leaderboard(found, html)
-    print_result(found.to_json(), as_json, lambda: measured.leaderboard(found))
+    print_result(found.to_json(), as_json, lambda: show_all(terminal.leaderboard(found)))
     if html:
         say(f"The page is in {html}")
 
@@ -347,11 +240,11 @@ def calibrate(
     scoring: ScoringOptions,
 ) -> None:
     """Fit the temperature that makes score differences probabilities, and store it with the model."""
-    from prefrank.cli import measured
     from prefrank.cli.commands import read_comparisons
     from prefrank.data.candidates import labelled
     from prefrank.evaluation.calibration import calibrate as fit
     from prefrank.model.hub import resolve_model
+    from prefrank.reports import terminal
 
     if folder.is_dir():
         check_files({"prefrank.json": resolve_model(str(folder)) / "prefrank.json"}, local_places(*data))
@@ -363,36 +256,43 @@ def calibrate(
         **asdict(scoring),
     )
     place = resolve_model(str(folder))  # of a run's folder, its best checkpoint
-    print_result(found, as_json, lambda: measured.calibrated(place, found))
+    print_result(found, as_json, lambda: show_all(terminal.calibrated(place, found)))
 
 
 @app.command()
 def suites(as_json: AsJson = False) -> None:
     """List the benchmarks that prefrank evaluate --suite knows, and where their data come from."""
-    from prefrank.cli import measured
     from prefrank.evaluation.protocols import SUITES
+    from prefrank.reports import terminal
 
-    plain = [
-        {"name": one.name, "title": one.title, "hub": one.hub, "files": list(one.layout), "source": one.source}
-        for one in SUITES.values()
+    record = [
+        {
+            "name": suite.name,
+            "title": suite.title,
+            "hub": suite.hub,
+            "files": list(suite.layout),
+            "source": suite.source,
+        }
+        for suite in SUITES.values()
     ]
-    print_result(plain, as_json, lambda: measured.suites(list(SUITES.values())))
+    print_result(record, as_json, lambda: show_all(terminal.suites(SUITES.values())))
 
 
-def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Task]", options: "ModelOptions") -> None:
-    """The models that can be run in other formats are, on the first data set or suite; what cannot be is said, since
-    the scores that are there by now must not be lost."""
+def _audited(run: "Run", opened: "Mapping[str, OpenedScorer]", task: "Task", options: "ModelOptions") -> "Run":
+    """The run with an audit of each model that can be run in other formats; one that fails is said, since the scores
+    that are there by now must not be lost."""
     from prefrank.cli import progress
     from prefrank.evaluation.audit import audit
 
-    for scorer in run["scorers"]:
-        one = opened.get(scorer["name"])
-        if one is not None and one.kind in ("model", "transformers"):
+    scorers = list(run.scorers)
+    for place, record in enumerate(scorers):
+        scorer = opened.get(record.name)
+        if scorer is not None and scorer.kind in ("model", "transformers"):
             try:
                 with progress.auditing() as report:
-                    found = audit(
-                        one.name,
-                        tasks[0].data.items,
+                    audited = audit(
+                        scorer.name,
+                        task.data.items,
                         head=options.head,
                         device=options.device,
                         max_length=options.max_length,
@@ -401,6 +301,7 @@ def _audit(run: "Run", opened: "Mapping[str, OpenedScorer]", tasks: "Sequence[Ta
                         progress=report,
                     )
             except PrefrankError as error:
-                say(f"{one.name} was not audited: {error}", style="yellow")
+                say(f"{scorer.name} was not audited: {error}", style="yellow")
             else:
-                scorer["audit"] = found.to_json()
+                scorers[place] = replace(record, audit=audited)
+    return replace(run, scorers=tuple(scorers))
