@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap
-from prefrank.reports.card import model_card
+from prefrank.reports.card.model_card import model_card
 from prefrank.reports.leaderboard import leaderboard, leaderboard_html
 from prefrank.reports.markdown import code, fence, plain, prose, sentence
 from prefrank.reports.report import accuracy_png, render_report

@@ -20,7 +20,7 @@ from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.run_file import Run
 from prefrank.io.atomic import write_file
 from prefrank.io.json_files import read_object
-from prefrank.reports.card_facts import (
+from prefrank.reports.card.facts import (
     BASES,
     CONDITIONAL,
     DATA,
