@@ -220,8 +220,8 @@ def card(
     """Write a model card from the training record and run files; what is missing is asked for, never left blank."""
     from prefrank.evaluation.run_file import read_run
     from prefrank.model.hub import resolve_model
-    from prefrank.reports.card.model_card import FILE, write_card
     from prefrank.reports.card.facts import read_facts
+    from prefrank.reports.card.model_card import FILE, write_card
 
     if folder.is_dir():
         check_files({"README.md": resolve_model(str(folder)) / FILE}, [*(run or []), *([facts] if facts else [])])
