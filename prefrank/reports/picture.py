@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prefrank.errors import BadInput, NotFound, printable
+from prefrank.evaluation.estimates import Estimate
 from prefrank.evaluation.merging import merged
 from prefrank.evaluation.results import Run
 from prefrank.io.atomic import write_file
 from prefrank.palette import COLORS
 from prefrank.reports import charts
-from prefrank.reports.charts import Mark, mark_of
 from prefrank.reports.entries import entries, title_of, with_short_names
 
 if TYPE_CHECKING:
@@ -60,18 +60,18 @@ def _draw_scorer(axes: "Axes", run: Run, suites: Sequence[str], number: int) -> 
     """One scorer's accuracies, a little apart from the others' on each suite's line."""
     scorer, count = run.scorers[number], len(run.scorers)
     apart = 0.8 / count * (number - (count - 1) / 2)
-    marks = [
-        (place + apart, mark_of(scorer.results[suite].overall.accuracy))
+    accuracies = [
+        (place + apart, scorer.results[suite].overall.accuracy)
         for place, suite in enumerate(suites)
         if suite in scorer.results and scorer.results[suite].overall.accuracy.value is not None
     ]
-    if not marks:
+    if not accuracies:
         return
-    values = [mark.value for _, mark in marks]
+    values, low, high = np.array([_ends(accuracy) for _, accuracy in accuracies], np.float64).T
     axes.errorbar(
         values,
-        [place for place, _ in marks],
-        xerr=np.abs(np.array([_ends(mark) for _, mark in marks]).T - np.array(values)),
+        [place for place, _ in accuracies],
+        xerr=np.abs([low - values, high - values]),
         fmt="osD^"[number % 4],
         color=COLORS[number % len(COLORS)],
         markersize=6,
@@ -80,9 +80,10 @@ def _draw_scorer(axes: "Axes", run: Run, suites: Sequence[str], number: int) -> 
     )
 
 
-def _ends(mark: Mark) -> tuple[float | None, float | None]:
-    """Of its interval; the value itself where there is none."""
-    return (mark.value, mark.value) if mark.low is None else (mark.low, mark.high)
+def _ends(accuracy: Estimate) -> tuple[float | None, ...]:
+    """Its value, and the ends of its interval; the value itself where there is none."""
+    value, low, high = accuracy.value, accuracy.low, accuracy.high
+    return (value, value, value) if low is None else (value, low, high)
 
 
 def _finish(axes: "Axes", titles: Sequence[str]) -> None:
