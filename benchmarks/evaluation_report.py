@@ -20,7 +20,7 @@ from common import finish, run, say, write_comparisons
 
 from prefrank.data import load_comparisons
 from prefrank.evaluation.run_file import read_run
-from prefrank.reports.report import accuracy_png
+from prefrank.reports.picture import accuracy_png
 from prefrank.training import load_recipe
 from prefrank.types import Comparison, Preference
 

@@ -44,7 +44,7 @@ def compare_runs(
     Raises:
         BadInput: fewer than two scorers, or no two that share a suite with the same data; something else than runs.
     """
-    _check_runs(runs)
+    check_runs(runs)
     sides = _sides(runs)
     style = bootstrap or next(iter(runs.values())).intervals
     samples = {
@@ -87,7 +87,12 @@ def _adjusted(by_suite: Sequence[list[PairedTest]], *, level: float) -> list[Pai
     return [test for head, tests in zip(heads, by_suite, strict=True) for test in (head, *tests[1:])]
 
 
-def _check_runs(runs: object) -> None:
+def check_runs(runs: object) -> None:
+    """See that these are runs, at least one.
+
+    Raises:
+        BadInput: they are not.
+    """
     if not isinstance(runs, Mapping):
         raise BadInput(f"the runs are {short(runs)}; wanted runs by name")
     for name, run in runs.items():

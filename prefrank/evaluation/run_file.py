@@ -27,10 +27,8 @@ def write_run(path: Path, run: Run) -> None:
 
     Raises:
         CannotWrite: the file cannot be written.
-        BadInput: something else than a run, or a number that is not finite, which JSON does not have.
+        BadInput: a number that is not finite, which JSON does not have.
     """
-    if not isinstance(run, Run):
-        raise BadInput(f"the run for {path} is {short(run)}; wanted a prefrank.evaluation.Run")
     try:
         text = json.dumps({"format": FORMAT} | plain(run), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as error:

@@ -190,24 +190,22 @@ def _object_reader(kind: Any, strict: bool) -> _Read:
     hints = get_type_hints(kind, include_extras=True)
     parts = {field.name: field for field in fields(kind)}
     readers = {name: _reader(hints[name], strict) for name in parts}
-    needed = [name for name, field in parts.items() if field.default is MISSING and field.default_factory is MISSING]
+    needed = {name for name, field in parts.items() if field.default is MISSING and field.default_factory is MISSING}
 
     def read_object(value: Any) -> Any:
         if type(value) is not dict:
             raise Wrong(value, "an object")
-        for name in needed:
-            if name not in value:
-                raise Wrong.because("is missing").inside(name)
         given = {}
-        for name, part in value.items():
-            if name not in readers:
-                if strict:
-                    raise Wrong.because("is not known here").inside(name)
-                continue
+        for name, read_part in readers.items():
             try:
-                given[name] = readers[name](part)
+                if name in value:
+                    given[name] = read_part(value[name])
+                elif name in needed:
+                    raise Wrong.because("is missing")
             except Wrong as wrong:
                 raise wrong.inside(name) from None
+        if strict and (unknown := [key for key in value if key not in readers]):
+            raise Wrong.because("is not known here").inside(unknown[0])
         try:
             return kind(**given)
         except PrefrankError as error:  # what the dataclass checks itself

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from prefrank.evaluation.estimates import Estimate
 from prefrank.reports.numbers import Real, digits, interval
@@ -75,18 +75,29 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FactList:
     """Names and values."""
 
     pairs: tuple[tuple[str, str], ...]
     kind: Literal["facts"] = "facts"
 
 
+class Case(NamedTuple):
+    """An error to read: a summary, the prompt, and the two replies with their scores."""
+
+    title: str
+    prompt: str
+    preferred: str
+    other: str
+    preferred_score: str
+    other_score: str
+
+
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """Errors to read: summary, prompt, and the two replies with their scores."""
+    """Errors to read."""
 
-    cases: tuple[tuple[str, str, str, str, str, str], ...]
+    cases: tuple[Case, ...]
     kind: Literal["cases"] = "cases"
 
 
@@ -99,7 +110,7 @@ class Fold:
     kind: Literal["fold"] = "fold"
 
 
-Block = Table | Pictures | Words | Facts | Cases | Fold
+Block = Table | Pictures | Words | FactList | Cases | Fold
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefrank.errors import BadData, NotFound, PrefrankError
 from prefrank.io.atomic import write_file
@@ -18,8 +18,8 @@ def template(
     name: str,
     what: str,
     *,
-    filters: Mapping[str, Callable[..., Any]] | None = None,
-    finalize: Callable[[Any], str] | None = None,
+    filters: Mapping[str, Callable[..., object]] | None = None,
+    finalize: Callable[[object], str] | None = None,
 ) -> "Template":
     """A template of the package. HTML escapes all text; Markdown does not, and leaves that to `finalize`.
 
