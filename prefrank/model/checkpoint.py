@@ -21,14 +21,13 @@ from prefrank.errors import BadInput, BadModel, short, suggest
 from prefrank.io.json_files import Fields
 from prefrank.limits import limit, past
 from prefrank.model.adapter import apply_adapter, is_adapter, read_adapter, read_whole
-from prefrank.model.bert import FAMILIES, BertNetwork
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.custom_code import check_code, custom_class
 from prefrank.model.empty import empty
-from prefrank.model.found import check_modules, foreign, no_head, shown_names
+from prefrank.model.families.bert import FAMILIES, BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.foreign import check_modules, foreign, no_head, shown_names
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, check_heads, head_names, keep_heads
-from prefrank.model.network import Network, head_parameter_names
-from prefrank.model.other import OtherNetwork, load_other
-from prefrank.model.quantise import (
+from prefrank.model.integer_weights import (
     QUANTISED,
     check_integers,
     check_quantised,
@@ -36,8 +35,9 @@ from prefrank.model.quantise import (
     replaced_weights,
     stored_precision,
 )
+from prefrank.model.network import Network, head_parameter_names
+from prefrank.model.other import OtherNetwork, load_other
 from prefrank.model.record import LAST, RECORD, read_record
-from prefrank.model.remote import check_code, custom_class
 from prefrank.model.weights import ALIGNMENT, FLOATS, Weights, read_config
 from prefrank.model.weights import QUANTISED as QUANTISED_FILE
 

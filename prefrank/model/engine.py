@@ -22,11 +22,11 @@ from torch import Tensor
 
 from prefrank import native
 from prefrank.errors import BadInput, BadModel, PrefrankError, is_count, short, suggest
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.exact import TorchEngine, select_rows
+from prefrank.model.families.bert import BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.layout import lay_out
-from prefrank.model.native import NativeEngine, unfit
+from prefrank.model.native_engine import NativeEngine, unfit
 from prefrank.model.network import Network
 from prefrank.types import Batch
 

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import Convolution as DebertaConvolution
-from prefrank.model.deberta import DebertaNetwork
-from prefrank.model.disentangled import DisentangledAttention, bucket
-from prefrank.model.encoder import Activation, AddNorm
+from prefrank.model.families.bert import BertNetwork
+from prefrank.model.families.deberta import Convolution as DebertaConvolution
+from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.disentangled import DisentangledAttention, bucket
 from prefrank.model.heads import widened
-from prefrank.model.quantise import FixedPositions, QuantisedLinear
+from prefrank.model.integer_weights import FixedPositions, QuantisedLinear
+from prefrank.model.packed_encoder import Activation, AddNorm
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,12 +24,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.errors import BadModel, is_count, short
+from prefrank.model.custom_code import custom_class
 from prefrank.model.empty import empty
-from prefrank.model.found import foreign, no_head, shown_names
+from prefrank.model.foreign import foreign, no_head, shown_names
 from prefrank.model.heads import HeadLinear, head_names, widened
 from prefrank.model.network import head_modules
 from prefrank.model.pack import Pack, pack_batch
-from prefrank.model.remote import custom_class
 from prefrank.model.weights import FLOATS, Weights
 from prefrank.types import Batch
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 from safetensors import SafetensorError
 
 from prefrank.errors import BadInput, short
+from prefrank.model.integer_weights import stored_precision
 from prefrank.model.network import Network, fingerprint
 from prefrank.model.other import OtherNetwork, text_config
-from prefrank.model.quantise import stored_precision
 from prefrank.model.record import LAST, NOT_PADDING, Record, write_record
 from prefrank.model.weights import QUANTISED, SINGLE, write_tensors
 

@@ -23,8 +23,8 @@ from prefrank.model import Network, make_engine, run
 from prefrank.model.adapter import is_adapter, read_whole, text_folder
 from prefrank.model.heads import uncut
 from prefrank.model.hub import resolve_model
+from prefrank.model.integer_weights import stored_precision
 from prefrank.model.network import weights_digest, with_text
-from prefrank.model.quantise import stored_precision
 from prefrank.model.record import read_record, text_settings
 from prefrank.model.save import write_checkpoint
 from prefrank.model.threads import check_fork, computed, find_device

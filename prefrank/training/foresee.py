@@ -25,8 +25,8 @@ import torch
 from torch import nn
 
 from prefrank.model import Network, parameters_by_depth
-from prefrank.model.bert import FAMILIES, BertNetwork
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.bert import FAMILIES, BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.training.lora import add_adapters
 from prefrank.training.memory import Memory, Passes, average_bytes, count_passes, optimizer_bytes, size_of
 from prefrank.training.optim import freeze, parameter_groups

@@ -16,9 +16,9 @@ import torch
 from prefrank.errors import BadData, BadRecipe
 from prefrank.model import Network, load_network
 from prefrank.model.adapter import text_folder
-from prefrank.model.bert import BertNetwork
 from prefrank.model.checkpoint import heads_in
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.bert import BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import text_settings
 from prefrank.text import TextEncoder, TextSettings, with_chat_template

@@ -147,7 +147,7 @@ def test_models_are_imported_where_the_system_knows_no_forks() -> None:
         "import mmap, os, torch\n"
         "for name in ('register_at_fork', 'fork', 'sched_getaffinity'): vars(os).pop(name, None)\n"
         "for name in ('MAP_PRIVATE', 'MAP_ANONYMOUS', 'MAP_SHARED'): vars(mmap).pop(name, None)\n"
-        "import prefrank.model, prefrank.model.quantise as quantise\n"
+        "import prefrank.model, prefrank.model.integer_weights as quantise\n"
         "integers, scales = quantise.quantise_weight(torch.randn(64, 64), 'int16')\n"
         "assert (integers * scales[:, None]).std() > 0.9\n"
     )

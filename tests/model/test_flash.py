@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from prefrank.errors import BadInput
 from prefrank.io.json_files import Fields
 from prefrank.model import flash, load_network, score_batches
-from prefrank.model.bert import SelfAttention
-from prefrank.model.disentangled import DisentangledAttention, Relative, bucket, read_deberta_config
-from prefrank.model.encoder import read_encoder_config
+from prefrank.model.families.bert import SelfAttention
+from prefrank.model.families.disentangled import DisentangledAttention, Relative, bucket, read_deberta_config
 from prefrank.model.pack import Pack, pack_batch
+from prefrank.model.packed_encoder import read_encoder_config
 from tests.parity.reference import CONV, V3, VOCAB, batch_of, model_of, saved
 
 CPU = torch.device("cpu")

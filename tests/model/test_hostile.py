@@ -17,9 +17,9 @@ import torch
 from prefrank import RewardModel
 from prefrank.errors import BadInput, BadModel, NotFound, PrefrankError
 from prefrank.model import load_network, make_engine
+from prefrank.model.integer_weights import quantise_network
 from prefrank.model.layout import Norm, lay_out
-from prefrank.model.native import check_shapes
-from prefrank.model.quantise import quantise_network
+from prefrank.model.native_engine import check_shapes
 from prefrank.model.save import save_network, write_checkpoint
 from prefrank.text import TextEncoder
 from prefrank.types import Batch

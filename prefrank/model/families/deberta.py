@@ -14,11 +14,26 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
-from prefrank.model.disentangled import DebertaConfig, DisentangledAttention, Relative, bucket, read_deberta_config
-from prefrank.model.encoder import AddNorm, Attention, Dropout, Embedding, Intermediate, Linear, run_layer, shared
+from prefrank.model.families.disentangled import (
+    DebertaConfig,
+    DisentangledAttention,
+    Relative,
+    bucket,
+    read_deberta_config,
+)
 from prefrank.model.flash import lay_slots, obstacle
 from prefrank.model.heads import ONLY_HEAD, HeadLinear
 from prefrank.model.pack import Pack, pack_batch
+from prefrank.model.packed_encoder import (
+    AddNorm,
+    Attention,
+    Dropout,
+    Embedding,
+    Intermediate,
+    Linear,
+    run_layer,
+    shared,
+)
 from prefrank.types import Batch
 
 

@@ -30,9 +30,9 @@ from jaxtyping import Float, Float32, Float64, Int16
 from torch import Tensor, nn
 
 from prefrank.errors import BadInput, BadModel, short, suggest
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import DebertaNetwork
-from prefrank.model.disentangled import DisentangledAttention
+from prefrank.model.families.bert import BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.disentangled import DisentangledAttention
 
 QUANTISED = ("int16", "int8")
 WEIGHT_NORM = 2**15.5

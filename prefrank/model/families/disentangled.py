@@ -17,7 +17,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
-from prefrank.model.encoder import (
+from prefrank.model.flash import Rows, Slots, attend
+from prefrank.model.pack import Pack
+from prefrank.model.packed_encoder import (
     MOST,
     MOST_WIDTH,
     Activation,
@@ -32,8 +34,6 @@ from prefrank.model.encoder import (
     read_encoder_config,
     split_heads,
 )
-from prefrank.model.flash import Rows, Slots, attend
-from prefrank.model.pack import Pack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

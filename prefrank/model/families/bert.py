@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrank.io.json_files import Fields
-from prefrank.model.encoder import (
+from prefrank.model.flash import attend, obstacle
+from prefrank.model.heads import ONLY_HEAD, HeadLinear
+from prefrank.model.pack import Pack, pack_batch
+from prefrank.model.packed_encoder import (
     MOST,
     MOST_WIDTH,
     Activation,
@@ -36,9 +39,6 @@ from prefrank.model.encoder import (
     run_layer,
     split_heads,
 )
-from prefrank.model.flash import attend, obstacle
-from prefrank.model.heads import ONLY_HEAD, HeadLinear
-from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
 Family = Literal["bert", "roberta", "electra"]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from prefrank import native
 from prefrank.errors import BadInput
 from prefrank.model import load_for_scoring, load_network, make_engine, run, score_batches
+from prefrank.model.integer_weights import QuantisedLinear, quantise_rows, quantise_weight
 from prefrank.model.layout import Linear, lay_out
-from prefrank.model.native import NativeEngine, unfit
+from prefrank.model.native_engine import NativeEngine, unfit
 from prefrank.model.network import Network
-from prefrank.model.quantise import QuantisedLinear, quantise_rows, quantise_weight
 from prefrank.text import plan_batches
 from prefrank.types import Batch, Row
 from tests.parity.reference import CONFIGS, V3, alone, batch_of, model_of, reference_scores, saved

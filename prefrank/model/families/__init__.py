@@ -1,0 +1,1 @@
+"""The table of model families: which models run here, and how."""
