@@ -24,7 +24,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from prefrank.model.families.disentangled import skew
+from prefrank.model.distances import skew
 from prefrank.model.layout import Convolution, Layer, Layout, Linear, Norm
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.packed_encoder import ONEDNN

@@ -20,7 +20,7 @@ from prefrank.errors import BadInput
 from prefrank.model import load_network, make_engine, run, score_batches
 from prefrank.model.checkpoint import load_quantised
 from prefrank.model.engine import _LIMITING, LimitedEngine
-from prefrank.model.layout import lay_out
+from prefrank.model.families import lay_out
 from tests.parity.reference import CONFIGS, OTHERS, batch_of, model_of, saved
 
 BATCH = batch_of([3, 5, 5, 17])

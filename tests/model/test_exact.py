@@ -13,7 +13,8 @@ from torch import Tensor
 from prefrank.errors import BadInput
 from prefrank.model import exact, load_network, score_batches
 from prefrank.model.exact import TorchEngine, select_rows
-from prefrank.model.layout import Layout, lay_out
+from prefrank.model.families import lay_out
+from prefrank.model.layout import Layout
 from prefrank.types import Batch, reply_types
 from tests.parity.reference import CONFIGS, V3, alone, batch_of, model_of, reference_scores, saved
 

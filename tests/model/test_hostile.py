@@ -17,8 +17,9 @@ import torch
 from prefrank import RewardModel
 from prefrank.errors import BadInput, BadModel, NotFound, PrefrankError
 from prefrank.model import load_network, make_engine
-from prefrank.model.integer_weights import quantise_network
-from prefrank.model.layout import Norm, lay_out
+from prefrank.model.families import lay_out
+from prefrank.model.integer_network import quantise_network
+from prefrank.model.layout import Norm
 from prefrank.model.native_engine import check_shapes
 from prefrank.model.save import save_network, write_checkpoint
 from prefrank.text import TextEncoder

@@ -16,16 +16,16 @@ from torch import Tensor
 from prefrank.errors import BadInput, BadModel
 from prefrank.model import fingerprint, load_network, save_network, score_batches
 from prefrank.model.checkpoint import load_for_scoring, load_quantised
+from prefrank.model.families import lay_out
+from prefrank.model.integer_network import quantise_network
 from prefrank.model.integer_weights import (
     QUANTISED,
     WEIGHT_NORM,
-    quantise_network,
     quantise_rows,
     quantise_table,
     quantise_weight,
     table_in_float,
 )
-from prefrank.model.layout import lay_out
 from prefrank.model.weights import QUANTISED as FILE
 from prefrank.model.weights import Weights
 from tests.parity.reference import CONFIGS, OTHERS, V3, batch_of, model_of, saved

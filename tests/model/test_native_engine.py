@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from prefrank import native
 from prefrank.errors import BadInput
 from prefrank.model import load_for_scoring, load_network, make_engine, run, score_batches
+from prefrank.model.families import lay_out
 from prefrank.model.integer_weights import QuantisedLinear, quantise_rows, quantise_weight
-from prefrank.model.layout import Linear, lay_out
+from prefrank.model.layout import Linear
 from prefrank.model.native_engine import NativeEngine, unfit
 from prefrank.model.network import Network
 from prefrank.text import plan_batches

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from prefrank.model import exact, head_modules, load_network, make_engine
 from prefrank.model.engine import run
 from prefrank.model.exact import TorchEngine
-from prefrank.model.layout import lay_out
+from prefrank.model.families import lay_out
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, saved
 
 LENGTHS = [3, 5, 5, 9, 17, 31]
