@@ -349,7 +349,11 @@ def _set_outputs(network: PackedNetwork, heads: tuple[str, ...]) -> None:
     parent, _, name = network.output_layer.rpartition(".")
     before: Any = network.get_submodule(network.output_layer)
     with torch.device("meta"):
-        setattr(network.get_submodule(parent), name, HeadLinear(before.in_features, len(heads)))
+        setattr(
+            network.get_submodule(parent),
+            name,
+            HeadLinear(before.in_features, len(heads), bias=before.bias is not None),
+        )
     network.heads = heads
 
 

@@ -101,7 +101,7 @@ def own_type(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta v3", "llama", "distilbert"])
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "llama", "distilbert"])
 def test_code_of_a_folder_is_neither_run_nor_passed_over(kind: str, tmp_path: Path) -> None:
     folder = negated(tmp_path / "own", kind)
     for load in (

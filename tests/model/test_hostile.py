@@ -82,7 +82,7 @@ def test_weights_that_are_no_floats_are_named(folder: Path, dtype: torch.dtype) 
 
 
 def test_quantised_folders_hold_the_very_types_that_kernels_read(tmp_path: Path) -> None:
-    network = load_network(saved(model_of(*CONFIGS["deberta v3"]), tmp_path / "float"))
+    network = load_network(saved(model_of(*CONFIGS["deberta-v2"]), tmp_path / "float"))
     quantise_network(network, "int16")
     target = tmp_path / "int16"
     target.mkdir()
