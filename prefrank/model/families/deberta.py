@@ -4,7 +4,7 @@ The convolution runs over each row on its own, so that no row leaks into its nei
 layer computes only each row's first token, the one that is pooled; nothing else reads the rest.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,28 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
-from prefrank.model.disentangled import DebertaConfig, DisentangledAttention, Relative, bucket, read_deberta_config
-from prefrank.model.encoder import AddNorm, Attention, Dropout, Embedding, Intermediate, Linear, run_layer, shared
+from prefrank.model import layout as laid
+from prefrank.model.families.disentangled import (
+    DebertaConfig,
+    DisentangledAttention,
+    Relative,
+    fix_layer,
+    lay_out_positions,
+    read_deberta_config,
+)
 from prefrank.model.flash import lay_slots, obstacle
 from prefrank.model.heads import ONLY_HEAD, HeadLinear
 from prefrank.model.pack import Pack, pack_batch
+from prefrank.model.packed_encoder import (
+    AddNorm,
+    Attention,
+    Dropout,
+    Embedding,
+    Intermediate,
+    Linear,
+    run_layer,
+    shared,
+)
 from prefrank.types import Batch
 
 
@@ -94,10 +111,10 @@ class Encoder(nn.Module):
         super().__init__()
         encoder = config.encoder
         self.layer = nn.ModuleList(Layer(config) for _ in range(encoder.num_layers))
-        self.rel_embeddings = nn.Embedding(2 * config.span, encoder.width) if config.relative else None
+        self.rel_embeddings = nn.Embedding(2 * config.distances.span, encoder.width) if config.relative else None
         self.LayerNorm = nn.LayerNorm(encoder.width, eps=encoder.norm_eps) if config.normed else None
         self.conv = Convolution(config) if config.conv_kernel else None
-        self.span, self.buckets, self.max_distance = config.span, config.buckets, config.max_distance
+        self.distances = config.distances
 
     def forward(self, embedded: Float[Tensor, "T D"], pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
         relative = self._relative(pack)
@@ -118,6 +135,10 @@ class Encoder(nn.Module):
         table = self.rel_embeddings.weight
         return table if self.LayerNorm is None else self.LayerNorm(table)
 
+    def layers(self) -> list[Layer]:
+        """The layers, from below."""
+        return [layer for layer in self.layer if isinstance(layer, Layer)]
+
     @contextmanager
     def sharing(self) -> Iterator[None]:
         """Inside the block, the projections of relative positions are made once, for all micro-batches."""
@@ -125,8 +146,8 @@ class Encoder(nn.Module):
         if table is None:
             yield
             return
-        attentions: list[DisentangledAttention] = [layer.attention.self for layer in self.layer]  # type: ignore[union-attr,misc]
-        with shared(lambda: [one for attention in attentions for one in attention.project(table)]) as leaves:
+        attentions = [layer.attention.self for layer in self.layers()]
+        with shared(lambda: [part for attention in attentions for part in attention.project(table)]) as leaves:
             given = iter(leaves)
             for attention in attentions:
                 attention.step_positions = [next(given) for _ in attention.terms]
@@ -140,10 +161,7 @@ class Encoder(nn.Module):
         table = self.table()
         if table is None:
             return None
-        distances = torch.arange(-pack.longest, pack.longest + 1)
-        if self.buckets:
-            distances = bucket(distances, buckets=self.buckets, max_distance=self.max_distance)
-        order = (distances + self.span).clamp(0, 2 * self.span - 1)
+        order = self.distances.rows(pack.longest)
         slots = None if pack.fused is None else lay_slots(order, table.device)
         return Relative(table=table, order=order.to(table.device), longest=pack.longest, slots=slots)
 
@@ -189,7 +207,8 @@ class DebertaNetwork(nn.Module):
         self.gradient_checkpointing = False
         self.fused = False
         self.heads: tuple[str, ...] = (ONLY_HEAD,)
-        self.family = "deberta"
+        self.backbone = "deberta"
+        self.uncut: dict[str, Tensor] = {}
         self.output_layer = "classifier"
         self.vocab_size = config.encoder.vocab_size
         self.head_width = config.encoder.width // config.encoder.num_heads
@@ -215,3 +234,63 @@ class DebertaNetwork(nn.Module):
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
         firsts = self.deberta(pack, self.gradient_checkpointing)
         return self.classifier(self.dropout(self.pooler(firsts))).squeeze(-1).float()
+
+
+def lay_out(network: DebertaNetwork) -> laid.Layout:
+    """The layout of a network, float or quantised, which shares its weights."""
+    words, encoder, pooler = network.deberta.embeddings, network.deberta.encoder, network.pooler
+    layers = encoder.layers()
+    attention = layers[0].attention.self
+    table, types, positions = encoder.table(), words.token_type_embeddings, words.position_embeddings
+    return laid.Layout(
+        num_heads=attention.num_heads,
+        scale=attention.scale,
+        activation=layers[0].intermediate.activation,
+        embeddings=laid.Embeddings(
+            words.word_embeddings.weight.detach(),
+            None if positions is None else positions.weight.detach(),
+            None if types is None else types.weight.detach(),
+            laid.norm(words.LayerNorm),
+            None if words.embed_proj is None else laid.linear(words.embed_proj),
+            first_position=0,
+            typed=words.num_types > 1,
+            projected_first=True,
+        ),
+        layers=tuple(_lay_out_layer(layer, table) for layer in layers),
+        convolution=None if encoder.conv is None else _lay_out_convolution(encoder.conv),
+        distances=None if table is None else encoder.distances,
+        head=laid.Head(laid.head_linear(pooler.dense), pooler.activation, laid.head_linear(network.classifier)),
+        vocab_size=network.vocab_size,
+        max_positions=network.max_positions,
+    )
+
+
+def _lay_out_layer(layer: Layer, table: Float[Tensor, "S D"] | None) -> laid.Layer:
+    inner = layer.attention.self
+    projections = inner.query_proj, inner.key_proj, inner.value_proj
+    plain = laid.layer(*projections, layer.attention.output, layer.intermediate, layer.output)
+    return plain if table is None else lay_out_positions(inner, plain, table)
+
+
+def _lay_out_convolution(module: Convolution) -> laid.Convolution:
+    conv = module.conv
+    assert conv.bias is not None
+    return laid.Convolution(
+        conv.weight.detach(), conv.bias.detach(), conv.groups, module.activation, laid.norm(module.LayerNorm)
+    )
+
+
+def fix_positions(network: DebertaNetwork, read: Callable[[str], Tensor]) -> None:
+    """Replace the projections of relative positions by their results in integers, computed from the float weights.
+
+    Args:
+        read: gives a weight by its name, in any float type.
+    """
+    encoder = network.deberta.encoder
+    if encoder.rel_embeddings is None:
+        return
+    table = encoder.rel_embeddings.weight
+    if encoder.LayerNorm is not None and not table.is_meta:  # there it makes torch import its compiler
+        table = encoder.LayerNorm(table)
+    for number, layer in enumerate(encoder.layers()):
+        fix_layer(layer.attention.self, f"deberta.encoder.layer.{number}.attention.self", table, read)

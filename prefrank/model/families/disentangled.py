@@ -4,20 +4,22 @@ The score of query i and key j is q_i.k_j + q_i.PK[b(i-j)] + k_j.PQ[b(i-j)], all
 (He et al. 2021, DeBERTa, eq. 4, with the log buckets b of v2). transformers gathers the two position terms
 with an index per (i, j). Here PK and PQ are laid out by distance first, so that each term is one matrix
 product and a skewed view of it: row i starts one distance later than row i-1.
-
-The bucket function is odd and its rounding is float32's, on the CPU, so that every device agrees with the
-training of the published checkpoints. Rows may be longer than the relative range: the last bucket is used.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
-from prefrank.model.encoder import (
+from prefrank.model.distances import Distances, skew
+from prefrank.model.flash import Rows, Slots, attend
+from prefrank.model.integer_weights import FixedPositions, check_finite, outside_heap, quantise_table
+from prefrank.model.layout import Layer
+from prefrank.model.pack import Pack
+from prefrank.model.packed_encoder import (
     MOST,
     MOST_WIDTH,
     Activation,
@@ -32,8 +34,6 @@ from prefrank.model.encoder import (
     read_encoder_config,
     split_heads,
 )
-from prefrank.model.flash import Rows, Slots, attend
-from prefrank.model.pack import Pack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +45,7 @@ class DebertaConfig:
         relative: whether attention knows relative positions at all.
         terms: of "c2p" (query reads position) and "p2c" (key reads position), those in use.
         shared: whether positions go through the layer's own query and key projections.
-        span: largest bucket; the table of relative embeddings has 2 x span rows.
-        buckets: number of log buckets, 0 for none.
-        max_distance: where the log buckets end.
+        distances: which row of the table of relative embeddings a distance reads.
         conv_kernel: width of the convolution beside layer 0, 0 for none.
     """
 
@@ -56,9 +54,7 @@ class DebertaConfig:
     relative: bool
     terms: frozenset[str]
     shared: bool
-    span: int
-    buckets: int
-    max_distance: int
+    distances: Distances
     normed: bool
     conv_kernel: int
     conv_groups: int
@@ -91,9 +87,7 @@ def read_deberta_config(config: Fields, *, dropout: float | None) -> DebertaConf
         relative=config.flag("relative_attention", False),
         terms=_terms(config),
         shared=config.flag("share_att_key", False),
-        span=buckets or max_distance,
-        buckets=buckets,
-        max_distance=max_distance,
+        distances=Distances(buckets or max_distance, buckets, max_distance),
         normed="layer_norm" in _words(config.text("norm_rel_ebd", "none")),
         conv_kernel=conv_kernel,
         conv_groups=conv_groups,
@@ -113,18 +107,6 @@ def _terms(config: Fields) -> frozenset[str]:
 def _words(text: str) -> list[str]:
     """Lists in these configs are strings such as "p2c|c2p"."""
     return [word.strip() for word in text.lower().split("|")]
-
-
-def bucket(distances: Int64[Tensor, " R"], *, buckets: int, max_distance: int) -> Int64[Tensor, " R"]:
-    """Distances as they are up to buckets / 2, then in log steps that reach buckets - 1 at max_distance - 1.
-
-    From `make_log_bucket_position` of microsoft/DeBERTa (DeBERTa/deberta/da_utils.py).
-    """
-    half = buckets // 2
-    ratio = distances.abs().clamp(min=half).float() / half
-    steps = torch.log(ratio) / torch.log(torch.tensor((max_distance - 1) / half)) * (half - 1)
-    far = distances.sign() * (torch.ceil(steps) + half)
-    return torch.where(distances.abs() <= half, distances, far.long())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,13 +130,6 @@ class Relative:
         return self.order[self.longest + lowest :][:count]
 
 
-def skew(by_distance: Float[Tensor, "n H a w"], width: int) -> Float[Tensor, "n H a b"]:
-    """Row r of [a, a + width] from column a - 1 - r on: out[r, c] = x[r, a - 1 - r + c], as a view."""
-    rows = by_distance.shape[-2]
-    start, stride = rows - 1, rows + width - 1
-    return by_distance.flatten(-2).narrow(-1, start, rows * stride).unflatten(-1, (rows, stride))[..., :width]
-
-
 class DisentangledAttention(nn.Module):
     """Attention of content to content, content to position and position to content inside each row."""
 
@@ -165,8 +140,12 @@ class DisentangledAttention(nn.Module):
         self.key_proj = Linear(width, width)
         self.value_proj = Linear(width, width)
         own = config.relative and not config.shared
-        self.pos_key_proj = Linear(width, width) if own and "c2p" in terms else None
-        self.pos_query_proj = Linear(width, width) if own and "p2c" in terms else None
+        self.pos_key_proj: Linear | FixedPositions | None = None
+        self.pos_query_proj: Linear | FixedPositions | None = None
+        if own and "c2p" in terms:
+            self.pos_key_proj = Linear(width, width)
+        if own and "p2c" in terms:
+            self.pos_query_proj = Linear(width, width)
         self.pos_dropout = Dropout(config.encoder.hidden_dropout)
         self.dropout = Dropout(config.encoder.attention_dropout)
         self.num_heads = config.encoder.num_heads
@@ -231,8 +210,12 @@ class DisentangledAttention(nn.Module):
     def project(self, table: Float[Tensor, "S D"]) -> list[Float[Tensor, "S D"]]:
         """What `terms` read of every relative position: keys for c2p, scaled queries for p2c."""
         table = self.pos_dropout(table)
-        key, query = self.pos_key_proj or self.key_proj, self.pos_query_proj or self.query_proj
+        key, query = self.position_projections()
         return [key(table) if term == "c2p" else query(table) * self.scale for term in self.terms]
+
+    def position_projections(self) -> tuple[nn.Module, nn.Module]:
+        """What relative positions go through to become keys (c2p) and queries (p2c)."""
+        return self.pos_key_proj or self.key_proj, self.pos_query_proj or self.query_proj
 
     def _positions(self, relative: Relative | None) -> list[Float[Tensor, "S D"]]:
         if relative is None:
@@ -270,3 +253,61 @@ class DisentangledAttention(nn.Module):
                 rising = relative.ascending(1 - length, length + asking)
                 scores = scores + skew(k @ table.index_select(2, rising).mT, asking).mT
         return scores
+
+
+def lay_out_positions(attention: DisentangledAttention, layer: Layer, table: Float[Tensor, "S D"]) -> Layer:
+    """A layer's layout with its relative embeddings: through its projections, always float ones (`FixedPositions`)."""
+    key, query = attention.position_projections()
+    keys = _lay_out_table(key, table, 1.0) if "c2p" in attention.terms else (None, None)
+    queries = _lay_out_table(query, table, attention.scale) if "p2c" in attention.terms else (None, None)
+    return replace(
+        layer,
+        position_keys=keys[0],
+        position_keys_scale=keys[1],
+        position_queries=queries[0],
+        position_queries_scale=queries[1],
+    )
+
+
+def _lay_out_table(
+    projection: nn.Module, table: Float[Tensor, "S D"], scale: float
+) -> tuple[Tensor, Float[Tensor, "S H"] | None]:
+    if isinstance(projection, FixedPositions):
+        return projection.projected.detach(), projection.projected_scale.detach() * scale
+    projected = projection(table).detach()
+    return projected if scale == 1.0 else projected * scale, None
+
+
+def fix_layer(
+    attention: DisentangledAttention, name: str, table: Float[Tensor, "S D"], read: Callable[[str], Tensor]
+) -> None:
+    """Replace what a layer projects relative positions with by the result, in integers.
+
+    Args:
+        name: of the attention among the network's modules.
+        read: gives a weight by its name, in any float type.
+    """
+    key, query = attention.pos_key_proj, attention.pos_query_proj
+    if "c2p" in attention.terms:
+        used = (attention.key_proj, "key_proj") if not isinstance(key, Linear) else (key, "pos_key_proj")
+        attention.pos_key_proj = _fixed(*used, attention, name, table, read)
+    if "p2c" in attention.terms:
+        used = (attention.query_proj, "query_proj") if not isinstance(query, Linear) else (query, "pos_query_proj")
+        attention.pos_query_proj = _fixed(*used, attention, name, table, read)
+
+
+def _fixed(
+    projection: Linear,
+    child: str,
+    attention: DisentangledAttention,
+    name: str,
+    table: Float[Tensor, "S D"],
+    read: Callable[[str], Tensor],
+) -> FixedPositions:
+    projected = outside_heap(table, table.shape, torch.float32)
+    if not table.is_meta:
+        weight = read(f"{name}.{child}.weight").float()
+        torch.addmm(projection.bias, table, weight.mT, out=projected)
+    integers, scales = quantise_table(projected, attention.num_heads)
+    check_finite(scales, f"{name}.{child}.weight")
+    return FixedPositions(integers, scales)

@@ -16,11 +16,11 @@ from torch import Tensor
 from prefrank.errors import BadInput, BadModel
 from prefrank.model import fingerprint, load_network, save_network, score_batches
 from prefrank.model.checkpoint import load_for_scoring, load_quantised
-from prefrank.model.layout import lay_out
-from prefrank.model.quantise import (
+from prefrank.model.families import lay_out
+from prefrank.model.integer_network import quantise_network
+from prefrank.model.integer_weights import (
     QUANTISED,
     WEIGHT_NORM,
-    quantise_network,
     quantise_rows,
     quantise_table,
     quantise_weight,
@@ -28,14 +28,14 @@ from prefrank.model.quantise import (
 )
 from prefrank.model.weights import QUANTISED as FILE
 from prefrank.model.weights import Weights
-from tests.parity.reference import CONFIGS, OTHERS, V3, batch_of, model_of, saved
+from tests.parity.reference import CONFIGS, LAID_OUT, OTHERS, V3, batch_of, model_of, saved
 
 BATCH = batch_of([2, 5, 5, 17, 31])
-KINDS = ["bert", "roberta", "electra projected", "deberta v3", "deberta v2 xxlarge", "deberta own position projections",
+KINDS = [*LAID_OUT, "electra projected", "deberta v2 xxlarge", "deberta own position projections",
          "deberta c2p", "deberta p2c, own projection", "deberta no position term", "deberta absolute only"]  # fmt: skip
 
 
-def plain(tmp_path: Path, name: str = "deberta v3") -> Path:
+def plain(tmp_path: Path, name: str = "deberta-v2") -> Path:
     return saved(model_of(*CONFIGS[name]), tmp_path / "float")
 
 
@@ -163,7 +163,7 @@ def test_a_network_in_memory_is_quantised_in_place(tmp_path: Path) -> None:
         quantise_network(network, "int8")
 
 
-@pytest.mark.parametrize("name", ["deberta v3", "deberta own position projections", "deberta p2c, own projection"])
+@pytest.mark.parametrize("name", ["deberta-v2", "deberta own position projections", "deberta p2c, own projection"])
 def test_relative_positions_are_projected_by_the_float_weights(name: str, tmp_path: Path) -> None:
     floats = lay_out(load_network(plain(tmp_path, name)))
     integers = lay_out(load_quantised(quantised(tmp_path / "float", "int8"), "int8"))

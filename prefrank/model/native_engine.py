@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from prefrank import native
 from prefrank.errors import BadInput
 from prefrank.model import layout as laid
-from prefrank.model.encoder import ACTIVATIONS, Activation
+from prefrank.model.integer_weights import table_in_float
 from prefrank.model.pack import check_batch
-from prefrank.model.quantise import table_in_float
+from prefrank.model.packed_encoder import ACTIVATIONS, Activation
 from prefrank.types import Batch
 
 _ACTIVATIONS: dict[Activation, int] = {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from prefrank.model.encoder import Dropout, Embedding, Linear
+from prefrank.model.packed_encoder import Dropout, Embedding, Linear
 
 
 def test_dropout_drops_at_its_rate_and_keeps_the_expectation():

@@ -8,7 +8,7 @@ The last layer computes only each row's first token, the one that is pooled; not
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrank.io.json_files import Fields
-from prefrank.model.encoder import (
+from prefrank.model import layout as laid
+from prefrank.model.flash import attend, obstacle
+from prefrank.model.heads import ONLY_HEAD, HeadLinear
+from prefrank.model.pack import Pack, pack_batch
+from prefrank.model.packed_encoder import (
     MOST,
     MOST_WIDTH,
     Activation,
@@ -36,26 +40,43 @@ from prefrank.model.encoder import (
     run_layer,
     split_heads,
 )
-from prefrank.model.flash import attend, obstacle
-from prefrank.model.heads import ONLY_HEAD, HeadLinear
-from prefrank.model.pack import Pack, pack_batch
 from prefrank.types import Batch
 
-Family = Literal["bert", "roberta", "electra"]
-FAMILIES: dict[str, Family] = {
-    "bert": "bert",
-    "roberta": "roberta",
-    "xlm-roberta": "roberta",
-    "camembert": "roberta",
-    "electra": "electra",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What differs between the models of this family.
+
+    Args:
+        backbone: its name among the parameters.
+        head: activation of a classifier of two layers; None: a pooler inside the backbone and a linear classifier.
+        typed: whether tokenizers tell prompt and reply apart by token types.
+        after_padding: whether positions start after the padding id.
+        narrow: whether embeddings have a width of their own.
+    """
+
+    backbone: str
+    head: Activation | None = None
+    typed: bool = True
+    after_padding: bool = False
+    narrow: bool = False
+
+
+_ROBERTA = Kind(backbone="roberta", head=torch.tanh, typed=False, after_padding=True)
+KINDS = {
+    "bert": Kind(backbone="bert"),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "electra": Kind(backbone="electra", head=F.gelu, narrow=True),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BertConfig:
-    """A BERT-like model: `family` is also the name its backbone has among the parameters."""
+    """A BERT-like model."""
 
-    family: Family
+    kind: Kind
     encoder: EncoderConfig
     first_position: int
     head_dropout: float
@@ -63,11 +84,11 @@ class BertConfig:
 
 def read_bert_config(config: Fields, *, dropout: float | None) -> BertConfig:
     """config.json of a BERT-like model; BadModel for what cannot be run here."""
-    family = FAMILIES[config.text("model_type")]
+    kind = KINDS[config.text("model_type")]
     if config.text("position_embedding_type", "absolute") != "absolute":
         config.refuse("position_embedding_type", "absolute, the only one that is supported")
-    padding_id = 1 if family == "roberta" else 0
-    narrow = config.integer("embedding_size", 128, least=1, most=MOST_WIDTH) if family == "electra" else None
+    padding_id = 1 if kind.after_padding else 0
+    narrow = config.integer("embedding_size", 128, least=1, most=MOST_WIDTH) if kind.narrow else None
     encoder = read_encoder_config(
         config,
         dropout=dropout,
@@ -79,12 +100,12 @@ def read_bert_config(config: Fields, *, dropout: float | None) -> BertConfig:
     if encoder.num_types < 1:
         config.refuse("type_vocab_size", "at least 1")
     first_position = 0
-    if family == "roberta":
+    if kind.after_padding:
         first_position = config.integer("pad_token_id", padding_id, most=MOST) + 1
         if first_position >= encoder.num_positions:
             config.refuse("max_position_embeddings", f"more than {first_position}, where positions start")
     return BertConfig(
-        family=family,
+        kind=kind,
         encoder=encoder,
         first_position=first_position,
         head_dropout=rate(config, "classifier_dropout", encoder.hidden_dropout, dropout),
@@ -105,7 +126,7 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=encoder.norm_eps)
         self.dropout = Dropout(encoder.hidden_dropout)
         self.first_position = config.first_position
-        self.typed = config.family != "roberta" and encoder.num_types > 1
+        self.typed = config.kind.typed and encoder.num_types > 1
 
     def forward(self, pack: Pack) -> Float[Tensor, "T E"]:
         types = pack.types if self.typed else torch.zeros_like(pack.types)
@@ -198,6 +219,10 @@ class Layers(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
 
+    def layers(self) -> list[Layer]:
+        """The layers, from below."""
+        return [layer for layer in self.layer if isinstance(layer, Layer)]
+
     def forward(self, hidden: Float[Tensor, "T D"], pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
         for layer in self.layer[:-1]:
             hidden = run_layer(layer, checkpointed, hidden, pack, False)
@@ -226,7 +251,7 @@ class Backbone(nn.Module):
         if encoder.embedding_width != encoder.width:
             self.embeddings_project = Linear(encoder.embedding_width, encoder.width)
         self.encoder = Layers(encoder)
-        self.pooler = Pooler(encoder.width) if config.family == "bert" else None
+        self.pooler = Pooler(encoder.width) if config.kind.head is None else None
 
     def forward(self, pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
         hidden = self.embeddings(pack)
@@ -268,16 +293,22 @@ class BertNetwork(nn.Module):
         self.gradient_checkpointing = False
         self.fused = False
         self.heads: tuple[str, ...] = (ONLY_HEAD,)
-        self.family: str = config.family
-        self.output_layer = "classifier" if config.family == "bert" else "classifier.out_proj"
+        self.uncut: dict[str, Tensor] = {}
+        self.backbone = config.kind.backbone
+        self.output_layer = "classifier" if config.kind.head is None else "classifier.out_proj"
         self.vocab_size = config.encoder.vocab_size
         self.head_width = width // config.encoder.num_heads
-        self.add_module(config.family, Backbone(config))
-        self.dropout = Dropout(config.head_dropout if config.family == "bert" else 0.0)
-        self.classifier: nn.Module = HeadLinear(width, 1)
-        if config.family != "bert":
-            activation = torch.tanh if config.family == "roberta" else F.gelu
-            self.classifier = DenseHead(width, activation, config.head_dropout)
+        self.add_module(self.backbone, Backbone(config))
+        self.dropout = Dropout(config.head_dropout if config.kind.head is None else 0.0)
+        self.classifier: HeadLinear | DenseHead = HeadLinear(width, 1)
+        if config.kind.head is not None:
+            self.classifier = DenseHead(width, config.kind.head, config.head_dropout)
+
+    def inner(self) -> Backbone:
+        """Embeddings and layers, whose name among the modules is the kind's."""
+        backbone = self.get_submodule(self.backbone)
+        assert isinstance(backbone, Backbone)
+        return backbone
 
     def obstacle(self) -> str | None:
         """Why `fused` cannot be set here, as the end of a sentence; None where it can."""
@@ -285,11 +316,48 @@ class BertNetwork(nn.Module):
 
     def sharing(self, ids: Int64[np.ndarray, " T"]) -> AbstractContextManager[None]:
         """What the micro-batches of a step share: their rows of the word table. `ids` are those of the step."""
-        backbone: Any = self.get_submodule(self.family)
-        return backbone.embeddings.word_embeddings.sharing(ids)
+        return self.inner().embeddings.word_embeddings.sharing(ids)
 
     def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         device, limit = next(self.parameters()).device, self.max_positions
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
-        firsts = self.get_submodule(self.family)(pack, self.gradient_checkpointing)
+        firsts = self.inner()(pack, self.gradient_checkpointing)
         return self.classifier(self.dropout(firsts)).squeeze(-1).float()
+
+
+def lay_out(network: BertNetwork) -> laid.Layout:
+    """The layout of a network, float or quantised, which shares its weights."""
+    backbone, classifier = network.inner(), network.classifier
+    words, projection, layers = backbone.embeddings, backbone.embeddings_project, backbone.encoder.layers()
+    attention = layers[0].attention.self
+    if isinstance(classifier, DenseHead):
+        dense, activation, output = classifier.dense, classifier.activation, classifier.out_proj
+    else:
+        assert backbone.pooler is not None
+        dense, activation, output = backbone.pooler.dense, torch.tanh, classifier
+    return laid.Layout(
+        num_heads=attention.num_heads,
+        scale=(attention.query.out_features // attention.num_heads) ** -0.5,
+        activation=layers[0].intermediate.activation,
+        embeddings=laid.Embeddings(
+            words.word_embeddings.weight.detach(),
+            words.position_embeddings.weight.detach(),
+            words.token_type_embeddings.weight.detach(),
+            laid.norm(words.LayerNorm),
+            None if projection is None else laid.linear(projection),
+            words.first_position,
+            words.typed,
+            projected_first=False,
+        ),
+        layers=tuple(_lay_out_layer(layer) for layer in layers),
+        convolution=None,
+        distances=None,
+        head=laid.Head(laid.head_linear(dense), activation, laid.head_linear(output)),
+        vocab_size=network.vocab_size,
+        max_positions=network.max_positions,
+    )
+
+
+def _lay_out_layer(layer: Layer) -> laid.Layer:
+    inner = layer.attention.self
+    return laid.layer(*(inner.query, inner.key, inner.value), layer.attention.output, layer.intermediate, layer.output)

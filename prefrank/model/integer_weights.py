@@ -15,14 +15,13 @@ to twice as coarse, because |w| then differs from row to row and the longest row
 
 int8: the largest weight of a row, and of a token, is 127. No sum of fewer than 130,000 products can overflow.
 
-Surprising: DeBERTa's relative positions go through the float32 key and query matrices that are replaced here, so their
-projections are computed first and kept (`FixedPositions`), as int16 in either precision.
+DeBERTa's relative positions go through the float32 key and query matrices that are replaced, so their projections are
+computed first and kept (`FixedPositions`), as int16 in either precision.
 """
 
 import math
 import mmap
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,9 +29,6 @@ from jaxtyping import Float, Float32, Float64, Int16
 from torch import Tensor, nn
 
 from prefrank.errors import BadInput, BadModel, short, suggest
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import DebertaNetwork
-from prefrank.model.disentangled import DisentangledAttention
 
 QUANTISED = ("int16", "int8")
 WEIGHT_NORM = 2**15.5
@@ -88,13 +84,13 @@ def quantise_table(table: Float32[Tensor, "S D"], num_heads: int) -> tuple[Int16
     A head's queries (or keys) of width d are multiplied by them; where the entries of both are at most sqrt(2^31 / d),
     no sum of d products can overflow.
     """
-    integers = _apart(table, table.shape, torch.int16)
-    scale = _apart(table, (len(table), num_heads), torch.float32)
+    integers = outside_heap(table, table.shape, torch.int16)
+    scale = outside_heap(table, (len(table), num_heads), torch.float32)
     if not table.is_meta:
         heads = table.view(*scale.shape, -1)
-        largest = _largest_position(heads.shape[-1])
+        largest = largest_position(heads.shape[-1])
         scale.copy_(torch.maximum(heads.amax(-1), -heads.amin(-1)) / largest)
-        room = _apart(table, heads.shape, torch.float32).copy_(heads)
+        room = outside_heap(table, heads.shape, torch.float32).copy_(heads)
         integers.copy_(room.div_(_divisor(scale)).round_().clamp_(-largest, largest).flatten(1))
     return integers, scale
 
@@ -109,9 +105,9 @@ def quantise_weight(weight: Float[Tensor, "O I"], precision: str) -> tuple[Tenso
 
     A row with an entry that is no number has a scale that is none.
     """
-    integers = _apart(weight, weight.shape, _DTYPES[precision])
-    scales = _apart(weight, weight.shape[:1], torch.float32)
-    room = _apart(weight, (_BLOCK_ROWS, weight.shape[1]), torch.float32)
+    integers = outside_heap(weight, weight.shape, _DTYPES[precision])
+    scales = outside_heap(weight, weight.shape[:1], torch.float32)
+    room = outside_heap(weight, (_BLOCK_ROWS, weight.shape[1]), torch.float32)
     largest = _LARGEST_WEIGHT[precision]
     for start in range(0, 0 if weight.is_meta else len(weight), _BLOCK_ROWS):
         rows = slice(start, min(start + _BLOCK_ROWS, len(weight)))
@@ -130,7 +126,7 @@ def _divisor(scale: Float[Tensor, " *O"]) -> Float[Tensor, "*O 1"]:
     return torch.where(scale == 0, 1.0, scale)[..., None]
 
 
-def _apart(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def outside_heap(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory outside the heap, where tensors that stay among large ones that go would leave holes: aligned requests do
     not fill holes of their own size, and a model would take twice its own.
     """
@@ -181,92 +177,12 @@ def check_quantised(precision: str) -> None:
         raise BadInput(f"{short(precision)} is not a precision to quantise to{suggest(str(precision), QUANTISED)}")
 
 
-def replaced_weights(network: BertNetwork | DebertaNetwork) -> list[str]:
-    """Names of the float weights that quantising replaces, from below: linear layers, own position projections."""
-    return [
-        f"{name}.weight"
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and ".encoder.layer." in name
-    ]
-
-
-def quantise_network(
-    network: BertNetwork | DebertaNetwork, precision: str, read: Callable[[str], Tensor] | None = None
-) -> None:
-    """Replace the linear layers of a network's encoder, one by one.
-
-    Args:
-        read: gives a weight by its name, in any float type, and need not keep it; by default the network's own.
-
-    Raises:
-        BadInput: an unknown precision.
-        BadModel: weights that are quantised already, or not numbers.
-    """
-    check_quantised(precision)
-    if before := stored_precision(network.config):
-        raise BadModel(f"the model is quantised to {before} already; quantise the float model it came from")
-    read = read or network.state_dict().__getitem__
-    with torch.no_grad():
-        if isinstance(network, DebertaNetwork):
-            _fix_positions(network, read)
-        for weight in replaced_weights(network):
-            name = weight.removesuffix(".weight")
-            parent, _, child = name.rpartition(".")
-            bias: Any = network.get_submodule(name).bias
-            integers, scales = quantise_weight(read(weight), precision)
-            _check_finite(scales, weight)
-            setattr(network.get_submodule(parent), child, QuantisedLinear(integers, scales, bias))
-    network.config["quantization_config"] = {"quant_method": "prefrank", "precision": precision}
-
-
-def check_integers(network: BertNetwork | DebertaNetwork, path: Path) -> None:
-    """See that the stored integers and scales of a network are such as `quantise_network` makes.
-
-    Raises:
-        BadModel: a scale that is no number of at least 0, or positions with which a sum may overflow.
-    """
-    for name, module in network.named_modules():
-        if isinstance(module, QuantisedLinear):
-            scale = module.weight_scale
-        elif isinstance(module, FixedPositions):
-            scale, table = module.projected_scale, module.projected
-            if max(int(table.amax()), -int(table.amin())) > _largest_position(table.shape[1] // scale.shape[1]):
-                raise BadModel(f"{path}: the tensor {name}.projected has larger integers than prefrank writes")
-        else:
-            continue
-        if not (scale.isfinite() & (scale >= 0)).all():
-            raise BadModel(
-                f"{path}: the scales of {name} hold NaN, infinite or negative ones; quantise the model again"
-            )
-
-
-def _largest_position(width: int) -> int:
-    """Of the integers of relative positions, for heads of this width."""
-    return min(_LARGEST_WEIGHT["int16"], math.floor(math.sqrt(SUM_LIMIT / width)) - 1)
-
-
-def _check_finite(values: Tensor, name: str) -> None:
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise BadModel for weights with an entry that is no number."""
     if not values.is_meta and not values.isfinite().all():
         raise BadModel(f"the tensor {name} has entries that are NaN or infinite; the weights are not usable")
 
 
-def _fix_positions(network: DebertaNetwork, read: Callable[[str], Tensor]) -> None:
-    encoder = network.deberta.encoder
-    if encoder.rel_embeddings is None:
-        return
-    table = encoder.rel_embeddings.weight
-    if encoder.LayerNorm is not None and not table.is_meta:
-        table = encoder.LayerNorm(table)
-    for name, attention in list(network.named_modules()):
-        if not isinstance(attention, DisentangledAttention):
-            continue
-        for term, own, shared in (("c2p", "pos_key_proj", "key_proj"), ("p2c", "pos_query_proj", "query_proj")):
-            if term in attention.terms:
-                used = shared if getattr(attention, own) is None else own
-                projected = _apart(table, table.shape, torch.float32)
-                if not table.is_meta:  # layers that run without numbers make torch import its compiler
-                    weight, bias = read(f"{name}.{used}.weight").float(), getattr(attention, used).bias
-                    torch.addmm(bias, table, weight.mT, out=projected)
-                integers, scales = quantise_table(projected, attention.num_heads)
-                _check_finite(scales, f"{name}.{used}.weight")
-                setattr(attention, own, FixedPositions(integers, scales))
+def largest_position(width: int) -> int:
+    """Of the integers of relative positions, for heads of this width."""
+    return min(_LARGEST_WEIGHT["int16"], math.floor(math.sqrt(SUM_LIMIT / width)) - 1)

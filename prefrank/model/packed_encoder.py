@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from prefrank.io.json_files import Fields
 from prefrank.limits import limit
 
 Activation = Callable[[Tensor], Tensor]
+Inner = TypeVar("Inner", bound=nn.Module)
 
 _tanh_gelu = partial(F.gelu, approximate="tanh")
 
@@ -277,10 +278,10 @@ class Intermediate(nn.Module):
         return self.activation(self.dense(x))
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, Generic[Inner]):
     """Names the two parts of a layer's attention: `self` (queries, keys, values) and `output`."""
 
-    def __init__(self, config: EncoderConfig, inner: nn.Module) -> None:
+    def __init__(self, config: EncoderConfig, inner: Inner) -> None:
         super().__init__()
         self.self = inner
         self.output = AddNorm(config, config.width)

@@ -12,7 +12,7 @@ import transformers
 from prefrank.errors import BadModel
 from prefrank.model import load_network, save_network, score_batches
 from prefrank.model.checkpoint import load_for_scoring, load_quantised
-from prefrank.model.remote import CLASSIFIER, custom_class
+from prefrank.model.custom_code import CLASSIFIER, custom_class
 from prefrank.scoring import checkpoint_info
 from prefrank.text import TextEncoder
 from tests.parity.reference import CONFIGS, OTHERS, batch_of, model_of, saved
@@ -101,7 +101,7 @@ def own_type(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta v3", "llama", "distilbert"])
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "llama", "distilbert"])
 def test_code_of_a_folder_is_neither_run_nor_passed_over(kind: str, tmp_path: Path) -> None:
     folder = negated(tmp_path / "own", kind)
     for load in (

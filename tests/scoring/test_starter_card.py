@@ -3,7 +3,7 @@ import pytest
 
 from prefrank import RewardModel, Turn, card_rank_model_fn
 from prefrank.errors import BadInput
-from prefrank.scoring.card import split_sample
+from prefrank.scoring.starter_card import split_sample
 
 
 def test_samples_score_as_their_pairs_do(model: RewardModel) -> None:
