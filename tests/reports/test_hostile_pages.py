@@ -12,13 +12,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from prefrank.reports.report import accuracy_png, render_report
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap
 from prefrank.reports.card.model_card import model_card
 from prefrank.reports.leaderboard import leaderboard, leaderboard_html
 from prefrank.reports.markdown import code, fence, plain, prose, sentence
-from prefrank.reports.report import accuracy_png, render_report
 from prefrank.scoring.info import checkpoint_info
 from tests.evaluation.run_files import fake_run
 from tests.reports.hostile import HTML, MARKDOWN, MEANT, changed, tags

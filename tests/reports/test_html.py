@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prefrank.reports.report import accuracy_png, merged, render_report, write_report
 
 from prefrank.errors import BadInput, CannotWrite
 from prefrank.reports import charts
 from prefrank.reports.blocks import digits, interval
 from prefrank.reports.charts import Line, Mark, Row
-from prefrank.reports.report import accuracy_png, merged, render_report, write_report
 from prefrank.reports.sections import _about, _kl
 from tests.evaluation.run_files import estimate, fake_run
 

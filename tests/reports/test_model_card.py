@@ -16,8 +16,8 @@ from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import Bootstrap, longer_wins, random_scorer
 from prefrank.evaluation.items import as_item
 from prefrank.evaluation.protocols.suite import SuiteData
-from prefrank.reports.card.model_card import EXAMPLE, model_card, write_card
 from prefrank.reports.card.facts import REQUIRED, data_license, public_name, read_facts
+from prefrank.reports.card.model_card import EXAMPLE, model_card, write_card
 from prefrank.scoring import RewardModel
 from prefrank.scoring.info import checkpoint_info
 from prefrank.training import make_recipe, train
