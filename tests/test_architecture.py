@@ -11,19 +11,21 @@ import pytest
 import prefrank
 
 ROOT = Path(prefrank.__file__).parent
-BASE = {"types", "errors", "limits", "io"}
+BASE = {"types", "errors", "limits", "checks", "io"}
 MAY_IMPORT = {
     "types": {"errors", "limits"},
     "errors": set(),
     "limits": {"errors"},
+    "checks": {"errors"},
     "io": BASE,
+    "wire": BASE,
     "data": BASE,
     "text": BASE,
     "native": BASE,
     "model": BASE | {"native"},
     "training": BASE | {"data", "text", "model"},
-    "scoring": BASE | {"data", "text", "model"},
-    "evaluation": BASE | {"data", "text", "scoring"},
+    "scoring": BASE | {"data", "text", "model", "wire"},
+    "evaluation": BASE | {"data", "text", "scoring", "wire"},
     "__main__": {"cli"},
     "cli": BASE | {"data", "text", "model", "training", "scoring", "evaluation"},
 }

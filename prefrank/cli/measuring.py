@@ -18,11 +18,12 @@ from prefrank.cli.screen import say
 from prefrank.errors import BadData, BadInput, NotFound, PrefrankError
 
 if TYPE_CHECKING:
+    from prefrank.evaluation.opened_scorer import OpenedScorer
     from prefrank.evaluation.run_file import Run
     from prefrank.evaluation.runs import Entrant, Task
-    from prefrank.evaluation.scorers import ModelOptions, OpenedScorer
-    from prefrank.evaluation.servers import ServerOptions
+    from prefrank.evaluation.scorers import ModelOptions
     from prefrank.io.columns import Columns
+    from prefrank.scoring.remote import ServerOptions
     from prefrank.types import Comparison
 
 Runs = Annotated[list[Path], typer.Argument(help="Run files that prefrank evaluate --json wrote.")]
@@ -87,9 +88,9 @@ def evaluate(
     from prefrank.evaluation.run_file import write_run
     from prefrank.evaluation.runs import compare_runs, run_all
     from prefrank.evaluation.scorers import ModelOptions
-    from prefrank.evaluation.servers import ServerOptions
     from prefrank.io.columns import parse_columns
     from prefrank.model.hardware import hardware
+    from prefrank.scoring.remote import ServerOptions
 
     if not (model or baselines):
         raise BadInput("there is nothing to evaluate; give --model, or leave --no-baselines out")
@@ -233,7 +234,7 @@ def _entrants(
 
 def _of_data(columns: "Columns") -> "Columns":
     """Those of the columns that comparisons have."""
-    from prefrank.evaluation.scorers import ONLY_SCORED
+    from prefrank.evaluation.scores_file import ONLY_SCORED
 
     return {name: own for name, own in columns.items() if name not in ONLY_SCORED}
 
@@ -256,7 +257,7 @@ def _trained_on(source: str, columns: "Columns") -> "list[Comparison]":
 def _check_options(models: Sequence[str], options: "ModelOptions", server: "ServerOptions") -> None:
     """Raises BadInput for options that no scorer here has a use for; a head also names the labels of data."""
     from prefrank.evaluation.scorers import ModelOptions, kind_of
-    from prefrank.evaluation.servers import ServerOptions
+    from prefrank.scoring.remote import ServerOptions
 
     kinds = {kind_of(_named(given)[1]) for given in models}
     if "http" not in kinds and server != ServerOptions(key=server.key):

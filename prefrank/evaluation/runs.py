@@ -20,7 +20,7 @@ from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
 from prefrank.evaluation.contamination import Contamination, accuracies, contamination
 from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
-from prefrank.evaluation.items import Item, Sample, sample_of, spoken
+from prefrank.evaluation.items import Item, Sample, sample_of
 from prefrank.evaluation.metrics import accuracy_figure, measure_subsets
 from prefrank.evaluation.protocols import missing_rows
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
@@ -30,6 +30,7 @@ from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
 from prefrank.types import Comparison, Prompt
+from prefrank.wire.inputs import spoken
 
 ERRORS_KEPT, TEXT_KEPT = 12, 600
 

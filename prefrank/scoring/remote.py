@@ -1,65 +1,43 @@
-"""A reward model behind an HTTP server as a scorer: which protocol it speaks, and the faults that servers have.
+"""A reward model behind an HTTP server as a scorer, made from its URL.
 
-The protocols are in `dialects.py`, told apart by the URL's path and by what the server says of itself, or stated; raw
-scores are asked for wherever a protocol has a way to. Surprising:
-- Servers differ in what they take. Some take a prompt and a reply as a pair, some the messages, some one string; what
-  a conversation of several turns becomes is stated in the record (`input`), since no two do the same.
+The wire formats are in `prefrank.wire`; raw scores are asked for wherever a format has a way to. Of servers one should
+know:
+- They differ in what they take. Some take a prompt and a reply as a pair, some the messages, some one string; what a
+  conversation of several turns becomes is stated in the record (`input`), since no two do the same.
 - Many squash scores with a sigmoid unless told otherwise and some whatever they are told, which no answer says. Three
   probes at the start look at the range, and `scores` in the record says what was found.
 - A score that is null or NaN is a failure of that reply (NaN, counted as lost). A score that is missing is an error.
-- Servers do not tell tokens or what they cut: those are 0 in the scores, `truncation` in the record says so.
+- They do not tell tokens or what they cut: those are 0 in the scores, `truncation` in the record says so.
 """
 
 import json
 import math
 import re
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from queue import Queue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, get_args
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from prefrank.errors import BadInput, BadModel, NotFound, printable, short, suggest
-from prefrank.evaluation.checks import check_number, check_whole
-from prefrank.evaluation.dialects import (
-    LABELLED,
-    PROTOCOLS,
-    QUERIES,
-    Asked,
-    Found,
-    Grouping,
-    Pair,
-    Turns,
-    Unreadable,
-    Whole,
-    by_template,
-    query_of,
-)
-from prefrank.evaluation.exchange import Answer, exchange
+from prefrank.checks import check_number, check_whole
+from prefrank.errors import BadInput, BadModel, suggest
+from prefrank.scoring.exchange import Answer, address, open_client, post, shown
+from prefrank.scoring.recognised import recognise
+from prefrank.scoring.server_template import template_writing
 from prefrank.types import Prompt, Score, Turn
+from prefrank.wire import DIALECTS
+from prefrank.wire.dialect import Dialect, Unreadable, scores_of
+from prefrank.wire.inputs import LABELLED, OneText, OpenedText, Pair, Turns, Writing, description_of, inputs_of
 
 if TYPE_CHECKING:
     import httpx
 
-RETRIED = (429, 500, 502, 503, 504)
-"""Overload, and what proxies and routers answer for a worker that is gone (verl's router: 500)."""
-
 HALVED = (413, 422, 424)
 """Too much at once: TEI answers 422 (413 up to version 1.8), and 424 for a whole batch of which one score is NaN."""
 
-LONGEST_WAIT_S = 60.0
-ABOUT_S = 10.0
-"""For all answers about the server itself, which not all give."""
-
-SHOWN = 200
-"""Characters of an answer in an error message."""
-
-LONGEST_NAME = 500
-"""Characters of the name that a server gives its model; a longer one is passed over."""
+MOST = {"batch": 1 << 20, "concurrency": 1024, "tries": 100}
+"""Of the whole numbers in `ServerOptions`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +45,7 @@ class ServerOptions:
     """How to speak to a server.
 
     Args:
-        protocol: name in PROTOCOLS; by default the URL's path tells.
+        protocol: name in `prefrank.wire.DIALECTS`; by default the URL's path tells.
         model: name of the model to ask for; by default the first one the server lists.
         key: sent as a bearer token, and kept nowhere.
         turns: of a prompt, all (several become one labelled transcript) or the last user turn alone, where the
@@ -93,8 +71,8 @@ class ServerOptions:
     wait_s: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.protocol is not None and self.protocol not in PROTOCOLS:
-            raise BadInput(f"the protocol {self.protocol!r} is unknown{suggest(str(self.protocol), PROTOCOLS)}")
+        if self.protocol is not None and self.protocol not in DIALECTS:
+            raise BadInput(f"the protocol {self.protocol!r} is unknown{suggest(str(self.protocol), DIALECTS)}")
         if self.turns not in get_args(Turns):
             raise BadInput(f"turns is {self.turns!r}; wanted one of {', '.join(get_args(Turns))}")
         for name, value in (("batch", self.batch), ("concurrency", self.concurrency), ("tries", self.tries)):
@@ -105,105 +83,97 @@ class ServerOptions:
             raise BadInput("the key of a server holds characters that no header can; copy it again, without line ends")
 
 
-MOST = {"batch": 1 << 20, "concurrency": 1024, "tries": 100}
-"""Of the whole numbers in `ServerOptions`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteScorer:
     """A server that answered: where to post, how, and what it says of its model.
 
     Args:
         url: where requests go.
-        protocol: name in PROTOCOLS.
-        model: as it calls it; None where it does not say and none was asked for.
+        model: as the server calls it; None where it does not say and none was asked for.
+        revision: of the model, where the server tells one.
         batch: pairs in a request.
         options: as given.
-        whole: how prompt and reply become one text, where the protocol takes one.
+        writing: how prompt and reply become one text, where the dialect takes one.
+        doubt: what its scores may be other than raw scores; "" for nothing.
     """
 
     url: str
-    protocol: str
+    dialect: Dialect[Any]
     model: str | None
     revision: str | None
     batch: int
     options: ServerOptions
-    whole: Whole = LABELLED
-
-    @property
-    def address(self) -> str:
-        """For messages and records: without the query, in which some servers want a key."""
-        return self.url.partition("?")[0]
+    writing: Writing = LABELLED
+    doubt: str = ""
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.address}#{self.model or 'unnamed'}" + (f"@{self.revision}" if self.revision else "")
+        return f"{address(self.url)}#{self.model or 'unnamed'}" + (f"@{self.revision}" if self.revision else "")
 
-    def format(self, doubt: str) -> dict[str, Any]:
-        """What a record says of how the server was used, and of its scores (`doubt` as `open_server` gives it)."""
-        scale = PROTOCOLS[self.protocol].scale
+    @property
+    def format(self) -> dict[str, Any]:
+        """What a record says of how the server was used, and of its scores."""
+        scale = self.dialect.scale
         return {
-            "url": self.address,
-            "protocol": self.protocol,
+            "url": address(self.url),
+            "protocol": self.dialect.name,
             "server_model": self.model,
             "server_revision": self.revision,
-            "input": PROTOCOLS[self.protocol].input.format(whole=self.whole.said) or QUERIES[self.options.turns],
-            "scores": f"{scale}; {doubt}" if doubt else scale,
+            "input": description_of(self.dialect.takes, turns=self.options.turns, writing=self.writing),
+            "scores": f"{scale}; {self.doubt}" if self.doubt else scale,
             "truncation": "the server's own; it does not tell what it cut",
             "batch": self.batch,
         }
 
+    def score_pairs(self, pairs: Sequence[Pair]) -> list[Score]:
+        """Score pairs, in their order. NaN where the server gives null or NaN.
 
-def open_server(url: str, options: ServerOptions) -> tuple[Server, str]:
-    """Find out the protocol and the model, and score three probes; gives the server and what its scores may be other
-    than raw scores, "" for nothing.
+        Raises:
+            NotFound: no answer after all tries.
+            BadModel: an answer that is no score for each pair.
+        """
+        with _client(self.options) as client:
+            values = _values(client, self, pairs)
+        return [Score(value, tokens=0, cut_prompt=0, cut_reply=0, model=self.fingerprint) for value in values]
+
+
+def open_server(url: str, options: ServerOptions | None = None) -> RemoteScorer:
+    """Find out the dialect and the model, and score three probes.
 
     Raises:
-        BadInput: a URL that cannot be used, or of which the protocol cannot be told; a chat template that is not there,
-            or for a protocol that takes no whole texts.
+        BadInput: a URL that cannot be used, or of which the dialect cannot be told; a chat template that is not there,
+            or for a dialect that takes no whole texts.
         NotFound: nothing answers there.
-        BadModel: it answers otherwise than the protocol says.
+        BadModel: it answers otherwise than the dialect says.
     """
-    parts = _checked(url)
+    options = options or ServerOptions()
     with _client(options) as client:
-        ask = partial(_ask_about, client, until=time.monotonic() + min(ABOUT_S, options.timeout_s))
-        info = ask(_sibling(parts, "/info"))
-        name, target = _protocol_of(parts, options.protocol, tei="model_type" in info)
-        if name == "vllm-classify" and options.protocol is None and _is_sglang(ask, parts):
-            name = "sglang-classify"
-        whole = _whole(name, options.chat_template)
-        model, revision = _model_of(info)
-        for page in ("/v1/models", "/models"):
-            model = model or _model_of(ask(_sibling(parts, page)))[0]
-        most = info.get("max_client_batch_size")
-        server = Server(
-            url=urlunsplit(target),
-            protocol=name,
-            model=options.model or model,
-            revision=revision if options.model in (None, model) else None,
-            batch=min(options.batch, most) if type(most) is int and most > 0 else options.batch,
+        server = recognise(client, url, wanted=options.protocol, timeout_s=options.timeout_s)
+        scorer = RemoteScorer(
+            url=server.url,
+            dialect=server.dialect,
+            model=options.model or server.model,
+            revision=server.revision if options.model in (None, server.model) else None,
+            batch=min(options.batch, server.most or options.batch),
             options=options,
-            whole=whole,
+            writing=_writing(server.dialect, options.chat_template),
         )
-        values = _all_values(client, server, PROBES)
-    return server, _doubt(values)
+        return replace(scorer, doubt=_doubt(_values(client, scorer, PROBES)))
 
 
-def _is_sglang(ask: Callable[[str], dict[str, Any]], parts: SplitResult) -> bool:
-    """SGLang's own /classify has vLLM's path; its /v1/classify speaks as vLLM's."""
-    if not parts.path.rstrip("/").endswith("/classify") or parts.path.rstrip("/").endswith("/v1/classify"):
-        return False
-    pages = ("/get_model_info", "/model_info")  # the former name and the present one
-    return any("model_path" in ask(_sibling(parts, page)) for page in pages)
+def _client(options: ServerOptions) -> "httpx.Client":
+    return open_client(key=options.key, timeout_s=options.timeout_s, connections=options.concurrency)
 
 
-def _whole(protocol: str, chat_template: str | None) -> Whole:
+def _writing(dialect: Dialect[Any], chat_template: str | None) -> Writing:
     if chat_template is None:
         return LABELLED
-    if "{whole}" not in PROTOCOLS[protocol].input:
-        taken = ", ".join(name for name, one in PROTOCOLS.items() if "{whole}" in one.input)
-        raise BadInput(f"{protocol} takes no whole texts, so no chat template can be used; only {taken} do")
-    return by_template(chat_template)
+    whole = [known.name for known in DIALECTS.values() if known.takes in (OneText, OpenedText)]
+    if dialect.name not in whole:
+        raise BadInput(
+            f"{dialect.name} takes no whole texts, so no chat template can be used; only {', '.join(whole)} do"
+        )
+    return template_writing(chat_template)
 
 
 PROBES: tuple[Pair, ...] = tuple(
@@ -224,51 +194,39 @@ def _doubt(values: Sequence[float]) -> str:
     return ""
 
 
-def score_pairs(pairs: Sequence[Pair], *, server: Server) -> list[Score]:
-    """Score pairs, in their order. NaN where the server gives null or NaN.
-
-    Raises:
-        NotFound: no answer after all tries.
-        BadModel: an answer that is no score for each pair.
-    """
-    with _client(server.options) as client:
-        values = _all_values(client, server, pairs)
-    return [Score(value, tokens=0, cut_prompt=0, cut_reply=0, model=server.fingerprint) for value in values]
-
-
-def _all_values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> list[float]:
+def _values(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) -> list[float]:
     """By daemon threads: an executor would keep a stopped process until the last request has run out of tries."""
-    places = _requests(pairs, PROTOCOLS[server.protocol].group, server.batch)
-    asked = deque(places)
+    requests = _requests(pairs, scorer.dialect.group, scorer.batch)
+    waiting = deque(requests)
     answers: Queue[tuple[list[int], list[float] | Exception]] = Queue()
 
     def work() -> None:
         while True:
             try:
-                chunk = asked.popleft()
+                places = waiting.popleft()
             except IndexError:
                 return
             try:
-                answers.put((chunk, _values(client, server, [pairs[place] for place in chunk])))
+                answers.put((places, _ask(client, scorer, [pairs[place] for place in places])))
             except Exception as error:  # raised where the answers are awaited
-                answers.put((chunk, error))
+                answers.put((places, error))
 
     values = [math.nan] * len(pairs)
     try:
-        for _ in range(min(server.options.concurrency, len(places))):
+        for _ in range(min(scorer.options.concurrency, len(requests))):
             Thread(target=work, daemon=True).start()
-        for _ in places:
-            chunk, found = answers.get()
-            if isinstance(found, Exception):
-                raise found
-            for place, value in zip(chunk, found, strict=True):
+        for _ in requests:
+            places, answer = answers.get()
+            if isinstance(answer, Exception):
+                raise answer
+            for place, value in zip(places, answer, strict=True):
                 values[place] = value
     finally:
-        asked.clear()
+        waiting.clear()
     return values
 
 
-def _requests(pairs: Sequence[Pair], group: Grouping, batch: int) -> list[list[int]]:
+def _requests(pairs: Sequence[Pair], group: Literal["any", "prompt", "one"], batch: int) -> list[list[int]]:
     """Places of the pairs of each request."""
     size = 1 if group == "one" else batch
     groups: dict[Prompt | None, list[int]] = {}
@@ -277,37 +235,32 @@ def _requests(pairs: Sequence[Pair], group: Grouping, batch: int) -> list[list[i
     return [places[start : start + size] for places in groups.values() for start in range(0, len(places), size)]
 
 
-def _values(client: "httpx.Client", server: Server, pairs: Sequence[Pair]) -> list[float]:
+def _ask(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) -> list[float]:
     """The scores of one request's pairs; of its halves, where the server refuses it as a whole."""
-    protocol, options = PROTOCOLS[server.protocol], server.options
-    body = protocol.body(Asked(pairs, partial(query_of, turns=options.turns), server.whole, server.model))
-    answer = _post(client, server.url, body, options)
+    dialect, options = scorer.dialect, scorer.options
+    inputs = inputs_of(pairs, dialect.takes, turns=options.turns, writing=scorer.writing, adds_bos=dialect.adds_bos)
+    content = json.dumps(dialect.write_request(inputs, scorer.model)).encode()
+    answer = post(client, scorer.url, content, timeout_s=options.timeout_s, tries=options.tries, wait_s=options.wait_s)
     if answer.status in HALVED and len(pairs) > 1:
         half = len(pairs) // 2
-        return _values(client, server, pairs[:half]) + _values(client, server, pairs[half:])
+        return _ask(client, scorer, pairs[:half]) + _ask(client, scorer, pairs[half:])
     if answer.status == 424 and re.search(r"\bnan\b", answer.text, re.IGNORECASE):
         return [math.nan]  # TEI: "score is NaN"
     if not answer.is_success:
-        raise BadModel(f"{server.address} answered with status {answer.status}: {_shown(answer.text)}{_hint(answer)}")
+        said = f"answered with status {answer.status}: {shown(answer.text)}{_hint(answer)}"
+        raise BadModel(f"{address(scorer.url)} {said}")
     try:
-        return _in_order(protocol.read(answer.json()), pairs)
-    except (Unreadable, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        said = str(error) if isinstance(error, Unreadable) else f"it is no answer of {server.protocol}"
+        return scores_of(dialect, answer.content, [reply for _, reply in pairs])
+    except Unreadable as error:
         raise BadModel(
-            f"{server.address} was asked for {len(pairs)} scores and answered {_shown(answer.text)}: {said}."
+            f"{address(scorer.url)} was asked for {len(pairs)} scores and answered {shown(answer.text)}: {error}."
             " Is it another protocol, or a model of another kind?"
         ) from error
 
 
-def _shown(text: str) -> str:
-    """An answer for an error message, on one line and cut; control characters as their escapes."""
-    line = printable(" ".join(text[: 10 * SHOWN].split())) or "nothing"
-    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
-
-
 def _hint(answer: Answer) -> str:
     if 300 <= answer.status < 400 and "location" in answer.headers:
-        return f" (it sends on to {_shown(answer.headers['location'])}; give that address if it is the right one)"
+        return f" (it sends on to {shown(answer.headers['location'])}; give that address if it is the right one)"
     hints = {
         401: " (it wants a key)",
         403: " (the key is not allowed to)",
@@ -315,152 +268,3 @@ def _hint(answer: Answer) -> str:
         405: " (is it a reward model that it serves?)",
     }
     return hints.get(answer.status, "")
-
-
-def _in_order(found: Found, pairs: Sequence[Pair]) -> list[float]:
-    """Scores by place, each there once."""
-    values: dict[int, float] = {}
-    for place, value in found:
-        if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(pairs):
-            raise Unreadable(f"a score for text {_shown(short(place))} of {len(pairs)}")
-        if place in values:
-            raise Unreadable(f"two scores for text {place}")
-        values[place] = _number(value)
-    if missing := [place for place in range(len(pairs)) if place not in values]:
-        reply = pairs[missing[0]][1]
-        raise Unreadable(
-            f"no score for {len(missing)} of {len(pairs)} texts, the first is text {missing[0]} ({reply[:60]!r})"
-        )
-    return [values[place] for place in range(len(pairs))]
-
-
-def _number(value: Any) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unreadable(f"{_shown(short(value))} for a score")
-    return float(value)
-
-
-def _post(client: "httpx.Client", url: str, body: dict[str, Any], options: ServerOptions) -> Answer:
-    """The answer, whatever its status, once the server is neither overloaded nor out of reach."""
-    import httpx
-
-    content, what = json.dumps(body).encode(), ""
-    for number in range(options.tries):
-        wait = options.wait_s * 2**number
-        try:
-            answer = exchange(client, "POST", url, content=content, seconds=options.timeout_s)
-            if answer.status not in RETRIED:
-                return answer
-            what = f"answered with status {answer.status}: {_shown(answer.text)}"
-            wait = _retry_after(answer) or wait
-        except httpx.TimeoutException:
-            what = f"gave no answer in {options.timeout_s:g} s"
-        except httpx.RequestError as error:
-            what = f"could not be reached or broke off ({type(error).__name__}: {_shown(str(error))})"
-        if number + 1 < options.tries:
-            time.sleep(min(wait, LONGEST_WAIT_S))
-    raise NotFound(
-        f"{url.partition('?')[0]} {what}; tried {options.tries} times. Is it up, and not asked for too much at once?"
-    )
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Seconds of a Retry-After header; a date there is passed over."""
-    try:
-        return max(0.0, float(answer.headers.get("retry-after", "")))
-    except ValueError:
-        return None
-
-
-def _client(options: ServerOptions) -> "httpx.Client":
-    try:
-        import httpx
-    except ImportError as error:
-        raise NotFound("a server as a scorer needs httpx; pip install 'prefrank[evaluate]'") from error
-    headers = {"content-type": "application/json"}
-    if options.key:
-        headers["authorization"] = f"Bearer {options.key}"
-    limits = httpx.Limits(max_connections=options.concurrency)
-    try:
-        return httpx.Client(headers=headers, timeout=options.timeout_s, limits=limits)
-    except (ValueError, ImportError, httpx.InvalidURL) as error:  # of the environment's proxies
-        raise BadInput(f"the environment's proxy cannot be used ({error}); correct HTTP_PROXY and its like") from None
-
-
-def _ask_about(client: "httpx.Client", url: str, *, until: float) -> dict[str, Any]:
-    """What the server says of itself there; {} where it says nothing, or nothing in time or of a size."""
-    import httpx
-
-    seconds = until - time.monotonic()
-    if seconds <= 0:
-        return {}
-    try:
-        found = exchange(client, "GET", url, seconds=seconds).json()
-    except httpx.ConnectError as error:
-        raise NotFound(f"nothing answers at {url} ({error}); is the server up, and the address right?") from error
-    except (httpx.RequestError, BadModel):
-        return {}
-    except ValueError as error:
-        if isinstance(error, BadInput):
-            raise
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _model_of(info: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Name and revision in TEI's /info, or in a list of models as OpenAI's API gives it."""
-    if name := _name(info.get("model_id")):
-        return name, _name(info.get("model_sha"))
-    listed = info.get("data")
-    first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
-    return _name(first.get("id")), None
-
-
-def _name(value: Any) -> str | None:
-    """A name that a server gives; None where it is none to be shown and asked for."""
-    return value if isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and printable(value) == value else None
-
-
-def _checked(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        usable = False
-    if not usable:
-        raise BadInput(f"{url} is no address of a server; wanted http://host:port/path")
-    if parts.username or parts.password:
-        raise BadInput("the address of a server holds a name or password; give a key instead, the address is recorded")
-    return parts._replace(fragment="")
-
-
-def _ending(path: str) -> tuple[str, str]:
-    """(protocol, ending) of a URL's path; the longest ending counts, "" where none does."""
-    known = [(name, ending) for name, protocol in PROTOCOLS.items() for ending in protocol.paths]
-    matching = [(name, ending) for name, ending in known if path.rstrip("/").endswith(ending)]
-    return max(matching, key=lambda each: len(each[1]), default=("", ""))
-
-
-def _sibling(parts: SplitResult, path: str) -> str:
-    """Another path of the same server."""
-    trunk = parts.path.rstrip("/").removesuffix(_ending(parts.path)[1])
-    return urlunsplit(parts._replace(path=trunk + path, query=""))
-
-
-def _protocol_of(parts: SplitResult, wanted: str | None, *, tei: bool) -> tuple[str, SplitResult]:
-    """The protocol and where to post: the path as given, or the protocol's own where there is none."""
-    found, _ = _ending(parts.path)
-    bare = parts.path in ("", "/")
-    if found == "rerank" and tei:
-        found = "tei-rerank"
-    name = wanted or found or ("tei-predict" if bare and tei else "")
-    if not name:
-        endings = ", ".join(ending for protocol in PROTOCOLS.values() for ending in protocol.paths)
-        raise BadInput(
-            f"{urlunsplit(parts)} does not tell what the server speaks; end it in one of {endings},"
-            f" or name the protocol: {', '.join(PROTOCOLS)}"
-        )
-    own = PROTOCOLS[name].own or PROTOCOLS[name].paths[0]
-    return name, parts._replace(path=own) if bare else parts

@@ -16,7 +16,8 @@ from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import evaluate
 from prefrank.evaluation.baselines import baselines
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.scorers import ModelOptions, OpenedScorer, ServerOptions, open_scorer
+from prefrank.evaluation.opened_scorer import OpenedScorer
+from prefrank.evaluation.scorers import ModelOptions, ServerOptions, open_scorer
 from prefrank.scoring.files import score_file
 from prefrank.types import Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference

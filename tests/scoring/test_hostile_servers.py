@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from prefrank.errors import BadInput, BadModel, NotFound, PrefrankError
-from prefrank.evaluation.scorers import open_scorer
-from prefrank.evaluation.servers import ServerOptions
+from prefrank.scoring.recognised import model_of
+from prefrank.scoring.remote import ServerOptions, open_server
 
 Handler = Callable[[socket.socket], None]
 Serving = Callable[[Handler], str]
@@ -61,7 +61,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
 def ask(url: str) -> str:
     """The one line that comes of it."""
     with pytest.raises(PrefrankError) as caught:
-        open_scorer(url, server=ServerOptions(timeout_s=0.3, tries=1, wait_s=0.0))
+        open_server(url, ServerOptions(timeout_s=0.3, tries=1, wait_s=0.0))
     said = str(caught.value)
     assert said.isprintable()
     assert len(said) < 700
@@ -146,7 +146,7 @@ def test_a_connection_that_breaks_off_or_speaks_something_else_is_one_line(serve
 @pytest.mark.parametrize("url", ["http://a\x01b/predict", f"http://{'a' * 70}.example/predict", "http://é..x/predict"])
 def test_an_address_that_no_request_can_have_is_one_line(url: str) -> None:
     with pytest.raises((BadInput, NotFound)):
-        open_scorer(url, server=ServerOptions(timeout_s=1.0, tries=1))
+        open_server(url, ServerOptions(timeout_s=1.0, tries=1))
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,10 @@ def test_options_of_servers_are_checked_where_they_enter(options: dict[str, obje
         ServerOptions(**options)  # type: ignore[arg-type]
 
 
-def test_a_name_that_no_table_can_show_is_passed_over(serve: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefrank.evaluation.servers import _model_of
-
-    assert _model_of({"model_id": "\x1b[2J"}) == (None, None)
-    assert _model_of({"data": [{"id": "a" * 501}]}) == (None, None)
-    assert _model_of({"model_id": "acme/reward", "model_sha": 3}) == ("acme/reward", None)
+def test_a_name_that_no_table_can_show_is_passed_over() -> None:
+    assert model_of({"model_id": "\x1b[2J"}) == (None, None)
+    assert model_of({"data": [{"id": "a" * 501}]}) == (None, None)
+    assert model_of({"model_id": "acme/reward", "model_sha": 3}) == ("acme/reward", None)
 
 
 def test_too_large_an_answer_is_not_asked_for_again(serve: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,5 +182,5 @@ def test_too_large_an_answer_is_not_asked_for_again(serve: Serving, monkeypatch:
         sent(b" " * 2000)(connection)
 
     with pytest.raises(BadModel, match="more than 1,000 bytes"):
-        open_scorer(serve(handler), server=ServerOptions(timeout_s=1.0, tries=3, wait_s=0.0))
+        open_server(serve(handler), ServerOptions(timeout_s=1.0, tries=3, wait_s=0.0))
     assert len(asked) == 1
