@@ -19,8 +19,10 @@ from prefrank.evaluation.items import Item
 from prefrank.evaluation.opened_scorer import OpenedScorer
 from prefrank.evaluation.scorers import ModelOptions, ServerOptions, open_scorer
 from prefrank.scoring.files import score_file
+from prefrank.scoring.remote import open_server
 from prefrank.types import Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference
+from tests.scoring.fake_server import FakeServer
 from tests.tiny import bert_folder
 
 CONVERSATION = (Turn("user", "Why?"), Turn("assistant", "Because."), Turn("user", "Of what?"))
@@ -78,6 +80,27 @@ def test_options_of_another_kind_of_scorer_are_refused(folder: Path, tmp_path: P
         open_scorer(str(folder), server=ServerOptions(batch=2))
     with pytest.raises(NotFound):
         open_scorer(str(tmp_path / "nothing"))
+
+
+# A server
+
+
+def test_an_address_is_a_server_with_its_doubts_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = FakeServer()
+    try:
+        server.answers["/score/evaluation"] = lambda body: (200, {"scores": [0.5] * len(body["messages"])})
+        options = ServerOptions(model="org/rm")
+        opened = open_scorer(server.url + "/score/evaluation", server=options)
+        remote = open_server(server.url + "/score/evaluation", options)
+        assert values(opened) == [0.5] * len(PAIRS)
+    finally:
+        server.close()
+    assert opened.kind == "http"
+    assert opened.model == remote.fingerprint == f"{server.url}/score/evaluation#org/rm"
+    assert (opened.format, opened.doubt) == (remote.format, remote.doubt)
+    assert opened.doubt in opened.format["scores"]
+    assert opened.doubt.startswith("EQUAL on 3 unlike probes")
 
 
 # A function

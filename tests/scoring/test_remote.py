@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ from prefrank.scoring.remote import PROBES, ServerOptions, open_server
 from prefrank.types import Turn, as_prompt
 from prefrank.wire import DIALECTS
 from prefrank.wire.inputs import Pair, labelled, query_of
+from tests.scoring.fake_server import Answer, FakeServer
 from tests.tiny import chat_folder, wordpiece_folder
-
-Answer = tuple[int, Any]
-"""Status, and what goes out as JSON (a str as it is)."""
 
 CONVERSATION = (Turn("user", "Why?"), Turn("assistant", "Because."), Turn("user", "Of what?"))
 PAIRS: list[Pair] = [
@@ -37,53 +34,6 @@ def worth(query: str, reply: str) -> float:
 
 def wanted(pairs: list[Pair] = PAIRS) -> list[float]:
     return [worth(query_of(prompt), reply) for prompt, reply in pairs]
-
-
-class FakeServer:
-    """Answers with what `answers` gives for a path and a body; keeps all requests."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Callable[[Any], Answer]] = {}
-        self.pages: dict[str, Any] = {}
-        self.asked: list[tuple[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.send: dict[str, str] = {}
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = outer.pages.get(self.path)
-                self.reply(404 if found is None else 200, found or {})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.asked.append((self.path, body))
-                outer.headers.append({key.lower(): value for key, value in self.headers.items()})
-                self.reply(*outer.answers.get(self.path, lambda body: (404, {"error": "no such path"}))(body))
-
-            def reply(self, status: int, value: Any) -> None:
-                content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-                self.send_response(status)
-                for name, text in outer.send.items():
-                    self.send_header(name, text)
-                length = 10 * len(content) if "x-short" in outer.send else len(content)
-                self.send_header("content-length", str(length))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=lambda: self.server.serve_forever(poll_interval=0.01), daemon=True)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 @pytest.fixture
@@ -430,19 +380,46 @@ def test_after_some_tries_it_is_an_error_that_says_what_came(fake: FakeServer) -
     assert len(fake.asked) == 3
 
 
-def test_retry_after_is_waited_for(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("prefrank.scoring.exchange.time.sleep", waits.append)
-    fake.send = {"retry-after": "7"}
-    fake.answers["/predict"] = failing(1, lambda: (429, {}), predict)
-    assert values_of(fake.url + "/predict") == wanted()
-    fake.send = {"retry-after": "86400"}
-    fake.answers["/predict"] = failing(1, lambda: (429, {}), predict)
-    assert values_of(fake.url + "/predict") == wanted()
-    fake.send = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}
+@pytest.mark.parametrize(
+    ("header", "waits"),
+    [
+        ("7", [7, 7]),
+        ("0.5", [0.5, 0.5]),
+        ("86400", [60, 60]),
+        ("9" * 100, [60, 60]),
+        ("0", [0.01, 0.02]),
+        ("1e400", [0.01, 0.02]),
+        ("1e3", [0.01, 0.02]),
+        ("inf", [0.01, 0.02]),
+        ("nan", [0.01, 0.02]),
+        ("-3", [0.01, 0.02]),
+        ("\u0661", [0.01, 0.02]),
+        ("9" * 101, [0.01, 0.02]),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", [0.01, 0.02]),
+    ],
+)
+def test_retry_after_is_waited_for_up_to_a_minute_and_passed_over_where_it_is_no_number_of_seconds(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, header: str, waits: list[float]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("prefrank.scoring.exchange.time.sleep", waited.append)
+    fake.send = {"retry-after": header.encode().decode("latin-1")}
     fake.answers["/predict"] = failing(2, lambda: (429, {}), predict)
     assert values_of(fake.url + "/predict") == wanted()
-    assert waits == [7, 60, 0.01, 0.02]
+    assert waited == waits
+
+
+def test_a_wait_that_is_too_long_is_said_when_the_server_is_given_up(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefrank.scoring.exchange.time.sleep", lambda seconds: None)
+    fake.answers["/predict"] = lambda body: (429, {})
+    fake.send = {"retry-after": "86400"}
+    with pytest.raises(NotFound, match=r"it asks for a wait of 86400 s; prefrank waits 60 s at most\); tried 2 times"):
+        values_of(fake.url + "/predict", tries=2)
+    fake.send = {"retry-after": "60"}
+    with pytest.raises(NotFound, match=r"status 429: \{\}; tried 2 times"):
+        values_of(fake.url + "/predict", tries=2)
 
 
 def test_a_slow_server_is_asked_again_and_then_given_up(fake: FakeServer) -> None:
