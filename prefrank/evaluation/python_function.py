@@ -1,7 +1,7 @@
 """A function of the user's own as a scorer: `python:module:function`.
 
-It is told apart by how many arguments it must be given. One is (prompt, reply) pairs, and `Score`s come out; two are
-prompts and replies, lists of strings, and numbers come out.
+How many arguments it requires says which kind it is: one of one argument takes (prompt, reply) pairs and gives
+`Score`s, one of two takes prompts and replies, lists of strings, and gives numbers.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def open_function(name: str, *, turns: Turns) -> OpenedScorer:
     """The function that a name stands for.
 
     Args:
-        turns: of a prompt that becomes a string.
+        turns: which turns of a prompt go into its string.
 
     Raises:
         NotFound: there is no such module or function.
@@ -44,7 +44,7 @@ def open_function(name: str, *, turns: Turns) -> OpenedScorer:
     with _here():
         module = _module(module_name)
     if function_name not in vars(module):
-        known = [each for each, value in vars(module).items() if callable(value)]
+        known = [attribute for attribute, value in vars(module).items() if callable(value)]
         raise NotFound(f"the module {module_name} has no function {function_name!r}{suggest(function_name, known)}")
     function = vars(module)[function_name]
     if not callable(function):
@@ -79,42 +79,42 @@ def _module(name: str) -> ModuleType:
 
 
 def _raised(what: str, error: BaseException) -> BadInput:
-    """The one line for what a user's own code raised, with the place; the error itself is its cause."""
-    said, place = " ".join(str(error).split())[:_SAID], traceback.extract_tb(error.__traceback__)[-1]
-    said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return BadInput(f"{what} raised {said} at {place.filename}:{place.lineno}; correct it")
+    """One line for what a user's own code raised, with the place."""
+    message, place = " ".join(str(error).split())[:_SHOWN], traceback.extract_tb(error.__traceback__)[-1]
+    raised = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return BadInput(f"{what} raised {raised} at {place.filename}:{place.lineno}; correct it")
 
 
-_SAID = 300
-"""Characters shown of what a user's own code raised."""
+_SHOWN = 300
+"""Characters shown of the message of an error in a user's own code."""
 
 
 def _called(function: Callable[..., Any], model: str, count: int, *given: Any) -> list[Any]:
-    """What a user's function gives for `count` pairs, as a list; no more is taken of it than could be right.
+    """What a user's function gives for `count` pairs, as a list; at most one score more than that is read.
 
     Raises:
-        BadInput: it raised, or gave something that cannot be gone through.
+        BadInput: it raised, or gave something that cannot be iterated over.
     """
     with _here():
         try:
-            found = function(*given)
-            if found is not None and not isinstance(found, str | bytes | Mapping):
-                return list(islice(found, count + 1))
+            scores = function(*given)
+            if scores is not None and not isinstance(scores, str | bytes | Mapping):
+                return list(islice(scores, count + 1))
         except PrefrankError:
             raise
         except (Exception, SystemExit) as error:
             raise _raised(model, error) from error
-    raise BadInput(f"{model} gives {short(found)}; wanted a list, one score for each pair")
+    raise BadInput(f"{model} gives {short(scores)}; wanted a list, one score for each pair")
 
 
 def _arguments(function: Callable[..., Any], name: str) -> int:
     """How many arguments it must be given: 1 or 2."""
     try:
-        given = list(inspect.signature(function).parameters.values())
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some built-in functions do not say
-        given = []
+        parameters = []
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    count = sum(one.kind in places and one.default is inspect.Parameter.empty for one in given)
+    count = sum(each.kind in places and each.default is inspect.Parameter.empty for each in parameters)
     if count not in (1, 2):
         raise BadInput(
             f"{name} must be given {count} arguments; wanted one, (prompt, reply) pairs, for a function that gives"

@@ -60,7 +60,7 @@ def open_scores_file(name: str, items: Sequence[Item], columns: Columns) -> Open
             model = f"{SCORES}{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror or error}") from None
-    known = {one: own for one, own in columns.items() if one in SCORED}
+    known = {column: own for column, own in columns.items() if column in SCORED}
     table, models, rows = _read_scores(path, model, items, known)
     values = [score.value for score in table.values() if math.isfinite(score.value)]
     probable = bool(values) and min(values) >= 0 and max(values) <= 1
@@ -104,7 +104,7 @@ def _read_scores(path: Path, model: str, items: Sequence[Item], columns: Columns
         try:
             row = _renamed(record.row, columns)
             if is_csv(path):
-                row = {name: None if one == "" and name in _NUMBERS else one for name, one in row.items()}
+                row = {name: None if value == "" and name in _NUMBERS else value for name, value in row.items()}
             for pair, score in _row(row, model, items, places):
                 _check_equal(table.setdefault(pair, score), score, pair[1])
             if row.get("model") is not None:
@@ -151,7 +151,7 @@ def _row(
 ) -> list[tuple[Pair, Score]]:
     """The pairs of one row and their scores."""
     prompt, replies = _texts(row) if "prompt" in row else _named(row, items, places)
-    scores = _column(row, _one_of(row, "score", "scores"), len(replies))
+    scores = _column(row, _column_of(row, "score", "scores"), len(replies))
     facts = [_column(row, name, len(replies)) if name in row else [0] * len(replies) for name in FACTS]
     return [
         ((prompt, reply), Score(_number(value, "a score is"), _count(tokens), _count(cut), _count(cut_reply), model))
@@ -168,11 +168,15 @@ def _column(row: Mapping[str, Any], name: str, count: int) -> list[Any]:
     return each
 
 
-def _one_of(row: Mapping[str, Any], one: str, several: str) -> str:
-    """Which of the two columns the row has; neither is taken for the other where both are there."""
-    if row.get(one) is not None and row.get(several) is not None:
-        raise BadData(f"the row has both {one!r} and {several!r}; keep one of them")
-    return several if several in row and row.get(one) is None else one
+def _column_of(row: Mapping[str, Any], singular: str, plural: str) -> str:
+    """Which of the two columns the row has.
+
+    Raises:
+        BadData: both.
+    """
+    if row.get(singular) is not None and row.get(plural) is not None:
+        raise BadData(f"the row has both {singular!r} and {plural!r}; keep one of them")
+    return plural if plural in row and row.get(singular) is None else singular
 
 
 def _count(value: Any) -> int:
@@ -182,15 +186,16 @@ def _count(value: Any) -> int:
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[Prompt, tuple[str, ...]]:
-    said = row["prompt"]
-    prompt = (Turn("user", as_text(said, "prompt")),) if isinstance(said, str) else as_turns(said, "prompt")
+    value = row["prompt"]
+    prompt = (Turn("user", as_text(value, "prompt")),) if isinstance(value, str) else as_turns(value, "prompt")
     if (system := system_of(row)) and prompt and prompt[0].role in ("system", "developer"):
         if prompt[0].text.strip() != system:
             raise BadData("the system column and the prompt's first message hold different texts; keep one of them")
     elif system:
         prompt = (Turn("system", system), *prompt)
-    if _one_of(row, "reply", "replies") == "replies":
-        return prompt, tuple(_reply(one, f"replies[{i}]") for i, one in enumerate(as_list(row["replies"], "replies")))
+    if _column_of(row, "reply", "replies") == "replies":
+        replies = as_list(row["replies"], "replies")
+        return prompt, tuple(_reply(reply, f"replies[{place}]") for place, reply in enumerate(replies))
     return prompt, (_reply(field(row, "reply"), "reply"),)
 
 
@@ -214,10 +219,12 @@ def _named(
         item = items[index_of(row["index"], "index", len(items))]
     else:
         name, subset = str(field(row, "id")), row.get("subset")
-        found = places.get((subset, name), [])
-        if len(found) != 1:
-            raise BadData(f"{len(found)} items have the id {name!r}; wanted one. A column 'subset' or 'index' can help")
-        item = items[found[0]]
+        matches = places.get((subset, name), [])
+        if len(matches) != 1:
+            raise BadData(
+                f"{len(matches)} items have the id {name!r}; wanted one. A column 'subset' or 'index' can help"
+            )
+        item = items[matches[0]]
     return item.prompt, item.replies
 
 

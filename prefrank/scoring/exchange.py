@@ -1,7 +1,7 @@
 """One request to a server and its answer, within a time and a size, tried again where the server is overloaded.
 
-httpx bounds the wait for the next bytes, not for the whole: a server that sends a byte a second, in its headers even,
-would never be done. So each exchange runs in a daemon thread that is waited for until its time is up.
+httpx bounds the wait for the next bytes, not for the whole answer: a server that sends a byte a second, even in its
+headers, would never finish. So each exchange runs in a daemon thread that is given up when its time is over.
 """
 
 import re
@@ -22,7 +22,7 @@ RETRIED = (429, 500, 502, 503, 504)
 """Overload, and what proxies and routers answer for a worker that is gone (verl's router: 500)."""
 
 LONGEST_WAIT_S = 60.0
-"""Between two tries, whatever Retry-After says."""
+"""Between two tries, whatever a Retry-After header asks for."""
 
 SHOWN = 200
 """Characters of an answer in an error message."""
@@ -30,7 +30,7 @@ SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; header names are in small letters."""
+    """What came back; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -103,8 +103,8 @@ def post(client: "httpx.Client", url: str, content: bytes, *, timeout_s: float, 
 
 
 def retry_after(answer: Answer) -> float | None:
-    """Seconds of a Retry-After header: a number as decimal digits. A date or anything else is passed over, so is
-    1e400, which is more seconds than a float can hold."""
+    """The seconds in a Retry-After header, if it holds a decimal number. Dates and anything else are ignored, such as
+    1e400, which a float reads as infinity."""
     text = answer.headers.get("retry-after", "").strip()
     return float(text) if re.fullmatch(r"\d{1,100}(\.\d{1,100})?", text, re.ASCII) else None
 
@@ -159,7 +159,7 @@ def _exchange(client: "httpx.Client", method: str, url: str, content: bytes | No
 
 
 def address(url: str) -> str:
-    """For messages and records: without the query, in which some servers want a key."""
+    """The URL for messages and records: without the query, in which some servers want a key."""
     return url.partition("?")[0]
 
 

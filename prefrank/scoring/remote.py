@@ -1,13 +1,12 @@
 """A reward model behind an HTTP server as a scorer, made from its URL.
 
-The wire formats are in `prefrank.wire`; raw scores are asked for wherever a format has a way to. Of servers one should
-know:
-- They differ in what they take. Some take a prompt and a reply as a pair, some the messages, some one string; what a
-  conversation of several turns becomes is stated in the record (`input`), since no two do the same.
-- Many squash scores with a sigmoid unless told otherwise and some whatever they are told, which no answer says. Three
-  probes at the start look at the range, and `scores` in the record says what was found.
-- A score that is null or NaN is a failure of that reply (NaN, counted as lost). A score that is missing is an error.
-- They do not tell tokens or what they cut: those are 0 in the scores, `truncation` in the record says so.
+The wire formats are in `prefrank.wire`. What to know about servers:
+- They differ in what they take: a prompt and a reply as a pair, a list of messages, or one string. The record (`input`)
+  says what a conversation of several turns became.
+- Many apply a sigmoid unless asked not to, some even then, and no answer says so. Raw scores are asked for wherever the
+  format has a way to; three probes at the start look at the range, and the record (`scores`) says what they showed.
+- A score that is null or NaN is a failure of that reply (NaN, counted as lost). A missing score is an error.
+- They do not report tokens or truncation: both are 0 in the scores, and the record (`truncation`) says so.
 """
 
 import json
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadInput, BadModel, suggest
 from prefrank.scoring.exchange import Answer, address, open_client, post, shown
-from prefrank.scoring.recognised import recognise
+from prefrank.scoring.server_info import find_server
 from prefrank.scoring.server_template import template_writing
 from prefrank.types import Prompt, Score, Turn
 from prefrank.wire import DIALECTS
@@ -45,7 +44,7 @@ class ServerOptions:
     """How to speak to a server.
 
     Args:
-        protocol: name in `prefrank.wire.DIALECTS`; by default the URL's path tells.
+        protocol: name in `prefrank.wire.DIALECTS`; by default the URL's path says which.
         model: name of the model to ask for; by default the first one the server lists.
         key: sent as a bearer token, and kept nowhere.
         turns: of a prompt, all (several become one labelled transcript) or the last user turn alone, where the
@@ -85,7 +84,7 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteScorer:
-    """A server that answered: where to post, how, and what it says of its model.
+    """A server that answered: where to post, how, and what it says about its model.
 
     Args:
         url: where requests go.
@@ -126,7 +125,7 @@ class RemoteScorer:
         }
 
     def score_pairs(self, pairs: Sequence[Pair]) -> list[Score]:
-        """Score pairs, in their order. NaN where the server gives null or NaN.
+        """Score pairs, in order. NaN where the server gives null or NaN.
 
         Raises:
             NotFound: no answer after all tries.
@@ -138,23 +137,23 @@ class RemoteScorer:
 
 
 def open_server(url: str, options: ServerOptions | None = None) -> RemoteScorer:
-    """Find out the dialect and the model, and score three probes.
+    """Find out which dialect the server speaks and which model it has, and score three probes.
 
     Raises:
-        BadInput: a URL that cannot be used, or of which the dialect cannot be told; a chat template that is not there,
-            or for a dialect that takes no whole texts.
+        BadInput: a URL that cannot be used, or that does not show which dialect is meant; a chat template that is not
+            there, or for a dialect that takes no whole texts.
         NotFound: nothing answers there.
-        BadModel: it answers otherwise than the dialect says.
+        BadModel: its answers are not those of the dialect.
     """
     options = options or ServerOptions()
     with _client(options) as client:
-        server = recognise(client, url, wanted=options.protocol, timeout_s=options.timeout_s)
+        server = find_server(client, url, wanted=options.protocol, timeout_s=options.timeout_s)
         scorer = RemoteScorer(
             url=server.url,
             dialect=server.dialect,
             model=options.model or server.model,
             revision=server.revision if options.model in (None, server.model) else None,
-            batch=min(options.batch, server.most or options.batch),
+            batch=min(options.batch, server.max_batch or options.batch),
             options=options,
             writing=_writing(server.dialect, options.chat_template),
         )
@@ -195,8 +194,8 @@ def _doubt(values: Sequence[float]) -> str:
 
 
 def _values(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) -> list[float]:
-    """By daemon threads: an executor would keep a stopped process until the last request has run out of tries."""
-    requests = _requests(pairs, scorer.dialect.group, scorer.batch)
+    """The scores by daemon threads: an executor would hold up a stopped process until its last request gives up."""
+    requests = _requests(pairs, scorer.dialect.holds, scorer.batch)
     waiting = deque(requests)
     answers: Queue[tuple[list[int], list[float] | Exception]] = Queue()
 
@@ -226,12 +225,12 @@ def _values(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair])
     return values
 
 
-def _requests(pairs: Sequence[Pair], group: Literal["any", "prompt", "one"], batch: int) -> list[list[int]]:
+def _requests(pairs: Sequence[Pair], holds: Literal["pairs", "replies", "reply"], batch: int) -> list[list[int]]:
     """Places of the pairs of each request."""
-    size = 1 if group == "one" else batch
+    size = 1 if holds == "reply" else batch
     groups: dict[Prompt | None, list[int]] = {}
     for place, (prompt, _) in enumerate(pairs):
-        groups.setdefault(prompt if group == "prompt" else None, []).append(place)
+        groups.setdefault(prompt if holds == "replies" else None, []).append(place)
     return [places[start : start + size] for places in groups.values() for start in range(0, len(places), size)]
 
 
@@ -247,8 +246,8 @@ def _ask(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) ->
     if answer.status == 424 and re.search(r"\bnan\b", answer.text, re.IGNORECASE):
         return [math.nan]  # TEI: "score is NaN"
     if not answer.is_success:
-        said = f"answered with status {answer.status}: {shown(answer.text)}{_hint(answer)}"
-        raise BadModel(f"{address(scorer.url)} {said}")
+        status = f"status {answer.status}: {shown(answer.text)}{_hint(answer)}"
+        raise BadModel(f"{address(scorer.url)} answered with {status}")
     try:
         return scores_of(dialect, answer.content, [reply for _, reply in pairs])
     except Unreadable as error:

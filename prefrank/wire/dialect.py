@@ -16,11 +16,11 @@ Placed = list[tuple[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """By what a server is known whose paths others have too.
+    """What identifies a server whose paths other servers have too.
 
     Args:
-        pages: paths that are looked at, one after the other, until one tells.
-        key: of the object on such a page.
+        pages: paths to look at, in this order.
+        key: that the object on one of these pages has.
     """
 
     pages: tuple[str, ...]
@@ -35,35 +35,35 @@ class Dialect(Generic[Input]):
         name: in the table, in options and in records.
         paths: endings of a URL that mean it; the first is asked where a URL has no path.
         takes: what a prompt and a reply become.
-        group: what one request may hold: any pairs, replies to one prompt, or one pair.
+        holds: what a request may hold: any pairs, replies to one prompt, or a single reply.
         write_request: the body, of what the server takes and the model to ask for.
-        read_answer: the scores in an answer, given as parsed JSON of whatever form; raises LookupError, TypeError or
-            the like for a wrong one, or `Unreadable` to say more.
+        read_answer: the scores in an answer, which is any parsed JSON; raises LookupError, TypeError or the like for
+            one of another form, or `Unreadable` to say more.
         scale: which scores are asked for, for the record.
-        signs: what tells the server from another with its paths, which is meant where they are missing.
-        rootless: signs by which it is meant where a URL has no path.
+        signs: what identifies the server where another dialect has the same path; without them that one is meant.
+        root_signs: those that identify the server where a URL has no path.
         adds_bos: whether the server puts the tokenizer's beginning before a text itself.
     """
 
     name: str
     paths: tuple[str, ...]
     takes: type[Input]
-    group: Literal["any", "prompt", "one"]
+    holds: Literal["pairs", "replies", "reply"]
     write_request: Callable[[Sequence[Input], str | None], dict[str, Any]]
     read_answer: Callable[[Any], Placed]
     scale: str
     signs: Signs | None = None
-    rootless: Signs | None = None
+    root_signs: Signs | None = None
     adds_bos: bool = False
 
 
 RAW = "raw, as asked for by"
 AS_GIVEN = "as the server gives them: the protocol has no other"
-"""Two openings of `scale`."""
+"""What `scale` says of most dialects."""
 
 
 class Unreadable(ValueError):
-    """An answer that a dialect does not have; says what came."""
+    """An answer that the dialect does not allow; says what came."""
 
 
 def with_model(body: dict[str, Any], model: str | None) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class OneText:
 
 @dataclass(frozen=True, slots=True)
 class OpenedText:
-    """Prompt and reply as one text, and what of it stands before the reply."""
+    """Prompt and reply as one text, and the part of it before the reply."""
 
     text: str
     opening: str
@@ -49,7 +49,7 @@ class Writing:
 
     Args:
         text: of a prompt and a reply.
-        opening: what stands before the reply, of a prompt.
+        opening: of a prompt, what precedes the reply.
         description: for the record.
         bos: what every text begins with, for tokenizers that add it themselves; "" for nothing.
     """
@@ -90,7 +90,7 @@ def description_of(takes: type[Any], *, turns: Turns, writing: Writing) -> str:
 
 
 def spoken(turn: Turn) -> str:
-    """What a turn says as text: what else its message holds, such as tool calls, stands below as JSON.
+    """What a turn says as text; what else its message holds, such as tool calls, follows as JSON on the next line.
 
     >>> spoken(Turn("assistant", "", '{"tool_calls": []}'))
     '{"tool_calls": []}'

@@ -23,8 +23,8 @@ class FakeServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = outer.pages.get(self.path)
-                self.reply(404 if found is None else 200, found or {})
+                page = outer.pages.get(self.path)
+                self.reply(404 if page is None else 200, page or {})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -64,8 +64,8 @@ def raw(body: Any, value: float) -> float:
 
 
 def best_first(body: Any, texts: list[str], name: str) -> list[dict[str, Any]]:
-    found = [{"index": i, name: raw(body, worth(body["query"], text))} for i, text in enumerate(texts)]
-    return sorted(found, key=lambda each: -each[name])
+    results = [{"index": i, name: raw(body, worth(body["query"], text))} for i, text in enumerate(texts)]
+    return sorted(results, key=lambda result: -result[name])
 
 
 def tei_rerank(body: Any) -> Answer:
@@ -73,8 +73,8 @@ def tei_rerank(body: Any) -> Answer:
 
 
 def rerank(body: Any) -> Answer:
-    found = best_first(body, body["documents"], "relevance_score")
-    return 200, {"object": "rerank", "results": found[: body["top_n"]], "model": "m", "usage": {}}
+    results = best_first(body, body["documents"], "relevance_score")
+    return 200, {"object": "rerank", "results": results[: body["top_n"]], "model": "m", "usage": {}}
 
 
 def cohere(body: Any) -> Answer:
@@ -146,8 +146,8 @@ def test_every_protocol_is_tested() -> None:
 def sglang_classify(body: Any) -> Answer:
     assert set(body) <= {"model", "text"}
     assert isinstance(body["text"], list)
-    found = [{"embedding": [float(len(text))], "meta_info": {"prompt_tokens": 3}} for text in body["text"]]
-    return 200, found
+    results = [{"embedding": [float(len(text))], "meta_info": {"prompt_tokens": 3}} for text in body["text"]]
+    return 200, results
 
 
 def llama_factory(body: Any) -> Answer:
@@ -273,7 +273,7 @@ def test_a_remote_reward_gets_the_whole_text_and_the_part_before_the_reply(fake:
     assert body["labels"] == [None] * 4
 
 
-@pytest.mark.parametrize("shape", [lambda r: [[one] for one in r], lambda r: r[0]])
+@pytest.mark.parametrize("shape", [lambda r: [[reward] for reward in r], lambda r: r[0]])
 def test_a_remote_reward_may_be_nested_or_bare(fake: FakeServer, shape: Callable[[list[float]], Any]) -> None:
     fake.answers["/my/reward"] = lambda body: (200, {"rewards": shape(reward(body)[1]["rewards"])})
     assert values_of(fake.url + "/my/reward", protocol="openrlhf", batch=1) == [len(reply) for _, reply in PAIRS]
@@ -362,7 +362,7 @@ def test_equal_scores_of_all_probes_are_recorded(fake: FakeServer) -> None:
 
 
 def failing(times: int, fault: Callable[[], Answer], then: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
-    """A fault that goes away after some requests (the probes' one counts)."""
+    """A fault that goes away after some requests (the one for the probes counts)."""
     count = iter(range(10**6))
     return lambda body: fault() if next(count) < times else then(body)
 
@@ -467,9 +467,9 @@ def test_a_whole_batch_refused_for_one_nan_costs_that_reply_alone(fake: FakeServ
         return (424, {"error": "score is NaN", "error_type": "Backend"}) if bad else predict(body)
 
     fake.answers["/predict"] = nan_refused
-    found, want = values_of(fake.url + "/predict"), wanted()
-    assert math.isnan(found[1])
-    assert found[:1] + found[2:] == want[:1] + want[2:]
+    scores, want = values_of(fake.url + "/predict"), wanted()
+    assert math.isnan(scores[1])
+    assert scores[:1] + scores[2:] == want[:1] + want[2:]
 
 
 def test_another_failed_dependency_is_an_error(fake: FakeServer) -> None:
@@ -482,9 +482,9 @@ def test_another_failed_dependency_is_an_error(fake: FakeServer) -> None:
 def test_null_and_nan_are_failures(fake: FakeServer, value: float | None) -> None:
     """json.dumps writes the literals NaN and Infinity, as many servers do."""
     fake.answers["/get_reward"] = lambda body: (200, {"rewards": [value, *reward(body)[1]["rewards"][1:]]})
-    found = values_of(fake.url + "/get_reward")
-    assert not math.isfinite(found[0])
-    assert found[1:] == [len(reply) for _, reply in PAIRS[1:]]
+    scores = values_of(fake.url + "/get_reward")
+    assert not math.isfinite(scores[0])
+    assert scores[1:] == [len(reply) for _, reply in PAIRS[1:]]
 
 
 WRONG: dict[str, tuple[str, Callable[[Any], Any], str]] = {
@@ -530,9 +530,9 @@ def test_servers_of_whole_texts_have_the_faults_of_all_others(fake: FakeServer, 
         return 200, text.replace(str(wanted[1]), "NaN")
 
     fake.answers[path] = one_fails
-    found = values_of(url)
-    assert math.isnan(found[1])
-    assert found[2:] == wanted[2:]
+    scores = values_of(url)
+    assert math.isnan(scores[1])
+    assert scores[2:] == wanted[2:]
 
 
 def test_a_missing_path_asks_whether_it_is_right(fake: FakeServer) -> None:

@@ -96,10 +96,10 @@ def test_what_is_no_answer_of_a_dialect_is_said_so(name: str, answer: Any) -> No
 
 def test_null_and_nan_are_scores_that_failed() -> None:
     answer = b'\xef\xbb\xbf{"rewards": [null, NaN, Infinity, 1]}'
-    null, nan, infinite, one = scores_of(DIALECTS["openrlhf"], answer, ["a"] * 4)
+    null, nan, infinite, finite = scores_of(DIALECTS["openrlhf"], answer, ["a"] * 4)
     assert math.isnan(null)
     assert math.isnan(nan)
-    assert (infinite, one) == (math.inf, 1.0)
+    assert (infinite, finite) == (math.inf, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which dialect a server speaks, and what it says of its model: from the URL's path, and from pages of the server."""
+"""Which dialect a server speaks and what it says about its model, from the URL's path and the server's own pages."""
 
 import time
 from collections.abc import Callable
@@ -15,63 +15,63 @@ from prefrank.wire.dialect import Dialect, Signs, parse
 if TYPE_CHECKING:
     import httpx
 
-ABOUT_S = 10.0
-"""For all answers about the server itself, which not all give."""
+INFO_TIMEOUT_S = 10.0
+"""For all pages about the server, which many do not have."""
 
 LONGEST_NAME = 500
-"""Characters of the name that a server gives its model; a longer one is passed over."""
+"""Characters of a model's name; a longer one is ignored."""
 
 Page = Callable[[str], dict[str, Any]]
 """The object on a page of the server; {} where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
-    """What a server tells of itself.
+class ServerInfo:
+    """What a server says about itself.
 
     Args:
         url: where to post.
-        model, revision: of the model it says it has; None where it does not.
-        most: pairs in a request, by its own word; None where it gives none.
+        model, revision: of the model; None where the server does not say.
+        max_batch: the most pairs in a request; None where the server does not say.
     """
 
     url: str
     dialect: Dialect[Any]
     model: str | None
     revision: str | None
-    most: int | None
+    max_batch: int | None
 
 
-def recognise(client: "httpx.Client", url: str, *, wanted: str | None, timeout_s: float) -> Recognised:
-    """Look at the path and ask the server.
+def find_server(client: "httpx.Client", url: str, *, wanted: str | None, timeout_s: float) -> ServerInfo:
+    """Look at the URL's path and ask the server.
 
     Args:
-        wanted: name of the dialect, where the caller knows it.
-        timeout_s: for all pages together, if it is less than `ABOUT_S`.
+        wanted: name of the dialect, if the caller knows it.
+        timeout_s: for all pages together, at most `INFO_TIMEOUT_S`.
 
     Raises:
-        BadInput: a URL that cannot be used, or of which the dialect cannot be told.
+        BadInput: a URL that cannot be used, or that does not show which dialect is meant.
         NotFound: nothing answers there.
     """
     parts = _checked(url)
     trunk = parts.path.rstrip("/").removesuffix(_ending(parts.path))
-    until = time.monotonic() + min(ABOUT_S, timeout_s)
+    until = time.monotonic() + min(INFO_TIMEOUT_S, timeout_s)
 
     @cache
     def page(path: str) -> dict[str, Any]:
         return _page(client, urlunsplit(parts._replace(path=trunk + path, query="")), until=until)
 
     info = page("/info")
-    dialect = DIALECTS[wanted] if wanted else _told(parts, page)
+    dialect = DIALECTS[wanted] if wanted else _dialect_of(parts, page)
     listed = (model_of(page(path))[0] for path in ("/v1/models", "/models"))
     model, revision = model_of(info)
-    most = info.get("max_client_batch_size")
-    return Recognised(
+    max_batch = info.get("max_client_batch_size")
+    return ServerInfo(
         url=urlunsplit(parts._replace(path=dialect.paths[0]) if _is_bare(parts) else parts),
         dialect=dialect,
         model=model or next((name for name in listed if name), None),
         revision=revision,
-        most=most if type(most) is int and most > 0 else None,
+        max_batch=max_batch if type(max_batch) is int and max_batch > 0 else None,
     )
 
 
@@ -92,7 +92,7 @@ def _is_bare(parts: SplitResult) -> bool:
     return parts.path in ("", "/")
 
 
-def _told(parts: SplitResult, page: Page) -> Dialect[Any]:
+def _dialect_of(parts: SplitResult, page: Page) -> Dialect[Any]:
     """The dialect of the path, or of the server's pages where there is no path or several dialects have it."""
 
     def seen(signs: Signs | None) -> bool:
@@ -100,11 +100,13 @@ def _told(parts: SplitResult, page: Page) -> Dialect[Any]:
 
     ending = _ending(parts.path)
     candidates = [dialect for dialect in DIALECTS.values() if ending in dialect.paths]
-    for dialect in DIALECTS.values() if _is_bare(parts) else candidates:
-        if seen(dialect.rootless if _is_bare(parts) else dialect.signs):
-            return dialect
-    if plain := [dialect for dialect in candidates if dialect.signs is None]:
-        return plain[0]
+    if _is_bare(parts):
+        matches = [dialect for dialect in DIALECTS.values() if seen(dialect.root_signs)]
+    else:
+        matches = [dialect for dialect in candidates if seen(dialect.signs)]
+        matches = matches or [dialect for dialect in candidates if dialect.signs is None]
+    if matches:
+        return matches[0]
     endings = dict.fromkeys(ending for dialect in DIALECTS.values() for ending in dialect.paths)
     raise BadInput(
         f"{urlunsplit(parts)} does not tell what the server speaks; end it in one of {', '.join(endings)},"
@@ -119,7 +121,7 @@ def _ending(path: str) -> str:
 
 
 def _page(client: "httpx.Client", url: str, *, until: float) -> dict[str, Any]:
-    """What the server says of itself there; {} where it says nothing, or nothing in time or of a size."""
+    """What the server says about itself there; {} for anything but an object in time and within the limit."""
     import httpx
 
     seconds = until - time.monotonic()
@@ -148,5 +150,5 @@ def model_of(page: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _name(value: Any) -> str | None:
-    """A name that a server gives; None where it is none to be shown and asked for."""
+    """A name that a server gives; None for one that cannot be shown."""
     return value if isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and printable(value) == value else None
