@@ -18,10 +18,9 @@ from prefrank.cli.screen import say
 from prefrank.errors import BadData, BadInput, NotFound, PrefrankError
 
 if TYPE_CHECKING:
-    from prefrank.evaluation.opened_scorer import OpenedScorer
     from prefrank.evaluation.run_file import Run
     from prefrank.evaluation.runs import Entrant, Task
-    from prefrank.evaluation.scorers import ModelOptions
+    from prefrank.evaluation.scorers import ModelOptions, OpenedScorer
     from prefrank.io.columns import Columns
     from prefrank.scoring.remote import ServerOptions
     from prefrank.types import Comparison
