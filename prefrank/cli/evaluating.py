@@ -92,12 +92,12 @@ def evaluate(
     from prefrank.evaluation.run_file import write_run
     from prefrank.evaluation.running import run_all
     from prefrank.evaluation.scorers import ModelOptions
-    from prefrank.evaluation.servers import ServerOptions
     from prefrank.io.columns import parse_columns
     from prefrank.io.schema import read
     from prefrank.model.hardware import hardware
     from prefrank.reports import terminal
     from prefrank.reports.report import write_report
+    from prefrank.scoring.remote import ServerOptions
 
     if not (model or baselines):
         raise BadInput("there is nothing to evaluate; give --model, or leave --no-baselines out")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from prefrank.errors import BadInput, BadModel, NotFound, PrefrankError
-from prefrank.evaluation.scorers import open_scorer
-from prefrank.evaluation.servers import ServerOptions
+from prefrank.scoring.remote import ServerOptions, open_server
+from prefrank.scoring.server_info import model_of
 
 Handler = Callable[[socket.socket], None]
 Serving = Callable[[Handler], str]
@@ -53,20 +53,20 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
         return f"http://127.0.0.1:{listening.getsockname()[1]}/predict"
 
     yield start
-    for one in opened:
-        one.shutdown(socket.SHUT_RDWR)
-        one.close()
+    for listening in opened:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
 
 
 def ask(url: str) -> str:
     """The one line that comes of it."""
     with pytest.raises(PrefrankError) as caught:
-        open_scorer(url, server=ServerOptions(timeout_s=0.3, tries=1, wait_s=0.0))
-    said = str(caught.value)
-    assert said.isprintable()
-    assert len(said) < 700
-    assert url in said
-    return said
+        open_server(url, ServerOptions(timeout_s=0.3, tries=1, wait_s=0.0))
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 700
+    assert url in message
+    return message
 
 
 def sent(content: bytes, *, status: str = "200 OK", headers: str = "") -> Handler:
@@ -93,8 +93,8 @@ def test_a_byte_now_and_then_is_no_answer_in_time(serve: Serving, first: bytes) 
 
 def test_an_endless_answer_ends_at_the_limit(serve: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFRANK_MAX_ANSWER_BYTES", "100000")
-    said = ask(serve(again_and_again(b"HTTP/1.1 200 OK\r\n\r\n[", b"1," * 5000, 0.0)))
-    assert "more than 100,000 bytes, which PREFRANK_MAX_ANSWER_BYTES may raise" in said
+    message = ask(serve(again_and_again(b"HTTP/1.1 200 OK\r\n\r\n[", b"1," * 5000, 0.0)))
+    assert "more than 100,000 bytes, which PREFRANK_MAX_ANSWER_BYTES may raise" in message
 
 
 def test_an_answer_that_unpacks_to_a_thousand_times_its_size_ends_at_the_limit(
@@ -128,14 +128,14 @@ def test_an_answer_that_is_none_is_one_line(serve: Serving, content: bytes) -> N
 
 @pytest.mark.parametrize("status", ["400 no", "500 no"])
 def test_what_a_server_says_of_its_fault_reaches_no_terminal_as_it_is(serve: Serving, status: str) -> None:
-    said = ask(serve(sent(b"\x1b[2J\x07" + b"oh " * 500, status=status)))
-    assert r"\x1b[2J\x07oh oh" in said
+    message = ask(serve(sent(b"\x1b[2J\x07" + b"oh " * 500, status=status)))
+    assert r"\x1b[2J\x07oh oh" in message
 
 
 def test_a_server_that_sends_on_is_not_followed_and_says_where_to(serve: Serving) -> None:
-    said = ask(serve(sent(b"", status="302 Found", headers="location: http://127.0.0.1:9/elsewhere\r\n")))
-    assert "status 302" in said
-    assert "http://127.0.0.1:9/elsewhere" in said
+    message = ask(serve(sent(b"", status="302 Found", headers="location: http://127.0.0.1:9/elsewhere\r\n")))
+    assert "status 302" in message
+    assert "http://127.0.0.1:9/elsewhere" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"SSH-2.0\r\n\r\n", b"HTTP/1.1 9999 x\r\n\r\n"])
@@ -146,7 +146,7 @@ def test_a_connection_that_breaks_off_or_speaks_something_else_is_one_line(serve
 @pytest.mark.parametrize("url", ["http://a\x01b/predict", f"http://{'a' * 70}.example/predict", "http://é..x/predict"])
 def test_an_address_that_no_request_can_have_is_one_line(url: str) -> None:
     with pytest.raises((BadInput, NotFound)):
-        open_scorer(url, server=ServerOptions(timeout_s=1.0, tries=1))
+        open_server(url, ServerOptions(timeout_s=1.0, tries=1))
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,10 @@ def test_options_of_servers_are_checked_where_they_enter(options: dict[str, obje
         ServerOptions(**options)  # type: ignore[arg-type]
 
 
-def test_a_name_that_no_table_can_show_is_passed_over(serve: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefrank.evaluation.servers import _model_of
-
-    assert _model_of({"model_id": "\x1b[2J"}) == (None, None)
-    assert _model_of({"data": [{"id": "a" * 501}]}) == (None, None)
-    assert _model_of({"model_id": "acme/reward", "model_sha": 3}) == ("acme/reward", None)
+def test_a_name_that_no_table_can_show_is_passed_over() -> None:
+    assert model_of({"model_id": "\x1b[2J"}) == (None, None)
+    assert model_of({"data": [{"id": "a" * 501}]}) == (None, None)
+    assert model_of({"model_id": "acme/reward", "model_sha": 3}) == ("acme/reward", None)
 
 
 def test_too_large_an_answer_is_not_asked_for_again(serve: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,5 +182,5 @@ def test_too_large_an_answer_is_not_asked_for_again(serve: Serving, monkeypatch:
         sent(b" " * 2000)(connection)
 
     with pytest.raises(BadModel, match="more than 1,000 bytes"):
-        open_scorer(serve(handler), server=ServerOptions(timeout_s=1.0, tries=3, wait_s=0.0))
+        open_server(serve(handler), ServerOptions(timeout_s=1.0, tries=3, wait_s=0.0))
     assert len(asked) == 1

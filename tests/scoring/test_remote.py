@@ -6,21 +6,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prefrank.errors import BadInput, BadModel, NotFound
-from prefrank.evaluation.dialects import PROTOCOLS, Pair, by_template, labelled, query_of
-from prefrank.evaluation.scorers import open_scorer
-from prefrank.evaluation.servers import PROBES, ServerOptions
+from prefrank.scoring.remote import PROBES, ServerOptions, open_server
 from prefrank.types import Turn, as_prompt
+from prefrank.wire import DIALECTS
+from prefrank.wire.inputs import Pair, labelled, query_of
+from tests.scoring.fake_server import Answer, FakeServer
 from tests.tiny import chat_folder, wordpiece_folder
-
-Answer = tuple[int, Any]
-"""Status, and what goes out as JSON (a str as it is)."""
 
 CONVERSATION = (Turn("user", "Why?"), Turn("assistant", "Because."), Turn("user", "Of what?"))
 PAIRS: list[Pair] = [
@@ -39,53 +36,6 @@ def wanted(pairs: list[Pair] = PAIRS) -> list[float]:
     return [worth(query_of(prompt), reply) for prompt, reply in pairs]
 
 
-class FakeServer:
-    """Answers with what `answers` gives for a path and a body; keeps all requests."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Callable[[Any], Answer]] = {}
-        self.pages: dict[str, Any] = {}
-        self.asked: list[tuple[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.send: dict[str, str] = {}
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = outer.pages.get(self.path)
-                self.reply(404 if found is None else 200, found or {})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.asked.append((self.path, body))
-                outer.headers.append({key.lower(): value for key, value in self.headers.items()})
-                self.reply(*outer.answers.get(self.path, lambda body: (404, {"error": "no such path"}))(body))
-
-            def reply(self, status: int, value: Any) -> None:
-                content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-                self.send_response(status)
-                for name, text in outer.send.items():
-                    self.send_header(name, text)
-                length = 10 * len(content) if "x-short" in outer.send else len(content)
-                self.send_header("content-length", str(length))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=lambda: self.server.serve_forever(poll_interval=0.01), daemon=True)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -95,7 +45,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 
 
 def values_of(url: str, pairs: list[Pair] = PAIRS, **options: Any) -> list[float]:
-    opened = open_scorer(url, server=ServerOptions(**({"wait_s": 0.01} | options)))
+    opened = open_server(url, ServerOptions(**({"wait_s": 0.01} | options)))
     return [score.value for score in opened.score_pairs(pairs)]
 
 
@@ -114,8 +64,8 @@ def raw(body: Any, value: float) -> float:
 
 
 def best_first(body: Any, texts: list[str], name: str) -> list[dict[str, Any]]:
-    found = [{"index": i, name: raw(body, worth(body["query"], text))} for i, text in enumerate(texts)]
-    return sorted(found, key=lambda each: -each[name])
+    results = [{"index": i, name: raw(body, worth(body["query"], text))} for i, text in enumerate(texts)]
+    return sorted(results, key=lambda result: -result[name])
 
 
 def tei_rerank(body: Any) -> Answer:
@@ -123,8 +73,8 @@ def tei_rerank(body: Any) -> Answer:
 
 
 def rerank(body: Any) -> Answer:
-    found = best_first(body, body["documents"], "relevance_score")
-    return 200, {"object": "rerank", "results": found[: body["top_n"]], "model": "m", "usage": {}}
+    results = best_first(body, body["documents"], "relevance_score")
+    return 200, {"object": "rerank", "results": results[: body["top_n"]], "model": "m", "usage": {}}
 
 
 def cohere(body: Any) -> Answer:
@@ -177,17 +127,17 @@ SERVERS: dict[str, tuple[str, Callable[[Any], Answer]]] = {
 def test_a_protocol_is_told_by_the_path_and_gives_raw_scores_in_order(fake: FakeServer, protocol: str) -> None:
     path, answer = SERVERS[protocol]
     fake.answers[path] = answer
-    opened = open_scorer(fake.url + path)
-    assert (opened.kind, opened.format["protocol"]) == ("http", protocol)
+    opened = open_server(fake.url + path)
+    assert opened.format["protocol"] == protocol
     assert [score.value for score in opened.score_pairs(PAIRS)] == wanted()
-    assert {score.model for score in opened.score_pairs(PAIRS)} == {opened.model}
+    assert {score.model for score in opened.score_pairs(PAIRS)} == {opened.fingerprint}
     assert opened.format["url"] == fake.url + path
     assert "perhaps" not in opened.format["scores"]
     json.dumps(opened.format, allow_nan=False)
 
 
 def test_every_protocol_is_tested() -> None:
-    assert set(SERVERS) | {"tei-rerank", "openrlhf"} | set(WHOLE) == set(PROTOCOLS)
+    assert set(SERVERS) | {"tei-rerank", "openrlhf"} | set(WHOLE) == set(DIALECTS)
 
 
 # Servers that take prompt and reply as one text
@@ -196,8 +146,8 @@ def test_every_protocol_is_tested() -> None:
 def sglang_classify(body: Any) -> Answer:
     assert set(body) <= {"model", "text"}
     assert isinstance(body["text"], list)
-    found = [{"embedding": [float(len(text))], "meta_info": {"prompt_tokens": 3}} for text in body["text"]]
-    return 200, found
+    results = [{"embedding": [float(len(text))], "meta_info": {"prompt_tokens": 3}} for text in body["text"]]
+    return 200, results
 
 
 def llama_factory(body: Any) -> Answer:
@@ -223,8 +173,8 @@ def whole(fake: FakeServer, protocol: str) -> str:
 
 @pytest.mark.parametrize("protocol", WHOLE)
 def test_a_server_of_whole_texts_gets_the_labelled_conversation(fake: FakeServer, protocol: str) -> None:
-    opened = open_scorer(whole(fake, protocol))
-    assert (opened.kind, opened.format["protocol"]) == ("http", protocol)
+    opened = open_server(whole(fake, protocol))
+    assert opened.format["protocol"] == protocol
     wanted = [float(len(labelled((*prompt, Turn("assistant", reply))))) for prompt, reply in PAIRS]
     assert [score.value for score in opened.score_pairs(PAIRS)] == wanted
     sent = fake.asked[-1][1][WHOLE[protocol][2]]
@@ -238,18 +188,18 @@ def test_a_server_of_whole_texts_gets_the_labelled_conversation(fake: FakeServer
 def test_a_stated_protocol_is_spoken_at_any_path(fake: FakeServer, protocol: str, path: str) -> None:
     own, answer, _ = WHOLE[protocol]
     fake.answers[path or own] = answer
-    opened = open_scorer(fake.url + path, server=ServerOptions(protocol=protocol))
+    opened = open_server(fake.url + path, ServerOptions(protocol=protocol))
     assert opened.format["url"] == fake.url + (path or own)
 
 
 def test_sglang_is_known_by_its_own_page_and_only_at_its_own_path(fake: FakeServer) -> None:
     fake.pages["/model_info"] = {"model_path": "org/rm"}
     fake.answers |= {"/classify": sglang_classify, "/v1/classify": classify}
-    assert open_scorer(fake.url + "/classify").format["protocol"] == "sglang-classify"
-    assert open_scorer(fake.url + "/v1/classify").format["protocol"] == "vllm-classify"
+    assert open_server(fake.url + "/classify").format["protocol"] == "sglang-classify"
+    assert open_server(fake.url + "/v1/classify").format["protocol"] == "vllm-classify"
     fake.pages.clear()
     fake.answers["/classify"] = classify
-    assert open_scorer(fake.url + "/classify").format["protocol"] == "vllm-classify"
+    assert open_server(fake.url + "/classify").format["protocol"] == "vllm-classify"
 
 
 @pytest.mark.parametrize(("protocol", "bos"), [("sglang-classify", ""), ("llama-factory", "[BOS]")])
@@ -261,7 +211,7 @@ def test_a_chat_template_writes_the_whole_text_and_the_beginning_stands_once(
     folder = chat_folder(tmp_path, template, ("[BOS]",))
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"bos_token": "[BOS]"}))
-    opened = open_scorer(whole(fake, protocol), server=ServerOptions(chat_template=str(folder)))
+    opened = open_server(whole(fake, protocol), ServerOptions(chat_template=str(folder)))
     opened.score_pairs([((Turn("system", "Be brief."), Turn("user", "Why?")), "So.")])
     assert fake.asked[-1][1][WHOLE[protocol][2]] == [f"{bos}<system>Be brief.<user>Why?<assistant>So."]
     assert opened.format["input"] == f"one text, written by the chat template of {folder}"
@@ -281,7 +231,7 @@ def test_a_chat_template_is_refused_where_nothing_would_use_it(fake: FakeServer,
 def test_a_turn_that_the_template_refuses_is_named(fake: FakeServer, tmp_path: Path) -> None:
     template = "{{ raise_exception('no such role') if messages[0]['role'] == 'tool' else messages[-1]['content'] }}"
     options = ServerOptions(chat_template=str(chat_folder(tmp_path, template)))
-    opened = open_scorer(whole(fake, "llama-factory"), server=options)
+    opened = open_server(whole(fake, "llama-factory"), options)
     with pytest.raises(BadInput, match="refuses turns of the roles tool, user, assistant: no such role"):
         opened.score_pairs([((Turn("tool", "4"), Turn("user", "?")), "So.")])
 
@@ -314,13 +264,6 @@ def test_messages_go_out_with_their_roles_and_tool_calls(fake: FakeServer) -> No
     ]
 
 
-def test_one_text_loses_neither_role_nor_tool_call() -> None:
-    assert query_of(TALK) == (
-        f'Developer: Be brief.\n\nUser: 2 + 2?\n\nAssistant: {CALL}\n\nTool: 4\n{{"tool_call_id": "1"}}'
-    )
-    assert query_of((Turn("user", "Hi", '{"name": "Ann"}'),)) == 'Hi\n{"name": "Ann"}'
-
-
 def test_a_remote_reward_gets_the_whole_text_and_the_part_before_the_reply(fake: FakeServer) -> None:
     fake.answers["/get_reward"] = reward
     assert values_of(fake.url + "/get_reward") == [len(reply) for _, reply in PAIRS]
@@ -330,7 +273,7 @@ def test_a_remote_reward_gets_the_whole_text_and_the_part_before_the_reply(fake:
     assert body["labels"] == [None] * 4
 
 
-@pytest.mark.parametrize("shape", [lambda r: [[one] for one in r], lambda r: r[0]])
+@pytest.mark.parametrize("shape", [lambda r: [[reward] for reward in r], lambda r: r[0]])
 def test_a_remote_reward_may_be_nested_or_bare(fake: FakeServer, shape: Callable[[list[float]], Any]) -> None:
     fake.answers["/my/reward"] = lambda body: (200, {"rewards": shape(reward(body)[1]["rewards"])})
     assert values_of(fake.url + "/my/reward", protocol="openrlhf", batch=1) == [len(reply) for _, reply in PAIRS]
@@ -338,7 +281,7 @@ def test_a_remote_reward_may_be_nested_or_bare(fake: FakeServer, shape: Callable
 
 def test_sglangs_bare_list_is_read(fake: FakeServer) -> None:
     fake.answers["/v1/rerank"] = sglang
-    opened = open_scorer(fake.url + "/v1/rerank", server=ServerOptions(protocol="rerank"))
+    opened = open_server(fake.url + "/v1/rerank", ServerOptions(protocol="rerank"))
     assert [score.value for score in opened.score_pairs(PAIRS)] == wanted()
 
 
@@ -348,20 +291,20 @@ def test_tei_is_known_by_its_info_page_and_its_limit_is_kept(fake: FakeServer) -
     }  # fmt: skip
     fake.answers |= {"/predict": predict, "/rerank": tei_rerank}
     for path, protocol, posted in (("", "tei-predict", "/predict"), ("/rerank", "tei-rerank", "/rerank")):
-        opened = open_scorer(fake.url + path)
+        opened = open_server(fake.url + path)
         assert [score.value for score in opened.score_pairs(PAIRS)] == wanted()
         assert opened.format["protocol"] == protocol
-        assert opened.model == f"{fake.url}{posted}#org/rm@abc"
+        assert opened.fingerprint == f"{fake.url}{posted}#org/rm@abc"
     assert max(len(body.get("inputs", body.get("texts"))) for _, body in fake.asked) == 2
 
 
 def test_the_first_listed_model_is_asked_for_unless_another_is_named(fake: FakeServer) -> None:
     fake.pages["/base/v1/models"] = {"data": [{"id": "org/rm"}, {"id": "other"}]}
     fake.answers["/base/score"] = vllm_score
-    opened = open_scorer(fake.url + "/base/score")
+    opened = open_server(fake.url + "/base/score")
     assert (opened.format["server_model"], fake.asked[-1][1]["model"]) == ("org/rm", "org/rm")
-    opened = open_scorer(fake.url + "/base/score", server=ServerOptions(model="other"))
-    assert (opened.model, fake.asked[-1][1]["model"]) == (f"{fake.url}/base/score#other", "other")
+    opened = open_server(fake.url + "/base/score", ServerOptions(model="other"))
+    assert (opened.fingerprint, fake.asked[-1][1]["model"]) == (f"{fake.url}/base/score#other", "other")
 
 
 def test_replies_to_one_prompt_go_together_and_batches_are_no_larger_than_asked(fake: FakeServer) -> None:
@@ -374,29 +317,27 @@ def test_replies_to_one_prompt_go_together_and_batches_are_no_larger_than_asked(
 
 def test_the_last_user_turn_alone_can_be_the_query(fake: FakeServer) -> None:
     fake.answers["/predict"] = predict
-    opened = open_scorer(fake.url + "/predict", server=ServerOptions(turns="last"))
+    opened = open_server(fake.url + "/predict", ServerOptions(turns="last"))
     opened.score_pairs(PAIRS[2:3])
     assert fake.asked[-1][1]["inputs"] == [["Of what?", "Yeast, I think."]]
     assert "last user turn" in opened.format["input"]
-    assert query_of((Turn("system", "Be brief."),), turns="last") == "Be brief."
-    assert query_of((Turn("system", "Be brief."),)) == labelled((Turn("system", "Be brief."),))
 
 
 def test_a_key_is_sent_and_kept_nowhere(fake: FakeServer) -> None:
     fake.answers["/predict"] = predict
     options = ServerOptions(key="secret-key")
-    opened = open_scorer(fake.url + "/predict", server=options)
+    opened = open_server(fake.url + "/predict", options)
     assert fake.headers[-1]["authorization"] == "Bearer secret-key"
     assert "secret-key" not in repr(opened) + repr(options)
     fake.answers["/predict"] = lambda body: (401, "")
     with pytest.raises(BadModel, match=r"status 401: .*wants a key"):
-        open_scorer(fake.url + "/predict")
+        open_server(fake.url + "/predict")
 
 
 def test_a_key_in_the_address_is_sent_and_kept_nowhere(fake: FakeServer) -> None:
     fake.answers["/predict?key=secret"] = predict
-    opened = open_scorer(fake.url + "/predict?key=secret")
-    assert "secret" not in opened.model + repr(opened.format)
+    opened = open_server(fake.url + "/predict?key=secret")
+    assert "secret" not in opened.fingerprint + repr(opened.format)
     fake.answers["/predict?key=secret"] = lambda body: (503, "")
     with pytest.raises(NotFound) as caught:
         values_of(fake.url + "/predict?key=secret", tries=1)
@@ -408,20 +349,20 @@ def test_a_key_in_the_address_is_sent_and_kept_nowhere(fake: FakeServer) -> None
 
 def test_scores_that_look_like_probabilities_are_recorded_as_such(fake: FakeServer) -> None:
     fake.answers["/rerank"] = lambda body: rerank(body | {"raw_scores": False, "use_activation": True})
-    assert "within 0 to 1 on 3 probes: perhaps probabilities" in open_scorer(fake.url + "/rerank").format["scores"]
+    assert "within 0 to 1 on 3 probes: perhaps probabilities" in open_server(fake.url + "/rerank").format["scores"]
 
 
 def test_equal_scores_of_all_probes_are_recorded(fake: FakeServer) -> None:
     """As SGLang gives them: a softmax over one output is 1 for every text."""
     fake.answers["/classify"] = lambda body: (200, {"data": [{"index": 0, "probs": [1.0]}]})
-    assert "EQUAL on 3 unlike probes" in open_scorer(fake.url + "/classify").format["scores"]
+    assert "EQUAL on 3 unlike probes" in open_server(fake.url + "/classify").format["scores"]
 
 
 # Faults
 
 
 def failing(times: int, fault: Callable[[], Answer], then: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
-    """A fault that goes away after some requests (the probes' one counts)."""
+    """A fault that goes away after some requests (the one for the probes counts)."""
     count = iter(range(10**6))
     return lambda body: fault() if next(count) < times else then(body)
 
@@ -439,19 +380,46 @@ def test_after_some_tries_it_is_an_error_that_says_what_came(fake: FakeServer) -
     assert len(fake.asked) == 3
 
 
-def test_retry_after_is_waited_for(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("prefrank.evaluation.servers.time.sleep", waits.append)
-    fake.send = {"retry-after": "7"}
-    fake.answers["/predict"] = failing(1, lambda: (429, {}), predict)
-    assert values_of(fake.url + "/predict") == wanted()
-    fake.send = {"retry-after": "86400"}
-    fake.answers["/predict"] = failing(1, lambda: (429, {}), predict)
-    assert values_of(fake.url + "/predict") == wanted()
-    fake.send = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}
+@pytest.mark.parametrize(
+    ("header", "waits"),
+    [
+        ("7", [7, 7]),
+        ("0.5", [0.5, 0.5]),
+        ("86400", [60, 60]),
+        ("9" * 100, [60, 60]),
+        ("0", [0.01, 0.02]),
+        ("1e400", [0.01, 0.02]),
+        ("1e3", [0.01, 0.02]),
+        ("inf", [0.01, 0.02]),
+        ("nan", [0.01, 0.02]),
+        ("-3", [0.01, 0.02]),
+        ("\u0661", [0.01, 0.02]),
+        ("9" * 101, [0.01, 0.02]),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", [0.01, 0.02]),
+    ],
+)
+def test_retry_after_is_waited_for_up_to_a_minute_and_passed_over_where_it_is_no_number_of_seconds(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, header: str, waits: list[float]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("prefrank.scoring.exchange.time.sleep", waited.append)
+    fake.send = {"retry-after": header.encode().decode("latin-1")}
     fake.answers["/predict"] = failing(2, lambda: (429, {}), predict)
     assert values_of(fake.url + "/predict") == wanted()
-    assert waits == [7, 60, 0.01, 0.02]
+    assert waited == waits
+
+
+def test_a_wait_that_is_too_long_is_said_when_the_server_is_given_up(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefrank.scoring.exchange.time.sleep", lambda seconds: None)
+    fake.answers["/predict"] = lambda body: (429, {})
+    fake.send = {"retry-after": "86400"}
+    with pytest.raises(NotFound, match=r"it asks for a wait of 86400 s; prefrank waits 60 s at most\); tried 2 times"):
+        values_of(fake.url + "/predict", tries=2)
+    fake.send = {"retry-after": "60"}
+    with pytest.raises(NotFound, match=r"status 429: \{\}; tried 2 times"):
+        values_of(fake.url + "/predict", tries=2)
 
 
 def test_a_slow_server_is_asked_again_and_then_given_up(fake: FakeServer) -> None:
@@ -499,9 +467,9 @@ def test_a_whole_batch_refused_for_one_nan_costs_that_reply_alone(fake: FakeServ
         return (424, {"error": "score is NaN", "error_type": "Backend"}) if bad else predict(body)
 
     fake.answers["/predict"] = nan_refused
-    found, want = values_of(fake.url + "/predict"), wanted()
-    assert math.isnan(found[1])
-    assert found[:1] + found[2:] == want[:1] + want[2:]
+    scores, want = values_of(fake.url + "/predict"), wanted()
+    assert math.isnan(scores[1])
+    assert scores[:1] + scores[2:] == want[:1] + want[2:]
 
 
 def test_another_failed_dependency_is_an_error(fake: FakeServer) -> None:
@@ -514,9 +482,9 @@ def test_another_failed_dependency_is_an_error(fake: FakeServer) -> None:
 def test_null_and_nan_are_failures(fake: FakeServer, value: float | None) -> None:
     """json.dumps writes the literals NaN and Infinity, as many servers do."""
     fake.answers["/get_reward"] = lambda body: (200, {"rewards": [value, *reward(body)[1]["rewards"][1:]]})
-    found = values_of(fake.url + "/get_reward")
-    assert not math.isfinite(found[0])
-    assert found[1:] == [len(reply) for _, reply in PAIRS[1:]]
+    scores = values_of(fake.url + "/get_reward")
+    assert not math.isfinite(scores[0])
+    assert scores[1:] == [len(reply) for _, reply in PAIRS[1:]]
 
 
 WRONG: dict[str, tuple[str, Callable[[Any], Any], str]] = {
@@ -562,9 +530,9 @@ def test_servers_of_whole_texts_have_the_faults_of_all_others(fake: FakeServer, 
         return 200, text.replace(str(wanted[1]), "NaN")
 
     fake.answers[path] = one_fails
-    found = values_of(url)
-    assert math.isnan(found[1])
-    assert found[2:] == wanted[2:]
+    scores = values_of(url)
+    assert math.isnan(scores[1])
+    assert scores[2:] == wanted[2:]
 
 
 def test_a_missing_path_asks_whether_it_is_right(fake: FakeServer) -> None:
@@ -576,7 +544,7 @@ def test_nothing_there_is_an_error_at_once() -> None:
     closed = FakeServer()
     closed.close()
     with pytest.raises(NotFound, match="nothing answers at"):
-        open_scorer(closed.url + "/predict")
+        open_server(closed.url + "/predict")
 
 
 @pytest.mark.parametrize(
@@ -589,14 +557,14 @@ def test_nothing_there_is_an_error_at_once() -> None:
 )
 def test_addresses_that_cannot_be_used(url: str, message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
-        open_scorer(url)
+        open_server(url)
     assert "pass@" not in str(caught.value)
 
 
 def test_a_path_that_tells_nothing_wants_the_protocol(fake: FakeServer) -> None:
     for path in ("", "/my/model"):
         with pytest.raises(BadInput, match=r"does not tell what the server speaks; end it in one of /predict, "):
-            open_scorer(fake.url + path)
+            open_server(fake.url + path)
 
 
 def test_options_are_checked() -> None:
@@ -621,7 +589,7 @@ def interruptible() -> Iterator[None]:
 def test_ctrl_c_waits_for_no_server(fake: FakeServer, interruptible: None) -> None:
     stopped, asked, gave_up = threading.Event(), iter(range(10**6)), []
     fake.answers["/predict"] = predict
-    opened = open_scorer(fake.url + "/predict", server=ServerOptions(concurrency=2, batch=1))
+    opened = open_server(fake.url + "/predict", ServerOptions(concurrency=2, batch=1))
 
     def silent(body: Any) -> Answer:
         if next(asked) == 1:  # both requests are on their way: the scorer only waits
@@ -637,19 +605,3 @@ def test_ctrl_c_waits_for_no_server(fake: FakeServer, interruptible: None) -> No
         assert not gave_up
     finally:
         stopped.set()
-
-
-@pytest.mark.parametrize("content", ["[]", "null", "5", '{"chat_template": [1]}', '{"bos_token": 5}', "[" * 5000])
-def test_a_broken_tokenizer_of_a_server_template_is_one_line(tmp_path: Path, content: str) -> None:
-    folder = chat_folder(tmp_path, "{{ messages[-1]['content'] }}")
-    (folder / "tokenizer_config.json").write_text(content)
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    with pytest.raises(BadInput) as error:
-        by_template(str(folder))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("template", ["  ", "{% if messages | length > 1 %}x{% endif %}"])
-def test_a_server_template_that_writes_every_reply_alike_is_refused(tmp_path: Path, template: str) -> None:
-    with pytest.raises(BadInput, match=r"writes the same for every reply|writes nothing|no chat template"):
-        by_template(str(chat_folder(tmp_path, template)))
