@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from prefrank.io.atomic import write_file
+from prefrank.palette import COLORS
 from prefrank.training.records.curve import evaluations_of, steps_of
 from prefrank.training.records.runs import TrainingRun
 from prefrank.training.tools.find_rate import RateSearch
 
-_COLORS = ("#0b3d66", "#d9730d", "#009e73", "#cc79a7", "#56b4e9", "#b3261e", "#8a8a8a", "#111111")
 _STYLES = ("-", "--", ":", "-.")
 _GRID = "#e6e6e6"
 _SMOOTHED_OVER = 15
@@ -40,7 +40,7 @@ def plot_runs(runs: Sequence[TrainingRun], names: Sequence[str], path: Path) -> 
     figure = Figure(figsize=(12.4, 8.0))
     loss, rate, held_out, accuracy = figure.subplots(2, 2, sharex=True).flat
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-        look = {"color": _COLORS[number % len(_COLORS)], "linestyle": _STYLES[number // len(_COLORS) % len(_STYLES)]}
+        look = {"color": COLORS[number % len(COLORS)], "linestyle": _STYLES[number // len(COLORS) % len(_STYLES)]}
         _draw_training(loss, rate, run, name, look)
         _draw_evaluations(held_out, run, "log_loss", "log_loss_interval", look)
         _draw_evaluations(accuracy, run, "accuracy", "interval", look)
@@ -72,15 +72,15 @@ def plot_rate_search(search: RateSearch, path: Path) -> None:
     """
     figure = Figure(figsize=(7.6, 5.0))
     axis = figure.subplots()
-    axis.plot(search.rates, search.losses, color=_COLORS[4], linewidth=0.9, alpha=0.6)
-    axis.plot(search.rates, search.smoothed, color=_COLORS[0], linewidth=2.2)
+    axis.plot(search.rates, search.losses, color=COLORS[4], linewidth=0.9, alpha=0.6)
+    axis.plot(search.rates, search.smoothed, color=COLORS[0], linewidth=2.2)
     low, high = min(search.smoothed), max(search.smoothed[: len(search.smoothed) // 2])
     axis.set_ylim(low - 0.35 * (high - low) - 1e-3, high + 0.8 * (high - low) + 1e-3)  # the blow-up may leave the frame
     axis.set_xscale("log")
     if search.suggestion is not None:
-        axis.axvline(search.suggestion, color=_COLORS[1], linewidth=1.4, linestyle="--")
+        axis.axvline(search.suggestion, color=COLORS[1], linewidth=1.4, linestyle="--")
         axis.annotate(
-            f" {search.suggestion:.1e}", (search.suggestion, 0.03), xycoords=("data", "axes fraction"), color=_COLORS[1]
+            f" {search.suggestion:.1e}", (search.suggestion, 0.03), xycoords=("data", "axes fraction"), color=COLORS[1]
         )
     _finish(axis, "Loss while the learning rate rises", "nats a comparison")
     axis.set_xlabel("learning rate")
