@@ -28,7 +28,7 @@ from prefrank.errors import BadModel, BadRecipe
 from prefrank.io.atomic import temporary_folder
 from prefrank.model import Network
 from prefrank.model.packed_encoder import Linear
-from prefrank.training.loop.step import StepSums
+from prefrank.training.loop.step import Sharing, StepSums
 from prefrank.training.recipe import Recipe
 from prefrank.types import Batch
 
@@ -53,9 +53,9 @@ class Replicated:
         self.optimizer = optimizer
 
     @property
-    def sharing(self) -> Any:
-        """The network's `sharing`, None where it has none or its tables are not whole."""
-        return getattr(self.network, "sharing", None)
+    def sharing(self) -> Sharing | None:
+        """The network's `sharing`; None where its tables are not whole."""
+        return self.network.sharing
 
     def forward(self, batch: Batch) -> Tensor:
         return self.network(batch)
