@@ -25,7 +25,7 @@ from prefrank import RewardModel
 from prefrank.data import load_comparisons
 from prefrank.evaluation import Bootstrap, evaluate
 from prefrank.evaluation.comparing import compare
-from prefrank.evaluation.estimates import Figure, estimate_all, one_mean
+from prefrank.stats.estimates import Figure, estimate_all, one_mean
 from prefrank.types import Comparison, Prompt, Score, Turn
 
 SUBSETS, SEED = 23, 0

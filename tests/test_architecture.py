@@ -11,21 +11,23 @@ import pytest
 import prefrank
 
 ROOT = Path(prefrank.__file__).parent
-BASE = {"types", "errors", "limits", "io"}
+BASE = {"types", "errors", "limits", "checks", "io"}
 MAY_IMPORT = {
     "types": {"errors", "limits"},
     "errors": set(),
     "limits": {"errors"},
+    "checks": {"errors"},
     "io": BASE,
+    "stats": BASE,
     "data": BASE,
     "text": BASE,
     "native": BASE,
     "model": BASE | {"native"},
-    "training": BASE | {"data", "text", "model"},
-    "scoring": BASE | {"data", "text", "model"},
-    "evaluation": BASE | {"data", "text", "scoring"},
+    "training": BASE | {"stats", "data", "text", "model"},
+    "scoring": BASE | {"stats", "data", "text", "model"},
+    "evaluation": BASE | {"stats", "data", "text", "scoring"},
     "__main__": {"cli"},
-    "cli": BASE | {"data", "text", "model", "training", "scoring", "evaluation"},
+    "cli": BASE | {"stats", "data", "text", "model", "training", "scoring", "evaluation"},
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

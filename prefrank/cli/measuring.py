@@ -81,7 +81,6 @@ def evaluate(
 ) -> None:
     """Measure how well models agree with people, beside the baselines, with an interval on every figure."""
     from prefrank.cli import measured, progress
-    from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.pages.report import write_report
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import write_run
@@ -90,6 +89,7 @@ def evaluate(
     from prefrank.evaluation.servers import ServerOptions
     from prefrank.io.columns import parse_columns
     from prefrank.model.hardware import hardware
+    from prefrank.stats.estimates import Bootstrap
 
     if not (model or baselines):
         raise BadInput("there is nothing to evaluate; give --model, or leave --no-baselines out")
@@ -274,11 +274,11 @@ def compare(
 ) -> None:
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
     from prefrank.cli import measured
-    from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.pages.report import merged, write_report
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.evaluation.runs import compare_runs
+    from prefrank.stats.estimates import Bootstrap
 
     check_files({"--html": html}, runs)
     loaded, style = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
@@ -301,9 +301,9 @@ def leaderboard(
 ) -> None:
     """Models side by side from their run files, with groups that cannot be told apart."""
     from prefrank.cli import measured
-    from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.pages.leaderboard import leaderboard as rank_runs
     from prefrank.evaluation.pages.leaderboard import run_files, write_leaderboard
+    from prefrank.stats.estimates import Bootstrap
 
     check_files({"--html": html}, run_files(folder))
     found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))

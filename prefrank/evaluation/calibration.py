@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int16, Int64
 
+from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadData, BadInput, short
-from prefrank.evaluation.checks import check_number, check_whole
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, in_blocks
 from prefrank.evaluation.items import Item, Ordered, Pairs, Sample, ordered, sample_of, shares
 from prefrank.evaluation.metrics import log_losses, wins
 from prefrank.evaluation.run import check_items, data_hash, score_once
 from prefrank.evaluation.slices import figure_of, in_groups, share_of
 from prefrank.io.json_files import Fields
+from prefrank.stats.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, in_blocks
 from prefrank.types import Comparison
 
 NUM_BINS = 15

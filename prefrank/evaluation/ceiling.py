@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
-from prefrank.evaluation.estimates import Bootstrap, Estimate, distinct, estimate_all, one_mean
 from prefrank.evaluation.items import Facts, Pairs, Sample
+from prefrank.stats.estimates import Bootstrap, Estimate, distinct, estimate_all, one_mean
 
 Votes = Float64[np.ndarray, " V"]
 """Probability that the reply of lower index wins, one for each vote: 1, 0, or 0.5 for a tie."""

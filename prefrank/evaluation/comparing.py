@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Sums, distinct, estimate_all, minus, sums_of
+from prefrank.stats.estimates import Bootstrap, Estimate, Figure, Sums, distinct, estimate_all, minus, sums_of
 
 Verdict = Literal["better", "worse", "cannot be told apart"]
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import (
+from prefrank.evaluation.items import Pairs, Sample
+from prefrank.stats.estimates import (
     Bootstrap,
     Bounds,
     Estimate,
@@ -27,7 +28,6 @@ from prefrank.evaluation.estimates import (
     in_blocks,
     one_mean,
 )
-from prefrank.evaluation.items import Pairs, Sample
 
 
 @dataclass(frozen=True, slots=True)

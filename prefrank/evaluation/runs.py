@@ -18,8 +18,7 @@ from prefrank.evaluation.calibration import Temperature, abstention, calibration
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
 from prefrank.evaluation.contamination import Contamination, accuracies, contamination
-from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
-from prefrank.evaluation.figures import credits, in_subset, mean_over, subsets_of
+from prefrank.evaluation.credits import credits, in_subset, mean_over, subsets_of
 from prefrank.evaluation.items import Item, Sample, sample_of, spoken
 from prefrank.evaluation.metrics import accuracy_figure, measure_subsets
 from prefrank.evaluation.protocols import missing_rows
@@ -29,6 +28,7 @@ from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run,
 from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
+from prefrank.stats.estimates import Bootstrap, Figure, estimate_all
 from prefrank.types import Comparison, Prompt
 
 ERRORS_KEPT, TEXT_KEPT = 12, 600

@@ -23,8 +23,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadInput, BadModel, NotFound, printable, short, suggest
-from prefrank.evaluation.checks import check_number, check_whole
 from prefrank.evaluation.dialects import (
     LABELLED,
     PROTOCOLS,

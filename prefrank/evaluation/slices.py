@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, in_blocks, one_mean, wilson
 from prefrank.evaluation.items import Pairs, Sample
 from prefrank.evaluation.items import shares as shares
+from prefrank.stats.estimates import Bootstrap, Bounds, Estimate, Figure, in_blocks, one_mean, wilson
 from prefrank.types import Score
 
 MIN_PROMPTS = 20

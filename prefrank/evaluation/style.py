@@ -21,9 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, one_mean
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.slices import figure_of, in_groups, share_of
+from prefrank.stats.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, one_mean
 
 EDGES = (-1.0, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5, 1.0)
 """Of the buckets of (length preferred - length other) / (their sum); the last holds its upper edge too."""

@@ -12,9 +12,7 @@ from scipy import stats
 
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.comparing import compare
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
-from prefrank.evaluation.protocols.agreement import rank_correlations, ratio, spearman
 from prefrank.evaluation.protocols.best_of_n import (
     BEST_OF_N,
     OWN_BEST_OF_N,
@@ -27,6 +25,8 @@ from prefrank.evaluation.protocols.best_of_n import (
     rated_item,
 )
 from prefrank.evaluation.protocols.suite import SuiteData
+from prefrank.stats.correlation import rank_correlations, ratio, spearman
+from prefrank.stats.estimates import Bootstrap, Estimate, Figure, estimate_all
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import preference, scored

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from prefrank.errors import BadInput
 from prefrank.evaluation.comparing import Difference, compare, groups, holm, letters, mcnemar, swap_tests, verdict
-from prefrank.evaluation.estimates import Bootstrap, Figure, Part, minus, one_mean, sums_of
+from prefrank.stats.estimates import Bootstrap, Figure, Part, minus, one_mean, sums_of
 
 FAST = Bootstrap(resamples=500)
 MANY = Bootstrap(resamples=20_000)

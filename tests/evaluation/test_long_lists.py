@@ -14,7 +14,6 @@ from prefrank.evaluation import calibration, estimates
 from prefrank.evaluation import items as item_module
 from prefrank.evaluation.audit import audit
 from prefrank.evaluation.baselines import longer_wins, random_scorer
-from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, flatten
 from prefrank.evaluation.pages.sections import _decided
 from prefrank.evaluation.protocols.suite import SuiteData
@@ -23,6 +22,7 @@ from prefrank.evaluation.run_file import sample_of_run
 from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 from prefrank.evaluation.slices import in_groups
+from prefrank.stats.estimates import Bootstrap
 from prefrank.training.corpus import side_of
 from prefrank.training.examples import _written
 from prefrank.training.labels import number_rows, rank_replies

@@ -10,8 +10,8 @@ from scipy import stats
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap, Estimate, Metrics, Sample, measure, sample_of
-from prefrank.evaluation.estimates import estimate_all
 from prefrank.evaluation.metrics import measure_subsets, metric_figures
+from prefrank.stats.estimates import estimate_all
 from prefrank.types import Comparison, Preference, Turn
 from tests.evaluation.making import comparison, preference, ranking, scored
 

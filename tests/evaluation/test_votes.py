@@ -10,7 +10,6 @@ import pytest
 
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.ceiling import noise_ceiling
-from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
 from prefrank.evaluation.protocols.votes import (
     LFQA_EXPERTS,
@@ -22,6 +21,7 @@ from prefrank.evaluation.protocols.votes import (
     measure,
     thresholds,
 )
+from prefrank.stats.estimates import Bootstrap, Figure, estimate_all
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import scored

@@ -14,13 +14,13 @@ from typing import Any
 
 from prefrank.errors import NotFound, PrefrankError, suggest
 from prefrank.evaluation.comparing import groups
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, sums_of
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import metric_figures
 from prefrank.evaluation.pages.report import write_page
 from prefrank.evaluation.protocols import SUITES
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run
 from prefrank.io.names import short_names
+from prefrank.stats.estimates import Bootstrap, Estimate, Figure, sums_of
 
 _UNREADABLE = (PrefrankError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What reading a file can raise whose parts are not what they should be."""

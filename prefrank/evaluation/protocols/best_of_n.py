@@ -24,13 +24,13 @@ from prefrank.data.candidates import FEW_REPLIES, Drop
 from prefrank.data.fields import as_list, as_number, as_row, field, short, text, user
 from prefrank.data.own import own
 from prefrank.errors import BadData
-from prefrank.evaluation.estimates import Bounds, Figure
-from prefrank.evaluation.figures import ACCURACY, credits, mean_over
+from prefrank.evaluation.credits import ACCURACY, credits, mean_over
 from prefrank.evaluation.items import Item, Sample
-from prefrank.evaluation.protocols.agreement import average, rank_correlations, ratio, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
 from prefrank.io.rows import SUFFIXES, Record
+from prefrank.stats.correlation import average, rank_correlations, ratio, undefined
+from prefrank.stats.estimates import Bounds, Figure
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 RECOVERY, RANDOM, WORST = "Recovery", "Random", "Worst"

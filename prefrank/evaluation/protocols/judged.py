@@ -15,7 +15,7 @@ from prefrank.data.candidates import Drop
 from prefrank.data.fields import Row, as_row, as_text, field, short, text, user
 from prefrank.data.hh import transcript
 from prefrank.errors import BadData
-from prefrank.evaluation.figures import ACCURACY, MACRO_MEAN, pairwise
+from prefrank.evaluation.credits import ACCURACY, MACRO_MEAN, pairwise
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from prefrank.data import load_comparisons
-from prefrank.evaluation.estimates import Figure
-from prefrank.evaluation.figures import ACCURACY, credits, mean_over
+from prefrank.evaluation.credits import ACCURACY, credits, mean_over
 from prefrank.evaluation.items import Sample, as_item
 from prefrank.evaluation.metrics import best_and_worst, kendall_taus, wins
-from prefrank.evaluation.protocols.agreement import average
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.stats.correlation import average
+from prefrank.stats.estimates import Figure
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value

@@ -18,15 +18,15 @@ from jaxtyping import Bool, Float64, Int64
 from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
 from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
 from prefrank.errors import BadData
-from prefrank.evaluation.estimates import Figure, distinct
-from prefrank.evaluation.figures import ACCURACY, credits, mean_over, pairwise
+from prefrank.evaluation.credits import ACCURACY, credits, mean_over, pairwise
 from prefrank.evaluation.items import Item, Sample, difference
 from prefrank.evaluation.metrics import log_losses
-from prefrank.evaluation.protocols.agreement import average, ratio, spearman, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.io.csv_rows import csv_table
 from prefrank.io.rows import Record
+from prefrank.stats.correlation import average, ratio, spearman, undefined
+from prefrank.stats.estimates import Figure, distinct
 from prefrank.types import Preference, Prompt
 
 FOLDS = 5

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import Bounds, Figure, Unit, one_mean
 from prefrank.evaluation.items import Sample
+from prefrank.stats.estimates import Bounds, Figure, Unit, one_mean
 
 Ties = Literal["half", "wrong"]
 """What equal scores on an untied preference count for: half a win, or nothing."""

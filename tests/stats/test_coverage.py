@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from prefrank.evaluation.estimates import Bootstrap, Figure, Part, estimate_all, minus, one_mean, wilson
+from prefrank.stats.estimates import Bootstrap, Figure, Part, estimate_all, minus, one_mean, wilson
 
 QUICK, THOROUGH = 200, 2000
 RESAMPLES = Bootstrap(resamples=300)

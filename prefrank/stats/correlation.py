@@ -10,7 +10,7 @@ remain of the same units.
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from prefrank.evaluation.estimates import Bounds, Figure, Unit, one_mean
+from prefrank.stats.estimates import Bounds, Figure, Unit, one_mean
 
 
 def average(

@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import (
+from prefrank.stats.estimates import (
     Bootstrap,
     Estimate,
     Figure,
