@@ -89,7 +89,7 @@ def evaluate(
     from prefrank.evaluation.servers import ServerOptions
     from prefrank.io.columns import parse_columns
     from prefrank.model.hardware import hardware
-    from prefrank.stats.estimates import Bootstrap
+    from prefrank.stats.bootstrap import Bootstrap
 
     if not (model or baselines):
         raise BadInput("there is nothing to evaluate; give --model, or leave --no-baselines out")
@@ -278,7 +278,7 @@ def compare(
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.evaluation.runs import compare_runs
-    from prefrank.stats.estimates import Bootstrap
+    from prefrank.stats.bootstrap import Bootstrap
 
     check_files({"--html": html}, runs)
     loaded, style = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
@@ -303,7 +303,7 @@ def leaderboard(
     from prefrank.cli import measured
     from prefrank.evaluation.pages.leaderboard import leaderboard as rank_runs
     from prefrank.evaluation.pages.leaderboard import run_files, write_leaderboard
-    from prefrank.stats.estimates import Bootstrap
+    from prefrank.stats.bootstrap import Bootstrap
 
     check_files({"--html": html}, run_files(folder))
     found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
@@ -350,7 +350,7 @@ def calibrate(
     from prefrank.cli import measured
     from prefrank.cli.commands import read_comparisons
     from prefrank.data.candidates import labelled
-    from prefrank.evaluation.calibration import calibrate as fit
+    from prefrank.evaluation.temperature_fit import calibrate as fit
     from prefrank.model.hub import resolve_model
 
     if folder.is_dir():

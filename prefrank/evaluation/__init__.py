@@ -14,7 +14,10 @@ from prefrank.evaluation.run import Evaluation, Scorer, data_hash, evaluate
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 from prefrank.evaluation.scorers import OpenedScorer, open_scorer
-from prefrank.stats.estimates import Bootstrap, Estimate, Figure, Part, estimate_all, wilson
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import Figure, Part
+from prefrank.stats.intervals import wilson
 
 __all__ = [
     "SUITES",

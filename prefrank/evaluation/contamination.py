@@ -27,9 +27,12 @@ from prefrank.data.overlap import (
     words_of,
 )
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.credits import combine, credits, mean_over
+from prefrank.evaluation.credits import credits, mean_over
 from prefrank.evaluation.items import Item, Sample, as_item
-from prefrank.stats.estimates import Bootstrap, Estimate, distinct, estimate_all
+from prefrank.stats.arrays import distinct
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import combine
 from prefrank.types import Comparison, Prompt, Turn
 
 SHARE = 0.5

@@ -17,17 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from prefrank.evaluation.items import Pairs, Sample
-from prefrank.stats.estimates import (
-    Bootstrap,
-    Bounds,
-    Estimate,
-    Figure,
-    Unit,
-    distinct,
-    estimate_all,
-    in_blocks,
-    one_mean,
-)
+from prefrank.stats.arrays import distinct, in_blocks
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import Bounds, Figure, Unit, mean_figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +156,7 @@ def mean(
     kept = mass > 0
     means = total[kept] / mass[kept]
     counts = np.bincount(pairs.comparison[chosen], minlength=size)[kept].astype(np.float64) if by_pair else None
-    return one_mean(means, pairs.prompt[kept], counts, n=int(chosen.sum()), unit=unit, bounds=bounds)
+    return mean_figure(means, pairs.prompt[kept], counts, n=int(chosen.sum()), unit=unit, bounds=bounds)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
@@ -180,7 +173,7 @@ def metric_figures(sample: Sample) -> dict[str, Figure]:
         "margin": mean(lead, decided, pairs, bounds=None),
         "best_worst": mean(sample.wins, ends, pairs, unit="comparisons"),
         "best_worst_published": mean(np.where(lead >= 0, 1.0, 0.0), ends, pairs, unit="comparisons"),
-        "kendall_tau": one_mean(
+        "kendall_tau": mean_figure(
             tau[kept], pairs.prompt[kept], n=int(kept.sum()), unit="comparisons", bounds=(-1.0, 1.0)
         ),
         "length_accuracy": mean(wins(sample.longer), decided, pairs),

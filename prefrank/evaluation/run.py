@@ -20,7 +20,7 @@ import numpy as np
 from prefrank.errors import BadData, BadInput, short
 from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Metrics, measure_subsets
-from prefrank.stats.estimates import Bootstrap
+from prefrank.stats.bootstrap import Bootstrap
 from prefrank.types import Comparison, Preferences, Prompt, RankedPairs, Score
 
 Scorer = Callable[[Sequence[tuple[Prompt, str]]], Sequence[Score]]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from prefrank.errors import BadData, BadInput, PrefrankError, short
-from prefrank.evaluation.calibration import Temperature, abstention, calibration, stored_temperature
+from prefrank.evaluation.abstention import abstention
+from prefrank.evaluation.calibration import calibration
 from prefrank.evaluation.ceiling import noise_ceiling
-from prefrank.evaluation.comparing import compare, holm, mcnemar, verdict
+from prefrank.evaluation.comparing import compare, mcnemar, verdict
 from prefrank.evaluation.contamination import Contamination, accuracies, contamination
 from prefrank.evaluation.credits import credits, in_subset, mean_over, subsets_of
 from prefrank.evaluation.items import Item, Sample, sample_of, spoken
@@ -28,7 +29,11 @@ from prefrank.evaluation.run_file import FORMAT, Run, facts_json, sample_of_run,
 from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
-from prefrank.stats.estimates import Bootstrap, Figure, estimate_all
+from prefrank.evaluation.temperature_fit import Temperature, stored_temperature
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure
+from prefrank.stats.significance import holm
 from prefrank.types import Comparison, Prompt
 
 ERRORS_KEPT, TEXT_KEPT = 12, 600

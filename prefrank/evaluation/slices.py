@@ -6,22 +6,25 @@ its interval, widened for the number of values looked at, stays below the whole.
 (slices, buckets, coverages) get their intervals in closed form, `share_of`, not from 10,000 resamples each.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float64, Int64
 
 from prefrank.errors import BadInput
 from prefrank.evaluation.items import Pairs, Sample
 from prefrank.evaluation.items import shares as shares
-from prefrank.stats.estimates import Bootstrap, Bounds, Estimate, Figure, in_blocks, one_mean, wilson
+from prefrank.stats.arrays import in_groups
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import FEW_PROMPTS, Estimate, weighted_share
+from prefrank.stats.figures import Bounds, Figure, mean_figure
 from prefrank.types import Score
 
-MIN_PROMPTS = 20
-"""With fewer a slice is never called the worst, and prompts never count for more than one trial each."""
+MIN_PROMPTS = FEW_PROMPTS
+"""With fewer a slice is never called the worst."""
 
 _LENGTHS = (100, 500, 2000)
 _BUCKETS = ("under 100", "100 to 499", "500 to 1,999", "2,000 or more")
@@ -52,24 +55,9 @@ def figure_of(
     """The weighted mean over the pairs that weigh anything."""
     weighs = weight > 0
     if weighs.all():
-        return one_mean(values, pairs.prompts, weight, n=len(values), unit="pairs", bounds=bounds)
+        return mean_figure(values, pairs.prompts, weight, n=len(values), unit="pairs", bounds=bounds)
     kept = np.flatnonzero(weighs)
-    return one_mean(values[kept], pairs.prompts[kept], weight[kept], n=len(kept), unit="pairs", bounds=bounds)
-
-
-def in_groups(
-    number: Integer[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]
-) -> Iterator[tuple[int, Int64[np.ndarray, " n"]]]:
-    """Each number of the pairs that weigh anything, ascending, with the places of those pairs in their order."""
-    kept = np.flatnonzero(weight > 0)
-    own = number[kept]
-    if len(own) and own.min() >= 0 and own.max() < 1 << 15:
-        own = own.astype(np.int16)  # which numpy sorts by counting
-    order = np.argsort(own, kind="stable")
-    kept, own = kept[order], own[order]
-    starts = np.flatnonzero(np.diff(own, prepend=-1))
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(own)], strict=False):
-        yield int(own[start]), kept[start:end]
+    return mean_figure(values[kept], pairs.prompts[kept], weight[kept], n=len(kept), unit="pairs", bounds=bounds)
 
 
 def share_of(
@@ -80,29 +68,9 @@ def share_of(
     confidence: float,
     kept: Int64[np.ndarray, " n"] | None = None,
 ) -> Estimate:
-    """The weighted mean of results between 0 and 1, with Wilson's interval, over `kept` or all that weigh anything.
-
-    Its number of trials is what makes the binomial variance that of the weighted mean over prompts (the effective
-    sample size of Korn and Graubard 1998): with one plain pair for each prompt their number, at most that of pairs.
-    """
-    kept = np.flatnonzero(weight > 0) if kept is None else kept
-    if not len(kept):
-        return Estimate(None, None, None, 0, "pairs", 0)
-    parts = [kept[part] for part in in_blocks(len(kept))]
-    mass = sum(weight[part].sum() for part in parts)
-    value = min(float(sum((weight[part] / mass) @ right[part] for part in parts)), 1.0)
-    if len(pairs.prompt) == 1:  # one long list says nothing of a spread between prompts
-        return Estimate(value, *wilson(value, 1, confidence=confidence), len(kept), "pairs", 1)
-    pulls, counts = np.zeros(len(pairs.prompt)), np.zeros(len(pairs.prompt), np.int64)
-    for part in parts:
-        prompt = pairs.prompts[part]
-        pulls += np.bincount(prompt, weight[part] / mass * (right[part] - value), len(pulls))
-        counts += np.bincount(prompt, minlength=len(counts))
-    prompts = int(np.count_nonzero(counts))
-    variance = float(pulls @ pulls)
-    most = len(kept) if prompts >= MIN_PROMPTS else prompts
-    trials = max(1, round(min(value * (1 - value) / variance, most))) if variance > 1e-20 else prompts
-    return Estimate(value, *wilson(value * trials, trials, confidence=confidence), len(kept), "pairs", prompts)
+    """The weighted mean of results between 0 and 1, with its interval in closed form: `weighted_share`."""
+    prompts, num_prompts = pairs.prompts, len(pairs.prompt)
+    return weighted_share(right, weight, prompts, num_prompts=num_prompts, confidence=confidence, kept=kept)
 
 
 def slices(

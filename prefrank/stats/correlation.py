@@ -1,54 +1,82 @@
-"""Ratios and rank correlations as figures: means of one value for each unit, so that they get intervals and tests.
+"""Correlations: Pearson's and Spearman's with each unit's influence on them, and Kendall's tau-b of whole orders.
 
-A figure is a sum of means, and neither a ratio of means nor a correlation is one. Surprising: the values here are the
-statistic plus each unit's influence on it (its first-order change when the unit gets a little more weight). Influences
-average to zero, so the mean is the statistic, exactly, and its resampled spread is the delta method's. Units of one
-prompt stay together as everywhere. A statistic that is not defined is NaN for every unit, so that two scorers' figures
-remain of the same units.
+scipy's have neither weights nor clusters. Of plain orders ours equal scipy's, which the base install does not have.
 """
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from prefrank.stats.estimates import Bounds, Figure, Unit, one_mean
+from prefrank.stats.figures import Figure, mean_figure, undefined
+from prefrank.stats.ranks import above, below
 
 
-def average(
-    values: Float64[np.ndarray, " n"],
-    prompts: Int64[np.ndarray, " n"],
-    *,
-    unit: Unit = "items",
-    bounds: Bounds | None = None,
-) -> Figure:
-    """The plain mean of one value for each unit."""
-    return one_mean(values, prompts, n=len(values), unit=unit, bounds=bounds)
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Covariance and the two variances of n weighted pairs of values.
+
+    Args:
+        changes: how each pair changes the three; a function, for not every caller asks.
+    """
+
+    covariance: float
+    first: float
+    second: float
+    changes: Callable[[], tuple[Float64[np.ndarray, " n"], ...]]
+
+    @property
+    def correlation(self) -> float | None:
+        """None where the two vary by less than a product of numbers can tell."""
+        if not self.first * self.second > 0:
+            return None
+        return float(np.clip(self.covariance / math.sqrt(self.first * self.second), -1.0, 1.0))
+
+    def influence(self, correlation: float) -> Float64[np.ndarray, " n"]:
+        """First-order change of the correlation when a pair gets a little more weight."""
+        both, first, second = self.changes()
+        scale = math.sqrt(self.first * self.second)
+        return both / scale - correlation / 2 * (first / self.first + second / self.second)
 
 
-def undefined(prompts: Int64[np.ndarray, " n"], *, unit: Unit = "items") -> Figure:
-    """A figure of these units that has no value."""
-    return average(np.full(len(prompts), np.nan), prompts, unit=unit)
+def plain_moments(
+    x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]
+) -> Moments:
+    """Of the values themselves: Pearson's.
+
+    Args:
+        share: [n] weights that add up to 1.
+    """
+    x, y = x - share @ x, y - share @ y
+    covariance, first, second = (float(share @ (a * b)) for a, b in ((x, y), (x, x), (y, y)))
+    return Moments(covariance, first, second, lambda: (x * y - covariance, x * x - first, y * y - second))
 
 
-def ratio(
-    top: Float64[np.ndarray, " n"],
-    bottom: Float64[np.ndarray, " n"],
-    prompts: Int64[np.ndarray, " n"],
-    *,
-    unit: Unit = "items",
-) -> Figure:
-    """mean(top) / mean(bottom); no value where the bottom is zero."""
-    if not len(top) or abs(bottom.mean()) < 1e-12:
-        return undefined(prompts, unit=unit)
-    value = top.mean() / bottom.mean()
-    return average(value + (top - value * bottom) / bottom.mean(), prompts, unit=unit)
+def rank_moments(i: Int64[np.ndarray, " n"], j: Int64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Moments:
+    """Of mid-ranks u(x) = P(X < x) + P(X = x) / 2, whose mean is 1/2 always: Spearman's.
+
+    The mean of u v is a V-statistic of three pairs, so a pair's influence is its place among the products, and what it
+    adds to the ranks of all that are above it in x and in y (Croux and Dehon 2010, here with equal values).
+
+    Args:
+        i, j: [n] places among the distinct values of x and of y.
+    """
+    u, v = below(np.bincount(i, share))[i], below(np.bincount(j, share))[j]
+
+    def change(a: np.ndarray, b: np.ndarray, over_a: np.ndarray, over_b: np.ndarray) -> np.ndarray:
+        higher = above(np.bincount(over_a, share * b))[over_a]
+        return a * b + higher + above(np.bincount(over_b, share * a))[over_b] - 3 * float(share @ (a * b))
+
+    covariance, first, second = (float(share @ (a * b)) - 0.25 for a, b in ((u, v), (u, u), (v, v)))
+    return Moments(covariance, first, second, lambda: (change(u, v, i, j), change(u, u, i, i), change(v, v, j, j)))
 
 
 def spearman(
     x: Float64[np.ndarray, " n"],
     y: Float64[np.ndarray, " n"],
     prompts: Int64[np.ndarray, " n"],
-    *,
-    unit: Unit = "items",
 ) -> Figure:
     """Spearman's rank correlation over units, equal values sharing their rank; no value where all x or all y are equal.
 
@@ -56,17 +84,17 @@ def spearman(
     2010, here for samples with equal values). A value that is not finite leaves no correlation.
     """
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return undefined(prompts, unit=unit)
+        return undefined(prompts)
     a, b = _centred_ranks(x), _centred_ranks(y)
     both, spread_a, spread_b = (float((p * q).mean()) if len(x) else 0.0 for p, q in ((a, b), (a, a), (b, b)))
     if spread_a < 1e-12 or spread_b < 1e-12:
-        return undefined(prompts, unit=unit)
+        return undefined(prompts)
     change_both = a * b + _above(x, b) + _above(y, a) - 3 * both
     change_a, change_b = (p * p + 2 * _above(z, p) - 3 * s for z, p, s in ((x, a, spread_a), (y, b, spread_b)))
     scale = np.sqrt(spread_a * spread_b)
     value = both / scale
     influence = change_both / scale - value / 2 * (change_a / spread_a + change_b / spread_b)
-    return average(value + influence, prompts, unit=unit)
+    return mean_figure(value + influence, prompts, bounds=None)
 
 
 def _centred_ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
@@ -95,7 +123,7 @@ def rank_correlations(x: Float64[np.ndarray, " N"], y: Float64[np.ndarray, " N"]
     opposite = _inversions(y_place[np.lexsort((y_place, x_place))])
     scale = np.sqrt(float(len(x) ** 2 - _equals(x_place)) * float(len(x) ** 2 - _equals(y_place)))
     tau = (both - 4 * opposite) / scale if scale > 0 else 0.0
-    return float(tau), _cosine(*(_rank_sums(place) for place in places))
+    return float(tau), _cosine(*(2 * below(np.bincount(place))[place] - len(place) for place in places))
 
 
 def _equals(place: Int64[np.ndarray, " N"]) -> int:
@@ -104,24 +132,17 @@ def _equals(place: Int64[np.ndarray, " N"]) -> int:
     return int(counts @ counts)
 
 
-def _rank_sums(place: Int64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
-    """How many are below each one, less how many are above."""
-    counts = np.bincount(place)
-    up_to = np.cumsum(counts)
-    return (2 * up_to - counts - len(place))[place].astype(np.float64)
-
-
 def _inversions(values: Int64[np.ndarray, " N"]) -> int:
     """Pairs of which the first is the larger, counted as merging does, all merges of one width at once."""
-    at, width, found = np.arange(len(values)), 1, 0
+    at, width, inversions = np.arange(len(values)), 1, 0
     while width < len(values):
         right, block = at // width % 2, at // (2 * width)
         order = np.lexsort((right, values, block))
         passed = np.cumsum(right[order])
         before = np.maximum.accumulate(np.where(np.diff(block[order], prepend=-1) > 0, passed - right[order], 0))
-        found += int(((passed - before) * (1 - right[order])).sum())
+        inversions += int(((passed - before) * (1 - right[order])).sum())
         width *= 2
-    return found
+    return inversions
 
 
 def _cosine(a: Float64[np.ndarray, "..."], b: Float64[np.ndarray, "..."]) -> float:

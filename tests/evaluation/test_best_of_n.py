@@ -25,8 +25,10 @@ from prefrank.evaluation.protocols.best_of_n import (
     rated_item,
 )
 from prefrank.evaluation.protocols.suite import SuiteData
-from prefrank.stats.correlation import rank_correlations, ratio, spearman
-from prefrank.stats.estimates import Bootstrap, Estimate, Figure, estimate_all
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.correlation import rank_correlations, spearman
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import Figure, ratio
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import preference, scored

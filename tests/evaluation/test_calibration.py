@@ -12,15 +12,9 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap, Sample, measure
-from prefrank.evaluation.calibration import (
-    Temperature,
-    _fit,
-    abstention,
-    calibration,
-    cross_fitted,
-    fit_temperature,
-    stored_temperature,
-)
+from prefrank.evaluation.abstention import abstention
+from prefrank.evaluation.calibration import calibration
+from prefrank.evaluation.temperature_fit import Temperature, _fit, cross_fitted, fit_temperature, stored_temperature
 from prefrank.types import Preference
 from tests.evaluation.samples import facts, pair_sample, random_sample, scores
 
@@ -60,8 +54,8 @@ def test_bins_of_equal_mass_hold_equal_mass() -> None:
 
 def test_a_calibrated_model_is_found_calibrated_and_an_overconfident_one_repaired() -> None:
     honest, loud = calibration(drawn(1, 6000), FEW), calibration(drawn(1, 6000, temperature=3.0), FEW)
-    assert honest.temperature.value == pytest.approx(1.0, abs=0.06)
-    assert loud.temperature.value == pytest.approx(3 * honest.temperature.value)
+    assert honest.temperature == pytest.approx(1.0, abs=0.06)
+    assert loud.temperature == pytest.approx(3 * honest.temperature)
     assert honest.raw.ece.value < 0.025 < 0.1 < loud.raw.ece.value
     assert loud.scaled.ece.value < 0.025
     assert loud.scaled.log_loss.value == pytest.approx(honest.scaled.log_loss.value)
@@ -159,14 +153,16 @@ def test_a_pairs_temperature_comes_from_other_prompts() -> None:
 
 def test_a_given_temperature_is_used_and_named() -> None:
     sample = drawn(6, 300, temperature=2.0)
-    found = calibration(sample, FEW, temperature=Temperature(2.0, 500, 400, "starter:validation"))
+    given = Temperature(2.0, 500, 400, "starter:validation")
+    found = calibration(sample, FEW, temperature=given)
     plain = calibration(drawn(6, 300), FEW).raw
     assert found.scaled.bins == plain.bins
     assert found.scaled.ece.to_json() == pytest.approx(plain.ece.to_json())
     assert found.to_json()["temperature"] == 2.0
     assert found.to_json()["fitted_on"] == "starter:validation"
     facts = {"temperature": 2.0, "pairs": 500, "prompts": 400, "fitted_on": "starter:validation", "model": "abc"}
-    assert stored_temperature(facts) == found.temperature
+    assert stored_temperature(facts) == given
+    assert (found.temperature, found.fitted_on) == (given.value, given.fitted_on)
 
 
 def test_a_failed_score_is_a_lost_pair_of_confidence_one_half() -> None:

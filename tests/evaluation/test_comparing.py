@@ -14,8 +14,10 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.comparing import Difference, compare, groups, holm, letters, mcnemar, swap_tests, verdict
-from prefrank.stats.estimates import Bootstrap, Figure, Part, minus, one_mean, sums_of
+from prefrank.evaluation.comparing import Difference, compare, groups, mcnemar, verdict
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.figures import Figure, Part, mean_figure, minus, sums_of
+from prefrank.stats.significance import holm, letters, swap_tests
 
 FAST = Bootstrap(resamples=500)
 MANY = Bootstrap(resamples=20_000)
@@ -23,7 +25,7 @@ MANY = Bootstrap(resamples=20_000)
 
 def shares(values: Sequence[float] | np.ndarray, prompts: Sequence[int] | None = None) -> Figure:
     places = np.arange(len(values)) if prompts is None else np.array(prompts, np.int64)
-    return one_mean(np.array(values, np.float64), places, n=len(values), unit="pairs")
+    return mean_figure(np.array(values, np.float64), places, n=len(values), unit="pairs")
 
 
 def compared(first: Figure, second: Figure, bootstrap: Bootstrap = FAST) -> Difference:
@@ -119,7 +121,7 @@ def test_the_detectable_difference_is_2_8_paired_standard_errors() -> None:
 
 def test_nothing_is_detectable_by_prompts_without_spread() -> None:
     weights = np.linspace(0.1, 0.7, 7)
-    first, second = (one_mean(np.full(7, v), np.arange(7), weights, n=7, unit="items") for v in (0.3, 0.1))
+    first, second = (mean_figure(np.full(7, v), np.arange(7), weights, n=7, unit="items") for v in (0.3, 0.1))
     result = compared(first, second)  # 0.2 but for rounding
     assert result.difference.value == pytest.approx(0.2)
     assert result.detectable is None
@@ -129,7 +131,7 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     random, found = np.random.default_rng(0), 0
     for _ in range(300):
         gap = random.normal(0, 1, 60) + 2.8 / math.sqrt(60)
-        sums = sums_of(one_mean(gap, np.arange(60), n=60, unit="items", bounds=None))
+        sums = sums_of(mean_figure(gap, np.arange(60), n=60, unit="items", bounds=None))
         found += swap_tests({"": sums}, Bootstrap(resamples=199))[""] <= 0.05
     assert 0.7 <= found / 300 <= 0.88
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from prefrank.errors import BadInput
-from prefrank.evaluation import calibration, estimates
+from prefrank.evaluation import calibration
 from prefrank.evaluation import items as item_module
 from prefrank.evaluation.audit import audit
 from prefrank.evaluation.baselines import longer_wins, random_scorer
@@ -21,8 +21,9 @@ from prefrank.evaluation.run import data_hash
 from prefrank.evaluation.run_file import sample_of_run
 from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
-from prefrank.evaluation.slices import in_groups
-from prefrank.stats.estimates import Bootstrap
+from prefrank.stats import arrays
+from prefrank.stats.arrays import in_groups
+from prefrank.stats.bootstrap import Bootstrap
 from prefrank.training.corpus import side_of
 from prefrank.training.examples import _written
 from prefrank.training.labels import number_rows, rank_replies
@@ -86,7 +87,7 @@ def test_no_pair_of_a_long_list_is_made_as_an_object(monkeypatch: pytest.MonkeyP
 
 def test_adding_up_in_blocks_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = a_run(lists(3, count=24))["scorers"]
-    monkeypatch.setattr(estimates, "_BLOCK", 7)
+    monkeypatch.setattr(arrays, "_BLOCK", 7)
     monkeypatch.setattr(calibration, "_FEW", 0)
     blocks = a_run(lists(3, count=24))["scorers"]
     for one, other in zip(whole, blocks, strict=True):

@@ -7,7 +7,9 @@ from prefrank.errors import PrefrankError
 from prefrank.evaluation import measure as metrics
 from prefrank.evaluation.items import Sample, sample_of
 from prefrank.evaluation.protocols.open_assistant import OPEN_ASSISTANT, measure
-from prefrank.stats.estimates import Bootstrap, Figure, estimate_all
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure
 from tests.data.files import message, write_lines, write_parquet
 from tests.evaluation.making import comparison, preference, ranking, scored
 

@@ -10,7 +10,9 @@ from prefrank.evaluation import longer_wins, sample_of, shorter_wins
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.probes import KINDS, PROBES, measure, read
 from prefrank.evaluation.run import score_once
-from prefrank.stats.estimates import Bootstrap, Figure, estimate_all
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure
 from prefrank.types import Prompt
 from tests.evaluation.making import scored
 

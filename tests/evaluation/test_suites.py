@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from prefrank.errors import BadData, NotFound
-from prefrank.evaluation.credits import combine, credits, mean_figure, mean_of, pairwise
+from prefrank.evaluation.credits import credits, pairwise
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols import ROWS, SUITES, find_suite, load_suite, missing_in_words, missing_rows
-from prefrank.stats.estimates import Figure, Part
+from prefrank.stats.figures import Figure, Part, combine, mean_figure, mean_of
 from prefrank.types import Preference, as_prompt
 from tests.evaluation.suite_files import a_sample, an_item, by_length, estimates, values, write_array, write_lines
 

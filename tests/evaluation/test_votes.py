@@ -21,7 +21,9 @@ from prefrank.evaluation.protocols.votes import (
     measure,
     thresholds,
 )
-from prefrank.stats.estimates import Bootstrap, Figure, estimate_all
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import scored

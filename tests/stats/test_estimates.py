@@ -11,16 +11,10 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from prefrank.errors import BadInput
-from prefrank.stats.estimates import (
-    Bootstrap,
-    Estimate,
-    Figure,
-    Part,
-    estimate_all,
-    minus,
-    one_mean,
-    wilson,
-)
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import Figure, Part, mean_figure, minus
+from prefrank.stats.intervals import wilson
 
 FAST = Bootstrap(resamples=400)
 MANY = Bootstrap(resamples=20_000)
@@ -34,13 +28,13 @@ def estimated(figure: Figure, bootstrap: Bootstrap = FAST, strata: Sequence[int]
 def shares(values: Sequence[float], prompts: Sequence[int] | None = None) -> Figure:
     """A mean of values between 0 and 1, each of its own prompt if no prompts are given."""
     places = np.arange(len(values)) if prompts is None else np.array(prompts, np.int64)
-    return one_mean(np.array(values, np.float64), places, n=len(values), unit="pairs")
+    return mean_figure(np.array(values, np.float64), places, n=len(values), unit="pairs")
 
 
 def free(values: np.ndarray, prompts: Sequence[int] | None = None, weights: np.ndarray | None = None) -> Figure:
     """A mean without bounds."""
     places = np.arange(len(values)) if prompts is None else np.array(prompts, np.int64)
-    return one_mean(values, places, weights, n=len(values), unit="pairs", bounds=None)
+    return mean_figure(values, places, weights, n=len(values), unit="pairs", bounds=None)
 
 
 def interval(one: Estimate) -> tuple[float | None, float | None]:
@@ -98,13 +92,13 @@ def test_one_plain_item_for_each_prompt_gets_wilson_whatever_the_weights_scale()
     assert result.value == 0.7
     assert interval(result) == wilson(3.5, 5)
     assert (result.n, result.unit, result.prompts) == (5, "pairs", 5)
-    heavy = one_mean(np.array([1, 1, 0.5, 0, 1]), np.arange(5), np.full(5, 7.0), n=5, unit="pairs")
+    heavy = mean_figure(np.array([1, 1, 0.5, 0, 1]), np.arange(5), np.full(5, 7.0), n=5, unit="pairs")
     assert estimated(heavy) == result
 
 
 def test_weights_or_several_items_of_a_prompt_are_not_for_wilson() -> None:
     values, places = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0]), np.arange(6)
-    weighted = estimated(one_mean(values, places, np.array([5.0, 1, 1, 1, 1, 1]), n=6, unit="pairs"))
+    weighted = estimated(mean_figure(values, places, np.array([5.0, 1, 1, 1, 1, 1]), n=6, unit="pairs"))
     assert interval(weighted) != wilson(weighted.value * 6, 6)
     twice = estimated(shares([1, 0, 1, 1] * 10, [i // 2 for i in range(40)]))
     assert interval(twice) != wilson(15.0, 20)
@@ -146,10 +140,10 @@ def test_all_right_is_not_certain_and_repeating_a_prompt_adds_nothing() -> None:
 
 
 def test_bounds_other_than_0_and_1_are_mapped_back() -> None:
-    tau = estimated(one_mean(np.full(6, -1.0), np.arange(6), n=6, unit="comparisons", bounds=(-1.0, 1.0)))
+    tau = estimated(mean_figure(np.full(6, -1.0), np.arange(6), n=6, unit="comparisons", bounds=(-1.0, 1.0)))
     assert tau.value == tau.low == -1.0
     assert tau.high == pytest.approx(2 * wilson(0.0, 6)[1] - 1)
-    wide = estimated(one_mean(np.full(6, 1.0), np.arange(6), n=6, unit="items", bounds=(-1.0, 4.0)))
+    wide = estimated(mean_figure(np.full(6, 1.0), np.arange(6), n=6, unit="items", bounds=(-1.0, 4.0)))
     assert interval(wide) == pytest.approx((1 - 2 * wilson(0.0, 6)[1], 1 + 3 * wilson(0.0, 6)[1]))
 
 
@@ -205,7 +199,7 @@ def test_subsets_that_each_agree_but_differ_are_not_certain() -> None:
 
 
 def test_the_value_is_the_weighted_mean_by_hand() -> None:
-    one = one_mean(np.array([1.0, 6 / 9]), np.array([0, 1]), np.array([1.0, 9.0]), n=10, unit="pairs")
+    one = mean_figure(np.array([1.0, 6 / 9]), np.array([0, 1]), np.array([1.0, 9.0]), n=10, unit="pairs")
     assert estimated(one).value == pytest.approx(0.7)
     two = sections([1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0], coefficients=[2.0, -3.0])
     assert estimated(replace(two, bounds=None)).value == pytest.approx(2 * 0.25 - 3 * 2 / 3)

@@ -20,7 +20,9 @@ from prefrank.evaluation.pages.report import write_page
 from prefrank.evaluation.protocols import SUITES
 from prefrank.evaluation.run_file import Run, read_run, sample_of_run
 from prefrank.io.names import short_names
-from prefrank.stats.estimates import Bootstrap, Estimate, Figure, sums_of
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate
+from prefrank.stats.figures import Figure, sums_of
 
 _UNREADABLE = (PrefrankError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What reading a file can raise whose parts are not what they should be."""

@@ -29,8 +29,8 @@ from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
 from prefrank.io.rows import SUFFIXES, Record
-from prefrank.stats.correlation import average, rank_correlations, ratio, undefined
-from prefrank.stats.estimates import Bounds, Figure
+from prefrank.stats.correlation import rank_correlations
+from prefrank.stats.figures import Bounds, Figure, mean_figure, ratio, undefined
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 RECOVERY, RANDOM, WORST = "Recovery", "Random", "Worst"
@@ -170,7 +170,7 @@ def measure(sample: Sample, *, bounds: Bounds | None = None) -> dict[str, Figure
         bounds: the least and the greatest gold possible.
     """
     curves = curves_of(sample)
-    over, shown = partial(average, prompts=curves.prompts), sizes_shown(curves.model.shape[1])
+    over, shown = partial(mean_figure, prompts=curves.prompts), sizes_shown(curves.model.shape[1])
     random = curves.oracle[:, 0]
     at = {"Gold": (curves.model, bounds), "Oracle": (curves.oracle, bounds), "Score gain": (curves.gain, None)}
     return {
@@ -190,7 +190,7 @@ def measure(sample: Sample, *, bounds: Bounds | None = None) -> dict[str, Figure
 
 def _known(values: Float64[np.ndarray, " C"], prompts: Int64[np.ndarray, " C"]) -> Figure:
     kept = ~np.isnan(values)
-    return average(values[kept], prompts[kept], bounds=(-1.0, 1.0))
+    return mean_figure(values[kept], prompts[kept], bounds=(-1.0, 1.0))
 
 
 def equal_scores(sample: Sample) -> Figure:
@@ -199,7 +199,7 @@ def equal_scores(sample: Sample) -> Figure:
     decided = np.bincount(pairs.comparison, pairs.decided, size)
     equal = np.bincount(pairs.comparison, pairs.decided & (sample.lead == 0), size)
     kept = decided > 0
-    return average(equal[kept] / decided[kept], pairs.prompt[kept], bounds=(0.0, 1.0))
+    return mean_figure(equal[kept] / decided[kept], pairs.prompt[kept], bounds=(0.0, 1.0))
 
 
 def over_optimisation(curves: Curves) -> dict[str, Figure]:
@@ -221,16 +221,19 @@ def over_optimisation(curves: Curves) -> dict[str, Figure]:
     terms, weights, mean = np.stack([d, -d * d], 1), variance.min() / variance, gains.mean(0)
     solve = np.linalg.solve((terms.T * weights) @ terms, terms.T * weights)  # [2, points]
     alpha, beta = solve @ mean
-    figures |= {name: average(gains @ row, curves.prompts) for name, row in zip((ALPHA, BETA), solve, strict=True)}
+    figures |= {
+        name: mean_figure(gains @ row, curves.prompts, bounds=None)
+        for name, row in zip((ALPHA, BETA), solve, strict=True)
+    }
     fitted, middle = terms @ (alpha, beta), np.average(mean, weights=weights)
     whole = weights @ (mean - middle) ** 2
     if whole <= 1e-18:
         return figures
     r2 = 1 - (weights @ (mean - fitted) ** 2) / whole
-    figures[FIT] = replace(average(np.array([r2]), curves.prompts[:1]), n=count)
+    figures[FIT] = replace(mean_figure(np.array([r2]), curves.prompts[:1], bounds=None), n=count)
     if r2 >= FITS and alpha > 0 and beta > 0 and (top := alpha / (2 * beta)) <= d[-1]:
         change = solve[0] / (2 * beta) - solve[1] * top / beta
-        figures[OPTIMUM] = average(top + (gains - mean) @ change, curves.prompts)
+        figures[OPTIMUM] = mean_figure(top + (gains - mean) @ change, curves.prompts, bounds=None)
     return figures
 
 

@@ -12,10 +12,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from prefrank.evaluation.credits import credits, in_subset, mean_of, mean_over
+from prefrank.evaluation.credits import credits, in_subset, mean_over
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
-from prefrank.stats.estimates import Figure
+from prefrank.stats.figures import Figure, mean_of
 from prefrank.types import Preference, Prompt, Turn
 
 KINDS: Mapping[str, str] = {

@@ -20,12 +20,12 @@ from jaxtyping import Float64
 from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_texts, as_turns, field, text, user
 from prefrank.errors import BadData, suggest
-from prefrank.evaluation.credits import combine, credits, in_subset, mean_figure, mean_of, mean_over
+from prefrank.evaluation.credits import credits, in_subset, mean_over
 from prefrank.evaluation.items import Facts, Item, Sample
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.io.rows import Record
-from prefrank.stats.estimates import Bounds, Figure
+from prefrank.stats.figures import Bounds, Figure, combine, mean_figure, mean_of
 
 CODE = ("cpp", "go", "java", "js", "python", "rust")
 # An early version of the authors' constants had the two XSTest counts swapped; these are the rows that there are.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from prefrank.evaluation.items import Item, Sample
-from prefrank.stats.estimates import Figure
+from prefrank.stats.figures import Figure
 
 
 @dataclass(frozen=True, slots=True)

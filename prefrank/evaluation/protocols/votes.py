@@ -25,8 +25,9 @@ from prefrank.evaluation.protocols.reading import published_files, read_items, r
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.io.csv_rows import csv_table
 from prefrank.io.rows import Record
-from prefrank.stats.correlation import average, ratio, spearman, undefined
-from prefrank.stats.estimates import Figure, distinct
+from prefrank.stats.arrays import distinct
+from prefrank.stats.correlation import spearman
+from prefrank.stats.figures import Figure, mean_figure, ratio, undefined
 from prefrank.types import Preference, Prompt
 
 FOLDS = 5
@@ -123,7 +124,7 @@ def three_way(ballots: Ballots, target: Float64[np.ndarray, "B 3"], *, seed: int
     if limit is None:
         return undefined(ballots.prompts)
     got = np.where(size > limit, as_side, as_tie)
-    return average(np.where(np.isnan(size), 0.0, got), ballots.prompts, bounds=(0.0, 1.0))
+    return mean_figure(np.where(np.isnan(size), 0.0, got), ballots.prompts, bounds=(0.0, 1.0))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
@@ -139,7 +140,7 @@ def measure(sample: Sample) -> dict[str, Figure]:
     chosen = Ballots(ballots.votes[clear], ballots.lead[clear], ballots.prompts[clear])
     return {
         ACCURACY: mean_over(sample, credits(sample, "half"), everywhere),
-        "Majority": average(right[sided], ballots.prompts[sided], bounds=(0.0, 1.0)),
+        "Majority": mean_figure(right[sided], ballots.prompts[sided], bounds=(0.0, 1.0)),
         "Three classes/votes": three_way(ballots, ballots.shares),
         "Three classes/majority": three_way(chosen, chosen.majority.astype(np.float64)),
         "Share of the ceiling": ratio(got[several], halves[several].max(1), ballots.prompts[several]),
@@ -152,7 +153,7 @@ def _log_loss(sample: Sample) -> Figure:
     """Of the votes, each a label of its own: the cross-entropy against the shares of the votes, in nats."""
     pairs, size = sample.pairs, len(sample.facts)
     total = np.bincount(pairs.comparison, pairs.weight * log_losses(sample.lead, pairs), size)
-    return average(total / np.bincount(pairs.comparison, pairs.weight, size), pairs.prompt)
+    return mean_figure(total / np.bincount(pairs.comparison, pairs.weight, size), pairs.prompt, bounds=None)
 
 
 def voted_item(
