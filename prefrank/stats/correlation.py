@@ -73,41 +73,16 @@ def rank_moments(i: Int64[np.ndarray, " n"], j: Int64[np.ndarray, " n"], share: 
     return Moments(covariance, first, second, lambda: (change(u, v, i, j), change(u, u, i, i), change(v, v, j, j)))
 
 
-def spearman(
-    x: Float64[np.ndarray, " n"],
-    y: Float64[np.ndarray, " n"],
-    prompts: Int64[np.ndarray, " n"],
-) -> Figure:
-    """Spearman's rank correlation over units, equal values sharing their rank; no value where all x or all y are equal.
-
-    The influence is that of Pearson's correlation of the ranks, and of each unit on the others' ranks (Croux and Dehon
-    2010, here for samples with equal values). A value that is not finite leaves no correlation.
-    """
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+def spearman(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], prompts: Int64[np.ndarray, " n"]) -> Figure:
+    """Spearman's correlation over items as a figure; no value where all x or all y are equal, or one is not finite."""
+    if not (len(x) and np.isfinite(x).all() and np.isfinite(y).all()):
         return undefined(prompts)
-    a, b = _centred_ranks(x), _centred_ranks(y)
-    both, spread_a, spread_b = (float((p * q).mean()) if len(x) else 0.0 for p, q in ((a, b), (a, a), (b, b)))
-    if spread_a < 1e-12 or spread_b < 1e-12:
+    i, j = (np.unique(values, return_inverse=True)[1] for values in (x, y))
+    moments = rank_moments(i, j, np.full(len(x), 1 / len(x)))
+    rho = moments.correlation
+    if rho is None or min(moments.first, moments.second) < 1e-12:
         return undefined(prompts)
-    change_both = a * b + _above(x, b) + _above(y, a) - 3 * both
-    change_a, change_b = (p * p + 2 * _above(z, p) - 3 * s for z, p, s in ((x, a, spread_a), (y, b, spread_b)))
-    scale = np.sqrt(spread_a * spread_b)
-    value = both / scale
-    influence = change_both / scale - value / 2 * (change_a / spread_a + change_b / spread_b)
-    return mean_figure(value + influence, prompts, bounds=None)
-
-
-def _centred_ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Share of units below each one, equal ones as half, less a half."""
-    return 0.5 - _above(x, np.ones(len(x)))
-
-
-def _above(x: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """For each unit the summed weight of those above it, equal ones as half, divided by n."""
-    order = np.argsort(x)
-    summed, ascending = np.concatenate([[0.0], np.cumsum(weights[order])]), x[order]
-    below, up_to = summed[np.searchsorted(ascending, x)], summed[np.searchsorted(ascending, x, side="right")]
-    return (summed[-1] - (below + up_to) / 2) / max(len(x), 1)
+    return mean_figure(rho + moments.influence(rho), prompts, bounds=None)
 
 
 def rank_correlations(x: Float64[np.ndarray, " N"], y: Float64[np.ndarray, " N"]) -> tuple[float, float]:
