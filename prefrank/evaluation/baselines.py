@@ -33,8 +33,8 @@ def baselines(train: Sequence[Comparison] | None = None) -> dict[str, Scorer]:
     Raises:
         NotFound, BadData: as `tfidf_scorer`.
     """
-    found = {"longer reply": longer_wins, "shorter reply": shorter_wins, "random": random_scorer()}
-    return found | {"tf-idf + logistic": tfidf_scorer(train)} if train else found
+    scorers = {"longer reply": longer_wins, "shorter reply": shorter_wins, "random": random_scorer()}
+    return scorers | {"tf-idf + logistic": tfidf_scorer(train)} if train else scorers
 
 
 def longer_wins(pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:

@@ -3,7 +3,6 @@
 P(ahead wins) = sigmoid(lead / T); a pair's confidence is the larger of P and 1 - P, and it is right if the preferred
 reply leads (half right if neither does). T is fitted by log loss (Guo et al. 2017, arXiv 1706.04599, section 4.2).
 
-Surprising, and on purpose:
 - "scaled" figures are always held out: with a temperature that was fitted elsewhere, or cross-fitted, each pair's
   temperature coming from other prompts.
 - A failed score makes its pair one of confidence 1/2 that is lost. Log loss and Brier then have no value.
@@ -126,13 +125,13 @@ def calibration(
     Args:
         temperature: fitted on other data, such as `stored_temperature(model.calibration)`. None: cross-fitted here.
     """
-    style, pairs = bootstrap or Bootstrap(), sample.pairs
+    settings, pairs = bootstrap or Bootstrap(), sample.pairs
     fitted, scaled, note = temperature, None, None
     try:
         if temperature is None:
             check_prompts(sample, FOLDS)  # before anything is fitted
         fitted = temperature or fit_temperature(sample, fitted_on="cross-fitted, each of these prompts by others")
-        scaled = divided(sample.lead, temperature.value) if temperature else cross_fitted(sample, seed=style.seed)
+        scaled = divided(sample.lead, temperature.value) if temperature else cross_fitted(sample, seed=settings.seed)
     except BadInput as error:
         note = str(error)
     leads = {"raw": sample.lead} | ({"scaled": scaled} if scaled is not None else {})
@@ -141,9 +140,13 @@ def calibration(
         for key, lead in leads.items()
     }
     figures = {key: _figures(lead, judged[key], pairs) for key, lead in leads.items()}
-    found = estimate_all({f"{key} {name}": one for key, those in figures.items() for name, one in those.items()}, style)
+    estimates = estimate_all(
+        {f"{key} {name}": figure for key, by_name in figures.items() for name, figure in by_name.items()}, settings
+    )
     raw, *rest = (
-        _reliability(judged[key], pairs, {name: found[f"{key} {name}"] for name in figures[key]}, style.confidence)
+        _reliability(
+            judged[key], pairs, {name: estimates[f"{key} {name}"] for name in figures[key]}, settings.confidence
+        )
         for key in leads
     )
     if not fitted or not rest:
@@ -187,29 +190,32 @@ def _figures(lead: Float64[np.ndarray, " P"], judged: _Judged, pairs: Pairs) -> 
         win, label = sigmoid(lead[part]), pairs.probability[part]
         brier[part] = label * (1 - win) ** 2 + (1 - label) * win**2
     weight, off = judged.weight, judged.right - judged.confidence
-    found = {
+    figures = {
         "log_loss": figure_of(log_losses(lead, pairs), every, pairs, bounds=None),
         "brier": figure_of(brier, every, pairs),
         "auroc": _auroc_figure(judged, pairs),
     }
     for name, number in zip(("ece", "ece_equal_mass"), judged.numbers, strict=True):
         side = np.sign(np.bincount(number, weight * off, NUM_BINS))
-        found[name] = figure_of(side[number] * off, weight, pairs, bounds=None)
+        figures[name] = figure_of(side[number] * off, weight, pairs, bounds=None)
     mass = np.bincount(judged.numbers[0], weight, NUM_BINS)
     gap = np.bincount(judged.numbers[0], weight * off, NUM_BINS) / np.where(mass > 0, mass, 1.0)
     largest = int(np.abs(gap).argmax())
     inside = np.where(judged.numbers[0] == largest, weight, 0.0)
-    found["mce"] = figure_of(np.sign(gap[largest]) * off, inside, pairs, bounds=None)
-    return found
+    figures["mce"] = figure_of(np.sign(gap[largest]) * off, inside, pairs, bounds=None)
+    return figures
 
 
-def _reliability(judged: _Judged, pairs: Pairs, found: Mapping[str, Estimate], level: float) -> Reliability:
+def _reliability(judged: _Judged, pairs: Pairs, estimates: Mapping[str, Estimate], level: float) -> Reliability:
     bins, bins_equal_mass = (
         tuple(_bin(kept, judged, pairs, level) for _, kept in in_groups(number, judged.weight))
         for number in judged.numbers
     )
     return Reliability(
-        **{name: _from_zero(one) if name in ("ece", "ece_equal_mass", "mce") else one for name, one in found.items()},
+        **{
+            name: _from_zero(estimate) if name in ("ece", "ece_equal_mass", "mce") else estimate
+            for name, estimate in estimates.items()
+        },
         n=int(np.count_nonzero(judged.weight)),
         bins=bins,
         bins_equal_mass=bins_equal_mass,

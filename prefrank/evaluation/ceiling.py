@@ -58,8 +58,8 @@ def _voted(pairs: Pairs, num_replies: int) -> list[int]:
 
 def votes_of(facts: Facts) -> list[Votes]:
     """The votes on each pair of an item's replies, whichever way round a preference names them."""
-    found: dict[tuple[int, int], list[float]] = {}
-    for one in facts.preferences:
-        pair = (min(one.winner, one.loser), max(one.winner, one.loser))
-        found.setdefault(pair, []).append(one.probability if one.winner < one.loser else 1 - one.probability)
-    return [np.array(votes) for votes in found.values()]
+    by_pair: dict[tuple[int, int], list[float]] = {}
+    for vote in facts.preferences:
+        pair = (min(vote.winner, vote.loser), max(vote.winner, vote.loser))
+        by_pair.setdefault(pair, []).append(vote.probability if vote.winner < vote.loser else 1 - vote.probability)
+    return [np.array(votes) for votes in by_pair.values()]

@@ -1,6 +1,5 @@
 """Two scorers, or several, on the same items: how far apart are they, and could chance alone have done it?
 
-Surprising:
 - The interval of a difference is of the paired difference. Two intervals that overlap say nothing exact about it.
 - The permutation test swaps the two scorers on whole prompts. McNemar's test knows nothing of prompts;
   `McNemar.clustered` says where it is not to be trusted.
@@ -72,7 +71,7 @@ def compare(
         raise BadInput(f"the two scorers have different figures ({odd}); wanted both measured by the same suite")
     gaps = {name: minus(figure, others[name]) for name, figure in figures.items()}
     estimates = estimate_all(gaps, bootstrap, strata=strata)
-    sums = {name: found for name, gap in gaps.items() if (found := sums_of(gap, strata)) is not None}
+    sums = {name: gap_sums for name, gap in gaps.items() if (gap_sums := sums_of(gap, strata)) is not None}
     p_values = swap_tests(sums, bootstrap)
     family = [name for name in (list(gaps)[1:] if slices is None else slices) if name in p_values]
     adjusted = p_values | dict(zip(family, holm([p_values[name] for name in family]), strict=True))

@@ -1,6 +1,6 @@
 """How well scores agree with preferences: pure functions of a sample of scored items.
 
-Surprising, and on purpose:
+The rules:
 - A comparison's pairs are averaged first (by their weights), then comparisons: a ranking of nine replies (36 pairs)
   counts as much as one pair. `accuracy_by_pair` lets every pair count the same.
 - Equal scores are half a win, and lost in `accuracy_ties_lost`. A score that is NaN or infinite is a failure: its pairs
@@ -131,9 +131,9 @@ def best_and_worst(pairs: Pairs) -> Bool[np.ndarray, " P"]:
     parts = [standing[start:end] for start, end in zip(pairs.first[:-1], pairs.first[1:], strict=True)]
     best = pairs.first[:-1] + np.array([part.argmax() for part in parts], np.int64)
     worst = pairs.first[1:] - 1 - np.array([part[::-1].argmin() for part in parts], np.int64)
-    found = pairs.decided & (pairs.ahead == best[pairs.comparison]) & (pairs.behind == worst[pairs.comparison])
-    only = np.zeros_like(found)  # several votes on that pair: the first stands for them
-    only[np.flatnonzero(found)[np.unique(pairs.comparison[found], return_index=True)[1]]] = True
+    ends = pairs.decided & (pairs.ahead == best[pairs.comparison]) & (pairs.behind == worst[pairs.comparison])
+    only = np.zeros_like(ends)  # several votes on that pair: the first stands for them
+    only[np.flatnonzero(ends)[np.unique(pairs.comparison[ends], return_index=True)[1]]] = True
     return only
 
 
@@ -193,8 +193,8 @@ def measure(
     Args:
         strata: [G] of each prompt, as in `estimate_all`; None: prompts are drawn from all.
     """
-    found = estimate_all(metric_figures(sample), bootstrap or Bootstrap(), strata=strata)
-    return Metrics(**found, counts=_counts(sample))
+    estimates = estimate_all(metric_figures(sample), bootstrap or Bootstrap(), strata=strata)
+    return Metrics(**estimates, counts=_counts(sample))
 
 
 def measure_subsets(sample: Sample, bootstrap: Bootstrap | None = None) -> tuple[Metrics, dict[str, Metrics]]:
@@ -208,7 +208,7 @@ def measure_subsets(sample: Sample, bootstrap: Bootstrap | None = None) -> tuple
     overall = measure(sample, bootstrap, strata=sample.prompt_strata)
     if len(places) == 1:
         return overall, dict.fromkeys(places, overall)
-    return overall, {name: measure(sample.take(those), bootstrap) for name, those in places.items()}
+    return overall, {name: measure(sample.take(chosen), bootstrap) for name, chosen in places.items()}
 
 
 def _counts(sample: Sample) -> Counts:

@@ -1,6 +1,6 @@
 """Accuracy of parts of a sample: by subset, turns, lengths, language, what was cut, and any tags of the user's.
 
-Surprising: every pair keeps the weight it has in the whole, its share of its item, so a slice's accuracies, weighed by
+Every pair keeps the weight it has in the whole, its share of its item, so a slice's accuracies, weighed by
 their mass, give the accuracy of the whole again. Of many slices some look bad by chance: `worst` marks a value only if
 its interval, widened for the number of values looked at, stays below the whole. And shares that come by the dozen
 (slices, buckets, coverages) get their intervals in closed form, `share_of`, not from 10,000 resamples each.
@@ -89,26 +89,26 @@ def slices(
     """
     pairs, level = sample.pairs, (bootstrap or Bootstrap()).confidence
     weight, right = pairs.share, sample.wins
-    found = []
+    parts = []
     for name, (labels, number) in _labels(sample, tags or {}).items():
-        those = {labels[one]: kept for one, kept in in_groups(number, weight)}
-        values = [value for value in sorted(those, key=lambda value: those[value][0]) if value]
+        by_value = {labels[place]: kept for place, kept in in_groups(number, weight)}
+        values = [value for value in sorted(by_value, key=lambda value: by_value[value][0]) if value]
         values.sort(key=lambda value: _ORDER.index(value) if value in _ORDER else 0)
         for value in values if len(values) > 1 else []:
-            inside = share_of(right, weight, pairs, confidence=level, kept=those[value])
-            found.append(Slice(name, value, inside))
-    return mark_worst(found, share_of(right, weight, pairs, confidence=level), level)
+            inside = share_of(right, weight, pairs, confidence=level, kept=by_value[value])
+            parts.append(Slice(name, value, inside))
+    return mark_worst(parts, share_of(right, weight, pairs, confidence=level), level)
 
 
 def _labels(sample: Sample, tags: Mapping[str, Sequence[str]]) -> dict[str, tuple[list[str], np.ndarray]]:
     """Slice -> its labels, "" for none, and the number of each pair's; without slices of one label."""
     pairs, facts = sample.pairs, sample.facts
     by_item: dict[str, Sequence[str]] = {
-        "subset": [one.subset for one in facts],
-        "turns": [str(one.turns) if one.turns < 3 else "3 or more" for one in facts],
-        "prompt length": [_bucket(one.prompt_length) for one in facts],
-        "reply length": [_bucket(sum(one.lengths) / len(one.lengths)) for one in facts],
-        "language": [one.language for one in facts],
+        "subset": [item.subset for item in facts],
+        "turns": [str(item.turns) if item.turns < 3 else "3 or more" for item in facts],
+        "prompt length": [_bucket(item.prompt_length) for item in facts],
+        "reply length": [_bucket(sum(item.lengths) / len(item.lengths)) for item in facts],
+        "language": [item.language for item in facts],
     }
     cut = np.array([_is_cut(score) for each in sample.scores for score in each], bool)
     by_pair = {
@@ -137,21 +137,21 @@ def _is_cut(score: Score) -> bool:
     return score.cut_prompt > 0 or score.cut_reply > 0
 
 
-def mark_worst(found: Sequence[Slice], whole: Estimate, confidence: float) -> tuple[Slice, ...]:
+def mark_worst(parts: Sequence[Slice], whole: Estimate, confidence: float) -> tuple[Slice, ...]:
     """Mark the least accuracy of those below the whole beyond chance.
 
     "preferred" is not among them: which reply people prefer is the answer, so every model that likes length would get
     the same mark. With m values looked at, the upper half of the interval is widened to confidence
     1 - (1 - confidence) / m (Bonferroni), as if it were normal.
     """
-    tail, looked_at = (1 - confidence) / 2, [one for one in found if one.name != "preferred"]
+    tail, looked_at = (1 - confidence) / 2, [part for part in parts if part.name != "preferred"]
     wider = NormalDist().inv_cdf(1 - tail / max(len(looked_at), 1)) / NormalDist().inv_cdf(1 - tail)
     worst: Slice | None = None
-    for one in looked_at:
-        value, high, lowest = one.accuracy.value, one.accuracy.high, worst.accuracy.value if worst else whole.value
+    for part in looked_at:
+        value, high, lowest = part.accuracy.value, part.accuracy.high, worst.accuracy.value if worst else whole.value
         if value is None or high is None or whole.value is None or lowest is None:
             continue
         below = value + (high - value) * wider < whole.value
-        if one.accuracy.prompts >= MIN_PROMPTS and below and value < lowest:
-            worst = one
-    return tuple(replace(one, worst=one is worst) for one in found)
+        if part.accuracy.prompts >= MIN_PROMPTS and below and value < lowest:
+            worst = part
+    return tuple(replace(part, worst=part is worst) for part in parts)

@@ -2,7 +2,6 @@
 
 Differences are taken preferred minus other, so that every term changes sign with the sides and none needs randomising.
 
-Surprising, and on purpose:
 - Intervals of correlations and coefficients come from no resampling but from each pair's influence on the figure, over
   prompts (`clustered_error`). It counts that a pair's coming or going moves the ranks.
 - Every pair weighs as in `accuracy`: its share of its item. For the likelihood ratio the weights are brought down
@@ -124,7 +123,7 @@ class Style:
     def to_json(self) -> dict[str, Any]:
         names = ("pearson", "spearman", "within_prompt", "longer", "shorter", "balanced")
         estimates = (self.pearson, self.spearman, self.within_prompt, self.longer, self.shorter, self.balanced)
-        return {name: one.to_json() for name, one in zip(names, estimates, strict=True)} | {
+        return {name: estimate.to_json() for name, estimate in zip(names, estimates, strict=True)} | {
             "buckets": [bucket.to_json() for bucket in self.buckets],
             "regression": self.regression and self.regression.to_json(),
             "note": self.note,
@@ -134,27 +133,28 @@ class Style:
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def style(sample: Sample, bootstrap: Bootstrap | None = None) -> Style:
     """All of it."""
-    how, pairs = bootstrap or Bootstrap(), sample.pairs
-    weight, right, level = pairs.share, sample.wins, how.confidence
+    settings, pairs = bootstrap or Bootstrap(), sample.pairs
+    weight, right, level = pairs.share, sample.wins, settings.confidence
     longer, shorter = (
         figure_of(right, np.where(chosen, weight, 0.0), pairs) for chosen in (sample.longer > 0, sample.longer < 0)
     )
     figures = {"longer": longer, "shorter": shorter, "balanced": _half_each(longer, shorter)}
-    found = estimate_all(figures | {"within_prompt": _within_prompt(sample)}, how)
+    estimates = estimate_all(figures | {"within_prompt": _within_prompt(sample)}, settings)
     both = sample.lengths[pairs.ahead] + sample.lengths[pairs.behind]
     bucket = np.digitize(sample.longer / np.maximum(both, 1.0), EDGES[1:-1])
-    those, none = dict(in_groups(bucket, weight)), np.zeros(0, np.int64)
+    by_bucket, none = dict(in_groups(bucket, weight)), np.zeros(0, np.int64)
     parts = [
-        share_of(right, weight, pairs, confidence=level, kept=those.get(place, none)) for place in range(len(EDGES) - 1)
+        share_of(right, weight, pairs, confidence=level, kept=by_bucket.get(place, none))
+        for place in range(len(EDGES) - 1)
     ]
     fitted = regress(sample, confidence=level)
     return Style(
         pearson=correlation(sample, "pearson", confidence=level),
         spearman=correlation(sample, "spearman", confidence=level),
-        within_prompt=found["within_prompt"],
-        longer=found["longer"],
-        shorter=found["shorter"],
-        balanced=found["balanced"],
+        within_prompt=estimates["within_prompt"],
+        longer=estimates["longer"],
+        shorter=estimates["shorter"],
+        balanced=estimates["balanced"],
         buckets=tuple(map(Bucket, EDGES[:-1], EDGES[1:], parts)),
         regression=fitted if isinstance(fitted, Regression) else None,
         note=fitted if isinstance(fitted, str) else None,
@@ -199,9 +199,9 @@ def _half_each(longer: Figure, shorter: Figure) -> Figure:
 
 
 def _within_prompt(sample: Sample) -> Figure:
-    found, prompts = item_correlations(sample), sample.pairs.prompt
-    kept = np.flatnonzero(~np.isnan(found))
-    return mean_figure(found[kept], prompts[kept], bounds=(-1.0, 1.0))
+    correlations, prompts = item_correlations(sample), sample.pairs.prompt
+    kept = np.flatnonzero(~np.isnan(correlations))
+    return mean_figure(correlations[kept], prompts[kept], bounds=(-1.0, 1.0))
 
 
 def item_correlations(sample: Sample) -> Float64[np.ndarray, " C"]:
@@ -262,7 +262,7 @@ def _columns(
     infinite, and there would be no regression at all.
     """
     ahead, behind = sample.pairs.ahead[kept], sample.pairs.behind[kept]
-    styles = np.array([style for one in sample.facts for style in one.styles], np.float64)
+    styles = np.array([style for facts in sample.facts for style in facts.styles], np.float64)
 
     def unit(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         values = values / (np.abs(values).max() or 1.0)
@@ -272,13 +272,13 @@ def _columns(
     for place, name in enumerate(("headers", "list_items", "bold")):
         candidates[name] = unit(styles[ahead, place] - styles[behind, place])
     candidates["lead"] = unit(np.nan_to_num(sample.lead[kept]))
-    found: dict[str, Float64[np.ndarray, " n"]] = {}
+    columns: dict[str, Float64[np.ndarray, " n"]] = {}
     for name, column in candidates.items():
         if len(distinct(prompt[column != 0])) < MIN_DIFFERING:
             continue
-        if np.linalg.matrix_rank(np.stack([*found.values(), column], 1), rtol=1e-6) > len(found):
-            found = {name: column} | found if name == "lead" else found | {name: column}
-    return found
+        if np.linalg.matrix_rank(np.stack([*columns.values(), column], 1), rtol=1e-6) > len(columns):
+            columns = {name: column} | columns if name == "lead" else columns | {name: column}
+    return columns
 
 
 def _at_equal_style(

@@ -87,8 +87,8 @@ def cross_fitted(sample: Sample, *, folds: int = FOLDS, seed: int = 0) -> Float6
     size = check_prompts(sample, folds)
     fold = (np.random.default_rng(seed).permutation(size) % folds)[sample.pairs.prompts]
     parts, scaled = _fitted(sample), sample.lead.copy()
-    for one in range(folds):
-        mine = fold == one
+    for number in range(folds):
+        mine = fold == number
         scaled[mine] = divided(sample.lead[mine], _fit(*(part[~mine] for part in parts)))
     return scaled
 

@@ -114,7 +114,7 @@ def measure(sample: Sample) -> dict[str, Figure]:
     four = {}
     for name, paths in PUBLISHED.items():
         goal, kind = name.split()
-        here = [one for one in names if one.startswith(f"{KINDS[kind]}/{goal}/")] if set(paths) <= set(names) else []
+        here = [path for path in names if path.startswith(f"{KINDS[kind]}/{goal}/")] if set(paths) <= set(names) else []
         four[name] = mean_over(sample, values, in_subset(sample, *here))
     parts = {name: mean_over(sample, values, in_subset(sample, name)) for name in names}
     return {OVERALL: mean_of(four.values())} | four | parts
