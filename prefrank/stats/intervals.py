@@ -30,12 +30,11 @@ def wilson(successes: float, n: int, *, confidence: float = 0.95) -> Interval:
     """
     if not 0 <= successes <= n or n < 1:
         raise BadInput(f"{successes} successes in {n} trials; wanted at least one trial and 0 to {n} successes")
-    return wilson_of_share(successes / n, n, confidence=confidence)
+    return wilson_of_share(successes / n, n, z_value(confidence))
 
 
-def wilson_of_share(share: float, n: int, *, confidence: float = 0.95) -> Interval:
-    """The same of a share of n >= 1 trials."""
-    z = z_value(confidence)
+def wilson_of_share(share: float, n: int, z: float) -> Interval:
+    """The same of a share of n >= 1 trials, z standard errors either way."""
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # At 0 and n successes an end is the share itself, which rounding can miss by a hair.

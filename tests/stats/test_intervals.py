@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from prefrank.errors import BadInput
-from prefrank.stats.intervals import clustered_error, normal_interval, wilson, wilson_of_share
+from prefrank.stats.intervals import clustered_error, normal_interval, wilson, wilson_of_share, z_value
 
 
 def test_wilson_of_eight_in_ten_by_hand() -> None:
@@ -41,7 +41,7 @@ def test_impossible_proportions_are_refused(successes: int, n: int) -> None:
 
 
 def test_wilson_of_a_share_is_that_of_its_successes() -> None:
-    assert wilson_of_share(0.8, 10) == wilson(8.0, 10)
+    assert wilson_of_share(0.8, 10, z_value(0.95)) == wilson(8.0, 10)
 
 
 def test_units_alone_have_the_error_of_a_mean_and_copies_in_a_cluster_change_nothing() -> None:
