@@ -45,10 +45,7 @@ def figures(count: int, prompts: int, seed: int) -> dict[str, Figure]:
     """Weighted means that no shortcut is taken for."""
     random, places = np.random.default_rng(seed), np.arange(prompts)
     return {
-        f"figure {i}": mean_figure(
-            random.random(prompts), places, random.random(prompts) + 0.1, n=prompts, unit="items"
-        )
-        for i in range(count)
+        f"figure {i}": mean_figure(random.random(prompts), places, random.random(prompts) + 0.1) for i in range(count)
     }
 
 

@@ -36,8 +36,8 @@ def coin(seed: int, n: int, chance: float) -> np.ndarray:
 
 
 def test_a_scorer_does_not_differ_from_itself() -> None:
-    one = shares(coin(0, 40, 0.7))
-    same = compared(one, one)
+    figure = shares(coin(0, 40, 0.7))
+    same = compared(figure, figure)
     assert (same.difference.value, same.p, same.p_adjusted) == (0.0, 1.0, 1.0)
     assert same.difference.low < 0 < same.difference.high
     assert same.detectable is None
@@ -178,26 +178,26 @@ def table_of(b: int, c: int, both: int, neither: int) -> tuple[np.ndarray, np.nd
 @pytest.mark.parametrize(("b", "c"), [(0, 1), (1, 0), (3, 9), (7, 7), (20, 8), (150, 110), (0, 40)])
 def test_mcnemar_is_statsmodels_and_its_mid_p_by_definition(b: int, c: int) -> None:
     first, second = table_of(b, c, 5, 4)
-    found = mcnemar(first, second, np.arange(b + c + 9))
-    assert (found.n, found.b, found.c, found.discordant, found.clustered) == (b + c + 9, b, c, b + c, False)
-    assert found.exact == pytest.approx(reference_mcnemar([[5, b], [c, 4]], exact=True).pvalue)
+    result = mcnemar(first, second, np.arange(b + c + 9))
+    assert (result.n, result.b, result.c, result.discordant, result.clustered) == (b + c + 9, b, c, b + c, False)
+    assert result.exact == pytest.approx(reference_mcnemar([[5, b], [c, 4]], exact=True).pvalue)
     binomial = stats.binom(b + c, 0.5)
-    assert found.mid_p == pytest.approx(2 * binomial.cdf(min(b, c)) - binomial.pmf(min(b, c)))
+    assert result.mid_p == pytest.approx(2 * binomial.cdf(min(b, c)) - binomial.pmf(min(b, c)))
 
 
 def test_mcnemar_without_a_discordant_pair_tells_nothing() -> None:
-    found = mcnemar(np.ones(4, bool), np.ones(4, bool), np.array([0, 0, 1, 2]))
-    assert (found.discordant, found.exact, found.mid_p) == (0, 1.0, 1.0)
-    assert found.clustered
-    assert found.to_json() == {
+    result = mcnemar(np.ones(4, bool), np.ones(4, bool), np.array([0, 0, 1, 2]))
+    assert (result.discordant, result.exact, result.mid_p) == (0, 1.0, 1.0)
+    assert result.clustered
+    assert result.to_json() == {
         "n": 4, "b": 0, "c": 0, "exact": 1.0, "mid_p": 1.0, "clustered": True, "discordant": 0,
     }  # fmt: skip
 
 
 def test_mcnemar_of_many_pairs_does_not_overflow() -> None:
     first, second = table_of(3000, 2600, 0, 0)
-    found = mcnemar(first, second, np.arange(5600))
-    assert found.exact == pytest.approx(float(stats.binomtest(2600, 5600).pvalue))
+    result = mcnemar(first, second, np.arange(5600))
+    assert result.exact == pytest.approx(float(stats.binomtest(2600, 5600).pvalue))
 
 
 # Groups
@@ -207,20 +207,20 @@ def test_scorers_are_grouped_by_what_can_be_told_apart() -> None:
     chances = {"good": 0.9, "as good": 0.895, "coin": 0.5}
     luck = np.random.default_rng(0).permutation(300) / 300
     figures = {name: shares((luck < chance).astype(float)) for name, chance in reversed(chances.items())}
-    found = groups(figures, FAST)
-    assert found.letters == {"good": "a", "as good": "a", "coin": "b"}
-    assert list(found.letters) == list(chances)
-    assert found.p_adjusted["good", "as good"] > 0.05 >= found.p_adjusted["as good", "coin"]
+    result = groups(figures, FAST)
+    assert result.letters == {"good": "a", "as good": "a", "coin": "b"}
+    assert list(result.letters) == list(chances)
+    assert result.p_adjusted["good", "as good"] > 0.05 >= result.p_adjusted["as good", "coin"]
     raw = [compared(figures[a], figures[b]).p for a, b in combinations(chances, 2)]
-    assert list(found.p_adjusted.values()) == pytest.approx(holm(raw))
-    pairs = found.to_json()["pairs"]
-    assert pairs[0] == {"a": "good", "b": "as good", "p_adjusted": found.p_adjusted["good", "as good"]}
+    assert list(result.p_adjusted.values()) == pytest.approx(holm(raw))
+    pairs = result.to_json()["pairs"]
+    assert pairs[0] == {"a": "good", "b": "as good", "p_adjusted": result.p_adjusted["good", "as good"]}
 
 
 def test_a_scorer_without_a_value_is_in_no_group() -> None:
-    one = shares([1, 0, 1])
-    found = groups(
-        {"fails": replace(one, parts=(replace(one.parts[0], values=np.full(3, np.nan)),)), "runs": one}, FAST
+    figure = shares([1, 0, 1])
+    result = groups(
+        {"fails": replace(figure, parts=(replace(figure.parts[0], values=np.full(3, np.nan)),)), "runs": figure}, FAST
     )
-    assert found.letters == {"runs": "a"}
-    assert found.p_adjusted == {}
+    assert result.letters == {"runs": "a"}
+    assert result.p_adjusted == {}

@@ -306,4 +306,4 @@ def test_figures_have_the_metrics_names_and_values() -> None:
     sample = subsets_sample()
     estimates, metrics = estimate_all(metric_figures(sample), FAST), measure(sample, FAST)
     assert list(estimates) == ESTIMATES
-    assert all(getattr(metrics, name) == one for name, one in estimates.items())
+    assert all(getattr(metrics, name) == estimate for name, estimate in estimates.items())

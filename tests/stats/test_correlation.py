@@ -24,12 +24,12 @@ def test_spearman_over_items_is_scipys_and_moves_as_items_are_left_out() -> None
     draw, size = np.random.default_rng(2), 300
     x = draw.integers(0, 8, size).astype(float)
     y = x + 2 * draw.normal(size=size)
-    found = spearman(x, y, np.arange(size)).parts[0].values
+    result = spearman(x, y, np.arange(size)).parts[0].values
     whole = stats.spearmanr(x, y).statistic
-    assert found.mean() == pytest.approx(whole)
+    assert result.mean() == pytest.approx(whole)
     kept = [np.arange(size) != i for i in range(size)]
     jackknife = [size * whole - (size - 1) * stats.spearmanr(x[k], y[k]).statistic for k in kept]
-    assert found == pytest.approx(np.array(jackknife), abs=0.05)
+    assert result == pytest.approx(np.array(jackknife), abs=0.05)
 
 
 def test_a_correlation_of_nothing_or_of_failures_has_no_value() -> None:
@@ -46,5 +46,5 @@ def test_a_correlation_of_nothing_or_of_failures_has_no_value() -> None:
 
 def test_a_ratio_of_things_that_go_together_has_no_spread() -> None:
     bottom = np.array([1.0, 5.0, 2.0])
-    found = estimate_all({"ratio": ratio(2 * bottom, bottom, np.arange(3))}, Bootstrap(resamples=100))["ratio"]
-    assert [found.low, found.value, found.high] == pytest.approx([2, 2, 2])
+    result = estimate_all({"ratio": ratio(2 * bottom, bottom, np.arange(3))}, Bootstrap(resamples=100))["ratio"]
+    assert [result.low, result.value, result.high] == pytest.approx([2, 2, 2])

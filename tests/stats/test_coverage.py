@@ -90,8 +90,8 @@ CASES = [plain, clustered, weighted_sections, sections_near_perfect, subsets_of_
 def coverage(case: Callable[[], tuple[Draw, float, Strata]], draws: int) -> float:
     draw, truth, strata = case()
     random = np.random.default_rng(0)
-    found = [estimate_all({"": draw(random)}, RESAMPLES, strata=strata)[""] for _ in range(draws)]
-    return float(np.mean([one.low - 1e-12 <= truth <= one.high + 1e-12 for one in found]))
+    result = [estimate_all({"": draw(random)}, RESAMPLES, strata=strata)[""] for _ in range(draws)]
+    return float(np.mean([estimate.low - 1e-12 <= truth <= estimate.high + 1e-12 for estimate in result]))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -36,8 +36,8 @@ def free(values: np.ndarray, prompts: Sequence[int] | None = None, weights: np.n
     return mean_figure(values, places, weights, n=len(values), unit="pairs", bounds=None)
 
 
-def interval(one: Estimate) -> tuple[float | None, float | None]:
-    return one.low, one.high
+def interval(estimate: Estimate) -> tuple[float | None, float | None]:
+    return estimate.low, estimate.high
 
 
 def sections(*groups: Sequence[float], coefficients: Sequence[float] | None = None, start: int = 0) -> Figure:
@@ -170,8 +170,8 @@ def test_subsets_that_each_agree_but_differ_are_not_certain() -> None:
 
 
 def test_the_value_is_the_weighted_mean_by_hand() -> None:
-    one = mean_figure(np.array([1.0, 6 / 9]), np.array([0, 1]), np.array([1.0, 9.0]), n=10, unit="pairs")
-    assert estimated(one).value == pytest.approx(0.7)
+    figure = mean_figure(np.array([1.0, 6 / 9]), np.array([0, 1]), np.array([1.0, 9.0]), n=10, unit="pairs")
+    assert estimated(figure).value == pytest.approx(0.7)
     two = sections([1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0], coefficients=[2.0, -3.0])
     assert estimated(replace(two, bounds=None)).value == pytest.approx(2 * 0.25 - 3 * 2 / 3)
 
@@ -229,7 +229,7 @@ def test_a_mean_over_subsets_is_the_sum_of_their_means_by_size() -> None:
     random = np.random.default_rng(8)
     groups = [(shift + random.lognormal(size=size)).tolist() for shift, size in ((0, 12), (50, 30), (9, 18))]
     strata = of_groups(*groups)
-    parts = replace(sections(*groups, coefficients=[len(one) / 60 for one in groups]), bounds=None)
+    parts = replace(sections(*groups, coefficients=[len(group) / 60 for group in groups]), bounds=None)
     whole = estimated(free(np.concatenate(groups)), strata=strata)
     assert interval(estimated(parts, strata=strata)) == pytest.approx(interval(whole), abs=0.003)
 
@@ -252,7 +252,7 @@ def test_an_interval_does_not_depend_on_what_is_estimated_beside_it() -> None:
     }
     strata = np.arange(50) % 3
     together = estimate_all(figures, FAST, strata=strata)
-    assert together == {name: estimate_all({"": one}, FAST, strata=strata)[""] for name, one in figures.items()}
+    assert together == {name: estimate_all({"": figure}, FAST, strata=strata)[""] for name, figure in figures.items()}
 
 
 def test_a_part_that_a_resample_leaves_empty_keeps_its_value() -> None:

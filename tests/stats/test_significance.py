@@ -17,22 +17,22 @@ from prefrank.stats.significance import fair_coin_test, holm, letters, swap_test
 
 
 def test_the_swap_test_is_right_five_times_in_a_hundred_on_clustered_pairs() -> None:
-    random, prompts, found = np.random.default_rng(0), np.repeat(np.arange(30), 5), 0
+    random, prompts, result = np.random.default_rng(0), np.repeat(np.arange(30), 5), 0
     for _ in range(300):
         lean = np.repeat(random.normal(0, 0.5, 30), 5)  # a prompt that suits one scorer suits it in all five pairs
         first, second = random.normal(lean) > 0, random.normal(-lean) > 0
         gap = sums_of(minus(mean_figure(first.astype(float), prompts), mean_figure(second.astype(float), prompts)))
-        found += swap_tests({"": gap}, Bootstrap(resamples=99))[""] <= 0.05
-    assert 0.01 <= found / 300 <= 0.10
+        result += swap_tests({"": gap}, Bootstrap(resamples=99))[""] <= 0.05
+    assert 0.01 <= result / 300 <= 0.10
 
 
 def test_the_detectable_difference_is_found_four_times_in_five() -> None:
-    random, found = np.random.default_rng(0), 0
+    random, result = np.random.default_rng(0), 0
     for _ in range(300):
         gap = random.normal(0, 1, 60) + 2.8 / math.sqrt(60)
         sums = sums_of(mean_figure(gap, np.arange(60), bounds=None))
-        found += swap_tests({"": sums}, Bootstrap(resamples=199))[""] <= 0.05
-    assert 0.7 <= found / 300 <= 0.88
+        result += swap_tests({"": sums}, Bootstrap(resamples=199))[""] <= 0.05
+    assert 0.7 <= result / 300 <= 0.88
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 30])
@@ -55,10 +55,10 @@ def test_letters_by_hand() -> None:
 @hypothesis_settings(deadline=None, max_examples=50)
 @given(st.sets(st.sampled_from(list(combinations("pqrstu", 2)))))
 def test_two_names_share_a_letter_unless_they_are_apart(apart: set[tuple[str, str]]) -> None:
-    found = letters("pqrstu", apart)
-    assert "a" in found["p"]
+    result = letters("pqrstu", apart)
+    assert "a" in result["p"]
     for pair in combinations("pqrstu", 2):
-        assert bool(set(found[pair[0]]) & set(found[pair[1]])) == (pair not in apart)
+        assert bool(set(result[pair[0]]) & set(result[pair[1]])) == (pair not in apart)
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 1), (3, 9), (7, 7), (150, 110), (60_000, 60_400)])
