@@ -16,7 +16,6 @@ from jaxtyping import Float64, Int64
 
 from prefrank.errors import BadInput
 from prefrank.evaluation.items import Pairs, Sample
-from prefrank.evaluation.items import shares as shares
 from prefrank.stats.arrays import in_groups
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.estimates import FEW_PROMPTS, Estimate, weighted_share
