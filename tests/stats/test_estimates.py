@@ -8,19 +8,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import (
-    Bootstrap,
-    Estimate,
-    Figure,
-    Part,
-    estimate_all,
-    minus,
-    one_mean,
-    wilson,
-)
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import Figure, Part, mean_figure, minus
+from prefrank.stats.intervals import wilson
 
 FAST = Bootstrap(resamples=400)
 MANY = Bootstrap(resamples=20_000)
@@ -34,17 +27,17 @@ def estimated(figure: Figure, bootstrap: Bootstrap = FAST, strata: Sequence[int]
 def shares(values: Sequence[float], prompts: Sequence[int] | None = None) -> Figure:
     """A mean of values between 0 and 1, each of its own prompt if no prompts are given."""
     places = np.arange(len(values)) if prompts is None else np.array(prompts, np.int64)
-    return one_mean(np.array(values, np.float64), places, n=len(values), unit="pairs")
+    return mean_figure(np.array(values, np.float64), places, n=len(values), unit="pairs")
 
 
 def free(values: np.ndarray, prompts: Sequence[int] | None = None, weights: np.ndarray | None = None) -> Figure:
     """A mean without bounds."""
     places = np.arange(len(values)) if prompts is None else np.array(prompts, np.int64)
-    return one_mean(values, places, weights, n=len(values), unit="pairs", bounds=None)
+    return mean_figure(values, places, weights, n=len(values), unit="pairs", bounds=None)
 
 
-def interval(one: Estimate) -> tuple[float | None, float | None]:
-    return one.low, one.high
+def interval(estimate: Estimate) -> tuple[float | None, float | None]:
+    return estimate.low, estimate.high
 
 
 def sections(*groups: Sequence[float], coefficients: Sequence[float] | None = None, start: int = 0) -> Figure:
@@ -65,46 +58,18 @@ def of_groups(*groups: Sequence[float]) -> list[int]:
 # Wilson
 
 
-def test_wilson_of_eight_in_ten_by_hand() -> None:
-    # z = 1.96: centre (0.8 + 0.19207) / 1.38415, half width 1.96 / 1.38415 * sqrt(0.016 + 0.0096036)
-    assert wilson(8.0, 10) == pytest.approx((0.49016, 0.94332), abs=1e-4)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (52, 100), (700, 1000)])
-@pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_wilson_is_scipys_and_statsmodels(successes: int, n: int, confidence: float) -> None:
-    ours = wilson(float(successes), n, confidence=confidence)
-    assert ours == pytest.approx(proportion_confint(successes, n, 1 - confidence, method="wilson"), abs=1e-12)
-    reference = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    assert ours == pytest.approx(tuple(reference), abs=1e-12)
-
-
-@hypothesis_settings(deadline=None)
-@given(n=st.integers(1, 5000), share=st.floats(0, 1))
-def test_wilson_holds_its_proportion_and_stays_in_range(n: int, share: float) -> None:
-    successes = round(2 * share * n) / 2
-    low, high = wilson(successes, n)
-    assert 0 <= low <= successes / n <= high <= 1
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
-def test_impossible_proportions_are_refused(successes: int, n: int) -> None:
-    with pytest.raises(BadInput, match="wanted at least one trial"):
-        wilson(float(successes), n)
-
-
 def test_one_plain_item_for_each_prompt_gets_wilson_whatever_the_weights_scale() -> None:
     result = estimated(shares([1, 1, 0.5, 0, 1]))
     assert result.value == 0.7
     assert interval(result) == wilson(3.5, 5)
     assert (result.n, result.unit, result.prompts) == (5, "pairs", 5)
-    heavy = one_mean(np.array([1, 1, 0.5, 0, 1]), np.arange(5), np.full(5, 7.0), n=5, unit="pairs")
+    heavy = mean_figure(np.array([1, 1, 0.5, 0, 1]), np.arange(5), np.full(5, 7.0), n=5, unit="pairs")
     assert estimated(heavy) == result
 
 
 def test_weights_or_several_items_of_a_prompt_are_not_for_wilson() -> None:
     values, places = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0]), np.arange(6)
-    weighted = estimated(one_mean(values, places, np.array([5.0, 1, 1, 1, 1, 1]), n=6, unit="pairs"))
+    weighted = estimated(mean_figure(values, places, np.array([5.0, 1, 1, 1, 1, 1]), n=6, unit="pairs"))
     assert interval(weighted) != wilson(weighted.value * 6, 6)
     twice = estimated(shares([1, 0, 1, 1] * 10, [i // 2 for i in range(40)]))
     assert interval(twice) != wilson(15.0, 20)
@@ -146,10 +111,10 @@ def test_all_right_is_not_certain_and_repeating_a_prompt_adds_nothing() -> None:
 
 
 def test_bounds_other_than_0_and_1_are_mapped_back() -> None:
-    tau = estimated(one_mean(np.full(6, -1.0), np.arange(6), n=6, unit="comparisons", bounds=(-1.0, 1.0)))
+    tau = estimated(mean_figure(np.full(6, -1.0), np.arange(6), n=6, unit="comparisons", bounds=(-1.0, 1.0)))
     assert tau.value == tau.low == -1.0
     assert tau.high == pytest.approx(2 * wilson(0.0, 6)[1] - 1)
-    wide = estimated(one_mean(np.full(6, 1.0), np.arange(6), n=6, unit="items", bounds=(-1.0, 4.0)))
+    wide = estimated(mean_figure(np.full(6, 1.0), np.arange(6), n=6, unit="items", bounds=(-1.0, 4.0)))
     assert interval(wide) == pytest.approx((1 - 2 * wilson(0.0, 6)[1], 1 + 3 * wilson(0.0, 6)[1]))
 
 
@@ -205,8 +170,8 @@ def test_subsets_that_each_agree_but_differ_are_not_certain() -> None:
 
 
 def test_the_value_is_the_weighted_mean_by_hand() -> None:
-    one = one_mean(np.array([1.0, 6 / 9]), np.array([0, 1]), np.array([1.0, 9.0]), n=10, unit="pairs")
-    assert estimated(one).value == pytest.approx(0.7)
+    figure = mean_figure(np.array([1.0, 6 / 9]), np.array([0, 1]), np.array([1.0, 9.0]), n=10, unit="pairs")
+    assert estimated(figure).value == pytest.approx(0.7)
     two = sections([1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0], coefficients=[2.0, -3.0])
     assert estimated(replace(two, bounds=None)).value == pytest.approx(2 * 0.25 - 3 * 2 / 3)
 
@@ -264,7 +229,7 @@ def test_a_mean_over_subsets_is_the_sum_of_their_means_by_size() -> None:
     random = np.random.default_rng(8)
     groups = [(shift + random.lognormal(size=size)).tolist() for shift, size in ((0, 12), (50, 30), (9, 18))]
     strata = of_groups(*groups)
-    parts = replace(sections(*groups, coefficients=[len(one) / 60 for one in groups]), bounds=None)
+    parts = replace(sections(*groups, coefficients=[len(group) / 60 for group in groups]), bounds=None)
     whole = estimated(free(np.concatenate(groups)), strata=strata)
     assert interval(estimated(parts, strata=strata)) == pytest.approx(interval(whole), abs=0.003)
 
@@ -287,7 +252,7 @@ def test_an_interval_does_not_depend_on_what_is_estimated_beside_it() -> None:
     }
     strata = np.arange(50) % 3
     together = estimate_all(figures, FAST, strata=strata)
-    assert together == {name: estimate_all({"": one}, FAST, strata=strata)[""] for name, one in figures.items()}
+    assert together == {name: estimate_all({"": figure}, FAST, strata=strata)[""] for name, figure in figures.items()}
 
 
 def test_a_part_that_a_resample_leaves_empty_keeps_its_value() -> None:

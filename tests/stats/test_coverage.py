@@ -6,7 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from prefrank.evaluation.estimates import Bootstrap, Figure, Part, estimate_all, minus, one_mean, wilson
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure, Part, mean_figure, minus
+from prefrank.stats.intervals import wilson
 
 QUICK, THOROUGH = 200, 2000
 RESAMPLES = Bootstrap(resamples=300)
@@ -20,7 +23,7 @@ def right(random: np.random.Generator, chance: np.ndarray) -> np.ndarray:
 
 def plain() -> tuple[Draw, float, Strata]:
     """60 prompts of one pair each."""
-    return lambda random: one_mean(right(random, np.full(60, 0.8)), np.arange(60), n=60, unit="pairs"), 0.8, None
+    return lambda random: mean_figure(right(random, np.full(60, 0.8)), np.arange(60), n=60, unit="pairs"), 0.8, None
 
 
 def clustered() -> tuple[Draw, float, Strata]:
@@ -29,7 +32,7 @@ def clustered() -> tuple[Draw, float, Strata]:
 
     def draw(random: np.random.Generator) -> Figure:
         chance = np.repeat(random.beta(1.4, 0.6, 40), 6)
-        return one_mean(right(random, chance), prompts, n=240, unit="pairs")
+        return mean_figure(right(random, chance), prompts, n=240, unit="pairs")
 
     return draw, 0.7, None
 
@@ -62,7 +65,7 @@ def subsets_of_one_mean() -> tuple[Draw, float, Strata]:
     """One mean over 30 subsets of five prompts, from coin tosses to almost always right."""
     strata = np.repeat(np.arange(30), 5)
     chance = np.linspace(0.5, 0.99, 30)[strata]
-    return lambda random: one_mean(right(random, chance), np.arange(150), n=150, unit="items"), chance.mean(), strata
+    return lambda random: mean_figure(right(random, chance), np.arange(150), n=150, unit="items"), chance.mean(), strata
 
 
 def paired_difference() -> tuple[Draw, float, Strata]:
@@ -73,7 +76,7 @@ def paired_difference() -> tuple[Draw, float, Strata]:
         luck, other = random.random(150), random.random(150)
         theirs = np.where(random.random(150) < 0.6, luck, other)
         mine, other_figure = (
-            one_mean((value < chance).astype(np.float64), prompts, n=150, unit="pairs")
+            mean_figure((value < chance).astype(np.float64), prompts, n=150, unit="pairs")
             for value, chance in ((luck, 0.75), (theirs, 0.7))
         )
         return minus(mine, other_figure)
@@ -87,8 +90,8 @@ CASES = [plain, clustered, weighted_sections, sections_near_perfect, subsets_of_
 def coverage(case: Callable[[], tuple[Draw, float, Strata]], draws: int) -> float:
     draw, truth, strata = case()
     random = np.random.default_rng(0)
-    found = [estimate_all({"": draw(random)}, RESAMPLES, strata=strata)[""] for _ in range(draws)]
-    return float(np.mean([one.low - 1e-12 <= truth <= one.high + 1e-12 for one in found]))
+    result = [estimate_all({"": draw(random)}, RESAMPLES, strata=strata)[""] for _ in range(draws)]
+    return float(np.mean([estimate.low - 1e-12 <= truth <= estimate.high + 1e-12 for estimate in result]))
 
 
 @pytest.mark.parametrize("case", CASES)

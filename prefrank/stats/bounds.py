@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from prefrank.evaluation.estimates import Estimate
 from prefrank.io.schema import Between, Wrong
+from prefrank.stats.estimates import Estimate
 
 LARGEST = 1e90
 """A figure further from 0 is none that was measured."""
