@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prefrank.evaluation import Sample
-from prefrank.evaluation.items import Facts
+from prefrank.evaluation.items import ItemFacts
 from prefrank.types import Preference, Score
 
 
@@ -18,10 +18,10 @@ def facts(
     turns: int = 1,
     language: str = "",
     styles: Sequence[tuple[int, int, int]] = (),
-) -> Facts:
+) -> ItemFacts:
     none = tuple((0, 0, 0) for _ in lengths)
-    return Facts(
-        subset, "0", prompt, tuple(preferences), (), turns, 40, language, tuple(lengths), tuple(styles) or none
+    return ItemFacts(
+        subset, "0", prompt, tuple(preferences), turns, 40, language, tuple(lengths), tuple(styles) or none
     )
 
 
