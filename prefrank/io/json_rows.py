@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -38,24 +39,25 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
         NotFound: no such file.
     """
     name, bound = shown(path), RowBound(path, lambda: _again(path))
-    parts = pieces(path, bound)
-    if _may_be_array(path):
-        blank, first = _first_filled(parts)
-        parts = chain(blank, [first] if first else [], parts)
-        if _opens_array(first):
-            yield from array_rows(name, parts, DECODER, bound.check)
-            return
-    line = 0
-    for line, content in enumerate(joined(path, parts, bound), start=1):
-        if not _without_mark(content).strip(_BLANK):
-            continue
-        try:
-            text = _decoded(content, f"{name}:{line}")
-            value = _value(text, f"{name}:{line}")
-        except BadData as error:
-            pass_over(error, bad_row)
-        else:
-            yield line, text, value
+    with closing(pieces(path, bound)) as source:  # also where a row is refused: the file is not left to the collector
+        parts: Iterator[bytes] = source
+        if _may_be_array(path):
+            blank, first = _first_filled(parts)
+            parts = chain(blank, [first] if first else [], parts)
+            if _opens_array(first):
+                yield from array_rows(name, parts, DECODER, bound.check)
+                return
+        line = 0
+        for line, content in enumerate(joined(path, parts, bound), start=1):
+            if not _without_mark(content).strip(_BLANK):
+                continue
+            try:
+                text = _decoded(content, f"{name}:{line}")
+                value = _value(text, f"{name}:{line}")
+            except BadData as error:
+                pass_over(error, bad_row)
+            else:
+                yield line, text, value
     if line == 0:
         raise BadData(f"{name}: the file is empty; wanted one JSON object per line")
 

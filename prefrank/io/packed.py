@@ -6,7 +6,7 @@ import lzma
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -126,7 +126,7 @@ class _Xz(io.RawIOBase):
                 return len(unpacked)
 
 
-def pieces(path: Path, bound: RowBound | None = None) -> Iterator[bytes]:
+def pieces(path: Path, bound: RowBound | None = None) -> Generator[bytes]:
     """The bytes of a file or of standard input, unpacked: its lines, each with its end, a long one in several pieces.
 
     Args:
