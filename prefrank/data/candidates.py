@@ -172,6 +172,14 @@ def carry_over_ratings(
     return tuple(Ratings(tuple(map(by_reply.get, distinct)), head) for head, by_reply in means.items())
 
 
+def pooled(
+    rated: Sequence[tuple[Sequence[Ratings], Sequence[str]]],
+) -> tuple[tuple[str, ...], tuple[Ratings, ...]]:
+    """The distinct replies of several lists, in their order, and what they were rated, as `carry_over_ratings` says."""
+    distinct = tuple(dict.fromkeys(reply for _, replies in rated for reply in replies))
+    return distinct, carry_over_ratings(rated, distinct)
+
+
 def _mean(values: Sequence[float]) -> float:
     try:
         return fmean(values)

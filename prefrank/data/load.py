@@ -23,9 +23,9 @@ from prefrank.data.candidates import (
     Candidate,
     Drop,
     carry_over,
-    carry_over_ratings,
     heads_of,
     joined,
+    pooled,
     settle,
 )
 from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
@@ -217,10 +217,10 @@ def _settled(
     found: Found, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
 ) -> Iterator[Comparison]:
     """The comparisons to keep, each once, with distinct ids; equal prompts share one value in memory."""
-    seen: set[tuple[object, ...]] = set()
-    judged: set[tuple[object, ...]] = set()
     ids: set[str] = set()
     prompts: dict[Prompt, Prompt] = {}
+    judged: set[tuple[int, frozenset[str]]] = set()
+    seen: set[tuple[object, ...]] = set()
     names = {part.path: (located.label(part.path), located.shown(part.path)) for part in located.parts}
     formats = {part.path: part.format for part in located.parts}
     for record, stated in found:
@@ -229,25 +229,29 @@ def _settled(
         kept = stated if isinstance(stated, Drop) else settle(stated)
         if isinstance(kept, Candidate) and wanted and not wanted(kept.prompt):
             kept = Drop(OTHER_SPLIT)
-        if isinstance(kept, Candidate) and (meaning := _meaning(kept)) in seen:
-            kept = Drop(DUPLICATE)
+        if isinstance(kept, Candidate):
+            prompt = prompts.setdefault(kept.prompt, kept.prompt)
+            texts = id(prompt), frozenset(kept.replies)
+            meaning = texts, _judgement(kept)
+            if meaning in seen:
+                kept = Drop(DUPLICATE)
         if isinstance(kept, Drop):
             tally.drop(kept)
             continue
         source, name = names[record.path]
         place = f"{name}:{record.line}"
-        id = f"{kept.id} ({place})" if kept.id in ids else kept.id or place
+        own_id = f"{kept.id} ({place})" if kept.id in ids else kept.id or place
+        ids.add(own_id)
+        tally.votes += texts in judged
+        judged.add(texts)
         seen.add(meaning)
-        ids.add(id)
-        tally.votes += meaning[:2] in judged
-        judged.add(meaning[:2])
         tally.left_out.update(kept.left_out)
-        prompt = prompts.setdefault(kept.prompt, kept.prompt)
-        yield Comparison(prompt, kept.replies, kept.preferences, source, id, kept.ratings)
+        yield Comparison(prompt, kept.replies, kept.preferences, source, own_id, kept.ratings)
 
 
-def _meaning(kept: Candidate) -> tuple[object, ...]:
-    """What makes two comparisons the same: prompt, replies, judgements, voter and id, in whatever order written.
+def _judgement(kept: Candidate) -> tuple[object, ...]:
+    """What makes two comparisons of the same prompt and replies the same: judgements, voter and id, in whatever order
+    written.
 
     Rows with ids, or voters, of their own are the votes of several people; the same row without an id is a copy.
     """
@@ -261,7 +265,7 @@ def _meaning(kept: Candidate) -> tuple[object, ...]:
         how = (p.probability, p.weight, p.margin, -1 if p.strength is None else p.strength, p.head)
         stated.append((tuple(sorted(sides)) if p.tie else sides, how))
     rated = {(one.head, pair) for one in kept.ratings for pair in zip(kept.replies, one.values, strict=True)}
-    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), frozenset(rated), kept.voter, kept.id
+    return tuple(sorted(stated)), frozenset(rated), kept.voter, kept.id
 
 
 def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Comparison, ...]:
@@ -275,9 +279,8 @@ def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Compariso
 
 
 def _union(group: Sequence[Comparison]) -> Comparison:
-    replies = tuple(dict.fromkeys(reply for comparison in group for reply in comparison.replies))
+    replies, ratings = pooled([(comparison.ratings, comparison.replies) for comparison in group])
     carried = (carry_over(comparison.preferences, comparison.replies, replies) for comparison in group)
-    ratings = carry_over_ratings(((one.ratings, one.replies) for one in group), replies)
     return replace(group[0], replies=replies, preferences=joined([*carried]), ratings=ratings)
 
 

@@ -16,8 +16,8 @@ from prefrank.data.candidates import (
     FEW_REPLIES,
     Candidate,
     Drop,
-    carry_over_ratings,
     from_ratings_of,
+    pooled,
     under_system,
 )
 from prefrank.data.fields import (
@@ -53,12 +53,10 @@ def helpsteer_ratings(records: Iterable[Record]) -> Iterator[tuple[Record, Candi
     for record in records:
         groups[_at(record, lambda row: (system_of(row), text(row, "prompt")))].append(record)
     for (system, prompt), group in groups.items():
-        found = [_at(record, _rated_response) for record in group]
-        replies = tuple(dict.fromkeys(reply for _, (reply,) in found))
+        replies, ratings = pooled([_at(record, _rated_response) for record in group])
         if len(replies) < 2:
             yield group[0], Drop(FEW_REPLIES)
             continue
-        ratings = carry_over_ratings(found, replies)
         made = Candidate(_helpsteer_prompt(prompt), replies, from_ratings_of(ratings[0]), ratings=ratings)
         yield group[0], under_system(made, system)
 

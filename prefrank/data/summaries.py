@@ -15,8 +15,8 @@ from prefrank.data.candidates import (
     Candidate,
     Drop,
     best_against_rest,
-    carry_over_ratings,
     from_ratings_of,
+    pooled,
 )
 from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, maybe_text, text, user
 from prefrank.errors import BadData
@@ -87,13 +87,12 @@ def _rated(key: str, group: list[Record]) -> Candidate | Drop:
             left_out.append(UNRATED if unrated else EMPTY_REPLY)
         else:
             found.append((ratings, (summary,)))
-    replies = tuple(dict.fromkeys(summary for _, (summary,) in found))
+    replies, rated = pooled(found)
     prompt = summary_prompt(as_row(field(group[0].row, "info"), "info"))
     if isinstance(prompt, Drop):
         return Drop(prompt.reason, tuple(left_out))
     if len(replies) < 2:
         return Drop(FEW_REPLIES, tuple(left_out))
-    rated = carry_over_ratings(found, replies)
     return Candidate(prompt, replies, from_ratings_of(rated[0]), id=key, left_out=tuple(left_out), ratings=rated)
 
 

@@ -39,8 +39,8 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
         NotFound: no such file.
     """
     name, bound = shown(path), RowBound(path, lambda: _again(path))
-    with closing(pieces(path, bound)) as source:  # also where a row is refused: the file is not left to the collector
-        parts: Iterator[bytes] = source
+    with closing(pieces(path, bound)) as opened:  # also where a row is refused: the file is not left to the collector
+        parts: Iterator[bytes] = opened
         if _may_be_array(path):
             blank, first = _first_filled(parts)
             parts = chain(blank, [first] if first else [], parts)
