@@ -13,7 +13,8 @@ import prefrank
 ROOT = Path(prefrank.__file__).parent
 BASE = {"types", "errors", "limits", "io"}
 MAY_IMPORT = {
-    "types": {"errors", "limits"},
+    "types": {"errors", "preferences"},
+    "preferences": {"errors", "limits"},
     "errors": set(),
     "limits": {"errors"},
     "io": BASE,

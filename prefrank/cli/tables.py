@@ -12,7 +12,7 @@ from prefrank.io.json_files import Fields
 from prefrank.io.names import short_names
 
 if TYPE_CHECKING:
-    from prefrank.data import Description, Report
+    from prefrank.data import Description, ReadingReport
     from prefrank.data.describe import SplitDescription
     from prefrank.scoring import Ranked
     from prefrank.scoring.quantise import Parity
@@ -65,7 +65,7 @@ def say_control_strings(count: int, model: str | None = None) -> None:
         say(f"{texts} {whose}; --pre-rendered takes them as tokens", style="yellow")
 
 
-def say_report(source: str, report: "Report") -> None:
+def say_report(source: str, report: "ReadingReport") -> None:
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items() if count)
     say(
         f"{source}: {report.kept:,} comparisons of {report.rows:,} rows"

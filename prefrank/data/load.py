@@ -32,8 +32,8 @@ from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
 from prefrank.data.fields import text
 from prefrank.data.formats import Found, Reader
 from prefrank.data.oasst import oasst
-from prefrank.data.report import Loaded, Report, Tally
-from prefrank.data.sources import Located, Part, known_split, locate
+from prefrank.data.report import Loaded, ReadingReport, Tally
+from prefrank.data.sources import DataFile, Located, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound, is_count, short
 from prefrank.io.columns import Columns
 from prefrank.io.rows import Record
@@ -105,20 +105,20 @@ def load_comparisons(
     located = locate(source, split, columns)
     if split is not None and split not in located.splits:
         raise NotFound(f"{source} has no split {split!r}; it has {', '.join(located.splits)}")
-    parts, tally = located.parts_of(split), Tally()
+    files, tally = located.files_of(split), Tally()
     by_hash = split is not None and located.made_here
-    records = _counted(parts, tally)
+    records = _counted(files, tally)
     if by_hash and protocol == "as_published":
         records = _published_part(records, located, split == "validation", tally)
     elif split is not None and not by_hash:
-        records = _column_part(records, parts, split, tally)
+        records = _column_part(records, files, split, tally)
     wanted = partial(_falls_in, split) if by_hash and protocol == "by_prompt" else None
-    found = _settled(_reader(parts, lang)(records), located, wanted, tally)
+    found = _settled(_reader(files, lang)(records), located, wanted, tally)
     made = tuple(islice(found, limit))
     if group:
         made = _grouped(made, tally)
-    files = tuple(located.shown(part.path) for part in parts)
-    report = tally.report(made, source=str(source), split=split, files=files, unread=located.unread)
+    names = tuple(located.shown(file.path) for file in files)
+    report = tally.report(made, source=str(source), split=split, files=names, unread=located.unread)
     if not made and OTHER_SPLIT not in tally.dropped:
         raise BadData(f"{source}: no comparison in {report.rows} rows ({_reasons(report)}); wanted at least one")
     return Loaded(made, report)
@@ -138,7 +138,7 @@ def load_splits(
     The arguments and errors are those of `load_comparisons`.
     """
     located = locate(source, None, columns)
-    unnamed = located.made_here and not any(part.split for part in located.parts)
+    unnamed = located.made_here and not any(file.split for file in located.files)
     names: list[str | None] = [None] if unnamed and located.name not in SOURCES else [*located.splits]
     return {
         name or "all": load_comparisons(
@@ -164,16 +164,16 @@ def _falls_in(split: str | None, prompt: Prompt) -> bool:
     return in_validation == (split == "validation")
 
 
-def _counted(parts: Iterable[Part], tally: Tally) -> Iterator[Record]:
-    for part in parts:
-        for record in part.records():
+def _counted(files: Iterable[DataFile], tally: Tally) -> Iterator[Record]:
+    for file in files:
+        for record in file.records():
             tally.rows += 1
             yield record
 
 
 def _published_part(records: Iterable[Record], located: Located, validation: bool, tally: Tally) -> Iterator[Record]:
     """The rows of one side of the first implementation's split."""
-    if not all(part.format.by_row for part in located.parts):
+    if not all(file.format.by_row for file in located.files):
         raise BadInput("protocol='as_published' splits rows, and these rows are parts of trees; use 'by_prompt'")
     rows = list(records)
     share = located.published.published_share if located.published else VALIDATION_SHARE
@@ -185,9 +185,9 @@ def _published_part(records: Iterable[Record], located: Located, validation: boo
             tally.drop(Drop(OTHER_SPLIT))
 
 
-def _column_part(records: Iterable[Record], parts: Iterable[Part], split: str, tally: Tally) -> Iterator[Record]:
+def _column_part(records: Iterable[Record], files: Iterable[DataFile], split: str, tally: Tally) -> Iterator[Record]:
     """Of the summaries, the rows whose own `split` column belongs to the split; of others, all rows."""
-    if any(part.format_name != "summaries" for part in parts):
+    if any(file.format_name != "summaries" for file in files):
         yield from records
         return
     for record in records:
@@ -204,8 +204,8 @@ def _split_column(record: Record) -> str:
         raise BadData(f"{record.where}: {error}") from None
 
 
-def _reader(parts: Sequence[Part], lang: str | None) -> Reader:
-    reader = parts[0].format.read
+def _reader(files: Sequence[DataFile], lang: str | None) -> Reader:
+    reader = files[0].format.read
     if lang is None:
         return reader
     if reader is not oasst:
@@ -221,8 +221,8 @@ def _settled(
     prompts: dict[Prompt, Prompt] = {}
     judged: set[tuple[int, frozenset[str]]] = set()
     seen: set[tuple[object, ...]] = set()
-    names = {part.path: (located.label(part.path), located.shown(part.path)) for part in located.parts}
-    formats = {part.path: part.format for part in located.parts}
+    names = {file.path: (located.label(file.path), located.shown(file.path)) for file in located.files}
+    formats = {file.path: file.format for file in located.files}
     for record, stated in found:
         if isinstance(stated, Candidate):
             formats[record.path].check(record, stated)
@@ -284,5 +284,5 @@ def _union(group: Sequence[Comparison]) -> Comparison:
     return replace(group[0], replies=replies, preferences=joined([*carried]), ratings=ratings)
 
 
-def _reasons(report: Report) -> str:
+def _reasons(report: ReadingReport) -> str:
     return ", ".join(f"{reason}: {count}" for reason, count in report.dropped.items()) or "none was a candidate"

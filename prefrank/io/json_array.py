@@ -29,7 +29,7 @@ def unusual(where: str, error: Exception) -> BadData:
     return BadData(f"{where}: a number has too many digits to be read; write it as a string")
 
 
-class _Text:
+class _PieceText:
     """The text of pieces, of which what was read is forgotten; it knows how much of it is gone, for errors."""
 
     def __init__(self, name: str, parts: Iterable[bytes]) -> None:
@@ -88,7 +88,7 @@ def array_rows(
     Raises:
         BadData: no valid JSON, an empty array, or too large an element; with the place.
     """
-    file, most = _Text(name, parts), limit("line_bytes")
+    file, most = _PieceText(name, parts), limit("line_bytes")
     at, row = file.filled(file.filled(0) + 1), 0
     if file.text[at : at + 1] == "]":
         raise BadData(f"{name}: the file holds an empty list; wanted at least one row")

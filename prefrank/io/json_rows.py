@@ -42,8 +42,8 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
     with closing(pieces(path, bound)) as opened:  # also where a row is refused: the file is not left to the collector
         parts: Iterator[bytes] = opened
         if _may_be_array(path):
-            blank, first = _first_filled(parts)
-            parts = chain(blank, [first] if first else [], parts)
+            blank, first = _first_filled(opened)
+            parts = chain(blank, [first] if first else [], opened)
             if _opens_array(first):
                 yield from array_rows(name, parts, DECODER, bound.check)
                 return
@@ -64,12 +64,13 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
 
 def _again(path: Path) -> Iterator[object]:
     """The file's elements, or its pieces that end lines, without a bound of their number."""
-    blank, first = _first_filled(parts := pieces(path))
-    parts = chain(blank, [first] if first else [], parts)
-    if _may_be_array(path) and _opens_array(first):
-        yield from array_rows(shown(path), parts, DECODER)
-    else:
-        yield from (piece for piece in parts if piece.endswith(b"\n"))
+    with closing(pieces(path)) as opened:
+        blank, first = _first_filled(opened)
+        parts = chain(blank, [first] if first else [], opened)
+        if _may_be_array(path) and _opens_array(first):
+            yield from array_rows(shown(path), parts, DECODER)
+        else:
+            yield from (piece for piece in parts if piece.endswith(b"\n"))
 
 
 def _first_filled(parts: Iterator[bytes]) -> tuple[list[bytes], bytes]:

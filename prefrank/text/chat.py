@@ -19,7 +19,7 @@ import numpy as np
 from prefrank.errors import BadModel, BadText, short
 from prefrank.io.json_files import parse_json
 from prefrank.text.marks import Marks
-from prefrank.text.reader import Layout
+from prefrank.text.reader import TextLayout
 from prefrank.text.rendering import Rendered, render_chat
 from prefrank.text.settings import TextSettings
 from prefrank.text.templates import KEPT_ROLES
@@ -61,7 +61,7 @@ class ChatTexts:
         self.source = source
         self.settings = settings
         self.tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
-        self._layout: Callable[[str], Layout] = lru_cache(maxsize=8)(source.texts.layout)  # asked again and again
+        self._layout: Callable[[str], TextLayout] = lru_cache(maxsize=8)(source.texts.layout)  # asked again and again
         self.fails = False  # for every conversation, as one that is not Jinja's language does
         self.frame = self._find_frame()
         self.spaces = self._find_spaces()

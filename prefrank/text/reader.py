@@ -161,7 +161,7 @@ class Reader:
             return _tokens(self._encode(text))
         return joined(self._pieces(text, spans=True))
 
-    def layout(self, text: str, marked: Collection[int] = ()) -> "Layout":
+    def layout(self, text: str, marked: Collection[int] = ()) -> "TextLayout":
         """Where the pieces of a text are, so that the places of a few of its tokens can be asked for.
 
         Args:
@@ -177,7 +177,7 @@ class Reader:
                 noted.append(len(counts))
             places.append(end)
             counts.append(len(tokens.ids))
-        return Layout(self, text, tuple(places), tuple(accumulate(counts, initial=0)), tuple(noted))
+        return TextLayout(self, text, tuple(places), tuple(accumulate(counts, initial=0)), tuple(noted))
 
     def more_than(self, text: str, most: int) -> bool:
         """Whether a text has more ids than so many; of a long one no more is read than says so. Raises as `ids`."""
@@ -241,7 +241,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TextLayout:
     """The pieces of one text.
 
     Args:

@@ -131,7 +131,7 @@ class Rendered:
                 return len(layout)
         return sum(map(self._count, self._parts))
 
-    def _count(self, part: "Part", most: int | None = None) -> int:
+    def _count(self, part: "RowPart", most: int | None = None) -> int:
         """How many tokens a part has; where only so many are of interest, more than that may be one more."""
         if part.number is not None:
             return 1
@@ -178,12 +178,12 @@ class Rendered:
         return bool(np.all((first <= start) & (end <= last)))  # a token may take the white space beside it
 
     @cached_property
-    def _parts(self) -> list["Part"]:
+    def _parts(self) -> list["RowPart"]:
         return parts_of(self.source, self.marks.split(self.marked))
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RowPart:
     """A control string or a text of a rendered row.
 
     Args:
@@ -201,9 +201,9 @@ class Part:
         return source.texts if self.first else source.texts_inside
 
 
-def parts_of(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> list[Part]:
+def parts_of(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> list[RowPart]:
     """Control strings and texts, each to be read on its own, without the white space that tokens beside them take."""
-    found: list[Part] = []
+    found: list[RowPart] = []
     position = 0
     added = {token.content: token for token in source.tokenizer.get_added_tokens_decoder().values()}
     for place, (text, control) in enumerate(pieces):
@@ -215,11 +215,11 @@ def parts_of(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> lis
             text = text.lstrip() if before is not None and before.rstrip else text
             start = position - len(text)
             text = text.rstrip() if after is not None and after.lstrip else text
-        found.append(Part(text, start, number, not place))
+        found.append(RowPart(text, start, number, not place))
     return found
 
 
-def tokens_of(source: FolderTokenizer, part: Part) -> Tokens:
+def tokens_of(source: FolderTokenizer, part: RowPart) -> Tokens:
     """The tokens of a part, none of them a control token but its own."""
     if part.number is not None:
         end = part.start + len(part.text)

@@ -50,7 +50,7 @@ DEEPEST_BODY, MOST_IN_LOOPS, MOST_COPIES = 60, 300_000, 500_000
 tests know have a fifteenth of the first and a thousandth of the others."""
 
 
-class Format(NamedTuple):
+class FormatMethod(NamedTuple):
     """`str.format` of a text, which only the sandbox can call."""
 
     text: str
@@ -281,7 +281,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: Any) -> Any:
         named = isinstance(value, _METHODS) and value.__name__
         if named in ("format", "format_map") and isinstance(value.__self__, str):
-            return Format(value.__self__, named == "format_map")
+            return FormatMethod(value.__self__, named == "format_map")
         return None
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -308,7 +308,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(__obj, Undefined):
             return __obj(*args)
         kwargs = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
-        if type(__obj) is Format:
+        if type(__obj) is FormatMethod:
             return __self._formatted(budget, __obj, args, kwargs)
         if isinstance(__obj, _METHODS):
             owner = __obj.__self__
@@ -323,7 +323,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return budget.spent(__obj(*args, **kwargs))
         raise Refused(f"calls a {type(__obj).__name__}, which a chat template may not")
 
-    def _formatted(self, budget: Budget, target: Format, args: Sequence[Any], named: Mapping[str, Any]) -> str:
+    def _formatted(self, budget: Budget, target: FormatMethod, args: Sequence[Any], named: Mapping[str, Any]) -> str:
         if target.mapped:
             (named,), args = args, ()
         kind = _EscapeFormatter if isinstance(target.text, Markup) else _Formatter
