@@ -19,28 +19,15 @@ from tokenizers import Tokenizer
 
 from prefrank.errors import BadModel, BadText, NotFound, suggest
 from prefrank.io.inputs import read_bytes
-from prefrank.io.json_files import Fields, kind_of, parse_json, read_fields
+from prefrank.io.json_files import Fields, parse_json, read_fields
 from prefrank.limits import limit, past
 from prefrank.text import control, spm
 from prefrank.text.convert import in_transformers
+from prefrank.text.folder_files import CHAT_TEMPLATE, MORE_TEMPLATES, TOKENIZER_FILES, check_files
 from prefrank.text.reader import Reader, one_line
 from prefrank.text.tokenizer_file import MOST_ID, growth, read_tokenizer
 
-CHAT_TEMPLATE = "chat_template.jinja"
-MORE_TEMPLATES = "additional_chat_templates"
-TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    *spm.FILES,
-    CHAT_TEMPLATE,
-)
-"""Beside `tokenizer.json`, what a saved checkpoint carries on unchanged."""
 _TEMPLATE_FILE = re.compile(rf"{MORE_TEMPLATES}/[^/\\\0]+\.jinja")
-_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _TYPED = frozenset(
     ("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "ConvBertTokenizer", "LayoutLMTokenizer",
      "DebertaTokenizer", "DebertaV2Tokenizer")
@@ -336,62 +323,6 @@ def _pieces(tokenizer: Tokenizer) -> Iterator[str]:
 def _fields(found: FolderTokenizer, name: str) -> Fields:
     """One of its JSON files."""
     return Fields(parse_json(found.files.get(name, b"{}"), name), str((found.folder or Path()) / name))
-
-
-def check_files(files: Mapping[str, bytes], folder: Path) -> None:
-    """See that the files beside tokenizer.json are of the kinds that are read.
-
-    Raises:
-        BadModel: naming file and key.
-    """
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"):
-        if name not in files:
-            continue
-        where = str(folder / name)
-        value = parse_json(files[name], where)
-        if not isinstance(value, dict):
-            raise BadModel(f"{where} holds {kind_of(value)}; wanted an object")
-        if half := re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
-            raise BadModel(f"{where} holds half of a character ({half[0]!a}); copy or download it again")
-        fields = Fields(value, where)
-        if name in ("added_tokens.json", "vocab.json"):
-            for piece in fields:
-                fields.integer(piece, most=MOST_ID)
-            continue
-        for token in _NAMED:
-            if isinstance(fields.get(token), dict):
-                fields.object(token).text("content")
-            elif fields.get(token) is not None and not isinstance(fields[token], str):
-                fields.refuse(token, "a string, or an object with content")
-        if name == "tokenizer_config.json":
-            _check_config(fields)
-    for name, content in files.items():
-        if name == CHAT_TEMPLATE or name.startswith(f"{MORE_TEMPLATES}/"):
-            try:
-                content.decode()
-            except UnicodeDecodeError as error:
-                place = f"{error.reason} at byte {error.start}"
-                raise BadModel(f"the chat template {folder / name} is not UTF-8 text ({place})") from None
-
-
-def _check_config(config: Fields) -> None:
-    config.text("tokenizer_class", None)
-    config.flag("add_bos_token", None)
-    config.number("model_max_length", None, least=1.0)
-    config.texts("model_input_names", ())
-    if (decoder := config.object("added_tokens_decoder", None)) is not None:
-        for number in decoder:
-            decoder.object(number).text("content")
-    named, wanted = config.get("chat_template"), "a text, or a list of objects with name and template"
-    if isinstance(named, list):
-        for one in config.objects("chat_template"):
-            one.text("name")
-            one.text("template")
-    elif isinstance(named, dict):
-        for name in named:
-            config.object("chat_template").text(name)
-    elif named is not None and not isinstance(named, str):
-        config.refuse("chat_template", wanted)
 
 
 def _converted(folder: Path, files: dict[str, bytes], model: Mapping[str, Any]) -> tuple[bytes, dict[str, bytes]]:
