@@ -71,7 +71,11 @@ def unique_keys(error: type[ValueError], cure: str = "") -> Callable[[list[tuple
 def repeated(names: Iterable[str]) -> str | None:
     """The first name that stands a second time; None where all are distinct."""
     seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _constant(name: str) -> NoReturn:

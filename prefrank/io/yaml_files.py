@@ -175,7 +175,7 @@ class _Parts:
 
     def _key(self, event: Any, level: int) -> str:
         is_word = isinstance(event, self.yaml.ScalarEvent | self.yaml.AliasEvent)
-        shown = getattr(event, "value", None)
+        shown = event.value if isinstance(event, self.yaml.ScalarEvent) else None
         is_merge = shown == "<<" and event.style is None
         key = self._part(event, level + 1).value if is_word and not is_merge else None
         if not isinstance(key, str):

@@ -171,8 +171,8 @@ class _Context(Context):
     budget: Budget
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:
-        made = super().derived(locals)
-        made.budget = self.budget  # type: ignore[attr-defined]
+        made: Any = super().derived(locals)  # of the environment's class, which is this one
+        made.budget = self.budget
         return made
 
 
@@ -291,8 +291,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        return context.budget.binary(operator, left, right)  # type: ignore[attr-defined]
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        return context.budget.binary(operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 (as arguments may be called self)
         budget: Budget = __context.budget
