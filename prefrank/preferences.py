@@ -100,7 +100,7 @@ class RankedPairs(Sequence[Preference]):
         count = len(replies)
         first = np.repeat(np.arange(count, dtype=np.int32), np.arange(count - 1, -1, -1))
         second = np.concatenate([np.arange(i + 1, count, dtype=np.int32) for i in range(count)] or [first])
-        level = np.array([one for one in self.levels if one is not None], np.int32)
+        level = np.array([level for level in self.levels if level is not None], np.int32)
         behind = level[first] > level[second]
         winner, loser = replies[np.where(behind, second, first)], replies[np.where(behind, first, second)]
         return winner, loser, level[first] == level[second]

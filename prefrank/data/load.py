@@ -113,8 +113,8 @@ def load_comparisons(
     elif split is not None and not by_hash:
         records = _column_part(records, files, split, tally)
     wanted = partial(_falls_in, split) if by_hash and protocol == "by_prompt" else None
-    found = _settled(_reader(files, lang)(records), located, wanted, tally)
-    made = tuple(islice(found, limit))
+    comparisons = _settled(_reader(files, lang)(records), located, wanted, tally)
+    made = tuple(islice(comparisons, limit))
     if group:
         made = _grouped(made, tally)
     names = tuple(located.shown(file.path) for file in files)
@@ -214,7 +214,7 @@ def _reader(files: Sequence[DataFile], lang: str | None) -> Reader:
 
 
 def _settled(
-    found: Found, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
+    candidates: Found, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
 ) -> Iterator[Comparison]:
     """The comparisons to keep, each once, with distinct ids; equal prompts share one value in memory."""
     ids: set[str] = set()
@@ -223,7 +223,7 @@ def _settled(
     seen: set[tuple[object, ...]] = set()
     names = {file.path: (located.label(file.path), located.shown(file.path)) for file in located.files}
     formats = {file.path: file.format for file in located.files}
-    for record, stated in found:
+    for record, stated in candidates:
         if isinstance(stated, Candidate):
             formats[record.path].check(record, stated)
         kept = stated if isinstance(stated, Drop) else settle(stated)
@@ -264,7 +264,7 @@ def _judgement(kept: Candidate) -> tuple[object, ...]:
         sides = (kept.replies[p.winner], kept.replies[p.loser])
         how = (p.probability, p.weight, p.margin, -1 if p.strength is None else p.strength, p.head)
         stated.append((tuple(sorted(sides)) if p.tie else sides, how))
-    rated = {(one.head, pair) for one in kept.ratings for pair in zip(kept.replies, one.values, strict=True)}
+    rated = {(given.head, pair) for given in kept.ratings for pair in zip(kept.replies, given.values, strict=True)}
     return tuple(sorted(stated)), frozenset(rated), kept.voter, kept.id
 
 

@@ -62,10 +62,10 @@ class DataFile:
             try:
                 yield Record(_as_read(record.row, csv, self.columns), record.path, record.line)
             except BadData as error:
-                told = BadData(f"{record.where}: {error}")
+                located_error = BadData(f"{record.where}: {error}")
                 if bad_row is None:
-                    raise told from None
-                bad_row(told)
+                    raise located_error from None
+                bad_row(located_error)
 
     def _wanted(self) -> tuple[str, ...] | None:
         """The columns to read of a Parquet file, under its own names."""
@@ -167,7 +167,7 @@ def locate(source: str | Path, split: str | None, columns: Columns | None = None
     if not isinstance(source, str | Path):
         raise BadInput(f"a source is {short(source)}; wanted a name, a file or a folder")
     if columns is not None and not (
-        isinstance(columns, Mapping) and all(isinstance(one, str) for one in (*columns, *columns.values()))
+        isinstance(columns, Mapping) and all(isinstance(name, str) for name in (*columns, *columns.values()))
     ):
         raise BadInput(f"columns are {short(columns)}; wanted names with names, such as {{'prompt': 'question'}}")
     if isinstance(source, str):
@@ -216,7 +216,7 @@ def _data_files(root: Path) -> list[Path]:
     Raises:
         BadData: a folder of more than a machine should look through.
     """
-    found, seen, most = [], 0, limit("data_files")
+    paths, seen, most = [], 0, limit("data_files")
     for folder, folders, names in os.walk(root):
         seen += len(folders) + len(names)
         if seen > most:
@@ -224,8 +224,8 @@ def _data_files(root: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         saved = saved_names(Path(folder)) if STATE in names else None  # not caches beside it
         left_out = set() if saved is None else {name for name in names if name.endswith(".arrow")} - set(saved)
-        found += [Path(folder, name) for name in names if _is_data(name) and name not in left_out]
-    return sorted(found)
+        paths += [Path(folder, name) for name in names if _is_data(name) and name not in left_out]
+    return sorted(paths)
 
 
 def _is_data(name: str) -> bool:
@@ -294,8 +294,8 @@ def _by_name(root: Path, paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _split_in(path: str, words: Mapping[str, str] = SPLIT_WORDS) -> str:
-    found = [word for word in re.split(r"[/\\._-]+", path.lower()) if word in words]
-    return words[found[-1]] if found else ""
+    split_words = [word for word in re.split(r"[/\\._-]+", path.lower()) if word in words]
+    return words[split_words[-1]] if split_words else ""
 
 
 def _format_of(path: Path, columns: Columns | None) -> str | None:
@@ -329,8 +329,8 @@ def _recognised(splits: Mapping[Path, str], columns: Columns | None) -> tuple[Da
         raise BadData(f"{next(iter(splits))}: the file has no rows; wanted at least one comparison")
     readers = {FORMATS[name].read: path for path, name in names.items()}
     if len(readers) > 1:
-        found = " and ".join(f"{path.name} ({names[path]})" for path in readers.values())
-        raise BadData(f"{found} are of different formats; give one of them, or folders of one format each")
+        listed = " and ".join(f"{path.name} ({names[path]})" for path in readers.values())
+        raise BadData(f"{listed} are of different formats; give one of them, or folders of one format each")
     return tuple(DataFile(path, splits[path], FORMATS[name], name, columns or {}) for path, name in names.items())
 
 
@@ -343,8 +343,8 @@ def _other_hub(id: str, columns: Columns | None) -> Located:
         raise NotFound(f"no file or folder is called {id!r}, and as a hub id: {error}") from None
     if root is None:
         raise NotFound(f"{id} on the hub holds no data file; wanted files that end in one of {', '.join(SUFFIXES)}")
-    found = _local(root, columns)
-    return Located(id, root, found.files, found.published, found.unread)
+    located = _local(root, columns)
+    return Located(id, root, located.files, located.published, located.unread)
 
 
 def _download(id: str, revision: str | None, patterns: Iterable[str]) -> Path:

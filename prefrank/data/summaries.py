@@ -75,7 +75,7 @@ def _key(record: Record) -> str:
 
 
 def _rated(key: str, group: list[Record]) -> Candidate | Drop:
-    found: list[tuple[tuple[Ratings, ...], tuple[str]]] = []
+    summaries: list[tuple[tuple[Ratings, ...], tuple[str]]] = []
     left_out: list[str] = []
     for record in group:
         try:
@@ -86,8 +86,8 @@ def _rated(key: str, group: list[Record]) -> Candidate | Drop:
         if unrated or not summary:
             left_out.append(UNRATED if unrated else EMPTY_REPLY)
         else:
-            found.append((ratings, (summary,)))
-    replies, rated = pooled(found)
+            summaries.append((ratings, (summary,)))
+    replies, rated = pooled(summaries)
     prompt = summary_prompt(as_row(field(group[0].row, "info"), "info"))
     if isinstance(prompt, Drop):
         return Drop(prompt.reason, tuple(left_out))

@@ -54,12 +54,12 @@ def atomic_file(target: Path) -> Iterator[Path]:
 def _check_file(target: Path) -> os.stat_result | None:
     """What the system says of a file that is to be replaced; None where there is none."""
     try:
-        found = target.lstat()
+        status = target.lstat()
     except FileNotFoundError:
         return None
-    if stat.S_ISREG(found.st_mode):
-        return found
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
+        return status
+    if stat.S_ISLNK(status.st_mode):
         raise CannotWrite(f"cannot write {target}: it is a link; give the name of the file itself")
     raise CannotWrite(f"cannot write {target}: it is no file; give the name of a file")
 
@@ -118,7 +118,7 @@ def folder_for(target: Path, *, keep: bool = True) -> Iterator[None]:
     Raises:
         CannotWrite: they cannot be made.
     """
-    missing = [one for one in target.absolute().parents if not os.path.lexists(one)]
+    missing = [parent for parent in target.absolute().parents if not os.path.lexists(parent)]
     well = False
     try:
         try:
@@ -128,9 +128,9 @@ def folder_for(target: Path, *, keep: bool = True) -> Iterator[None]:
         yield
         well = True
     finally:
-        for one in [] if well and keep else missing:
+        for parent in [] if well and keep else missing:
             with suppress(OSError):  # never made, or not empty
-                one.rmdir()
+                parent.rmdir()
 
 
 @contextmanager
@@ -175,13 +175,13 @@ def _swap(place: Path, target: Path) -> None:
     _sync_one(target.parent)
 
 
-def _exchanged(one: Path, other: Path) -> bool:
+def _exchanged(first: Path, second: Path) -> bool:
     """Whether two names changed places in one step, which Linux can on most file systems."""
     library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if library is None or not hasattr(library, "renameat2"):
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
-    return library.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    return library.renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
 
 
 def recover(folder: Path, *, is_whole: Callable[[Path], bool]) -> None:

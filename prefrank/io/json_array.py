@@ -43,24 +43,24 @@ class _PieceText:
         if ends := gone.count("\n"):
             self._lines, self._column = self._lines + ends, 0
         self._column += at - 1 - gone.rfind("\n") if ends else at
-        found, wanted = [self.text[at:]], max(_STEP, 3 * (len(self.text) - at))
+        texts, wanted = [self.text[at:]], max(_STEP, 3 * (len(self.text) - at))
         while wanted > 0 and not self.ended:
             piece = next(self._parts, None)
             self.ended = piece is None
             try:
-                found.append(self._codec.decode(piece or b"", final=self.ended))
+                texts.append(self._codec.decode(piece or b"", final=self.ended))
             except UnicodeDecodeError as error:
                 decoded(error.object, self._name)
                 raise BadData(f"{self._name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-            wanted -= len(found[-1])
-        self.text = "".join(found)
+            wanted -= len(texts[-1])
+        self.text = "".join(texts)
         return 0
 
     def filled(self, at: int) -> int:
         """The next place that is no white space, read on where there is none."""
         while True:
-            found = _SPACE.match(self.text, at)
-            at = found.end() if found else at
+            space = _SPACE.match(self.text, at)
+            at = space.end() if space else at
             if at < len(self.text) or self.ended:
                 return at
             at = self.more(at)

@@ -166,7 +166,7 @@ def valid_json(text: str, value: Any) -> str:
     if "NaN" not in text and "Infinity" not in text:
         return text
     check_finite(value)
-    return _CONSTANT.sub(lambda found: found[0] if found[0].startswith('"') else "null", text)
+    return _CONSTANT.sub(lambda match: match[0] if match[0].startswith('"') else "null", text)
 
 
 def check_finite(value: Any, name: str = "") -> None:

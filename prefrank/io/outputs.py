@@ -76,9 +76,9 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(first: Path, second: Path) -> bool:
     """Whether two names are of one file, as hard links and names that differ in case only can be."""
-    here, there = _stat(one), _stat(other)
+    here, there = _stat(first), _stat(second)
     return here is not None and there is not None and os.path.samestat(here, there)
 
 

@@ -238,8 +238,8 @@ def decoded(content: bytes, where: str, encoding: str = "utf-8-sig") -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         unknown = (f"{error.reason} at byte {error.start}", _SAVE)
-        found, cure = next((known for mark, known in _MARKS.items() if content.startswith(mark)), unknown)
-        raise BadData(f"{where}: not UTF-8 text ({found}); {cure}") from None
+        kind, cure = next((known for mark, known in _MARKS.items() if content.startswith(mark)), unknown)
+        raise BadData(f"{where}: not UTF-8 text ({kind}); {cure}") from None
 
 
 def unreadable(path: Path, error: Exception) -> PrefrankError:

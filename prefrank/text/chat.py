@@ -89,13 +89,13 @@ class ChatTexts:
     def _without_turns(self, prompt: Prompt, reply: str, number: int, whole: Rendered) -> tuple[Prompt, Rendered]:
         """The first of the shorter prompts that fits; the shortest where none does."""
         borders = _borders(prompt)
-        low, high, found = 0, len(borders), {-1: (prompt, whole)}
+        low, high, tried = 0, len(borders), {-1: (prompt, whole)}
         while low < high:
             middle = (low + high) // 2
             shorter = _from(prompt, borders[middle])
-            found[middle] = shorter, self._rendered(shorter, reply, number, whole.marks)
-            low, high = (low, middle) if found[middle][1].fits else (middle + 1, high)
-        return found[min(low, len(borders) - 1)]
+            tried[middle] = shorter, self._rendered(shorter, reply, number, whole.marks)
+            low, high = (low, middle) if tried[middle][1].fits else (middle + 1, high)
+        return tried[min(low, len(borders) - 1)]
 
     def _shortened(self, prompt: Prompt, reply: str, number: int, rendered: Rendered) -> tuple[Prompt, Rendered, str]:
         """Shorten the texts of the turns that are left, oldest first, leave out all of these but the last where the
@@ -104,15 +104,15 @@ class ChatTexts:
         while not rendered.fits:
             over = len(rendered) - self.settings.max_length
             place = self._next_to_cut(prompt)
-            said = [n for n, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
-            if not emptied and len(said) > 1 and place not in said:
-                emptied, shorter = True, _from(prompt, said[-1])
+            cuttable = [n for n, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
+            if not emptied and len(cuttable) > 1 and place not in cuttable:
+                emptied, shorter = True, _from(prompt, cuttable[-1])
                 with suppress(BadText):
                     prompt, rendered = shorter, self._rendered(shorter, reply, number, rendered.marks)
                 continue
-            if place is not None and (place in said) not in halved:
-                halved.add(place in said)
-                prompt, rendered = self._cut_many(prompt, reply, number, rendered, kept=place not in said)
+            if place is not None and (place in cuttable) not in halved:
+                halved.add(place in cuttable)
+                prompt, rendered = self._cut_many(prompt, reply, number, rendered, kept=place not in cuttable)
                 continue
             tries[place] += 1
             over <<= max(tries[place] - TRIES, 0)
@@ -260,9 +260,9 @@ class ChatTexts:
 def _borders(prompt: Prompt) -> list[int]:
     """Before which turns a prompt may be cut, so that something goes: user turns, as templates want one first; where
     there is none, the last turn."""
-    said = [place for place, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
-    users = [place for place in said[1:] if prompt[place].role == "user"]
-    return users or ([] if any(prompt[place].role == "user" for place in said) else said[1:][-1:])
+    cuttable = [place for place, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
+    users = [place for place in cuttable[1:] if prompt[place].role == "user"]
+    return users or ([] if any(prompt[place].role == "user" for place in cuttable) else cuttable[1:][-1:])
 
 
 def _from(prompt: Prompt, border: int) -> Prompt:

@@ -72,9 +72,9 @@ def _check_config(config: Fields) -> None:
             decoder.object(number).text("content")
     named, wanted = config.get("chat_template"), "a text, or a list of objects with name and template"
     if isinstance(named, list):
-        for one in config.objects("chat_template"):
-            one.text("name")
-            one.text("template")
+        for template in config.objects("chat_template"):
+            template.text("name")
+            template.text("template")
     elif isinstance(named, dict):
         for name in named:
             config.object("chat_template").text(name)

@@ -12,10 +12,10 @@ from prefrank.types import Prompt
 def check_calls(prompt: Prompt, number: int) -> None:
     """Raise BadText for tool calls that are not as OpenAI's messages have them."""
     for place, turn in enumerate(prompt):
-        said = parse_json(turn.extra, f"prompt turn {place} of pair {number}", BadText) if turn.extra else {}
-        calls = said.get("tool_calls") or [] if isinstance(said, dict) else said
-        one = said.get("function_call") if isinstance(said, dict) else None
-        listed = [*calls, *([one] if isinstance(one, dict) else [])] if isinstance(calls, list) else [None]
+        extra = parse_json(turn.extra, f"prompt turn {place} of pair {number}", BadText) if turn.extra else {}
+        calls = extra.get("tool_calls") or [] if isinstance(extra, dict) else extra
+        single = extra.get("function_call") if isinstance(extra, dict) else None
+        listed = [*calls, *([single] if isinstance(single, dict) else [])] if isinstance(calls, list) else [None]
         for call in listed:
             function = call.get("function", call) if isinstance(call, dict) else None
             if not isinstance(function, dict) or not isinstance(function.get("name", ""), str):
@@ -30,9 +30,9 @@ def check_held(prompt: Prompt, text: str, number: int) -> None:
     other = [(n, turn) for n, turn in enumerate(prompt) if turn.extra or turn.role not in ("user", "assistant")]
     letters = _letters(text) if other else ""
     for place, turn in other:
-        said = turn.message()
-        calls = [call.get("function", call).get("name", "") for call in said.get("tool_calls", ())]
-        calls += [said["function_call"].get("name", "")] if isinstance(said.get("function_call"), dict) else []
+        message = turn.message()
+        calls = [call.get("function", call).get("name", "") for call in message.get("tool_calls", ())]
+        calls += [message["function_call"].get("name", "")] if isinstance(message.get("function_call"), dict) else []
         texts = [turn.text] if turn.role not in ("user", "assistant") else []
         for what, wanted in (*(("text", each) for each in texts), *(("tool call", each) for each in calls)):
             forms = (wanted, json.dumps(wanted), json.dumps(wanted, ensure_ascii=False), escape(wanted))

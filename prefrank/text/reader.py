@@ -130,20 +130,20 @@ class Reader:
 
     def batch(self, texts: Sequence[str], most: int) -> list[TextIds]:
         """`ids` of each text, short ones encoded together."""
-        found: dict[int, TextIds] = {}
+        by_place: dict[int, TextIds] = {}
         group: list[int] = []
         size = 0
         for place, text in enumerate(texts):
             if len(text) > self.piece:
-                found[place] = self.ids(text, most)
+                by_place[place] = self.ids(text, most)
                 continue
             if size + len(text) > 10 * self.piece:
-                found |= self._together(texts, group)
+                by_place |= self._together(texts, group)
                 group, size = [], 0
             group.append(place)
             size += len(text)
-        found |= self._together(texts, group)
-        return [found[place] for place in range(len(texts))]
+        by_place |= self._together(texts, group)
+        return [by_place[place] for place in range(len(texts))]
 
     def _together(self, texts: Sequence[str], group: Sequence[int]) -> dict[int, TextIds]:
         chosen = [texts[place] for place in group]
@@ -287,7 +287,7 @@ def joined(parts: Iterable[Tokens]) -> Tokens:
         ids.frombytes(part.ids.tobytes())
         starts.frombytes(part.starts.tobytes())
         ends.frombytes(part.ends.tobytes())
-    return Tokens(*(np.frombuffer(one, np.int32) for one in (ids, starts, ends)))
+    return Tokens(*(np.frombuffer(column, np.int32) for column in (ids, starts, ends)))
 
 
 def _bytes(text: str) -> int:

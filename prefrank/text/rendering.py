@@ -80,8 +80,8 @@ def written_by(template: str, messages: list[dict[str, Any]], tokens: Mapping[st
 
 def _reason(error: Exception) -> str:
     """What an error says, in one line that is not too long."""
-    said = " ".join(str(error)[:2000].split())
-    return said if len(said) <= 300 else f"{said[:297]}..."
+    reason = " ".join(str(error)[:2000].split())
+    return reason if len(reason) <= 300 else f"{reason[:297]}..."
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ class Rendered:
     @cached_property
     def _written(self) -> Int32[np.ndarray, "C 2"]:
         """From where to where `text` has control strings, whoever wrote them."""
-        found = self.source.control_pattern.finditer(self.text)
-        return np.fromiter((end for match in found for end in match.span()), np.int32).reshape(-1, 2)
+        matches = self.source.control_pattern.finditer(self.text)
+        return np.fromiter((end for match in matches for end in match.span()), np.int32).reshape(-1, 2)
 
     @cached_property
     def _may_be_whole(self) -> bool:
@@ -171,10 +171,10 @@ class Rendered:
 
     def _holds_as_written(self, tokens: Tokens) -> bool:
         """Whether the control tokens among these are the control strings of the text."""
-        found = np.flatnonzero(np.isin(tokens.ids, list(self.source.control_ids)))
-        if len(found) != len(self._written):
+        control = np.flatnonzero(np.isin(tokens.ids, list(self.source.control_ids)))
+        if len(control) != len(self._written):
             return False
-        first, last, start, end = tokens.starts[found], tokens.ends[found], *self._written.T
+        first, last, start, end = tokens.starts[control], tokens.ends[control], *self._written.T
         return bool(np.all((first <= start) & (end <= last)))  # a token may take the white space beside it
 
     @cached_property
@@ -203,7 +203,7 @@ class RowPart:
 
 def parts_of(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> list[RowPart]:
     """Control strings and texts, each to be read on its own, without the white space that tokens beside them take."""
-    found: list[RowPart] = []
+    parts: list[RowPart] = []
     position = 0
     added = {token.content: token for token in source.tokenizer.get_added_tokens_decoder().values()}
     for place, (text, control) in enumerate(pieces):
@@ -215,14 +215,14 @@ def parts_of(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> lis
             text = text.lstrip() if before is not None and before.rstrip else text
             start = position - len(text)
             text = text.rstrip() if after is not None and after.lstrip else text
-        found.append(RowPart(text, start, number, not place))
-    return found
+        parts.append(RowPart(text, start, number, not place))
+    return parts
 
 
 def tokens_of(source: FolderTokenizer, part: RowPart) -> Tokens:
     """The tokens of a part, none of them a control token but its own."""
     if part.number is not None:
         end = part.start + len(part.text)
-        return Tokens(*(np.array([one], np.int32) for one in (part.number, part.start, end)))
+        return Tokens(*(np.array([number], np.int32) for number in (part.number, part.start, end)))
     tokens, offset = part.reader(source).tokens(part.text), np.int32(part.start)
     return Tokens(tokens.ids, tokens.starts + offset, tokens.ends + offset)

@@ -115,7 +115,7 @@ class _Counting(CodeGenerator):
         self.write(")")
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
-        fixed = [isinstance(one, nodes.Const) for one in (node.expr, *(operand.expr for operand in node.ops))]
+        fixed = [isinstance(side, nodes.Const) for side in (node.expr, *(operand.expr for operand in node.ops))]
         inside = node.ops[0].op in ("in", "notin") and not _is_constant(node.ops[0].expr)
         if len(node.ops) == 1 and (inside or not any(fixed)) and not _is_constant(node.ops[0].expr):
             self.write(f"compare({node.ops[0].op!r}, ")
@@ -161,7 +161,7 @@ class _Counting(CodeGenerator):
 
 def _is_constant(node: nodes.Node) -> bool:
     if isinstance(node, nodes.List | nodes.Tuple):
-        return all(isinstance(one, nodes.Const) for one in node.items)
+        return all(isinstance(item, nodes.Const) for item in node.items)
     return isinstance(node, nodes.Const)
 
 

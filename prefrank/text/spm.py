@@ -99,7 +99,9 @@ def _mend_model(spec: dict[str, Any], file: Any) -> None:
         most = max((piece.score for piece in file.pieces if piece.type == _NORMAL), default=0.0)
         chosen = {piece.piece for piece in file.pieces if piece.type == _USER_DEFINED}
         scores |= {piece: len(piece.encode()) * most - 0.1 for piece in chosen}
-        spec["added_tokens"] = [one for one in spec["added_tokens"] if one["special"] or one["content"] not in chosen]
+        spec["added_tokens"] = [
+            token for token in spec["added_tokens"] if token["special"] or token["content"] not in chosen
+        ]
         spec["model"] = {
             "type": "Unigram", "unk_id": None if unknown is None else ids[unknown],
             "vocab": [[piece, scores.get(piece, 0.0)] for piece in pieces], "byte_fallback": trainer.byte_fallback,

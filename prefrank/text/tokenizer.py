@@ -69,13 +69,13 @@ class FolderTokenizer:
             named = {"default": named}
         elif isinstance(named, list):
             named = {entry["name"]: entry["template"] for entry in named}
-        found = dict(named)
+        templates = dict(named)
         for name, content in self.files.items():
             if name == CHAT_TEMPLATE:
-                found["default"] = content.decode()
+                templates["default"] = content.decode()
             elif name.startswith(f"{MORE_TEMPLATES}/"):
-                found[Path(name).stem] = content.decode()
-        return found
+                templates[Path(name).stem] = content.decode()
+        return templates
 
     @property
     def chat_template(self) -> str | None:
@@ -86,22 +86,22 @@ class FolderTokenizer:
     def special_tokens(self) -> dict[str, str]:
         """Name, such as `eos_token`, -> text: from tokenizer_config.json, else special_tokens_map.json, else the id
         in config.json (of several the first)."""
-        found = {}
+        tokens = {}
         named = parse_json(self.files.get("special_tokens_map.json", b"{}"), "special_tokens_map.json")
         for source in (named, self.config):
             for name, token in source.items():
                 text = token.get("content") if isinstance(token, dict) else token
                 if name.endswith("_token") and isinstance(text, str):
-                    found[name] = text
+                    tokens[name] = text
         for name in ("bos_token", "eos_token"):
             number = self.model.get(f"{name}_id")
             number = next(iter(number), None) if isinstance(number, list) else number
-            if name in found or name in self.config or number is None or number < 0:
+            if name in tokens or name in self.config or number is None or number < 0:
                 continue
             text = self.tokenizer.id_to_token(number)
             if text is not None:
-                found[name] = text
-        return found
+                tokens[name] = text
+        return tokens
 
     @cached_property
     def configured_tokens(self) -> dict[str, str]:
@@ -239,7 +239,7 @@ class FolderTokenizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is worked out from the rest."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)  # a pickled tokenizer forgets that text has no control tokens
@@ -297,7 +297,7 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
     model = read_fields(config) if config.is_file() else Fields({}, str(config))
     for name in ("bos_token_id", "eos_token_id"):
         numbers = model[name] if isinstance(model.get(name), list) else [model.get(name)]
-        if not all(one is None or (type(one) is int and -1 <= one <= MOST_ID) for one in numbers):
+        if not all(number is None or (type(number) is int and -1 <= number <= MOST_ID) for number in numbers):
             model.refuse(name, f"an id from 0 to {MOST_ID:,}, or a list of ids")
     if os.path.lexists(path):
         content = read_bytes(path, BadModel)
@@ -307,12 +307,12 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
         content, files = _converted(folder, files, model)
     else:
         raise BadModel(f"{folder} has no tokenizer; wanted tokenizer.json or a vocabulary file beside the weights")
-    found = FolderTokenizer(read_tokenizer(content, str(path)), files, model.raw, folder)
+    source = FolderTokenizer(read_tokenizer(content, str(path)), files, model.raw, folder)
     with one_line(BadModel, f"the tokenizer in {folder} cannot encode a text"):
-        ids = found.tokenizer.encode(found.probe, found.probe).ids
+        ids = source.tokenizer.encode(source.probe, source.probe).ids
     if max(ids, default=0) > MOST_ID:
         raise BadModel(f"{path}: the post_processor gives the id {max(ids):,}; wanted at most {MOST_ID:,}")
-    return found
+    return source
 
 
 def _pieces(tokenizer: Tokenizer) -> Iterator[str]:
@@ -320,9 +320,9 @@ def _pieces(tokenizer: Tokenizer) -> Iterator[str]:
     yield from (piece.strip(" ▁Ġ#") for piece in sorted(tokenizer.get_vocab())[:1000])
 
 
-def _fields(found: FolderTokenizer, name: str) -> Fields:
+def _fields(source: FolderTokenizer, name: str) -> Fields:
     """One of its JSON files."""
-    return Fields(parse_json(found.files.get(name, b"{}"), name), str((found.folder or Path()) / name))
+    return Fields(parse_json(source.files.get(name, b"{}"), name), str((source.folder or Path()) / name))
 
 
 def _converted(folder: Path, files: dict[str, bytes], model: Mapping[str, Any]) -> tuple[bytes, dict[str, bytes]]:
