@@ -1,6 +1,6 @@
 """Sets of an instruction and two or more judged replies, each under the column names it was published with.
 
-Surprising: LLaMA-Factory's question is `instruction`, a line end, `input`.
+LLaMA-Factory's question is `instruction`, a line end, `input`.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 Everything speaks of words: letters and digits, case-folded, compatibility forms unified; a sign of a script written
 without spaces is a word of its own. Words become 64-bit hashes that are the same on every machine, and all that follows
-is arithmetic on flat arrays of them. Surprising: MinHash only proposes near-duplicates, and each is then verified on
-the texts themselves, so that chance costs a miss now and then but never a false alarm.
+is arithmetic on flat arrays of them. MinHash only proposes near-duplicates; each is then
+verified on the texts themselves, so that chance costs a miss now and then but never a false alarm.
 """
 
 import re

@@ -1,6 +1,6 @@
 """One row, one comparison: WebGPT, SHP, HellaSwag, the Open Assistant private format, ranked lists.
 
-Surprising in them: a WebGPT score counts by its sign alone and 0 is a tie; an SHP preference is valid only if the
+What to know about them: a WebGPT score counts by its sign alone and 0 is a tie; an SHP preference is valid only if the
 preferred comment was not the earlier one; the private format orders the best reply against each other one and those
 not among themselves.
 """

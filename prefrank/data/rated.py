@@ -1,6 +1,6 @@
 """Sets that say more than who won: HelpSteer 2 and 3, UltraFeedback, finegrained-rlhf.
 
-Surprising: `overall` of HelpSteer's ratings is what it calls helpfulness ("overall helpfulness of the response"), so
+`overall` of HelpSteer's ratings is what it calls helpfulness ("overall helpfulness of the response"), so
 that the main head means the same everywhere; the other attributes keep their names and are heads of their own. A
 strength is the published one, 1 slightly better to 3 much better, never made up from a difference of ratings.
 """

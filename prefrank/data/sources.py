@@ -52,7 +52,7 @@ class DataFile:
         """The file's rows, under the names that readers know; of Parquet only what the format reads.
 
         Args:
-            bad_row: hears of a row that cannot be read, which is then passed over; None raises the error.
+            bad_row: called with the error of a row that cannot be read, which is then skipped; None raises the error.
 
         Raises:
             BadData: as `read_records`, and a row that lacks a named column.

@@ -53,7 +53,7 @@ class ComparisonStream:
         """One pass over the files.
 
         Args:
-            dropped: hears the reason of each row that gives no comparison.
+            dropped: called with the reason for each row that gives no comparison.
 
         Raises:
             BadData: a file that is damaged or cannot be read to its end.

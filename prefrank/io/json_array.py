@@ -83,7 +83,7 @@ def array_rows(
     Args:
         name: of the file, for errors.
         parts: its bytes, which open with "[", white space and a mark left aside.
-        check_row: hears the number of each element before it is read, and raises BadData where that is too many.
+        check_row: called with the number of each element before it is read; raises BadData where that is too many.
 
     Raises:
         BadData: no valid JSON, an empty array, or too large an element; with the place.

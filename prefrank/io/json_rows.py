@@ -20,7 +20,7 @@ from prefrank.io.json_files import unique_keys
 from prefrank.io.packed import STREAM, RowBound, decoded, joined, pieces, shown
 
 BadRow = Callable[[BadData], None] | None
-"""Hears of a row that cannot be read, which is then passed over; None raises the error."""
+"""Called with the error of a row that cannot be read, which is then skipped; None raises it."""
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"

@@ -54,7 +54,7 @@ class RowBound:
         self._raw: io.BufferedReader | None = None
 
     def opened(self, raw: io.BufferedReader) -> None:
-        """Hear of the file as it is, packed, from which the rows come."""
+        """Note the packed file from which the rows come."""
         self._raw, self._most, self._look = raw, most_rows(self._path), _LOOK_AHEAD
         self._size = os.fstat(raw.fileno()).st_size
 

@@ -63,7 +63,7 @@ class ChatTexts:
         if whole.fits and not len(whole):
             raise BadText(
                 f"pair {number}: the model's chat template writes nothing for turns of the roles"
-                f" {', '.join(turn.role for turn in prompt[:6])}; mend it, or give another chat_template"
+                f" {', '.join(turn.role for turn in prompt[:6])}; fix it, or give another chat_template"
             )
         check_held(prompt, whole.text, number)
         if not whole.fits:

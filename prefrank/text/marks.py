@@ -91,7 +91,7 @@ class Marks:
         strings = dict(enumerate(self.strings))
         written = [strings.get(int(number), "") for number in self._pattern.findall(text)]
         if sum(map(len, written)) > limit("template_bytes") + 8 * len(text):
-            raise BadModel(f"the chat template makes {past('template_bytes')}; mend it, or give another chat_template")
+            raise BadModel(f"the chat template makes {past('template_bytes')}; fix it, or give another chat_template")
         return self._pattern.sub(lambda match: strings.get(int(match.group(1)), match.group()), text)
 
     @cached_property

@@ -52,16 +52,16 @@ def written_by(template: str, messages: list[dict[str, Any]], tokens: Mapping[st
         return written
     except UnicodeEncodeError as error:
         raise BadText(
-            f"the model's chat template writes half of a character ({error.object[error.start]!a}); mend it, or give"
+            f"the model's chat template writes half of a character ({error.object[error.start]!a}); fix it, or give"
             " another chat_template"
         ) from error
     except Refused as error:
-        raise BadModel(f"the chat template {error}; mend it, or give another chat_template") from error
+        raise BadModel(f"the chat template {error}; fix it, or give another chat_template") from error
     except (RecursionError, MemoryError, SyntaxError) as error:  # the last two of Python's own compiler
-        raise BadModel("the chat template is nested too deeply; mend it, or give another chat_template") from error
+        raise BadModel("the chat template is nested too deeply; fix it, or give another chat_template") from error
     except TemplateSyntaxError as error:
         raise BadModel(
-            f"line {error.lineno} of the chat template is not Jinja's language: {_reason(error)}; mend the template, or"
+            f"line {error.lineno} of the chat template is not Jinja's language: {_reason(error)}; fix the template, or"
             " give another chat_template"
         ) from error
     except Exception as error:  # Jinja raises its own tree, and operators in templates Python's

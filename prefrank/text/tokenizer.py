@@ -337,11 +337,11 @@ def _converted(folder: Path, files: dict[str, bytes], model: Mapping[str, Any]) 
     loaded = in_transformers(files, model, folder)
     with one_line(BadModel, f"the tokenizer in {folder} cannot be converted"):
         text = loaded.backend_tokenizer.to_str()
-        mended = next((spm.mended(text, files[name]) for name in spm.FILES if name in files), text)
-    if mended != text:
+        corrected = next((spm.corrected(text, files[name]) for name in spm.FILES if name in files), text)
+    if corrected != text:
         config = json.loads(files.get("tokenizer_config.json", b"{}"))
         known = {name: str(token) for name, token in loaded.special_tokens_map.items() if isinstance(token, str)}
         generic = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": loaded.model_input_names}
         content = json.dumps(known | config | generic, indent=2, ensure_ascii=False)
         files = {**files, "tokenizer_config.json": content.encode()}
-    return mended.encode(), files
+    return corrected.encode(), files
