@@ -13,7 +13,7 @@ from prefrank.io.names import short_names
 from prefrank.reports.rich_tables import add_row, joined, lines, new_table
 
 if TYPE_CHECKING:
-    from prefrank.data import Description, Report
+    from prefrank.data import Description, ReadingReport
     from prefrank.data.describe import SplitDescription
     from prefrank.scoring import Ranked
     from prefrank.scoring.quantise import Parity
@@ -66,7 +66,7 @@ def say_control_strings(count: int, model: str | None = None) -> None:
         say(f"{texts} {whose}; --pre-rendered takes them as tokens", style="yellow")
 
 
-def say_report(source: str, report: "Report") -> None:
+def say_report(source: str, report: "ReadingReport") -> None:
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items() if count)
     say(
         f"{source}: {report.kept:,} comparisons of {report.rows:,} rows"

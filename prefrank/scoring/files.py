@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from prefrank.errors import BadData, BadInput, BadModel, printable, short
 from prefrank.io.added import added_columns, check_output, read_chunks
-from prefrank.io.atomic import check_outputs
+from prefrank.io.outputs import check_outputs
 from prefrank.io.packed import STREAM
 from prefrank.io.rows import Record
 from prefrank.scoring.file_rows import Asked, check_columns, read_row

@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, PrefrankError
-from prefrank.io.atomic import check_replaceable, recover
+from prefrank.io.atomic import recover
 from prefrank.io.lock import FILE as LOCK
 from prefrank.io.lock import locked
+from prefrank.io.outputs import check_replaceable
 from prefrank.model.record import RECORD
 from prefrank.training.recipe import INHERITED, Recipe
 from prefrank.training.records.curve import FILE as CURVE

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from prefrank import RewardModel
 from prefrank.data import load_comparisons
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, Diverged, Interrupted, NotFound
-from prefrank.io.atomic import MARKER
+from prefrank.io.hidden import MARKER
 from prefrank.training import dry_run, train
 from prefrank.training.feed.examples import Examples
 from prefrank.training.feed.order import Order, make_order, seed_step

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from prefrank.errors import BadModel, CannotWrite, Interrupted
-from prefrank.io.atomic import MARKER, write_file
+from prefrank.io.atomic import write_file
+from prefrank.io.hidden import MARKER
 from prefrank.training import dry_run, train
 from prefrank.training.loop.signals import catch_signals, stop_cleanly
 from prefrank.training.recipe_file import RecipeValues
