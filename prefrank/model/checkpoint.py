@@ -259,7 +259,7 @@ def _load_adapted(
         network = load(heads if new_head else None, new_head)
     else:
         names = _adapter_heads(folder, count, base)
-        with torch.random.fork_rng(devices=[]):  # its head is replaced by the adapter's
+        with torch.random.fork_rng(devices=[]):  # the head drawn here is replaced by the adapter's: nobody's draws move
             network = load(names, True)
     apply_adapter(network, adapter, keep_output=new_head)
     if isinstance(network, OtherNetwork):

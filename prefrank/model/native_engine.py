@@ -95,8 +95,8 @@ def check_shapes(layout: laid.Layout) -> None:
     rows = 0 if layout.distances is None else 2 * layout.distances.span
     inner = len(layout.layers[0].up.weight)
     for number, layer in enumerate(layout.layers):
-        for name in ("query", "key", "value", "attention_output"):
-            linear(f"{name} of layer {number}", getattr(layer, name), width, width)
+        for name, part in layer.attention_linears.items():
+            linear(f"{name} of layer {number}", part, width, width)
         linear(f"up of layer {number}", layer.up, inner, width)
         linear(f"down of layer {number}", layer.down, width, inner)
         norm(f"a norm of layer {number}", layer.attention_norm, width)
@@ -236,9 +236,13 @@ class NativeEngine:
         return model
 
     def _layer(self, layer: laid.Layer) -> native.Layer:
-        linears = ("query", "key", "value", "attention_output", "up", "down")
         return native.Layer(
-            **{name: self._linear(getattr(layer, name)) for name in linears},
+            query=self._linear(layer.query),
+            key=self._linear(layer.key),
+            value=self._linear(layer.value),
+            attention_output=self._linear(layer.attention_output),
+            up=self._linear(layer.up),
+            down=self._linear(layer.down),
             attention_norm=self._norm(layer.attention_norm),
             output_norm=self._norm(layer.output_norm),
             position_keys=self._relative(layer.position_keys, layer.position_keys_scale),

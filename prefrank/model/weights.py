@@ -13,7 +13,6 @@ is mapped, changes the loaded weights, and one that cuts it short ends this proc
 import json
 import re
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -310,15 +309,16 @@ _MAKERS = re.compile(
     rb"c(?:__builtin__|builtins)\n(?:bytearray|set|complex)\n|c_codecs\nencode\n|ccollections\nCounter\n"
 )
 """Calls in a pickle that no tensor needs and that make memory out of a number; torch allows them."""
+_ODD_TENSORS = re.compile(rb"ctorch\._utils\n_rebuild_(nested|qtensor|sparse)\w*\n")
+_ODD_NAMES = {b"nested": "nested", b"qtensor": "quantised in torch's own way", b"sparse": "sparse"}
+"""Refused before torch makes them, which it warns of."""
 
 
 def _open_bin(path: Path) -> dict[str, Tensor]:
     try:
         _check_pickle(path)
         mapped = _is_mapped(path) and path.stat().st_size >= _MAPPED_BYTES
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of kinds of tensors that are refused
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except BadModel:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -346,6 +346,8 @@ def _check_pickle(path: Path) -> None:
             if any(one.file_size > limit("pickle_bytes") for one in pickles):
                 raise BadModel(f"{path} has a pickle of {past('pickle_bytes')}")
             head = b"".join(archive.read(one) for one in pickles)
+    if odd := _ODD_TENSORS.search(head):
+        raise BadModel(f"{path} holds a tensor that is {_ODD_NAMES[odd[1]]}; save the weights as plain tensors")
     if found := _MAKERS.search(head):
         call = found[0].decode().split()[-1]
         raise BadModel(f"{path} calls {call}, as no file of weights does; it is not read")

@@ -5,8 +5,8 @@ Any sequence or iterable will do: a list, a generator, a dict's values, a column
 walked (a dict, a table), is refused.
 """
 
-from collections.abc import Mapping, MappingView, Set
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, MappingView, Set
+from typing import Any, Protocol, cast, runtime_checkable
 
 from prefrank.errors import BadData, BadInput, BadText, short
 from prefrank.scoring.file_rows import BESIDE, system_column
@@ -158,7 +158,7 @@ def values_of(given: object, name: str, wanted: str) -> list[Any]:
         dimensions = f" of {given.ndim} dimensions" if isinstance(given, _Array) else ""
         raise BadInput(f"{name} is of type {type(given).__name__}{dimensions}; wanted {wanted}")
     try:
-        values: Any = iter(given)  # type: ignore[call-overload]
+        values = iter(cast(Iterable[Any], given))
     except TypeError:
         raise BadInput(f"{name} is of type {type(given).__name__}; wanted {wanted}") from None
     return list(values)
@@ -182,5 +182,5 @@ def _walked(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _walked(one) for key, one in value.items()}
     if isinstance(value, list | tuple) or (isinstance(value, _Array) and value.ndim == 1):
-        return [_walked(one) for one in value]  # type: ignore[union-attr]
+        return [_walked(part) for part in cast(Iterable[object], value)]
     return value

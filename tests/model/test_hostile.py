@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +206,23 @@ def test_a_pickle_of_something_else_than_plain_tensors_is_refused(folder: Path, 
     (folder / WEIGHTS).unlink()
     torch.save(tensors | PICKLES[kind], folder / "pytorch_model.bin")
     refused(folder)
+
+
+ODD_TENSORS: dict[str, Callable[[], torch.Tensor]] = {
+    "sparse": lambda: torch.ones(1, 32).to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "quantised in torch's own way": lambda: torch.quantize_per_tensor(torch.ones(1, 32), 1.0, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+def test_a_tensor_that_is_no_plain_one_is_refused_before_torch_warns_of_it(folder: Path, kind: str) -> None:
+    tensors = safetensors.torch.load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own of making and saving them
+        torch.save(tensors | {HEAD: ODD_TENSORS[kind]()}, folder / "pytorch_model.bin")
+    refused(folder, f"holds a tensor that is {kind}; save the weights as plain tensors")
 
 
 def test_views_and_ordered_pickles_score_as_plain_tensors_do(folder: Path, plain: Path) -> None:
