@@ -89,8 +89,8 @@ def foreign(folder: Path, raw: Mapping[str, Any]) -> str:
     made = [str(name) for name in raw.get("architectures") or []]
     shapes = _shapes(folder)
     heads = sorted(name for name in shapes if _HEAD.search(name) and not _INSIDE.search(name))
-    known = next((one for one in KNOWN if any(re.search(one.weights, name) for name in heads)), None)
-    known = known or next((one for one in KNOWN if any(re.search(one.architecture, name) for name in made)), None)
+    known = next((kind for kind in KNOWN if any(re.search(kind.weights, name) for name in heads)), None)
+    known = known or next((kind for kind in KNOWN if any(re.search(kind.architecture, name) for name in made)), None)
     if known is None and any(not _USUAL.search(name) for name in heads):
         known = _OWN
     modules, code = extra_modules(folder), raw.get("auto_map")

@@ -46,7 +46,7 @@ def unfit(layout: laid.Layout) -> str | None:
         return f"its weights are on {weight.device}"
     if weight.dtype != torch.float32:
         return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
-    if any(each not in _ACTIVATIONS for each in activations):
+    if any(activation not in _ACTIVATIONS for activation in activations):
         return "it has an activation they do not know"
     if convolution and convolution.groups > 1:
         return "its convolution has groups"
@@ -67,22 +67,22 @@ def check_shapes(layout: laid.Layout) -> None:
 
     def wants(what: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype = float32) -> None:
         if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != dtype):
-            found = f"{list(tensor.shape)} of {tensor.dtype}"
-            raise BadInput(f"the kernels cannot run this model: {what} is {found}; wanted {list(shape)} of {dtype}")
+            given = f"{list(tensor.shape)} of {tensor.dtype}"
+            raise BadInput(f"the kernels cannot run this model: {what} is {given}; wanted {list(shape)} of {dtype}")
 
-    def linear(what: str, one: laid.Linear | None, outputs: int, inputs: int, *, wide: bool = False) -> None:
-        if one is None:
+    def linear(what: str, layer: laid.Linear | None, outputs: int, inputs: int, *, wide: bool = False) -> None:
+        if layer is None:
             return
-        dtype = float32 if wide or one.scale is None else one.weight.dtype
-        wants(what, one.weight, (outputs, inputs), dtype)
-        wants(f"the bias of {what}", one.bias, (outputs,))
-        wants(f"the scales of {what}", one.scale, (outputs,))
-        if one.weight.dtype not in _PRECISIONS or (one.scale is None) != (one.weight.dtype == float32):
-            raise BadInput(f"the kernels cannot run this model: {what} is of {one.weight.dtype}")
+        dtype = float32 if wide or layer.scale is None else layer.weight.dtype
+        wants(what, layer.weight, (outputs, inputs), dtype)
+        wants(f"the bias of {what}", layer.bias, (outputs,))
+        wants(f"the scales of {what}", layer.scale, (outputs,))
+        if layer.weight.dtype not in _PRECISIONS or (layer.scale is None) != (layer.weight.dtype == float32):
+            raise BadInput(f"the kernels cannot run this model: {what} is of {layer.weight.dtype}")
 
-    def norm(what: str, one: laid.Norm, size: int) -> None:
-        wants(what, one.weight, (size,))
-        wants(what, one.bias, (size,))
+    def norm(what: str, part: laid.Norm, size: int) -> None:
+        wants(what, part.weight, (size,))
+        wants(what, part.bias, (size,))
 
     wants("the table of words", words, (layout.vocab_size, narrow))
     first = embeddings.first_position

@@ -207,8 +207,8 @@ def load_other(
     custom = custom_class(raw) if trust_remote_code else None
     loader = transformers.AutoModel if custom == "AutoModel" else transformers.AutoModelForSequenceClassification
     trusted = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    found = dict(raw) | {"auto_map": None} if trust_remote_code else raw  # for what errors say
-    with quiet_transformers(), _one_line(folder, found):
+    described = dict(raw) | {"auto_map": None} if trust_remote_code else raw  # for what errors say
+    with quiet_transformers(), _one_line(folder, described):
         config = transformers.AutoConfig.from_pretrained(folder, **trusted)
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
@@ -228,7 +228,7 @@ def load_other(
             ignore_mismatched_sizes=True,  # else transformers points to a report that is not shown; see _check
             **trusted,
         )
-        _check(folder, found, model, report, new_head=new_heads is not None, custom=custom is not None)
+        _check(folder, described, model, report, new_head=new_heads is not None, custom=custom is not None)
         count = config.num_labels if custom != "AutoModel" or "id2label" in raw else 1
         heads = new_heads or head_names(raw, count)
         network = OtherNetwork(model.to(device), raw, heads, custom=custom is not None)
@@ -254,8 +254,8 @@ def scored_places(batch: Batch, padding: int | None) -> Int64[np.ndarray, " N"]:
         return places
     other = np.flatnonzero(batch.ids != padding)
     before = np.searchsorted(other, batch.starts[1:]) - 1
-    found = np.where(before >= 0, other[before] if len(other) else 0, 0) - batch.starts[:-1]
-    return np.maximum(found, 0)
+    places = np.where(before >= 0, other[before] if len(other) else 0, 0) - batch.starts[:-1]
+    return np.maximum(places, 0)
 
 
 def _read_head(network: OtherNetwork, folder: Path, device: torch.device) -> None:
@@ -309,12 +309,12 @@ def _max_positions(model: nn.Module, config: Any) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     values = config.to_dict()
-    found = values.get("max_position_embeddings", values.get("n_positions"))
-    if found is None or found == -1:
+    positions = values.get("max_position_embeddings", values.get("n_positions"))
+    if positions is None or positions == -1:
         return None
-    if not is_count(found):
-        raise BadModel(f"config.json has {short(found)} positions; wanted a whole number of at least 1")
-    return int(found)
+    if not is_count(positions):
+        raise BadModel(f"config.json has {short(positions)} positions; wanted a whole number of at least 1")
+    return int(positions)
 
 
 _OWN_WAYS = {

@@ -73,7 +73,7 @@ def as_reply(reply: object, name: str) -> str:
     if isinstance(reply, str):
         return str.__str__(reply)  # numpy's strings become plain ones
     message = _plain(reply)
-    if isinstance(message, list) and message and all(isinstance(one, Turn | Mapping) for one in message):
+    if isinstance(message, list) and message and all(isinstance(turn, Turn | Mapping) for turn in message):
         if len(message) > 1:
             raise BadText(f"{name} is a list of {len(message)} messages; wanted one, the others belong to the prompt")
         message = message[0]
@@ -137,10 +137,10 @@ def _with_system(prompt: Prompt, system: object, name: str) -> Prompt:
         return prompt  # NaN is pandas' nothing
     if not isinstance(system, str):
         raise BadInput(f"the system of {name} is of type {type(system).__name__} ({short(system)}); wanted a string")
-    said = next((turn.text for turn in prompt if turn.role == "system"), None)
-    if said is not None and said != system:
+    said_system = next((turn.text for turn in prompt if turn.role == "system"), None)
+    if said_system is not None and said_system != system:
         raise BadInput(f"{name} has a system that differs from the system turn of its prompt; keep one of them")
-    return prompt if said is not None else (Turn("system", str.__str__(system)), *prompt)
+    return prompt if said_system is not None else (Turn("system", str.__str__(system)), *prompt)
 
 
 def values_of(given: object, name: str, wanted: str) -> list[Any]:
@@ -180,7 +180,7 @@ def _walked(value: object) -> object:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Mapping):
-        return {key: _walked(one) for key, one in value.items()}
+        return {key: _walked(part) for key, part in value.items()}
     if isinstance(value, list | tuple) or (isinstance(value, _Array) and value.ndim == 1):
         return [_walked(part) for part in cast(Iterable[object], value)]
     return value
