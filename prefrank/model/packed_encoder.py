@@ -1,4 +1,4 @@
-"""What BERT and DeBERTa encoders share: the reading of config.json and the blocks around attention.
+"""What encoders of every family share: the reading of config.json and the blocks around attention.
 
 Parameter names follow transformers, so `LayerNorm` and `self` are attribute names here on purpose. `Linear` and
 `Dropout` are torch's with less work on a CPU; elsewhere, and in other dtypes, they are torch's own.

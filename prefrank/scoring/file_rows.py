@@ -60,7 +60,7 @@ def read_row(row: Row, columns: Mapping[str, str]) -> Asked:
     Raises:
         BadData: a column that is missing or does not hold text or messages, or two that could be meant.
     """
-    start = columns.get("prompt") or columns.get("messages") or _one_of(row, "prompt", "messages")
+    start = columns.get("prompt") or columns.get("messages") or _either(row, "prompt", "messages")
     if "messages" in columns or ("prompt" not in columns and start == "messages"):
         if beside := _given(row, "reply", "replies"):
             raise BadData(
@@ -75,7 +75,7 @@ def read_row(row: Row, columns: Mapping[str, str]) -> Asked:
     if "prompt" not in columns:
         _check_alone(row)
     prompt = _with_system(_turns(field(row, start), start), row, columns)
-    name = next((name for name in ("reply", "replies") if name in columns), None) or _one_of(row, "reply", "replies")
+    name = next((name for name in ("reply", "replies") if name in columns), None) or _either(row, "reply", "replies")
     column = columns.get(name, name)
     value = field(row, column)
     single = isinstance(value, str | Mapping) or (isinstance(value, list) and len(value) == 1 and _is_object(value[0]))
@@ -89,7 +89,7 @@ def read_row(row: Row, columns: Mapping[str, str]) -> Asked:
     return Asked(prompt, tuple(_reply(reply, f"{column}[{place}]") for place, reply in enumerate(value)), listed=True)
 
 
-def _one_of(row: Row, name: str, other: str) -> str:
+def _either(row: Row, name: str, other: str) -> str:
     """Which of two columns a row has."""
     given = _given(row, name, other)
     if len(given) == 2:
@@ -158,13 +158,13 @@ def system_column(row: Row) -> str:
     Raises:
         BadData: two of them, with different texts.
     """
-    given = [name for name in SYSTEM_COLUMNS if name in row and _is_said(row[name])]
+    given = [name for name in SYSTEM_COLUMNS if name in row and _is_given(row[name])]
     if len({row[name] if isinstance(row[name], str) else short(row[name]) for name in given}) > 1:
         raise BadData(f"{' and '.join(map(repr, given))} hold different texts; keep one of them")
     return given[0] if given else SYSTEM_COLUMNS[0]
 
 
-def _is_said(value: Any) -> bool:
+def _is_given(value: Any) -> bool:
     """Whether a system turn is there: NaN is pandas' nothing."""
     if isinstance(value, float):
         return value == value and value != 0

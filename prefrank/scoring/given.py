@@ -1,8 +1,8 @@
 """What people hand over as prompts, replies and rows, read by position.
 
 Any sequence or iterable will do: a list, a generator, a dict's values, a column of pandas, numpy, pyarrow or
-`datasets`, told apart by how they behave and imported by nobody. What has no order (a set), or gives names when it is
-walked (a dict, a table), is refused.
+`datasets`, told apart by how they behave; none of those libraries is imported. What has no order (a set), or gives
+names when it is iterated over (a dict, a table), is refused.
 """
 
 from collections.abc import Iterable, Mapping, MappingView, Set

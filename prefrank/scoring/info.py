@@ -26,8 +26,8 @@ def checkpoint_info(
 ) -> dict[str, Any]:
     """Facts of a reward model folder or hub id, as plain values.
 
-    Loads the weights to count and fingerprint them, so what is said is of the files as they are: `as_saved` tells
-    whether they are still those that prefrank.json was written for.
+    Loads the weights to count and fingerprint them, so the facts are those of the files as they are now: `as_saved`
+    says whether they are still the ones that prefrank.json was written for.
 
     Args:
         head to trust_remote_code: as `RewardModel.load`; precision, kernels and fingerprint are those with these.

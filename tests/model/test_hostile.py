@@ -388,9 +388,9 @@ def test_weights_that_changed_since_they_were_saved_are_said_once_at_load(plain:
     content = bytearray((target / WEIGHTS).read_bytes())
     content[-5] ^= 1
     (target / WEIGHTS).write_bytes(content)
-    with pytest.warns(UserWarning, match="is not the one that was saved there") as said:
+    with pytest.warns(UserWarning, match="is not the one that was saved there") as warned:
         RewardModel.load(target)
-    assert len(said) == 1
+    assert len(warned) == 1
 
 
 def test_a_folder_that_is_copied_into_file_by_file_is_read_again(
