@@ -21,7 +21,7 @@ from prefrank.training import dry_run, train
 from prefrank.training.feed.examples import Examples
 from prefrank.training.feed.order import Order, make_order, seed_step
 from prefrank.training.loop.measure import measure
-from prefrank.training.loop.processes import Replicated
+from prefrank.training.loop.strategies import Replicated
 from prefrank.training.records.events import Encoding, EvaluationDone, Event, PassedOver, Saved, Started, StepDone
 from prefrank.training.records.output import step_checkpoints
 from prefrank.training.records.runs import find_runs
