@@ -116,7 +116,7 @@ class Replicated:
 
     @contextmanager
     def saved_more(self, checkpoint: Path) -> Iterator[Path | None]:
-        """A folder with what only this strategy can read, to be moved into a checkpoint; it is gone when the block ends.
+        """A folder with what only this strategy can read, to be moved into a checkpoint; removed when the block ends.
 
         Every process must ask.
         """
