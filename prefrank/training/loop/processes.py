@@ -1,4 +1,4 @@
-"""What processes of one run tell each other: sums, flags and counts; and the memory a process has left."""
+"""What the processes of a run exchange (sums, flags, counts), and the memory that each has free."""
 
 import psutil
 import torch
@@ -30,7 +30,7 @@ def any_process(accelerator: Accelerator, mine: bool) -> bool:
 
 
 def close_processes() -> bool:
-    """End what the processes of a launch have in common; returns whether this is the one that speaks."""
+    """End the process group of a launch; returns whether this is its main process."""
     if not torch.distributed.is_initialized():
         return True
     main = torch.distributed.get_rank() == 0

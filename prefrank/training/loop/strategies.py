@@ -60,14 +60,14 @@ class Replicated:
         return self.network(batch)
 
     def divisor(self, count: int) -> int | float:
-        """What this process divides its loss by, for a gradient divided by `count` in the end."""
+        """What this process divides its loss by, so that the final gradient is divided by `count`."""
         return count
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()
 
     def add_gradients(self, loss: nn.Module) -> None:
-        """Give the trained parameters of network and loss their gradient's sum over all processes."""
+        """Sum the gradients of network and loss over all processes."""
         if self.count > 1:
             self._add([p for module in (self.network, loss) for p in module.parameters() if p.requires_grad])
 
@@ -103,7 +103,7 @@ class Replicated:
         return state
 
     def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what `state` gave."""
+        """Restore what `state` returned."""
         named = dict(self.network.named_parameters())
         own = {id(parameter) for parameter in named.values()}
         others = [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in own]
@@ -230,7 +230,7 @@ class DeepSpeed(Replicated):
         )
 
     def _config(self) -> dict[str, Any]:
-        """The launcher's configuration, or the least one of the stage; what a recipe says too is the recipe's."""
+        """The launcher's configuration, or the minimal one of the stage; the recipe overrides it."""
         plugin = self.accelerator.state.deepspeed_plugin
         given = {} if plugin is None else plugin.deepspeed_config
         least = {"zero_optimization": {"stage": self._stage}}
@@ -315,7 +315,7 @@ def make_strategy(recipe: Recipe, accelerator: Accelerator, network: Network) ->
 
 
 def launched_sharding() -> str:
-    """What the launcher's configuration asks for."""
+    """The sharding that the launcher's configuration asks for."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         return "zero3" if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else "zero2"
     return "full" if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" else "none"

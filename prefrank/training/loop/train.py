@@ -63,7 +63,7 @@ from prefrank.types import Batch
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a finished run leaves.
+    """The result of a finished run.
 
     Args:
         last: checkpoint folder of the last step.
@@ -135,7 +135,7 @@ def train(
 
 
 class _Run:
-    """A run under way: what changes from step to step, and what it needs for that."""
+    """A run in progress: what changes from step to step, and what the steps need."""
 
     def __init__(
         self,
@@ -326,7 +326,7 @@ class _Run:
         return self._forward(batch).cpu()
 
     def _saved_to_stop(self) -> str:
-        """Save, and say so."""
+        """Save; returns the message."""
         folder = self._save("last")
         done = f"stopped after step {self.progress.step} of {self.steps}"
         return f"{done}, saved in {folder}; go on with resume: true"
@@ -354,7 +354,7 @@ class _Run:
         return folder
 
     def _state(self) -> dict[str, Any]:
-        """What resuming needs besides the weights, whole, on the main process."""
+        """What resuming needs besides the weights, in full, on the main process."""
         return {
             "optimizer": self.strategy.state(),
             "progress": self.progress.state_dict(),
