@@ -183,7 +183,7 @@ def _share(sharing: Sharing | None, examples: Examples, chosen: Sequence[int]) -
 
 
 def plan_comparisons(examples: Examples, chosen: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Split comparisons into parts of at most `max_tokens` tokens, like lengths together; a longer one stands alone."""
+    """Split comparisons, by length, into parts of at most `max_tokens` tokens; a longer one is a part by itself."""
     parts: list[list[int]] = []
     room = -1
     for comparison in sorted(chosen, key=examples.longest):
