@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefrank.evaluation.run_schema import Wrong, check_run
 
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation import Bootstrap, Item, evaluate, read_run, write_run

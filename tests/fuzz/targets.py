@@ -21,7 +21,7 @@ from prefrank.evaluation import compare_runs, read_run
 from prefrank.evaluation.protocols import SUITES, load_suite
 from prefrank.evaluation.scorers import open_scorer
 from prefrank.evaluation.servers import ServerOptions
-from prefrank.reports import leaderboard, report
+from prefrank.reports import html, leaderboard
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from prefrank.training import dry_run, load_recipe, train
@@ -122,7 +122,7 @@ def use_runs(file: str) -> None:
     """Everything that reads run files."""
     run = read_run(Path(file))
     compare_runs({"": run}, SUITES)
-    report.render_report(run)
+    html.render_report(run)
 
 
 def board(folder: str) -> None:
