@@ -15,9 +15,10 @@ from prefrank.evaluation.language import languages_of
 from prefrank.evaluation.protocols import find_suite, load_suite
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.evaluation.running import Entrant, Task, comparisons_suite
-from prefrank.evaluation.scorers import ONLY_SCORED, ModelOptions, OpenedScorer, kind_of, open_scorer
-from prefrank.evaluation.servers import ServerOptions
+from prefrank.evaluation.scorers import ModelOptions, OpenedScorer, kind_of, open_scorer
+from prefrank.evaluation.scores_file import ONLY_SCORED
 from prefrank.io.columns import Columns
+from prefrank.scoring.remote import ServerOptions
 from prefrank.types import Comparison
 
 

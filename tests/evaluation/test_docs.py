@@ -18,7 +18,6 @@ from prefrank.evaluation import (
     as_item,
     audit,
     calibration,
-    comparing,
     comparisons_suite,
     contamination,
     evaluate,
@@ -26,14 +25,15 @@ from prefrank.evaluation import (
     longer_wins,
     random_scorer,
     run_all,
-    servers,
     slices,
     style,
+    temperature_fit,
     write_run,
 )
-from prefrank.evaluation.dialects import PROTOCOLS
 from prefrank.evaluation.protocols import SUITES, best_of_n, judged, load_suite, rmb
-from prefrank.evaluation.servers import ServerOptions
+from prefrank.scoring import exchange, remote
+from prefrank.stats import significance
+from prefrank.wire import DIALECTS
 from tests.tiny import bert_folder
 
 PROBE_PAIRS = [item.subset for item in load_suite("probes").items]
@@ -41,7 +41,7 @@ FAST = Bootstrap(resamples=50)
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "evaluation.md").read_text(encoding="utf-8")
-SERVER = ServerOptions()
+SERVER = remote.ServerOptions()
 HALF, COUNTED = "half", ("no", "one", "two", "three", "four", "five", "six")
 
 SENTENCES = {
@@ -49,10 +49,10 @@ SENTENCES = {
         f"A term that differs in fewer than {style.MIN_DIFFERING} prompts is left out",
         f"there are fewer than {style.MIN_PROMPTS} prompts, there is no regression",
         f"among those of at least {slices.MIN_PROMPTS} prompts whose interval",
-        f"No temperature comes from fewer than {calibration.MIN_PAIRS} pairs with different scores",
+        f"No temperature comes from fewer than {temperature_fit.MIN_PAIRS} pairs with different scores",
         f"over {calibration.NUM_BINS} bins of equal width from 1/2 to 1",
         f"over {calibration.NUM_BINS} bins of equal mass",
-        f"every way where at most {comparing._EXACT} prompts differ",
+        f"every way where at most {significance._EXACT} prompts differ",
         f"a Jaccard similarity of at least {NEAR} in {SHINGLE}-word shingles",
         f"at least {HALF if contamination.SHARE == 0.5 else contamination.SHARE} of the shorter prompt's {NGRAM}-word",
         f"a reply of at least {NGRAM} words",
@@ -65,12 +65,12 @@ SENTENCES = {
     ),
     "scorers.md": (
         f"are tried again, {COUNTED[SERVER.tries]} times in all, {SERVER.wait_s:g} s later",
-        f"at most {'a minute' if servers.LONGEST_WAIT_S == 60 else servers.LONGEST_WAIT_S}",
-        f"so {COUNTED[len(servers.PROBES)]} probes are scored first",
+        f"at most {'a minute' if exchange.LONGEST_WAIT_S == 60 else exchange.LONGEST_WAIT_S}",
+        f"so {COUNTED[len(remote.PROBES)]} probes are scored first",
         f"fewer than {language.MIN_LETTERS} letters",
         f"guesses below a confidence of {language.MIN_CONFIDENCE}",
-        "(" + ", ".join(map(str, servers.HALVED)) + ") is halved",
-        ", ".join(map(str, servers.RETRIED)) + ", time-outs",
+        "(" + ", ".join(map(str, remote.HALVED)) + ") is halved",
+        ", ".join(map(str, exchange.RETRIED)) + ", time-outs",
     ),
     "suites.md": (
         f"in {len(PROBE_PAIRS)} pairs of {len(set(PROBE_PAIRS))} kinds over"
@@ -94,8 +94,8 @@ def test_the_numbers_on_a_page_are_the_codes(page: str) -> None:
 
 def test_every_protocol_and_suite_stands_on_its_page() -> None:
     pages = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("scorers", "suites")}
-    assert [name for name in PROTOCOLS if f"`{name}`" not in pages["scorers"]] == []
-    paths = [path for protocol in PROTOCOLS.values() for path in protocol.paths]
+    assert [name for name in DIALECTS if f"`{name}`" not in pages["scorers"]] == []
+    paths = [path for dialect in DIALECTS.values() for path in dialect.paths]
     assert [path for path in paths if path not in pages["scorers"]] == []
     assert [name for name in SUITES if f"`{name}`" not in pages["suites"]] == ["probes"]  # `--suite probes`
     for kind in set(PROBE_PAIRS):

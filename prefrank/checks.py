@@ -1,0 +1,48 @@
+"""Checks of what callers give: whole numbers, numbers and names. True is no number, and NaN none either."""
+
+import math
+from collections.abc import Collection
+
+from prefrank.errors import BadInput, short
+
+
+def check_whole(name: str, value: object, *, least: int, most: int | None = None) -> None:
+    """See that an option is a whole number in these bounds.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        small = most is None or (isinstance(value, int) and value < least)
+        wanted = f"at least {least:,}" if small else f"{least:,} to {most:,}"
+        raise BadInput(f"{name} is {short(value)}; wanted {wanted}, a whole number")
+
+
+def check_number(
+    name: str, value: object, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
+) -> None:
+    """See that an option is a finite number, at least or above a bound.
+
+    Raises:
+        BadInput: it is not.
+    """
+    try:
+        fits = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+        fits = fits and float(value) >= least and above < float(value) < below  # type: ignore[arg-type]
+    except OverflowError:
+        fits = False
+    if not fits:
+        bound = f" above {above:g}" if above > -math.inf else f" of at least {least:g}" if least > -math.inf else ""
+        bound += f" and below {below:g}" if below < math.inf else ""
+        raise BadInput(f"{name} is {short(value)}; wanted a finite number{bound}")
+
+
+def check_texts(name: str, values: object) -> None:
+    """See that an option is a list of strings, at least one, and no string itself.
+
+    Raises:
+        BadInput: it is not.
+    """
+    given = values if isinstance(values, Collection) and not isinstance(values, str | bytes) else None
+    if not given or not all(isinstance(text, str) for text in given):
+        raise BadInput(f"{name} is {short(values)}; wanted a list of strings, at least one")
