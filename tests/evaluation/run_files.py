@@ -1,10 +1,12 @@
-"""Run files made up of random numbers, for tests of what reads them: reports, cards, leaderboards, comparisons.
+"""Runs made up of random numbers, for tests of what reads them: reports, cards, leaderboards, comparisons.
 
+`fake_run` is a run file of format 1, and `as_run` the run that it holds.
 Everything derived is computed from the made-up scores, with the normal approximation in place of the bootstrap, so the
 parts of a file agree with each other as a real one's do. One score of the first model failed, on purpose.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from prefrank.evaluation.results import Run
+from prefrank.evaluation.run_file import _from_format_1
+from prefrank.io.schema import read
 
 SUITES = ("helpful", "rm-bench", "bon-alpacaeval", "probes")
 SCORERS = ("good", "long", "longer reply", "random")
@@ -49,7 +55,7 @@ class _Made:
 def fake_run(
     *, scorers: Sequence[str] = SCORERS, suites: Sequence[str] = SUITES, items: int = 300, seed: int = 0
 ) -> dict[str, Any]:
-    """A run file.
+    """A run file of format 1.
 
     Args:
         scorers: of SCORERS.
@@ -73,6 +79,18 @@ def fake_run(
         "scorers": records,
         "comparison": {"pairs": _comparisons(records, made), "refused": []},
     }  # fmt: skip
+
+
+def as_run(parsed: dict[str, Any]) -> Run:
+    """The run of a file of format 1; whether its parts agree with each other is not looked at."""
+    return read(Run, _from_format_1(json.loads(json.dumps(parsed))), strict=False)
+
+
+def made_run(
+    *, scorers: Sequence[str] = SCORERS, suites: Sequence[str] = SUITES, items: int = 300, seed: int = 0
+) -> Run:
+    """The run of `fake_run`."""
+    return as_run(fake_run(scorers=scorers, suites=suites, items=items, seed=seed))
 
 
 def estimate(
@@ -303,7 +321,8 @@ def _curve(made: _Made, scores: np.ndarray) -> dict[str, Any]:
 def _clean_and_dirty(by_item: np.ndarray) -> dict[str, Any]:
     dirty = np.isin(np.arange(len(by_item)), (0, 7))
     gap = by_item[dirty].mean() - by_item[~dirty].mean()
-    ends = {"value": gap, "low": gap - 0.3, "high": gap + 0.3, "n": len(by_item), "unit": "items", "prompts": 2}
+    ends = {"value": gap, "low": max(-1.0, gap - 0.3), "high": min(1.0, gap + 0.3)}
+    ends |= {"n": len(by_item), "unit": "items", "prompts": 2}
     return {"clean": share(by_item[~dirty]), "dirty": share(by_item[dirty]), "difference": ends}
 
 
