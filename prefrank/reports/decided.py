@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from prefrank.evaluation.bounds import LARGEST
-from prefrank.evaluation.items import flatten
 from prefrank.evaluation.results import SuiteRecord, SuiteResult
+from prefrank.types import RankedPairs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,12 +27,28 @@ class DecidedPairs:
 
 def decided_pairs(suite: SuiteRecord, result: SuiteResult) -> DecidedPairs:
     """Of one scorer on one suite."""
-    items = suite.items
-    pairs = flatten(
-        [item.preferences for item in items], [item.prompt for item in items], [len(item.lengths) for item in items]
-    )
-    ahead, behind = pairs.ahead[pairs.decided], pairs.behind[pairs.decided]
+    ahead, behind = _rows(suite)
     scores = np.array([score for of_item in result.scores for score in of_item], np.float64)
     scores[np.abs(scores) > LARGEST] = np.nan
-    lengths = np.array([length for item in items for length in item.lengths], np.float64)
+    lengths = np.array([length for item in suite.items for length in item.lengths], np.float64)
     return DecidedPairs(scores[ahead], scores[behind], lengths[ahead], lengths[behind])
+
+
+def _rows(suite: SuiteRecord) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
+    """The rows of the preferred replies and of the others, where each reply of the suite is a row."""
+    ahead: list[int] = []
+    behind: list[int] = []
+    first = 0
+    for item in suite.items:
+        if isinstance(item.preferences, RankedPairs):
+            winner, loser, tie = item.preferences.arrays()
+            ahead += (first + winner[~tie]).tolist()
+            behind += (first + loser[~tie]).tolist()
+        else:
+            for preference in item.preferences:
+                if preference.probability != 0.5:
+                    won = preference.probability > 0.5
+                    ahead.append(first + (preference.winner if won else preference.loser))
+                    behind.append(first + (preference.loser if won else preference.winner))
+        first += len(item.lengths)
+    return np.array(ahead, np.int64), np.array(behind, np.int64)
