@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def make_model(folder: Path) -> None:
-    from prefrank.model.deberta import DebertaNetwork
+    from prefrank.model.families.deberta import DebertaNetwork
     from prefrank.model.save import save_network
 
     torch.manual_seed(0)

@@ -12,9 +12,10 @@ import typer
 
 from prefrank.cli.options import ScoringOptions, scoring_options
 from prefrank.cli.places import check_files, local_places, own_files, recipe_places
-from prefrank.cli.screen import check_output, joined, say, show_json
+from prefrank.cli.screen import check_output, say, show_json
 from prefrank.errors import BadInput, NotFound
 from prefrank.io.atomic import check_outputs
+from prefrank.reports.rich_tables import joined
 
 if TYPE_CHECKING:
     from prefrank.io.columns import Columns

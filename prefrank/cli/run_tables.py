@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from prefrank.cli.progress import clock
-from prefrank.cli.screen import Part, add_row, joined, new_table, say, show
+from prefrank.cli.screen import say, show
 from prefrank.errors import printable
 from prefrank.io.names import short_names as path_ends
+from prefrank.reports.rich_tables import Part, add_row, joined, new_table
 
 if TYPE_CHECKING:
     from prefrank.training.find_rate import RateSearch

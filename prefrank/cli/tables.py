@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrank.cli.progress import clock
-from prefrank.cli.screen import add_row, joined, lines, new_table, say, show
+from prefrank.cli.screen import say, show
 from prefrank.io.json_files import Fields
 from prefrank.io.names import short_names
+from prefrank.reports.rich_tables import add_row, joined, lines, new_table
 
 if TYPE_CHECKING:
     from prefrank.data import Description, Report

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
+from prefrank.checks import check_texts, check_whole
 from prefrank.errors import BadData, BadInput, short, suggest
 from prefrank.evaluation.audit_results import Audit, Combination
-from prefrank.evaluation.checks import check_texts, check_whole
 from prefrank.evaluation.items import Item, Pairs, flatten
 from prefrank.evaluation.run import check_items
 from prefrank.scoring import RewardModel

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int16, Int64
 
+from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadData, BadInput, short
-from prefrank.evaluation.checks import check_number, check_whole
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, in_blocks
 from prefrank.evaluation.items import Item, Ordered, Pairs, Sample, ordered, sample_of, shares
 from prefrank.evaluation.metrics import log_losses, wins

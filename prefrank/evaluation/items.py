@@ -20,7 +20,7 @@ from prefrank.data import split_of
 from prefrank.errors import BadInput, short
 from prefrank.io.schema import Stored, Wrong, read
 from prefrank.limits import limit, past
-from prefrank.types import Comparison, Preference, Preferences, Prompt, RankedPairs, Score, Turn
+from prefrank.types import Comparison, Preference, Preferences, Prompt, RankedPairs, Score
 
 Style = tuple[int, int, int]
 """Markdown headers, list items and bold spans of a reply."""
@@ -71,15 +71,6 @@ class Item:
             raise BadInput(f"item {self.id} has the gold {short(self.gold)}; wanted finite numbers, or None")
         if self.gold and len(self.gold) != len(self.replies):
             raise BadInput(f"item {self.id} has {len(self.gold)} gold values for {len(self.replies)} replies")
-
-
-def spoken(turn: Turn) -> str:
-    """What a turn says as text: what else its message holds, such as tool calls, stands below as JSON.
-
-    >>> spoken(Turn("assistant", "", '{"tool_calls": []}'))
-    '{"tool_calls": []}'
-    """
-    return "\n".join(part for part in (turn.text, turn.extra) if part)
 
 
 def as_item(comparison: Comparison) -> Item:

@@ -17,7 +17,7 @@ from prefrank.evaluation.calibration import Temperature, abstention, calibration
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.contamination import Contamination, accuracies, contamination
 from prefrank.evaluation.estimates import Bootstrap, estimate_all
-from prefrank.evaluation.items import Item, Sample, sample_of, spoken
+from prefrank.evaluation.items import Item, Sample, sample_of
 from prefrank.evaluation.metrics import accuracy_figure, measure_subsets
 from prefrank.evaluation.protocols import missing_rows
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
@@ -35,6 +35,7 @@ from prefrank.evaluation.run import Scorer, data_hash, plain_values, score_once,
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
 from prefrank.types import Comparison, Prompt
+from prefrank.wire.inputs import spoken
 
 ERRORS_KEPT, TEXT_KEPT = 12, 600
 

@@ -84,7 +84,8 @@ def read(kind: type[T], value: Any, *, strict: bool = True) -> T:
     Raises:
         Wrong: the value is not of that kind; it says where.
     """
-    return _reader(kind, strict)(value)
+    dataclass_: Any = kind
+    return _reader(dataclass_, strict)(value)
 
 
 def plain(value: Any) -> Any:

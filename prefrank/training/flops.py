@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from prefrank.model import Network, parameters_by_depth
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from prefrank.io.json_files import Fields
 from prefrank.model import Network, parameters_by_depth
-from prefrank.model.bert import FAMILIES, BertNetwork
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families import find_family
+from prefrank.model.network import PackedNetwork
 from prefrank.training.lora import add_adapters
 from prefrank.training.memory import Memory, Passes, average_bytes, count_passes, optimizer_bytes, size_of
 from prefrank.training.optim import freeze, parameter_groups
@@ -86,13 +87,13 @@ def foresee(
     return found
 
 
-def without_weights(config: Mapping[str, Any], recipe: Recipe) -> BertNetwork | DebertaNetwork | None:
-    """The network a recipe trains, on the meta device, with what it freezes; None if it is none of our encoders."""
-    kind = config.get("model_type")
-    if config.get("is_decoder") or kind not in (*FAMILIES, "deberta-v2"):
+def without_weights(config: Mapping[str, Any], recipe: Recipe) -> PackedNetwork | None:
+    """The network a recipe trains, on the meta device, with what it freezes; None if transformers would run it."""
+    family = find_family(Fields.of(config))
+    if family is None:
         return None
     with torch.device("meta"):
-        network = (BertNetwork if kind in FAMILIES else DebertaNetwork)(config, dropout=recipe.dropout)
+        network = family.network(config, dropout=recipe.dropout)
     freeze(network, recipe)
     if recipe.lora_rank:
         add_adapters(network, recipe)
@@ -112,7 +113,7 @@ def largest_batch(recipe: Recipe) -> Batch:
 
 
 def _of_layout(
-    network: BertNetwork | DebertaNetwork, recipe: Recipe, layout: Layout, devices: int, passes: Passes, *, steps: int
+    network: PackedNetwork, recipe: Recipe, layout: Layout, devices: int, passes: Passes, *, steps: int
 ) -> Memory:
     """What one device holds in a layout, given what passes over the whole model take."""
     trained = [p for p in network.parameters() if p.requires_grad]

@@ -16,9 +16,7 @@ import torch
 from prefrank.errors import BadData, BadRecipe
 from prefrank.model import Network, load_network
 from prefrank.model.adapter import text_folder
-from prefrank.model.bert import BertNetwork
 from prefrank.model.checkpoint import heads_in
-from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import text_settings
 from prefrank.text import TextEncoder, TextSettings, with_chat_template
@@ -109,10 +107,9 @@ def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: b
     if recipe.gradient_checkpointing:
         network.gradient_checkpointing = True
     if recipe.kernels == "flash":
-        reason = network.obstacle() if isinstance(network, BertNetwork | DebertaNetwork) else "it is for our encoders"
-        if reason:
+        if reason := network.obstacle():
             raise BadRecipe(f"kernels is flash, but {reason}")
-        network.fused = True  # type: ignore[attr-defined]
+        network.fused = True
     freeze(network, recipe)
     if adapted:
         add_adapters(network, recipe)

@@ -15,30 +15,30 @@ MEANT = ("ties", "kind", "unit", "headline", "verdict", "loss", "source", "model
 
 
 def changed(value: Any, change: Callable[[str], str], *, but: tuple[str, ...] = MEANT, key: str = "") -> Any:
-    """The same value with every string changed, but those under some keys."""
+    """The same value with every string changed, except those under some keys."""
     if isinstance(value, str):
         return value if key in but else change(value)
     if isinstance(value, dict):
-        return {name: changed(one, change, but=but, key=name) for name, one in value.items()}
-    return [changed(one, change, but=but, key=key) for one in value] if isinstance(value, list) else value
+        return {name: changed(each, change, but=but, key=name) for name, each in value.items()}
+    return [changed(each, change, but=but, key=key) for each in value] if isinstance(value, list) else value
 
 
 class _Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[Any] = []
+        self.seen: list[Any] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, tuple(sorted(name for name, _ in attributes))))
+        self.seen.append((tag, tuple(sorted(name for name, _ in attributes))))
         for name, value in attributes:
             if name.startswith("on") or (value or "").strip().lower().startswith("javascript:"):
-                self.found.append(("runs", name))
+                self.seen.append(("runs", name))
 
     def handle_endtag(self, tag: str) -> None:
-        self.found.append(f"/{tag}")
+        self.seen.append(f"/{tag}")
 
     def handle_comment(self, data: str) -> None:
-        self.found.append("comment")
+        self.seen.append("comment")
 
 
 def tags(page: str) -> Counter[Any]:
@@ -46,4 +46,4 @@ def tags(page: str) -> Counter[Any]:
     parser = _Tags()
     parser.feed(page)
     parser.close()
-    return Counter(parser.found)
+    return Counter(parser.seen)

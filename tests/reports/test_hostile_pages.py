@@ -15,15 +15,16 @@ from markdown_it import MarkdownIt
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap
-from prefrank.reports.card import model_card
+from prefrank.reports.card.model_card import model_card
 from prefrank.reports.html import render_report
-from prefrank.reports.leaderboard import leaderboard, leaderboard_html
+from prefrank.reports.leaderboard import leaderboard
+from prefrank.reports.leaderboard_page import leaderboard_html
 from prefrank.reports.markdown import code, fence, plain, prose, sentence
 from prefrank.reports.picture import accuracy_png
 from prefrank.scoring.info import checkpoint_info
 from tests.evaluation.run_files import as_run, fake_run
 from tests.reports.hostile import HTML, MARKDOWN, MEANT, changed, tags
-from tests.reports.test_card import ABOUT_DATA, PEOPLE, UNRECORDED
+from tests.reports.test_model_card import ABOUT_DATA, PEOPLE, UNRECORDED
 from tests.tiny import bert_folder
 
 RUN = fake_run(items=12)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.bert import BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.weights import write_tensors
 from prefrank.training import Recipe, make_recipe
 from prefrank.training.flops import row_flops

@@ -91,7 +91,7 @@ def with_words(kind: str, folder: Path) -> Path:
     return saved(model_of(config, size | {"vocab_size": 200}), folder)
 
 
-@pytest.mark.parametrize("kind", ["bert", "electra", "deberta v3", "llama", "modernbert cls", "distilbert"])
+@pytest.mark.parametrize("kind", ["bert", "electra", "deberta-v2", "llama", "modernbert cls", "distilbert"])
 def test_losses_and_evaluations_get_scores_of_float32_under_autocast(recipe, tmp_path, monkeypatch, kind):
     heard: dict[str, list[Tensor]] = {"training": [], "evaluation": []}
 
