@@ -96,7 +96,7 @@ def evaluate(
     from prefrank.io.schema import read
     from prefrank.model.hardware import hardware
     from prefrank.reports import terminal
-    from prefrank.reports.report import write_report
+    from prefrank.reports.html import write_report
     from prefrank.scoring.remote import ServerOptions
 
     if not (model or baselines):
@@ -156,17 +156,18 @@ def compare(
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
     from prefrank.evaluation.compare_runs import compare_runs
     from prefrank.evaluation.estimates import Bootstrap
+    from prefrank.evaluation.merging import merged
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.reports import terminal
-    from prefrank.reports.report import merged, write_report
+    from prefrank.reports.html import write_report
 
     check_files({"--html": html}, runs)
     loaded, bootstrap = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
     tests = compare_runs(loaded, SUITES, bootstrap=bootstrap)
     if html:
         whole = merged(list(loaded.values()))  # where two scorers of one name are told apart by number
-        write_report(replace(whole, comparison=compare_runs({"": whole}, SUITES, bootstrap=bootstrap)), html)
+        write_report(list(loaded.values()), html, comparison=compare_runs({"": whole}, SUITES, bootstrap=bootstrap))
     print_result(_tests_json(tests), as_json, lambda: show_all(terminal.paired_tests(tests)))
     if html:
         say(f"The report is in {html}")
