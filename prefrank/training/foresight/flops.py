@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from prefrank.model import Network, parameters_by_depth
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.disentangled import DisentangledAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,16 @@ def row_flops(network: Network) -> RowFlops:
     trained_from = next(
         (depth for depth, names in enumerate(depths) if any(parameters[name].requires_grad for name in names)), 0
     )
-    width, terms = int(network.config.get("hidden_size") or network.config.get("n_embd") or 0), 0
-    if isinstance(network, DebertaNetwork):
-        first = network.get_submodule("deberta.encoder.layer.0.attention.self")
-        terms = len(first.terms)  # type: ignore[arg-type]
+    width = int(network.config.get("hidden_size") or network.config.get("n_embd") or 0)
+    modules = network.get_submodule("").modules()
+    terms = next((len(module.terms) for module in modules if isinstance(module, DisentangledAttention)), 0)
     attention = 4 * width * (1 + terms)
     again = 1 if network.gradient_checkpointing else 0
     tokens = pairs = training_tokens = training_pairs = 0
     for depth, names in enumerate(depths[1:-1], start=1):
         matrices = [parameters[name] for name in names if parameters[name].ndim > 1]
-        inner = 2 * sum(one.numel() for one in matrices)
-        changed = 2 * sum(one.numel() for one in matrices if one.requires_grad)
+        inner = 2 * sum(matrix.numel() for matrix in matrices)
+        changed = 2 * sum(matrix.numel() for matrix in matrices if matrix.requires_grad)
         slopes = depth >= trained_from
         tokens, pairs = tokens + inner, pairs + attention
         training_tokens += inner * (1 + slopes * (1 + again)) + changed
