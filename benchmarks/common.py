@@ -67,7 +67,7 @@ def run(recipe: Recipe) -> Run:
             clock.hear(event)
             show(event)
 
-        trained = train(recipe, report=report)
+        trained = train(recipe, callback=report)
     cpu, wall = (after - before for before, after in zip(clock.start, clock.end, strict=True))
     return Run(trained, recipe, clock.comparisons, clock.tokens, cpu, wall)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from common import finish, run, say, write_comparisons
 
 from prefrank.data import load_comparisons
-from prefrank.evaluation.pages.report import accuracy_png
 from prefrank.evaluation.run_file import read_run
+from prefrank.reports.picture import accuracy_png
 from prefrank.training import load_recipe
 from prefrank.types import Comparison, Preference
 

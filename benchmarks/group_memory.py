@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def make_model(folder: Path) -> None:
-    from prefrank.model.deberta import DebertaNetwork
+    from prefrank.model.families.deberta import DebertaNetwork
     from prefrank.model.save import save_network
 
     torch.manual_seed(0)
@@ -103,6 +103,7 @@ def step(folder: str, replies: int, max_tokens: int, room: int) -> dict[str, Any
         groups=np.array([0, replies]),
         preferences=(tuple(Preference(i, j) for i in range(replies) for j in range(i + 1, replies)),),
         weights=(1.0,),
+        reply_characters=np.full(replies, 100, np.int32),
         places=np.zeros(1, np.int64),
         names=("made/0",),
     )

@@ -32,7 +32,7 @@ from common import finish, say, show
 from prefrank import native
 from prefrank.data import load_comparisons
 from prefrank.model import atomic_folder, load_network
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.model.save import write_checkpoint
 from prefrank.model.weights import write_tensors

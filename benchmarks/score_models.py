@@ -21,9 +21,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from prefrank.data import load_comparisons
 from prefrank.io.atomic import atomic_folder
 from prefrank.model import load_network, save_network
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import DebertaNetwork
-from prefrank.model.disentangled import bucket
+from prefrank.model.distances import bucket
+from prefrank.model.families.bert import BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder
 from prefrank.types import Row, reply_types

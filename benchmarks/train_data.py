@@ -27,7 +27,7 @@ from train_worker import digest, own_recipe
 from prefrank.data import load_comparisons, split_of
 from prefrank.io.atomic import atomic_folder
 from prefrank.model import load_network
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder
 from prefrank.training.feed.order import make_order

@@ -277,7 +277,7 @@ def ours(folder: Path, task: Task, course: Course) -> Any:
 
     recipe = own_recipe(folder, task.data, task.per_step, task.settings, course.output / "run")
     with keep_freed_memory():
-        return train(recipe, report=hear).last
+        return train(recipe, callback=hear).last
 
 
 def own_recipe(folder: Path, data: str, per_step: int, settings: dict[str, float], output: Path) -> Any:

@@ -5,27 +5,33 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import prefrank
+import prefrank.scoring
 
 ROOT = Path(prefrank.__file__).parent
-BASE = {"types", "errors", "limits", "io"}
+BASE = {"types", "errors", "limits", "checks", "io"}
 MAY_IMPORT = {
     "types": {"errors", "limits"},
     "errors": set(),
     "limits": {"errors"},
+    "checks": {"errors"},
     "io": BASE,
+    "palette": set(),
+    "wire": BASE,
     "data": BASE,
     "text": BASE,
     "native": BASE,
     "model": BASE | {"native"},
-    "training": BASE | {"data", "text", "model"},
-    "scoring": BASE | {"data", "text", "model"},
-    "evaluation": BASE | {"data", "text", "scoring"},
+    "training": BASE | {"palette", "data", "text", "model"},
+    "scoring": BASE | {"data", "text", "model", "wire"},
+    "evaluation": BASE | {"data", "text", "scoring", "wire"},
+    "reports": BASE | {"palette", "data", "scoring", "evaluation"},
     "__main__": {"cli"},
-    "cli": BASE | {"data", "text", "model", "training", "scoring", "evaluation"},
+    "cli": BASE | {"data", "text", "model", "training", "scoring", "evaluation", "reports"},
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
@@ -66,11 +72,12 @@ def test_paths_are_not_followed_in_ways_that_fail_on_circles_and_strangers(path:
     assert odd in ([], ["self.loader.resolve"]), f"{path}: {odd}; use os.path.realpath and os.path.expanduser"
 
 
-def test_public_names_are_there() -> None:
-    assert all(getattr(prefrank, name) is not None for name in prefrank.__all__)
-    assert set(prefrank.__all__) == set(prefrank._WHERE)
+@pytest.mark.parametrize("package", [prefrank, prefrank.scoring])
+def test_public_names_are_there(package: ModuleType) -> None:
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    assert set(package.__all__) == set(package._WHERE)
     with pytest.raises(AttributeError, match="no name 'nothing'"):
-        prefrank.nothing  # noqa: B018
+        package.nothing  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -80,6 +87,8 @@ def test_public_names_are_there() -> None:
         ("import prefrank.data", ["torch", "transformers"]),
         ("import prefrank.text", ["torch", "transformers"]),
         ("import prefrank.scoring", ["transformers", "accelerate", "pydantic", "prefrank.training"]),
+        ("import prefrank.scoring.remote, prefrank.wire", ["torch", "transformers", "httpx", "prefrank.evaluation"]),
+        ("import prefrank.evaluation", ["torch", "transformers", "httpx", "prefrank.training"]),
         ("import prefrank.cli", ["torch", "transformers", "pyarrow", "numpy"]),
     ],
 )

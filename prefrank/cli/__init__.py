@@ -19,10 +19,11 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from prefrank.cli import measuring as measuring  # its commands join the app
+from prefrank.cli import evaluating as evaluating  # its commands join the app
 from prefrank.cli.commands import app
-from prefrank.cli.screen import joined, say, text
+from prefrank.cli.screen import say
 from prefrank.errors import BadInput, CannotWrite, PrefrankError, message_of
+from prefrank.reports.rich_tables import joined, text
 
 EXTRAS = {
     "train": ("accelerate", "peft", "psutil", "pydantic", "yaml", "tensorboard"),
@@ -48,6 +49,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a console need not know every character
     warnings.showwarning = _show_warning
     logging.setLogRecordFactory(_one_line)
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it warns before it reads the level it is given
     try:
         code = _run()
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does

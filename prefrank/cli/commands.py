@@ -13,9 +13,10 @@ import typer
 from prefrank.cli.allocator import keep_freed_memory
 from prefrank.cli.options import ScoringOptions, scoring_options
 from prefrank.cli.places import check_files, local_places, own_files, recipe_places
-from prefrank.cli.screen import check_output, joined, say, show_json
+from prefrank.cli.screen import check_output, say, show_json
 from prefrank.errors import BadInput, NotFound
 from prefrank.io.atomic import check_outputs
+from prefrank.reports.rich_tables import joined
 
 if TYPE_CHECKING:
     from prefrank.io.columns import Columns
@@ -85,7 +86,7 @@ def train(
         print_result(forecast.to_json(), as_json, lambda: tables.dry_run(forecast))
         return
     with progress.training() as report:
-        trained = run(loaded, report=report)
+        trained = run(loaded, callback=report)
     if not close_processes():
         return
     facts = {"last": str(trained.last), "best": trained.best and str(trained.best), "steps": trained.steps}
@@ -339,7 +340,7 @@ def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
     from prefrank.training.tools.find_rate import find_rate
 
     with progress.training() as report:
-        found = find_rate(recipe, report=report)
+        found = find_rate(recipe, callback=report)
     if plot:
         from prefrank.training.records.plots import plot_rate_search
 
@@ -360,7 +361,7 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
         rows = run_sweep(
             base,
             changes,
-            report=report,
+            callback=report,
             next_run=lambda name, number, total: say(joined(f"run {number} of {total}", style="bold"), f": {name}"),
         )
     if plot:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prefrank.cli.screen import Part, add_row, joined, new_table, talk
+from prefrank.cli.screen import talk
 from prefrank.errors import printable
 from prefrank.io.names import short_names
+from prefrank.reports.rich_tables import Part, add_row, joined, new_table
 
 if TYPE_CHECKING:
     from prefrank.evaluation.audit import Combination

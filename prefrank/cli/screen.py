@@ -1,26 +1,17 @@
-"""The one place that writes to a terminal. What is shown is text: nothing in it is read as markup or obeyed.
-
-Strings are foreign here, whatever they hold: control characters come out as their escapes and brackets as brackets.
-What has a style is a rich `Text`, which `joined` makes.
-"""
+"""The one place that writes to a terminal. What is shown is text: nothing in it is read as markup or obeyed."""
 
 import io
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prefrank.errors import CannotWrite, printable, printable_json
-
-NARROWEST = 100
-LONGEST = 2000
-"""Characters of one text that are shown; files and `--json` have the whole."""
-
-Part = str | Text
+from prefrank.errors import CannotWrite, printable_json
+from prefrank.reports.rich_tables import NARROWEST, Part, Shown, joined
 
 
 class _Talk(io.TextIOBase):
@@ -53,50 +44,23 @@ def _console(file: Any = None, width: int | None = None) -> Console:
     return Console(file=file, highlight=False, emoji=False, markup=False, width=width)
 
 
-def text(part: Part, longest: int = LONGEST) -> Text:
-    """A part in one line; a long one is cut, and says so."""
-    return part if isinstance(part, Text) else Text(printable(_cut(part, longest)))
-
-
-def lines(part: str) -> Text:
-    """A text with its own line breaks, where there is room for them."""
-    kept = _cut(part, LONGEST).replace("\r\n", "\n").expandtabs(4).split("\n")
-    return Text("\n").join(Text(printable(line)) for line in kept)
-
-
-def _cut(part: str, longest: int) -> str:
-    return part if len(part) <= longest else f"{part[:longest]}… ({len(part):,} characters)"
-
-
-def joined(*parts: Part, style: str = "", between: str = "") -> Text:
-    """Parts one after the other; the strings among them in a style."""
-    return Text(between).join(Text(text(one).plain, style) if isinstance(one, str) else one for one in parts)
-
-
-def stacked(*parts: Part) -> Text:
-    """Parts one under the other."""
-    return Text("\n").join(map(text, parts))
-
-
 def say(*parts: Part, style: str = "") -> None:
     """A remark of one line, on standard error."""
     console = talk()
     console.print(joined(*parts, style=style), soft_wrap=not console.is_terminal)
 
 
-def new_table(title: Part | None, *columns: str, left: int = 1) -> Table:
-    """Columns after the first `left` hold figures and stand to the right."""
-    shown = None if title is None else text(title)
-    table = Table(title=shown, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.collapse_padding = True  # two columns of space, not three: 80 are few
-    for number, name in enumerate(columns):
-        table.add_column(lines(name), justify="left" if number < left else "right", overflow="fold")
-    return table
+def show_all(parts: Iterable[Shown]) -> None:
+    """Tables on standard output and remarks on standard error, as they come.
 
-
-def add_row(table: Table, *cells: Part, end_section: bool = False) -> None:
-    """One row; each string a cell of one line, which is folded where it is too wide."""
-    table.add_row(*map(text, cells), end_section=end_section)
+    Raises:
+        CannotWrite: standard output is closed.
+    """
+    for part in parts:
+        if isinstance(part, Text):
+            say(part)
+        else:
+            show(part.table, width=part.width, narrow=part.narrow)
 
 
 def show(table: Table, *, width: int = NARROWEST, narrow: Table | None = None) -> None:

@@ -6,14 +6,16 @@ in modules of their own, which need the packages of the `evaluate` extra.
 """
 
 from prefrank.evaluation.baselines import baselines, longer_wins, random_scorer, shorter_wins, tfidf_scorer
+from prefrank.evaluation.compare_runs import compare_runs
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Part, estimate_all, wilson
 from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Counts, Metrics, measure
 from prefrank.evaluation.protocols import SUITES, load_suite
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.evaluation.results import Run, sample_of_run
 from prefrank.evaluation.run import Evaluation, Scorer, data_hash, evaluate
-from prefrank.evaluation.run_file import Run, read_run, sample_of_run, write_run
-from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
+from prefrank.evaluation.run_file import read_run, write_run
+from prefrank.evaluation.running import Entrant, Task, comparisons_suite, run_all
 from prefrank.evaluation.scorers import OpenedScorer, open_scorer
 
 __all__ = [

@@ -9,7 +9,7 @@ its reason.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
+from prefrank.checks import check_texts, check_whole
 from prefrank.errors import BadData, BadInput, short, suggest
-from prefrank.evaluation.checks import check_texts, check_whole
+from prefrank.evaluation.audit_results import Audit, Combination
 from prefrank.evaluation.items import Item, Pairs, flatten
 from prefrank.evaluation.run import check_items
 from prefrank.scoring import RewardModel
@@ -39,156 +40,11 @@ SIDES = ("right", "left")
 DTYPES = ("float32", "bfloat16", "float16")
 BATCH_SIZES = (1, 8, 32)
 NUM_COMPARISONS = 32
-NOTABLE = 0.001
-"""Spreads by which a score must depend on its batch, in float32, to be called a fault: far above rounding."""
 _WHOLE = 1 << 20
 """Tokens that prefrank may take at once: batches are as large as the audit says."""
 
 Rows = Sequence[tuple[Prompt, str]]
 Values = Float64[np.ndarray, " N"]
-
-
-@dataclass(frozen=True, slots=True)
-class Combination:
-    """One way to run the model, and how its scores differ from the reference's.
-
-    Args:
-        engine: "prefrank" or "transformers".
-        format: one of `FORMATS`.
-        padding_side: None where nothing is padded: prefrank, and rows one at a time.
-        dtype: of the weights.
-        batch_size: rows scored together.
-        max_difference: largest difference of a score, None where one is not a number.
-        rms_difference: root mean square of the differences.
-        max_spreads, rms_spreads: the same by the standard deviation of the reference's scores.
-        batch_difference: largest difference from the same way one row at a time: what padding and batching do.
-        flips: of `pairs`, those whose order is another than the reference's; a failed score flips its pairs.
-        gained: flips from wrong to right.
-        lost: flips from right to wrong or equal.
-        pairs: preferences that people decided.
-        cut: share of the rows that were cut to fit the model.
-        failures: scores that are not numbers.
-        reason: why it could not run; "" where it did.
-    """
-
-    engine: str
-    format: str
-    padding_side: str | None
-    dtype: str
-    batch_size: int
-    max_difference: float | None = None
-    rms_difference: float | None = None
-    max_spreads: float | None = None
-    rms_spreads: float | None = None
-    batch_difference: float | None = None
-    flips: int | None = None
-    gained: int | None = None
-    lost: int | None = None
-    pairs: int | None = None
-    cut: float | None = None
-    failures: int | None = None
-    reason: str = ""
-
-    @property
-    def setting(self) -> str:
-        side = f", padded on the {self.padding_side}" if self.padding_side else ""
-        size = "one at a time" if self.batch_size == 1 else f"batches of {self.batch_size}"
-        return f"{self.dtype}, {size}{side}"
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """All combinations of one model.
-
-    Args:
-        rows: distinct (prompt, reply) scored.
-        pairs: preferences that people decided.
-        reference: what differences are from.
-        spread: standard deviation of the reference's scores.
-        combinations: those that ran and those that could not.
-    """
-
-    rows: int
-    pairs: int
-    reference: str
-    spread: float
-    combinations: tuple[Combination, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        combinations = [asdict(one) for one in self.combinations]
-        whole = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "combinations"}
-        return whole | {"combinations": combinations, "summary": list(summary(self))}
-
-
-def summary(found: Audit) -> tuple[str, ...]:
-    """What was found, in sentences: the worst of each engine and format, padding faults, and what could not run."""
-    ran = [one for one in found.combinations if not one.reason]
-    failed = [one for one in found.combinations if one.reason]
-    return (
-        f"{found.rows} rows and {found.pairs} decided pairs; differences are from {found.reference},"
-        f" whose scores have a spread of {found.spread:.3g}.",
-        *(_worst(group) for group in _grouped(ran, lambda one: (one.engine, one.format)).values()),
-        *(_batching(group, found.spread) for group in _grouped(ran, lambda one: (one.engine,)).values()),
-        *(_same_tokens(one) for one in ran if _differs_on_the_same_tokens(one, found.spread)),
-        *(
-            f"{engine}, {form} format: {len(group)} combinations did not run: {reason}."
-            for (engine, form, reason), group in _grouped(
-                failed, lambda one: (one.engine, one.format, one.reason.rstrip("."))
-            ).items()
-        ),
-    )
-
-
-def _grouped(
-    combinations: Sequence[Combination], key: Callable[[Combination], tuple[str, ...]]
-) -> dict[tuple[str, ...], list[Combination]]:
-    groups: dict[tuple[str, ...], list[Combination]] = {}
-    for one in combinations:
-        groups.setdefault(key(one), []).append(one)
-    return groups
-
-
-def _worst(group: Sequence[Combination]) -> str:
-    """Of one engine and format; a score that is not a number counts as the largest difference."""
-    worst = max(group, key=lambda one: (one.flips or 0, _size(one.max_difference)))
-    scores = (
-        "some scores are not numbers" if worst.max_difference is None else f"scores by up to {worst.max_difference:.2g}"
-    )
-    return (
-        f"{worst.engine}, {worst.format} format: at most {worst.flips} of {worst.pairs} decisions change"
-        f" ({worst.gained} become right, {worst.lost} wrong), {scores} ({worst.setting})."
-    )
-
-
-def _batching(group: Sequence[Combination], spread: float) -> str:
-    """Of one engine in float32, where rounding cannot be the reason."""
-    batches = [one for one in group if one.batch_size > 1 and one.dtype == "float32"]
-    if not batches:
-        return f"{group[0].engine}: no batches in float32 to judge padding by."
-    worst = max(batches, key=lambda one: _size(one.batch_difference))
-    size = _size(worst.batch_difference)
-    if size <= NOTABLE * spread:
-        return f"{worst.engine}: no score depends on its batch (differences of at most {size:.1g} in float32)."
-    return (
-        f"{worst.engine}: scores depend on their batch, by up to {size:.2g} in {worst.format} format ({worst.setting});"
-        " the padding reaches the score."
-    )
-
-
-def _differs_on_the_same_tokens(one: Combination, spread: float) -> bool:
-    same = (one.engine, one.format, one.dtype, one.batch_size) == ("transformers", "own", "float32", 1)
-    return same and _size(one.max_difference) > NOTABLE * spread
-
-
-def _same_tokens(one: Combination) -> str:
-    return (
-        f"transformers: the same tokens without padding score differently, by up to {_size(one.max_difference):.2g}."
-        " In a decoder the usual cause is a padding token that also ends the text: transformers passes over it."
-    )
-
-
-def _size(difference: float | None) -> float:
-    return float("inf") if difference is None else difference
 
 
 def audit(

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int16, Int64
 
+from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadData, BadInput, short
-from prefrank.evaluation.checks import check_number, check_whole
 from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, distinct, estimate_all, in_blocks
 from prefrank.evaluation.items import Item, Ordered, Pairs, Sample, ordered, sample_of, shares
 from prefrank.evaluation.metrics import log_losses, wins
@@ -127,15 +127,16 @@ class Calibration:
         note: why not.
     """
 
-    temperature: Temperature | None
+    temperature: float | None
+    fitted_on: str | None
     raw: Reliability
     scaled: Reliability | None
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "temperature": self.temperature and self.temperature.value,
-            "fitted_on": self.temperature and self.temperature.fitted_on,
+            "temperature": self.temperature,
+            "fitted_on": self.fitted_on,
             "raw": self.raw.to_json(),
             "scaled": self.scaled and self.scaled.to_json(),
             "note": self.note,
@@ -208,7 +209,9 @@ def calibration(
         _reliability(judged[key], pairs, {name: found[f"{key} {name}"] for name in figures[key]}, style.confidence)
         for key in leads
     )
-    return Calibration(fitted, raw, rest[0], None) if rest else Calibration(None, raw, None, note)
+    if not rest or fitted is None:
+        return Calibration(None, None, raw, None, note)
+    return Calibration(fitted.value, fitted.fitted_on, raw, rest[0])
 
 
 def abstention(sample: Sample, bootstrap: Bootstrap | None = None) -> Abstention:

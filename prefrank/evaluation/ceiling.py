@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from prefrank.evaluation.estimates import Bootstrap, Estimate, distinct, estimate_all, one_mean
-from prefrank.evaluation.items import Facts, Pairs, Sample
+from prefrank.evaluation.items import ItemFacts, Pairs, Sample
 
 Votes = Float64[np.ndarray, " V"]
 """Probability that the reply of lower index wins, one for each vote: 1, 0, or 0.5 for a tie."""
@@ -53,7 +53,7 @@ def _voted(pairs: Pairs, num_replies: int) -> list[int]:
     return distinct(np.searchsorted(pairs.first, rows, side="right") - 1).tolist()
 
 
-def votes_of(facts: Facts) -> list[Votes]:
+def votes_of(facts: ItemFacts) -> list[Votes]:
     """The votes on each pair of an item's replies, whichever way round a preference names them."""
     found: dict[tuple[int, int], list[float]] = {}
     for one in facts.preferences:

@@ -7,7 +7,7 @@ interval, are what says whether it matters.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,7 @@ class Contamination:
         clean_accuracy: of the other items, equal scores half; None without scores.
         dirty_accuracy: of the dirty items.
         difference: dirty minus clean.
+        ways: what each way means.
     """
 
     train: int
@@ -83,9 +84,10 @@ class Contamination:
     found: Mapping[str, int]
     dirty: tuple[Dirty, ...]
     leaks: tuple[str, ...]
-    clean_accuracy: Estimate | None
-    dirty_accuracy: Estimate | None
-    difference: Estimate | None
+    clean_accuracy: Estimate | None = None
+    dirty_accuracy: Estimate | None = None
+    difference: Estimate | None = None
+    ways: Mapping[str, str] = field(default_factory=lambda: dict(WAYS))
 
     def to_json(self) -> dict[str, Any]:
         accuracies = {

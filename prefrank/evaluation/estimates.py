@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
+from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadInput, short
-from prefrank.evaluation.checks import check_number, check_whole
 from prefrank.limits import limit, past
 
 Unit = Literal["pairs", "comparisons", "items", "prompts", "votes"]

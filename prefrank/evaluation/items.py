@@ -2,8 +2,8 @@
 
 An item is a comparison as a benchmark states it. Surprising: its replies may repeat (two samples of one model are
 sometimes equal), and its preferences keep the benchmark's order, which may mean something (RM-Bench's nine cells).
-`Facts` hold everything that figures are made from and no text, so that a run file can be analysed and compared later
-without the data or the model; a `Sample` is facts with one scorer's scores, and every figure is a function of it.
+`ItemFacts` hold everything that figures are made from and no text, so that a run file can be analysed and compared
+later without the data or the model; a `Sample` is facts with one scorer's scores, and every figure is a function of it.
 """
 
 import math
@@ -11,14 +11,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from prefrank.data import split_of
 from prefrank.errors import BadInput, short
+from prefrank.io.schema import Stored, Wrong, read
 from prefrank.limits import limit, past
-from prefrank.types import Comparison, Preference, Preferences, Prompt, RankedPairs, Score, Turn
+from prefrank.types import Comparison, Preference, Preferences, Prompt, RankedPairs, Score
 
 Style = tuple[int, int, int]
 """Markdown headers, list items and bold spans of a reply."""
@@ -71,24 +73,48 @@ class Item:
             raise BadInput(f"item {self.id} has {len(self.gold)} gold values for {len(self.replies)} replies")
 
 
-def spoken(turn: Turn) -> str:
-    """What a turn says as text: what else its message holds, such as tool calls, stands below as JSON.
-
-    >>> spoken(Turn("assistant", "", '{"tool_calls": []}'))
-    '{"tool_calls": []}'
-    """
-    return "\n".join(part for part in (turn.text, turn.extra) if part)
-
-
 def as_item(comparison: Comparison) -> Item:
     """A comparison as an item; the subset is its source."""
     c = comparison
     return Item(c.prompt, c.replies, c.preferences, c.source, c.id)
 
 
+def _read_preferences(value: Any) -> Preferences:
+    """[[winner, loser, probability, weight], ...], or {"ranks": [...]} for a long ranking."""
+    if type(value) is dict:
+        return RankedPairs(read(_Ranks, value).ranks)
+    if type(value) is not list:
+        raise Wrong(value, "a list, or ranks")
+    return tuple(_read_preference(place, row) for place, row in enumerate(value))
+
+
+def _read_preference(place: int, row: Any) -> Preference:
+    if type(row) is not list or len(row) != 4 or any(type(part) not in (int, float) for part in row):
+        raise Wrong(row, "[winner, loser, probability, weight]").inside(f"[{place}]")
+    winner, loser, probability, weight = row
+    if type(winner) is not int or type(loser) is not int or winner == loser or not 0 <= probability <= 1:
+        raise Wrong(row, "two replies, a probability from 0 to 1 and a weight above 0").inside(f"[{place}]")
+    if not 0 < weight < math.inf:
+        raise Wrong(row, "a weight above 0").inside(f"[{place}]")
+    return Preference(winner, loser, float(probability), float(weight))
+
+
+def _write_preferences(preferences: Preferences) -> Any:
+    if isinstance(preferences, RankedPairs):
+        return {"ranks": preferences.levels}
+    return [[p.winner, p.loser, p.probability, p.weight] for p in preferences]
+
+
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What a run file keeps of an item.
+class _Ranks:
+    """A long ranking in a run file, which holds no pair."""
+
+    ranks: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFacts:
+    """What a run keeps of an item.
 
     Args:
         subset, id, preferences, gold, language: as the item's.
@@ -102,13 +128,36 @@ class Facts:
     subset: str
     id: str
     prompt: float
-    preferences: Preferences
-    gold: tuple[float | None, ...]
+    preferences: Annotated[Preferences, Stored(_read_preferences, _write_preferences)]
     turns: int
     prompt_length: int
     language: str
     lengths: tuple[int, ...]
     styles: tuple[Style, ...]
+    gold: tuple[float | None, ...] = ()
+
+
+def check_facts(facts: ItemFacts) -> None:
+    """See that the parts of an item's facts go together.
+
+    Raises:
+        Wrong: they do not.
+    """
+    size, preferences = len(facts.lengths), facts.preferences
+    if size < 2 or len(facts.styles) != size:
+        raise Wrong(facts.lengths, "two or more lengths, and three styles for each").inside("lengths")
+    if facts.gold and len(facts.gold) != size:
+        raise Wrong(facts.gold, f"gold for each of {size} replies, or none").inside("gold")
+    if isinstance(preferences, RankedPairs):
+        if len(preferences.ranks) != size or not len(preferences):
+            raise Wrong(preferences.ranks, f"ranks of {size} replies, two or more of them known").inside("preferences")
+        return
+    if not preferences:
+        raise Wrong([], "at least one preference").inside("preferences")
+    for place, preference in enumerate(preferences):
+        if not (0 <= preference.winner < size and 0 <= preference.loser < size):
+            given = [preference.winner, preference.loser]
+            raise Wrong(given, f"replies 0 to {size - 1}").inside(f"preferences[{place}]")
 
 
 def sample_of(items: Sequence[Item | Comparison], scores: Sequence[Sequence[Score]]) -> "Sample":
@@ -121,8 +170,8 @@ def sample_of(items: Sequence[Item | Comparison], scores: Sequence[Sequence[Scor
     return Sample(facts, tuple(map(tuple, scores)))
 
 
-def facts_of(item: Item) -> Facts:
-    return Facts(
+def facts_of(item: Item) -> ItemFacts:
+    return ItemFacts(
         subset=item.subset,
         id=item.id,
         prompt=split_of(item.prompt),
@@ -290,7 +339,7 @@ class Sample:
         scores: [C] one score for each reply, in their order; a value may be NaN or infinite, which is a failure.
     """
 
-    facts: tuple[Facts, ...]
+    facts: tuple[ItemFacts, ...]
     scores: tuple[tuple[Score, ...], ...] = field(repr=False)
 
     def __post_init__(self) -> None:

@@ -1,75 +1,25 @@
 """Run files: one JSON for each run, with what every figure came from, so that runs compare later without a model.
 
-A run is some scorers on some suites. The file holds no prompt or reply (but for a few errors to read): of each item its
-labels, lengths and styles, of each scorer every score. It is strict JSON; a score that is not finite is null.
+The file is `results.Run` as it stands, its fields for keys. It is strict JSON; a score that is not finite is null.
 """
 
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadData, BadInput, NotFound, short, suggest
-from prefrank.evaluation.items import Facts, Sample
-from prefrank.evaluation.run_schema import Wrong, check_run
+from prefrank.errors import BadData, BadInput, short
+from prefrank.evaluation.results import Run, SuiteRecord, SuiteResult
 from prefrank.io.atomic import write_file
 from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import parse_json
+from prefrank.io.schema import Wrong, plain, read
 from prefrank.limits import limit, past
-from prefrank.types import Preference, Preferences, RankedPairs, Score
 
-FORMAT = 1
-
-Run = dict[str, Any]
-"""A run as its file holds it: plain values; the keys are in docs/evaluation.md."""
-
-
-def facts_json(facts: Facts) -> dict[str, Any]:
-    """An item's facts as plain values."""
-    return {
-        "subset": facts.subset,
-        "id": facts.id,
-        "prompt": facts.prompt,
-        **_preferences_json(facts.preferences),
-        **({"gold": list(facts.gold)} if facts.gold else {}),
-        "turns": facts.turns,
-        "prompt_length": facts.prompt_length,
-        "language": facts.language,
-        "lengths": list(facts.lengths),
-        "styles": [list(style) for style in facts.styles],
-    }
-
-
-def _preferences_json(preferences: Preferences) -> dict[str, Any]:
-    """Every preference; of a long ranking the ranks, and no pair."""
-    if isinstance(preferences, RankedPairs):
-        return {"preferences": [], "ranks": preferences.levels}
-    return {"preferences": [[p.winner, p.loser, p.probability, p.weight] for p in preferences]}
-
-
-def preferences_from(value: Mapping[str, Any]) -> Preferences:
-    """The preferences of an item of a run file."""
-    if "ranks" in value:
-        return RankedPairs(tuple(value["ranks"]))
-    return tuple(Preference(winner, *rest) for winner, *rest in value["preferences"])
-
-
-def facts_from(value: Mapping[str, Any]) -> Facts:
-    return Facts(
-        subset=value["subset"],
-        id=value["id"],
-        prompt=value["prompt"],
-        preferences=preferences_from(value),
-        gold=tuple(value.get("gold", ())),
-        turns=value["turns"],
-        prompt_length=value["prompt_length"],
-        language=value["language"],
-        lengths=tuple(value["lengths"]),
-        styles=tuple((h, items, bold) for h, items, bold in value["styles"]),
-    )
+FORMAT = 2
 
 
 def write_run(path: Path, run: Run) -> None:
@@ -80,28 +30,30 @@ def write_run(path: Path, run: Run) -> None:
         BadInput: a number that is not finite, which JSON does not have.
     """
     try:
-        text = json.dumps(run, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+        text = json.dumps({"format": FORMAT} | plain(run), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as error:
         raise BadInput(f"the run for {path} holds a number that is not finite ({error}); wanted null there") from None
-    content = text.encode("utf-8", "backslashreplace")  # half a character, in JSON's own words
+    content = f"{text}\n".encode("utf-8", "backslashreplace")  # half a character, in JSON's own words
     write_file(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def read_run(path: Path) -> Run:
-    """Read a run file.
+    """Read a run file, of this format or of format 1.
 
     Raises:
         NotFound: no such file.
         BadData: not a run file, one of another format, or one with a part that is not there, of another type, or that
             says otherwise than the rest; names the part.
     """
-    run = parse_json(_content(path), path, BadData)
-    if not isinstance(run, dict) or not {"suites", "scorers"} <= run.keys():
+    value = parse_json(_content(path), path, BadData)
+    if not isinstance(value, dict) or not {"suites", "scorers"} <= value.keys():
         raise BadData(f"{path} is no run file: it has no suites and scorers; write one with prefrank evaluate --json")
-    if run.get("format") != FORMAT or type(run["format"]) is not int:
-        raise BadData(f"{path} has format {short(run.get('format'))}, this prefrank reads {FORMAT}; evaluate again")
+    form = value.pop("format", None)
+    if type(form) is not int or form not in (1, FORMAT):
+        raise BadData(f"{path} has format {short(form)}, this prefrank reads 1 and {FORMAT}; evaluate again")
     try:
-        check_run(run)
+        run = read(Run, value) if form == FORMAT else read(Run, _from_format_1(value), strict=False)
+        _check(run)
     except Wrong as wrong:
         raise BadData(f"{path} is no whole run file: {wrong}; evaluate again") from None
     return run
@@ -123,49 +75,123 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def scorer_of(run: Run, name: str) -> dict[str, Any]:
-    """The entry of one scorer.
+# Format 1, of prefrank 0.1.0
+
+
+def _from_format_1(run: dict[str, Any]) -> dict[str, Any]:
+    """The same run with today's keys; what is of a wrong type is left as it is, for the schema to name."""
+    suites = _each(run["suites"], lambda suite: _renamed(suite, {"from": "where"}) | _part(suite, "items", _item_1))
+    scorers = [
+        scorer | {"results": _each(scorer.get("results"), _result_1)} if isinstance(scorer, dict) else scorer
+        for scorer in (run["scorers"] if isinstance(run["scorers"], list) else ())
+    ]
+    return run | {"suites": suites, "scorers": scorers if isinstance(run["scorers"], list) else run["scorers"]}
+
+
+def _item_1(item: dict[str, Any]) -> dict[str, Any]:
+    return item | {"preferences": {"ranks": item["ranks"]}} if "ranks" in item and not item["preferences"] else item
+
+
+def _result_1(result: dict[str, Any]) -> dict[str, Any]:
+    changed = dict(result)
+    if isinstance(points := result.get("abstention"), list):
+        changed["abstention"] = {"points": points, "area": None}
+    changed |= _part(result, "slices", lambda part: _renamed(part, {"slice": "name"}))
+    if isinstance(style := result.get("style"), dict):
+        changed["style"] = style | _part(style, "buckets", lambda part: _renamed(part, {"from": "low", "to": "high"}))
+        if isinstance(regression := style.get("regression"), dict) and isinstance(regression.get("gain"), dict):
+            changed["style"]["regression"] = regression | regression["gain"]
+    # What format 1 let be null or left out
+    return {key: value for key, value in changed.items() if value is not None or key not in ("shares", "errors")}
+
+
+def _each(parts: Any, change: Any) -> Any:
+    if not isinstance(parts, dict):
+        return parts
+    return {name: change(part) if isinstance(part, dict) else part for name, part in parts.items()}
+
+
+def _part(value: Mapping[str, Any], key: str, change: Any) -> dict[str, Any]:
+    """The changed list under a key, to be joined to its object."""
+    if not isinstance(parts := value.get(key), list):
+        return {}
+    return {key: [change(part) if isinstance(part, dict) else part for part in parts]}
+
+
+def _renamed(value: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): part for key, part in value.items()}
+
+
+# What the types do not say
+
+
+def _check(run: Run) -> None:
+    """See that the parts of a run are of one story.
 
     Raises:
-        NotFound: the run has no scorer of that name.
+        Wrong: says where they are not.
     """
-    for scorer in run["scorers"]:
-        if scorer["name"] == name:
-            return scorer
-    raise NotFound(f"the run has no scorer {name!r}{suggest(name, [scorer['name'] for scorer in run['scorers']])}")
+    for name, suite in run.suites.items():
+        _checked(_check_suite, (suite,), f"suites.{name}")
+    names: set[str] = set()
+    for place, scorer in enumerate(run.scorers):
+        if scorer.name in names:
+            raise Wrong(scorer.name, "a name for each scorer").inside(f"scorers[{place}].name")
+        names.add(scorer.name)
+        for name, result in scorer.results.items():
+            where = f"scorers[{place}].results.{name}"
+            if name not in run.suites:
+                raise Wrong(name, "a suite of the run").inside(where)
+            _checked(_check_result, (result, run.suites[name]), where)
 
 
-def sample_of_run(run: Run, scorer: str, suite: str) -> Sample:
-    """The scored items of one scorer on one suite, as they were measured.
-
-    Raises:
-        NotFound: the run has no such scorer or suite.
-    """
-    entry = scorer_of(run, scorer)
-    if suite not in entry["results"]:
-        raise NotFound(f"{scorer} has no results of {suite!r}{suggest(suite, entry['results'])}")
-    facts = tuple(facts_from(item) for item in run["suites"][suite]["items"])
-    return Sample(facts, scores_from(entry["results"][suite], entry["model"]))
+def _checked(check: Any, given: tuple[Any, ...], place: str) -> None:
+    try:
+        check(*given)
+    except Wrong as wrong:
+        raise wrong.inside(place) from None
 
 
-def scores_json(scores: Sequence[Sequence[Score]]) -> dict[str, Any]:
-    """Every score and its facts, item by item."""
-    from prefrank.evaluation.run import plain_values
+def _check_suite(suite: SuiteRecord) -> None:
+    if not suite.items:
+        raise Wrong([], "at least one item").inside("items")
 
-    return {
-        "scores": [plain_values(each) for each in scores],
-        "tokens": [[score.tokens for score in each] for each in scores],
-        "cut_prompt": [[score.cut_prompt for score in each] for each in scores],
-        "cut_reply": [[score.cut_reply for score in each] for each in scores],
+
+def _check_result(result: SuiteResult, suite: SuiteRecord) -> None:
+    if result.headline not in result.figures:
+        raise Wrong(result.headline, "one of its figures").inside("headline")
+    if set(result.subsets) != (there := {item.subset for item in suite.items}):
+        odd = sorted(set(result.subsets) ^ there)
+        raise Wrong(odd[0], "a result for each subset of the items").inside("subsets")
+    sizes = [len(item.lengths) for item in suite.items]
+    columns = {
+        "scores": result.scores,
+        "tokens": result.tokens,
+        "cut_prompt": result.cut_prompt,
+        "cut_reply": result.cut_reply,
     }
+    for name, column in columns.items():
+        if [len(item) for item in column] != sizes:
+            raise Wrong(f"of {len(column)} items", f"one for each reply of {len(sizes)} items").inside(name)
+    if result.calibration.scaled and not result.calibration.temperature:
+        raise Wrong(result.calibration.temperature, "a number above 0").inside("calibration.temperature")
+    _check_counts(result, suite)
 
 
-def scores_from(value: Mapping[str, Any], model: str) -> tuple[tuple[Score, ...], ...]:
-    columns = zip(value["scores"], value["tokens"], value["cut_prompt"], value["cut_reply"], strict=True)
-    return tuple(
-        tuple(
-            Score(float("nan") if one is None else one, tokens, cut_prompt, cut_reply, model)
-            for one, tokens, cut_prompt, cut_reply in zip(*each, strict=True)
-        )
-        for each in columns
-    )
+def _check_counts(result: SuiteResult, suite: SuiteRecord) -> None:
+    counts = plain(result.overall.counts)
+    seen = {
+        "comparisons": len(suite.items),
+        "replies": sum(len(item.lengths) for item in suite.items),
+        "pairs": sum(len(item.preferences) for item in suite.items),
+        "failures": sum(item.count(None) for item in result.scores),
+    }
+    for name, there in seen.items():
+        if counts[name] != there:
+            raise Wrong(counts[name], f"{there}, as the items and scores have it").inside(f"overall.counts.{name}")
+    most = {"prompts": "comparisons", "ties": "pairs", "score_ties": "pairs", "failed_pairs": "pairs"}
+    most |= {"cut_prompts": "replies", "cut_replies": "replies"}
+    for name, of in most.items():
+        if counts[name] > counts[of]:
+            place = f"overall.counts.{name}"
+            raise Wrong(counts[name], f"at most the {counts[of]:,} {of}").inside(place)

@@ -1,9 +1,9 @@
 """Model folders in (out: `save.py`): plain `AutoModelForSequenceClassification` folders of transformers.
 
-BERT, RoBERTa, ELECTRA and DeBERTa-v2 run on our packed encoders and never import transformers; everything else goes
-through `OtherNetwork`. The model is built without memory and takes the mapped tensors themselves, so there is one
-copy of them, in the file. Only what has to change its type or device is converted, tensor by tensor, and so are tensors
-that a file of other programs has at odd places: a score's last bits do not depend on where its weights lie.
+What stands in the table of families (`families/`) runs on our packed networks and never imports transformers; all
+else goes through `OtherNetwork`. The model is built without memory and takes the mapped tensors themselves, so there is
+one copy of them, in the file. Only what has to change its type or device is converted, tensor by tensor, and so are
+tensors that a file of other programs has at odd places: a score's last bits do not depend on where its weights lie.
 Older files are read too: LayerNorm's gamma and beta, backbones without the model's prefix, and backbones that still
 carry the head of their pre-training, which is left out.
 """
@@ -21,23 +21,16 @@ from prefrank.errors import BadInput, BadModel, short, suggest
 from prefrank.io.json_files import Fields
 from prefrank.limits import limit, past
 from prefrank.model.adapter import apply_adapter, is_adapter, read_adapter, read_whole
-from prefrank.model.bert import FAMILIES, BertNetwork
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.custom_code import check_code, custom_class
 from prefrank.model.empty import empty
-from prefrank.model.found import check_modules, foreign, no_head, shown_names
+from prefrank.model.families import Family, family_of, find_family
+from prefrank.model.foreign import check_modules, foreign, no_head, shown_names
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, check_heads, head_names, keep_heads
-from prefrank.model.network import Network, head_parameter_names
+from prefrank.model.integer_network import check_integers, quantise_network, replaced_weights
+from prefrank.model.integer_weights import QUANTISED, check_quantised, stored_precision
+from prefrank.model.network import Network, PackedNetwork, head_parameter_names
 from prefrank.model.other import OtherNetwork, load_other
-from prefrank.model.quantise import (
-    QUANTISED,
-    check_integers,
-    check_quantised,
-    quantise_network,
-    replaced_weights,
-    stored_precision,
-)
 from prefrank.model.record import LAST, RECORD, read_record
-from prefrank.model.remote import check_code, custom_class
 from prefrank.model.weights import ALIGNMENT, FLOATS, Weights, read_config
 from prefrank.model.weights import QUANTISED as QUANTISED_FILE
 
@@ -139,7 +132,8 @@ def _load_network(
         check_modules(folder, raw)
     if precision := stored_precision(raw):
         raise BadModel(f"{folder} is quantised to {precision}, which only scores; load the float model it came from")
-    if custom_class(raw) or not _is_native(raw):
+    family = None if custom_class(raw) else find_family(raw)
+    if family is None:
         made = tuple(heads or (ONLY_HEAD,)) if new_head else None
         other = load_other(
             folder,
@@ -154,7 +148,7 @@ def _load_network(
         _keep(folder, other, heads)
         return other
     stored = Weights(folder)
-    network = _empty(raw, dropout, len(stored))
+    network = _empty(family, raw, dropout, len(stored))
     weights = stored.take(_renaming(network))
     _set_outputs(network, tuple(heads or (ONLY_HEAD,)) if new_head else _stored_heads(folder, network, weights))
     head = _new_head(network, weights.tensors) if new_head else {}
@@ -173,7 +167,7 @@ def _load_network(
 
 def load_quantised(
     folder: Path, precision: str, *, heads: Sequence[str] | None = None, trust_remote_code: bool = False
-) -> BertNetwork | DebertaNetwork:
+) -> Network:
     """Load a folder with integer weights, for scoring on the CPU: a quantised one as it is, a float one by quantising.
 
     Both give the same network, bit for bit. A float folder is read tensor by tensor and leaves nothing else behind.
@@ -189,9 +183,7 @@ def load_quantised(
     return read_whole(folder, partial(_load_quantised, folder, precision, heads, trust_remote_code))
 
 
-def _load_quantised(
-    folder: Path, precision: str, heads: Sequence[str] | None, trust_remote_code: bool
-) -> BertNetwork | DebertaNetwork:
+def _load_quantised(folder: Path, precision: str, heads: Sequence[str] | None, trust_remote_code: bool) -> Network:
     check_quantised(precision)
     if is_adapter(folder):
         return _quantise_adapted(folder, precision, heads)
@@ -201,12 +193,13 @@ def _load_quantised(
     stored = stored_precision(raw)
     if stored not in (None, precision):
         raise BadModel(f"{folder} is quantised to {stored}; to have {precision}, load the float model it came from")
-    if custom_class(raw) or not _is_native(raw):
+    family = None if custom_class(raw) else find_family(raw)
+    if family is None or family.lay_out is None:
         kind = short(raw["model_type"])
         raise BadModel(f"{folder} holds a {kind} model, which cannot be quantised; load it in float32")
     float_config = {key: value for key, value in raw.items() if key != "quantization_config" or not stored}
     opened = Weights(folder, quantised=stored is not None)
-    network = _empty(Fields(float_config, raw.file), None, len(opened))
+    network = _empty(family, Fields(float_config, raw.file), None, len(opened))
     if stored:
         with torch.device("meta"):
             quantise_network(network, precision)  # for the names, shapes and types; there are no numbers yet
@@ -315,22 +308,17 @@ def _scores_last(folder: Path) -> bool:
     return is_adapter(folder) and _scores_last(read_adapter(folder).base_folder())
 
 
-def _quantise_adapted(folder: Path, precision: str, heads: Sequence[str] | None) -> BertNetwork | DebertaNetwork:
+def _quantise_adapted(folder: Path, precision: str, heads: Sequence[str] | None) -> Network:
     network = load_network(folder, heads=heads)
-    if not isinstance(network, BertNetwork | DebertaNetwork):
+    family = family_of(network)
+    if family is None or family.lay_out is None:
         raise BadModel(f"{folder} changes a model that cannot be quantised; load it in float32")
     keep_heads(network, network.heads[:1])
     quantise_network(network, precision)
     return network
 
 
-def _is_native(raw: Fields) -> bool:
-    """Whether our own encoders run a model."""
-    kind = raw.text("model_type")
-    return not raw.flag("is_decoder", False) and (kind in FAMILIES or kind == "deberta-v2")
-
-
-def _empty(raw: Fields, dropout: float | None, stored: int) -> BertNetwork | DebertaNetwork:
+def _empty(family: Family[Any], raw: Fields, dropout: float | None, stored: int) -> PackedNetwork:
     """A network without memory.
 
     Args:
@@ -339,12 +327,10 @@ def _empty(raw: Fields, dropout: float | None, stored: int) -> BertNetwork | Deb
     if raw.integer("num_hidden_layers") > stored:
         raw.refuse("num_hidden_layers", f"a number that fits the weights, which are {stored} tensors")
     with empty(raw.file, stored):
-        return (
-            BertNetwork(raw, dropout=dropout) if raw["model_type"] in FAMILIES else DebertaNetwork(raw, dropout=dropout)
-        )
+        return family.network(raw, dropout=dropout)
 
 
-def _stored_heads(folder: Path, network: BertNetwork | DebertaNetwork, weights: Weights) -> tuple[str, ...]:
+def _stored_heads(folder: Path, network: PackedNetwork, weights: Weights) -> tuple[str, ...]:
     """Names of the outputs that the folder's weights have, whatever its config.json counts."""
     name = f"{network.output_layer}.weight"
     output = weights.tensors.get(name)
@@ -358,12 +344,16 @@ def _stored_heads(folder: Path, network: BertNetwork | DebertaNetwork, weights: 
     return head_names(network.config, len(output))
 
 
-def _set_outputs(network: BertNetwork | DebertaNetwork, heads: tuple[str, ...]) -> None:
+def _set_outputs(network: PackedNetwork, heads: tuple[str, ...]) -> None:
     """Give a network without memory an output layer for these heads."""
     parent, _, name = network.output_layer.rpartition(".")
     before: Any = network.get_submodule(network.output_layer)
     with torch.device("meta"):
-        setattr(network.get_submodule(parent), name, HeadLinear(before.in_features, len(heads)))
+        setattr(
+            network.get_submodule(parent),
+            name,
+            HeadLinear(before.in_features, len(heads), bias=before.bias is not None),
+        )
     network.heads = heads
 
 
@@ -372,12 +362,12 @@ def _keep(folder: Path, network: Network, heads: Sequence[str] | None) -> None:
     keep_heads(network, heads or network.heads)
 
 
-def _renaming(network: BertNetwork | DebertaNetwork) -> Callable[[str], str | None]:
+def _renaming(network: PackedNetwork) -> Callable[[str], str | None]:
     """From a stored name to the network's, None for what a reward model may leave out."""
     expected = network.state_dict()
 
     def rename(stored: str) -> str | None:
-        name = _modern_name(stored, expected, network.family)
+        name = _modern_name(stored, expected, network.backbone)
         return name if name in expected or not _LEFT_OUT.search(stored) else None
 
     return rename
@@ -398,7 +388,7 @@ def _modern_name(stored: str, expected: Mapping[str, Tensor], prefix: str) -> st
     return f"{prefix}.{name}" if f"{prefix}.{name}" in expected and name not in expected else name
 
 
-def _new_head(network: BertNetwork | DebertaNetwork, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _new_head(network: PackedNetwork, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     spread = Fields.of(network.config).number("initializer_range", 0.02, least=0.0)
     expected = network.state_dict()
     head = {}
@@ -409,9 +399,7 @@ def _new_head(network: BertNetwork | DebertaNetwork, stored: Mapping[str, Tensor
     return head
 
 
-def _check(
-    folder: Path, network: BertNetwork | DebertaNetwork, tensors: Mapping[str, Tensor], *, exactly: bool = False
-) -> None:
+def _check(folder: Path, network: PackedNetwork, tensors: Mapping[str, Tensor], *, exactly: bool = False) -> None:
     """Raise BadModel for names, shapes or types that are not the network's; `exactly`, for float types too."""
     expected = network.state_dict()
     if missing := expected.keys() - tensors.keys():

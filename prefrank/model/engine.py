@@ -22,11 +22,9 @@ from torch import Tensor
 
 from prefrank import native
 from prefrank.errors import BadInput, BadModel, PrefrankError, is_count, short, suggest
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.exact import TorchEngine, select_rows
-from prefrank.model.layout import lay_out
-from prefrank.model.native import NativeEngine, unfit
+from prefrank.model.families import lay_out
+from prefrank.model.native_engine import NativeEngine, unfit
 from prefrank.model.network import Network
 from prefrank.types import Batch
 
@@ -152,13 +150,12 @@ def make_engine(
         raise BadInput(f"the kernels {short(kernels)} are unknown{suggest(str(kernels), NAMES)}")
     if len(network.heads) > 1:
         raise BadInput(f"the model has the heads {', '.join(network.heads)}; load it with head= to score with one")
-    if not isinstance(network, BertNetwork | DebertaNetwork):
-        if kernels not in (None, TORCH):
-            raise BadInput(f"this model runs through transformers and has no kernels {kernels!r}; leave kernels out")
-        return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     if kernels == FLASH:
         return _flash(network, deterministic)
-    layout = lay_out(network)
+    if (layout := lay_out(network)) is None:
+        if kernels not in (None, TORCH):
+            raise BadInput(f"this model has no kernels {kernels!r}: it runs on torch alone; leave kernels out")
+        return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     quantised = layout.layers[0].query.scale is not None
     if quantised and kernels == TORCH:
         raise BadInput("integer weights run on the native kernels only; leave kernels out, or load in float32")
@@ -168,7 +165,7 @@ def make_engine(
     return NativeEngine(layout, kernels, streams=num_threads or torch.get_num_threads())
 
 
-def _flash(network: BertNetwork | DebertaNetwork, deterministic: bool) -> Engine:
+def _flash(network: Network, deterministic: bool) -> Engine:
     if reason := network.obstacle():
         raise BadInput(f"the kernels 'flash' cannot be used: {reason}")
     network.fused = True

@@ -101,8 +101,10 @@ def keep_heads(network: Network, heads: Sequence[str]) -> None:
     if tuple(heads) == network.heads:
         return
     output: Any = network.get_submodule(network.output_layer)
-    if not hasattr(output, "uncut"):
-        output.uncut = {f"{network.output_layer}.{name}": one.detach() for name, one in output.state_dict().items()}
+    if not network.uncut:
+        network.uncut = {
+            f"{network.output_layer}.{name}": value.detach() for name, value in output.state_dict().items()
+        }
     places = {name: place for place, name in reversed(list(enumerate(network.heads)))}
     rows = torch.tensor([places[name] for name in heads], device=output.weight.device)
     with torch.no_grad():
@@ -111,8 +113,3 @@ def keep_heads(network: Network, heads: Sequence[str]) -> None:
             output.bias = nn.Parameter(output.bias[rows])
     output.out_features = len(rows)
     network.heads = tuple(heads)
-
-
-def uncut(network: Network) -> dict[str, Tensor]:
-    """What the output layer of a network held before it was cut to some of its heads; {} where it was not."""
-    return getattr(network.get_submodule(network.output_layer), "uncut", {})

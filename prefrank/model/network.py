@@ -6,10 +6,12 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.model.weights import as_bytes
@@ -21,28 +23,54 @@ class Network(Protocol):
     """A reward model as an `nn.Module`: `network(batch)` gives float32 scores, in the batch's order, with gradient.
 
     They are [N] with one head and [N, H] with several. `heads` names them, and `output_layer` is the linear layer that
-    gives them. `config` is the raw config.json; `max_positions` the longest row it takes, None for no limit. With
-    `gradient_checkpointing` set to True, training keeps no activations inside layers and computes them twice.
+    gives them; `uncut` is what that layer held before it was cut to some of its heads, by name, {} where it was not.
+    `config` is the raw config.json; `max_positions` the longest row it takes, None for no limit; `vocab_size` one more
+    than the largest token id. With `gradient_checkpointing` set to True, training keeps no activations inside layers
+    and computes them twice. With `fused`, attention is one kernel call, where `obstacle` is None.
     """
 
     config: dict[str, Any]
     heads: tuple[str, ...]
     output_layer: str
+    uncut: dict[str, Tensor]
     max_positions: int | None
+    vocab_size: int
     gradient_checkpointing: bool
+    fused: bool
     training: bool
 
     def __call__(self, batch: Batch) -> Tensor: ...
 
+    def obstacle(self) -> str | None:
+        """Why `fused` cannot be set here, as the end of a sentence; None where it can."""
+        ...
+
+    def sharing(self, ids: Int64[np.ndarray, " T"]) -> AbstractContextManager[None]:
+        """Inside the block, what the micro-batches of a step have in common is computed once. `ids` are the step's."""
+        ...
+
     def train(self, mode: bool = True) -> Any: ...
 
     def get_submodule(self, target: str) -> nn.Module: ...
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class PackedNetwork(Network, Protocol):
+    """A network of one of our families (`families/`). `backbone` is the name of the module below the head."""
+
+    backbone: str
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any: ...
+
+    def eval(self) -> Any: ...
 
 
 def score_batches(network: Network, batches: Sequence[Batch]) -> Float[Tensor, "N *H"]:
@@ -66,6 +94,17 @@ def score_batches(network: Network, batches: Sequence[Batch]) -> Float[Tensor, "
     return scores
 
 
+@runtime_checkable
+class Digest(Protocol):
+    """One of hashlib's digests, whose class has no public name."""
+
+    def update(self, data: Any, /) -> None: ...
+
+    def copy(self) -> Any: ...
+
+    def hexdigest(self) -> str: ...
+
+
 def fingerprint(network: Network, *, extra: bytes) -> str:
     """sha256 over the sorted (name, dtype, shape, bytes) of the weights, then `extra`; hexadecimal.
 
@@ -74,14 +113,14 @@ def fingerprint(network: Network, *, extra: bytes) -> str:
     return with_text(weights_digest(network)[0], extra)
 
 
-def with_text(digest: "hashlib._Hash", extra: bytes) -> str:
+def with_text(digest: Digest, extra: bytes) -> str:
     """The fingerprint of weights that were read already."""
     digest = digest.copy()
     digest.update(extra)
     return digest.hexdigest()
 
 
-def weights_digest(network: Network, uncut: Mapping[str, Tensor] | None = None) -> "tuple[_Digest, _Digest | None]":
+def weights_digest(network: Network, uncut: Mapping[str, Tensor] | None = None) -> tuple[Digest, Digest | None]:
     """What `fingerprint` makes of the weights alone, and of the network before it was cut to some of its heads.
 
     Reads every weight once, copying none, at the speed of sha256: 1.8 GB a second on a core with its instructions.
@@ -102,10 +141,7 @@ def weights_digest(network: Network, uncut: Mapping[str, Tensor] | None = None) 
     return digest, whole if {name for name, _ in tensors[start:]} == uncut.keys() else None
 
 
-_Digest: TypeAlias = "hashlib._Hash"
-
-
-def _add(digest: _Digest, tensors: Sequence[tuple[str, Tensor]]) -> None:
+def _add(digest: Digest, tensors: Sequence[tuple[str, Tensor]]) -> None:
     for name, tensor in tensors:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(as_bytes(tensor))

@@ -14,7 +14,7 @@ own names. A folder's own code runs only with `trust_remote_code`; its model the
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.errors import BadModel, is_count, short
+from prefrank.model.custom_code import custom_class
 from prefrank.model.empty import empty
-from prefrank.model.found import foreign, no_head, shown_names
+from prefrank.model.foreign import foreign, no_head, shown_names
 from prefrank.model.heads import HeadLinear, head_names, widened
 from prefrank.model.network import head_modules
 from prefrank.model.pack import Pack, pack_batch
-from prefrank.model.remote import custom_class
 from prefrank.model.weights import FLOATS, Weights
 from prefrank.types import Batch
 
@@ -56,6 +56,8 @@ class OtherNetwork(nn.Module):
         self.model: Any = model
         self.config: dict[str, Any] = copy.deepcopy(dict(raw))
         self.heads = heads
+        self.uncut: dict[str, Tensor] = {}
+        self.fused = False
         self.output_layer = f"model.{_output_layer(model, len(heads))}"
         self.architecture = type(model).__name__
         self.vocab_size: int = text.vocab_size
@@ -135,6 +137,14 @@ class OtherNetwork(nn.Module):
         word = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
         getattr(self.model, f"{word}_checkpointing_{'enable' if wanted else 'disable'}")()
         self._checkpointed = wanted
+
+    def obstacle(self) -> str | None:
+        """Why attention is no kernel call of ours here."""
+        return "it is for models that run on networks of prefrank's own, and this one runs through transformers"
+
+    def sharing(self, ids: Int64[np.ndarray, " T"]) -> AbstractContextManager[None]:
+        """Nothing that micro-batches have in common is known of transformers' models."""
+        return nullcontext()
 
     def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         device = next(self.parameters()).device

@@ -13,20 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 from safetensors import SafetensorError
 
 from prefrank.errors import BadInput, short
+from prefrank.model.families import FAMILIES
+from prefrank.model.integer_weights import stored_precision
 from prefrank.model.network import Network, fingerprint
 from prefrank.model.other import OtherNetwork, text_config
-from prefrank.model.quantise import stored_precision
 from prefrank.model.record import LAST, NOT_PADDING, Record, write_record
 from prefrank.model.weights import QUANTISED, SINGLE, write_tensors
-
-ARCHITECTURES = {
-    "bert": "BertForSequenceClassification",
-    "roberta": "RobertaForSequenceClassification",
-    "xlm-roberta": "XLMRobertaForSequenceClassification",
-    "camembert": "CamembertForSequenceClassification",
-    "electra": "ElectraForSequenceClassification",
-    "deberta-v2": "DebertaV2ForSequenceClassification",
-}
 
 
 @runtime_checkable
@@ -153,7 +145,7 @@ def _config_to_save(network: Network, padding: int | None) -> dict[str, Any]:
         text["pad_token_id"] = network.scored_padding if padding is None else padding
         text["vocab_size"] = max(network.vocab_size, 0 if padding is None else padding + 1)
     kept = {key: value for key, value in raw.items() if key not in ("num_labels", "torch_dtype")}
-    name = network.architecture if isinstance(network, OtherNetwork) else ARCHITECTURES[kept["model_type"]]
+    name = network.architecture if isinstance(network, OtherNetwork) else FAMILIES[kept["model_type"]].architecture
     dtype = next(network.parameters()).dtype
     return {
         **kept,

@@ -2,7 +2,7 @@
 
 One source (`engine.cpp` and its headers) is compiled three times, for any processor, for AVX2 and for AVX-512 with
 VNNI; which library runs is chosen when it is first needed, by what the processor can do. Nothing else in prefrank needs
-them for a right answer. `prefrank.model.native` fills the structures below from a model.
+them for a right answer. `prefrank.model.native_engine` fills the structures below from a model.
 """
 
 import ctypes

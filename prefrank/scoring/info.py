@@ -9,8 +9,8 @@ from typing import Any
 from prefrank.model import fingerprint, load_network
 from prefrank.model.adapter import is_adapter, read_adapter, read_whole
 from prefrank.model.hub import resolve_model
+from prefrank.model.integer_weights import QUANTISED
 from prefrank.model.other import OtherNetwork
-from prefrank.model.quantise import QUANTISED
 from prefrank.model.record import read_record
 from prefrank.scoring.reward_model import RewardModel
 

@@ -16,7 +16,7 @@ from prefrank.data import load_comparisons, parse_source
 from prefrank.errors import BadInput, BadModel, is_count, short
 from prefrank.io.atomic import atomic_folder
 from prefrank.model.hub import resolve_model
-from prefrank.model.quantise import check_quantised
+from prefrank.model.integer_weights import check_quantised
 from prefrank.model.save import check_target, write_checkpoint
 from prefrank.scoring.reward_model import RewardModel
 from prefrank.scoring.temperature import is_finite

@@ -21,10 +21,9 @@ from prefrank.io.atomic import atomic_folder
 from prefrank.io.pinned import changed_lately
 from prefrank.model import Network, make_engine, run
 from prefrank.model.adapter import is_adapter, read_whole, text_folder
-from prefrank.model.heads import uncut
 from prefrank.model.hub import resolve_model
+from prefrank.model.integer_weights import stored_precision
 from prefrank.model.network import weights_digest, with_text
-from prefrank.model.quantise import stored_precision
 from prefrank.model.record import read_record, text_settings
 from prefrank.model.save import write_checkpoint
 from prefrank.model.threads import check_fork, computed, find_device
@@ -108,7 +107,7 @@ class RewardModel:
         self.empty_score = empty_score
         self._origin = origin
         self._device = next(iter(network.parameters())).device
-        digest, self._saved_digest = computed(partial(weights_digest, network, uncut(network)))
+        digest, self._saved_digest = computed(partial(weights_digest, network, network.uncut))
         self.fingerprint = with_text(digest, encoder.fingerprint_bytes())
         fits = calibration is not None and is_for(
             calibration, self.fingerprint, pre_rendered=encoder.pre_rendered, empty_score=empty_score

@@ -1,6 +1,6 @@
-"""From a recipe to everything that is ready before the first step: `train` and `dry_run` both begin here.
+"""From a recipe to everything a run needs before its first step; `train` and `dry_run` both start here.
 
-Whatever is wrong with a recipe, its model or its data is refused here, with the same words for both.
+Anything wrong with a recipe, its model or its data is refused here, with the same message for both.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from prefrank.training.feed.feeds import Feed, make_feed
 from prefrank.training.loop.best import check_best, evaluation_digest
 from prefrank.training.losses.preference_loss import PreferenceLoss, make_loss
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import Report, ignore
+from prefrank.training.records.events import Callback, ignore
 from prefrank.training.records.run_checkpoints import Progress, read_state, state_of
 from prefrank.training.start import load_text
 
@@ -28,7 +28,7 @@ N = TypeVar("N", bound=Network | None)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared(Generic[N]):
-    """What a run needs before its first step; no texts are left in it, but those that streams draw from memory.
+    """What a run needs before its first step; it keeps no texts, except those that streams draw from memory.
 
     Args:
         network: what `load` gave: the network with its weights, on its device.
@@ -38,7 +38,7 @@ class Prepared(Generic[N]):
         loss: started from the training labels, on the CPU.
         progress: where the run stands: at step 0, or where its checkpoint says.
         account: of the data, for the training record: `read`, `encoded` and `digests`, as plain values.
-        notes: what of the data deserves a second look.
+        notes: warnings about the data.
     """
 
     network: N
@@ -59,7 +59,7 @@ def prepare(
     resumed: bool = False,
     num_processes: int = 1,
     corpus: Corpus | None = None,
-    report: Report = ignore,
+    callback: Callback = ignore,
 ) -> Prepared[N]:
     """Load the model, read and encode the data, and check that the recipe fits them.
 
@@ -81,8 +81,8 @@ def prepare(
         return network, load_text(recipe, folder, positions=positions, resumed=resumed)
 
     network, encoder = read_whole(folder, load_both)
-    corpus = read_corpus(recipe, report) if corpus is None else corpus
-    encoded = encode_corpus(recipe, corpus, encoder, report)
+    corpus = read_corpus(recipe, callback) if corpus is None else corpus
+    encoded = encode_corpus(recipe, corpus, encoder, callback)
     feed = make_feed(recipe, encoded, encoder, num_processes=num_processes)
     loss = make_loss(recipe, encoded.training)
     check_best(recipe, encoded.evaluation)

@@ -1,7 +1,6 @@
 """What a run starts from: the network with its head, and the text path.
 
-A model that already is a reward model keeps its head, and one that prefrank trained its text settings,
-unless the recipe says otherwise.
+Unless the recipe says otherwise, a reward model keeps its head, and a model that prefrank trained its text settings.
 """
 
 from dataclasses import replace
@@ -12,9 +11,7 @@ import torch
 from prefrank.errors import BadRecipe
 from prefrank.model import Network, load_network
 from prefrank.model.adapter import text_folder
-from prefrank.model.bert import BertNetwork
 from prefrank.model.checkpoint import heads_in
-from prefrank.model.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import text_settings
 from prefrank.text import TextEncoder, TextSettings, with_chat_template
@@ -35,8 +32,8 @@ def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None, res
         BadRecipe: a setting without effect on this model.
         NotFound: no chat template of that name, and no such file.
     """
-    said = text_settings(folder)
-    stored = None if said is None else TextSettings.from_json(said)
+    stated = text_settings(folder)
+    stored = None if stated is None else TextSettings.from_json(stated)
     encoder = TextEncoder.load(text_folder(folder), stored, positions=positions)
     source, settings = encoder.source, encoder.settings
     if recipe.max_length is not None:
@@ -75,10 +72,9 @@ def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: b
     if recipe.gradient_checkpointing:
         network.gradient_checkpointing = True
     if recipe.kernels == "flash":
-        reason = network.obstacle() if isinstance(network, BertNetwork | DebertaNetwork) else "it is for our encoders"
-        if reason:
+        if reason := network.obstacle():
             raise BadRecipe(f"kernels is flash, but {reason}")
-        network.fused = True  # type: ignore[attr-defined]
+        network.fused = True
     freeze(network, recipe)
     if adapted:
         add_adapters(network, recipe)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from prefrank.cli import main
-from prefrank.cli.screen import add_row, new_table, show
+from prefrank.cli.screen import show
+from prefrank.reports.rich_tables import add_row, new_table
 
 FOREIGN = "what is 酵母 — “yeast” ≥ × █ ё?"
 

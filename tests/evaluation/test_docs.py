@@ -26,14 +26,13 @@ from prefrank.evaluation import (
     longer_wins,
     random_scorer,
     run_all,
-    servers,
     slices,
     style,
     write_run,
 )
-from prefrank.evaluation.dialects import PROTOCOLS
 from prefrank.evaluation.protocols import SUITES, best_of_n, judged, load_suite, rmb
-from prefrank.evaluation.servers import ServerOptions
+from prefrank.scoring import exchange, remote
+from prefrank.wire import DIALECTS
 from tests.tiny import bert_folder
 
 PROBE_PAIRS = [item.subset for item in load_suite("probes").items]
@@ -41,7 +40,7 @@ FAST = Bootstrap(resamples=50)
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "evaluation.md").read_text(encoding="utf-8")
-SERVER = ServerOptions()
+SERVER = remote.ServerOptions()
 HALF, COUNTED = "half", ("no", "one", "two", "three", "four", "five", "six")
 
 SENTENCES = {
@@ -65,12 +64,12 @@ SENTENCES = {
     ),
     "scorers.md": (
         f"are tried again, {COUNTED[SERVER.tries]} times in all, {SERVER.wait_s:g} s later",
-        f"at most {'a minute' if servers.LONGEST_WAIT_S == 60 else servers.LONGEST_WAIT_S}",
-        f"so {COUNTED[len(servers.PROBES)]} probes are scored first",
+        f"at most {'a minute' if exchange.LONGEST_WAIT_S == 60 else exchange.LONGEST_WAIT_S}",
+        f"so {COUNTED[len(remote.PROBES)]} probes are scored first",
         f"fewer than {language.MIN_LETTERS} letters",
         f"guesses below a confidence of {language.MIN_CONFIDENCE}",
-        "(" + ", ".join(map(str, servers.HALVED)) + ") is halved",
-        ", ".join(map(str, servers.RETRIED)) + ", time-outs",
+        "(" + ", ".join(map(str, remote.HALVED)) + ") is halved",
+        ", ".join(map(str, exchange.RETRIED)) + ", time-outs",
     ),
     "suites.md": (
         f"in {len(PROBE_PAIRS)} pairs of {len(set(PROBE_PAIRS))} kinds over"
@@ -94,8 +93,8 @@ def test_the_numbers_on_a_page_are_the_codes(page: str) -> None:
 
 def test_every_protocol_and_suite_stands_on_its_page() -> None:
     pages = {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("scorers", "suites")}
-    assert [name for name in PROTOCOLS if f"`{name}`" not in pages["scorers"]] == []
-    paths = [path for protocol in PROTOCOLS.values() for path in protocol.paths]
+    assert [name for name in DIALECTS if f"`{name}`" not in pages["scorers"]] == []
+    paths = [path for dialect in DIALECTS.values() for path in dialect.paths]
     assert [path for path in paths if path not in pages["scorers"]] == []
     assert [name for name in SUITES if f"`{name}`" not in pages["suites"]] == ["probes"]  # `--suite probes`
     for kind in set(PROBE_PAIRS):

@@ -1,11 +1,11 @@
 """Run files that are torn, hostile or contradict themselves: one line with the file and the part, or what they hold."""
 
-import copy
 import functools
 import gzip
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation import Bootstrap, Item, evaluate, read_run, write_run
 from prefrank.evaluation.items import style_of
-from prefrank.evaluation.run_schema import Wrong, check_run
 from prefrank.types import Preference, Score, as_prompt
 from tests.evaluation.run_files import fake_run
 
@@ -24,8 +23,16 @@ def whole() -> str:
     return json.dumps(fake_run(suites=("helpful", "bon-alpacaeval"), scorers=("good", "random"), items=80))
 
 
-def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    run = json.loads(whole())
+@functools.cache
+def in_format(number: int, folder: Path) -> str:
+    """The same run as either format has it."""
+    (folder / "run.json").write_text(whole())
+    write_run(folder / "2.json", read_run(folder / "run.json"))
+    return whole() if number == 1 else (folder / "2.json").read_text()
+
+
+def changed(change: Callable[[dict[str, Any]], object], text: str | None = None) -> dict[str, Any]:
+    run = json.loads(text or whole())
     change(run)
     return run
 
@@ -34,8 +41,21 @@ def result(run: dict[str, Any]) -> dict[str, Any]:
     return run["scorers"][0]["results"]["helpful"]
 
 
-def test_a_whole_run_passes() -> None:
-    check_run(json.loads(whole()))
+def test_both_formats_hold_one_run(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"{number}.json").write_text(in_format(number, tmp_path))
+    assert json.loads((tmp_path / "2.json").read_text())["format"] == 2
+    assert read_run(tmp_path / "1.json") == read_run(tmp_path / "2.json")
+
+
+def test_a_key_that_format_2_does_not_have_is_refused_and_one_of_format_1_passed_over(tmp_path: Path) -> None:
+    for number in (1, 2):
+        run = json.loads(in_format(number, tmp_path))
+        result(run)["odd"] = 1
+        (tmp_path / f"odd{number}.json").write_text(json.dumps(run))
+    assert read_run(tmp_path / "odd1.json") == read_run(tmp_path / "2.json")
+    with pytest.raises(BadData, match=r"scorers\[0\].results.helpful.odd is not known here"):
+        read_run(tmp_path / "odd2.json")
 
 
 @pytest.mark.parametrize(
@@ -64,15 +84,18 @@ def test_a_whole_run_passes() -> None:
         (lambda r: r["suites"]["helpful"]["items"].clear(), "helpful.items is .*; wanted at least one item"),
         (lambda r: r["suites"]["helpful"]["rows"].update(missing={"a": [1]}), "rows.missing"),
         (lambda r: r["suites"]["bon-alpacaeval"]["charts"][0]["columns"].pop(), "a figure for each row and column"),
-        (lambda r: r["scorers"][0].pop("audit"), r"scorers\[0\].audit is missing"),
+        (lambda r: r["scorers"][0].pop("kind"), r"scorers\[0\].kind is missing"),
         (lambda r: r["suites"]["helpful"].pop("contamination"), "suites.helpful.contamination is missing"),
-        (lambda r: r["intervals"].update(resamples=0), "at least 1 resample"),
+        (lambda r: r["intervals"].update(resamples=0), "intervals cannot be used: resamples is 0"),
         (lambda r: r["comparison"]["pairs"][0].update(p=2), "comparison.pairs"),
         (lambda r: r["hardware"].update(gpus="one"), "hardware.gpus is 'one'; wanted a list"),
     ],
 )
-def test_a_part_that_is_wrong_is_named(change: Callable[[dict[str, Any]], object], says: str, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps(changed(change)))
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_part_that_is_wrong_is_named(
+    number: int, change: Callable[[dict[str, Any]], object], says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(changed(change, in_format(number, tmp_path))))
     with pytest.raises(BadData, match=says) as caught:
         read_run(tmp_path / "run.json")
     assert str(caught.value).startswith(f"{tmp_path / 'run.json'} is no whole run file: ")
@@ -115,23 +138,28 @@ def test_only_plain_files_are_read(tmp_path: Path) -> None:
 
 
 def test_half_a_character_in_a_text_is_written_and_read_back(tmp_path: Path) -> None:
-    run = changed(lambda r: result(r)["errors"][0].update(prompt="a\ud800b\\"))
+    text = json.dumps(changed(lambda r: result(r)["errors"][0].update(prompt="a\ud800b\\")))
+    (tmp_path / "given.json").write_text(text)
+    run = read_run(tmp_path / "given.json")
     write_run(tmp_path / "run.json", run)
     assert read_run(tmp_path / "run.json") == run
+    assert run.scorers[0].results["helpful"].errors[0].prompt == "a\ud800b\\"
 
 
 def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
+    in_format(2, tmp_path)
+    run = read_run(tmp_path / "2.json")
+    broken = replace(run, scorers=(replace(run.scorers[0], scoring_s=float("nan")),))
     with pytest.raises(BadInput, match="a number that is not finite"):
-        write_run(tmp_path / "run.json", {"value": float("nan")})
-    assert list(tmp_path.iterdir()) == []
+        write_run(tmp_path / "nan.json", broken)
+    assert not (tmp_path / "nan.json").exists()
 
 
-def test_a_check_says_where_in_a_list_it_is() -> None:
-    broken = copy.deepcopy(json.loads(whole()))
-    broken["suites"]["helpful"]["items"][3]["lengths"][1] = -2
-    with pytest.raises(Wrong) as caught:
-        check_run(broken)
-    assert str(caught.value).startswith("suites.helpful.items[3].lengths[1] is -2; wanted a whole number")
+def test_a_check_says_where_in_a_list_it_is(tmp_path: Path) -> None:
+    broken = changed(lambda r: r["suites"]["helpful"]["items"][3]["lengths"].__setitem__(1, -2))
+    (tmp_path / "run.json").write_text(json.dumps(broken))
+    with pytest.raises(BadData, match=r"suites.helpful.items\[3\].lengths\[1\] is -2; wanted a whole number"):
+        read_run(tmp_path / "run.json")
 
 
 def test_scores_too_far_apart_for_a_difference_are_still_in_order() -> None:

@@ -3,28 +3,30 @@
 import json
 import random
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from prefrank.errors import BadInput
+from prefrank.errors import BadData, BadInput
 from prefrank.evaluation import calibration, estimates
 from prefrank.evaluation import items as item_module
 from prefrank.evaluation.audit import audit
 from prefrank.evaluation.baselines import longer_wins, random_scorer
+from prefrank.evaluation.compare_runs import check_runs, compare_runs
 from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, flatten
-from prefrank.evaluation.pages.sections import _decided
 from prefrank.evaluation.protocols.suite import SuiteData
+from prefrank.evaluation.results import Run, sample_of_run
 from prefrank.evaluation.run import data_hash
-from prefrank.evaluation.run_file import sample_of_run
-from prefrank.evaluation.run_schema import Wrong, check_run
-from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
+from prefrank.evaluation.run_file import read_run, write_run
+from prefrank.evaluation.running import Entrant, Task, comparisons_suite, run_all
 from prefrank.evaluation.slices import in_groups
-from prefrank.training.feed.corpus import side_of
+from prefrank.io.schema import plain
 from prefrank.training.feed.examples import _written
+from prefrank.training.feed.pools import side_of
 from prefrank.training.losses.labels import number_rows, rank_replies
 from prefrank.types import Comparison, Preference, RankedPairs, as_prompt
 
@@ -53,44 +55,39 @@ def as_items(comparisons: list[Comparison]) -> list[Item]:
     return [Item(c.prompt, c.replies, c.preferences, f"part {int(c.id) % 2}", c.id) for c in comparisons]
 
 
-def a_run(comparisons: list[Comparison]) -> dict[str, Any]:
+def a_run(comparisons: list[Comparison]) -> Run:
     task = Task(comparisons_suite("mine"), SuiteData(tuple(as_items(comparisons)), len(comparisons), {}), "here")
     entrants = [Entrant("long", "python", longer_wins), Entrant("chance", "python", random_scorer())]
-    return json.loads(json.dumps(run_all(entrants, [task], bootstrap=FEW)))
+    return run_all(entrants, [task], bootstrap=FEW)
 
 
 def test_a_run_on_ranked_lists_is_the_run_on_their_pairs() -> None:
     listed, paired = a_run(lists(1)), a_run(in_pairs(lists(1)))
-    for run in (listed, paired):
-        check_run(run)
-    told = [(entry["name"], entry["results"]["mine"]) for entry in listed["scorers"]]
-    want = [(entry["name"], entry["results"]["mine"]) for entry in paired["scorers"]]
-    assert told == want
-    assert listed["suites"]["mine"]["data"] == paired["suites"]["mine"]["data"]
+    results = [[(scorer.name, scorer.results["mine"]) for scorer in run.scorers] for run in (listed, paired)]
+    assert results[0] == results[1]
+    assert listed.suites["mine"].data == paired.suites["mine"].data
     compared = compare_runs({"a": listed}, {}, bootstrap=FEW)
     assert compared == compare_runs({"a": paired}, {}, bootstrap=FEW)
-    for place in range(2):
-        both = [(0, entry, entry["results"]["mine"]) for entry in (listed["scorers"][place], paired["scorers"][place])]
-        assert np.array_equal(_decided(listed, "mine", both[0]), _decided(paired, "mine", both[1]), equal_nan=True)
 
 
-def test_no_pair_of_a_long_list_is_made_as_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pair_of_a_long_list_is_made_as_an_object(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(RankedPairs, "__iter__", lambda pairs: pytest.fail("all pairs were made"))
     one = RankedPairs(tuple(place % 40 for place in range(300)))
     replies = tuple(f"reply {place}" for place in range(300))
     run = a_run([Comparison(as_prompt(f"p{n}"), replies, one, "s", str(n)) for n in range(2)])
-    check_run(run)
-    assert run["suites"]["mine"]["items"][0]["preferences"] == []
+    write_run(tmp_path / "run.json", run)
+    assert plain(run)["suites"]["mine"]["items"][0]["preferences"] == {"ranks": list(one.levels)}
+    assert read_run(tmp_path / "run.json") == run
     assert len(sample_of_run(run, "long", "mine").lead) == 2 * 300 * 299 // 2
 
 
 def test_adding_up_in_blocks_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = a_run(lists(3, count=24))["scorers"]
+    whole = a_run(lists(3, count=24)).scorers
     monkeypatch.setattr(estimates, "_BLOCK", 7)
     monkeypatch.setattr(calibration, "_FEW", 0)
-    blocks = a_run(lists(3, count=24))["scorers"]
+    blocks = a_run(lists(3, count=24)).scorers
     for one, other in zip(whole, blocks, strict=True):
-        told, want = numbers(other["results"]), numbers(one["results"])
+        told, want = numbers(plain(other.results)), numbers(plain(one.results))
         assert told.keys() == want.keys()
         assert told == pytest.approx(want, rel=1e-12, abs=1e-12)
 
@@ -139,11 +136,13 @@ def test_more_pairs_than_the_bound_are_refused_together(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("ranks", [[0], [0, None, None], [0, 1, 2, 3], [0, -1, 2], [0, 1.5, 2], "012", [0, True, 2]])
-def test_a_run_file_with_ranks_that_are_none_is_refused(ranks: Any) -> None:
-    run = a_run(lists(2, size=3))
-    run["suites"]["mine"]["items"][0] |= {"ranks": ranks}
-    with pytest.raises(Wrong):
-        check_run(run)
+def test_a_run_file_with_ranks_that_are_none_is_refused(ranks: Any, tmp_path: Path) -> None:
+    write_run(tmp_path / "run.json", a_run(lists(2, size=3)))
+    run = json.loads((tmp_path / "run.json").read_text())
+    run["suites"]["mine"]["items"][0]["preferences"] = {"ranks": ranks}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(BadData, match=r"suites.mine.items\[0\].preferences"):
+        read_run(tmp_path / "run.json")
 
 
 def test_an_item_has_a_rank_for_each_reply() -> None:
@@ -162,5 +161,5 @@ def test_an_audit_checks_what_it_is_given(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("runs", [{"a": {}}, {"a": {"scorers": 1, "suites": {}}}, {"a": {"scorers": [{}]}}])
 def test_runs_that_are_none_are_not_compared(runs: Any) -> None:
-    with pytest.raises(BadInput, match=r"no whole run"):
-        compare_runs(runs, {})
+    with pytest.raises(BadInput, match=r"the run 'a' is \{.*\}; give one of read_run or run_all"):
+        check_runs(runs)

@@ -16,10 +16,13 @@ from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import evaluate
 from prefrank.evaluation.baselines import baselines
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.scorers import ModelOptions, OpenedScorer, ServerOptions, open_scorer
+from prefrank.evaluation.opened_scorer import OpenedScorer
+from prefrank.evaluation.scorers import ModelOptions, ServerOptions, open_scorer
 from prefrank.scoring.files import score_file
+from prefrank.scoring.remote import open_server
 from prefrank.types import Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference
+from tests.scoring.fake_server import FakeServer
 from tests.tiny import bert_folder
 
 CONVERSATION = (Turn("user", "Why?"), Turn("assistant", "Because."), Turn("user", "Of what?"))
@@ -77,6 +80,27 @@ def test_options_of_another_kind_of_scorer_are_refused(folder: Path, tmp_path: P
         open_scorer(str(folder), server=ServerOptions(batch=2))
     with pytest.raises(NotFound):
         open_scorer(str(tmp_path / "nothing"))
+
+
+# A server
+
+
+def test_an_address_is_a_server_with_its_doubts_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = FakeServer()
+    try:
+        server.answers["/score/evaluation"] = lambda body: (200, {"scores": [0.5] * len(body["messages"])})
+        options = ServerOptions(model="org/rm")
+        opened = open_scorer(server.url + "/score/evaluation", server=options)
+        remote = open_server(server.url + "/score/evaluation", options)
+        assert values(opened) == [0.5] * len(PAIRS)
+    finally:
+        server.close()
+    assert opened.kind == "http"
+    assert opened.model == remote.fingerprint == f"{server.url}/score/evaluation#org/rm"
+    assert (opened.format, opened.doubt) == (remote.format, remote.doubt)
+    assert opened.doubt in opened.format["scores"]
+    assert opened.doubt.startswith("EQUAL on 3 unlike probes")
 
 
 # A function
@@ -213,8 +237,8 @@ def test_a_csv_file_of_scores_has_its_numbers_as_text(tmp_path: Path) -> None:
     )
     (tmp_path / "s.csv").write_text(head + rows)
     opened = open_scorer(f"scores:{tmp_path / 's.csv'}")
-    one, failed = opened.score_pairs([PAIRS[2], (PAIRS[2][0], "hi")])
-    assert (one.value, one.tokens, one.cut_prompt) == (0.25, 7, 2)
+    scored, failed = opened.score_pairs([PAIRS[2], (PAIRS[2][0], "hi")])
+    assert (scored.value, scored.tokens, scored.cut_prompt) == (0.25, 7, 2)
     assert math.isnan(failed.value)
 
 
@@ -256,8 +280,8 @@ def test_the_file_that_score_writes_gives_the_models_own_results(folder: Path, t
     model = RewardModel.load(folder, max_length=8)
     score_file(model, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     opened = open_scorer(f"scores:{tmp_path / 'out.jsonl'}")
-    found, want = opened.score_pairs(PAIRS), model.score_pairs(PAIRS)
-    assert [(s.value, s.tokens, s.cut_prompt, s.cut_reply) for s in found] == [
+    scores, want = opened.score_pairs(PAIRS), model.score_pairs(PAIRS)
+    assert [(s.value, s.tokens, s.cut_prompt, s.cut_reply) for s in scores] == [
         (s.value, s.tokens, s.cut_prompt, s.cut_reply) for s in want
     ]
     assert opened.format["model"] == model.fingerprint
@@ -353,16 +377,16 @@ def test_without_training_data_the_baselines_are_three() -> None:
 
 def test_with_training_data_the_bag_of_words_joins() -> None:
     train = [comparison([f"good {n}", f"bad {n}"], [preference(0, 1)], prompt=f"p{n}", id=str(n)) for n in range(40)]
-    found = baselines(train)
-    assert list(found)[3:] == ["tf-idf + logistic"]
-    good, bad = found["tf-idf + logistic"]([(as_prompt("p"), "good"), (as_prompt("p"), "bad")])
+    by_name = baselines(train)
+    assert list(by_name)[3:] == ["tf-idf + logistic"]
+    good, bad = by_name["tf-idf + logistic"]([(as_prompt("p"), "good"), (as_prompt("p"), "bad")])
     assert good.value > bad.value
     assert good.model.startswith("baseline:tfidf:")
 
 
 def test_a_file_of_scores_may_hold_replies_as_the_messages_that_score_takes(tmp_path: Path) -> None:
-    said = {"role": "assistant", "content": "a fungus"}
-    for reply in (said, [said], {"from": "gpt", "value": "a fungus"}):
+    message = {"role": "assistant", "content": "a fungus"}
+    for reply in (message, [message], {"from": "gpt", "value": "a fungus"}):
         name = write(tmp_path / "scores.jsonl", {"prompt": "what is yeast", "reply": reply, "score": 2.5})
         scores = open_scorer(name).score_pairs([(as_prompt("what is yeast"), "a fungus")])
         assert [score.value for score in scores] == [2.5]

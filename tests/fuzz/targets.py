@@ -18,12 +18,11 @@ import prefrank.cli
 from prefrank import RewardModel, load_comparisons
 from prefrank.data import describe, load_splits
 from prefrank.evaluation import compare_runs, read_run
-from prefrank.evaluation.pages import leaderboard, report
 from prefrank.evaluation.protocols import SUITES, load_suite
-from prefrank.evaluation.scorers import open_scorer
-from prefrank.evaluation.servers import ServerOptions
+from prefrank.reports import leaderboard, report
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
+from prefrank.scoring.remote import ServerOptions, open_server
 from prefrank.training import dry_run, load_recipe, train
 from prefrank.training.recipe_file import load_sweep
 from prefrank.types import as_prompt
@@ -201,8 +200,10 @@ def ask_server(answer: bytes, page: bytes, status: int, header: str, protocol: s
     threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01), daemon=True).start()
     try:
         options = ServerOptions(protocol=protocol, wait_s=0.001, tries=2)
-        scorer = open_scorer(f"http://127.0.0.1:{server.server_address[1]}", server=options)
-        return [one.value for one in scorer.score_pairs([(as_prompt("how"), reply) for reply in ("mix", "no", "a")])]
+        scorer = open_server(f"http://127.0.0.1:{server.server_address[1]}", options)
+        return [
+            score.value for score in scorer.score_pairs([(as_prompt("how"), reply) for reply in ("mix", "no", "a")])
+        ]
     finally:
         server.shutdown()
         server.server_close()

@@ -20,11 +20,11 @@ from prefrank.errors import BadInput
 from prefrank.model import load_network, make_engine, run, score_batches
 from prefrank.model.checkpoint import load_quantised
 from prefrank.model.engine import _LIMITING, LimitedEngine
-from prefrank.model.layout import lay_out
-from tests.parity.reference import CONFIGS, OTHERS, batch_of, model_of, saved
+from prefrank.model.families import lay_out
+from tests.parity.reference import CONFIGS, OTHERS, TABLE, batch_of, model_of, saved
 
 BATCH = batch_of([3, 5, 5, 17])
-KINDS = ["bert", "roberta", "electra projected", "deberta v2 xxlarge", "llama", "modernbert mean"]
+KINDS = [*TABLE, "electra projected", "deberta v2 xxlarge", "llama", "modernbert mean"]
 
 
 class CountsThreads:
@@ -105,7 +105,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("num_threads", [0, 2])
-@pytest.mark.parametrize("kind", ["deberta v3", "llama"])
+@pytest.mark.parametrize("kind", ["deberta-v2", "llama"])
 def test_a_fork_scores_after_its_parent_has(kind: str, num_threads: int, tmp_path: Path) -> None:
     wide = {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512}
     name, options = (CONFIGS | OTHERS)[kind]
@@ -129,7 +129,7 @@ def test_networks_and_their_engines_are_copied_and_pickled(
 
 @pytest.mark.skipif(not native.available(), reason="needs the kernels")
 def test_quantised_networks_and_engines_are_copied_and_pickled(tmp_path: Path) -> None:
-    network = load_quantised(saved(model_of(*CONFIGS["deberta v3"]), tmp_path), "int16")
+    network = load_quantised(saved(model_of(*CONFIGS["deberta-v2"]), tmp_path), "int16")
     engine = make_engine(network, num_threads=3)
     wanted = run(engine, [BATCH])
     for again in (copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
@@ -147,7 +147,7 @@ def test_models_are_imported_where_the_system_knows_no_forks() -> None:
         "import mmap, os, torch\n"
         "for name in ('register_at_fork', 'fork', 'sched_getaffinity'): vars(os).pop(name, None)\n"
         "for name in ('MAP_PRIVATE', 'MAP_ANONYMOUS', 'MAP_SHARED'): vars(mmap).pop(name, None)\n"
-        "import prefrank.model, prefrank.model.quantise as quantise\n"
+        "import prefrank.model, prefrank.model.integer_weights as quantise\n"
         "integers, scales = quantise.quantise_weight(torch.randn(64, 64), 'int16')\n"
         "assert (integers * scales[:, None]).std() > 0.9\n"
     )

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from prefrank.errors import BadInput
 from prefrank.io.json_files import Fields
 from prefrank.model import flash, load_network, score_batches
-from prefrank.model.bert import SelfAttention
-from prefrank.model.disentangled import DisentangledAttention, Relative, bucket, read_deberta_config
-from prefrank.model.encoder import read_encoder_config
+from prefrank.model.families.bert import SelfAttention
+from prefrank.model.families.disentangled import DisentangledAttention, Relative, read_deberta_config
 from prefrank.model.pack import Pack, pack_batch
+from prefrank.model.packed_encoder import read_encoder_config
 from tests.parity.reference import CONV, V3, VOCAB, batch_of, model_of, saved
 
 CPU = torch.device("cpu")
@@ -121,11 +121,8 @@ def random_attention(
     torch.manual_seed(0)
     config = read_deberta_config(Fields.of(SHAPE | options), dropout=None)
     attention = DisentangledAttention(config).to(device)
-    distances = torch.arange(-longest, longest + 1)
-    if config.buckets:
-        distances = bucket(distances, buckets=config.buckets, max_distance=config.max_distance)
-    order = (distances + config.span).clamp(0, 2 * config.span - 1)
-    table = torch.randn(2 * config.span, 64, device=device, requires_grad=True)
+    order = config.distances.rows(longest)
+    table = torch.randn(2 * config.distances.span, 64, device=device, requires_grad=True)
     return attention, Relative(table=table, order=order.to(device), longest=longest)
 
 

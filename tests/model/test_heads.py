@@ -16,12 +16,12 @@ from prefrank.model.save import write_checkpoint
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from prefrank.text import TextEncoder
-from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, reference_scores, saved
+from tests.parity.reference import CONFIGS, OTHERS, TABLE, alone, batch_of, model_of, reference_scores, saved
 from tests.tiny import bert_folder
 
 HEADS = ("overall", "accuracy", "coverage")
 BATCH = batch_of([2, 5, 5, 17, 31])
-KINDS = ["bert", "roberta", "electra projected", "deberta v3"]
+KINDS = [*TABLE, "electra projected"]
 
 
 def foreign(folder: Path, kind: str, names: tuple[str, ...] = HEADS) -> Path:
@@ -74,7 +74,7 @@ def test_a_saved_model_of_several_heads_loads_in_transformers_with_the_same_logi
     torch.testing.assert_close(score_batches(again, [BATCH]), score_batches(network, [BATCH]), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta v3", "qwen2"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "qwen2"])
 def test_a_classifier_of_several_outputs_is_refused_with_their_names_and_scores_with_one(
     kind: str, tmp_path: Path
 ) -> None:
@@ -99,7 +99,7 @@ def test_an_unknown_head_is_an_error_that_names_those_there_are(kind: str, tmp_p
 
 
 def test_engines_score_one_head_alike(tmp_path: Path) -> None:
-    foreign(tmp_path, "deberta v3")
+    foreign(tmp_path, "deberta-v2")
     whole = load_network(tmp_path, heads=HEADS)
     network = load_for_scoring(tmp_path, precision=None, head="accuracy")
     for kernels in (None, "torch"):

@@ -17,9 +17,10 @@ import torch
 from prefrank import RewardModel
 from prefrank.errors import BadInput, BadModel, NotFound, PrefrankError
 from prefrank.model import load_network, make_engine
-from prefrank.model.layout import Norm, lay_out
-from prefrank.model.native import check_shapes
-from prefrank.model.quantise import quantise_network
+from prefrank.model.families import lay_out
+from prefrank.model.integer_network import quantise_network
+from prefrank.model.layout import Norm
+from prefrank.model.native_engine import check_shapes
 from prefrank.model.save import save_network, write_checkpoint
 from prefrank.text import TextEncoder
 from prefrank.types import Batch
@@ -81,7 +82,7 @@ def test_weights_that_are_no_floats_are_named(folder: Path, dtype: torch.dtype) 
 
 
 def test_quantised_folders_hold_the_very_types_that_kernels_read(tmp_path: Path) -> None:
-    network = load_network(saved(model_of(*CONFIGS["deberta v3"]), tmp_path / "float"))
+    network = load_network(saved(model_of(*CONFIGS["deberta-v2"]), tmp_path / "float"))
     quantise_network(network, "int16")
     target = tmp_path / "int16"
     target.mkdir()

@@ -16,7 +16,7 @@ from prefrank.model import (
     parameters_by_depth,
     score_batches,
 )
-from prefrank.model.disentangled import bucket, skew
+from prefrank.model.distances import bucket, skew
 from prefrank.types import Batch, reply_types
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, saved
 

@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from prefrank.model.families import FAMILIES
 from prefrank.types import Batch, reply_types
 
 VOCAB = 100
@@ -16,24 +17,22 @@ SMALL = {
     "vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40,
     "max_position_embeddings": 64,
 }  # fmt: skip
-V3 = {
-    "relative_attention": True, "position_buckets": 8, "max_relative_positions": -1, "norm_rel_ebd": "layer_norm",
-    "share_att_key": True, "pos_att_type": "p2c|c2p", "position_biased_input": False, "type_vocab_size": 0,
-}  # fmt: skip
+V3 = dict(FAMILIES["deberta-v2"].tiny)
 CONV = {"conv_kernel_size": 3, "conv_act": "gelu"}
-CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("Bert", {}),
+TABLE: dict[str, tuple[str, dict[str, Any]]] = {
+    model_type: (family.architecture.removesuffix("ForSequenceClassification"), dict(family.tiny))
+    for model_type, family in FAMILIES.items()
+}
+"""A model of every line of the table of families, by model_type."""
+LAID_OUT = [model_type for model_type, family in FAMILIES.items() if family.lay_out is not None]
+"""Those that the engines which only score can run, and that can be quantised."""
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = TABLE | {
     "bert gelu_new, odd heads, one type": (
         "Bert", {"hidden_act": "gelu_new", "num_attention_heads": 5, "hidden_size": 35, "type_vocab_size": 1},
     ),
     "bert relu, one layer": ("Bert", {"hidden_act": "relu", "num_hidden_layers": 1, "layer_norm_eps": 1e-3}),
-    "roberta": ("Roberta", {"type_vocab_size": 1, "max_position_embeddings": 66}),
     "roberta with two types": ("Roberta", {"type_vocab_size": 2, "max_position_embeddings": 66, "pad_token_id": 1}),
-    "xlm-roberta": ("XLMRoberta", {"type_vocab_size": 1, "max_position_embeddings": 66}),
-    "camembert": ("Camembert", {"type_vocab_size": 1, "max_position_embeddings": 66}),
-    "electra": ("Electra", {"embedding_size": 32}),
     "electra projected": ("Electra", {"embedding_size": 20, "num_hidden_layers": 3, "hidden_act": "silu"}),
-    "deberta v3": ("DebertaV2", V3),
     "deberta v3, 3 layers of 3 heads": ("DebertaV2", V3 | {"num_attention_heads": 3, "hidden_size": 33,
                                                           "num_hidden_layers": 3}),
     "deberta v2 xxlarge": ("DebertaV2", V3 | CONV),
@@ -55,6 +54,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "deberta unnormed relative embeddings": ("DebertaV2", V3 | {"norm_rel_ebd": "none", "pooler_hidden_act": "tanh"}),
     "deberta narrow embeddings": ("DebertaV2", V3 | {"embedding_size": 20}),
 }  # fmt: skip
+"""Every line of the table, and what else its families' code has branches for."""
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"num_key_value_heads": 2}),
     "qwen2": ("Qwen2", {"num_key_value_heads": 2}),

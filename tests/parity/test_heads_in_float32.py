@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from prefrank.model import exact, head_modules, load_network, make_engine
 from prefrank.model.engine import run
 from prefrank.model.exact import TorchEngine
-from prefrank.model.layout import lay_out
+from prefrank.model.families import lay_out
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, saved
 
 LENGTHS = [3, 5, 5, 9, 17, 31]
@@ -24,7 +24,7 @@ HEADS: dict[str, Head] = {
     "bert": lambda m, x: m.classifier(torch.tanh(m.bert.pooler.dense(x))),
     "roberta": lambda m, x: m.classifier.out_proj(torch.tanh(m.classifier.dense(x))),
     "electra": lambda m, x: m.classifier.out_proj(F.gelu(m.classifier.dense(x))),
-    "deberta v3": lambda m, x: m.classifier(F.gelu(m.pooler.dense(x))),
+    "deberta-v2": lambda m, x: m.classifier(F.gelu(m.pooler.dense(x))),
     "llama": lambda m, x: m.score(x),
     "gpt2": lambda m, x: m.score(x),
     "gpt_neox": lambda m, x: m.score(x),
@@ -33,7 +33,7 @@ HEADS: dict[str, Head] = {
     "albert": lambda m, x: m.classifier(torch.tanh(m.albert.pooler(x))),
     "xlnet": lambda m, x: m.logits_proj(torch.tanh(m.sequence_summary.summary(x[:, -1]))),
 }
-NATIVE = ["bert", "roberta", "electra", "deberta v3"]
+NATIVE = ["bert", "roberta", "electra", "deberta-v2"]
 LARGE = 20.0
 """What heads are multiplied with, so that a score has the size at which bfloat16 is coarse."""
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefrank.errors import BadInput, NotFound, suggest
-from prefrank.evaluation.items import Facts
+from prefrank.evaluation.items import ItemFacts
 from prefrank.evaluation.protocols import best_of_n, judged, open_assistant, probes, rewardbench, rm_bench, rmb, votes
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 
@@ -80,7 +80,7 @@ def load_suite(name: str, where: str | Path | None = None) -> SuiteData:
     return suite.read(_download(suite) if where is None else _place(suite, Path(os.path.expanduser(where))))
 
 
-def missing_rows(name: str, facts: Sequence[Facts]) -> dict[str, tuple[int, int | None]]:
+def missing_rows(name: str, facts: Sequence[ItemFacts]) -> dict[str, tuple[int, int | None]]:
     """Subsets with fewer items than were published, as (items here, rows published): rows left out, files not there.
 
     Where a subset's published count is not known (None), it is missing when it has no item at all. Empty where the

@@ -22,7 +22,7 @@ from prefrank.data.fields import as_texts, as_turns, field, text, user
 from prefrank.errors import BadData, suggest
 from prefrank.evaluation.estimates import Bounds, Figure
 from prefrank.evaluation.figures import combine, credits, in_subset, mean_figure, mean_of, mean_over
-from prefrank.evaluation.items import Facts, Item, Sample
+from prefrank.evaluation.items import Item, ItemFacts, Sample
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.io.rows import Record
@@ -182,7 +182,7 @@ def separations(sample: Sample) -> list[Separation]:
     ]
 
 
-def _separation(scores: Float64[np.ndarray, " K"], facts: Facts) -> Separation:
+def _separation(scores: Float64[np.ndarray, " K"], facts: ItemFacts) -> Separation:
     if np.isnan(scores).any():
         return Separation(np.nan, np.nan, 0.0)
     right = np.isin(np.arange(len(scores)), [preference.winner for preference in facts.preferences])

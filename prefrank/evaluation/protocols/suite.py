@@ -43,7 +43,7 @@ class Chart:
 
     title: str
     rows: tuple[str, ...]
-    columns: tuple[str | float, ...]
+    columns: tuple[str | int | float, ...]
     figures: tuple[str, ...]
     kind: Literal["matrix", "curves"]
     x_label: str = ""

@@ -1,7 +1,7 @@
-"""Training comparisons that say the same twice, and those that an evaluation set nearly holds.
+"""Which comparisons are left out of training: repeats, and what evaluation sets hold or nearly hold.
 
-Surprising: several people's judgements of the same replies are not copies of each other. Within a data set they are
-merged, each vote counting; only what another data set states again word for word is left out.
+Surprising: several people's judgements of the same replies are not duplicates of each other. Within a data set they are
+merged, each vote counting; only what another data set repeats word for word is left out.
 """
 
 from collections import Counter, defaultdict
@@ -16,10 +16,38 @@ from prefrank.types import Comparison, Preference
 MERGED = "merged into an earlier comparison of the same prompt and replies"
 NEAR = "nearly the same prompt and replies as an earlier comparison"
 LEAK = "nearly in an evaluation set"
+_IN_EVALUATION = "prompt is in an evaluation set"
+_NOT_IN_FRACTION = "not in the fraction"
+_FRACTION_SEED = 1
+"""Of the hash that makes fractions, independent of the one that makes splits (0)."""
 LEAK_SHARE = 0.5
 """Share of the shorter text's 13-grams from which a text counts as taken over. On Anthropic HH, between its published
 splits, only one writer's template with another dish reaches it; a prompt of the test split wrapped in a request always
 does, and one with a word in fifty left out does in nine of ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """Which comparisons of a data set are left out, by their prompts alone: the same where it is read whole or streams.
+
+    Args:
+        fraction: share of the prompts to use.
+        openings: `split_of` of prompts in evaluation sets.
+        keys: `prompt_key` of prompts in evaluation sets; empty where leaks are allowed.
+    """
+
+    fraction: float = 1.0
+    openings: frozenset[float] = frozenset()
+    keys: frozenset[bytes] = frozenset()
+
+    def reason(self, comparison: Comparison) -> str:
+        """Why it is left out; "" if it is not."""
+        prompt = comparison.prompt
+        if self.fraction < 1 and split_of(prompt, seed=_FRACTION_SEED) >= self.fraction:
+            return _NOT_IN_FRACTION
+        if self.openings and split_of(prompt) in self.openings:
+            return _IN_EVALUATION
+        return LEAK if self.keys and prompt_key(prompt) in self.keys else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +78,20 @@ def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merg
     reasons = [""] * len(comparisons)
     contradicting = [False] * len(comparisons)
     first: dict[object, int] = {}
-    said: dict[int, set[tuple[int, int, str]]] = {}
+    judged: dict[int, set[tuple[int, int, str]]] = {}
     again: dict[int, list[int]] = {}
 
     def said_by(number: int) -> set[tuple[int, int, str]]:
-        """What a comparison says, and those like it so far; looked at only where there is another like it."""
-        if number not in said:
-            said[number] = set()
-            _contradicts(comparisons[number].preferences, said[number])
-        return said[number]
+        """The judgments of a comparison and its repeats so far; computed only where there is a repeat."""
+        if number not in judged:
+            judged[number] = set()
+            _contradicts(comparisons[number].preferences, judged[number])
+        return judged[number]
 
-    for number, one in enumerate(comparisons):
-        earlier = first.setdefault((one.prompt, frozenset(one.replies)), number)
+    for number, comparison in enumerate(comparisons):
+        earlier = first.setdefault((comparison.prompt, frozenset(comparison.replies)), number)
         if earlier != number:
-            stated = carry_over(one.preferences, one.replies, comparisons[earlier].replies)
+            stated = carry_over(comparison.preferences, comparison.replies, comparisons[earlier].replies)
             contradicting[number] = _contradicts(stated, said_by(earlier))
         if merge and earlier != number:
             again.setdefault(earlier, []).append(number)
@@ -71,7 +99,7 @@ def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merg
     for earlier, numbers in again.items():
         kept[earlier] = _merged([(comparisons[n], sets[n]) for n in (earlier, *numbers)])
     if near:
-        left = [number for number, one in enumerate(kept) if one is not None]
+        left = [number for number, comparison in enumerate(kept) if comparison is not None]
         texts = [text_of(comparisons[number].prompt) for number in left]
         for later, (earlier, like) in near_duplicates(texts, [comparisons[n].replies for n in left]).items():
             number = left[later]
@@ -86,29 +114,29 @@ def _merged(again: Sequence[tuple[Comparison, int]]) -> Comparison:
     first = again[0][0]
     by_set: dict[int, Counter[Preference]] = defaultdict(Counter)
     preferences: Counter[Preference] = Counter()
-    for one, number in again:
-        for p in carry_over(one.preferences, one.replies, first.replies):
+    for comparison, number in again:
+        for p in carry_over(comparison.preferences, comparison.replies, first.replies):
             by_set[number][p] += 1
             preferences[p] = max(preferences[p], by_set[number][p])
-    rated = [(one.ratings, one.replies) for one, _ in again]
-    said = tuple(preferences.elements())
-    return replace(first, preferences=said, ratings=carry_over_ratings(rated, first.replies))
+    rated = [(comparison.ratings, comparison.replies) for comparison, _ in again]
+    merged = tuple(preferences.elements())
+    return replace(first, preferences=merged, ratings=carry_over_ratings(rated, first.replies))
 
 
-def _in_place(one: Comparison, places: Sequence[int]) -> tuple[Preference, ...]:
+def _in_place(comparison: Comparison, places: Sequence[int]) -> tuple[Preference, ...]:
     """The preferences with each reply's place in another comparison for its own."""
-    return tuple(replace(p, winner=places[p.winner], loser=places[p.loser]) for p in one.preferences)
+    return tuple(replace(p, winner=places[p.winner], loser=places[p.loser]) for p in comparison.preferences)
 
 
-def _contradicts(preferences: Sequence[Preference], said: set[tuple[int, int, str]]) -> bool:
-    """Whether one of them prefers what was said to be worse; what they say is said from here on."""
+def _contradicts(preferences: Sequence[Preference], judged: set[tuple[int, int, str]]) -> bool:
+    """Whether one of them contradicts what was judged before; they are added to what was judged."""
     decided = {
         (p.winner, p.loser, p.head) if p.probability > 0.5 else (p.loser, p.winner, p.head)
         for p in preferences
         if not p.tie
     }
-    opposed = any((loser, winner, head) in said for winner, loser, head in decided)
-    said |= decided
+    opposed = any((loser, winner, head) in judged for winner, loser, head in decided)
+    judged |= decided
     return opposed
 
 
@@ -134,35 +162,38 @@ def find_leaks(training: Sequence[Comparison], evaluation: Mapping[str, Sequence
     Wording that stands under several openings is not looked at (`overlap.shared_ngrams`), so that templates, and turns
     that conversations of one opening share, raise no alarm.
     """
-    there = [(name, one) for name, those in evaluation.items() for one in those]
-    keys = {prompt_key(one.prompt): number for number, (_, one) in reversed(list(enumerate(there)))}
-    found: dict[int, Leak] = {}
+    held_out = [(name, comparison) for name, comparisons in evaluation.items() for comparison in comparisons]
+    keys = {prompt_key(comparison.prompt): number for number, (_, comparison) in reversed(list(enumerate(held_out)))}
+    leaks: dict[int, Leak] = {}
 
     def add(number: int, other: int, mine: str, theirs: str, what: str) -> None:
-        name, one = there[other]
-        example = f"{_short(mine)} ({training[number].source}/{training[number].id}) {what} {_short(theirs)} ({one.id})"
-        found.setdefault(number, Leak(number, name, example))
+        name, comparison = held_out[other]
+        own = f"{training[number].source}/{training[number].id}"
+        example = f"{_short(mine)} ({own}) {what} {_short(theirs)} ({comparison.id})"
+        leaks.setdefault(number, Leak(number, name, example))
 
-    for number, one in enumerate(training):
-        other = keys.get(prompt_key(one.prompt))
+    for number, comparison in enumerate(training):
+        other = keys.get(prompt_key(comparison.prompt))
         if other is not None:
-            add(number, other, text_of(one.prompt), text_of(there[other][1].prompt), "has the words of")
-    ours = [(number, text) for number, one in enumerate(training) for text in [text_of(one.prompt)]]
-    theirs = [(number, text) for number, (_, one) in enumerate(there) for text in [text_of(one.prompt)]]
-    replies = [(number, text) for number, one in enumerate(training) for text in one.replies]
-    their_replies = [(number, text) for number, (_, one) in enumerate(there) for text in one.replies]
+            add(number, other, text_of(comparison.prompt), text_of(held_out[other][1].prompt), "has the words of")
+    ours = [(number, text) for number, comparison in enumerate(training) for text in [text_of(comparison.prompt)]]
+    theirs = [
+        (number, text) for number, (_, comparison) in enumerate(held_out) for text in [text_of(comparison.prompt)]
+    ]
+    replies = [(number, text) for number, comparison in enumerate(training) for text in comparison.replies]
+    their_replies = [(number, text) for number, (_, comparison) in enumerate(held_out) for text in comparison.replies]
     for mine, others in ((ours, theirs), (replies, their_replies)):
         shared = shared_ngrams(
             [text for _, text in mine],
             [text for _, text in others],
             origins=[split_of(training[number].prompt) for number, _ in mine],
-            other_origins=[split_of(there[number][1].prompt) for number, _ in others],
+            other_origins=[split_of(held_out[number][1].prompt) for number, _ in others],
         )
         for a, b, share in zip(shared.text.tolist(), shared.other.tolist(), shared.share.tolist(), strict=True):
             if share >= LEAK_SHARE:
                 what = f"shares {share:.0%} of its {NGRAM}-grams with"
                 add(mine[a][0], others[b][0], mine[a][1], others[b][1], what)
-    return [found[number] for number in sorted(found)]
+    return [leaks[number] for number in sorted(leaks)]
 
 
 def _short(text: str) -> str:

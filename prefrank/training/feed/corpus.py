@@ -1,20 +1,17 @@
 """The comparisons a recipe asks for: what to train on, what to evaluate on, and the account of both.
 
-Surprising: sets are divided by prompt, never by row, with stable hashes of the conversation's start, so the same
-comparisons fall on the same side on every machine. Prompts of an evaluation set are taken out of the training data:
-that is how splits are made. What an evaluation set then still nearly holds is a leak, and refused. Where evaluation
-sets are not named but each training set's own, leaks are taken out too, since the split is ours to make.
+Data sets are split by prompt, never by row, with stable hashes of how the conversation starts, so that the same
+comparisons fall on the same side on every machine. Prompts of an evaluation set are removed from the training data.
+Anything that still nearly matches an evaluation set is a leak, and refused. Where evaluation sets are not named but
+taken from each training set, leaks are removed too, since the split is our own.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Literal, cast
-
-import numpy as np
-from jaxtyping import Int64
+from typing import Any
 
 from prefrank.data import Loaded, load_comparisons, split_of
 from prefrank.data.candidates import OTHER_SPLIT
@@ -22,13 +19,12 @@ from prefrank.data.overlap import prompt_key
 from prefrank.data.report import unread_files
 from prefrank.data.stream import ComparisonStream
 from prefrank.errors import BadData, BadRecipe, NotFound
-from prefrank.training.feed.clean import LEAK, Leak, find_leaks, find_repeats
-from prefrank.training.feed.order import Pool
+from prefrank.training.feed.clean import LEAK, Exclusions, Leak, find_leaks, find_repeats
 from prefrank.training.feed.splits import Choice, choose_split
-from prefrank.training.feed.streams import FRACTION_SEED, IN_EVALUATION, NOT_IN_FRACTION, Barred, StreamedSet
+from prefrank.training.feed.streams import StreamedSet
 from prefrank.training.recipe import DataSource, Recipe
-from prefrank.training.records.events import DataRead, Report, Role, ignore
-from prefrank.types import Comparison, RankedPairs
+from prefrank.training.records.events import Callback, DataRead, Role, ignore
+from prefrank.types import Comparison
 
 _EVALUATION = 2
 """Seed of a hash, independent of the ones that make fractions (1) and splits (0)."""
@@ -55,10 +51,10 @@ class Corpus:
     streams: tuple[StreamedSet, ...] = ()
 
     def notes(self) -> list[str]:
-        """What deserves a second look."""
-        opposed, leaks = (sum(one.get(key, 0) for one in self.record) for key in ("contradicting", "leaks"))
-        read = {one["name"] for one in self.record}
-        notes = [f"{one.name} streams: {one.rule}" for one in self.streams if one.name not in read]
+        """Warnings about the data."""
+        opposed, leaks = (sum(entry.get(key, 0) for entry in self.record) for key in ("contradicting", "leaks"))
+        read = {entry["name"] for entry in self.record}
+        notes = [f"{stream.name} streams: {stream.rule}" for stream in self.streams if stream.name not in read]
         if opposed:
             notes.append(f"{opposed} comparisons prefer a reply that an earlier one of the same prompt judged worse")
         if leaks:
@@ -68,7 +64,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _Set:
-    """One set as it was read, by what rule, and what is kept of it."""
+    """One data set as it was read, the rule that applied, and what is kept of it."""
 
     source: DataSource
     rule: str
@@ -76,22 +72,25 @@ class _Set:
     read: Loaded
     kept: tuple[Comparison, ...]
     left_out: dict[str, int]
-    said: dict[str, int] = field(default_factory=dict)
-    """Counts of what is kept and worth knowing."""
+    noted: dict[str, int] = field(default_factory=dict)
+    """Counts to record about what is kept."""
 
     @property
     def name(self) -> str:
         return _named(self.source.source, self.read.report.split)
 
-    def keep(self, wanted: Callable[[Comparison], bool], otherwise: str) -> "_Set":
-        """The set without the comparisons that are not wanted, which are counted."""
-        return self.take([one if wanted(one) else None for one in self.kept], [otherwise] * len(self.kept))
+    def without(self, reasons: Sequence[str]) -> "_Set":
+        """The set without the comparisons that have a reason to be left out; "" is none."""
+        kept = [None if reason else comparison for comparison, reason in zip(self.kept, reasons, strict=True)]
+        return self.take(kept, reasons)
 
     def take(self, kept: Sequence[Comparison | None], reasons: Sequence[str]) -> "_Set":
         """The set with these comparisons in place of its own; None where one is left out for the reason given."""
         counts = Counter(self.left_out)
-        counts.update(reason for one, reason in zip(kept, reasons, strict=True) if one is None)
-        return replace(self, kept=tuple(one for one in kept if one is not None), left_out=dict(counts))
+        counts.update(reason for comparison, reason in zip(kept, reasons, strict=True) if comparison is None)
+        return replace(
+            self, kept=tuple(comparison for comparison in kept if comparison is not None), left_out=dict(counts)
+        )
 
     def account(self) -> dict[str, Any]:
         """Counts as plain values; comparisons of another split, which are held out, are not called dropped."""
@@ -99,10 +98,10 @@ class _Set:
         lost = {why: count for why, count in report.dropped.items() if why != OTHER_SPLIT}
         counts = {"comparisons": len(self.kept), "dropped": {**lost, **self.left_out}, "left_out": self.left_out}
         split = {"rule": _with_unread(self.rule, report.unread), "held_out": report.dropped.get(OTHER_SPLIT, 0)}
-        return {"name": self.name, "role": self.role, **split, **counts, **self.said, "read": report.to_json()}
+        return {"name": self.name, "role": self.role, **split, **counts, **self.noted, "read": report.to_json()}
 
 
-def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
+def read_corpus(recipe: Recipe, callback: Callback = ignore) -> Corpus:
     """Read every data set of a recipe; of one that streams, only where its files are.
 
     Raises:
@@ -117,115 +116,71 @@ def read_corpus(recipe: Recipe, report: Report = ignore) -> Corpus:
     else:
         evaluation = [_read(choose_split(recipe, source, "evaluation"), "evaluation") for source in recipe.evaluation]
     _check_evaluation(recipe, evaluation)
-    barred = _barred(recipe, evaluation)
-    training = [one.keep(lambda c: split_of(c.prompt) not in barred.openings, IN_EVALUATION) for one in training]
+    held_out = _held_out(recipe, evaluation)
+    opened = replace(held_out, keys=frozenset())  # the other leaks are looked for once nothing is repeated
+    training = [dataset.without([*map(opened.reason, dataset.kept)]) for dataset in training]
     training = _without_repeats(recipe, training)
     training = _without_leaks(recipe, training, evaluation)
     if recipe.eval_limit is not None:
-        evaluation = [_first_by_hash(one, recipe.eval_limit) for one in evaluation]
-    for one in [*training, *evaluation]:
-        report(DataRead(one.name, one.role, len(one.kept), one.account()))
+        evaluation = [_first_by_hash(dataset, recipe.eval_limit) for dataset in evaluation]
+    for dataset in [*training, *evaluation]:
+        callback(DataRead(dataset.name, dataset.role, len(dataset.kept), dataset.account()))
     streamed = any(source.stream for source in recipe.datasets)
-    streams = list(_streams(recipe, dict(zip(whole, training, strict=True)), barred)) if streamed else []
+    streams = list(_streams(recipe, dict(zip(whole, training, strict=True)), held_out)) if streamed else []
     for source, drawn in zip(recipe.datasets, streams, strict=False):
         if source.stream:
-            report(DataRead(drawn.name, "training", None, {"rule": drawn.rule}))
-    if not streamed and not any(one.kept for one in training):
-        why = "; ".join(f"{one.name}: {one.left_out or 'no comparison'}" for one in training)
+            callback(DataRead(drawn.name, "training", None, {"rule": drawn.rule}))
+    if not streamed and not any(dataset.kept for dataset in training):
+        why = "; ".join(f"{dataset.name}: {dataset.left_out or 'no comparison'}" for dataset in training)
         raise BadData(f"no comparison is left to train on ({why}); add data, or evaluate on other prompts")
     return Corpus(
-        training=() if streamed else tuple(chain.from_iterable(one.kept for one in training)),
-        weights=() if streamed else tuple(chain.from_iterable([one.source.weight] * len(one.kept) for one in training)),
-        evaluation=_by_name([one for one in evaluation if one.kept]),
-        record=tuple(one.account() for one in [*training, *evaluation]),
+        training=() if streamed else tuple(chain.from_iterable(dataset.kept for dataset in training)),
+        weights=()
+        if streamed
+        else tuple(chain.from_iterable([dataset.source.weight] * len(dataset.kept) for dataset in training)),
+        evaluation=_by_name([dataset for dataset in evaluation if dataset.kept]),
+        record=tuple(dataset.account() for dataset in [*training, *evaluation]),
         sets=() if streamed else tuple(_numbers(training)),
         streams=tuple(streams),
     )
 
 
-def make_pools(recipe: Recipe, corpus: Corpus, places: Int64[np.ndarray, " C"]) -> tuple[Pool, ...]:
-    """How epochs draw from each training set.
-
-    Args:
-        places: of each of C examples, the place of its comparison in `corpus.training`.
-    """
-    prompts: dict[object, int] = {}
-    prompt = np.array([prompts.setdefault(corpus.training[place].prompt, len(prompts)) for place in places], np.int64)
-    side = np.array([side_of(corpus.training[place]) for place in places], np.int64)
-    member = np.array(corpus.sets, np.int64)[places]
-    pools = []
-    for number, source in enumerate(recipe.datasets):
-        examples = np.flatnonzero(member == number)
-        if not len(examples) and (source.share or source.samples):
-            raise BadRecipe(
-                f"datasets[{number}] ({source.source}) has no comparison left to draw its share or samples from;"
-                " take it out, or look at what was dropped with --dry-run"
-            )
-        pools.append(
-            Pool(
-                name=source.source,
-                examples=examples,
-                prompts=prompt[examples],
-                sides=side[examples],
-                share=source.share,
-                samples=source.samples,
-                per_prompt=source.per_prompt,
-                balanced=recipe.length_balance,
-            )
-        )
-    return tuple(pools)
-
-
-def side_of(comparison: Comparison) -> Literal[-1, 0, 1]:
-    """1 where longer replies are preferred on the whole, -1 where shorter ones are, in characters; 0 for neither.
-
-    Every preference that is no tie says for which side it speaks, with its weight and by how far its probability is
-    from a half; replies of equal length say nothing.
-    """
-    if isinstance(comparison.preferences, RankedPairs):
-        winner, loser, tie = comparison.preferences.arrays()
-        lengths = np.array([len(reply) for reply in comparison.replies], np.int64)
-        return cast(Literal[-1, 0, 1], int(np.sign(np.sign(lengths[winner] - lengths[loser])[~tie].sum())))
-    total = 0.0
-    for p in comparison.preferences:
-        lead = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])
-        total += ((lead > 0) - (lead < 0)) * p.weight * (p.probability - 0.5)
-    return 1 if total > 0 else -1 if total < 0 else 0
-
-
 def _numbers(sets: Iterable[_Set]) -> list[int]:
     """The place of its set, for every comparison of sets one after the other."""
-    return [number for number, one in enumerate(sets) for _ in one.kept]
+    return [number for number, dataset in enumerate(sets) for _ in dataset.kept]
 
 
 def _check_evaluation(recipe: Recipe, evaluation: Sequence[_Set]) -> None:
-    for one in evaluation if recipe.evaluation else ():
-        if not one.kept:
-            raise BadRecipe(f"evaluation names {one.name}, which has no comparison ({one.left_out}); take it out")
-    if recipe.early_stop and not any(one.kept for one in evaluation):
+    for dataset in evaluation if recipe.evaluation else ():
+        if not dataset.kept:
+            raise BadRecipe(
+                f"evaluation names {dataset.name}, which has no comparison ({dataset.left_out}); take it out"
+            )
+    if recipe.early_stop and not any(dataset.kept for dataset in evaluation):
         raise BadRecipe(f"early_stop is {recipe.early_stop}, but there is nothing to evaluate on; name evaluation sets")
 
 
-def _barred(recipe: Recipe, evaluation: Iterable[_Set]) -> Barred:
-    prompts = {comparison.prompt for one in evaluation for comparison in one.kept}
+def _held_out(recipe: Recipe, evaluation: Iterable[_Set]) -> Exclusions:
+    """What evaluation sets hold, and so may not be trained on."""
+    prompts = {comparison.prompt for dataset in evaluation for comparison in dataset.kept}
     keys = frozenset() if recipe.leaks == "allow" else frozenset(map(prompt_key, prompts))
-    return Barred(frozenset(map(split_of, prompts)), keys)
+    return Exclusions(openings=frozenset(map(split_of, prompts)), keys=keys)
 
 
 def _without_repeats(recipe: Recipe, training: list[_Set]) -> list[_Set]:
-    """The training sets without comparisons that say the same again; contradictions are counted in any case."""
-    found = find_repeats(
-        [comparison for one in training for comparison in one.kept],
+    """The training sets without repeated comparisons; contradictions are counted in any case."""
+    repeats = find_repeats(
+        [comparison for dataset in training for comparison in dataset.kept],
         _numbers(training),
         merge=recipe.duplicates != "keep",
         near=recipe.duplicates == "near",
     )
     done, cleaned = 0, []
-    for one in training:
-        part = slice(done, done := done + len(one.kept))
-        opposed = sum(found.contradicting[part])
-        said = {**one.said, "contradicting": opposed} if opposed else one.said
-        cleaned.append(replace(one.take(found.kept[part], found.reasons[part]), said=said))
+    for dataset in training:
+        part = slice(done, done := done + len(dataset.kept))
+        opposed = sum(repeats.contradicting[part])
+        noted = {**dataset.noted, "contradicting": opposed} if opposed else dataset.noted
+        cleaned.append(replace(dataset.take(repeats.kept[part], repeats.reasons[part]), noted=noted))
     return cleaned
 
 
@@ -235,19 +190,21 @@ def _without_leaks(recipe: Recipe, training: list[_Set], evaluation: Sequence[_S
     Raises:
         BadRecipe: there is a leak, the evaluation sets are named, and leaks are refused.
     """
-    everything = [comparison for one in training for comparison in one.kept]
-    leaks = find_leaks(everything, _by_name([one for one in evaluation if one.kept])) if evaluation else []
+    everything = [comparison for dataset in training for comparison in dataset.kept]
+    leaks = find_leaks(everything, _by_name([dataset for dataset in evaluation if dataset.kept])) if evaluation else []
     if leaks and recipe.leaks == "refuse" and recipe.evaluation is not None:
         raise BadRecipe(_refusal(leaks))
     leaked = {leak.training for leak in leaks}
     done, cleaned = 0, []
-    for one in training:
-        numbers = range(done, done := done + len(one.kept))
+    for dataset in training:
+        numbers = range(done, done := done + len(dataset.kept))
         if recipe.leaks == "allow":
             count = len(leaked.intersection(numbers))
-            cleaned.append(replace(one, said={**one.said, "leaks": count} if count else one.said))
+            cleaned.append(replace(dataset, noted={**dataset.noted, "leaks": count} if count else dataset.noted))
         else:
-            cleaned.append(one.take([None if n in leaked else everything[n] for n in numbers], [LEAK] * len(numbers)))
+            cleaned.append(
+                dataset.take([None if n in leaked else everything[n] for n in numbers], [LEAK] * len(numbers))
+            )
     return cleaned
 
 
@@ -260,30 +217,29 @@ def _refusal(leaks: Sequence[Leak]) -> str:
     )
 
 
-def _streams(recipe: Recipe, whole: Mapping[int, _Set], barred: Barred) -> Iterable[StreamedSet]:
+def _streams(recipe: Recipe, whole: Mapping[int, _Set], held_out: Exclusions) -> Iterable[StreamedSet]:
     """Every data set of a recipe as something to draw from; `whole` are those that were read, by their places."""
     for number, source in enumerate(recipe.datasets):
         if number in whole and not whole[number].kept:
             raise BadRecipe(f"datasets[{number}] ({source.source}) has no comparison left to draw; take it out")
-        yield _in_memory(whole[number]) if number in whole else _from_files(recipe, source, barred)
+        yield _in_memory(whole[number]) if number in whole else _from_files(recipe, source, held_out)
 
 
-def _in_memory(one: _Set) -> StreamedSet:
+def _in_memory(dataset: _Set) -> StreamedSet:
     return StreamedSet(
-        name=one.name,
-        rule=one.rule,
-        read=lambda dropped: one.kept,
-        fingerprint=hashlib.sha256(repr(one.kept).encode("utf-8", "surrogatepass")).hexdigest(),
-        share=one.source.share or 1.0,
-        weight=one.source.weight,
-        fraction=1.0,
+        name=dataset.name,
+        rule=dataset.rule,
+        read=lambda dropped: dataset.kept,
+        fingerprint=hashlib.sha256(repr(dataset.kept).encode("utf-8", "surrogatepass")).hexdigest(),
+        share=dataset.source.share or 1.0,
+        weight=dataset.source.weight,
         limit=None,
-        buffer=len(one.kept),
-        barred=Barred(),
+        buffer=len(dataset.kept),
+        excluded=Exclusions(),
     )
 
 
-def _from_files(recipe: Recipe, source: DataSource, barred: Barred) -> StreamedSet:
+def _from_files(recipe: Recipe, source: DataSource, held_out: Exclusions) -> StreamedSet:
     chosen = choose_split(recipe, source, "training")
     stream = ComparisonStream(source.source, split=chosen.source.split, columns=source.columns)
     return StreamedSet(
@@ -293,10 +249,9 @@ def _from_files(recipe: Recipe, source: DataSource, barred: Barred) -> StreamedS
         fingerprint=stream.fingerprint(),
         share=source.share or 1.0,
         weight=source.weight,
-        fraction=source.fraction,
         limit=source.limit,
         buffer=recipe.shuffle_buffer,
-        barred=barred,
+        excluded=replace(held_out, fraction=source.fraction),
     )
 
 
@@ -312,7 +267,7 @@ def _read(chosen: Choice, role: Role) -> _Set:
         columns=source.columns,
     )
     read = _Set(source, chosen.rule, role, loaded, loaded.comparisons, {})
-    return read.keep(lambda one: split_of(one.prompt, seed=FRACTION_SEED) < source.fraction, NOT_IN_FRACTION)
+    return read.without([*map(Exclusions(fraction=source.fraction).reason, read.kept)])
 
 
 def _with_unread(rule: str, files: Sequence[str]) -> str:
@@ -326,7 +281,7 @@ def _named(source: str, split: str | None) -> str:
 
 
 def _own_evaluation(recipe: Recipe, source: DataSource) -> list[_Set]:
-    """What a training set publishes or keeps for evaluation, or nothing."""
+    """The evaluation split of a training set, if it has one."""
     unstated = source.model_copy(update={"split": None, "limit": None})
     try:
         return [_read(choose_split(recipe, unstated, "evaluation"), "evaluation")]
@@ -334,17 +289,17 @@ def _own_evaluation(recipe: Recipe, source: DataSource) -> list[_Set]:
         return []
 
 
-def _first_by_hash(one: _Set, limit: int) -> _Set:
+def _first_by_hash(dataset: _Set, limit: int) -> _Set:
     """At most `limit` comparisons, whole prompts as the hash orders them, so that a larger limit holds a smaller."""
-    places = sorted(split_of(comparison.prompt, seed=_EVALUATION) for comparison in one.kept)
-    last = places[limit - 1] if len(places) > limit else 1.0
-    return one.keep(lambda comparison: split_of(comparison.prompt, seed=_EVALUATION) <= last, "beyond eval_limit")
+    places = [split_of(comparison.prompt, seed=_EVALUATION) for comparison in dataset.kept]
+    last = sorted(places)[limit - 1] if len(places) > limit else 1.0
+    return dataset.without(["beyond eval_limit" if place > last else "" for place in places])
 
 
 def _by_name(sets: Sequence[_Set]) -> dict[str, tuple[Comparison, ...]]:
-    """Sets under their names; a name that comes again gets a number."""
+    """Sets by name; a repeated name gets a number."""
     named: dict[str, tuple[Comparison, ...]] = {}
-    for one in sets:
-        taken = sum(name.partition(" #")[0] == one.name for name in named)
-        named[f"{one.name} #{taken + 1}" if taken else one.name] = one.kept
+    for dataset in sets:
+        taken = sum(name.partition(" #")[0] == dataset.name for name in named)
+        named[f"{dataset.name} #{taken + 1}" if taken else dataset.name] = dataset.kept
     return named

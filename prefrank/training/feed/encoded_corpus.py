@@ -6,14 +6,14 @@ from itertools import islice
 
 from prefrank.errors import BadData, BadRecipe
 from prefrank.text import TextEncoder
-from prefrank.training.feed.corpus import Corpus, make_pools
+from prefrank.training.feed.corpus import Corpus
 from prefrank.training.feed.encoding_counts import EncodingCounts, remarks, why_equal
 from prefrank.training.feed.examples import Examples, encode
-from prefrank.training.feed.order import Pool
+from prefrank.training.feed.pools import Pool, make_pools
 from prefrank.training.feed.streams import Mixture, StreamedSet
 from prefrank.training.losses.preference_loss import ranked_places
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import Encoded, Encoding, Report, ignore
+from prefrank.training.records.events import Callback, Encoded, Encoding, ignore
 
 STREAM_SAMPLE = 256
 """Comparisons of a stream that are encoded before the run, to judge it by."""
@@ -39,7 +39,7 @@ class EncodedCorpus:
     streams: tuple[StreamedSet, ...]
 
 
-def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, report: Report = ignore) -> EncodedCorpus:
+def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, callback: Callback = ignore) -> EncodedCorpus:
     """Encode training and evaluation sets, with the labels that the recipe's heads and loss want.
 
     Raises:
@@ -47,7 +47,7 @@ def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, report: 
     """
 
     def progress(name: str) -> Callable[[int, int], None]:
-        return lambda done, total: report(Encoding(name, done, total))
+        return lambda done, total: callback(Encoding(name, done, total))
 
     drawn = list(islice(Mixture(corpus.streams, recipe.seed).draw(), STREAM_SAMPLE)) if corpus.streams else None
     comparisons = corpus.training if drawn is None else [comparison for comparison, _ in drawn]
@@ -74,8 +74,8 @@ def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, report: 
     def count(name: str, counted: EncodingCounts) -> None:
         counts[name] = counted.to_json()
         limit = encoder.settings.max_length
-        said = remarks(counts[name], max_length=limit, pre_rendered=encoder.pre_rendered)
-        report(Encoded(name, counts[name], tuple(said)))
+        notes = remarks(counts[name], max_length=limit, pre_rendered=encoder.pre_rendered)
+        callback(Encoded(name, counts[name], tuple(notes)))
 
     count("training", counted)
     evaluation: dict[str, Examples] = {}

@@ -1,7 +1,7 @@
-"""What encoding did to a data set: counts, why comparisons are dropped, and what people should hear of it.
+"""What encoding did to a data set: counts, why comparisons were dropped, and what to tell people about it.
 
-Two replies that become the same row teach nothing, so the preference between them goes. Why they did decides what
-helps: the limit may have cut what told them apart, the chat template may have left it out, or the tokenizer reads both
+Two replies that become the same row teach nothing, so the preference between them is dropped. The reason decides what
+helps: the limit may have cut off the difference, the chat template may have left it out, or the tokenizer may read both
 alike (case, spaces, accents).
 """
 
@@ -55,13 +55,13 @@ class EncodingCounts:
         if isinstance(stated, RankedPairs):
             self.preferences_of_other_heads += len(stated) * (stated.head not in heads)
         else:
-            self.preferences_of_other_heads += sum(one.head not in heads for one in stated)
+            self.preferences_of_other_heads += sum(preference.head not in heads for preference in stated)
         if not wanted:
             self.dropped_without_label_of_heads += 1
             return
         self.preferences_dropped_replies_equal_after_cutting += len(wanted) - len(preferences)
         if not preferences:
-            self._drop([rows[place] for one in wanted for place in (one.winner, one.loser)])
+            self._drop([rows[place] for preference in wanted for place in (preference.winner, preference.loser)])
             return
         self.kept += 1
         self.preferences += len(preferences)
@@ -72,7 +72,7 @@ class EncodingCounts:
         self.rows_with_text_lost_in_the_template += sum(row.lost > 0 for row in rows)
 
     def _drop(self, equal: Sequence[Row]) -> None:
-        """Count a comparison whose rows are equal under what made them so; what no limit brings back comes first."""
+        """Count a comparison with equal rows by their cause; causes that a higher limit would not fix come first."""
         if any(row.lost for row in equal):
             self.dropped_replies_equal_in_the_template += 1
         elif any(row.cut_reply for row in equal):
@@ -85,7 +85,7 @@ class EncodingCounts:
 
 
 def why_equal(counts: Mapping[str, int], max_length: int) -> str:
-    """Why comparisons have replies that become equal rows, and what to do; "" where there is none."""
+    """Why replies became equal rows, and what to do about it; "" where none did."""
     limit, template, tokenizer = (
         counts[f"dropped_replies_equal_{why}"] for why in ("after_cutting", "in_the_template", "to_the_tokenizer")
     )
@@ -97,28 +97,28 @@ def why_equal(counts: Mapping[str, int], max_length: int) -> str:
         ),
         (tokenizer, "to the tokenizer (case, spaces, accents); look at them, or take a model that tells them apart"),
     )
-    said = [(count, text) for count, text in reasons if count]
-    return said[0][1] if len(said) == 1 else " | ".join(f"{count:,} {text}" for count, text in said)
+    stated = [(count, text) for count, text in reasons if count]
+    return stated[0][1] if len(stated) == 1 else " | ".join(f"{count:,} {text}" for count, text in stated)
 
 
 def remarks(counts: Mapping[str, int], *, max_length: int, pre_rendered: bool) -> list[str]:
-    """What deserves a second look in the counts of one set."""
-    said = []
+    """Warnings about the counts of one set."""
+    notes = []
     rows, control = counts["rows"], counts["comparisons_with_control_strings"]
     if cut := counts["rows_with_cut_reply"]:
-        said.append(f"{cut:,} of {rows:,} replies are cut at {max_length} tokens")
+        notes.append(f"{cut:,} of {rows:,} replies are cut at {max_length} tokens")
     if lost := counts["rows_with_text_lost_in_the_template"]:
-        said.append(f"of {lost:,} of {rows:,} replies the chat template leaves something out or changes it")
+        notes.append(f"of {lost:,} of {rows:,} replies the chat template leaves something out or changes it")
     if why := why_equal(counts, max_length):
         dropped = sum(count for name, count in counts.items() if name.startswith("dropped_replies_equal"))
-        said.append(f"{dropped:,} comparisons are dropped because their replies are equal {why}")
+        notes.append(f"{dropped:,} comparisons are dropped because their replies are equal {why}")
     if control or pre_rendered:
         how = (
             "tokens; what is scored later is read so only with --pre-rendered"
             if pre_rendered
             else "plain text; if they are rendered already, set pre_rendered: true"
         )
-        said.append(
+        notes.append(
             f"{control:,} of {counts['comparisons']:,} comparisons hold the model's control strings, read as {how}"
         )
-    return said
+    return notes

@@ -1,7 +1,7 @@
 """Comparisons as token ids in flat arrays, encoded once before the first step.
 
-Surprising: ids are kept as int32 in one run (half the memory, no object per row) and widened when a row is taken.
-Replies that became equal by cutting lose the preference between them; a comparison left with none is dropped and
+Ids are stored as int32 in one array (half the memory of int64, and no object per row) and widened when a row is taken.
+Replies that become the same row lose the preference between them; a comparison with no preference left is dropped and
 counted. So are preferences of heads that are not trained. A head that a data set only rates gets its preferences here.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int8, Int32, Int64
 
 from prefrank.data.candidates import heads_of, preferences_of
-from prefrank.text import TextEncoder
+from prefrank.text import TextEncoder, distinct_rows
 from prefrank.training.feed.encoding_counts import EncodingCounts
 from prefrank.training.losses.labels import Preferences, Weigh, number_rows, rank_replies
 from prefrank.types import MAIN_HEAD, Comparison, RankedPairs, Row, reply_types
@@ -40,6 +40,7 @@ class Examples:
         preferences: of each comparison, as indexes into its rows.
         weights: what each comparison counts in the loss.
         names: `source/id` of each comparison.
+        reply_characters: [N] length of each row's whole reply, cut or not.
         places: [C] of each, where it stood among those that were given to be encoded.
         heads: what preferences, levels and ratings may speak of, in the order of the network's scores.
         ratings: [N H] of every row, NaN where there is none; None if nothing was rated.
@@ -56,6 +57,7 @@ class Examples:
     preferences: tuple[OfReplies, ...]
     weights: tuple[float, ...]
     names: tuple[str, ...]
+    reply_characters: Int32[np.ndarray, " N"]
     places: Int64[np.ndarray, " C"]
     heads: tuple[str, ...] = (MAIN_HEAD,)
     ratings: Float32[np.ndarray, "N H"] | None = None
@@ -87,7 +89,7 @@ class Examples:
         return int(np.diff(self.starts[first : end + 1]).max())
 
     def labels(self, chosen: Sequence[int], *, weigh: Weigh = "comparison") -> Preferences:
-        """What people said of the chosen comparisons, over their rows in their order."""
+        """The labels of the chosen comparisons, over their rows in their order."""
         sizes = [self.size(comparison) for comparison in chosen]
 
         def cut(table: np.ndarray | None) -> list[np.ndarray] | None:
@@ -109,12 +111,12 @@ class Examples:
         by_reply = np.array_equal(self.types, reply_types(np.diff(self.starts), self.reply_starts))
         tables += [] if by_reply else [self.types]
         parts = (self.ids, self.reply_starts, self.starts, self.groups, *tables)
-        said = hashlib.sha256()
+        hashed = hashlib.sha256()
         for part in parts:
-            said.update(part.tobytes())
+            hashed.update(part.tobytes())
         for text in _written(self.preferences, self.weights):
-            said.update(text.encode())
-        return said.hexdigest()[:16]
+            hashed.update(text.encode())
+        return hashed.hexdigest()[:16]
 
     def _row(self, n: int) -> Row:
         part = slice(self.starts[n], self.starts[n + 1])
@@ -122,7 +124,7 @@ class Examples:
 
 
 class _Builder:
-    """Collects encoded comparisons as int32, so that the int64 rows of a large data set never stand together."""
+    """Collects encoded comparisons as int32, so that the int64 rows of a large data set are never all in memory."""
 
     def __init__(self, heads: tuple[str, ...], rank: int | None) -> None:
         self.heads, self.rank = heads, rank
@@ -133,6 +135,7 @@ class _Builder:
         self.preferences: list[OfReplies] = []
         self.weights: list[float] = []
         self.names: list[str] = []
+        self.reply_characters: list[int] = []
         self.places: list[int] = []
         self.ratings: list[np.ndarray] = [np.zeros((0, len(heads)), np.float32)]
         self.levels: list[np.ndarray] = [np.zeros((0, len(heads)), np.int32)]
@@ -155,13 +158,14 @@ class _Builder:
         self.preferences.append(preferences)
         self.weights.append(weight)
         self.names.append(f"{comparison.source}/{comparison.id}")
+        self.reply_characters += map(len, comparison.replies)
         self.places.append(place)
         self.ratings.append(_rating_table(comparison, self.heads))
         if self.rank is not None:
             by_head = [_of_head(wanted, head) for head in self.heads]
-            found = [rank_replies(group, len(rows), places=self.rank) for group in by_head]
-            self.levels.append(np.array([levels or (-1,) * len(rows) for levels in found], np.int32).T)
-            self.unordered += [self.names[-1]] * (None in found)
+            levels_by_head = [rank_replies(group, len(rows), places=self.rank) for group in by_head]
+            self.levels.append(np.array([levels or (-1,) * len(rows) for levels in levels_by_head], np.int32).T)
+            self.unordered += [self.names[-1]] * (None in levels_by_head)
 
     def build(self) -> Examples:
         ratings = np.concatenate(self.ratings)
@@ -174,6 +178,7 @@ class _Builder:
             preferences=tuple(self.preferences),
             weights=tuple(self.weights),
             names=tuple(self.names),
+            reply_characters=np.array(self.reply_characters, np.int32),
             places=np.array(self.places, np.int64),
             heads=self.heads,
             ratings=None if np.isnan(ratings).all() else ratings,
@@ -198,7 +203,7 @@ def encode(
         weights: what each comparison counts in the loss; 1 by default.
         heads: whose labels to keep.
         rank: derive rankings that hold for this many replies at least; None derives none.
-        progress: hears how many comparisons are done, of how many.
+        progress: called with how many comparisons are done, of how many.
 
     Raises:
         BadText: a text that cannot be encoded.
@@ -225,11 +230,11 @@ def encode(
 def _of_head(preferences: OfReplies, head: str) -> OfReplies:
     if isinstance(preferences, RankedPairs):
         return preferences if preferences.head == head else ()
-    return tuple(one for one in preferences if one.head == head)
+    return tuple(preference for preference in preferences if preference.head == head)
 
 
 def _written(groups: tuple[OfReplies, ...], weights: tuple[float, ...]) -> Iterator[str]:
-    """`repr((groups, weights))` in parts, a long ranking as the pairs that it stands for."""
+    """`repr((groups, weights))` in parts, a long ranking written as its pairs."""
     yield "(("
     for number, group in enumerate(groups):
         yield ", " if number else ""
@@ -243,13 +248,13 @@ def _written_pairs(pairs: RankedPairs) -> Iterator[str]:
     yield "("
     for first in range(0, len(pairs), _PAIRS):
         some = islice(three, _PAIRS)
-        said = [f"Preference(winner={a}, loser={b}, probability={0.5 if tie else 1.0}, {rest}" for a, b, tie in some]
-        yield f"{', ' if first else ''}{', '.join(said)}"
+        texts = [f"Preference(winner={a}, loser={b}, probability={0.5 if tie else 1.0}, {rest}" for a, b, tie in some]
+        yield f"{', ' if first else ''}{', '.join(texts)}"
     yield f"{',' if len(pairs) == 1 else ''})"
 
 
 def _heads_of(comparison: Comparison) -> set[str]:
-    return heads_of(comparison.preferences) | {one.head for one in comparison.ratings}
+    return heads_of(comparison.preferences) | {rated.head for rated in comparison.ratings}
 
 
 def _rating_table(comparison: Comparison, heads: Sequence[str]) -> Float32[np.ndarray, "K H"]:
@@ -261,16 +266,18 @@ def _rating_table(comparison: Comparison, heads: Sequence[str]) -> Float32[np.nd
 
 
 def _encode_chunk(comparisons: Sequence[Comparison], encoder: TextEncoder) -> list[list[Row]]:
-    rows = iter(encoder.encode_pairs([(one.prompt, reply) for one in comparisons for reply in one.replies]))
-    return [[next(rows) for _ in one.replies] for one in comparisons]
+    rows = iter(
+        encoder.encode_pairs([(comparison.prompt, reply) for comparison in comparisons for reply in comparison.replies])
+    )
+    return [[next(rows) for _ in comparison.replies] for comparison in comparisons]
 
 
 def _between_distinct(preferences: OfReplies, rows: Sequence[Row]) -> OfReplies:
     """The preferences between rows that still differ: equal rows score alike whatever the model learns."""
-    keys = [(row.ids.tobytes(), row.types.tobytes()) for row in rows]
-    if len(set(keys)) == len(keys):
+    distinct, places = distinct_rows(rows)
+    if len(distinct) == len(rows):
         return preferences
-    return tuple(one for one in preferences if keys[one.winner] != keys[one.loser])
+    return tuple(preference for preference in preferences if places[preference.winner] != places[preference.loser])
 
 
 def _boundaries(sizes: Sequence[int]) -> Int64[np.ndarray, " M"]:

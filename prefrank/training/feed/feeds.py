@@ -1,7 +1,7 @@
 """What each step trains on, a pure function of the step: from examples in memory, or from streams.
 
-Surprising: a stream is asked for steps in their order, and when a run goes on it draws and encodes again all that came
-before. Every process reads the whole stream, and trains on its share of each step.
+A stream is asked for steps in order; a resumed run draws and encodes again all that came before its step. Every process
+reads the whole stream and trains on its share of each step.
 """
 
 from collections import Counter
@@ -61,7 +61,7 @@ class MemoryFeed:
 
 
 class StreamFeed:
-    """Steps drawn and encoded as they come, in the memory of one step and the shuffle buffers.
+    """Steps drawn and encoded on demand, in the memory of one step and the shuffle buffers.
 
     `per_step` comparisons make a step, `steps` the run, of `comparisons` in all.
     """

@@ -1,13 +1,12 @@
-"""Which comparisons make which step, and which random numbers a step draws: pure functions of seed and step.
+"""Which comparisons make up which step, and which random numbers a step draws: pure functions of seed and step.
 
 An epoch is one draw. Without options it is a permutation of everything; shares, samples, caps and length balance make
-it another selection, drawn anew for every epoch. Surprising: with a cap and length balance together, epochs may differ
-a little in size, so the first step of an epoch is found by drawing those before it. All others have one size.
+it a selection, drawn anew for every epoch. With a cap and length balance together, epochs differ a little in size, so
+the first step of an epoch is found by drawing the epochs before it. Otherwise all epochs have the same size.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,63 +15,8 @@ from jaxtyping import Int64
 
 from prefrank.errors import BadRecipe
 from prefrank.limits import limit, past
+from prefrank.training.feed.pools import Pool, draw_epoch
 from prefrank.training.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """The examples of one training set, and how an epoch draws from them.
-
-    Args:
-        name: of the set.
-        examples: [n] their numbers.
-        prompts: [n] equal numbers for equal prompts.
-        sides: [n] 1 where the longer reply is preferred, -1 where the shorter is, 0 where neither.
-        share: of the epoch's comparisons, relative to the other pools' shares; None: by its size.
-        samples: comparisons of an epoch; None: all.
-        per_prompt: most comparisons of one prompt in one pass; None: all.
-        balanced: draw as many comparisons of side 1 as of side -1.
-    """
-
-    name: str
-    examples: Int64[np.ndarray, " n"]
-    prompts: Int64[np.ndarray, " n"]
-    sides: Int64[np.ndarray, " n"]
-    share: float | None = None
-    samples: int | None = None
-    per_prompt: int | None = None
-    balanced: bool = False
-
-    @property
-    def plain(self) -> bool:
-        return self.share is self.samples is self.per_prompt is None and not self.balanced
-
-    def draw_pass(self, draw: np.random.Generator) -> Int64[np.ndarray, " m"]:
-        """One pass in a random order, of which every beginning is balanced too: what cap and balance let through."""
-        chosen = draw.permutation(len(self.examples))
-        if self.per_prompt is not None:
-            chosen = chosen[_place_in_group(self.prompts[chosen]) < self.per_prompt]
-        if self.balanced:
-            sides = self.sides[chosen]
-            longer, shorter, neither = (chosen[sides == side] for side in (1, -1, 0))
-            count = min(len(longer), len(shorter))
-            places = [(np.arange(count) + 0.25) / max(1, count), (np.arange(count) + 0.75) / max(1, count)]
-            order = np.argsort(np.concatenate([*places, draw.random(len(neither))]), kind="stable")
-            chosen = np.concatenate([longer[:count], shorter[:count], neither])[order]
-        return self.examples[chosen]
-
-    def account(self, drawn: int) -> dict[str, Any]:
-        """What an epoch takes of the pool and what it leaves, in comparisons, as plain values."""
-        counts = np.unique(self.prompts, return_counts=True)[1]
-        capped = int(np.minimum(counts, self.per_prompt or len(self.prompts)).sum())
-        return {
-            "name": self.name,
-            "comparisons": len(self.examples),
-            "drawn": drawn,
-            "beyond_per_prompt": len(self.examples) - capped,
-            "longer_preferred": int((self.sides == 1).sum()),
-            "shorter_preferred": int((self.sides == -1).sum()),
-        }
 
 
 class Order:
@@ -101,7 +45,7 @@ class Order:
         if number != self._number:
             draw = np.random.default_rng([self.seed, number])
             self._number = number
-            self._epoch = draw.permutation(self.size) if self._pools is None else _draw_epoch(self._pools, draw)
+            self._epoch = draw.permutation(self.size) if self._pools is None else draw_epoch(self._pools, draw)
         return self._epoch
 
     def chosen(self, step: int) -> list[int]:
@@ -162,7 +106,7 @@ def check_step(recipe: Recipe, num_processes: int) -> None:
     """Refuse a step that leaves a process without a prompt, or that no memory holds.
 
     Raises:
-        BadRecipe: as said.
+        BadRecipe: there is one.
     """
     per_step = recipe.prompts_per_update(num_processes)
     if per_step > limit("step_prompts"):
@@ -181,7 +125,7 @@ def check_warmup(recipe: Recipe, steps: int) -> None:
     """Refuse a run that ends before its learning rate is at its peak.
 
     Raises:
-        BadRecipe: as said.
+        BadRecipe: there is one.
     """
     if recipe.warmup_steps >= steps:
         raise BadRecipe(
@@ -198,36 +142,3 @@ def count_steps(recipe: Recipe, order: Order) -> int:
 def seed_step(seed: int, *, step: int, process: int) -> None:
     """Set torch's generators for one step, so that dropout does not depend on what ran before it."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> 1))
-
-
-def _draw_epoch(pools: Sequence[Pool], draw: np.random.Generator) -> Int64[np.ndarray, " E"]:
-    """The wanted number from every pool: the start of a pass, or several passes; all of it in a random order."""
-    passes = [pool.draw_pass(draw) for pool in pools]
-    parts: list[np.ndarray] = []
-    for pool, first, count in zip(pools, passes, _counts(pools, [len(one) for one in passes]), strict=True):
-        drawn, there = [first], len(first)
-        while 0 < there < count:
-            drawn.append(pool.draw_pass(draw))
-            there += len(drawn[-1])
-        parts.append(np.concatenate(drawn)[:count])
-    return draw.permutation(np.concatenate(parts))
-
-
-def _counts(pools: Sequence[Pool], sizes: Sequence[int]) -> list[int]:
-    """Comparisons to draw from each pool. Shares divide the sum of the sizes, by largest remainders."""
-    shares = np.array([pool.share or 0.0 for pool in pools])
-    if not shares.any():
-        return [size if pool.samples is None else pool.samples for pool, size in zip(pools, sizes, strict=True)]
-    exact = sum(sizes) * shares / shares.sum()
-    counts = np.floor(exact).astype(np.int64)
-    counts[np.argsort(counts - exact, kind="stable")[: sum(sizes) - counts.sum()]] += 1
-    return counts.tolist()
-
-
-def _place_in_group(groups: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """How many of the same group stand before each."""
-    order = np.argsort(groups, kind="stable")
-    _, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
-    place = np.empty(len(groups), np.int64)
-    place[order] = np.arange(len(groups)) - np.repeat(first, counts)
-    return place

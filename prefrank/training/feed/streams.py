@@ -1,7 +1,7 @@
-"""Training comparisons that come from streams: mixed by share, shuffled in a buffer, a pure function of the seed.
+"""Training comparisons from streams: mixed by share, shuffled in a buffer, a pure function of the seed.
 
-Surprising: where one data set streams, all of them are drawn here, those in memory too. Nothing is kept of what was
-drawn, so a run that goes on draws again what came before, which costs reading and encoding, but no training.
+Where one data set streams, all of them are drawn from here, including those in memory. Nothing that was drawn is kept,
+so a resumed run draws everything again up to its step, which costs reading and encoding but no training.
 """
 
 import hashlib
@@ -13,38 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from prefrank.data import split_of
-from prefrank.data.overlap import prompt_key
 from prefrank.errors import BadData
-from prefrank.training.feed.clean import LEAK
+from prefrank.training.feed.clean import Exclusions
 from prefrank.types import Comparison
 
 Read = Callable[[Callable[[str], None]], Iterable[Comparison]]
-"""One pass over a data set; what it is called with hears why a row gives no comparison."""
-IN_EVALUATION = "prompt is in an evaluation set"
-NOT_IN_FRACTION = "not in the fraction"
-FRACTION_SEED = 1
-"""Of the hash that makes fractions, independent of the one that makes splits (0)."""
+"""One pass over a data set; its argument is called with the reason where a row gives no comparison."""
 _BLOCK = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Barred:
-    """What may not be trained on, because evaluation sets hold it.
-
-    Args:
-        openings: `split_of` of prompts.
-        keys: `prompt_key` of prompts; empty where leaks are allowed.
-    """
-
-    openings: frozenset[float] = frozenset()
-    keys: frozenset[bytes] = frozenset()
-
-    def reason(self, comparison: Comparison) -> str:
-        """Why it may not be trained on; "" if it may."""
-        if split_of(comparison.prompt) in self.openings:
-            return IN_EVALUATION
-        return LEAK if self.keys and prompt_key(comparison.prompt) in self.keys else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +33,9 @@ class StreamedSet:
         fingerprint: tells whether it changed.
         share: how often it is drawn from, relative to the others.
         weight: what each of its comparisons counts in the loss.
-        fraction: share of the prompts to use.
         limit: most comparisons of a pass, before anything is left out here; None: all.
         buffer: comparisons held to shuffle.
-        barred: what is left out.
+        excluded: what is left out.
     """
 
     name: str
@@ -70,10 +44,9 @@ class StreamedSet:
     fingerprint: str
     share: float
     weight: float
-    fraction: float
     limit: int | None
     buffer: int
-    barred: Barred
+    excluded: Exclusions
 
 
 class Mixture:
@@ -87,10 +60,10 @@ class Mixture:
     def __init__(self, sets: Sequence[StreamedSet], seed: int) -> None:
         self.sets, self._seed = tuple(sets), seed
         self.drawn: Counter[str] = Counter()
-        self.dropped: dict[str, Counter[str]] = {one.name: Counter() for one in sets}
+        self.dropped: dict[str, Counter[str]] = {dataset.name: Counter() for dataset in sets}
 
     def draw(self) -> Iterator[tuple[Comparison, float]]:
-        """Comparisons and what each counts in the loss; starts the counts anew.
+        """Comparisons with their weights in the loss; resets the counts.
 
         Raises:
             BadData: a set that gives nothing in a whole pass.
@@ -98,54 +71,52 @@ class Mixture:
         self.drawn.clear()
         for counts in self.dropped.values():
             counts.clear()
-        shares = np.array([one.share for one in self.sets])
+        shares = np.array([dataset.share for dataset in self.sets])
         sources = [self._passes(number) for number in range(len(self.sets))]
         draw = np.random.default_rng([self._seed, len(self.sets)])
         while True:
             for number in draw.choice(len(self.sets), size=_BLOCK, p=shares / shares.sum()).tolist():
-                one = self.sets[number]
-                self.drawn[one.name] += 1
-                yield next(sources[number]), one.weight
+                dataset = self.sets[number]
+                self.drawn[dataset.name] += 1
+                yield next(sources[number]), dataset.weight
 
     def account(self) -> list[dict[str, Any]]:
         """What was drawn from each set so far, and why rows gave nothing, as plain values."""
         return [
             {
-                "name": one.name,
-                "rule": one.rule,
-                "drawn": self.drawn[one.name],
-                "dropped": dict(self.dropped[one.name]),
+                "name": dataset.name,
+                "rule": dataset.rule,
+                "drawn": self.drawn[dataset.name],
+                "dropped": dict(self.dropped[dataset.name]),
             }
-            for one in self.sets
+            for dataset in self.sets
         ]
 
     def digest(self) -> str:
         """A hash of what is drawn from, and how."""
-        parts = [(s.name, s.fingerprint, s.share, s.weight, s.fraction, s.limit, s.buffer) for s in self.sets]
+        parts = [(s.name, s.fingerprint, s.share, s.weight, s.excluded.fraction, s.limit, s.buffer) for s in self.sets]
         return hashlib.sha256(repr((parts, self._seed)).encode()).hexdigest()[:16]
 
     def _passes(self, number: int) -> Iterator[Comparison]:
-        one = self.sets[number]
+        dataset = self.sets[number]
         for again in count():
             given = 0
             for comparison in shuffle(
-                self._wanted(one), one.buffer, np.random.default_rng([self._seed, number, again])
+                self._wanted(dataset), dataset.buffer, np.random.default_rng([self._seed, number, again])
             ):
                 given += 1
                 yield comparison
             if not given:
-                raise BadData(f"{one.name} gave no comparison in a whole pass ({dict(self.dropped[one.name])})")
+                raise BadData(f"{dataset.name} gave no comparison in a whole pass ({dict(self.dropped[dataset.name])})")
 
-    def _wanted(self, one: StreamedSet) -> Iterator[Comparison]:
-        dropped = self.dropped[one.name]
+    def _wanted(self, dataset: StreamedSet) -> Iterator[Comparison]:
+        dropped = self.dropped[dataset.name]
 
         def drop(reason: str) -> None:
             dropped[reason] += 1
 
-        for comparison in islice(one.read(drop), one.limit):
-            outside = split_of(comparison.prompt, seed=FRACTION_SEED) >= one.fraction
-            reason = NOT_IN_FRACTION if outside else one.barred.reason(comparison)
-            if reason:
+        for comparison in islice(dataset.read(drop), dataset.limit):
+            if reason := dataset.excluded.reason(comparison):
                 drop(reason)
             else:
                 yield comparison
@@ -154,12 +125,12 @@ class Mixture:
 def shuffle(comparisons: Iterable[Comparison], size: int, draw: np.random.Generator) -> Iterator[Comparison]:
     """Each comparison once, in an order that is random as far as a buffer of `size` reaches."""
     buffer: list[Comparison] = []
-    for one in comparisons:
+    for comparison in comparisons:
         if len(buffer) < size:
-            buffer.append(one)
+            buffer.append(comparison)
         else:
             place = int(draw.integers(size))
             yield buffer[place]
-            buffer[place] = one
+            buffer[place] = comparison
     for place in draw.permutation(len(buffer)).tolist():
         yield buffer[place]

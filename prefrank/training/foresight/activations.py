@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefrank.model.bert import FAMILIES, BertNetwork
-from prefrank.model.deberta import DebertaNetwork
-from prefrank.model.encoder import Linear
+from prefrank.io.json_files import Fields
+from prefrank.model.families import find_family
+from prefrank.model.network import PackedNetwork
+from prefrank.model.packed_encoder import Linear
 from prefrank.training.loop.lora import add_adapters
 from prefrank.training.loop.optim import freeze
 from prefrank.training.loop.step import saved_bytes
@@ -32,13 +33,13 @@ _HEADS, _ROWS, _LENGTHS = (2, 3, 4), (2, 3), (4, 8, 12)
 """Sizes that are measured. None is 1, where torch copies less than elsewhere."""
 
 
-def without_weights(config: Mapping[str, Any], recipe: Recipe) -> BertNetwork | DebertaNetwork | None:
-    """The network a recipe trains, on the meta device, with what it freezes; None if it is none of our encoders."""
-    kind = config.get("model_type")
-    if config.get("is_decoder") or kind not in (*FAMILIES, "deberta-v2"):
+def without_weights(config: Mapping[str, Any], recipe: Recipe) -> PackedNetwork | None:
+    """The network a recipe trains, on the meta device, with what it freezes; None if transformers would run it."""
+    family = find_family(Fields.of(config))
+    if family is None:
         return None
     with torch.device("meta"):
-        network = (BertNetwork if kind in FAMILIES else DebertaNetwork)(config, dropout=recipe.dropout)
+        network = family.network(config, dropout=recipe.dropout)
     freeze(network, recipe)
     if recipe.lora_rank:
         add_adapters(network, recipe)
@@ -88,14 +89,14 @@ def _lagrange(nodes: Sequence[int], node: int, place: int) -> float:
     return prod(((place - other) / (node - other) for other in nodes if other != node), start=1.0)
 
 
-def _relative(config: Mapping[str, Any], recipe: Recipe) -> BertNetwork | DebertaNetwork:
+def _relative(config: Mapping[str, Any], recipe: Recipe) -> PackedNetwork:
     """A small network on the CPU, of zeros, that keeps what it would keep on a GPU."""
     network = without_weights({**config, "vocab_size": 8, "conv_groups": 1}, recipe)
     assert network is not None
-    network.to_empty(device="cpu").train()
+    network.get_submodule("").to_empty(device="cpu").train()
     for tensor in network.state_dict().values():
         tensor.zero_()
-    for module in network.modules():
+    for _, module in network.named_modules():
         if isinstance(module, nn.Dropout):
             module.register_forward_hook(partial(_drop, rate=module.p))
             module.p = 0.0
@@ -111,7 +112,7 @@ def _drop(module: nn.Module, inputs: tuple[Tensor], output: Tensor, *, rate: flo
     return torch.native_dropout(output, rate, True)[0] if rate else output
 
 
-def _saved(network: BertNetwork | DebertaNetwork, rows: int, length: int, *, bf16: bool) -> int:
+def _saved(network: PackedNetwork, rows: int, length: int, *, bf16: bool) -> int:
     """The bytes that one real pass keeps."""
     tokens = rows * length
     batch = Batch(

@@ -33,7 +33,7 @@ from prefrank.training.foresight.step_plans import StepPlan, plan_steps
 from prefrank.training.loop.signals import stop_cleanly
 from prefrank.training.prepare import prepare
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import Report, ignore
+from prefrank.training.records.events import Callback, ignore
 from prefrank.training.records.output import check_output
 from prefrank.training.records.run_log import check_trackers
 from prefrank.training.start import load_model
@@ -98,7 +98,7 @@ class Forecast:
 
 
 @stop_cleanly()
-def dry_run(recipe: Recipe, *, report: Report = ignore) -> Forecast:
+def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Forecast:
     """Forecast a run on this process's device.
 
     Raises:
@@ -108,11 +108,11 @@ def dry_run(recipe: Recipe, *, report: Report = ignore) -> Forecast:
     forget_peak()
     check_trackers(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resume_from = check_output(recipe, report)
+    resume_from = check_output(recipe, callback)
     folder = resume_from or resolve_model(recipe.model_name)
     resumed = resume_from is not None
     load = partial(_load, recipe, folder, device, resumed=resumed)
-    ready = prepare(recipe, folder, load=load, resumed=resumed, report=report)
+    ready = prepare(recipe, folder, load=load, resumed=resumed, callback=callback)
     network, encoder, encoded, feed, progress = ready.network, ready.encoder, ready.encoded, ready.feed, ready.progress
     loss = ready.loss.to(device)
     recipe = recipe.model_copy(update={"max_length": encoder.settings.max_length})

@@ -6,10 +6,10 @@ A row of L tokens takes, forward, in each layer
 
 with P numbers in the layer's matrices, width D, and R relative position terms (c2p and p2c of DeBERTa, else 0): two
 operations a multiplication, L^2 for the scores and for what they weigh (Kaplan et al. 2020, arXiv 2001.08361, table 1).
-The backward pass takes as much for the slopes of inputs, from the lowest trained layer up, and as much again for those
-of trained weights and of attention. What is computed twice, by gradient checkpointing or because no graph was kept,
-counts twice. Embeddings and heads are left out; the last layer counts as the others do, though only first tokens go
-through all of it.
+The backward pass takes as much for the gradients of inputs, from the lowest trained layer up, and as much again for
+those of trained weights and of attention. What is computed twice, by gradient checkpointing or because no graph was
+kept, counts twice. Embeddings and heads are left out; the last layer counts as the others do, though only first tokens
+go through all of it.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from prefrank.model import Network, parameters_by_depth
-from prefrank.model.disentangled import DisentangledAttention
+from prefrank.model.families.disentangled import DisentangledAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def row_flops(network: Network) -> RowFlops:
         (depth for depth, names in enumerate(depths) if any(parameters[name].requires_grad for name in names)), 0
     )
     width = int(network.config.get("hidden_size") or network.config.get("n_embd") or 0)
-    modules = network.get_submodule("").modules()
-    terms = next((len(module.terms) for module in modules if isinstance(module, DisentangledAttention)), 0)
+    modules = network.named_modules()
+    terms = next((len(module.terms) for _, module in modules if isinstance(module, DisentangledAttention)), 0)
     attention = 4 * width * (1 + terms)
     again = 1 if network.gradient_checkpointing else 0
     tokens = pairs = training_tokens = training_pairs = 0

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from torch import nn
 
 from prefrank.model import Network, parameters_by_depth
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.training.foresight.activations import kept_bytes, without_weights
 from prefrank.training.foresight.memory import Memory, average_bytes, optimizer_bytes, size_of
 from prefrank.training.recipe import MAX_LENGTH, Recipe

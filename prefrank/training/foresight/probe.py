@@ -83,7 +83,6 @@ class Probe:
         self.optimizer = make_optimizer(network, recipe)
         loss.add_to(self.optimizer, recipe)
         self.graphs = Graphs(free_memory(recipe, self.optimizer, self.device), network.parameters())
-        self.sharing = getattr(network, "sharing", None)
 
     def run(
         self,
@@ -155,7 +154,7 @@ class Probe:
             max_tokens=recipe.max_tokens,
             weigh=recipe.weigh,
             graphs=self.graphs,
-            sharing=self.sharing,
+            sharing=self.network.sharing,
         )
         passed = self._clock()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.max_grad_norm or float("inf"))

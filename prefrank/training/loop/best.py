@@ -1,7 +1,7 @@
 """Which checkpoint of a run is the best, and when to stop looking for a better one.
 
-Surprising: `best` takes any improvement; only early stopping asks for one of a certain size, counted from where it last
-had one, so that many small ones add up.
+`best` takes any improvement. Early stopping alone asks for a minimum improvement, counted from the last evaluation that
+had one, so that many small improvements add up.
 """
 
 import hashlib
@@ -38,7 +38,11 @@ def evaluation_digest(digests: Mapping[str, str]) -> str:
 def judged(recipe: Recipe, metrics: Mapping[str, SetMetrics]) -> SetMetrics:
     """The metrics that choose the best: those of best_set (all of its heads), or of all comparisons together."""
     best = recipe.best_set
-    return pool(one for name, one in metrics.items() if best is None or name == best or name.startswith(f"{best}/"))
+    return pool(
+        set_metrics
+        for name, set_metrics in metrics.items()
+        if best is None or name == best or name.startswith(f"{best}/")
+    )
 
 
 def loss_of(recipe: Recipe, metrics: SetMetrics) -> float:

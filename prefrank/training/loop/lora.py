@@ -2,10 +2,9 @@
 
     W x + alpha / r * B A x, with A drawn at random and B from 0 (Hu et al. 2021, arXiv 2106.09685, section 4.1)
 
-Surprising: pooler and score head are always trained whole, saved, and checked for it: peft freezes all that it does not
-adapt, and a reward model whose new head stays at its random start learns next to nothing. Checkpoints are plain merged
-folders, with the adapter beside in peft's own form; resuming goes on from the adapter, because merged weights have lost
-its bits.
+Pooler and score head are always trained in full and saved: peft freezes everything that it does not adapt, and a reward
+model whose new head keeps its random initial weights learns next to nothing. Checkpoints are plain merged folders, with
+the adapter next to them in peft's own format; a resumed run starts from the adapter, since merging rounds it.
 """
 
 import os
@@ -33,7 +32,7 @@ ADAPTER = "adapter"
 
 
 def check_lora(recipe: Recipe) -> None:
-    """Raise BadRecipe for settings of adapters where there are none to be."""
+    """Raise BadRecipe for adapter settings without adapters."""
     for key in ("lora_alpha", "lora_dropout", "lora_targets"):
         if not recipe.lora_rank and getattr(recipe, key) != Recipe.model_fields[key].default:
             raise BadRecipe(f"{key} is set, but lora_rank is 0; set lora_rank, or leave {key} out")
@@ -76,7 +75,7 @@ def check_trained(network: Network, recipe: Recipe) -> None:
 
 
 def find_targets(network: Network, recipe: Recipe) -> list[str]:
-    """Names of the modules to adapt: linear layers of attention and feed-forward, or those that end as the recipe says.
+    """Names of the modules to adapt: linear layers of attention and feed-forward, or those the recipe names by ending.
 
     Raises:
         BadRecipe: an ending that no linear layer below the head has, or none that is not frozen.
@@ -87,14 +86,14 @@ def find_targets(network: Network, recipe: Recipe) -> list[str]:
     auto = recipe.lora_targets == ("auto",)
     wanted = _linear_layers(network, inside) if auto else []
     for ending in () if auto else recipe.lora_targets:
-        found = [name for name in linear if f".{name}".endswith(f".{ending}")]
-        if not found:
+        matching = [name for name in linear if f".{name}".endswith(f".{ending}")]
+        if not matching:
             known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear))
             raise BadRecipe(
                 f"lora_targets names {ending!r}, which no linear layer below the head of {recipe.model_name} is called;"
                 f" there are {known or 'none'}"
             )
-        wanted += found
+        wanted += matching
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     targets = [name for name in dict.fromkeys(wanted) if f"{name}.weight" in trained]
     if not targets:
@@ -106,7 +105,7 @@ def find_targets(network: Network, recipe: Recipe) -> list[str]:
 def _linear_layers(network: Network, parameters: list[str]) -> list[str]:
     names = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
     modules = {name: network.get_submodule(name) for name in names}
-    return [name for name, one in modules.items() if isinstance(one, nn.Linear) or _is_transposed(one)]
+    return [name for name, module in modules.items() if isinstance(module, nn.Linear) or _is_transposed(module)]
 
 
 def _is_transposed(module: nn.Module) -> bool:

@@ -1,8 +1,8 @@
 """Evaluation during training: how well scores agree with the preferences of each data set.
 
-Surprising: every comparison counts the same, however many preferences it has; a model's equal scores count one half;
-a human tie says nothing about accuracy but does enter the log loss. The log loss is that of the likelihood that the
-training loss stands for, so it compares runs of one loss, not of two.
+Every comparison counts the same, however many preferences it has. Equal scores count one half. Human ties do not enter
+the accuracy but do enter the log loss. The log loss is that of the likelihood behind the training loss, so it compares
+runs that share a loss, not runs of different losses.
 """
 
 import math
@@ -44,9 +44,9 @@ def evaluate_sets(
         check_finite(scores, examples, f"the evaluation on {name}")
         for head, title in enumerate(examples.heads):
             key = name if len(examples.heads) == 1 else f"{name}/{title}"
-            one = measure(scores, examples, loss=loss, head=head)
-            if one.comparisons:
-                metrics[key] = one
+            set_metrics = measure(scores, examples, loss=loss, head=head)
+            if set_metrics.comparisons:
+                metrics[key] = set_metrics
     return metrics
 
 
@@ -77,7 +77,7 @@ def measure(scores: Scores, examples: Examples, *, loss: PreferenceLoss | None =
     decided = mine & (preferences.probability != 0.5).numpy()
     correct = count_correct(scores, preferences).numpy()
     shares = _mean_by_owner(correct, owner, decided)
-    surprise = (loss or PreferenceLoss(BradleyTerry())).log_loss(scores.double(), preferences).detach().numpy()
+    nll = (loss or PreferenceLoss(BradleyTerry())).log_loss(scores.double(), preferences).detach().numpy()
     weight = np.concatenate(
         [
             np.ones(len(group)) if isinstance(group, RankedPairs) else np.array([p.weight for p in group], float)
@@ -85,7 +85,7 @@ def measure(scores: Scores, examples: Examples, *, loss: PreferenceLoss | None =
         ]
         or [np.zeros(0)]
     )
-    losses = _mean_by_owner(surprise, owner, mine, weight)
+    losses = _mean_by_owner(nll, owner, mine, weight)
     accuracy = float(shares.mean()) if len(shares) else 0.5
     return SetMetrics(
         comparisons=len(losses),
@@ -122,14 +122,17 @@ def _mean_by_owner(
 def pool(metrics: Iterable[SetMetrics]) -> SetMetrics:
     """The metrics of several sets as one, every comparison counting the same."""
     sets = list(metrics)
-    comparisons, decided = sum(one.comparisons for one in sets), sum(one.decided for one in sets)
-    accuracy = sum(one.accuracy * one.decided for one in sets) / decided if decided else 0.5
-    log_loss = sum(one.log_loss * one.comparisons for one in sets) / max(1, comparisons)
+    comparisons, decided = (
+        sum(set_metrics.comparisons for set_metrics in sets),
+        sum(set_metrics.decided for set_metrics in sets),
+    )
+    accuracy = sum(set_metrics.accuracy * set_metrics.decided for set_metrics in sets) / decided if decided else 0.5
+    log_loss = sum(set_metrics.log_loss * set_metrics.comparisons for set_metrics in sets) / max(1, comparisons)
     return SetMetrics(
         comparisons=comparisons,
         decided=decided,
-        pairs=sum(one.pairs for one in sets),
-        ties=sum(one.ties for one in sets),
+        pairs=sum(set_metrics.pairs for set_metrics in sets),
+        ties=sum(set_metrics.ties for set_metrics in sets),
         accuracy=accuracy,
         interval=wilson(accuracy, decided),
         log_loss=log_loss,
@@ -139,11 +142,11 @@ def pool(metrics: Iterable[SetMetrics]) -> SetMetrics:
 
 def _pooled_normal(sets: Sequence[SetMetrics], mean: float, comparisons: int) -> tuple[float, float] | None:
     """The interval of the mean over all sets, from the sets' own; None where one of them has none."""
-    intervals = [one.log_loss_interval for one in sets]
+    intervals = [set_metrics.log_loss_interval for set_metrics in sets]
     if not sets or None in intervals:
         return None
     known = zip(sets, filter(None, intervals), strict=True)
-    halves = [(high - low) / 2 * one.comparisons for one, (low, high) in known]
+    halves = [(high - low) / 2 * set_metrics.comparisons for set_metrics, (low, high) in known]
     half = math.hypot(*halves) / comparisons
     return mean - half, mean + half
 

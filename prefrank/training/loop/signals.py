@@ -1,13 +1,13 @@
-"""Ctrl-C, SIGTERM and SIGHUP ask the run to stop after the step under way, so that what is saved is whole.
+"""Ctrl-C, SIGTERM and SIGHUP ask the run to stop after the current step, so that what is saved is whole.
 
-Before the first step, and where nothing is to be saved, the others stop as Ctrl-C does: by an error, so that whatever
-was half written is removed on the way out.
-
-Surprising: a second signal stops at once, without saving. The error's exit code is that of the first one. Outside the
-main thread, where Python allows no handlers, nothing is caught.
+Before the first step, and where there is nothing to save, SIGTERM and SIGHUP raise as Ctrl-C does, so that anything
+half-written is removed on the way out. A second signal stops at once, without saving. The error's exit code is that of
+the first signal. Handlers are in place only while `train` and its tools run, and only in the main thread, since Python
+allows them nowhere else.
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ from types import FrameType
 
 from prefrank.errors import Interrupted
 
-_ENDS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-"""What ends a process from outside: a request to, and the end of its terminal, which Windows does not tell."""
+_ENDS = [signal.SIGTERM] if sys.platform == "win32" else [signal.SIGTERM, signal.SIGHUP]
+"""Signals that end a process from outside; Windows has no SIGHUP."""
 
 
 class StopFlag:
-    """Whether somebody asked to stop, and by which signal."""
+    """Whether a signal asked to stop, and which one."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -61,7 +61,7 @@ def catch_signals() -> Iterator[StopFlag]:
 
 @contextmanager
 def stop_cleanly() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGHUP are what Ctrl-C is, and end as Interrupted; handlers of others are left."""
+    """Inside the block SIGTERM and SIGHUP act like Ctrl-C and end as Interrupted; existing handlers stay."""
     flag = StopFlag()
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -7,8 +7,8 @@ al. 2021 (arXiv 2101.06983) with one number per sequence, and exact. A part of o
 larger one, such as a prompt with hundreds of replies, needs a second for every micro-batch whose graph there was no
 memory to keep; the generators are set back before it, so that both passes drop the same activations.
 
-Surprising: back-propagation always runs from the longest micro-batch to the shortest, so what memory allows to keep
-changes no bit of the sum.
+Back-propagation always runs from the longest micro-batch to the shortest, so the number of graphs that memory allows
+to keep changes no bit of the sum.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -180,7 +180,7 @@ def _share(sharing: Sharing | None, examples: Examples, chosen: Sequence[int]) -
 
 
 def plan_comparisons(examples: Examples, chosen: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Split comparisons into parts of at most `max_tokens` tokens, like lengths together; a longer one stands alone."""
+    """Split comparisons, by length, into parts of at most `max_tokens` tokens; a longer one is a part by itself."""
     parts: list[list[int]] = []
     room = -1
     for comparison in sorted(chosen, key=examples.longest):
@@ -239,10 +239,10 @@ def backpropagate(
     after = _generators()
     scores = _restore_order([part.detach() for part in parts], batches).requires_grad_()
     value = loss(scores)
-    slope = torch.zeros_like(scores)
+    gradient = torch.zeros_like(scores)
     if torch.isfinite(value):
         value.backward()
-        slope = slope if scores.grad is None else scores.grad
+        gradient = gradient if scores.grad is None else scores.grad
     elif spare is None:
         return scores.detach()
     for batch, states in zip(reversed(batches), reversed(generators), strict=True):
@@ -250,7 +250,7 @@ def backpropagate(
         if part.grad_fn is None:
             _set_generators(states)
             part = forward(batch)
-        part.backward(slope[torch.from_numpy(batch.rows).to(slope.device)])
+        part.backward(gradient[torch.from_numpy(batch.rows).to(gradient.device)])
         del part
     _set_generators(after)
     _idle(forward, spare, passes=len(batches), graph=True)

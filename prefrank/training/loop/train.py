@@ -3,7 +3,7 @@
 One optimiser step takes a fixed number of comparisons, over all devices, whatever the micro-batches; which ones is a
 pure function of seed and step, and so is every dropout mask. A resumed run therefore needs the weights, the
 optimiser's state and a step number, and goes on bit for bit on a CPU. How the processes of a run share the model is the
-business of `processes.py`. Nothing here prints: events go to `report`.
+business of `strategies.py`. Nothing here prints: events go to `callback`.
 """
 
 import math
@@ -31,12 +31,22 @@ from prefrank.training.feed.order import seed_step
 from prefrank.training.loop.best import judged, loss_of
 from prefrank.training.loop.measure import Evaluate, evaluate_sets, name_some, pool
 from prefrank.training.loop.optim import Schedule, WeightAverage, make_optimizer, rate_factor, set_rates
-from prefrank.training.loop.processes import add_sums, any_process, free_memory, most_of_processes, place
+from prefrank.training.loop.processes import add_sums, any_process, free_memory, most_of_processes
 from prefrank.training.loop.signals import catch_signals, stop_cleanly
 from prefrank.training.loop.step import Graphs, StepSums, accumulate_gradient, plan_lockstep, rows_of
+from prefrank.training.loop.strategies import make_strategy
 from prefrank.training.prepare import Prepared, prepare
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import EvaluationDone, Kept, Report, Saved, SetMetrics, Started, StepDone, ignore
+from prefrank.training.records.events import (
+    Callback,
+    EvaluationDone,
+    Kept,
+    Saved,
+    SetMetrics,
+    Started,
+    StepDone,
+    ignore,
+)
 from prefrank.training.records.output import clear_output, open_output, remove_old
 from prefrank.training.records.run_checkpoints import (
     read_state,
@@ -45,13 +55,14 @@ from prefrank.training.records.run_checkpoints import (
     versions,
 )
 from prefrank.training.records.run_log import RunLog, Speed, check_trackers
+from prefrank.training.records.score_record import score_record
 from prefrank.training.start import load_model, use_bf16
 from prefrank.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a finished run leaves.
+    """The result of a finished run.
 
     Args:
         last: checkpoint folder of the last step.
@@ -70,14 +81,14 @@ class Trained:
 def train(
     recipe: Recipe,
     *,
-    report: Report = ignore,
+    callback: Callback = ignore,
     evaluate: Evaluate | None = None,
     schedule: Schedule = rate_factor,
 ) -> Trained:
     """Train a reward model as the recipe says.
 
     Args:
-        report: hears what happens, on the main process only (see `events`).
+        callback: called with each event as it happens, on the main process only (see `events`).
         evaluate: turns scores of the evaluation sets into metrics; by default `evaluate_sets` with the run's loss.
         schedule: what the peak rates are multiplied with in each step.
 
@@ -95,10 +106,10 @@ def train(
         log_with=list(recipe.trackers) or None,
         project_config=places,
     )
-    report = report if accelerator.is_main_process else ignore
+    callback = callback if accelerator.is_main_process else ignore
     with ExitStack() as held:
         with accelerator.main_process_first():
-            resume_from = held.enter_context(open_output(recipe, report, main=accelerator.is_main_process))
+            resume_from = held.enter_context(open_output(recipe, callback, main=accelerator.is_main_process))
             folder = resume_from or resolve_model(recipe.model_name)
         load = partial(load_model, recipe, folder, device=accelerator.device, resumed=resume_from is not None)
         prepared = prepare(
@@ -107,11 +118,11 @@ def train(
             load=load,
             resumed=resume_from is not None,
             num_processes=accelerator.num_processes,
-            report=report,
+            callback=callback,
         )
         if resume_from is None and accelerator.is_main_process:
             clear_output(Path(recipe.output_dir))
-        run = _Run(recipe, accelerator, prepared, report, evaluate, schedule)
+        run = _Run(recipe, accelerator, prepared, callback, evaluate, schedule)
         if resume_from is not None:
             run.load_state(resume_from)
         try:
@@ -122,18 +133,18 @@ def train(
 
 
 class _Run:
-    """A run under way: what changes from step to step, and what it needs for that."""
+    """A run in progress: what changes from step to step, and what the steps need."""
 
     def __init__(
         self,
         recipe: Recipe,
         accelerator: Accelerator,
         prepared: Prepared[Network],
-        report: Report,
+        callback: Callback,
         evaluate: Evaluate | None,
         schedule: Schedule,
     ) -> None:
-        self.recipe, self.accelerator, self.report, self.schedule = recipe, accelerator, report, schedule
+        self.recipe, self.accelerator, self.callback, self.schedule = recipe, accelerator, callback, schedule
         network = self.network = prepared.network
         feed = self.feed = prepared.feed
         loss = self.loss = prepared.loss.to(accelerator.device)
@@ -141,10 +152,10 @@ class _Run:
         self.progress = prepared.progress
         self.evaluate: Evaluate = evaluate or partial(evaluate_sets, loss=loss)
         self.steps = feed.steps
-        self.place = place(recipe, accelerator, network)
+        self.strategy = make_strategy(recipe, accelerator, network)
         self.optimizer = make_optimizer(network, recipe)
         loss.add_to(self.optimizer, recipe)
-        self.place.take(self.optimizer)
+        self.strategy.take(self.optimizer)
         self.average = WeightAverage(
             network.named_parameters(),
             recipe.ema_decay,
@@ -163,13 +174,13 @@ class _Run:
     def run(self) -> Trained:
         """Every step that is left, then `last`."""
         started = self._started()
-        self.report(started)
+        self.callback(started)
         self.speed.pause()
         with self.log.open(started), catch_signals() as flag:
             self._evaluate_if_due()
             while not self._finished():
                 done = self._step()
-                self.report(done)
+                self.callback(done)
                 self.log.step(done)
                 if not any_process(self.accelerator, flag.wanted):
                     self._evaluate_if_due()
@@ -208,24 +219,24 @@ class _Run:
         factor = self.schedule(number, steps=self.steps, recipe=recipe)
         set_rates(self.optimizer, factor)
         self.network.train()
-        self.place.zero_grad()
-        shares = [chosen[first :: self.place.count] for first in range(self.place.count)]
+        self.strategy.zero_grad()
+        shares = [chosen[first :: self.strategy.count] for first in range(self.strategy.count)]
         own = accumulate_gradient(
             self._forward,
             examples,
             shares[self.accelerator.process_index],
             self.loss,
-            divide_by=self.place.divisor(count),
+            divide_by=self.strategy.divisor(count),
             max_tokens=recipe.max_tokens,
             weigh=recipe.weigh,
             graphs=self.graphs,
-            sharing=self.place.sharing,
-            lockstep=plan_lockstep(examples, shares, max_tokens=recipe.max_tokens) if self.place.lockstep else None,
+            sharing=self.strategy.sharing,
+            lockstep=plan_lockstep(examples, shares, max_tokens=recipe.max_tokens) if self.strategy.lockstep else None,
         )
-        self.place.add_gradients(self.loss)
+        self.strategy.add_gradients(self.loss)
         sums = add_sums(self.accelerator, own)
         norm = self._clip(sums, examples, chosen)
-        self.place.step()
+        self.strategy.step()
         self.average.update()
         self.progress.step += 1
         tokens_per_s, seconds = self.speed.step(sums.tokens)
@@ -244,7 +255,7 @@ class _Run:
     def _forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         # Autocast is left after each batch: casts cached without a graph must not serve the pass that needs one.
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.place.forward(batch)
+            return self.strategy.forward(batch)
 
     def _clip(self, sums: StepSums, examples: Examples, chosen: list[int]) -> float:
         """Clip the gradient; returns its norm before. Raises Diverged where something is not finite."""
@@ -252,7 +263,7 @@ class _Run:
         advice = f"lower learning_rate (now {rate:g}), or look at these comparisons"
         if sums.not_finite:
             raise Diverged(f"{where}: scores are not finite for {name_some(list(sums.not_finite))}; {advice}")
-        norm = self.place.clip(self.recipe.max_grad_norm or math.inf)
+        norm = self.strategy.clip(self.recipe.max_grad_norm or math.inf)
         if not math.isfinite(norm):
             names = name_some([examples.names[c] for c in chosen])
             raise Diverged(f"{where}: the gradient is not finite; it came from {names}; {advice}")
@@ -266,15 +277,23 @@ class _Run:
     def _evaluate(self) -> None:
         """Score every evaluation set with the averaged weights; save `best` if they are."""
         began = time.perf_counter()
+        scored: dict[int, tuple[Examples, Float[Tensor, N * H]]] = {}
+
+        def score(examples: Examples) -> Float[Tensor, "N *H"]:
+            scores = self._score(examples)
+            scored[id(examples)] = examples, scores
+            return scores
+
         with self.average.swapped_in():
-            self.metrics = self.evaluate(self._score, self.sets)
+            self.metrics = self.evaluate(score, self.sets)
         overall = pool(self.metrics.values())
         value = loss_of(self.recipe, judged(self.recipe, self.metrics))
         progress = self.progress
         better = progress.judge(value, self.recipe.early_stop_improvement)
         progress.evaluated = progress.step
-        progress.metrics = {name: asdict(one) for name, one in self.metrics.items()}
-        self.report(EvaluationDone(progress.step, self.metrics, overall, better, time.perf_counter() - began))
+        progress.scores = score_record(scored.values())
+        progress.metrics = {name: asdict(set_metrics) for name, set_metrics in self.metrics.items()}
+        self.callback(EvaluationDone(progress.step, self.metrics, overall, better, time.perf_counter() - began))
         self.log.evaluation(progress.step, {"overall": overall, **self.metrics}, best=better)
         if better:
             self._save("best", resumable=False)
@@ -282,7 +301,7 @@ class _Run:
 
     def _score(self, examples: Examples) -> Float[Tensor, "N *H"]:
         """Scores of all rows of a set, each process doing its share of the comparisons."""
-        count, size, me = self.place.count, self.recipe.per_device_eval_batch_size, self.accelerator.process_index
+        count, size, me = self.strategy.count, self.recipe.per_device_eval_batch_size, self.accelerator.process_index
         heads = [len(self.network.heads)] if len(self.network.heads) > 1 else []
         scores = torch.zeros(len(examples.reply_starts), *heads)
         self.network.train(False)
@@ -291,7 +310,7 @@ class _Run:
             places = [np.arange(examples.groups[c], examples.groups[c + 1]) for c in chunk]
             batches = plan_batches(rows_of(examples, chunk), max_tokens=self.recipe.max_tokens)
             # Agreed before the first pass: one process must not ask while another is still in a pass
-            passes = most_of_processes(self.accelerator, len(batches)) if self.place.lockstep else len(batches)
+            passes = most_of_processes(self.accelerator, len(batches)) if self.strategy.lockstep else len(batches)
             for batch in batches:
                 scores[torch.from_numpy(np.concatenate(places)[batch.rows])] = self._forward_only(batch)
             if passes > len(batches):
@@ -305,7 +324,7 @@ class _Run:
         return self._forward(batch).cpu()
 
     def _saved_to_stop(self) -> str:
-        """Save, and say so."""
+        """Save; returns the message."""
         folder = self._save("last")
         done = f"stopped after step {self.progress.step} of {self.steps}"
         return f"{done}, saved in {folder}; go on with resume: true"
@@ -314,10 +333,10 @@ class _Run:
         """Write a checkpoint folder, on the main process, with the averaged weights."""
         folder = Path(self.recipe.output_dir) / name
         with ExitStack() as stack:
-            more = stack.enter_context(self.place.saved_more(folder)) if resumable else None
+            more = stack.enter_context(self.strategy.saved_more(folder)) if resumable else None
             stack.enter_context(self.average.swapped_in())
             state = self._state() if resumable else None
-            network = stack.enter_context(self.place.whole())
+            network = stack.enter_context(self.strategy.whole())
             if network is not None:
                 save_checkpoint(
                     folder, network, self.encoder, self._record(), state=state, more=more, previous=self.kept
@@ -325,30 +344,30 @@ class _Run:
         if self.accelerator.is_main_process:
             for stays in remove_old(folder.parent, keep=self.recipe.save_total_limit):
                 if stays not in self.stays:
-                    self.report(stays)
+                    self.callback(stays)
                     self.stays.append(stays)
-            self.report(Saved(self.progress.step, folder))
+            self.callback(Saved(self.progress.step, folder))
         self.accelerator.wait_for_everyone()
         self.kept = folder
         return folder
 
     def _state(self) -> dict[str, Any]:
-        """What resuming needs besides the weights, whole, on the main process."""
+        """What resuming needs besides the weights, in full, on the main process."""
         return {
-            "optimizer": self.place.state(),
+            "optimizer": self.strategy.state(),
             "progress": self.progress.state_dict(),
-            "average": self.place.gather(self.average.state_dict()),
-            "loss": self.place.gather(self.loss.state_dict()),
+            "average": self.strategy.gather(self.average.state_dict()),
+            "loss": self.strategy.gather(self.loss.state_dict()),
         }
 
     def load_state(self, folder: Path) -> None:
         """Go on from a checkpoint, whichever layout wrote it; its weights were loaded with the network."""
         state = read_state(folder)
         with state_of(folder):
-            self.metrics = {name: SetMetrics(**one) for name, one in self.progress.metrics.items()}
-            self.place.load_more(folder / "state")
-            self.place.load_state(state["optimizer"])
-            self.average.load_state_dict(self.place.spread(state["average"]))
+            self.metrics = {name: SetMetrics(**values) for name, values in self.progress.metrics.items()}
+            self.strategy.load_more(folder / "state")
+            self.strategy.load_state(state["optimizer"])
+            self.average.load_state_dict(self.strategy.spread(state["average"]))
             self.loss.load_state_dict(state["loss"])
         self.kept = folder
 
@@ -365,6 +384,7 @@ class _Run:
             "loss": self.loss.record(),
             "data": {**self.account, "drawn": self.feed.account()},
             "metrics": {"step": self.progress.evaluated, "sets": self.progress.metrics},
+            "scores": {"step": self.progress.evaluated, "heads": self.progress.scores},
             "versions": versions(),
             **self.log.record(),
         }

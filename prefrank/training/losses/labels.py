@@ -1,7 +1,7 @@
-"""What people said, as tensors over scored rows: preferences, rankings and ratings.
+"""Labels as tensors over scored rows: preferences, rankings and ratings.
 
-Surprising: a ranking is not read from a file but derived from the preferences, since that is what every data set
-states; where they do not order the replies, there is no ranking (`rank_replies`).
+Rankings are derived from preferences, since those are what every data set states; where preferences do not order the
+replies, there is no ranking (`rank_replies`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ Group = Sequence[Preference]
 """The preferences of one comparison; a long ranking's are `RankedPairs`."""
 Columns = tuple[np.ndarray, ...]
 UNKNOWN = -1
-"""A strength that nobody stated: the reply was better, by whatever level."""
+"""The strength where none was stated: the reply was better, by some level."""
 _EVEN = 1e-9
-"""Sums of votes nearer to 0 are ties: weights such as 0.1 are not exact."""
+"""Sums of votes closer to 0 than this are ties, since weights such as 0.1 are not exact."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RatedRows:
-    """R ratings: of a row, under a head, and what each counts."""
+    """R ratings: the row, the head, the rating, and its weight."""
 
     row: Int64[Tensor, " R"]
     head: Int64[Tensor, " R"]
@@ -88,13 +88,13 @@ class Preferences:
     rated: RatedRows
 
     def to(self, device: torch.device) -> "Preferences":
-        return Preferences(*(_moved(getattr(self, one.name), device) for one in fields(self)))
+        return Preferences(*(_moved(getattr(self, attribute.name), device) for attribute in fields(self)))
 
 
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device)
-    return type(value)(*(_moved(getattr(value, one.name), device) for one in fields(value)))
+    return type(value)(*(_moved(getattr(value, attribute.name), device) for attribute in fields(value)))
 
 
 def number_rows(
@@ -169,9 +169,9 @@ def _choices(levels: Sequence[np.ndarray], first_rows: Sequence[int], counts: Fl
     stages: list[tuple[int, int, int, float]] = []
     for c, (table, first) in enumerate(zip(levels, first_rows, strict=bool(levels))):
         for head, column in enumerate(table.T):
-            found = _stages_of(tuple(column.tolist()))
-            places = int(found[0].max(initial=-1)) + 1
-            entries.append(found + np.array([[len(stages)], [first], [0], [0]]))
+            table_entries = _stages_of(tuple(column.tolist()))
+            places = int(table_entries[0].max(initial=-1)) + 1
+            entries.append(table_entries + np.array([[len(stages)], [first], [0], [0]]))
             stages += [(place, places, head, counts[c, head]) for place in range(places)]
     stage, row, odds, share = np.concatenate(entries, 1)
     place, places_, head_, weight = np.array(stages, float).reshape(-1, 4).T
@@ -186,7 +186,7 @@ def _stages_of(levels: tuple[int, ...]) -> np.ndarray:
 
 
 def _stages(levels: tuple[int, ...]) -> np.ndarray:
-    """[4 E] stage, reply, odds and share of each entry; the last choice, with one reply left, says nothing.
+    """[4 E] stage, reply, odds and share of each entry; the last choice, with one reply left, adds nothing.
 
     Replies of one level are m places long. Any of them may stand first, so each counts 1/m of what is chosen, and
     once l of them are placed, each counts (m - l)/m among those that are left (Efron 1977).
@@ -206,11 +206,11 @@ def _stages(levels: tuple[int, ...]) -> np.ndarray:
 
 _kept_stages = lru_cache(maxsize=4096)(_stages)
 _LONG = 64
-"""Replies from which the stages of a ranking are made whenever they are asked for."""
+"""Rankings of this many replies or more are not cached."""
 
 
 def _rated(ratings: Sequence[np.ndarray], first_rows: Sequence[int], counts: Float[np.ndarray, " C"]) -> RatedRows:
-    """Every rating that is there; those of one comparison share what it counts."""
+    """All ratings; those of one comparison share its weight."""
     rows, heads, values, weights = [], [], [], []
     for table, first, count in zip(ratings, first_rows, counts, strict=bool(ratings)):
         reply, head = np.nonzero(~np.isnan(table))
@@ -244,7 +244,7 @@ def rank_replies(preferences: Group, size: int, *, places: int) -> tuple[int, ..
     block = list(range(size))
     for (a, b), lead in votes.items():
         if abs(lead) < _EVEN:
-            block = [block[a] if one == block[b] else one for one in block]
+            block = [block[a] if member == block[b] else member for member in block]
     below: dict[int, list[int]] = {block[reply]: [] for pair in votes for reply in pair}
     waiting = dict.fromkeys(below, 0)
     for (a, b), lead in votes.items():
@@ -252,19 +252,19 @@ def rank_replies(preferences: Group, size: int, *, places: int) -> tuple[int, ..
             upper, lower = (block[a], block[b]) if lead > 0 else (block[b], block[a])
             below[upper].append(lower)
             waiting[lower] += 1
-    members = {one: block.count(one) for one in below}
+    members = {member: block.count(member) for member in below}
     level_of: dict[int, int] = {}
     placed = 0
-    free = [one for one, count in waiting.items() if not count]
+    free = [member for member, count in waiting.items() if not count]
     while len(free) == 1 and len(level_of) < len(below):
         (best,) = free
         level_of[best] = len(level_of)
         placed += members[best]
         free = []
-        for one in below[best]:
-            waiting[one] -= 1
-            if not waiting[one]:
-                free.append(one)
+        for lower in below[best]:
+            waiting[lower] -= 1
+            if not waiting[lower]:
+                free.append(lower)
     if len(level_of) < len(below) and placed < places:
         return None
-    return tuple(level_of.get(one, len(level_of)) if one in below else -1 for one in block)
+    return tuple(level_of.get(member, len(level_of)) if member in below else -1 for member in block)

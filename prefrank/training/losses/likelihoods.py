@@ -1,8 +1,8 @@
-"""What a lead of one score over another says about win, tie and loss: the likelihoods behind the losses.
+"""The likelihoods behind the losses: win, tie and loss as functions of the score difference, the `lead`.
 
 Each is a function of the lead alone (the likelier order of two replies depends on nothing else), works in
-log-probabilities, and starts its own parameters where equal scores would give the training labels' shares. Surprising:
-Rao-Kupper's model of ties is the ordinal model with one level, so it has no class of its own.
+log-probabilities, and starts its own parameters where equal scores would give the training labels' shares. Rao-Kupper's
+model of ties is the ordinal model with one level, so it has no class of its own.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""Losses of scores and the labels people gave: a likelihood, and what else a recipe asks for, as sums.
+"""Losses of scores and labels, as sums: a likelihood, and whatever else a recipe adds to it.
 
-Surprising: nothing here averages. The loop divides once by the global count, so accumulating over micro-batches and
-processes is exact however ragged they are. Every term touches scores of one comparison only, so comparisons may be
-split between micro-batches freely. A loss is a module because it may have parameters of its own (cut-points, a tie
-parameter), which the optimiser trains with the network. Scores are expected in float32 (float64 works, for checks).
+Nothing here averages. The loop divides once by the global count, so accumulating over micro-batches and processes is
+exact however uneven they are. Every term involves scores of one comparison only, so comparisons can be split between
+micro-batches freely. A loss is a module because it may have parameters of its own (cut points, a tie parameter), which
+the optimizer trains along with the network. Scores are expected in float32 (float64 works, for checks).
 """
 
 import sys
@@ -57,7 +57,7 @@ def plackett_luce(scores: Float[Tensor, "N H"], choices: Choices, *, top_k: int 
 
 
 def squared_error(scores: Float[Tensor, "N H"], rated: RatedRows, likelihood: Thurstone) -> Float[Tensor, ""]:
-    """Sum of weight * 0.5 * (r - (rating - offset) / scale)^2; what was not rated does not count."""
+    """Sum of weight * 0.5 * (r - (rating - offset) / scale)^2 over the rated rows."""
     target = likelihood.targets(rated.rating, rated.head)
     return (rated.weight * 0.5 * (scores[rated.row, rated.head] - target) ** 2).sum()
 
@@ -105,7 +105,7 @@ class PreferenceLoss(nn.Module):
         elif isinstance(self.likelihood, Thurstone):
             loss = squared_error(table, preferences.rated, self.likelihood)
         else:
-            loss = (preferences.weight * self._surprise(table, preferences)).sum()
+            loss = (preferences.weight * self._nll(table, preferences)).sum()
         winner, loser = sides(table, preferences)
         if settings.score_l2:
             loss = loss + settings.score_l2 * squared_scores(winner, loser, preferences.weight)
@@ -113,17 +113,17 @@ class PreferenceLoss(nn.Module):
             loss = loss + settings.centering * squared_centre(winner, loser, preferences.weight)
         return loss
 
-    def _surprise(self, table: Float[Tensor, "N H"], preferences: Preferences) -> Float[Tensor, " P"]:
+    def _nll(self, table: Float[Tensor, "N H"], preferences: Preferences) -> Float[Tensor, " P"]:
         """-log P of each preference, the lead less its margins, the label smoothed."""
         winner, loser = sides(table, preferences)
         side = torch.sign(preferences.probability - 0.5)
         margin = preferences.margin + self.settings.margin * side * preferences.strength.clamp(min=0)
-        return surprise(self.likelihood, winner - loser - margin, preferences, self.settings.label_smoothing)
+        return nll(self.likelihood, winner - loser - margin, preferences, self.settings.label_smoothing)
 
     def log_loss(self, scores: Scores, preferences: Preferences) -> Float[Tensor, " P"]:
-        """-log P of what was said of each pair: without margins and smoothing, which are means of training."""
+        """-log P of each preference, without margins and label smoothing, which are for training only."""
         winner, loser = sides(by_head(scores), preferences)
-        return surprise(self.likelihood, winner - loser, preferences)
+        return nll(self.likelihood, winner - loser, preferences)
 
     def probabilities(
         self, lead: Float[Tensor, " P"], *, head: int = 0
@@ -133,17 +133,17 @@ class PreferenceLoss(nn.Module):
 
     def add_to(self, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
         """Let the optimiser train the loss's own parameters too, at their own rate and without weight decay."""
-        learned = [one for one in self.parameters() if one.requires_grad and one.numel()]
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad and parameter.numel()]
         if learned:
             rate = recipe.loss_learning_rate
             optimizer.add_param_group({"params": learned, "lr": rate, "peak": rate, "weight_decay": 0.0})
 
     def record(self) -> dict[str, Any]:
-        """What prefrank.json says of it: the likelihood, and its parameters as their papers name them, by head."""
+        """What prefrank.json records: the likelihood, and its parameters by head, named as in their papers."""
         return {"likelihood": type(self.likelihood).__name__, "values": self.likelihood.values()}
 
 
-def surprise(
+def nll(
     likelihood: Likelihood, lead: Float[Tensor, " P"], preferences: Preferences, label_smoothing: float = 0.0
 ) -> Float[Tensor, " P"]:
     """-log P of each preference: cross-entropy against soft labels.
@@ -249,14 +249,14 @@ def _check_keys(recipe: Recipe) -> None:
 
 def _count_strengths(examples: Examples) -> Float[np.ndarray, "H S"]:
     """Training preferences of each head by strength, 0 a tie; those of unknown strength count as 1."""
-    found: Counter[tuple[str, int]] = Counter()
+    counts: Counter[tuple[str, int]] = Counter()
     for group in examples.preferences:
         if isinstance(group, RankedPairs):
-            found.update({(group.head, 0): group.ties, (group.head, 1): len(group) - group.ties})
+            counts.update({(group.head, 0): group.ties, (group.head, 1): len(group) - group.ties})
             continue
-        found.update((p.head, 0 if p.tie else p.strength or 1) for p in group)
-    levels = max([1, *(strength for _, strength in found)])
-    return np.array([[found[head, level] for level in range(levels + 1)] for head in examples.heads], float)
+        counts.update((p.head, 0 if p.tie else p.strength or 1) for p in group)
+    levels = max([1, *(strength for _, strength in counts)])
+    return np.array([[counts[head, level] for level in range(levels + 1)] for head in examples.heads], float)
 
 
 def _check_labels(recipe: Recipe, examples: Examples, counts: Float[np.ndarray, "H S"]) -> None:
@@ -264,7 +264,7 @@ def _check_labels(recipe: Recipe, examples: Examples, counts: Float[np.ndarray, 
     start = f"loss is {recipe.loss}, but"
     unlabelled = [name for name, row in zip(examples.heads, counts, strict=True) if not row.any()]
     if unlabelled:
-        others = [one for one in [*examples.heads, *examples.left_heads] if one not in unlabelled]
+        others = [head for head in [*examples.heads, *examples.left_heads] if head not in unlabelled]
         raise BadRecipe(
             f"heads names {', '.join(unlabelled)}, but no training comparison is labelled so;"
             f" the data have {', '.join(others)}"

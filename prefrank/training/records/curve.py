@@ -3,8 +3,8 @@
     {"step": 20, "loss": 0.61, "accuracy": 0.7, "grad_norm": 1.2, "learning_rate": 1e-05, "tokens_per_s": 900.0, ...}
     {"step": 20, "best": true, "judged": {"log_loss": 0.6, ...}, "evaluation": {"overall": {...}, "hh:test": {...}}}
 
-Surprising: a disk that takes nothing does not stop the run for a line of its log. What could not be written is written
-with the next line; a line torn by that, or by a kill, is cut off first.
+A full disk does not stop the run for a line of its log. What could not be written is written with the next line; a
+line left incomplete by that, or by a kill, is cut off first.
 """
 
 import json
@@ -45,16 +45,16 @@ class Curve:
     def __init__(self, folder: Path, *, first_step: int) -> None:
         self._path = folder / FILE
         self._unwritten: list[Entry] = []
-        found = read_curve(folder) if first_step else []
-        self.entries = [one for one in found if one["step"] <= first_step]
-        self.lost = found[len(self.entries) :]
+        entries = read_curve(folder) if first_step else []
+        self.entries = [entry for entry in entries if entry["step"] <= first_step]
+        self.lost = entries[len(self.entries) :]
         """The entries that were dropped."""
         kept = "".join(map(_line, self.entries)).encode()
         self._size = len(kept)
         write_file(self._path, kept)
 
     def add(self, entry: Entry) -> None:
-        """Append one entry, to the file as well if the disk takes it."""
+        """Append one entry, also to the file unless the disk is full."""
         self.entries.append(entry)
         self._unwritten.append(entry)
         text = "".join(map(_line, self._unwritten)).encode()
@@ -74,7 +74,7 @@ def _line(entry: Entry) -> str:
 
 
 def read_curve(folder: Path) -> list[Entry]:
-    """The entries of a run's folder, in order; none where there is no curve. A torn last line is left out.
+    """The entries of a run's folder, in order; none where there is no curve. An incomplete last line is left out.
 
     Raises:
         BadData: a line that is no entry.
@@ -119,26 +119,26 @@ def _check_metrics(metrics: Fields) -> None:
         if bounds is None and key == "log_loss_interval":
             continue
         pair: list[Any] = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None]
-        if not all(type(one) in (int, float) and abs(one) <= _MOST for one in pair):
+        if not all(type(bound) in (int, float) and abs(bound) <= _MOST for bound in pair):
             metrics.refuse(key, "a list of two numbers")
 
 
 def steps_of(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries that tell of training steps."""
-    return [one for one in entries if "evaluation" not in one]
+    """The entries of training steps."""
+    return [entry for entry in entries if "evaluation" not in entry]
 
 
 def evaluations_of(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries that tell of evaluations."""
-    return [one for one in entries if "evaluation" in one]
+    """The entries of evaluations."""
+    return [entry for entry in entries if "evaluation" in entry]
 
 
 def thin(entries: Sequence[Entry], *, most: int = _MOST_POINTS) -> list[Entry]:
     """At most so many entries of each kind, evenly spread, the first, the last and the best evaluation among them."""
-    kept = {id(one) for part in (steps_of(entries), evaluations_of(entries)) for one in _spread(part, most)}
-    best = [one for one in entries if one.get("best")]
-    kept |= {id(one) for one in best[-1:]}
-    return [one for one in entries if id(one) in kept]
+    kept = {id(entry) for part in (steps_of(entries), evaluations_of(entries)) for entry in _spread(part, most)}
+    best = [entry for entry in entries if entry.get("best")]
+    kept |= {id(entry) for entry in best[-1:]}
+    return [entry for entry in entries if id(entry) in kept]
 
 
 def _spread(entries: Sequence[Entry], most: int) -> list[Entry]:

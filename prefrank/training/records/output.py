@@ -1,4 +1,4 @@
-"""Whose the files of an output folder are: what a run may replace or remove there, and what it goes on from.
+"""The output folder: what a run may replace or remove in it, and which checkpoint it resumes from.
 
 Nothing is touched but what a run of ours wrote: checkpoints that hold nothing else, the log's two files, what trackers
 wrote. Where somebody else's file stands in one of those places, the run is refused before anything is changed.
@@ -23,7 +23,7 @@ from prefrank.model.record import RECORD
 from prefrank.training.recipe import INHERITED, Recipe
 from prefrank.training.records.curve import FILE as CURVE
 from prefrank.training.records.curve import read_curve
-from prefrank.training.records.events import Kept, PassedOver, Report, ignore
+from prefrank.training.records.events import Callback, Kept, PassedOver, ignore
 from prefrank.training.records.run_checkpoints import training_record, what_is_torn
 from prefrank.training.records.run_log import PROJECT
 from prefrank.training.records.run_state import FILE as STATE
@@ -52,7 +52,7 @@ _FREE_ON_RESUME = {
 
 
 @contextmanager
-def open_output(recipe: Recipe, report: Report = ignore, *, main: bool = True) -> Iterator[Path | None]:
+def open_output(recipe: Recipe, callback: Callback = ignore, *, main: bool = True) -> Iterator[Path | None]:
     """Hold the output folder, as its only run; yields the checkpoint to resume from, None for a fresh start.
 
     Args:
@@ -71,12 +71,12 @@ def open_output(recipe: Recipe, report: Report = ignore, *, main: bool = True) -
         check_output(recipe)
         sign = sign or stack.enter_context(locked(folder))
         sign()
-        recover(folder, is_whole=lambda one: what_is_torn(one) is None)
-        yield check_output(recipe, report)
+        recover(folder, is_whole=lambda checkpoint: what_is_torn(checkpoint) is None)
+        yield check_output(recipe, callback)
 
 
-def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
-    """See that a run may write its output folder, which stays as it is; returns the checkpoint to resume from.
+def check_output(recipe: Recipe, callback: Callback = ignore) -> Path | None:
+    """Check that a run may write its output folder, without changing it; returns the checkpoint to resume from.
 
     Raises:
         CannotWrite: the folder cannot be made or written, or somebody else's files, or a torn checkpoint that cannot
@@ -89,24 +89,24 @@ def check_output(recipe: Recipe, report: Report = ignore) -> Path | None:
     if not folder.exists():
         return None
     _check_ours(folder)
-    newest = _to_resume(recipe, report)
+    newest = _to_resume(recipe, callback)
     done = -1 if newest is None else _step_of(newest)
-    for number, one in _numbered(folder):  # on resuming, those of steps that are done stay as they are
+    for number, checkpoint in _numbered(folder):  # on resuming, those of steps that are done stay as they are
         if newest is None or (number > done and number % recipe.save_steps == 0):
-            check_replaceable(one)
+            check_replaceable(checkpoint)
     return newest
 
 
-def _to_resume(recipe: Recipe, report: Report) -> Path | None:
+def _to_resume(recipe: Recipe, callback: Callback) -> Path | None:
     folder = Path(recipe.output_dir)
-    there = _resumable(folder)
-    if recipe.resume and there:
-        newest = newest_checkpoint(folder, report)
+    checkpoints = _resumable(folder)
+    if recipe.resume and checkpoints:
+        newest = newest_checkpoint(folder, callback)
         if newest is None:
             raise BadModel(f"no checkpoint in {folder} is whole; start anew with overwrite: true, or another folder")
         _check_same_run(recipe, newest)
         return newest
-    if there and not recipe.overwrite:
+    if checkpoints and not recipe.overwrite:
         raise BadRecipe(
             f"output_dir {folder} holds a run already; set resume: true, overwrite: true, or another folder"
         )
@@ -114,15 +114,15 @@ def _to_resume(recipe: Recipe, report: Report) -> Path | None:
 
 
 def _check_place(folder: Path) -> None:
-    """See that a folder is one, or can be made, without trying."""
+    """Check that a folder exists or can be made, without making it."""
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             os.stat(folder)
-        there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
-        os.stat(there)
-        why = None if there.is_dir() else f"{there} is no folder"
-        if why is None and not os.access(there, os.W_OK | os.X_OK):
-            why = f"{there} may not be written"
+        nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        os.stat(nearest)
+        why = None if nearest.is_dir() else f"{nearest} is no folder"
+        if why is None and not os.access(nearest, os.W_OK | os.X_OK):
+            why = f"{nearest} may not be written"
     except OSError as error:
         why = f"{error.strerror}"
     if why:
@@ -130,9 +130,9 @@ def _check_place(folder: Path) -> None:
 
 
 def _check_ours(folder: Path) -> None:
-    """See that nothing stands where a run's files go but a run's files."""
-    for one in (folder / "best", folder / "last"):
-        check_replaceable(one)
+    """Check that only files of a run are in the places of a run's files."""
+    for checkpoint in (folder / "best", folder / "last"):
+        check_replaceable(checkpoint)
     readers: dict[str, Callable[[Path], Any]] = {STATE: read_run_state, CURVE: read_curve}
     for name, read in readers.items():
         path = folder / name
@@ -147,9 +147,9 @@ def _check_ours(folder: Path) -> None:
         if why:
             raise CannotWrite(f"{path} is not of a run, or torn ({why}); move it away, or choose another output_dir")
     logs = folder / "logs"
-    for one in (logs, logs / PROJECT):
-        if os.path.lexists(one) and not one.is_dir():
-            raise CannotWrite(f"{one} is no folder, but logs go there; move it away, or choose another output_dir")
+    for path in (logs, logs / PROJECT):
+        if os.path.lexists(path) and not path.is_dir():
+            raise CannotWrite(f"{path} is no folder, but logs go there; move it away, or choose another output_dir")
     for path in _in_board(folder):
         if path.is_symlink() or not _TENSORBOARD.fullmatch(path.relative_to(logs / PROJECT).as_posix()):
             raise CannotWrite(f"{path} is no log of a run; move it away, or choose another output_dir")
@@ -160,7 +160,7 @@ def _in_board(folder: Path) -> list[Path]:
     board = folder / "logs" / PROJECT
     if board.is_symlink() or board.parent.is_symlink():
         return []
-    return [one for one in sorted(board.rglob("*")) if one.is_symlink() or not one.is_dir()]
+    return [path for path in sorted(board.rglob("*")) if path.is_symlink() or not path.is_dir()]
 
 
 def clear_output(folder: Path) -> None:
@@ -170,8 +170,8 @@ def clear_output(folder: Path) -> None:
         CannotWrite: somebody else's file has come into it, and all of it stays.
     """
     _check_ours(folder)
-    for one in step_checkpoints(folder):
-        check_replaceable(one)
+    for checkpoint in step_checkpoints(folder):
+        check_replaceable(checkpoint)
     for old in [*step_checkpoints(folder), folder / "best", folder / "last"]:
         if (old / RECORD).is_file():
             shutil.rmtree(old, ignore_errors=True)
@@ -199,29 +199,29 @@ def remove_old(folder: Path, *, keep: int) -> list[Kept]:
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """What is called `checkpoint-` and a step, oldest step first."""
+    """Folders named `checkpoint-STEP`, oldest step first."""
     return [path for _, path in _numbered(folder)]
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
     """The same with their steps."""
-    found = ((_STEP.fullmatch(path.name), path) for path in folder.glob("checkpoint-*"))
-    return sorted((int(name[1]), path) for name, path in found if name)
+    named = ((_STEP.fullmatch(path.name), path) for path in folder.glob("checkpoint-*"))
+    return sorted((int(name[1]), path) for name, path in named if name)
 
 
-def newest_checkpoint(folder: Path, report: Report = ignore) -> Path | None:
+def newest_checkpoint(folder: Path, callback: Callback = ignore) -> Path | None:
     """The whole checkpoint of the highest step that can be resumed from; torn ones are reported and passed over."""
     for newest in sorted(_resumable(folder), key=_step_of, reverse=True):
         torn = what_is_torn(newest)
         if torn is None:
             return newest
-        report(PassedOver(newest, torn))
+        callback(PassedOver(newest, torn))
     return None
 
 
 def _resumable(folder: Path) -> list[Path]:
-    found = [*step_checkpoints(folder), folder / "last"]
-    return [one for one in found if not one.is_symlink() and (one / "state").is_dir()]
+    checkpoints = [*step_checkpoints(folder), folder / "last"]
+    return [checkpoint for checkpoint in checkpoints if not checkpoint.is_symlink() and (checkpoint / "state").is_dir()]
 
 
 def _step_of(folder: Path) -> int:

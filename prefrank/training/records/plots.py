@@ -1,7 +1,7 @@
 """Pictures of runs as PNG: their curves side by side, and a learning-rate search.
 
-Surprising: the colours are told apart by the colour-blind too (after Okabe & Ito 2008); from the ninth run on the
-line's style tells. Losses as they were logged are faint, their running means bold.
+The colours are safe for colour-blind readers (after Okabe & Ito 2008); from the ninth run on, line styles distinguish
+runs too. Logged losses are faint, their running means bold.
 """
 
 import io
@@ -17,18 +17,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from prefrank.io.atomic import write_file
+from prefrank.palette import COLORS
 from prefrank.training.records.curve import evaluations_of, steps_of
-from prefrank.training.records.runs import Run
+from prefrank.training.records.runs import TrainingRun
 from prefrank.training.tools.find_rate import RateSearch
 
-_COLORS = ("#0b3d66", "#d9730d", "#009e73", "#cc79a7", "#56b4e9", "#b3261e", "#8a8a8a", "#111111")
 _STYLES = ("-", "--", ":", "-.")
 _GRID = "#e6e6e6"
 _SMOOTHED_OVER = 15
 """A running mean over about this share of the entries: 1 / 15."""
 
 
-def plot_runs(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
+def plot_runs(runs: Sequence[TrainingRun], names: Sequence[str], path: Path) -> None:
     """Training loss, held-out log loss and accuracy with 95 % bands, and the learning rate, against steps.
 
     Args:
@@ -40,7 +40,7 @@ def plot_runs(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
     figure = Figure(figsize=(12.4, 8.0))
     loss, rate, held_out, accuracy = figure.subplots(2, 2, sharex=True).flat
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-        look = {"color": _COLORS[number % len(_COLORS)], "linestyle": _STYLES[number // len(_COLORS) % len(_STYLES)]}
+        look = {"color": COLORS[number % len(COLORS)], "linestyle": _STYLES[number // len(COLORS) % len(_STYLES)]}
         _draw_training(loss, rate, run, name, look)
         _draw_evaluations(held_out, run, "log_loss", "log_loss_interval", look)
         _draw_evaluations(accuracy, run, "accuracy", "interval", look)
@@ -64,7 +64,7 @@ def plot_runs(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_rate_search(found: RateSearch, path: Path) -> None:
+def plot_rate_search(search: RateSearch, path: Path) -> None:
     """The losses of a learning-rate search against the rate, and its suggestion.
 
     Raises:
@@ -72,38 +72,38 @@ def plot_rate_search(found: RateSearch, path: Path) -> None:
     """
     figure = Figure(figsize=(7.6, 5.0))
     axis = figure.subplots()
-    axis.plot(found.rates, found.losses, color=_COLORS[4], linewidth=0.9, alpha=0.6)
-    axis.plot(found.rates, found.smoothed, color=_COLORS[0], linewidth=2.2)
-    low, high = min(found.smoothed), max(found.smoothed[: len(found.smoothed) // 2])
+    axis.plot(search.rates, search.losses, color=COLORS[4], linewidth=0.9, alpha=0.6)
+    axis.plot(search.rates, search.smoothed, color=COLORS[0], linewidth=2.2)
+    low, high = min(search.smoothed), max(search.smoothed[: len(search.smoothed) // 2])
     axis.set_ylim(low - 0.35 * (high - low) - 1e-3, high + 0.8 * (high - low) + 1e-3)  # the blow-up may leave the frame
     axis.set_xscale("log")
-    if found.suggestion is not None:
-        axis.axvline(found.suggestion, color=_COLORS[1], linewidth=1.4, linestyle="--")
+    if search.suggestion is not None:
+        axis.axvline(search.suggestion, color=COLORS[1], linewidth=1.4, linestyle="--")
         axis.annotate(
-            f" {found.suggestion:.1e}", (found.suggestion, 0.03), xycoords=("data", "axes fraction"), color=_COLORS[1]
+            f" {search.suggestion:.1e}", (search.suggestion, 0.03), xycoords=("data", "axes fraction"), color=COLORS[1]
         )
     _finish(axis, "Loss while the learning rate rises", "nats a comparison")
     axis.set_xlabel("learning rate")
-    figure.text(0.015, 0.015, f"Suggested: {found.rule}", fontsize=8.5)
+    figure.text(0.015, 0.015, f"Suggested: {search.rule}", fontsize=8.5)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     _save(figure, path)
 
 
-def _draw_training(loss: Axes, rate: Axes, run: Run, name: str, look: dict[str, Any]) -> None:
+def _draw_training(loss: Axes, rate: Axes, run: TrainingRun, name: str, look: dict[str, Any]) -> None:
     entries = steps_of(run.curve)
-    steps = [one["step"] for one in entries]
-    losses = np.array([one["loss"] for one in entries])
+    steps = [entry["step"] for entry in entries]
+    losses = np.array([entry["loss"] for entry in entries])
     loss.plot(steps, losses, linewidth=0.8, alpha=0.3, **look)
     loss.plot(steps, _running_mean(losses), linewidth=2.0, label=name, **look)
-    rate.plot(steps, [one["learning_rate"] for one in entries], linewidth=1.6, **look)
+    rate.plot(steps, [entry["learning_rate"] for entry in entries], linewidth=1.6, **look)
 
 
-def _draw_evaluations(axis: Axes, run: Run, metric: str, interval: str, look: dict[str, Any]) -> None:
+def _draw_evaluations(axis: Axes, run: TrainingRun, metric: str, interval: str, look: dict[str, Any]) -> None:
     evaluations = evaluations_of(run.curve)
-    points = [(one["step"], one["judged"]) for one in evaluations]
+    points = [(entry["step"], entry["judged"]) for entry in evaluations]
     steps = [step for step, _ in points]
-    axis.plot(steps, [one[metric] for _, one in points], linewidth=2.0, marker=".", markersize=5, **look)
-    banded = [(step, *one[interval]) for step, one in points if one.get(interval)]
+    axis.plot(steps, [judged[metric] for _, judged in points], linewidth=2.0, marker=".", markersize=5, **look)
+    banded = [(step, *judged[interval]) for step, judged in points if judged.get(interval)]
     if banded:
         at, low, high = zip(*banded, strict=True)
         axis.fill_between(at, low, high, color=look["color"], alpha=0.10, linewidth=0)

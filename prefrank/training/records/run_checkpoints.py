@@ -1,12 +1,11 @@
-"""The checkpoints of a run: written, checked, and read again to go on from. What stands beside them: `output.py`.
+"""A run's checkpoints: written, verified, and read back to resume from. The rest of the folder is `output.py`'s.
 
-`OUTPUT/checkpoint-000500/`, `OUTPUT/last/` are plain transformers folders with prefrank.json and a `state/` folder to
-resume from; `OUTPUT/best/` is one without. Each appears whole or not at all; a full disk leaves the one before.
+`OUTPUT/checkpoint-000500/` and `OUTPUT/last/` are plain transformers folders with prefrank.json and a `state/` folder
+to resume from; `OUTPUT/best/` has no state. Each appears whole or not at all; a full disk leaves the previous one.
 
-Surprising: a killed process may leave hidden folders, among them a whole checkpoint that had not got its name yet, or
-the one it was to replace. They get their names, or go, when a run next opens the folder. What is resumed from is
-checked against the list of files that was written last, so a checkpoint that was torn later, by a copy that broke off,
-is passed over too.
+A killed process may leave hidden folders: a finished checkpoint that was not renamed yet, or the one it was about to
+replace. The next run that opens the output folder renames or removes them. A checkpoint is verified against the list of
+files that was written last, so one that was damaged later, by an interrupted copy for example, is passed over too.
 """
 
 import hashlib
@@ -40,7 +39,7 @@ _FILES = "files.json"
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with every checkpoint.
+    """The progress of a run; saved with every checkpoint.
 
     Args:
         step: optimiser steps done.
@@ -49,6 +48,7 @@ class Progress:
         waited: evaluations since then.
         evaluated: the step of the last evaluation.
         metrics: of the last evaluation, per set, as plain values.
+        scores: of the last evaluation, per head, as `score_record` gives them; states of older runs have none.
         data: digest of the encoded training data.
         evaluation: digest of the encoded evaluation data, which `best` speaks of.
         prompts_per_step: comparisons behind one step.
@@ -63,9 +63,10 @@ class Progress:
     waited: int = 0
     evaluated: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
 
     def judge(self, value: float, improvement: float) -> bool:
-        """Take in an evaluation's value, less being better; returns whether it is the best so far.
+        """Record an evaluation's value, lower being better; returns whether it is the best so far.
 
         Args:
             improvement: what early stopping asks for to count it as better.
@@ -83,7 +84,7 @@ class Progress:
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state.
+        """Restore a saved state.
 
         Raises:
             BadData: it belongs to other training or evaluation data.
@@ -101,21 +102,21 @@ class Progress:
                 f"the run was started with {state['prompts_per_step']} prompts a step, this one has"
                 f" {self.prompts_per_step}; set num_devices so that they agree"
             )
-        for one in fields(self):
-            value = state[one.name]
-            if one.name in ("best", "mark"):
+        for attribute in fields(self):
+            value = state.get("scores", {}) if attribute.name == "scores" else state[attribute.name]
+            if attribute.name in ("best", "mark"):
                 fits = value is None or type(value) is float
-            elif one.name in ("step", "waited", "evaluated", "prompts_per_step"):
+            elif attribute.name in ("step", "waited", "evaluated", "prompts_per_step"):
                 fits = type(value) is int and value >= 0
             else:
-                fits = isinstance(value, dict if one.name == "metrics" else str)
+                fits = isinstance(value, dict if attribute.name in ("metrics", "scores") else str)
             if not fits:
-                raise BadModel(f"the saved progress says {one.name} is {short(value)}; remove that checkpoint")
-            setattr(self, one.name, value)
+                raise BadModel(f"the saved progress says {attribute.name} is {short(value)}; remove that checkpoint")
+            setattr(self, attribute.name, value)
 
 
 def what_is_torn(folder: Path) -> str | None:
-    """What a checkpoint to resume from lacks, None if it is whole. Nothing outside of it is looked at."""
+    """What is wrong with a checkpoint to resume from; None if it is intact. Only files inside it are read."""
     path = folder / _STATE / _FILES
     try:
         files = read_object(path)
@@ -154,7 +155,7 @@ def _digest(file: Path) -> str:
 
 
 def training_record(folder: Path) -> dict[str, Any]:
-    """What a checkpoint to resume from says of its run: `step`, `recipe` and more.
+    """The training record of a checkpoint to resume from: `step`, `recipe` and more.
 
     Raises:
         BadModel: nothing, or nonsense.
@@ -236,7 +237,7 @@ def _is_mapping(state: Any, key: str) -> bool:
 
 @contextmanager
 def state_of(folder: Path) -> Iterator[None]:
-    """Inside the block, a state that does not fit the run is an error of one line.
+    """Inside the block, a state that does not fit the run raises a one-line error.
 
     Raises:
         BadModel: what the block fails on, unless it says so itself.
@@ -251,11 +252,11 @@ def state_of(folder: Path) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """What the run was made with."""
-    found = {}
+    """Versions of the packages behind the run."""
+    installed = {}
     for name in ("prefrank", "torch", "transformers", "tokenizers", "accelerate", "numpy"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,7 +1,7 @@
-"""What a run leaves behind while it goes: `run.json` (its state), `curve.jsonl`, and what the trackers are sent.
+"""What a run writes while it goes: `run.json` (its state), `curve.jsonl`, and what trackers receive.
 
-Surprising: `run.json` says "running" until the run ends, so a run that was killed is one whose process is gone;
-`runs.py` looks. A resumed run goes on with the trackers' own runs, and steps they already have are not sent again.
+`run.json` says "running" until the run ends, so a run that was killed looks alive until its process is checked, as
+`run_state.py` does. A resumed run continues the trackers' own runs and does not resend steps they already have.
 """
 
 import json
@@ -64,7 +64,7 @@ class RunLog:
 
     @contextmanager
     def open(self, started: Started) -> Iterator[None]:
-        """Keep the log while the run goes on inside the block, and write how it ended."""
+        """Keep the log open inside the block, and record how the run ended."""
         if self._main:
             self._start(started)
         self._start_trackers(resumed=started.first_step > 0)
@@ -79,7 +79,7 @@ class RunLog:
     def _start(self, started: Started) -> None:
         before = read_run_state(self._folder) if started.first_step else None
         self._curve = Curve(self._folder, first_step=started.first_step)
-        self._sent = {(one["step"], "evaluation" in one) for one in self._curve.lost}
+        self._sent = {(entry["step"], "evaluation" in entry) for entry in self._curve.lost}
         self._meter = Meter(before.spent if before else {})
         me = psutil.Process()
         self._state = {
@@ -97,7 +97,7 @@ class RunLog:
         self._write()
 
     def step(self, done: StepDone) -> None:
-        """Take in one step."""
+        """Log one step."""
         if not self._main:
             return
         self._waiting.append(done)
@@ -107,15 +107,17 @@ class RunLog:
             self._write()
 
     def evaluation(self, step: int, metrics: Mapping[str, SetMetrics], *, best: bool) -> None:
-        """Take in one evaluation: `overall` and every set by its name."""
+        """Log one evaluation: `overall` and every set by its name."""
         if not self._main:
             return
         self._flush()
-        chosen_by = judged(self.recipe, {name: one for name, one in metrics.items() if name != "overall"})
+        chosen_by = judged(
+            self.recipe, {name: set_metrics for name, set_metrics in metrics.items() if name != "overall"}
+        )
         entry = {"step": step, "best": best, "judged": asdict(chosen_by), "wall_s": self._meter.totals()["wall_s"]}
-        self._curve.add({**entry, "evaluation": {name: asdict(one) for name, one in metrics.items()}})
-        values = {f"eval/{_tag(name)}/log_loss": one.log_loss for name, one in metrics.items()}
-        values |= {f"eval/{_tag(name)}/accuracy": one.accuracy for name, one in metrics.items()}
+        self._curve.add({**entry, "evaluation": {name: asdict(set_metrics) for name, set_metrics in metrics.items()}})
+        values = {f"eval/{_tag(name)}/log_loss": set_metrics.log_loss for name, set_metrics in metrics.items()}
+        values |= {f"eval/{_tag(name)}/accuracy": set_metrics.accuracy for name, set_metrics in metrics.items()}
         self._send(values, step, evaluation=True)
         self._write()
 
@@ -136,9 +138,9 @@ class RunLog:
             return
         last, count = self._waiting[-1], len(self._waiting)
         values = {
-            "loss": sum(one.loss for one in self._waiting) / count,
-            "accuracy": sum(one.accuracy for one in self._waiting) / count,
-            "grad_norm": sum(one.grad_norm for one in self._waiting) / count,
+            "loss": sum(step.loss for step in self._waiting) / count,
+            "accuracy": sum(step.accuracy for step in self._waiting) / count,
+            "grad_norm": sum(step.grad_norm for step in self._waiting) / count,
             "learning_rate": last.learning_rate,
             "tokens_per_s": last.tokens_per_s,
         }
@@ -162,7 +164,7 @@ class RunLog:
             self._write()
 
     def _options(self, tracker: str, known: str | None, ids: dict[str, str]) -> dict[str, Any]:
-        """What a tracker needs to go on with the run it knows under an id, or to begin one."""
+        """What a tracker needs to continue the run of a known id, or to start one."""
         title = os.path.basename(os.path.realpath(self._folder))
         match tracker:
             case "wandb":
@@ -200,7 +202,7 @@ class RunLog:
 
 
 def _tag(name: str) -> str:
-    """The name of an evaluation set as trackers take it: mlflow knows no `..`, `//` or `#`."""
+    """The name of an evaluation set in a form that trackers accept: mlflow takes no `..`, `//` or `#`."""
     return re.sub(r"[^\w.:\- ]", "_", name.strip("./").replace("/", "."))
 
 

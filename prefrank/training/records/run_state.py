@@ -1,6 +1,6 @@
-"""`run.json`, read: how a run stands, as its log wrote it, with every value checked that anything here relies on.
+"""`run.json`, read back: the state of a run as its log wrote it, with every value that is used checked.
 
-Surprising: "running" is believed only while the process that wrote it is there; a killed run is one that was stopped.
+A state of "running" counts only while the process that wrote it exists; a run whose process is gone was stopped.
 """
 
 import socket
@@ -24,7 +24,7 @@ _MOST = 1e18
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """How a run stands.
+    """The state of a run.
 
     Args:
         state: finished, running, stopped (interrupted or killed) or failed.
@@ -63,16 +63,16 @@ def read_run_state(folder: Path) -> RunState | None:
 
 
 def _ended(fields: Fields) -> State:
-    said = fields.text("state")
-    if said not in get_args(State):
+    stated = fields.text("state")
+    if stated not in get_args(State):
         fields.refuse("state", "finished, running, stopped or failed")
     process = fields.object("process", None)
-    alive = said != "running" or (process is not None and _is_alive(process))
-    return cast(State, said) if alive else "stopped"
+    alive = stated != "running" or (process is not None and _is_alive(process))
+    return cast(State, stated) if alive else "stopped"
 
 
 def _is_alive(process: Fields) -> bool:
-    """Whether a process is still there; on another machine nobody can tell, so it counts."""
+    """Whether a process still exists; on another machine that is unknown, and assumed."""
     host, pid = process.text("host"), process.integer("pid", most=(1 << 31) - 1)
     created = process.number("created")
     if host != socket.gethostname():
@@ -84,7 +84,7 @@ def _is_alive(process: Fields) -> bool:
 
 
 def run_state(fields: Fields, *, ended: State) -> RunState:
-    """What a run's state, or the training record of its checkpoint, tells.
+    """The state in a run's run.json, or in the training record of its checkpoint.
 
     Raises:
         BadData: a value of another type than anybody ever wrote.
@@ -110,7 +110,7 @@ def run_state(fields: Fields, *, ended: State) -> RunState:
         dict(recipe),
         dict(spent),
         {} if trackers is None else {key: trackers.text(key) for key in trackers},
-        tuple(one.text("source") for one in recipe.objects("datasets", ())),
+        tuple(dataset.text("source") for dataset in recipe.objects("datasets", ())),
     )
 
 
@@ -118,7 +118,7 @@ def _check_flat(recipe: Fields) -> None:
     """See that no value is nested so deeply that writing it again would fail."""
     for key, value in recipe.items():
         level, inside = 0, [value]
-        while inside := [one for each in inside if isinstance(each, list | dict) for one in _parts(each)]:
+        while inside := [part for value in inside if isinstance(value, list | dict) for part in _parts(value)]:
             level += 1
             if level > _LEVELS:
                 recipe.refuse(key, f"a value of at most {_LEVELS} levels")

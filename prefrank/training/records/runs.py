@@ -1,8 +1,7 @@
-"""Runs on disk: find them, say how each stands, and compare them.
+"""Runs on disk: find them, read the state of each, and compare them.
 
-Surprising: "running" is believed only while the process that wrote it is there; a run whose process is gone was
-stopped, however it ended. Folders of an older prefrank, with a checkpoint alone, are listed from its record. What is
-torn is left out of a list, and named beside it.
+Folders written by an older prefrank, which have a checkpoint but no run.json, are listed from the checkpoint's record.
+A folder that cannot be read is left out of the list and named next to it.
 """
 
 import json
@@ -20,7 +19,7 @@ from prefrank.training.records.curve import Entry, evaluations_of, read_curve
 from prefrank.training.records.run_state import FILE, RunState, State, read_run_state, run_state
 
 _NOT_SETTINGS = ("output_dir", "resume", "overwrite")
-"""Recipe keys that say nothing of what was trained."""
+"""Recipe keys that do not affect what is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Best:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """One run's folder, read.
 
     Args:
@@ -111,14 +110,14 @@ class Skipped(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What some places hold.
+    """The runs found in some folders.
 
     Args:
         runs: those that can be read.
         skipped: those that cannot.
     """
 
-    runs: list[Run]
+    runs: list[TrainingRun]
     skipped: list[Skipped]
 
 
@@ -130,25 +129,29 @@ def find_runs(places: Iterable[str | Path]) -> Found:
         BadData: the only place is a run that cannot be read.
     """
     looked = [Path(place) for place in places]
-    inside = {os.path.realpath(one): one for place in looked for one in _inside(place)}
+    inside = {os.path.realpath(folder): folder for place in looked for folder in _inside(place)}
     if not inside:
         raise NotFound(f"no run in {', '.join(map(str, looked))}; a run's folder holds run.json or last/prefrank.json")
-    found = Found([], [])
+    result = Found([], [])
     for folder in inside.values():
         try:
-            found.runs.append(read_run(folder))
+            result.runs.append(read_run(folder))
         except PrefrankError as error:
             if looked == [folder]:
                 raise
-            found.skipped.append(Skipped(folder, str(error)))
-    return found
+            result.skipped.append(Skipped(folder, str(error)))
+    return result
 
 
 def _inside(place: Path) -> list[Path]:
     try:
         if not place.is_dir():
             raise NotFound(f"there is no folder {place}; give the folder of a run, or one that holds runs")
-        return [place] if _is_run(place) else sorted(one for one in place.rglob("*") if one.is_dir() and _is_run(one))
+        return (
+            [place]
+            if _is_run(place)
+            else sorted(folder for folder in place.rglob("*") if folder.is_dir() and _is_run(folder))
+        )
     except OSError as error:
         if isinstance(error, PrefrankError):
             raise
@@ -159,8 +162,8 @@ def _is_run(folder: Path) -> bool:
     return (folder / FILE).is_file() or (folder / "last" / RECORD).is_file()
 
 
-def read_run(folder: Path) -> Run:
-    """How one run stands.
+def read_run(folder: Path) -> TrainingRun:
+    """Read the folder of one run.
 
     Raises:
         BadData: a state or a curve that cannot be read.
@@ -168,7 +171,7 @@ def read_run(folder: Path) -> Run:
     """
     state = read_run_state(folder) or _from_checkpoint(folder)
     curve = tuple(read_curve(folder))
-    return Run(
+    return TrainingRun(
         name=str(folder),
         folder=folder,
         state=state.state,
@@ -184,7 +187,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _from_checkpoint(folder: Path) -> RunState:
-    """What `last` tells of a run without run.json; nothing where it has no record of a run."""
+    """The state of a run without run.json, from the record of `last`; empty where that has none."""
     record = read_record(folder / "last")
     training = Fields((record and record.training) or {}, str(folder / "last" / RECORD), "training", BadData)
     done = training.integer("step", 0) >= training.integer("steps", 1)
@@ -192,7 +195,7 @@ def _from_checkpoint(folder: Path) -> RunState:
 
 
 def _best(recipe: Mapping[str, Any], curve: Sequence[Entry]) -> Best | None:
-    chosen = [one for one in evaluations_of(curve) if one["best"]]
+    chosen = [entry for entry in evaluations_of(curve) if entry["best"]]
     if not chosen:
         return None
     metrics: dict[str, Any] = chosen[-1]["judged"]
@@ -209,20 +212,20 @@ def _best(recipe: Mapping[str, Any], curve: Sequence[Entry]) -> Best | None:
     )
 
 
-def differing_keys(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def differing_keys(runs: Sequence[TrainingRun]) -> dict[str, list[Any]]:
     """Recipe keys that are not the same in all runs: key -> each run's value (None where it has none)."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe if key not in _NOT_SETTINGS)
     values = {key: [run.recipe.get(key) for run in runs] for key in keys}
-    return {key: each for key, each in values.items() if len({json.dumps(one, sort_keys=True) for one in each}) > 1}
+    return {key: each for key, each in values.items() if len({json.dumps(value, sort_keys=True) for value in each}) > 1}
 
 
-def rank_runs(runs: Iterable[Run]) -> list[Run]:
+def rank_runs(runs: Iterable[TrainingRun]) -> list[TrainingRun]:
     """Sorted by their best metric, the best first; runs without one last."""
     return sorted(runs, key=lambda run: math.inf if run.best is None else run.best.loss)
 
 
 def undecided(run: Best, best: Best) -> bool:
-    """Whether a run cannot be told from the best one: their difference is within 1.96 of its standard errors.
+    """Whether a run is indistinguishable from the best one: they differ by at most 1.96 standard errors.
 
     The errors are added as if the two had been measured on different comparisons. On the same ones the difference is
     better known than that, so this calls too many runs undecided rather than too few.

@@ -1,14 +1,13 @@
 """What a run costs and what it runs on: time, energy, memory, hardware.
 
-Surprising: everything is of the main process, and from the first step on; encoding comes before. Totals go on where an
-earlier session of the run stopped, work that was lost with a killed one included. Energy needs the package codecarbon,
-which estimates it from the hardware's counters or its nominal power; without it the record says why there is none.
+All figures are those of the main process from the first step on; encoding comes before that. Totals continue from
+earlier sessions of the run, including work lost when one was killed. Energy needs the codecarbon package, which
+estimates it from hardware counters or nominal power; without it the record says why there is no figure.
 """
 
-import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ _ENERGY_EVERY_S = 15.0
 
 
 class Meter:
-    """Adds up what the sessions of one run spend.
+    """Adds up what the sessions of one run cost.
 
     Args:
         before: `totals()` of the run's earlier sessions; empty for a new run.
@@ -74,8 +73,9 @@ class _Energy:
         try:
             from codecarbon import EmissionsTracker
 
-            logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it warns before it reads log_level
-            self._tracker = EmissionsTracker(save_to_file=False, log_level="error", allow_multiple_runs=True)
+            self._tracker = EmissionsTracker(
+                save_to_file=False, log_level="error", allow_multiple_runs=True, output_handlers=[self]
+            )
             self._tracker.start()
         except Exception as error:  # another package's measuring must never stop a run
             self._give_up(error)
@@ -90,11 +90,20 @@ class _Energy:
             self._take(self._tracker.stop)
             self._tracker = None
 
-    def _take(self, measure: Any) -> None:
+    def out(self, total: Any, delta: Any) -> None:
+        """Receive the totals so far; with the next two, the methods of codecarbon's `BaseOutput`."""
+        self._reading = float(total.energy_consumed), float(total.emissions)
+
+    def live_out(self, total: Any, delta: Any) -> None:
+        """Measurements between our readings are not needed."""
+
+    def task_out(self, data: Any, experiment_name: str) -> None:
+        """We have no tasks."""
+
+    def _take(self, measure: Callable[[], object]) -> None:
+        """Have the tracker call `out`."""
         try:
-            emissions = measure()
-            # the public figures appear only when its tracker has stopped
-            self._reading = float(self._tracker._total_energy.kWh), float(emissions)
+            measure()
             self._read_at = time.perf_counter()
         except Exception as error:
             self._give_up(error)

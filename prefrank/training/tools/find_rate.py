@@ -1,8 +1,8 @@
-"""The learning-rate range test (Smith 2017, arXiv 1506.01186, section 3.3): one short run whose rate rises.
+"""The learning-rate range test (Smith 2017, arXiv 1506.01186, section 3.3): one short run with a rising rate.
 
-Surprising: it is `train` itself, in a folder that is thrown away, so every other key of the recipe counts as it would,
-and the model and the recipe's own folder are left alone. All peak rates rise together: head_learning_rate and
-layer_decay keep their ratios to learning_rate.
+It calls `train` itself, in a temporary folder, so every other key of the recipe has its usual effect, and the recipe's
+own output folder stays untouched. All peak rates rise together: head_learning_rate and layer_decay keep their ratios to
+learning_rate.
 """
 
 import math
@@ -18,7 +18,7 @@ from prefrank.errors import BadInput, Diverged, Interrupted
 from prefrank.training.loop.signals import stop_cleanly
 from prefrank.training.loop.train import train
 from prefrank.training.recipe import Recipe
-from prefrank.training.records.events import Event, Report, Started, StepDone, ignore
+from prefrank.training.records.events import Callback, Event, Started, StepDone, ignore
 
 RULE = "a tenth of the rate with the least smoothed loss (range test of Smith 2017)"
 _FEWEST = 20
@@ -30,7 +30,7 @@ _BLOWN_UP = 3.0
 
 @dataclass(frozen=True, slots=True)
 class RateSearch:
-    """What a range test found.
+    """The result of a range test.
 
     Args:
         rates: learning_rate of each step, rising.
@@ -51,26 +51,26 @@ class RateSearch:
 
 
 class _Enough(Exception):
-    """The test has what it needs; it stops the run from inside its report."""
+    """Raised in the callback to stop the run once the test has what it needs."""
 
 
 class _Watch:
     """Collects the steps of the run and ends it; passes events on with the test's steps in place of the run's."""
 
-    def __init__(self, report: Report, steps: int) -> None:
+    def __init__(self, callback: Callback, steps: int) -> None:
         self.done: list[StepDone] = []
-        self._report, self._steps = report, steps
+        self._callback, self._steps = callback, steps
         self._running = self._least = math.inf
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
             event = replace(event, steps=self._steps)
         if not isinstance(event, StepDone):
-            self._report(event)
+            self._callback(event)
             return
         seconds = event.seconds_left / max(1, event.steps - event.step)
         event = replace(event, steps=self._steps, seconds_left=seconds * (self._steps - event.step))
-        self._report(event)
+        self._callback(event)
         self.done.append(event)
         self._running = event.loss if len(self.done) == 1 else 0.8 * self._running + 0.2 * event.loss
         self._least = min(self._least, self._running)
@@ -81,7 +81,7 @@ class _Watch:
 
 @stop_cleanly()
 def find_rate(
-    recipe: Recipe, *, steps: int = 100, lowest: float = 1e-7, highest: float = 1.0, report: Report = ignore
+    recipe: Recipe, *, steps: int = 100, lowest: float = 1e-7, highest: float = 1.0, callback: Callback = ignore
 ) -> RateSearch:
     """Train for some steps with a rate that rises exponentially, and suggest a learning rate.
 
@@ -110,10 +110,10 @@ def find_rate(
         return lowest * (highest / lowest) ** (step / last) / recipe.learning_rate
 
     last = steps - 1
-    watch = _Watch(report, steps)
+    watch = _Watch(callback, steps)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            train(_probe(recipe, folder, steps), report=watch, schedule=rising)
+            train(_probe(recipe, folder, steps), callback=watch, schedule=rising)
         except _Enough:
             pass
         except Diverged:
@@ -149,9 +149,9 @@ def _probe(recipe: Recipe, folder: str, steps: int) -> Recipe:
 
 
 def _search(done: list[StepDone]) -> RateSearch:
-    losses = np.array([one.loss for one in done])
+    losses = np.array([step.loss for step in done])
     smoothed = _smooth(losses)
-    rates = [one.learning_rate for one in done]
+    rates = [step.learning_rate for step in done]
     least = int(smoothed.argmin())
     start = losses[: max(_FEWEST // 2, len(losses) // 10)]
     # a mean over 2 * _HALF_WINDOW + 1 noisy losses is off by about this much, and the least of many by more

@@ -1,7 +1,7 @@
-"""A sweep: one recipe, many changes to it, one run after the other, each in a subfolder named by its changes.
+"""A sweep: one recipe and many changes to it, run one after the other, each in a subfolder named after its changes.
 
-Surprising: starting a sweep again is how it goes on. Finished runs are not repeated, stopped ones are resumed, failed
-ones tried again; a failure of one run is written down and the rest goes on. `sweep.json` has the results so far.
+Running the same sweep again continues it: finished runs are kept, stopped runs resumed, failed ones tried again. A
+failure of one run is recorded and the sweep goes on. `sweep.json` holds the results so far.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from prefrank.training.loop.signals import stop_cleanly
 from prefrank.training.loop.train import train
 from prefrank.training.recipe import Recipe
 from prefrank.training.recipe_file import RecipeValues, make_recipe
-from prefrank.training.records.events import Report, ignore
+from prefrank.training.records.events import Callback, ignore
 from prefrank.training.records.run_state import FILE as STATE
 from prefrank.training.records.run_state import read_run_state
-from prefrank.training.records.runs import Run, rank_runs, read_run, undecided
+from prefrank.training.records.runs import TrainingRun, rank_runs, read_run, undecided
 from prefrank.training.tools.find_rate import check_alone
 
 FILE = "sweep.json"
@@ -49,7 +49,7 @@ class SweepRow:
 
     name: str
     changes: Mapping[str, Any]
-    run: Run | None
+    run: TrainingRun | None
     error: str | None
     undecided: bool
 
@@ -63,7 +63,7 @@ def run_sweep(
     base: RecipeValues,
     changes: Sequence[Mapping[str, Any]],
     *,
-    report: Report = ignore,
+    callback: Callback = ignore,
     next_run: Callable[[str, int, int], None] = lambda name, number, total: None,
 ) -> list[SweepRow]:
     """Train every variant of a recipe.
@@ -71,8 +71,8 @@ def run_sweep(
     Args:
         base: the recipe's values; its output_dir holds the subfolders, with `overwrite` every run starts anew.
         changes: of each run, as `load_sweep` gives them.
-        report: hears the events of all runs.
-        next_run: hears the name of each run that is about to start, its number from 1, and how many there are.
+        callback: called with the events of all runs.
+        next_run: called before each run with its name, its number from 1, and how many there are.
 
     Returns:
         A row for each run, best first.
@@ -87,11 +87,11 @@ def run_sweep(
     _check_own(folder / FILE)
     with locked(folder) as sign:
         sign()
-        return _train_all(recipes, changes, report, next_run)
+        return _train_all(recipes, changes, callback, next_run)
 
 
 def _check_own(path: Path) -> None:
-    """See that results of an earlier sweep are all that `sweep.json` replaces."""
+    """Check that `sweep.json` replaces only results of an earlier sweep."""
     if not os.path.lexists(path):
         return
     try:
@@ -106,7 +106,7 @@ def _check_own(path: Path) -> None:
 def _train_all(
     recipes: Mapping[str, Recipe],
     changes: Sequence[Mapping[str, Any]],
-    report: Report,
+    callback: Callback,
     next_run: Callable[[str, int, int], None],
 ) -> list[SweepRow]:
     errors: dict[str, str] = {}
@@ -115,7 +115,7 @@ def _train_all(
             continue
         next_run(name, number, len(recipes))
         try:
-            train(recipe, report=report)
+            train(recipe, callback=callback)
         except (Interrupted, KeyboardInterrupt) as error:
             _results(recipes, changes, errors)
             stopped = Interrupted(f"the sweep was stopped in its run {name}; the same command goes on")
@@ -145,7 +145,7 @@ def _recipes(base: RecipeValues, changes: Sequence[Mapping[str, Any]]) -> dict[s
         own = {"output_dir": str(Path(first.output_dir) / name), "resume": not first.overwrite}
         where = {**base.where, **dict.fromkeys(each, f"the sweep's run {name}: ")}
         recipes[name] = make_recipe({**base.values, **each, **own}, where=where, otherwise=base.otherwise)
-    if len({one.loss for one in recipes.values()}) > 1 and first.best_metric == "log_loss":
+    if len({recipe.loss for recipe in recipes.values()}) > 1 and first.best_metric == "log_loss":
         raise BadRecipe(
             "the sweep changes loss, and log losses of two likelihoods say nothing; set best_metric: accuracy"
         )
@@ -208,8 +208,8 @@ def _results(
     return rows
 
 
-def _run(recipe: Recipe, name: str, faults: dict[str, str]) -> Run | None:
-    """A run as its folder tells it; why it cannot becomes a fault, unless there is one."""
+def _run(recipe: Recipe, name: str, faults: dict[str, str]) -> TrainingRun | None:
+    """A run read from its folder; if that fails, the reason becomes a fault, unless there is one already."""
     folder = Path(recipe.output_dir)
     try:
         return read_run(folder) if (folder / STATE).is_file() else None

@@ -105,7 +105,7 @@ def test_control_strings_in_training_texts_are_counted_and_said(chat, tmp_path, 
     data = str(write_jsonl(tmp_path / "data.jsonl", plain + held))
     said = "5 of 23 comparisons hold the model's control strings, read as plain text"
     with progress.training() as report:
-        last = train(chat(datasets=[data], evaluation=[]), report=report).last
+        last = train(chat(datasets=[data], evaluation=[]), callback=report).last
     assert said in " ".join(capsys.readouterr().err.split())
     record = json.loads((last / "prefrank.json").read_text())["training"]["data"]["encoded"]["training"]
     assert record["comparisons_with_control_strings"] == 5
@@ -136,8 +136,8 @@ def test_pre_rendered_texts_are_read_as_tokens_and_what_scoring_needs_is_said(ch
     assert counts.comparisons_with_control_strings == 12
     heard: list[Event] = []
     data = str(write_jsonl(tmp_path / "data.jsonl", tuple(ready)))
-    last = train(chat(datasets=[data], evaluation=[], pre_rendered=True), report=heard.append).last
-    (remark,) = next(one.remarks for one in heard if isinstance(one, Encoded))
+    last = train(chat(datasets=[data], evaluation=[], pre_rendered=True), callback=heard.append).last
+    (remark,) = next(event.remarks for event in heard if isinstance(event, Encoded))
     assert remark.endswith("read as tokens; what is scored later is read so only with --pre-rendered")
     assert "pre_rendered" not in json.loads((last / "prefrank.json").read_text())["text"]
 

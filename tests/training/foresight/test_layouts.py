@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.bert import BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.training.foresight.activations import without_weights
 from prefrank.training.foresight.layouts import forecast_layouts, largest_micro_batch
 from prefrank.training.foresight.memory import size_of

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from prefrank.model.bert import BertNetwork
-from prefrank.model.deberta import DebertaNetwork
+from prefrank.model.families.bert import BertNetwork
+from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.weights import write_tensors
 from prefrank.training.foresight.memory import average_bytes, forget_peak, optimizer_bytes, peak, size_of
 from prefrank.training.loop.optim import WeightAverage

@@ -25,7 +25,7 @@ def run(values: dict, stop: int | None) -> None:
 
     error = None
     try:
-        train(make_recipe(values), report=report)
+        train(make_recipe(values), callback=report)
     except Interrupted:
         pass
     except PrefrankError as one:

@@ -44,7 +44,7 @@ def test_a_named_set_may_choose_the_best(recipe, tmp_path):
                 eval_steps=2,
                 output_dir=str(tmp_path / str(len(heard))),
             ),
-            report=heard[name].append,
+            callback=heard[name].append,
             evaluate=evaluate,
         )
         evaluations = [each for each in heard[name] if isinstance(each, EvaluationDone)]

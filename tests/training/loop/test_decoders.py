@@ -38,7 +38,7 @@ def test_a_trained_folder_scores_alike_in_transformers_and_resumes(
     torch.testing.assert_close(in_transformers(whole.last, rows), torch.tensor(ours), atol=1e-5, rtol=0)
 
     with pytest.raises(Interrupted):
-        train(recipe(output_dir=str(tmp_path / "cut"), **keys), report=stop)
+        train(recipe(output_dir=str(tmp_path / "cut"), **keys), callback=stop)
     resumed = train(recipe(output_dir=str(tmp_path / "cut"), resume=True, **keys))
     after, before = load_file(resumed.last / "model.safetensors"), load_file(whole.last / "model.safetensors")
     assert all(torch.equal(after[name], before[name]) for name in before)

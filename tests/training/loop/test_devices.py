@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from prefrank import RewardModel
 from prefrank.errors import BadModel, BadRecipe
 from prefrank.training import Recipe, train
-from prefrank.training.loop.processes import launched
+from prefrank.training.loop.strategies import launched_sharding
 from tests.training.conftest import make_comparisons, write_jsonl
 from tests.training.loop.launched import run
 
@@ -33,6 +33,7 @@ def launch(tmp_path: Path, jobs: list[tuple[Recipe, int | None]]) -> None:
         capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[:6000]
+    assert "returned a view" not in done.stderr, done.stderr[:6000]
 
 
 def result(recipe: Recipe) -> tuple[list[list[float]], str | None]:
@@ -172,4 +173,4 @@ def test_the_launchers_configurations_are_what_accelerate_reads(name):
 def test_the_launchers_environment_decides_where_the_recipe_does_not(monkeypatch, environment, sharding):
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    assert launched() == sharding
+    assert launched_sharding() == sharding

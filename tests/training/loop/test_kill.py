@@ -34,7 +34,7 @@ def run(values: dict[str, Any], kill_after: float | None, queue: Any) -> None:
             if kill_after is not None:
                 threading.Timer(kill_after, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-    train(make_recipe(values), report=report)
+    train(make_recipe(values), callback=report)
     queue.put(time.perf_counter() - began)
 
 

@@ -78,7 +78,7 @@ def test_adapters_and_head_are_trained_and_nothing_else(kind, recipe, tmp_path):
     assert in_groups == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta v3", "llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "llama", "gpt2"])
 def test_merging_changes_no_score_and_leaves_no_trace(kind, recipe, tmp_path):
     folder = saved(model_of(*(CONFIGS | OTHERS)[kind]), tmp_path)
     network, plain = adapted(recipe, folder), load_network(folder)
@@ -403,7 +403,7 @@ def test_a_resumed_lora_run_gives_the_bits_of_one_that_was_not_stopped(recipe, t
 
     whole = train(recipe(output_dir=str(tmp_path / "whole"), **keys))
     with pytest.raises(Interrupted):
-        train(recipe(output_dir=str(tmp_path / "cut"), **keys), report=stop)
+        train(recipe(output_dir=str(tmp_path / "cut"), **keys), callback=stop)
     resumed = train(recipe(output_dir=str(tmp_path / "cut"), resume=True, **keys))
     for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
         ours, theirs = load_file(resumed.last / name), load_file(whole.last / name)

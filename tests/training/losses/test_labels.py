@@ -269,7 +269,7 @@ def test_cut_points_are_learned_kept_and_restored_so_that_a_resumed_run_is_the_s
 
     whole = train(made("whole"))
     with pytest.raises(Interrupted):
-        train(made("cut"), report=stop)
+        train(made("cut"), callback=stop)
     halfway = loss_record(tmp_path / "cut" / "last")
     resumed = train(made("cut", resume=True))
     assert loss_record(resumed.last) == loss_record(whole.last)

@@ -60,7 +60,7 @@ def test_sigterm_before_the_first_step_stops_as_ctrl_c_does(recipe, tmp_path, ca
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        call(recipe(), report=report)
+        call(recipe(), callback=report)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -87,7 +87,7 @@ def test_sigterm_stops_the_rate_finder_and_leaves_no_folder(recipe, tmp_path, mo
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        find_rate(recipe(), report=report)
+        find_rate(recipe(), callback=report)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +99,7 @@ def test_sigterm_stops_a_sweep_which_goes_on_later(recipe, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped in its run seed=1; the same command goes on"):
-        run_sweep(base, [{"seed": 1}], report=report)
+        run_sweep(base, [{"seed": 1}], callback=report)
     assert [row.error for row in run_sweep(base, [{"seed": 1}])] == [None]
 
 
@@ -144,7 +144,7 @@ def test_a_checkpoint_with_a_torn_record_or_file_list_is_passed_over(recipe, tmp
         broken.write_text(torn)
         heard: list[Event] = []
         assert newest_checkpoint(run, heard.append) == run / "checkpoint-000002"
-        assert [one.folder.name for one in heard if isinstance(one, PassedOver)] == ["last"]
+        assert [event.folder.name for event in heard if isinstance(event, PassedOver)] == ["last"]
         broken.write_bytes(whole)
     assert newest_checkpoint(run) == run / "last"
 
@@ -157,8 +157,8 @@ def test_a_copy_that_broke_off_before_its_record_is_passed_over_and_stays(recipe
     (copy / "prefrank.json").unlink()
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     heard: list[Event] = []
-    train(recipe(max_steps=4, save_steps=2, save_total_limit=1, resume=True), report=heard.append)
-    assert [one.folder for one in heard if isinstance(one, PassedOver)] == [copy]
+    train(recipe(max_steps=4, save_steps=2, save_total_limit=1, resume=True), callback=heard.append)
+    assert [event.folder for event in heard if isinstance(event, PassedOver)] == [copy]
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
@@ -190,8 +190,8 @@ def test_a_run_of_an_earlier_version_resumes_under_new_keys(recipe, tmp_path):
     for folder in ("last", "checkpoint-000002"):
         path = tmp_path / "run" / folder / "prefrank.json"
         record = json.loads(path.read_text())
-        for one in record["training"]["recipe"]["datasets"]:
-            del one["columns"]
+        for source in record["training"]["recipe"]["datasets"]:
+            del source["columns"]
         path.write_text(json.dumps(record))
         files = path.parent / "state" / "files.json"
         listed = json.loads(files.read_text())

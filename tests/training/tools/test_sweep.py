@@ -37,7 +37,7 @@ RATES = [{"learning_rate": 1e-3}, {"learning_rate": 1e30, "max_grad_norm": 0.0},
 
 def test_a_sweep_goes_on_after_a_failure_ranks_its_runs_and_repeats_none(base, tmp_path):
     heard = Heard()
-    rows = run_sweep(base(num_train_epochs=3), RATES, report=heard, next_run=heard.title)
+    rows = run_sweep(base(num_train_epochs=3), RATES, callback=heard, next_run=heard.title)
     assert heard.titles[0] == ("learning_rate=0.001", 1, 3)
     assert [row.changes["learning_rate"] for row in rows] == [1e-3, 1e-9, 1e30]  # the failure last
     good, bad, failed = rows
@@ -48,9 +48,9 @@ def test_a_sweep_goes_on_after_a_failure_ranks_its_runs_and_repeats_none(base, t
     assert "not finite" in failed.error
     assert failed.run.state == "failed"
     written = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert [one["name"] for one in written] == [row.name for row in rows]
+    assert [row["name"] for row in written] == [row.name for row in rows]
     again = Heard()
-    assert run_sweep(base(num_train_epochs=3), RATES, report=again)[0].run.best == good.run.best
+    assert run_sweep(base(num_train_epochs=3), RATES, callback=again)[0].run.best == good.run.best
     assert again.titles == []
     assert again.runs == 1  # only the failed one is tried again
 
@@ -64,9 +64,9 @@ def test_a_stopped_sweep_resumes_its_run_and_then_the_rest(base):
     heard = Heard()
     seeds = [{"seed": seed} for seed in range(3)]
     with pytest.raises(Interrupted, match="stopped in its run seed=1; the same command goes on"):
-        run_sweep(base(save_steps=2), seeds, report=stop)
+        run_sweep(base(save_steps=2), seeds, callback=stop)
     rest = Heard()
-    rows = run_sweep(base(save_steps=2), seeds, report=rest)
+    rows = run_sweep(base(save_steps=2), seeds, callback=rest)
     assert sorted(row.name for row in rows) == ["seed=0", "seed=1", "seed=2"]
     assert (rest.runs, rest.steps) == (2, 4 + 6)  # seed 1 from its checkpoint at step 2 of 6, seed 2 whole
 
