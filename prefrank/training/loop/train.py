@@ -28,7 +28,6 @@ from prefrank.model.hub import resolve_model
 from prefrank.text import plan_batches
 from prefrank.training.feed.examples import Examples
 from prefrank.training.feed.order import seed_step
-from prefrank.training.foresight.memory import keep_freed_memory
 from prefrank.training.loop.best import judged, loss_of
 from prefrank.training.loop.measure import Evaluate, evaluate_sets, name_some, pool
 from prefrank.training.loop.optim import Schedule, WeightAverage, make_optimizer, rate_factor, set_rates
@@ -79,7 +78,6 @@ class Trained:
 
 
 @stop_cleanly()
-@keep_freed_memory()
 def train(
     recipe: Recipe,
     *,
