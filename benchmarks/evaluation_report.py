@@ -19,16 +19,16 @@ from pathlib import Path
 from common import finish, run, say, write_comparisons
 
 from prefrank.data import load_comparisons
-from prefrank.evaluation.run_file import read_run
+from prefrank.evaluation import read_run
+from prefrank.io.schema import plain
 from prefrank.reports.picture import accuracy_png
 from prefrank.training import load_recipe
 from prefrank.types import Comparison, Preference
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-
 DATA = Path(os.path.relpath(REPOSITORY.parent / "shared/data"))
-"""Of the data sets, as seen from here: the report shows it."""
+"""The data sets, relative to the working folder, as the report shows them."""
 
 
 def arguments() -> argparse.Namespace:
@@ -55,7 +55,7 @@ def train_models(data: Path, output: Path) -> dict[str, Path]:
     """The recipe's model, and the length-biased one; each is trained once and kept."""
     hh = data / "hh-rlhf"
     pairs = load_comparisons(hh, split="train").comparisons
-    biased = [one for one in map(longer_preferred, pairs) if one is not None]
+    biased = [pair for pair in map(longer_preferred, pairs) if pair is not None]
     datasets = {
         "minilm": str(hh),
         "length-biased": str(write_comparisons(output / "longer-preferred", biased, biased[:1])),
@@ -111,20 +111,18 @@ def main() -> None:
     finish(
         {
             "benchmark": "evaluation_report",
-            "versions": run["versions"],
-            "data": {name: suite["data"] for name, suite in run["suites"].items()},
+            "versions": run.versions,
+            "data": {name: suite.data for name, suite in run.suites.items()},
             "scorers": {
-                scorer["name"]: {
-                    "model": scorer["model"],
-                    "scoring_s": round(scorer["scoring_s"], 2),
-                    "evaluating_s": round(scorer["evaluating_s"], 2),
-                    "headlines": {
-                        name: result["figures"][result["headline"]] for name, result in scorer["results"].items()
-                    },
+                scorer.name: {
+                    "model": scorer.model,
+                    "scoring_s": round(scorer.scoring_s, 2),
+                    "evaluating_s": round(scorer.evaluating_s, 2),
+                    "headlines": {name: plain(result.value) for name, result in scorer.results.items()},
                 }
-                for scorer in run["scorers"]
+                for scorer in run.scorers
             },
-            "comparison": [row for row in run["comparison"]["pairs"] if row["headline"]],
+            "comparison": [plain(test) for test in run.comparison.pairs if test.headline] if run.comparison else [],
         }
     )
 
