@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from prefrank.evaluation.bounds import LARGEST
 from prefrank.evaluation.items import flatten
 from prefrank.evaluation.results import SuiteRecord, SuiteResult
+from prefrank.stats.bounds import LARGEST
 
 
 @dataclass(frozen=True, slots=True, eq=False)

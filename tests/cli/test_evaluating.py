@@ -165,7 +165,7 @@ def test_calibrating_a_run_names_the_file_that_holds_the_temperature(
 ) -> None:
     shutil.copytree(model, tmp_path / "demo/best")
     found = {"temperature": 1.5, "log_loss": 0.7, "scaled_log_loss": 0.6, "pairs": 40, "prompts": 20, "fitted_on": "x"}
-    monkeypatch.setattr("prefrank.evaluation.calibration.calibrate", lambda *args, **kwargs: found)
+    monkeypatch.setattr("prefrank.evaluation.temperature_fit.calibrate", lambda *args, **kwargs: found)
     code, _, err = run("calibrate", str(tmp_path / "demo"), "--data", "starter:eval")
     assert code == 0
     assert "demo/best/prefrank.json" in "".join(err.split())

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _attempt, _compared, _open_theirs, audit
+from prefrank.evaluation.audit import _TEXTS, _attempt, _compared, _open_theirs, audit
+from prefrank.evaluation.audit_results import Audit, Combination
 from prefrank.evaluation.items import flatten
 from prefrank.io.schema import plain, read
 from prefrank.types import Comparison, Preference, Turn, as_prompt

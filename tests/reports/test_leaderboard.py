@@ -10,10 +10,10 @@ import pytest
 
 from prefrank.errors import NotFound
 from prefrank.evaluation.comparing import groups
-from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.metrics import metric_figures
 from prefrank.evaluation.run_file import sample_of_run, write_run
 from prefrank.reports.leaderboard import Board, Leaderboard, leaderboard, leaderboard_html, write_leaderboard
+from prefrank.stats.bootstrap import Bootstrap
 from tests.evaluation.run_files import fake_run
 
 FEW = Bootstrap(resamples=400)
