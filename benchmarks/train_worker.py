@@ -145,13 +145,13 @@ class Course:
 
         def dump(optimizer: Any, arguments: Any, options: Any) -> None:
             hook.remove()
-            found = {}
+            gradients = {}
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     name = self.task.digests[digest(parameter.detach().numpy())]
                     if parameter.grad is not None:
-                        found[name] = parameter.grad.to_dense().numpy()
-            np.savez(self.output / "gradient.npz", **found)
+                        gradients[name] = parameter.grad.to_dense().numpy()
+            np.savez(self.output / "gradient.npz", **gradients)
 
         hook = register_optimizer_step_pre_hook(dump)
 
