@@ -14,7 +14,7 @@ from rich.table import Table
 
 from prefrank.cli import progress
 from prefrank.training import Recipe, Trained, train
-from prefrank.training.events import Event, Started, StepDone
+from prefrank.training.records.events import Event, Started, StepDone
 from prefrank.types import Comparison
 
 
@@ -67,7 +67,7 @@ def run(recipe: Recipe) -> Run:
             clock.hear(event)
             show(event)
 
-        trained = train(recipe, report=report)
+        trained = train(recipe, callback=report)
     cpu, wall = (after - before for before, after in zip(clock.start, clock.end, strict=True))
     return Run(trained, recipe, clock.comparisons, clock.tokens, cpu, wall)
 

@@ -25,7 +25,8 @@ from prefrank import RewardModel
 from prefrank.data import load_comparisons
 from prefrank.evaluation import Bootstrap, evaluate
 from prefrank.evaluation.comparing import compare
-from prefrank.evaluation.estimates import Figure, estimate_all, one_mean
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure, mean_figure
 from prefrank.types import Comparison, Prompt, Score, Turn
 
 SUBSETS, SEED = 23, 0
@@ -44,8 +45,7 @@ def figures(count: int, prompts: int, seed: int) -> dict[str, Figure]:
     """Weighted means that no shortcut is taken for."""
     random, places = np.random.default_rng(seed), np.arange(prompts)
     return {
-        f"figure {i}": one_mean(random.random(prompts), places, random.random(prompts) + 0.1, n=prompts, unit="items")
-        for i in range(count)
+        f"figure {i}": mean_figure(random.random(prompts), places, random.random(prompts) + 0.1) for i in range(count)
     }
 
 

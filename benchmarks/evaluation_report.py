@@ -20,6 +20,7 @@ from common import finish, run, say, write_comparisons
 
 from prefrank.data import load_comparisons
 from prefrank.evaluation.run_file import read_run
+from prefrank.io.schema import plain
 from prefrank.reports.picture import accuracy_png
 from prefrank.training import load_recipe
 from prefrank.types import Comparison, Preference
@@ -111,20 +112,18 @@ def main() -> None:
     finish(
         {
             "benchmark": "evaluation_report",
-            "versions": run["versions"],
-            "data": {name: suite["data"] for name, suite in run["suites"].items()},
+            "versions": run.versions,
+            "data": {name: suite.data for name, suite in run.suites.items()},
             "scorers": {
-                scorer["name"]: {
-                    "model": scorer["model"],
-                    "scoring_s": round(scorer["scoring_s"], 2),
-                    "evaluating_s": round(scorer["evaluating_s"], 2),
-                    "headlines": {
-                        name: result["figures"][result["headline"]] for name, result in scorer["results"].items()
-                    },
+                scorer.name: {
+                    "model": scorer.model,
+                    "scoring_s": round(scorer.scoring_s, 2),
+                    "evaluating_s": round(scorer.evaluating_s, 2),
+                    "headlines": {name: plain(result.value) for name, result in scorer.results.items()},
                 }
-                for scorer in run["scorers"]
+                for scorer in run.scorers
             },
-            "comparison": [row for row in run["comparison"]["pairs"] if row["headline"]],
+            "comparison": [plain(test) for test in (run.comparison.pairs if run.comparison else ()) if test.headline],
         }
     )
 

@@ -87,10 +87,10 @@ def step(folder: str, replies: int, max_tokens: int, room: int) -> dict[str, Any
     import resource
 
     from prefrank.model import load_network
-    from prefrank.training.examples import Examples
-    from prefrank.training.likelihoods import BradleyTerry
-    from prefrank.training.losses import PreferenceLoss
-    from prefrank.training.step import Graphs, accumulate_gradient
+    from prefrank.training.feed.examples import Examples
+    from prefrank.training.loop.step import Graphs, accumulate_gradient
+    from prefrank.training.losses.likelihoods import BradleyTerry
+    from prefrank.training.losses.preference_loss import PreferenceLoss
     from prefrank.types import Preference, reply_types
 
     network = load_network(Path(folder), dropout=0.1).train()
@@ -103,6 +103,8 @@ def step(folder: str, replies: int, max_tokens: int, room: int) -> dict[str, Any
         groups=np.array([0, replies]),
         preferences=(tuple(Preference(i, j) for i in range(replies) for j in range(i + 1, replies)),),
         weights=(1.0,),
+        reply_characters=np.full(replies, 100, np.int32),
+        places=np.zeros(1, np.int64),
         names=("made/0",),
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)

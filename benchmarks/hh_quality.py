@@ -19,11 +19,12 @@ from common import Run, finish, run, say, show
 
 from prefrank.data import load_comparisons, split_of
 from prefrank.evaluation import Estimate, Evaluation, Metrics, Scorer, baselines, evaluate, measure, tfidf_scorer
-from prefrank.evaluation.estimates import estimate_all, minus
 from prefrank.evaluation.metrics import metric_figures
 from prefrank.scoring import RewardModel
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import minus
 from prefrank.training import DataSource, Recipe, load_recipe
-from prefrank.training.corpus import read_corpus
+from prefrank.training.feed.corpus import read_corpus
 from prefrank.types import Comparison
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -30,7 +30,7 @@ from prefrank.model import load_network
 from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.hub import resolve_model
 from prefrank.text import TextEncoder
-from prefrank.training.order import make_order
+from prefrank.training.feed.order import make_order
 from prefrank.types import Comparison, Preference, Turn
 
 SEED = 0

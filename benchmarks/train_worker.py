@@ -264,7 +264,7 @@ def plain(folder: Path, task: Task, course: Course) -> Any:
 def ours(folder: Path, task: Task, course: Course) -> Any:
     """prefrank's own `train`, on the same comparisons as texts; the order follows from the seed."""
     from prefrank.training import train
-    from prefrank.training.events import Event, Started, StepDone
+    from prefrank.training.records.events import Event, Started, StepDone
 
     def hear(event: Event) -> None:
         match event:
@@ -275,7 +275,7 @@ def ours(folder: Path, task: Task, course: Course) -> Any:
                 course.step(event.loss)
 
     recipe = own_recipe(folder, task.data, task.per_step, task.settings, course.output / "run")
-    return train(recipe, report=hear).last
+    return train(recipe, callback=hear).last
 
 
 def own_recipe(folder: Path, data: str, per_step: int, settings: dict[str, float], output: Path) -> Any:

@@ -26,11 +26,10 @@ def main() -> None:
     task = Task(SUITES["probes"], load_suite("probes"), "prefrank")
     others = [Entrant("longer", "baseline", longer_wins), Entrant("random", "baseline", random_scorer())]
     run = run_all([Entrant("mine", "python", plain_words), *others], [task], bootstrap=Bootstrap(2000))
-    for row in compare_runs({"": run}, SUITES)["pairs"]:
-        if row["headline"]:
-            gap = row["difference"]
-            interval = f"[{gap['low']:+.2f}, {gap['high']:+.2f}]"
-            print(f"{row['a']} less {row['b']}: {gap['value']:+.2f} {interval}, {row['verdict']}")
+    for test in compare_runs({"": run}, SUITES).pairs:
+        if test.headline:
+            gap = test.difference
+            print(f"{test.a} less {test.b}: {gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}], {test.verdict}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
-from prefrank.training.likelihoods import BradleyTerry, Davidson, Ordinal, Thurstone, start_cut_points, start_nu
+from prefrank.training.losses.likelihoods import BradleyTerry, Davidson, Ordinal, Thurstone, start_cut_points, start_nu
 
 COUNTS = np.array([[200.0, 350.0, 250.0, 200.0]])  # labels: tie, slightly better, better, much better
 TWO = np.stack([COUNTS[:, 0], COUNTS[:, 1:].sum(1)], 1)

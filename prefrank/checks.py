@@ -44,5 +44,5 @@ def check_texts(name: str, values: object) -> None:
         BadInput: it is not.
     """
     given = values if isinstance(values, Collection) and not isinstance(values, str | bytes) else None
-    if not given or not all(isinstance(one, str) for one in given):
+    if not given or not all(isinstance(text, str) for text in given):
         raise BadInput(f"{name} is {short(values)}; wanted a list of strings, at least one")

@@ -22,16 +22,17 @@ MAY_IMPORT = {
     "io": BASE,
     "palette": set(),
     "wire": BASE,
+    "stats": BASE,
     "data": BASE,
     "text": BASE,
     "native": BASE,
     "model": BASE | {"native"},
-    "training": BASE | {"palette", "data", "text", "model"},
-    "scoring": BASE | {"data", "text", "model", "wire"},
-    "evaluation": BASE | {"data", "text", "scoring", "wire"},
-    "reports": BASE | {"palette", "data", "scoring", "evaluation"},
+    "training": BASE | {"stats", "palette", "data", "text", "model"},
+    "scoring": BASE | {"stats", "data", "text", "model", "wire"},
+    "evaluation": BASE | {"stats", "data", "text", "scoring", "wire"},
+    "reports": BASE | {"stats", "palette", "data", "scoring", "evaluation"},
     "__main__": {"cli"},
-    "cli": BASE | {"data", "text", "model", "training", "scoring", "evaluation", "reports"},
+    "cli": BASE | {"stats", "data", "text", "model", "training", "scoring", "evaluation", "reports"},
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

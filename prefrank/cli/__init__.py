@@ -49,6 +49,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a console need not know every character
     warnings.showwarning = _show_warning
     logging.setLogRecordFactory(_one_line)
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it warns before it reads the level it is given
     try:
         code = _run()
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does

@@ -65,7 +65,7 @@ def train(
     from prefrank.cli import progress, tables
     from prefrank.training import load_recipe
     from prefrank.training import train as run
-    from prefrank.training.processes import close_processes
+    from prefrank.training.loop.processes import close_processes
 
     _check_modes(plot, dry_run=dry_run, find_lr=find_lr, sweep=sweep is not None)
     overrides = [*(set_ or ()), *(["resume=true"] if resume else ()), *(["overwrite=true"] if overwrite else ())]
@@ -84,7 +84,7 @@ def train(
         print_result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))
         return
     with progress.training() as report:
-        trained = run(loaded, report=report)
+        trained = run(loaded, callback=report)
     if not close_processes():
         return
     facts = {"last": str(trained.last), "best": trained.best and str(trained.best), "steps": trained.steps}
@@ -231,7 +231,7 @@ def runs(
 ) -> None:
     """List training runs, or compare those that are named: settings, metrics, curves."""
     from prefrank.cli import run_tables
-    from prefrank.training.runs import differing_keys, find_runs
+    from prefrank.training.records.runs import differing_keys, find_runs
 
     found, skipped = find_runs(places or [Path("runs")])
     folders = [*(one.folder for one in found), *(one.folder for one in skipped)]  # a torn run has files to lose too
@@ -240,7 +240,7 @@ def runs(
     differing = differing_keys(found)
     table = (lambda: run_tables.comparison(found, differing)) if named else (lambda: run_tables.runs(found))
     if plot:
-        from prefrank.training.plots import plot_runs
+        from prefrank.training.records.plots import plot_runs
 
         plot_runs(found, run_tables.in_picture(run_tables.short_names(found)), plot)
     listed = {"runs": [run.to_json() for run in found], "differing": differing}
@@ -335,12 +335,12 @@ def _check_training(recipe: Mapping[str, Any], plot: Path | None, *files: Path) 
 
 def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
     from prefrank.cli import progress, run_tables
-    from prefrank.training.find_rate import find_rate
+    from prefrank.training.tools.find_rate import find_rate
 
     with progress.training() as report:
-        found = find_rate(recipe, report=report)
+        found = find_rate(recipe, callback=report)
     if plot:
-        from prefrank.training.plots import plot_rate_search
+        from prefrank.training.records.plots import plot_rate_search
 
         plot_rate_search(found, plot)
     print_result(found.to_json(), as_json, lambda: run_tables.rate_search(found))
@@ -351,7 +351,7 @@ def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
 def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as_json: bool) -> None:
     from prefrank.cli import progress, run_tables
     from prefrank.training.recipe_file import load_sweep, read_values
-    from prefrank.training.sweep import run_sweep
+    from prefrank.training.tools.sweep import run_sweep
 
     base, changes = read_values(recipe, overrides), load_sweep(grid)
     _check_training(base.values, plot, recipe, grid)
@@ -359,11 +359,11 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
         rows = run_sweep(
             base,
             changes,
-            report=report,
+            callback=report,
             next_run=lambda name, number, total: say(joined(f"run {number} of {total}", style="bold"), f": {name}"),
         )
     if plot:
-        from prefrank.training.plots import plot_runs
+        from prefrank.training.records.plots import plot_runs
 
         shown = [row for row in rows if row.run is not None]
         plot_runs([row.run for row in shown if row.run], run_tables.in_picture([row.name for row in shown]), plot)

@@ -86,7 +86,6 @@ def evaluate(
         say_control_strings,
     )
     from prefrank.evaluation.compare_runs import compare_runs
-    from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.results import Hardware
     from prefrank.evaluation.run_file import write_run
@@ -98,6 +97,7 @@ def evaluate(
     from prefrank.reports import terminal
     from prefrank.reports.html import write_report
     from prefrank.scoring.remote import ServerOptions
+    from prefrank.stats.bootstrap import Bootstrap
 
     if not (model or baselines):
         raise BadInput("there is nothing to evaluate; give --model, or leave --no-baselines out")
@@ -155,12 +155,12 @@ def compare(
 ) -> None:
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
     from prefrank.evaluation.compare_runs import compare_runs
-    from prefrank.evaluation.estimates import Bootstrap
     from prefrank.evaluation.merging import merged
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.reports import terminal
     from prefrank.reports.html import write_report
+    from prefrank.stats.bootstrap import Bootstrap
 
     check_files({"--html": html}, runs)
     loaded, bootstrap = {str(path): read_run(path) for path in runs}, Bootstrap(resamples=resamples)
@@ -193,11 +193,11 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Models side by side from their run files, with groups that cannot be told apart."""
-    from prefrank.evaluation.estimates import Bootstrap
     from prefrank.reports import terminal
     from prefrank.reports.leaderboard import leaderboard as rank_runs
     from prefrank.reports.leaderboard import run_files
     from prefrank.reports.leaderboard_page import write_leaderboard
+    from prefrank.stats.bootstrap import Bootstrap
 
     check_files({"--html": html}, run_files(folder))
     found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
@@ -243,7 +243,7 @@ def calibrate(
     """Fit the temperature that makes score differences probabilities, and store it with the model."""
     from prefrank.cli.commands import read_comparisons
     from prefrank.data.candidates import labelled
-    from prefrank.evaluation.calibration import calibrate as fit
+    from prefrank.evaluation.temperature_fit import calibrate as fit
     from prefrank.model.hub import resolve_model
     from prefrank.reports import terminal
 

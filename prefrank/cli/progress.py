@@ -17,7 +17,7 @@ from prefrank.reports.rich_tables import Part, add_row, joined, new_table
 if TYPE_CHECKING:
     from prefrank.evaluation.audit import Combination
     from prefrank.scoring.files import FileReport
-    from prefrank.training.events import DataRead, Event, SetMetrics, StepDone
+    from prefrank.training.records.events import DataRead, Event, SetMetrics, StepDone
     from prefrank.types import Prompt, Score
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -75,7 +75,7 @@ def training() -> "Iterator[Callable[[Event], None]]":
 
 
 def _show_event(display: _Display, event: "Event") -> None:
-    from prefrank.training import events
+    from prefrank.training.records import events
 
     say = display.say
     match event:

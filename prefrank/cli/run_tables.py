@@ -14,9 +14,9 @@ from prefrank.io.names import short_names as path_ends
 from prefrank.reports.rich_tables import Part, add_row, joined, new_table
 
 if TYPE_CHECKING:
-    from prefrank.training.find_rate import RateSearch
-    from prefrank.training.runs import Best, Run
-    from prefrank.training.sweep import SweepRow
+    from prefrank.training.records.runs import Best, TrainingRun
+    from prefrank.training.tools.find_rate import RateSearch
+    from prefrank.training.tools.sweep import SweepRow
 
 _COLORS = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 _LONGEST_VALUE = 60
@@ -24,7 +24,7 @@ _WIDTH = 160
 """Of a pipe or a log: names of runs are long, and a folded row is hard to read by eye and by program."""
 
 
-def runs(found: "Sequence[Run]") -> None:
+def runs(found: "Sequence[TrainingRun]") -> None:
     """One line a run: how it stands, how good it got, and what it cost."""
     table = new_table(None, "run", "state", "steps", "data", "log loss", "accuracy", "n", "time", "energy", left=2)
     table.columns[3].justify = "left"
@@ -43,7 +43,7 @@ def runs(found: "Sequence[Run]") -> None:
     _say_errors({name: run.error for run, name in zip(found, short_names(found), strict=True) if run.state == "failed"})
 
 
-def comparison(found: "Sequence[Run]", differing: Mapping[str, Sequence[Any]]) -> None:
+def comparison(found: "Sequence[TrainingRun]", differing: Mapping[str, Sequence[Any]]) -> None:
     """Runs side by side: what differs in their recipes, and every figure."""
     table = new_table(None, "", *short_names(found))
     for key, values in differing.items():
@@ -96,7 +96,7 @@ def rate_search(found: "RateSearch") -> None:
         say("suggested: ", joined(f"learning_rate={found.suggestion:.2g}", style="bold"), f"; {found.rule}")
 
 
-def short_names(found: "Sequence[Run]") -> list[str]:
+def short_names(found: "Sequence[TrainingRun]") -> list[str]:
     """Paths without the part that all have in common."""
     paths = [str(run.folder) for run in found]
     if len(paths) < 2:
@@ -110,7 +110,7 @@ def in_picture(names: Sequence[str]) -> list[str]:
     return [printable(name).replace("$", r"\$") for name in names]
 
 
-def _cells(run: "Run") -> list[str]:
+def _cells(run: "TrainingRun") -> list[str]:
     best = run.best
     if best is None:
         return ["-", "-", "-", _time(run), _energy(run)]
@@ -128,7 +128,7 @@ def _accuracy(best: "Best") -> str:
     return f"{best.accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _best_cell(run: "Run", name: str) -> str:
+def _best_cell(run: "TrainingRun", name: str) -> str:
     best = run.best
     if best is None:
         return "-"
@@ -142,7 +142,7 @@ def _best_cell(run: "Run", name: str) -> str:
     return f"{best.step:,}"
 
 
-def _last_sets(run: "Run") -> dict[str, Any]:
+def _last_sets(run: "TrainingRun") -> dict[str, Any]:
     """Metrics of the last evaluation, by set."""
     evaluations = [one for one in run.curve if "evaluation" in one]
     return evaluations[-1]["evaluation"] if evaluations else {}
@@ -152,20 +152,20 @@ def _figures(metrics: Mapping[str, Any] | None) -> str:
     return "-" if metrics is None else f"{metrics['log_loss']:.3f}, {metrics['accuracy']:.1%}"
 
 
-def _state(run: "Run") -> Text:
+def _state(run: "TrainingRun") -> Text:
     return joined(run.state, style=_COLORS[run.state])
 
 
-def _time(run: "Run") -> str:
+def _time(run: "TrainingRun") -> str:
     return clock(run.spent["wall_s"]) if "wall_s" in run.spent else "-"
 
 
-def _energy(run: "Run") -> str:
+def _energy(run: "TrainingRun") -> str:
     used = run.spent.get("energy_kwh")
     return "-" if used is None else f"{1000 * used:,.3g} Wh"
 
 
-def _memory(run: "Run") -> str:
+def _memory(run: "TrainingRun") -> str:
     peak = run.spent.get("peak_gpu_memory_bytes") or run.spent.get("peak_memory_bytes")
     return "-" if peak is None else f"{peak / 2**30:.2f} GiB"
 

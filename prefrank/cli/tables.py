@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from prefrank.data.describe import SplitDescription
     from prefrank.scoring import Ranked
     from prefrank.scoring.quantise import Parity
-    from prefrank.training.dry_run import Estimate as RunEstimate
-    from prefrank.training.foresee import Foreseen
-    from prefrank.training.memory import Memory
+    from prefrank.training.foresight.dry_run import Estimate as RunEstimate
+    from prefrank.training.foresight.foresee import Foreseen
+    from prefrank.training.foresight.memory import Memory
     from prefrank.types import Score
 
 SHOWN = 240
@@ -114,18 +114,31 @@ def _trained(training: Fields) -> dict[str, Any]:
         for one in read  # a stream has no count
         if one.get("role") == "training"
     ]
+    with_length = _with_length(training.object("scores", None))
     held_out = {names.get(name, name): _held_out(sets.object(name)) for name in sets or () if sets}
     return {
         **({"on": ", ".join(on)} if on else {}),
         **_present(recipe or {}, "model_name", "loss", "learning_rate"),
         **_present(training, "step", "comparisons_per_step", "device", "started"),
         **({"held_out": held_out} if held_out else {}),
+        **({"score_and_length": with_length} if with_length else {}),
     }
 
 
 def _held_out(figures: Fields) -> str:
     accuracy, loss = figures.number("accuracy"), figures.number("log_loss")
     return f"accuracy {accuracy:.1%}, log loss {loss:.3f}, {figures.integer('comparisons'):,} comparisons"
+
+
+def _with_length(scores: Fields | None) -> dict[str, str]:
+    """How far the scores of each head went with the length of the reply, on held-out replies."""
+    heads = Fields.of({}) if scores is None else scores.object("heads")
+    texts = {}
+    for name in heads:
+        length = heads.object(name).object("length")
+        if (spearman := length.number("spearman", None)) is not None:
+            texts[name] = f"rank correlation {spearman:+.2f}, {length.integer('n'):,} replies"
+    return texts
 
 
 def _present(values: Mapping[str, Any], *names: str) -> dict[str, Any]:

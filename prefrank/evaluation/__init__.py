@@ -7,7 +7,6 @@ in modules of their own, which need the packages of the `evaluate` extra.
 
 from prefrank.evaluation.baselines import baselines, longer_wins, random_scorer, shorter_wins, tfidf_scorer
 from prefrank.evaluation.compare_runs import compare_runs
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, Part, estimate_all, wilson
 from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Counts, Metrics, measure
 from prefrank.evaluation.protocols import SUITES, load_suite
@@ -17,6 +16,10 @@ from prefrank.evaluation.run import Evaluation, Scorer, data_hash, evaluate
 from prefrank.evaluation.run_file import read_run, write_run
 from prefrank.evaluation.running import Entrant, Task, comparisons_suite, run_all
 from prefrank.evaluation.scorers import OpenedScorer, open_scorer
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import Figure, Part
+from prefrank.stats.intervals import wilson
 
 __all__ = [
     "SUITES",

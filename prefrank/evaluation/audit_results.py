@@ -2,9 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from prefrank.io.schema import Between
+from prefrank.stats.bounds import Probability
 
 NOTABLE = 0.001
 """Spreads by which a score must depend on its batch, in float32, to be called a fault: far above rounding."""
+Distance = Annotated[float, Between(0.0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +40,16 @@ class Combination:
     padding_side: str | None
     dtype: str
     batch_size: int
-    max_difference: float | None = None
-    rms_difference: float | None = None
-    max_spreads: float | None = None
-    rms_spreads: float | None = None
-    batch_difference: float | None = None
+    max_difference: Distance | None = None
+    rms_difference: Distance | None = None
+    max_spreads: Distance | None = None
+    rms_spreads: Distance | None = None
+    batch_difference: Distance | None = None
     flips: int | None = None
     gained: int | None = None
     lost: int | None = None
     pairs: int | None = None
-    cut: float | None = None
+    cut: Probability | None = None
     failures: int | None = None
     reason: str = ""
 

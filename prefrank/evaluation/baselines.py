@@ -15,7 +15,7 @@ from jaxtyping import Float64
 
 from prefrank.data import split_of
 from prefrank.errors import BadData, NotFound
-from prefrank.evaluation.items import Pairs, flatten
+from prefrank.evaluation.items import Pairs, flatten, shares
 from prefrank.evaluation.metrics import log_losses
 from prefrank.evaluation.run import Scorer
 from prefrank.types import Comparison, Prompt, Score
@@ -33,8 +33,8 @@ def baselines(train: Sequence[Comparison] | None = None) -> dict[str, Scorer]:
     Raises:
         NotFound, BadData: as `tfidf_scorer`.
     """
-    found = {"longer reply": longer_wins, "shorter reply": shorter_wins, "random": random_scorer()}
-    return found | {"tf-idf + logistic": tfidf_scorer(train)} if train else found
+    scorers = {"longer reply": longer_wins, "shorter reply": shorter_wins, "random": random_scorer()}
+    return scorers | {"tf-idf + logistic": tfidf_scorer(train)} if train else scorers
 
 
 def longer_wins(pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
@@ -125,15 +125,10 @@ def _gaps(vectorizer: Any, comparisons: Sequence[Comparison]) -> Any:
     return vectors[pairs.ahead] - vectors[pairs.behind]
 
 
-def _shares(pairs: Pairs) -> Float64[np.ndarray, " P"]:
-    """Weights that sum to 1 in each comparison."""
-    return pairs.weight / np.bincount(pairs.comparison, pairs.weight)[pairs.comparison]
-
-
 def _fit(gaps: Any, pairs: Pairs, strength: float) -> Float64[np.ndarray, " V"]:
     """Each gap once as won, weighing its probability, and once as lost; (gap, lost) says the same as (-gap, won)."""
     rows = np.tile(np.arange(len(pairs.ahead)), 2)
-    share = _shares(pairs)
+    share = shares(pairs, np.ones(len(pairs.weight), bool))
     regression = _sklearn()[1](C=strength, fit_intercept=False, max_iter=2000)
     won = np.repeat([1, 0], len(pairs.ahead))
     weights = np.concatenate([share * pairs.probability, share * (1 - pairs.probability)])
@@ -143,8 +138,9 @@ def _fit(gaps: Any, pairs: Pairs, strength: float) -> Float64[np.ndarray, " V"]:
 def _best_strength(kept: Sequence[Comparison], held: Sequence[Comparison], strengths: Sequence[float]) -> float:
     vectorizer, pairs, held_pairs = _vectorizer(kept), pairs_of(kept), pairs_of(held)
     gaps, held_gaps = _gaps(vectorizer, kept), _gaps(vectorizer, held)
+    held_share = shares(held_pairs, np.ones(len(held_pairs.weight), bool))
     losses = [
-        float((log_losses(held_gaps @ _fit(gaps, pairs, strength), held_pairs) * _shares(held_pairs)).sum())
+        float((log_losses(held_gaps @ _fit(gaps, pairs, strength), held_pairs) * held_share).sum())
         for strength in strengths
     ]
     return strengths[int(np.argmin(losses))]

@@ -10,8 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
-from prefrank.evaluation.estimates import Bootstrap, Estimate, distinct, estimate_all, one_mean
 from prefrank.evaluation.items import ItemFacts, Pairs, Sample
+from prefrank.stats.arrays import distinct
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import mean_figure
 
 Votes = Float64[np.ndarray, " V"]
 """Probability that the reply of lower index wins, one for each vote: 1, 0, or 0.5 for a tie."""
@@ -41,7 +44,7 @@ def _mean(sample: Sample, of: Callable[[Votes], float], bootstrap: Bootstrap | N
     voted = {i: [votes for votes in votes_of(sample.facts[i]) if len(votes) > 1] for i in kept}
     values = np.array([np.average([of(v) for v in voted[i]], weights=[len(v) for v in voted[i]]) for i in kept])
     count = sum(len(votes) for i in kept for votes in voted[i])
-    figure = one_mean(values.astype(np.float64), sample.pairs.prompt[kept], n=count, unit="votes")
+    figure = mean_figure(values.astype(np.float64), sample.pairs.prompt[kept], n=count, unit="votes")
     return estimate_all({"": figure}, bootstrap or Bootstrap())[""]
 
 
@@ -55,8 +58,8 @@ def _voted(pairs: Pairs, num_replies: int) -> list[int]:
 
 def votes_of(facts: ItemFacts) -> list[Votes]:
     """The votes on each pair of an item's replies, whichever way round a preference names them."""
-    found: dict[tuple[int, int], list[float]] = {}
-    for one in facts.preferences:
-        pair = (min(one.winner, one.loser), max(one.winner, one.loser))
-        found.setdefault(pair, []).append(one.probability if one.winner < one.loser else 1 - one.probability)
-    return [np.array(votes) for votes in found.values()]
+    by_pair: dict[tuple[int, int], list[float]] = {}
+    for vote in facts.preferences:
+        pair = (min(vote.winner, vote.loser), max(vote.winner, vote.loser))
+        by_pair.setdefault(pair, []).append(vote.probability if vote.winner < vote.loser else 1 - vote.probability)
+    return [np.array(votes) for votes in by_pair.values()]

@@ -1,14 +1,13 @@
 """What of an evaluation set stands in a training set, and what a model gets on the rest.
 
 A prompt is looked for in three ways: the same words, nearly the same wording, long stretches of words in common. A
-reply of some length is looked for by its words. Surprising: a dirty item is a warning, no proof; a public prompt may
-stand in both sets with other replies. So the accuracy on clean and on dirty items, and their difference with its
+reply of some length is looked for by its words. A contaminated item is a warning, no proof; a public prompt may stand
+in both sets with other replies. So the accuracy on clean and on contaminated items, and their difference with its
 interval, are what says whether it matters.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -27,9 +26,12 @@ from prefrank.data.overlap import (
     words_of,
 )
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.estimates import Bootstrap, Estimate, distinct, estimate_all
-from prefrank.evaluation.figures import combine, credits, mean_over
+from prefrank.evaluation.credits import credits, mean_over
 from prefrank.evaluation.items import Item, Sample, as_item
+from prefrank.stats.arrays import distinct
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import combine
 from prefrank.types import Comparison, Prompt, Turn
 
 SHARE = 0.5
@@ -44,7 +46,7 @@ WAYS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Dirty:
+class ContaminatedItem:
     """An item that the training set holds something of.
 
     Args:
@@ -72,8 +74,8 @@ class Contamination:
         dirty: those items, in the items' order.
         leaks: "source/id" of every training comparison that holds something of them, in their order.
         clean_accuracy: of the other items, equal scores half; None without scores.
-        dirty_accuracy: of the dirty items.
-        difference: dirty minus clean.
+        dirty_accuracy: of the contaminated items.
+        difference: contaminated minus clean.
         ways: what each way means.
     """
 
@@ -82,32 +84,12 @@ class Contamination:
     items: int
     prompts: int
     found: Mapping[str, int]
-    dirty: tuple[Dirty, ...]
+    dirty: tuple[ContaminatedItem, ...]
     leaks: tuple[str, ...]
     clean_accuracy: Estimate | None = None
     dirty_accuracy: Estimate | None = None
     difference: Estimate | None = None
     ways: Mapping[str, str] = field(default_factory=lambda: dict(WAYS))
-
-    def to_json(self) -> dict[str, Any]:
-        accuracies = {
-            "clean_accuracy": self.clean_accuracy,
-            "dirty_accuracy": self.dirty_accuracy,
-            "difference": self.difference,
-        }
-        return {
-            "train": self.train,
-            "train_prompts": self.train_prompts,
-            "items": self.items,
-            "prompts": self.prompts,
-            "found": dict(self.found),
-            "ways": dict(WAYS),
-            "dirty": [
-                {"subset": one.subset, "id": one.id, "ways": list(one.ways), "example": one.example}
-                for one in self.dirty
-            ],
-            "leaks": list(self.leaks),
-        } | {name: estimate and estimate.to_json() for name, estimate in accuracies.items()}
 
 
 def contamination(
@@ -122,7 +104,7 @@ def contamination(
     Args:
         train: what a model was trained on.
         items: what it is evaluated on.
-        sample: the same items with its scores, for the accuracy on clean and on dirty items.
+        sample: the same items with its scores, for the accuracy on clean and on contaminated items.
 
     Raises:
         BadData: no training comparisons, or no items.
@@ -132,36 +114,38 @@ def contamination(
         raise BadData(
             f"there are {len(train)} training comparisons and {len(items)} items; wanted at least one of each"
         )
-    given = [one if isinstance(one, Item) else as_item(one) for one in items]
-    if sample is not None and [(f.subset, f.id) for f in sample.facts] != [(one.subset, one.id) for one in given]:
+    given = [item if isinstance(item, Item) else as_item(item) for item in items]
+    if sample is not None and [(facts.subset, facts.id) for facts in sample.facts] != [
+        (item.subset, item.id) for item in given
+    ]:
         raise BadInput("the scores are of other items; wanted those of the items given, in their order")
-    ours, theirs = _numbered([one.prompt for one in train]), _numbered([one.prompt for one in given])
+    ours, theirs = _numbered([item.prompt for item in train]), _numbered([item.prompt for item in given])
     pairs = {
         "same prompt": _same(ours, theirs),
         "near prompt": _near(ours, theirs),
         "shared words": _shared(ours, theirs),
     }
-    hits = {way: _spread(found, ours.owner, theirs.owner, len(given)) for way, found in pairs.items()}
-    hits["same reply"] = _replies([one.replies for one in train], [one.replies for one in given])
+    hits = {way: _spread(prompt_pairs, ours.owner, theirs.owner, len(given)) for way, prompt_pairs in pairs.items()}
+    hits["same reply"] = _replies([item.replies for item in train], [item.replies for item in given])
     example = np.stack([hit.example for hit in hits.values()])
-    dirty = example.max(0) >= 0
+    contaminated = example.max(0) >= 0
     leaks = distinct(np.concatenate([hit.leaks for hit in hits.values()]))
-    name = [f"{one.source}/{one.id}" for one in train]
-    measured = accuracies(sample, dirty, bootstrap or Bootstrap()) if sample is not None else {}
+    name = [f"{comparison.source}/{comparison.id}" for comparison in train]
+    measured = accuracies(sample, contaminated, bootstrap or Bootstrap()) if sample is not None else {}
     return Contamination(
         train=len(train),
         train_prompts=len(ours.prompts),
         items=len(given),
         prompts=len(theirs.prompts),
-        found={way: int((hit.example >= 0).sum()) for way, hit in hits.items()} | {"any": int(dirty.sum())},
+        found={way: int((hit.example >= 0).sum()) for way, hit in hits.items()} | {"any": int(contaminated.sum())},
         dirty=tuple(
-            Dirty(
+            ContaminatedItem(
                 given[at].subset,
                 given[at].id,
                 tuple(way for way, hit in hits.items() if hit.example[at] >= 0),
                 name[next(number for number in example[:, at].tolist() if number >= 0)],
             )
-            for at in np.flatnonzero(dirty).tolist()
+            for at in np.flatnonzero(contaminated).tolist()
         ),
         leaks=tuple(name[number] for number in leaks.tolist()),
         clean_accuracy=measured.get("clean"),
@@ -218,14 +202,14 @@ def _same(ours: _Numbered, theirs: _Numbered) -> _Pairs:
 
 def _shared(ours: _Numbered, theirs: _Numbered) -> _Pairs:
     """Prompts of one opening are one origin: turns that they share are not wording that many use."""
-    found = shared_ngrams(
+    overlaps = shared_ngrams(
         ours.texts(),
         theirs.texts(),
         origins=[split_of(prompt) for prompt in ours.prompts],
         other_origins=[split_of(prompt) for prompt in theirs.prompts],
     )
-    kept = found.share >= SHARE
-    return np.stack([found.text[kept], found.other[kept]], axis=1)
+    kept = overlaps.share >= SHARE
+    return np.stack([overlaps.text[kept], overlaps.other[kept]], axis=1)
 
 
 def _near(ours: _Numbered, theirs: _Numbered) -> _Pairs:
@@ -294,10 +278,10 @@ def _replies(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> 
             wanted.setdefault(key, []).append(number)
     example, leaks = np.full(len(theirs), -1), []
     for number, replies in reversed(list(enumerate(ours))):
-        found = [key for key in map(_reply_key, replies) if key in wanted]
-        for key in found:
+        keys = [key for key in map(_reply_key, replies) if key in wanted]
+        for key in keys:
             example[wanted[key]] = number
-        if found:
+        if keys:
             leaks.append(number)
     return _Hits(example, np.array(leaks, np.int64))
 
@@ -308,9 +292,9 @@ def _reply_key(reply: str) -> bytes | None:
     return prompt_key((Turn("assistant", reply),)) if long else None
 
 
-def accuracies(sample: Sample, dirty: Bool[np.ndarray, " C"], bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """Accuracy on the clean and on the dirty items, and the second less the first."""
+def accuracies(sample: Sample, contaminated: Bool[np.ndarray, " C"], bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Accuracy on the clean and on the contaminated items, and the second less the first."""
     values = credits(sample, "half")
-    clean_part, dirty_part = mean_over(sample, values, ~dirty), mean_over(sample, values, dirty)
-    difference = combine([(1.0, dirty_part), (-1.0, clean_part)])
-    return estimate_all({"clean": clean_part, "dirty": dirty_part, "difference": difference}, bootstrap)
+    clean_part, contaminated_part = mean_over(sample, values, ~contaminated), mean_over(sample, values, contaminated)
+    difference = combine([(1.0, contaminated_part), (-1.0, clean_part)])
+    return estimate_all({"clean": clean_part, "dirty": contaminated_part, "difference": difference}, bootstrap)

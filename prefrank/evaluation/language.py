@@ -1,9 +1,9 @@
 """Which language a text is in, as an ISO 639-1 code: for slices where the data do not say it.
 
 Scripts that one language uses decide by themselves (kana, hangul, Thai, ...; Chinese characters with next to no kana
-are zh); everything else is asked of py3langid, whose model comes with the package. Surprising: "" means undecided and
-is given freely, for texts that are short, mostly code, links or digits, or that the model is unsure of: a slice of
-wrong guesses is worse than a smaller one. Without py3langid (the evaluate extra) every text is undecided;
+are zh); everything else is asked of py3langid, whose model comes with the package. "" means undecided and is given
+freely, for texts that are short, mostly code, links or digits, or that the model is unsure of: a slice of wrong guesses
+is worse than a smaller one. Without py3langid (the evaluate extra) every text is undecided;
 `can_detect` tells.
 """
 
@@ -72,8 +72,8 @@ def languages_of(items: Sequence[Item]) -> tuple[Item, ...]:
     Of the prompt, and not of a reply, because all replies to it share the slice; what the user says counts, and the
     other turns only where there is no user.
     """
-    found = iter(detect_languages([_asked(item) for item in items if not item.language]))
-    return tuple(item if item.language else replace(item, language=next(found)) for item in items)
+    languages = iter(detect_languages([_asked(item) for item in items if not item.language]))
+    return tuple(item if item.language else replace(item, language=next(languages)) for item in items)
 
 
 def detect_languages(texts: Sequence[str]) -> list[str]:
@@ -90,8 +90,8 @@ def detect_languages(texts: Sequence[str]) -> list[str]:
 
 
 def _asked(item: Item) -> str:
-    said = [turn.text for turn in item.prompt if turn.role == "user"] or [turn.text for turn in item.prompt]
-    return "\n".join(said)
+    texts = [turn.text for turn in item.prompt if turn.role == "user"] or [turn.text for turn in item.prompt]
+    return "\n".join(texts)
 
 
 def _detect(text: str) -> str:
@@ -110,8 +110,8 @@ def _by_script(text: str, letters: int) -> str:
     if counts["ja"] > MIN_KANA_SHARE * counts["zh"]:
         counts["ja"] += counts["zh"]
     code = max(counts, key=lambda each: counts[each])
-    found, weight = counts[code], _DENSE.get(code, 1)
-    return code if found * weight > max(0, letters - found) and found * weight >= 4 else ""
+    most, weight = counts[code], _DENSE.get(code, 1)
+    return code if most * weight > max(0, letters - most) and most * weight >= 4 else ""
 
 
 def _by_model(text: str) -> str:

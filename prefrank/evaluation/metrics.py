@@ -1,6 +1,6 @@
 """How well scores agree with preferences: pure functions of a sample of scored items.
 
-Surprising, and on purpose:
+The rules:
 - A comparison's pairs are averaged first (by their weights), then comparisons: a ranking of nine replies (36 pairs)
   counts as much as one pair. `accuracy_by_pair` lets every pair count the same.
 - Equal scores are half a win, and lost in `accuracy_ties_lost`. A score that is NaN or infinite is a failure: its pairs
@@ -10,24 +10,17 @@ Surprising, and on purpose:
 - Soft labels are judged against their majority side. Margins in the labels are for training and ignored here.
 """
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.estimates import (
-    Bootstrap,
-    Bounds,
-    Estimate,
-    Figure,
-    Unit,
-    distinct,
-    estimate_all,
-    in_blocks,
-    one_mean,
-)
 from prefrank.evaluation.items import Pairs, Sample
+from prefrank.stats.arrays import distinct, in_blocks
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.bounds import Free, Share, Signed
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Bounds, Figure, Unit, mean_figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +71,16 @@ class Metrics:
         counts: what was seen.
     """
 
-    accuracy: Estimate
-    accuracy_ties_lost: Estimate
-    accuracy_by_pair: Estimate
-    log_loss: Estimate
-    margin: Estimate
-    best_worst: Estimate
-    best_worst_published: Estimate
-    kendall_tau: Estimate
-    length_accuracy: Estimate
+    accuracy: Share
+    accuracy_ties_lost: Share
+    accuracy_by_pair: Share
+    log_loss: Free
+    margin: Free
+    best_worst: Share
+    best_worst_published: Share
+    kendall_tau: Signed
+    length_accuracy: Share
     counts: Counts
-
-    def to_json(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "counts"}
-        return {name: value.to_json() for name, value in values.items()} | {"counts": asdict(self.counts)}
 
 
 def wins(lead: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
@@ -138,9 +127,9 @@ def best_and_worst(pairs: Pairs) -> Bool[np.ndarray, " P"]:
     parts = [standing[start:end] for start, end in zip(pairs.first[:-1], pairs.first[1:], strict=True)]
     best = pairs.first[:-1] + np.array([part.argmax() for part in parts], np.int64)
     worst = pairs.first[1:] - 1 - np.array([part[::-1].argmin() for part in parts], np.int64)
-    found = pairs.decided & (pairs.ahead == best[pairs.comparison]) & (pairs.behind == worst[pairs.comparison])
-    only = np.zeros_like(found)  # several votes on that pair: the first stands for them
-    only[np.flatnonzero(found)[np.unique(pairs.comparison[found], return_index=True)[1]]] = True
+    ends = pairs.decided & (pairs.ahead == best[pairs.comparison]) & (pairs.behind == worst[pairs.comparison])
+    only = np.zeros_like(ends)  # several votes on that pair: the first stands for them
+    only[np.flatnonzero(ends)[np.unique(pairs.comparison[ends], return_index=True)[1]]] = True
     return only
 
 
@@ -163,7 +152,7 @@ def mean(
     kept = mass > 0
     means = total[kept] / mass[kept]
     counts = np.bincount(pairs.comparison[chosen], minlength=size)[kept].astype(np.float64) if by_pair else None
-    return one_mean(means, pairs.prompt[kept], counts, n=int(chosen.sum()), unit=unit, bounds=bounds)
+    return mean_figure(means, pairs.prompt[kept], counts, n=int(chosen.sum()), unit=unit, bounds=bounds)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
@@ -180,7 +169,7 @@ def metric_figures(sample: Sample) -> dict[str, Figure]:
         "margin": mean(lead, decided, pairs, bounds=None),
         "best_worst": mean(sample.wins, ends, pairs, unit="comparisons"),
         "best_worst_published": mean(np.where(lead >= 0, 1.0, 0.0), ends, pairs, unit="comparisons"),
-        "kendall_tau": one_mean(
+        "kendall_tau": mean_figure(
             tau[kept], pairs.prompt[kept], n=int(kept.sum()), unit="comparisons", bounds=(-1.0, 1.0)
         ),
         "length_accuracy": mean(wins(sample.longer), decided, pairs),
@@ -200,8 +189,8 @@ def measure(
     Args:
         strata: [G] of each prompt, as in `estimate_all`; None: prompts are drawn from all.
     """
-    found = estimate_all(metric_figures(sample), bootstrap or Bootstrap(), strata=strata)
-    return Metrics(**found, counts=_counts(sample))
+    estimates = estimate_all(metric_figures(sample), bootstrap or Bootstrap(), strata=strata)
+    return Metrics(**estimates, counts=_counts(sample))
 
 
 def measure_subsets(sample: Sample, bootstrap: Bootstrap | None = None) -> tuple[Metrics, dict[str, Metrics]]:
@@ -215,7 +204,7 @@ def measure_subsets(sample: Sample, bootstrap: Bootstrap | None = None) -> tuple
     overall = measure(sample, bootstrap, strata=sample.prompt_strata)
     if len(places) == 1:
         return overall, dict.fromkeys(places, overall)
-    return overall, {name: measure(sample.take(those), bootstrap) for name, those in places.items()}
+    return overall, {name: measure(sample.take(chosen), bootstrap) for name, chosen in places.items()}
 
 
 def _counts(sample: Sample) -> Counts:

@@ -13,18 +13,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from prefrank.errors import NotFound, suggest
+from prefrank.evaluation.abstention import Abstention
 from prefrank.evaluation.audit_results import Audit
-from prefrank.evaluation.bounds import Free, Probability, Share, Signed
-from prefrank.evaluation.calibration import Abstention, Calibration
+from prefrank.evaluation.calibration import Calibration
 from prefrank.evaluation.comparing import McNemar
 from prefrank.evaluation.contamination import Contamination
-from prefrank.evaluation.estimates import Bootstrap, Estimate
 from prefrank.evaluation.items import ItemFacts, Sample, check_facts
 from prefrank.evaluation.metrics import Metrics
 from prefrank.evaluation.protocols.suite import Chart
 from prefrank.evaluation.slices import Slice
 from prefrank.evaluation.style import Style
 from prefrank.io.schema import MOST, Between, Wrong
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.bounds import Free, Probability, Share, Signed
+from prefrank.stats.estimates import Estimate
 from prefrank.types import Score
 
 ErrorScores = tuple[float | None, float | None]

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from prefrank.errors import BadData, BadInput, short
-from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, Sample, as_item, sample_of
 from prefrank.evaluation.metrics import Metrics, measure_subsets
+from prefrank.io.schema import plain
+from prefrank.stats.bootstrap import Bootstrap
 from prefrank.types import Comparison, Preferences, Prompt, RankedPairs, Score
 
 Scorer = Callable[[Sequence[tuple[Prompt, str]]], Sequence[Score]]
@@ -62,8 +63,8 @@ class Evaluation:
             "name": self.name,
             "model": self.model,
             "data": self.data,
-            "overall": self.overall.to_json(),
-            "subsets": {subset: metrics.to_json() for subset, metrics in self.subsets.items()},
+            "overall": plain(self.overall),
+            "subsets": {subset: plain(metrics) for subset, metrics in self.subsets.items()},
             "intervals": asdict(self.bootstrap),
             "versions": self.versions,
         }

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.calibration import Temperature, abstention, calibration, stored_temperature
+from prefrank.evaluation.abstention import abstention
+from prefrank.evaluation.calibration import calibration
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.contamination import Contamination, accuracies, contamination
-from prefrank.evaluation.estimates import Bootstrap, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
 from prefrank.evaluation.metrics import accuracy_figure, measure_subsets
 from prefrank.evaluation.protocols import missing_rows
@@ -34,6 +34,9 @@ from prefrank.evaluation.results import (
 from prefrank.evaluation.run import Scorer, data_hash, plain_values, score_once, versions
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
+from prefrank.evaluation.temperature_fit import Temperature, stored_temperature
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
 from prefrank.types import Comparison, Prompt
 from prefrank.wire.inputs import spoken
 

@@ -1,27 +1,29 @@
 """Accuracy of parts of a sample: by subset, turns, lengths, language, what was cut, and any tags of the user's.
 
-Surprising: every pair keeps the weight it has in the whole, its share of its item, so a slice's accuracies, weighed by
+Every pair keeps the weight it has in the whole, its share of its item, so a slice's accuracies, weighed by
 their mass, give the accuracy of the whole again. Of many slices some look bad by chance: `worst` marks a value only if
 its interval, widened for the number of values looked at, stays below the whole. And shares that come by the dozen
 (slices, buckets, coverages) get their intervals in closed form, `share_of`, not from 10,000 resamples each.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float64, Int64
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Bootstrap, Bounds, Estimate, Figure, in_blocks, one_mean, wilson
 from prefrank.evaluation.items import Pairs, Sample
-from prefrank.evaluation.items import shares as shares
+from prefrank.stats.arrays import in_groups
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.bounds import Share
+from prefrank.stats.estimates import FEW_PROMPTS, Estimate, weighted_share
+from prefrank.stats.figures import Bounds, Figure, mean_figure
 from prefrank.types import Score
 
-MIN_PROMPTS = 20
-"""With fewer a slice is never called the worst, and prompts never count for more than one trial each."""
+MIN_PROMPTS = FEW_PROMPTS
+"""With fewer a slice is never called the worst."""
 
 _LENGTHS = (100, 500, 2000)
 _BUCKETS = ("under 100", "100 to 499", "500 to 1,999", "2,000 or more")
@@ -35,11 +37,8 @@ class Slice:
 
     name: str
     value: str
-    accuracy: Estimate
+    accuracy: Share
     worst: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return {"slice": self.name, "value": self.value, "accuracy": self.accuracy.to_json(), "worst": self.worst}
 
 
 def figure_of(
@@ -52,24 +51,9 @@ def figure_of(
     """The weighted mean over the pairs that weigh anything."""
     weighs = weight > 0
     if weighs.all():
-        return one_mean(values, pairs.prompts, weight, n=len(values), unit="pairs", bounds=bounds)
+        return mean_figure(values, pairs.prompts, weight, n=len(values), unit="pairs", bounds=bounds)
     kept = np.flatnonzero(weighs)
-    return one_mean(values[kept], pairs.prompts[kept], weight[kept], n=len(kept), unit="pairs", bounds=bounds)
-
-
-def in_groups(
-    number: Integer[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]
-) -> Iterator[tuple[int, Int64[np.ndarray, " n"]]]:
-    """Each number of the pairs that weigh anything, ascending, with the places of those pairs in their order."""
-    kept = np.flatnonzero(weight > 0)
-    own = number[kept]
-    if len(own) and own.min() >= 0 and own.max() < 1 << 15:
-        own = own.astype(np.int16)  # which numpy sorts by counting
-    order = np.argsort(own, kind="stable")
-    kept, own = kept[order], own[order]
-    starts = np.flatnonzero(np.diff(own, prepend=-1))
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(own)], strict=False):
-        yield int(own[start]), kept[start:end]
+    return mean_figure(values[kept], pairs.prompts[kept], weight[kept], n=len(kept), unit="pairs", bounds=bounds)
 
 
 def share_of(
@@ -80,29 +64,9 @@ def share_of(
     confidence: float,
     kept: Int64[np.ndarray, " n"] | None = None,
 ) -> Estimate:
-    """The weighted mean of results between 0 and 1, with Wilson's interval, over `kept` or all that weigh anything.
-
-    Its number of trials is what makes the binomial variance that of the weighted mean over prompts (the effective
-    sample size of Korn and Graubard 1998): with one plain pair for each prompt their number, at most that of pairs.
-    """
-    kept = np.flatnonzero(weight > 0) if kept is None else kept
-    if not len(kept):
-        return Estimate(None, None, None, 0, "pairs", 0)
-    parts = [kept[part] for part in in_blocks(len(kept))]
-    mass = sum(weight[part].sum() for part in parts)
-    value = min(float(sum((weight[part] / mass) @ right[part] for part in parts)), 1.0)
-    if len(pairs.prompt) == 1:  # one long list says nothing of a spread between prompts
-        return Estimate(value, *wilson(value, 1, confidence=confidence), len(kept), "pairs", 1)
-    pulls, counts = np.zeros(len(pairs.prompt)), np.zeros(len(pairs.prompt), np.int64)
-    for part in parts:
-        prompt = pairs.prompts[part]
-        pulls += np.bincount(prompt, weight[part] / mass * (right[part] - value), len(pulls))
-        counts += np.bincount(prompt, minlength=len(counts))
-    prompts = int(np.count_nonzero(counts))
-    variance = float(pulls @ pulls)
-    most = len(kept) if prompts >= MIN_PROMPTS else prompts
-    trials = max(1, round(min(value * (1 - value) / variance, most))) if variance > 1e-20 else prompts
-    return Estimate(value, *wilson(value * trials, trials, confidence=confidence), len(kept), "pairs", prompts)
+    """The weighted mean of results between 0 and 1, with its interval in closed form: `weighted_share`."""
+    prompts, num_prompts = pairs.prompts, len(pairs.prompt)
+    return weighted_share(right, weight, prompts, num_prompts=num_prompts, confidence=confidence, kept=kept)
 
 
 def slices(
@@ -121,26 +85,26 @@ def slices(
     """
     pairs, level = sample.pairs, (bootstrap or Bootstrap()).confidence
     weight, right = pairs.share, sample.wins
-    found = []
+    parts = []
     for name, (labels, number) in _labels(sample, tags or {}).items():
-        those = {labels[one]: kept for one, kept in in_groups(number, weight)}
-        values = [value for value in sorted(those, key=lambda value: those[value][0]) if value]
+        by_value = {labels[place]: kept for place, kept in in_groups(number, weight)}
+        values = [value for value in sorted(by_value, key=lambda value: by_value[value][0]) if value]
         values.sort(key=lambda value: _ORDER.index(value) if value in _ORDER else 0)
         for value in values if len(values) > 1 else []:
-            inside = share_of(right, weight, pairs, confidence=level, kept=those[value])
-            found.append(Slice(name, value, inside))
-    return mark_worst(found, share_of(right, weight, pairs, confidence=level), level)
+            inside = share_of(right, weight, pairs, confidence=level, kept=by_value[value])
+            parts.append(Slice(name, value, inside))
+    return mark_worst(parts, share_of(right, weight, pairs, confidence=level), level)
 
 
 def _labels(sample: Sample, tags: Mapping[str, Sequence[str]]) -> dict[str, tuple[list[str], np.ndarray]]:
     """Slice -> its labels, "" for none, and the number of each pair's; without slices of one label."""
     pairs, facts = sample.pairs, sample.facts
     by_item: dict[str, Sequence[str]] = {
-        "subset": [one.subset for one in facts],
-        "turns": [str(one.turns) if one.turns < 3 else "3 or more" for one in facts],
-        "prompt length": [_bucket(one.prompt_length) for one in facts],
-        "reply length": [_bucket(sum(one.lengths) / len(one.lengths)) for one in facts],
-        "language": [one.language for one in facts],
+        "subset": [item.subset for item in facts],
+        "turns": [str(item.turns) if item.turns < 3 else "3 or more" for item in facts],
+        "prompt length": [_bucket(item.prompt_length) for item in facts],
+        "reply length": [_bucket(sum(item.lengths) / len(item.lengths)) for item in facts],
+        "language": [item.language for item in facts],
     }
     cut = np.array([_is_cut(score) for each in sample.scores for score in each], bool)
     by_pair = {
@@ -169,21 +133,21 @@ def _is_cut(score: Score) -> bool:
     return score.cut_prompt > 0 or score.cut_reply > 0
 
 
-def mark_worst(found: Sequence[Slice], whole: Estimate, confidence: float) -> tuple[Slice, ...]:
+def mark_worst(parts: Sequence[Slice], whole: Estimate, confidence: float) -> tuple[Slice, ...]:
     """Mark the least accuracy of those below the whole beyond chance.
 
     "preferred" is not among them: which reply people prefer is the answer, so every model that likes length would get
     the same mark. With m values looked at, the upper half of the interval is widened to confidence
     1 - (1 - confidence) / m (Bonferroni), as if it were normal.
     """
-    tail, looked_at = (1 - confidence) / 2, [one for one in found if one.name != "preferred"]
+    tail, looked_at = (1 - confidence) / 2, [part for part in parts if part.name != "preferred"]
     wider = NormalDist().inv_cdf(1 - tail / max(len(looked_at), 1)) / NormalDist().inv_cdf(1 - tail)
     worst: Slice | None = None
-    for one in looked_at:
-        value, high, lowest = one.accuracy.value, one.accuracy.high, worst.accuracy.value if worst else whole.value
+    for part in looked_at:
+        value, high, lowest = part.accuracy.value, part.accuracy.high, worst.accuracy.value if worst else whole.value
         if value is None or high is None or whole.value is None or lowest is None:
             continue
         below = value + (high - value) * wider < whole.value
-        if one.accuracy.prompts >= MIN_PROMPTS and below and value < lowest:
-            worst = one
-    return tuple(replace(one, worst=one is worst) for one in found)
+        if part.accuracy.prompts >= MIN_PROMPTS and below and value < lowest:
+            worst = part
+    return tuple(replace(part, worst=part is worst) for part in parts)

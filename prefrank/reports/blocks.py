@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from prefrank.evaluation.estimates import Estimate
 from prefrank.reports.numbers import Real, digits, interval
+from prefrank.stats.estimates import Estimate
 
 
 @dataclass(frozen=True, slots=True)

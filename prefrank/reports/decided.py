@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from prefrank.evaluation.bounds import LARGEST
 from prefrank.evaluation.results import SuiteRecord, SuiteResult
+from prefrank.stats.bounds import LARGEST
 from prefrank.types import RankedPairs
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from prefrank.errors import NotFound, PrefrankError, suggest
 from prefrank.evaluation.comparing import groups
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, sums_of
 from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import metric_figures
 from prefrank.evaluation.protocols import SUITES
@@ -22,6 +21,9 @@ from prefrank.evaluation.results import Run, ScorerRecord, SuiteResult, sample_o
 from prefrank.evaluation.run_file import read_run
 from prefrank.io.schema import plain
 from prefrank.reports.numbers import three_places
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import Estimate
+from prefrank.stats.figures import Figure, sums_of
 
 _ROUNDING = 1e-6
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prefrank.evaluation.estimates import Estimate
+from prefrank.stats.estimates import Estimate
 
 Real = float | int
 """Whole numbers too, as they come from counts and from pixels."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prefrank.errors import BadInput, NotFound, printable
-from prefrank.evaluation.estimates import Estimate
 from prefrank.evaluation.merging import merged
 from prefrank.evaluation.results import Run
 from prefrank.io.atomic import write_file
 from prefrank.palette import COLORS
 from prefrank.reports import charts
 from prefrank.reports.entries import entries, title_of, with_short_names
+from prefrank.stats.estimates import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from prefrank.evaluation.estimates import Estimate
 from prefrank.evaluation.protocols import missing_in_words
 from prefrank.evaluation.protocols.suite import Suite
 from prefrank.evaluation.results import PairedTest, PairedTests, Run, SuiteRecord, SuiteResult
@@ -17,6 +16,7 @@ from prefrank.io.names import short_names
 from prefrank.reports.leaderboard import Leaderboard
 from prefrank.reports.numbers import from_to, percent, points, three_places
 from prefrank.reports.rich_tables import Part, Sheet, Shown, add_row, joined, new_table, stacked
+from prefrank.stats.estimates import Estimate
 
 _COLOURS = {"better": "green", "worse": "red", "cannot be told apart": "dim"}
 _TIES = {"half": "count one half", "wrong": "are wrong", "shared": "share"}

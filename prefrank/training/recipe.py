@@ -117,7 +117,7 @@ class DataSource(BaseModel):
         None, ge=1, description="Most comparisons of one prompt in one pass, newly drawn each time; null: all."
     )
     stream: bool = Field(
-        False, description="Read it as training goes, in the memory of shuffle_buffer; JSONL or Parquet."
+        False, description="Read it while training, in the memory of shuffle_buffer; JSONL or Parquet."
     )
 
     @field_validator("columns")
@@ -147,7 +147,7 @@ class Recipe(BaseModel):
     datasets: Sources = Field(min_length=1, description="Training data: names, or mappings with the options below.")
     evaluation: Sources | None = Field(
         None,
-        description="Evaluation data, taken out of the training data; null: each training set's own split, made by"
+        description="Evaluation data, removed from the training data; null: each training set's own split, made by"
         " prompt where there is none; []: none.",
     )
     eval_limit: Count | None = Field(
@@ -171,9 +171,10 @@ class Recipe(BaseModel):
         "runs/reward-model", description="Folder for checkpoints and logs."
     )
     overwrite: bool = Field(
-        False, description="Start anew where output_dir already holds a run, deleting its checkpoints; resume wins."
+        False,
+        description="Start over where output_dir already holds a run, deleting its checkpoints; resume overrides it.",
     )
-    resume: bool = Field(False, description="Go on from the newest checkpoint in output_dir, if there is one.")
+    resume: bool = Field(False, description="Resume from the newest checkpoint in output_dir, if there is one.")
     seed: Count = Field(
         0, ge=0, le=_MOST_SEED, description="Seeds the new head, the order of comparisons, and dropout."
     )
@@ -187,8 +188,8 @@ class Recipe(BaseModel):
     )
     turns: Literal["separator", "labels"] | None = Field(
         None,
-        description="How the turns of a longer prompt are told apart: separators alone, or role labels too; null: as"
-        " prefrank trained the model, separators for any other.",
+        description="How the turns of a longer prompt are marked: with separators alone, or with role labels too; null:"
+        " as prefrank trained the model, separators for any other.",
     )
 
     chat_template: Name | None = Field(
@@ -197,7 +198,7 @@ class Recipe(BaseModel):
         " recipe's folder; null: as the model has it.",
     )
     pre_rendered: bool = Field(
-        False, description="Texts are rendered by the chat template already: their control strings are tokens."
+        False, description="Texts were already rendered by the chat template: their control strings are tokens."
     )
 
     # Loss
@@ -208,7 +209,9 @@ class Recipe(BaseModel):
         ("overall",), min_length=1, description="Labels to train, one score head each; labels of others are left out."
     )
     margin: Number = Field(
-        0.0, ge=0, description="Lead asked for per level of strength, on top of the data's own margins (Llama 2)."
+        0.0,
+        ge=0,
+        description="Score difference required per level of strength, in addition to the data's own margins (Llama 2).",
     )
     top_k: Count | None = Field(
         None, ge=1, description="Of plackett_luce: only the first so many places of a ranking count; null: all."
@@ -228,7 +231,7 @@ class Recipe(BaseModel):
     weigh: Literal["comparison", "pair"] = Field(
         "comparison", description="What counts 1 in the loss: each comparison (prompt), as InstructGPT, or each pair."
     )
-    label_smoothing: Number = Field(0.0, ge=0, le=0.5, description="Chance that a label is the wrong way round.")
+    label_smoothing: Number = Field(0.0, ge=0, le=0.5, description="Chance that a label is the wrong way around.")
     score_l2: Number = Field(
         0.0, ge=0, description="Coefficient of 0.5 * (winner^2 + loser^2): beta of Open Assistant's RMLoss (0.001)."
     )
@@ -243,7 +246,7 @@ class Recipe(BaseModel):
         None, gt=0, description="Peak rate of pooler and score head; null: learning_rate."
     )
     layer_decay: Number = Field(
-        1.0, gt=0, le=1, description="Factor on the learning rate for each layer further down (1: none)."
+        1.0, gt=0, le=1, description="Factor on the learning rate for each lower layer (1: none)."
     )
     scheduler: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="Learning rate after warm-up: cosine to 0, linear to 0, or constant."
@@ -274,10 +277,10 @@ class Recipe(BaseModel):
         0,
         ge=0,
         le=_MOST_RANK,
-        description="Train low-rank changes of this rank, and the head, and freeze the rest (0: train all).",
+        description="Train low-rank updates of this rank, and the head, and freeze the rest (0: train all).",
     )
-    lora_alpha: Count = Field(16, ge=1, description="The changes count alpha / rank.")
-    lora_dropout: Number = Field(0.0, ge=0, lt=1, description="Dropout of what the changes are applied to.")
+    lora_alpha: Count = Field(16, ge=1, description="The updates are scaled by alpha / rank.")
+    lora_dropout: Number = Field(0.0, ge=0, lt=1, description="Dropout on the input of the updates.")
     lora_targets: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(strict=False)] = Field(
         ("auto",),
         min_length=1,
@@ -291,17 +294,17 @@ class Recipe(BaseModel):
         8, ge=1, description="Prompts (whole comparisons, all replies) per device and accumulation step."
     )
     gradient_accumulation_steps: Count = Field(
-        1, ge=1, description="Multiplies the prompts per update; how they are split is max_tokens' business."
+        1, ge=1, description="Multiplies the prompts per update; max_tokens decides how they are split."
     )
     num_devices: Count | None = Field(
-        None, ge=1, description="Devices the batch is counted for, whatever the run has; null: those of the run."
+        None, ge=1, description="Devices the batch size assumes, however many the run has; null: those of the run."
     )
     max_tokens: Count = Field(
         4096, ge=1, description="Tokens of one micro-batch: bounds memory, never changes the gradient."
     )
     max_memory: Annotated[Number, Field(gt=0)] | Literal["auto"] | None = Field(
         None,
-        description="GB a device may use: graphs of long comparisons are kept as far as it goes, not computed twice;"
+        description="GB a device may use: graphs of long comparisons are kept as far as it allows, not computed twice;"
         " auto: what is free at the start; null: one micro-batch's graph at a time.",
     )
     sharding: Literal["auto", "none", "full", "zero2", "zero3"] = Field(
@@ -326,7 +329,7 @@ class Recipe(BaseModel):
     )
     early_stop: Count = Field(0, ge=0, description="Stop after this many evaluations without a better one (0: never).")
     early_stop_improvement: Number = Field(
-        0.0, ge=0, description="By how much best_metric must improve for early_stop to count it as better."
+        0.0, ge=0, description="Improvement of best_metric that early_stop counts as better."
     )
     logging_steps: Count = Field(
         10, ge=1, description="Updates between entries of the run's curve, in its folder and the trackers."
@@ -346,18 +349,18 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _data_can_be_drawn(self) -> "Recipe":
         """Refuse options of data sets that cannot be honoured together."""
-        shares = [one.share for one in self.datasets]
-        streams = any(one.stream for one in self.datasets)
+        shares = [source.share for source in self.datasets]
+        streams = any(source.stream for source in self.datasets)
         if None in shares and len(shares) > 1 and (streams or any(shares)):
             why = "a stream has no size to go by" if streams else "others have one"
             raise ValueError(f"datasets[{shares.index(None)}] has no share, but {why}; give every data set a share")
-        for number, one in enumerate(self.datasets):
-            if one.share is not None and one.samples is not None:
+        for number, source in enumerate(self.datasets):
+            if source.share is not None and source.samples is not None:
                 raise ValueError(f"datasets[{number}] has both share and samples; keep one of them")
-            if one.stream and (one.group or one.lang or one.protocol == "as_published"):
+            if source.stream and (source.group or source.lang or source.protocol == "as_published"):
                 raise ValueError(f"datasets[{number}] is a stream: group, lang and protocol want it whole; drop them")
-        for number, one in enumerate(self.evaluation or ()):
-            if one.stream or one.share or one.samples or one.per_prompt:
+        for number, source in enumerate(self.evaluation or ()):
+            if source.stream or source.share or source.samples or source.per_prompt:
                 raise ValueError(
                     f"evaluation[{number}] has one of stream, share, samples, per_prompt; they are for training sets"
                 )
@@ -371,9 +374,9 @@ class Recipe(BaseModel):
         if self.evaluation is None:
             raise ValueError("evaluation is null, but what a stream keeps for it is unknown; name sets, or give []")
         whole = {"length_balance": self.length_balance, "duplicates": self.duplicates != "keep"}
-        for number, one in enumerate(self.datasets):
-            whole[f"datasets[{number}].samples"] = one.samples is not None
-            whole[f"datasets[{number}].per_prompt"] = one.per_prompt is not None
+        for number, source in enumerate(self.datasets):
+            whole[f"datasets[{number}].samples"] = source.samples is not None
+            whole[f"datasets[{number}].per_prompt"] = source.per_prompt is not None
         for key, is_set in whole.items():
             if is_set:
                 raise ValueError(f"{key} needs all comparisons at hand, but a data set is a stream; leave one out")

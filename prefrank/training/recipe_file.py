@@ -93,7 +93,7 @@ def load_sweep(path: str | Path) -> tuple[dict[str, Any], ...]:
     """
     path = Path(path)
     value = _read(path, "sweep").value
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+    if isinstance(value, list) and value and all(isinstance(run, dict) for run in value):
         if len(value) > limit("sweep_runs"):
             raise BadRecipe(f"{path} holds {len(value):,} runs, {past('sweep_runs')}")
         return tuple(value)
@@ -135,7 +135,7 @@ def make_recipe(values: Mapping[str, Any], *, where: Mapping[str, str] | None = 
         return Recipe.model_validate(dict(values))
     except ValidationError as error:
         # a misspelt option also leaves a gap, so gaps come last
-        first = min(error.errors(), key=lambda one: _URGENCY.get(one["type"], 1))
+        first = min(error.errors(), key=lambda error: _URGENCY.get(error["type"], 1))
         key = str(first["loc"][0]) if first["loc"] else ""
         raise BadRecipe(where.get(key, otherwise) + _complaint(first)) from None
 
@@ -155,8 +155,8 @@ def _complaint(error: Mapping[str, Any]) -> str:
         case "extra_forbidden":
             return f"a data set has no option {_shown(last)}{suggest(last, DataSource.model_fields)}"
         case "value_error":
-            said = str(error["ctx"]["error"])
-            return f"{name}: {said}" if isinstance(error["input"], str) else said
+            message = str(error["ctx"]["error"])
+            return f"{name}: {message}" if isinstance(error["input"], str) else message
         case "too_short":
             return f"{name} is empty; wanted at least one data set"
     wanted = error["msg"].removeprefix("Input should be ")

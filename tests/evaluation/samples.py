@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prefrank.evaluation import Sample
-from prefrank.evaluation.items import Facts
+from prefrank.evaluation.items import ItemFacts
 from prefrank.types import Preference, Score
 
 
@@ -18,10 +18,10 @@ def facts(
     turns: int = 1,
     language: str = "",
     styles: Sequence[tuple[int, int, int]] = (),
-) -> Facts:
+) -> ItemFacts:
     none = tuple((0, 0, 0) for _ in lengths)
-    return Facts(
-        subset, "0", prompt, tuple(preferences), (), turns, 40, language, tuple(lengths), tuple(styles) or none
+    return ItemFacts(
+        subset, "0", prompt, tuple(preferences), turns, 40, language, tuple(lengths), tuple(styles) or none
     )
 
 
@@ -50,7 +50,7 @@ def pair_sample(
 def random_sample(seed: int, *, items: int = 200, prompts: int = 200, replies: int = 2, length: float = 0.3) -> Sample:
     """Rankings by a hidden quality, of a model that sees it with noise and likes length; people like headers."""
     random = np.random.default_rng(seed)
-    found, values = [], []
+    result, values = [], []
     shift = random.normal(size=(prompts, 1))  # what items of one prompt share
     for item in range(items):
         quality = random.normal(size=replies)
@@ -61,13 +61,13 @@ def random_sample(seed: int, *, items: int = 200, prompts: int = 200, replies: i
         preferences = [Preference(int(order[a]), int(order[b])) for a in range(replies) for b in range(a + 1, replies)]
         place = item % prompts
         noise = (0.6 + np.abs(shift[place])) * random.normal(size=replies)
-        found.append(
+        result.append(
             facts(
                 preferences,
                 size.astype(int).tolist(),
                 prompt=place / prompts,
-                styles=[tuple(one) for one in marks.tolist()],
+                styles=[tuple(mark) for mark in marks.tolist()],
             )
         )
         values.append(scores(2 * (quality + noise + length * np.log(size))))
-    return Sample(tuple(found), tuple(values))
+    return Sample(tuple(result), tuple(values))

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.evaluation import Bootstrap, Estimate, Sample, sample_of
-from prefrank.evaluation.estimates import Figure, estimate_all
 from prefrank.evaluation.items import Item
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure
 from prefrank.types import Preference, as_prompt
 from tests.evaluation.making import scored
 

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 
 from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.audit import _TEXTS, Audit, Combination, _attempt, _compared, _open_theirs, audit, summary
+from prefrank.evaluation.audit import _TEXTS, _attempt, _compared, _open_theirs, audit
+from prefrank.evaluation.audit_results import Audit, Combination
 from prefrank.evaluation.items import flatten
+from prefrank.io.schema import plain
 from prefrank.types import Comparison, Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference, ranking
 from tests.tiny import CORPUS, bert_folder, decoder_folder
@@ -74,7 +76,7 @@ def test_prefranks_scores_do_not_depend_on_the_batch(bert_audit: Audit, decoder:
         assert batched.batch_difference == pytest.approx(0, abs=1e-5)
         assert batched.max_difference == pytest.approx(0, abs=1e-5)
         assert batched.flips == 0
-        assert any(line.startswith("prefrank: no score depends on its batch") for line in summary(found))
+        assert any(line.startswith("prefrank: no score depends on its batch") for line in found.summary)
 
 
 def test_the_reference_is_each_reply_alone_in_float32(bert: Path, bert_audit: Audit) -> None:
@@ -96,7 +98,7 @@ def test_the_same_tokens_score_the_same_in_transformers_until_they_are_padded_on
         assert combination.flips == 0
     left = one(bert_audit, "transformers", "own", 8, "left")
     assert left.batch_difference > 0.1 * bert_audit.spread
-    assert any("depend on their batch" in line and "left" in line for line in summary(bert_audit))
+    assert any("depend on their batch" in line and "left" in line for line in bert_audit.summary)
 
 
 def test_another_format_changes_scores_and_turns_are_what_the_pair_encoding_loses(
@@ -129,7 +131,7 @@ def test_what_cannot_run_is_listed_with_its_reason(bert_audit: Audit) -> None:
     assert one(bert_audit, "prefrank", "pair", 1).reason == "pair is the model's own format"
     assert (
         "prefrank, raw format: 4 combinations did not run: prefrank never joins prompt and reply into one string."
-        in (summary(bert_audit))
+        in bert_audit.summary
     )
 
 
@@ -144,7 +146,7 @@ def test_an_end_of_text_that_is_also_padding_is_found_without_any_padding(decode
     alone = one(found, "transformers", "own", 1)
     assert alone.max_difference > 0.1 * found.spread
     assert alone.batch_difference == 0.0
-    assert any("the same tokens without padding score differently" in line for line in summary(found))
+    assert any("the same tokens without padding score differently" in line for line in found.summary)
 
 
 def test_a_planted_padding_fault_is_found(decoder: Path, tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_a_planted_padding_fault_is_found(decoder: Path, tmp_path: Path) -> None
     assert right.batch_difference > 0.1 * found.spread
     assert left.batch_difference == pytest.approx(0, abs=1e-5)
     assert one(found, "prefrank", "own", 8).batch_difference == pytest.approx(0, abs=1e-5)
-    assert any("depend on their batch" in line and "padded on the right" in line for line in summary(found))
+    assert any("depend on their batch" in line and "padded on the right" in line for line in found.summary)
 
 
 def test_without_a_padding_token_batches_are_listed_as_impossible(decoder: Path, tmp_path: Path) -> None:
@@ -274,12 +276,11 @@ def test_a_folders_own_code_is_neither_run_nor_asked_about(
 
 
 def test_the_record_is_strict_json(bert_audit: Audit) -> None:
-    record = json.loads(json.dumps(bert_audit.to_json(), allow_nan=False))
+    record = json.loads(json.dumps(plain(bert_audit), allow_nan=False))
     assert record["reference"] == "prefrank, own format (pair), float32, one at a time"
-    assert set(record) == {"rows", "pairs", "reference", "spread", "combinations", "summary"}
-    assert record["summary"] == list(summary(bert_audit))
+    assert set(record) == {"rows", "pairs", "reference", "spread", "combinations"}
     failed = replace(bert_audit.combinations[0], max_difference=None, failures=1)
-    assert any("not numbers" in line for line in summary(replace(bert_audit, combinations=(failed,))))
+    assert any("not numbers" in line for line in replace(bert_audit, combinations=(failed,)).summary)
 
 
 def test_unknown_settings_and_undecided_comparisons_are_refused(bert: Path) -> None:

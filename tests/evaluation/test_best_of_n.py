@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.comparing import compare
-from prefrank.evaluation.estimates import Bootstrap, Estimate, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
-from prefrank.evaluation.protocols.agreement import rank_correlations, ratio, spearman
 from prefrank.evaluation.protocols.best_of_n import (
     BEST_OF_N,
     OWN_BEST_OF_N,
@@ -27,6 +24,10 @@ from prefrank.evaluation.protocols.best_of_n import (
     rated_item,
 )
 from prefrank.evaluation.protocols.suite import SuiteData
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.correlation import rank_correlations
+from prefrank.stats.estimates import Estimate, estimate_all
+from prefrank.stats.figures import Figure
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import preference, scored
@@ -46,7 +47,7 @@ def sample(*rows: tuple[list[float], list[float]]) -> Sample:
 
 
 def values(figures: dict[str, Figure]) -> dict[str, float | None]:
-    return {name: one.value for name, one in estimate_all(figures, Bootstrap(resamples=1)).items()}
+    return {name: estimate.value for name, estimate in estimate_all(figures, Bootstrap(resamples=1)).items()}
 
 
 def random_rows(items: int, replies: int, *, noise: float, seed: int = 0) -> list[tuple[list[float], list[float]]]:
@@ -86,10 +87,10 @@ def test_order_in_the_file_changes_nothing() -> None:
 
 
 def test_scores_that_say_nothing_pick_at_random() -> None:
-    found = values(measure(sample(([0.2, 0.8, 0.5], [1, 1, 1]), ([0.1, 0.3, 0.9], [2, 2, 2]))))
-    assert found["Recovery"] == pytest.approx(0)
-    assert (found["Gold/3"], found["Random"]) == (pytest.approx(14 / 30), pytest.approx(14 / 30))
-    assert (found["Kendall tau"], found["Spearman"], found["Equal scores"]) == (0, 0, 1)
+    result = values(measure(sample(([0.2, 0.8, 0.5], [1, 1, 1]), ([0.1, 0.3, 0.9], [2, 2, 2]))))
+    assert result["Recovery"] == pytest.approx(0)
+    assert (result["Gold/3"], result["Random"]) == (pytest.approx(14 / 30), pytest.approx(14 / 30))
+    assert (result["Kendall tau"], result["Spearman"], result["Equal scores"]) == (0, 0, 1)
 
 
 def test_equal_scores_are_counted_inside_each_prompt() -> None:
@@ -99,8 +100,8 @@ def test_equal_scores_are_counted_inside_each_prompt() -> None:
 
 def test_gold_itself_recovers_everything_and_its_reverse_picks_the_worst() -> None:
     rows = random_rows(6, 5, noise=0)
-    found = values(measure(sample(*rows)))
-    assert (found["Recovery"], found["Gold/5"], found["Kendall tau"]) == (pytest.approx(1), found["Oracle/5"], 1)
+    result = values(measure(sample(*rows)))
+    assert (result["Recovery"], result["Gold/5"], result["Kendall tau"]) == (pytest.approx(1), result["Oracle/5"], 1)
     upside_down = values(measure(sample(*((gold, [-value for value in gold]) for gold, _ in rows))))
     assert upside_down["Gold/5"] == pytest.approx(upside_down["Worst"])
     assert upside_down["Accuracy"] == 0
@@ -108,15 +109,19 @@ def test_gold_itself_recovers_everything_and_its_reverse_picks_the_worst() -> No
 
 def test_recovery_is_a_ratio_of_means() -> None:
     # Gains over random: model 0.3 and -0.1, oracle 0.3 and 0.5.
-    found = values(measure(sample(([0.2, 0.8], [0, 1]), ([0.0, 1.0], [1, 0]), ([0.5, 0.5], [1, 0]))))
-    assert found["Recovery"] == pytest.approx((0.3 - 0.5) / (0.3 + 0.5))
-    assert (found["Random"], found["Oracle/2"], found["Worst"]) == (0.5, pytest.approx(2.3 / 3), pytest.approx(0.7 / 3))
-    assert found["Accuracy"] == 0.5  # equal gold decides nothing
+    result = values(measure(sample(([0.2, 0.8], [0, 1]), ([0.0, 1.0], [1, 0]), ([0.5, 0.5], [1, 0]))))
+    assert result["Recovery"] == pytest.approx((0.3 - 0.5) / (0.3 + 0.5))
+    assert (result["Random"], result["Oracle/2"], result["Worst"]) == (
+        0.5,
+        pytest.approx(2.3 / 3),
+        pytest.approx(0.7 / 3),
+    )
+    assert result["Accuracy"] == 0.5  # equal gold decides nothing
 
 
 def test_the_score_gain_is_above_the_mean_score_of_each_prompt() -> None:
-    found = values(measure(sample(([0.0, 1.0], [1000, 1004]), ([0.0, 1.0], [-7, -5]))))
-    assert (found["Score gain/1"], found["Score gain/2"]) == (0, pytest.approx(1.5))
+    result = values(measure(sample(([0.0, 1.0], [1000, 1004]), ([0.0, 1.0], [-7, -5]))))
+    assert (result["Score gain/1"], result["Score gain/2"]) == (0, pytest.approx(1.5))
 
 
 def test_failures_are_lost() -> None:
@@ -130,9 +135,9 @@ def test_failures_are_lost() -> None:
 
 def test_every_point_of_a_curve_is_of_the_same_items() -> None:
     rows = [([0.1, 0.9, 0.5, 0.3], [1, 2, 3, 4]), ([0.1, 0.9, 0.5], [1, 2, 3]), ([0.1, 0.9], [1, 2])]
-    found = measure(sample(*rows))
-    assert [name for name in found if name.startswith("Gold/")] == ["Gold/1", "Gold/2", "Gold/3"]
-    assert {found[name].n for name in found if name.startswith(("Gold/", "Random", "Recovery"))} == {2}
+    result = measure(sample(*rows))
+    assert [name for name in result if name.startswith("Gold/")] == ["Gold/1", "Gold/2", "Gold/3"]
+    assert {result[name].n for name in result if name.startswith(("Gold/", "Random", "Recovery"))} == {2}
 
 
 def test_replies_without_gold_are_left_out_of_the_curve() -> None:
@@ -149,8 +154,8 @@ def test_data_without_gold_are_refused(gold: tuple[float | None, ...]) -> None:
 
 
 def test_equal_gold_throughout_leaves_no_recovery_and_no_order() -> None:
-    found = values(measure(sample(([0.5, 0.5], [0, 1]), ([0.5, 0.5], [1, 0]))))
-    assert [found[name] for name in ("Recovery", "Accuracy", "Kendall tau", "Equal scores")] == [None] * 4
+    result = values(measure(sample(([0.5, 0.5], [0, 1]), ([0.5, 0.5], [1, 0]))))
+    assert [result[name] for name in ("Recovery", "Accuracy", "Kendall tau", "Equal scores")] == [None] * 4
 
 
 def test_duplicates_stay_and_are_never_set_against_each_other() -> None:
@@ -169,32 +174,32 @@ def exact_curves(d_of_gain: dict[int, float]) -> Sample:
 
 def test_the_fit_finds_the_curve_it_was_made_from() -> None:
     d = {n: math.sqrt(kl(n)) for n in range(1, 9)}
-    found = values(measure(exact_curves({n: x * (0.9 - 0.6 * x) for n, x in d.items()})))
+    result = values(measure(exact_curves({n: x * (0.9 - 0.6 * x) for n, x in d.items()})))
     wanted = {"alpha": 0.9, "beta": 0.6, "R2": 1.0, "sqrt KL at the top": 0.75}
-    assert {name: found[f"Over-optimisation/{name}"] for name in wanted} == pytest.approx(wanted)
+    assert {name: result[f"Over-optimisation/{name}"] for name in wanted} == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("beta", [0.1, -0.1])
 def test_a_top_beyond_the_measured_n_is_not_given(beta: float) -> None:
     d = {n: math.sqrt(kl(n)) for n in range(1, 9)}
-    found = values(measure(exact_curves({n: x * (0.9 - beta * x) for n, x in d.items()})))
-    assert found["Over-optimisation/beta"] == pytest.approx(beta)
-    assert found["Over-optimisation/sqrt KL at the top"] is None
+    result = values(measure(exact_curves({n: x * (0.9 - beta * x) for n, x in d.items()})))
+    assert result["Over-optimisation/beta"] == pytest.approx(beta)
+    assert result["Over-optimisation/sqrt KL at the top"] is None
 
 
 def test_scorers_with_and_without_a_figure_can_be_compared() -> None:
     rows = random_rows(6, 5, noise=0.5)
     mine, theirs = measure(sample(*rows)), measure(sample(*((gold, [0.0] * 5) for gold, _ in rows)))
-    found = compare(mine, theirs, Bootstrap(resamples=10))
-    assert found["Recovery"].difference.value == pytest.approx(values(mine)["Recovery"])
-    assert found["Over-optimisation/alpha"].difference.value is None
+    result = compare(mine, theirs, Bootstrap(resamples=10))
+    assert result["Recovery"].difference.value == pytest.approx(values(mine)["Recovery"])
+    assert result["Over-optimisation/alpha"].difference.value is None
 
 
 def test_a_curve_that_does_not_fit_has_no_top() -> None:
     d = {n: math.sqrt(kl(n)) for n in range(1, 9)}
-    found = values(measure(exact_curves({n: x * (0.9 - 0.6 * x) + 0.05 * (-1) ** n for n, x in d.items() if n > 1})))
+    result = values(measure(exact_curves({n: x * (0.9 - 0.6 * x) + 0.05 * (-1) ** n for n, x in d.items() if n > 1})))
     alpha, beta, r2, top = (
-        found[f"Over-optimisation/{name}"] for name in ("alpha", "beta", "R2", "sqrt KL at the top")
+        result[f"Over-optimisation/{name}"] for name in ("alpha", "beta", "R2", "sqrt KL at the top")
     )
     assert alpha / (2 * beta) < d[8]
     assert r2 < 0.95
@@ -203,15 +208,15 @@ def test_a_curve_that_does_not_fit_has_no_top() -> None:
 
 def test_two_coefficients_want_three_points_and_two_items() -> None:
     few = values(measure(sample(([0.1, 0.5, 0.9], [0, 1, 2]), ([0.1, 0.5, 0.7], [0, 1, 2]))))
-    one = values(measure(sample(([0.1, 0.5, 0.9, 0.3, 0.2], [0, 1, 2, 3, 4]))))
-    assert few["Over-optimisation/alpha"] is one["Over-optimisation/alpha"] is None
+    single = values(measure(sample(([0.1, 0.5, 0.9, 0.3, 0.2], [0, 1, 2, 3, 4]))))
+    assert few["Over-optimisation/alpha"] is single["Over-optimisation/alpha"] is None
 
 
 def test_the_intervals_are_those_of_resampling_prompts() -> None:
     """Recovery and the fit's top are not means: their linearised intervals against a bootstrap that does them anew."""
     rows = random_rows(300, 8, noise=0.7)
     scored_rows = sample(*rows)
-    found = estimate_all(measure(scored_rows), Bootstrap(resamples=4000))
+    result = estimate_all(measure(scored_rows), Bootstrap(resamples=4000))
     curves = curves_of(scored_rows)
     draw, ratios, alphas = np.random.default_rng(1), [], []
     d = np.sqrt([kl(n) for n in range(2, 9)])
@@ -223,47 +228,9 @@ def test_the_intervals_are_those_of_resampling_prompts() -> None:
         terms = np.stack([d, -d * d], 1) / np.sqrt(variance)[:, None]
         alphas.append(np.linalg.lstsq(terms, (model[1:] - model[0]) / np.sqrt(variance), rcond=None)[0][0])
     for name, drawn in (("Recovery", ratios), ("Over-optimisation/alpha", alphas)):
-        estimate = found[name]
+        estimate = result[name]
         low, high = np.quantile(drawn, [0.025, 0.975])
         assert [estimate.low, estimate.high] == pytest.approx([low, high], abs=0.12 * (high - low))
-
-
-def test_a_ratio_of_things_that_go_together_has_no_spread() -> None:
-    bottom = np.array([1.0, 5.0, 2.0])
-    found = estimate_all({"ratio": ratio(2 * bottom, bottom, np.arange(3))}, Bootstrap(resamples=100))["ratio"]
-    assert [found.low, found.value, found.high] == pytest.approx([2, 2, 2])
-
-
-def test_rank_correlations_are_scipys() -> None:
-    draw = np.random.default_rng(0)
-    for _ in range(20):
-        x, y = draw.integers(0, 5, 12).astype(float), draw.normal(size=12)
-        wanted = [stats.kendalltau(x, y).statistic, stats.spearmanr(x, y).statistic]
-        assert rank_correlations(x, y) == pytest.approx(wanted)
-
-
-def test_spearman_over_items_is_scipys_and_moves_as_items_are_left_out() -> None:
-    draw, size = np.random.default_rng(2), 300
-    x = draw.integers(0, 8, size).astype(float)
-    y = x + 2 * draw.normal(size=size)
-    found = spearman(x, y, np.arange(size)).parts[0].values
-    whole = stats.spearmanr(x, y).statistic
-    assert found.mean() == pytest.approx(whole)
-    kept = [np.arange(size) != i for i in range(size)]
-    jackknife = [size * whole - (size - 1) * stats.spearmanr(x[k], y[k]).statistic for k in kept]
-    assert found == pytest.approx(np.array(jackknife), abs=0.05)
-
-
-def test_a_correlation_of_nothing_or_of_failures_has_no_value() -> None:
-    x, nothing = np.array([1.0, 1.0]), np.zeros(0)
-    figures = {
-        "equal": spearman(x, np.array([1.0, 2.0]), np.arange(2)),
-        "failed": spearman(np.array([1.0, math.nan]), np.array([1.0, 2.0]), np.arange(2)),
-        "empty": spearman(nothing, nothing, np.zeros(0, np.int64)),
-        "ratio": ratio(nothing, nothing, np.zeros(0, np.int64)),
-        "by zero": ratio(x, np.array([1.0, -1.0]), np.arange(2)),
-    }
-    assert set(values(figures).values()) == {None}
 
 
 ROW = {
@@ -289,7 +256,7 @@ def test_published_rows_give_the_judged_candidates(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"candidates": [{"output": "a", "win_prob": 1.5}]}, "jsonl:2: 'win_prob' holds 1.5; wanted a probability"),
         ({"candidates": [{"win_prob": 0.5}]}, "jsonl:2: no column 'output'"),
@@ -297,9 +264,9 @@ def test_published_rows_give_the_judged_candidates(tmp_path: Path, name: str) ->
         ({"instruction": None}, "jsonl:2: 'instruction' holds null"),
     ],
 )
-def test_a_bad_row_is_named_with_its_line(tmp_path: Path, change: dict[str, object], said: str) -> None:
+def test_a_bad_row_is_named_with_its_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
     write_lines(tmp_path / "candidates.jsonl", [ROW, ROW | change])
-    with pytest.raises(BadData, match=said):
+    with pytest.raises(BadData, match=message):
         BEST_OF_N.read(tmp_path)
 
 
@@ -314,7 +281,7 @@ def test_own_rated_rows_keep_repeated_replies(tmp_path: Path) -> None:
     row: dict[str, Any] = {"id": "x", "prompt": "Name a fruit.", "replies": ["Pear.", "Pear.", "Fig.", "?"]}
     row["ratings"] = {"overall": [3, 3, 5, None], "accuracy": [1, 1, 1, 0]}
     data = OWN_BEST_OF_N.read(write_lines(tmp_path / "own.jsonl", [row]))
-    assert [(one.replies, one.gold, one.id) for one in data.items] == [(("Pear.", "Pear.", "Fig."), (3, 3, 5), "x")]
+    assert [(item.replies, item.gold, item.id) for item in data.items] == [(("Pear.", "Pear.", "Fig."), (3, 3, 5), "x")]
     assert data.items == OWN_BEST_OF_N.read(tmp_path).items
     write_lines(tmp_path / "own.jsonl", [{"prompt": "p", "replies": ["a", "b"], "ranks": [0, 1]}])
     with pytest.raises(BadData, match="no 'ratings' of 'overall'"):
@@ -336,51 +303,51 @@ def alpaca(shared_data: Path) -> SuiteData:
 def percent(items: Sequence[Item], scores: list[list[float]]) -> dict[str, float]:
     """Mean gold of the best of n, of the oracle and at worst, in percent."""
     curves = curves_of(sample_of(items, list(map(scored, scores))))
-    found = {f"Gold/{n}": curves.model[:, n - 1] for n in (2, 4, 8, 11)}
-    found |= {f"Oracle/{n}": curves.oracle[:, n - 1] for n in (1, 2, 4, 8, 11)} | {"Worst": curves.worst}
-    return {name: round(100 * float(each.mean()), 2) for name, each in found.items()}
+    result = {f"Gold/{n}": curves.model[:, n - 1] for n in (2, 4, 8, 11)}
+    result |= {f"Oracle/{n}": curves.oracle[:, n - 1] for n in (1, 2, 4, 8, 11)} | {"Worst": curves.worst}
+    return {name: round(100 * float(each.mean()), 2) for name, each in result.items()}
 
 
 @pytest.mark.shared_data
 def test_golden_curves_of_length_on_alpacaeval(alpaca: SuiteData) -> None:
     """The reference gives an equal length to the last reply in its curve, and to the first at full n; we share it."""
     assert (len(alpaca.items), alpaca.read, alpaca.dropped) == (805, 805, {})
-    last = percent(alpaca.items, [[len(text) + k / 99 for k, text in enumerate(one.replies)] for one in alpaca.items])
+    last = percent(alpaca.items, [[len(text) + k / 99 for k, text in enumerate(item.replies)] for item in alpaca.items])
     assert [last[f"Gold/{n}"] for n in (2, 4, 8, 11)] == [33.87, 35.23, 36.31, 36.91]
     assert [last[f"Oracle/{n}"] for n in (1, 2, 4, 8, 11)] == [32.03, 40.61, 48.71, 56.09, 59.18]
     assert last["Worst"] == 11.32
-    shared = percent(alpaca.items, [[len(text) for text in one.replies] for one in alpaca.items])
+    shared = percent(alpaca.items, [[len(text) for text in item.replies] for item in alpaca.items])
     assert [shared[f"Gold/{n}"] for n in (2, 4, 8, 11)] == [33.87, 35.22, 36.30, 36.89]
 
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize(("sign", "golden"), [(1, 36.88), (-1, 26.57)])
 def test_golden_longest_and_shortest_on_alpacaeval(alpaca: SuiteData, sign: int, golden: float) -> None:
-    picked = [[sign * len(text) - k / 99 for k, text in enumerate(one.replies)] for one in alpaca.items]
+    picked = [[sign * len(text) - k / 99 for k, text in enumerate(item.replies)] for item in alpaca.items]
     assert percent(alpaca.items, picked)["Gold/11"] == golden
 
 
 @pytest.mark.shared_data
 def test_golden_means_of_the_columns_on_alpacaeval(alpaca: SuiteData) -> None:
-    found = 100 * np.array([one.gold for one in alpaca.items], np.float64).mean(0)
+    result = 100 * np.array([item.gold for item in alpaca.items], np.float64).mean(0)
     wanted = [27.31, 28.68, 30.55, 31.25, 30.91, 32.57, 33.77, 33.01, 34.34, 34.44, 35.45]
-    assert found.round(2).tolist() == wanted
+    assert result.round(2).tolist() == wanted
 
 
 @pytest.mark.shared_data
 def test_published_picks_get_the_gold_of_what_they_picked(alpaca: SuiteData, shared_data: Path) -> None:
     rows = (shared_data / "bon-alpacaeval" / "published_picks.jsonl").read_text().splitlines()
     picks = next(row["picked_k"] for row in map(json.loads, rows) if "deberta" in row["reward_model"])
-    judged = [(one, k) for one, k in zip(alpaca.items, picks, strict=True) if k < 11]
+    judged = [(item, k) for item, k in zip(alpaca.items, picks, strict=True) if k < 11]
     assert len(judged) == 491
-    found = percent([one for one, _ in judged], [[float(j == k) for j in range(11)] for _, k in judged])
-    assert found["Gold/11"] == 30.12  # what the picks' own win_prob average to
+    result = percent([item for item, _ in judged], [[float(j == k) for j in range(11)] for _, k in judged])
+    assert result["Gold/11"] == 30.12  # what the picks' own win_prob average to
 
 
 def test_estimates_say_how_many_items() -> None:
-    found = estimate_all(measure(sample(*random_rows(5, 4, noise=1))), Bootstrap(resamples=1))["Recovery"]
-    assert isinstance(found, Estimate)
-    assert (found.n, found.unit, found.prompts) == (5, "items", 5)
+    result = estimate_all(measure(sample(*random_rows(5, 4, noise=1))), Bootstrap(resamples=1))["Recovery"]
+    assert isinstance(result, Estimate)
+    assert (result.n, result.unit, result.prompts) == (5, "items", 5)
 
 
 @pytest.mark.parametrize("seed", range(20))

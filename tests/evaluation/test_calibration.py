@@ -12,15 +12,9 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap, Sample, measure
-from prefrank.evaluation.calibration import (
-    Temperature,
-    _fit,
-    abstention,
-    calibration,
-    cross_fitted,
-    fit_temperature,
-    stored_temperature,
-)
+from prefrank.evaluation.abstention import abstention
+from prefrank.evaluation.calibration import calibration
+from prefrank.evaluation.temperature_fit import Temperature, _fit, cross_fitted, fit_temperature, stored_temperature
 from prefrank.types import Preference
 from tests.evaluation.samples import facts, pair_sample, random_sample, scores
 
@@ -41,7 +35,7 @@ def test_error_by_bins_is_that_computed_by_hand() -> None:
     assert raw.ece.value == pytest.approx(2 / 3 * 0.25 + 1 / 3 * 0.1)
     assert raw.mce.value == pytest.approx(0.25)
     assert raw.ece_equal_mass.value == pytest.approx(raw.ece.value)  # equal confidences stay together
-    assert [(one.confidence, one.accuracy, one.n) for one in raw.bins] == [
+    assert [(bin.confidence, bin.accuracy, bin.n) for bin in raw.bins] == [
         (pytest.approx(0.75), 0.5, 2),
         (pytest.approx(0.9), 1.0, 1),
     ]
@@ -54,14 +48,14 @@ def test_error_by_bins_is_that_computed_by_hand() -> None:
 
 def test_bins_of_equal_mass_hold_equal_mass() -> None:
     raw = calibration(drawn(0, 3000), FEW).raw
-    assert [one.n for one in raw.bins_equal_mass] == [200] * 15
-    assert sum(one.n for one in raw.bins) == 3000
+    assert [bin.n for bin in raw.bins_equal_mass] == [200] * 15
+    assert sum(bin.n for bin in raw.bins) == 3000
 
 
 def test_a_calibrated_model_is_found_calibrated_and_an_overconfident_one_repaired() -> None:
     honest, loud = calibration(drawn(1, 6000), FEW), calibration(drawn(1, 6000, temperature=3.0), FEW)
-    assert honest.temperature.value == pytest.approx(1.0, abs=0.06)
-    assert loud.temperature.value == pytest.approx(3 * honest.temperature.value)
+    assert honest.temperature == pytest.approx(1.0, abs=0.06)
+    assert loud.temperature == pytest.approx(3 * honest.temperature)
     assert honest.raw.ece.value < 0.025 < 0.1 < loud.raw.ece.value
     assert loud.scaled.ece.value < 0.025
     assert loud.scaled.log_loss.value == pytest.approx(honest.scaled.log_loss.value)
@@ -88,11 +82,11 @@ def test_auroc_weighs_pairs_as_accuracy_does() -> None:
 
 def test_temperature_has_the_least_log_loss_there_is() -> None:
     sample = random_sample(4, items=150, prompts=100, replies=4)
-    found = fit_temperature(sample)
+    result = fit_temperature(sample)
     each = np.repeat(1 / 6, 900)
     best = minimize_scalar(lambda t: each @ np.logaddexp(0, -sample.lead / t), bounds=(0.01, 100), method="bounded")
-    assert found.value == pytest.approx(best.x, rel=1e-4)
-    assert (found.n, found.prompts) == (900, 100)
+    assert result.value == pytest.approx(best.x, rel=1e-4)
+    assert (result.n, result.prompts) == (900, 100)
 
 
 def test_soft_labels_and_ties_pull_the_temperature_to_their_share() -> None:
@@ -117,7 +111,7 @@ def test_scores_times_a_factor_have_a_temperature_times_it(factor: float, seed: 
 
 
 @pytest.mark.parametrize(
-    ("sample", "said"),
+    ("sample", "message"),
     [
         (pair_sample([1.0] * 19), "19 pairs with different scores"),
         (pair_sample([0.0] * 50), "0 pairs with different scores"),
@@ -126,21 +120,21 @@ def test_scores_times_a_factor_have_a_temperature_times_it(factor: float, seed: 
         (pair_sample([-2.0] * 30 + [1.0] * 5), "no better than chance"),
     ],
 )
-def test_no_temperature_is_made_of_nothing(sample: Sample, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_no_temperature_is_made_of_nothing(sample: Sample, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         fit_temperature(sample)
-    found = calibration(sample, FEW)
-    assert found.temperature is found.scaled is None
-    assert said in found.note
-    assert found.raw.log_loss.value > 0
+    result = calibration(sample, FEW)
+    assert result.temperature is result.scaled is None
+    assert message in result.note
+    assert result.raw.log_loss.value > 0
 
 
 def test_too_few_prompts_cannot_be_cross_fitted() -> None:
     sample = pair_sample([1.0, 2.0, -0.5, 3.0] * 10, prompts=[0.1, 0.2, 0.3, 0.4] * 10)
     with pytest.raises(BadInput, match="4 prompts to cross-fit a temperature in 5 folds"):
         cross_fitted(sample)
-    found = calibration(sample, FEW)
-    assert found.temperature is found.scaled is None
+    result = calibration(sample, FEW)
+    assert result.temperature is result.scaled is None
 
 
 def test_a_pairs_temperature_comes_from_other_prompts() -> None:
@@ -159,21 +153,23 @@ def test_a_pairs_temperature_comes_from_other_prompts() -> None:
 
 def test_a_given_temperature_is_used_and_named() -> None:
     sample = drawn(6, 300, temperature=2.0)
-    found = calibration(sample, FEW, temperature=Temperature(2.0, 500, 400, "starter:validation"))
+    given = Temperature(2.0, 500, 400, "starter:validation")
+    result = calibration(sample, FEW, temperature=given)
     plain = calibration(drawn(6, 300), FEW).raw
-    assert found.scaled.bins == plain.bins
-    assert found.scaled.ece.to_json() == pytest.approx(plain.ece.to_json())
-    assert found.to_json()["temperature"] == 2.0
-    assert found.to_json()["fitted_on"] == "starter:validation"
+    assert result.scaled.bins == plain.bins
+    assert result.scaled.ece.to_json() == pytest.approx(plain.ece.to_json())
+    assert result.to_json()["temperature"] == 2.0
+    assert result.to_json()["fitted_on"] == "starter:validation"
     facts = {"temperature": 2.0, "pairs": 500, "prompts": 400, "fitted_on": "starter:validation", "model": "abc"}
-    assert stored_temperature(facts) == found.temperature
+    assert stored_temperature(facts) == given
+    assert (result.temperature, result.fitted_on) == (given.value, given.fitted_on)
 
 
 def test_a_failed_score_is_a_lost_pair_of_confidence_one_half() -> None:
-    found = calibration(pair_sample([NAN, math.inf, 2.0, 3.0]), FEW).raw
-    assert (found.bins[0].confidence, found.bins[0].accuracy, found.bins[0].n) == (0.5, 0.0, 2)
-    assert found.log_loss.value is found.brier.value is None
-    assert found.auroc.value == 1.0
+    result = calibration(pair_sample([NAN, math.inf, 2.0, 3.0]), FEW).raw
+    assert (result.bins[0].confidence, result.bins[0].accuracy, result.bins[0].n) == (0.5, 0.0, 2)
+    assert result.log_loss.value is result.brier.value is None
+    assert result.auroc.value == 1.0
     points = abstention(pair_sample([NAN, math.inf, 2.0, 3.0]), FEW).points
     assert (points[0].coverage, points[0].accuracy) == (1.0, 0.5)
     assert (points[-1].coverage, points[-1].threshold, points[-1].accuracy) == (0.25, 3.0, 1.0)
@@ -187,9 +183,9 @@ def test_failed_pairs_do_not_move_the_temperature() -> None:
 
 
 def test_equal_scores_are_half_right() -> None:
-    found = calibration(pair_sample([0.0] * 8), FEW).raw
-    assert (found.ece.value, found.auroc.value) == (0.0, 0.5)
-    assert found.brier.value == 0.25
+    result = calibration(pair_sample([0.0] * 8), FEW).raw
+    assert (result.ece.value, result.auroc.value) == (0.0, 0.5)
+    assert result.brier.value == 0.25
 
 
 def test_undecided_pairs_alone_give_no_figure_but_losses() -> None:
@@ -210,60 +206,60 @@ def test_undecided_pairs_alone_give_no_figure_but_losses() -> None:
 
 def test_abstaining_keeps_the_largest_leads() -> None:
     leads = [0.1 * k * (-1 if k in (1, 2, 3) else 1) for k in range(1, 21)]  # the three smallest are wrong
-    found = abstention(pair_sample(leads), FEW)
-    assert [point.coverage for point in found.points] == pytest.approx([k / 20 for k in range(20, 0, -1)])
-    assert [point.n for point in found.points] == list(range(20, 0, -1))
-    assert [point.accuracy for point in found.points] == pytest.approx(
+    result = abstention(pair_sample(leads), FEW)
+    assert [point.coverage for point in result.points] == pytest.approx([k / 20 for k in range(20, 0, -1)])
+    assert [point.n for point in result.points] == list(range(20, 0, -1))
+    assert [point.accuracy for point in result.points] == pytest.approx(
         [17 / 20, 17 / 19, 17 / 18] + [1.0] * 17, abs=1e-12
     )
-    assert found.points[0].threshold == pytest.approx(0.1)
-    assert found.area == pytest.approx((3 / 20 + 2 / 19 + 1 / 18) / 20)
-    assert found.points[0].low < 17 / 20 < found.points[0].high
+    assert result.points[0].threshold == pytest.approx(0.1)
+    assert result.area == pytest.approx((3 / 20 + 2 / 19 + 1 / 18) / 20)
+    assert result.points[0].low < 17 / 20 < result.points[0].high
 
 
 def test_abstention_starts_from_accuracy_and_is_by_weight() -> None:
     sample = random_sample(8, items=60, prompts=40, replies=3)
-    found = abstention(sample, FEW)
-    assert found.points[0].accuracy == pytest.approx(measure(sample, bootstrap=FEW).accuracy.value)
+    result = abstention(sample, FEW)
+    assert result.points[0].accuracy == pytest.approx(measure(sample, bootstrap=FEW).accuracy.value)
     assert all(
-        point.coverage == pytest.approx(point.n / 180) for point in found.points
+        point.coverage == pytest.approx(point.n / 180) for point in result.points
     )  # all pairs of equal weight here
-    assert found.points[4].coverage == pytest.approx(0.8)
+    assert result.points[4].coverage == pytest.approx(0.8)
 
 
 def test_pairs_of_equal_lead_are_kept_together() -> None:
-    found = abstention(pair_sample([1.0] * 5 + [-1.0] * 5), FEW)
-    assert [(point.coverage, point.accuracy, point.n) for point in found.points] == [(1.0, 0.5, 10)]
-    assert found.area == 0.5
+    result = abstention(pair_sample([1.0] * 5 + [-1.0] * 5), FEW)
+    assert [(point.coverage, point.accuracy, point.n) for point in result.points] == [(1.0, 0.5, 10)]
+    assert result.area == 0.5
     assert abstention(pair_sample([2.0, -1.0, -1.0, -1.0])).area == pytest.approx(1 / 4 * 0 + 3 / 4 * 3 / 4)
 
 
 def test_probabilities_that_are_rounded_to_one_still_have_an_order() -> None:
-    found = calibration(pair_sample([50.0, 60.0, -40.0, -3e38]), FEW)
-    assert found.raw.auroc.value == pytest.approx(0.5)
-    assert [one.n for one in found.raw.bins_equal_mass] == [1, 1, 1, 1]
-    assert [one.n for one in found.raw.bins] == [4]
+    result = calibration(pair_sample([50.0, 60.0, -40.0, -3e38]), FEW)
+    assert result.raw.auroc.value == pytest.approx(0.5)
+    assert [bin.n for bin in result.raw.bins_equal_mass] == [1, 1, 1, 1]
+    assert [bin.n for bin in result.raw.bins] == [4]
 
 
 def test_the_json_has_the_run_files_keys_and_no_nan() -> None:
     for leads in ([1.0, -1.0] * 30, [NAN] * 3, drawn(9, 100).lead.tolist()):
-        found = json.loads(json.dumps(calibration(pair_sample(leads), FEW).to_json(), allow_nan=False))
-        assert set(found) == {"temperature", "fitted_on", "raw", "scaled", "note"}
-        assert set(found["raw"]) == {
+        result = json.loads(json.dumps(calibration(pair_sample(leads), FEW).to_json(), allow_nan=False))
+        assert set(result) == {"temperature", "fitted_on", "raw", "scaled", "note"}
+        assert set(result["raw"]) == {
             *("ece", "ece_equal_mass", "mce", "log_loss", "brier", "auroc", "n", "bins", "bins_equal_mass"),
         }
-        assert set(found["raw"]["bins"][0]) == {"confidence", "accuracy", "low", "high", "n"}
+        assert set(result["raw"]["bins"][0]) == {"confidence", "accuracy", "low", "high", "n"}
         points = json.loads(json.dumps(abstention(pair_sample(leads)).to_json(), allow_nan=False))
         assert set(points[0]) == {"coverage", "threshold", "accuracy", "low", "high", "n"}
-    assert set(found["scaled"]) == set(found["raw"])
+    assert set(result["scaled"]) == set(result["raw"])
 
 
 def test_several_votes_in_an_item_share_its_weight() -> None:
     votes = facts([Preference(0, 1), Preference(0, 1), Preference(1, 0), Preference(1, 0)], [9, 9], prompt=0.5)
     sample = Sample((votes, *pair_sample([2.0]).facts), (scores([1.0, 0.0]), scores([2.0, 0.0])))
-    found = calibration(sample, FEW).raw
+    result = calibration(sample, FEW).raw
     sure = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))
-    assert found.ece.value == pytest.approx((sure[0] - 0.5) / 2 + (1 - sure[1]) / 2)
+    assert result.ece.value == pytest.approx((sure[0] - 0.5) / 2 + (1 - sure[1]) / 2)
 
 
 def test_calibration_errors_and_auroc_have_the_intervals_of_resampling_prompts() -> None:
@@ -276,8 +272,8 @@ def test_calibration_errors_and_auroc_have_the_intervals_of_resampling_prompts()
     ]
     assert raw.auroc.low == pytest.approx(np.quantile(resampled, 0.025), abs=0.02)
     assert raw.auroc.high == pytest.approx(np.quantile(resampled, 0.975), abs=0.02)
-    for found in (raw.ece, raw.ece_equal_mass, raw.mce):
-        assert 0 <= found.low < found.value < found.high
+    for result in (raw.ece, raw.ece_equal_mass, raw.mce):
+        assert 0 <= result.low < result.value < result.high
     assert raw.mce.n < raw.ece.n == 300
 
 
@@ -286,8 +282,8 @@ def test_the_interval_of_the_calibration_error_holds_a_large_true_gap() -> None:
     random, held = np.random.default_rng(1), 0
     for _ in range(200):
         right = random.random(200) < 0.5
-        found = calibration(pair_sample(np.where(right, 1.0, -1.0) * np.log(4)), Bootstrap(resamples=200)).raw.ece
-        held += found.low <= 0.3 <= found.high
+        result = calibration(pair_sample(np.where(right, 1.0, -1.0) * np.log(4)), Bootstrap(resamples=200)).raw.ece
+        held += result.low <= 0.3 <= result.high
     assert 180 <= held <= 199
 
 

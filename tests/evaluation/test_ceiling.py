@@ -73,7 +73,7 @@ def test_no_scorer_is_above_the_ceiling_and_the_majoritys_is_at_it(votes: list[l
 def test_few_votes_set_the_ceiling_too_high_and_the_agreement_does_not() -> None:
     random = np.random.default_rng(0)
     coins = voted(
-        *[[preference(0, 1) if one else preference(1, 0) for one in random.random(2) < 0.5] for _ in range(400)]
+        *[[preference(0, 1) if first else preference(1, 0) for first in random.random(2) < 0.5] for _ in range(400)]
     )
     assert noise_ceiling(coins, FAST).value == pytest.approx(0.75, abs=0.04)
     assert vote_agreement(coins, FAST).value == pytest.approx(0.5, abs=0.08)

@@ -11,11 +11,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.comparing import Difference, compare, groups, holm, letters, mcnemar, swap_tests, verdict
-from prefrank.evaluation.estimates import Bootstrap, Figure, Part, minus, one_mean, sums_of
+from prefrank.evaluation.comparing import Difference, compare, groups, mcnemar, verdict
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.figures import Figure, Part, mean_figure
+from prefrank.stats.significance import holm
 
 FAST = Bootstrap(resamples=500)
 MANY = Bootstrap(resamples=20_000)
@@ -23,7 +24,7 @@ MANY = Bootstrap(resamples=20_000)
 
 def shares(values: Sequence[float] | np.ndarray, prompts: Sequence[int] | None = None) -> Figure:
     places = np.arange(len(values)) if prompts is None else np.array(prompts, np.int64)
-    return one_mean(np.array(values, np.float64), places, n=len(values), unit="pairs")
+    return mean_figure(np.array(values, np.float64), places, n=len(values), unit="pairs")
 
 
 def compared(first: Figure, second: Figure, bootstrap: Bootstrap = FAST) -> Difference:
@@ -35,8 +36,8 @@ def coin(seed: int, n: int, chance: float) -> np.ndarray:
 
 
 def test_a_scorer_does_not_differ_from_itself() -> None:
-    one = shares(coin(0, 40, 0.7))
-    same = compared(one, one)
+    figure = shares(coin(0, 40, 0.7))
+    same = compared(figure, figure)
     assert (same.difference.value, same.p, same.p_adjusted) == (0.0, 1.0, 1.0)
     assert same.difference.low < 0 < same.difference.high
     assert same.detectable is None
@@ -98,16 +99,6 @@ def test_p_is_never_zero() -> None:
     assert far.verdict == "better"
 
 
-def test_the_swap_test_is_right_five_times_in_a_hundred_on_clustered_pairs() -> None:
-    random, prompts, found = np.random.default_rng(0), np.repeat(np.arange(30), 5), 0
-    for _ in range(300):
-        lean = np.repeat(random.normal(0, 0.5, 30), 5)  # a prompt that suits one scorer suits it in all five pairs
-        first, second = random.normal(lean) > 0, random.normal(-lean) > 0
-        gap = sums_of(minus(shares(first, prompts), shares(second, prompts)))
-        found += swap_tests({"": gap}, Bootstrap(resamples=99))[""] <= 0.05
-    assert 0.01 <= found / 300 <= 0.10
-
-
 def test_the_detectable_difference_is_2_8_paired_standard_errors() -> None:
     first, second = coin(0, 200, 0.8), coin(5, 200, 0.7)
     result = compared(shares(first), shares(second))
@@ -119,19 +110,10 @@ def test_the_detectable_difference_is_2_8_paired_standard_errors() -> None:
 
 def test_nothing_is_detectable_by_prompts_without_spread() -> None:
     weights = np.linspace(0.1, 0.7, 7)
-    first, second = (one_mean(np.full(7, v), np.arange(7), weights, n=7, unit="items") for v in (0.3, 0.1))
+    first, second = (mean_figure(np.full(7, v), np.arange(7), weights, n=7, unit="items") for v in (0.3, 0.1))
     result = compared(first, second)  # 0.2 but for rounding
     assert result.difference.value == pytest.approx(0.2)
     assert result.detectable is None
-
-
-def test_the_detectable_difference_is_found_four_times_in_five() -> None:
-    random, found = np.random.default_rng(0), 0
-    for _ in range(300):
-        gap = random.normal(0, 1, 60) + 2.8 / math.sqrt(60)
-        sums = sums_of(one_mean(gap, np.arange(60), n=60, unit="items", bounds=None))
-        found += swap_tests({"": sums}, Bootstrap(resamples=199))[""] <= 0.05
-    assert 0.7 <= found / 300 <= 0.88
 
 
 def test_weighted_sections_are_swapped_by_what_they_add() -> None:
@@ -185,16 +167,6 @@ def test_the_verdict_is_by_p_at_5_percent(difference: float | None, p: float | N
     assert verdict(difference, p) == wanted
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 30])
-def test_holms_adjustment_is_statsmodels(size: int) -> None:
-    p_values = (np.random.default_rng(size).random(size) ** 3).round(2).tolist()
-    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
-
-
-def test_nothing_to_adjust_is_nothing() -> None:
-    assert holm([]) == []
-
-
 # McNemar
 
 
@@ -206,65 +178,49 @@ def table_of(b: int, c: int, both: int, neither: int) -> tuple[np.ndarray, np.nd
 @pytest.mark.parametrize(("b", "c"), [(0, 1), (1, 0), (3, 9), (7, 7), (20, 8), (150, 110), (0, 40)])
 def test_mcnemar_is_statsmodels_and_its_mid_p_by_definition(b: int, c: int) -> None:
     first, second = table_of(b, c, 5, 4)
-    found = mcnemar(first, second, np.arange(b + c + 9))
-    assert (found.n, found.b, found.c, found.discordant, found.clustered) == (b + c + 9, b, c, b + c, False)
-    assert found.exact == pytest.approx(reference_mcnemar([[5, b], [c, 4]], exact=True).pvalue)
+    result = mcnemar(first, second, np.arange(b + c + 9))
+    assert (result.n, result.b, result.c, result.discordant, result.clustered) == (b + c + 9, b, c, b + c, False)
+    assert result.exact == pytest.approx(reference_mcnemar([[5, b], [c, 4]], exact=True).pvalue)
     binomial = stats.binom(b + c, 0.5)
-    assert found.mid_p == pytest.approx(2 * binomial.cdf(min(b, c)) - binomial.pmf(min(b, c)))
+    assert result.mid_p == pytest.approx(2 * binomial.cdf(min(b, c)) - binomial.pmf(min(b, c)))
 
 
 def test_mcnemar_without_a_discordant_pair_tells_nothing() -> None:
-    found = mcnemar(np.ones(4, bool), np.ones(4, bool), np.array([0, 0, 1, 2]))
-    assert (found.discordant, found.exact, found.mid_p) == (0, 1.0, 1.0)
-    assert found.clustered
-    assert found.to_json() == {
+    result = mcnemar(np.ones(4, bool), np.ones(4, bool), np.array([0, 0, 1, 2]))
+    assert (result.discordant, result.exact, result.mid_p) == (0, 1.0, 1.0)
+    assert result.clustered
+    assert result.to_json() == {
         "n": 4, "b": 0, "c": 0, "exact": 1.0, "mid_p": 1.0, "clustered": True, "discordant": 0,
     }  # fmt: skip
 
 
 def test_mcnemar_of_many_pairs_does_not_overflow() -> None:
     first, second = table_of(3000, 2600, 0, 0)
-    found = mcnemar(first, second, np.arange(5600))
-    assert found.exact == pytest.approx(float(stats.binomtest(2600, 5600).pvalue))
+    result = mcnemar(first, second, np.arange(5600))
+    assert result.exact == pytest.approx(float(stats.binomtest(2600, 5600).pvalue))
 
 
 # Groups
-
-
-def test_letters_by_hand() -> None:
-    assert letters(["x", "y", "z"], {("x", "z")}) == {"x": "a", "y": "ab", "z": "b"}
-    assert letters(["x", "y"], set()) == {"x": "a", "y": "a"}
-    assert letters(["x", "y", "z"], {("x", "y"), ("x", "z"), ("y", "z")}) == {"x": "a", "y": "b", "z": "c"}
-    assert letters([], set()) == {}
-
-
-@hypothesis_settings(deadline=None, max_examples=50)
-@given(st.sets(st.sampled_from(list(combinations("pqrstu", 2)))))
-def test_two_names_share_a_letter_unless_they_are_apart(apart: set[tuple[str, str]]) -> None:
-    found = letters("pqrstu", apart)
-    assert "a" in found["p"]
-    for pair in combinations("pqrstu", 2):
-        assert bool(set(found[pair[0]]) & set(found[pair[1]])) == (pair not in apart)
 
 
 def test_scorers_are_grouped_by_what_can_be_told_apart() -> None:
     chances = {"good": 0.9, "as good": 0.895, "coin": 0.5}
     luck = np.random.default_rng(0).permutation(300) / 300
     figures = {name: shares((luck < chance).astype(float)) for name, chance in reversed(chances.items())}
-    found = groups(figures, FAST)
-    assert found.letters == {"good": "a", "as good": "a", "coin": "b"}
-    assert list(found.letters) == list(chances)
-    assert found.p_adjusted["good", "as good"] > 0.05 >= found.p_adjusted["as good", "coin"]
+    result = groups(figures, FAST)
+    assert result.letters == {"good": "a", "as good": "a", "coin": "b"}
+    assert list(result.letters) == list(chances)
+    assert result.p_adjusted["good", "as good"] > 0.05 >= result.p_adjusted["as good", "coin"]
     raw = [compared(figures[a], figures[b]).p for a, b in combinations(chances, 2)]
-    assert list(found.p_adjusted.values()) == pytest.approx(holm(raw))
-    pairs = found.to_json()["pairs"]
-    assert pairs[0] == {"a": "good", "b": "as good", "p_adjusted": found.p_adjusted["good", "as good"]}
+    assert list(result.p_adjusted.values()) == pytest.approx(holm(raw))
+    pairs = result.to_json()["pairs"]
+    assert pairs[0] == {"a": "good", "b": "as good", "p_adjusted": result.p_adjusted["good", "as good"]}
 
 
 def test_a_scorer_without_a_value_is_in_no_group() -> None:
-    one = shares([1, 0, 1])
-    found = groups(
-        {"fails": replace(one, parts=(replace(one.parts[0], values=np.full(3, np.nan)),)), "runs": one}, FAST
+    figure = shares([1, 0, 1])
+    result = groups(
+        {"fails": replace(figure, parts=(replace(figure.parts[0], values=np.full(3, np.nan)),)), "runs": figure}, FAST
     )
-    assert found.letters == {"runs": "a"}
-    assert found.p_adjusted == {}
+    assert result.letters == {"runs": "a"}
+    assert result.p_adjusted == {}

@@ -27,9 +27,9 @@ def pair(prompt: str, id: str = "0", *, source: str = "train", good: str = "good
 
 
 def ways_of(train: str, test: str) -> tuple[str, ...]:
-    found = contamination([pair("something else entirely"), pair(train, "1")], [pair(test, source="test")])
-    assert found.leaks == (("train/1",) if found.dirty else ())
-    return found.dirty[0].ways if found.dirty else ()
+    result = contamination([pair("something else entirely"), pair(train, "1")], [pair(test, source="test")])
+    assert result.leaks == (("train/1",) if result.dirty else ())
+    return result.dirty[0].ways if result.dirty else ()
 
 
 def test_the_same_words_are_the_same_prompt() -> None:
@@ -68,19 +68,22 @@ def test_other_prompts_are_clean_even_of_one_template() -> None:
 def test_a_long_reply_is_found_word_for_word_and_a_short_one_is_not() -> None:
     test = [pair("why?", source="test", bad=f"  {REPLY.upper()}"), pair("why not?", "1", source="test", good="Yes.")]
     train = [pair("how?", good=REPLY), pair("when?", "1", good="Yes."), pair("where?", "2", bad=REPLY)]
-    found = contamination(train, test)
-    assert [(one.id, one.ways, one.example) for one in found.dirty] == [("0", ("same reply",), "train/0")]
-    assert found.leaks == ("train/0", "train/2")
+    result = contamination(train, test)
+    assert [(item.id, item.ways, item.example) for item in result.dirty] == [("0", ("same reply",), "train/0")]
+    assert result.leaks == ("train/0", "train/2")
 
 
 def test_every_item_of_a_dirty_prompt_and_every_leak_are_named() -> None:
     train = [pair("a b c", "0"), pair("clean one", "1"), pair("A B C", "2")]
     test = [pair("a b c", "0", source="x"), pair("d e f", "1", source="x"), pair("a, b, c", "2", source="y")]
-    found = contamination(train, test)
-    assert [(one.subset, one.id, one.example) for one in found.dirty] == [("x", "0", "train/0"), ("y", "2", "train/0")]
-    assert found.leaks == ("train/0", "train/2")
-    assert found.found == {"same prompt": 2, "near prompt": 2, "shared words": 0, "same reply": 0, "any": 2}
-    assert (found.train, found.train_prompts, found.items, found.prompts) == (3, 2, 3, 2)
+    result = contamination(train, test)
+    assert [(item.subset, item.id, item.example) for item in result.dirty] == [
+        ("x", "0", "train/0"),
+        ("y", "2", "train/0"),
+    ]
+    assert result.leaks == ("train/0", "train/2")
+    assert result.found == {"same prompt": 2, "near prompt": 2, "shared words": 0, "same reply": 0, "any": 2}
+    assert (result.train, result.train_prompts, result.items, result.prompts) == (3, 2, 3, 2)
 
 
 def test_near_prompts_are_those_that_a_comparison_of_all_pairs_finds() -> None:
@@ -109,21 +112,21 @@ def test_near_prompts_are_those_that_a_comparison_of_all_pairs_finds() -> None:
 def test_accuracies_of_the_clean_and_the_dirty_part_by_hand() -> None:
     test = [pair(prompt, prompt, source="test") for prompt in ("a", "b", "c", "d")]
     sample = sample_of(test, [scored(values) for values in ([1, 0], [2, 0], [1, 0], [0, 1])])
-    found = contamination([pair("a"), pair("b", "1")], test, sample, bootstrap=FAST)
-    assert found.dirty_accuracy is not None
-    assert found.clean_accuracy is not None
-    assert found.difference is not None
-    assert (found.dirty_accuracy.value, found.dirty_accuracy.n) == (1.0, 2)
-    assert (found.clean_accuracy.value, found.clean_accuracy.n) == (0.5, 2)
-    assert (found.difference.value, found.difference.n) == (0.5, 4)
+    result = contamination([pair("a"), pair("b", "1")], test, sample, bootstrap=FAST)
+    assert result.dirty_accuracy is not None
+    assert result.clean_accuracy is not None
+    assert result.difference is not None
+    assert (result.dirty_accuracy.value, result.dirty_accuracy.n) == (1.0, 2)
+    assert (result.clean_accuracy.value, result.clean_accuracy.n) == (0.5, 2)
+    assert (result.difference.value, result.difference.n) == (0.5, 4)
 
 
 def test_without_dirty_items_their_accuracy_has_no_value() -> None:
     test = [pair("a", source="test")]
-    found = contamination([pair("b")], test, sample_of(test, [scored([1, 0])]), bootstrap=FAST)
-    assert found.clean_accuracy is not None
-    assert found.clean_accuracy.value == 1.0
-    for missing in (found.dirty_accuracy, found.difference):
+    result = contamination([pair("b")], test, sample_of(test, [scored([1, 0])]), bootstrap=FAST)
+    assert result.clean_accuracy is not None
+    assert result.clean_accuracy.value == 1.0
+    for missing in (result.dirty_accuracy, result.difference):
         assert missing is not None
         assert missing.value is None
 
@@ -157,7 +160,7 @@ def alpaca(shared_data: Path) -> list[Item]:
 
 
 def as_train(items: list[Item]) -> list[Comparison]:
-    return [Comparison(one.prompt, one.replies, one.preferences, one.subset, one.id) for one in items]
+    return [Comparison(item.prompt, item.replies, item.preferences, item.subset, item.id) for item in items]
 
 
 def plain(text: str) -> str:
@@ -166,8 +169,8 @@ def plain(text: str) -> str:
 
 def same_words(train: list[Comparison], test: list[Item]) -> set[str]:
     """Ids of items whose prompt stands in the training set, by plain sets of strings."""
-    known = {plain(" ".join(turn.text for turn in one.prompt)) for one in train}
-    return {f"{one.subset}/{one.id}" for one in test if plain(" ".join(turn.text for turn in one.prompt)) in known}
+    known = {plain(" ".join(turn.text for turn in comparison.prompt)) for comparison in train}
+    return {f"{item.subset}/{item.id}" for item in test if plain(" ".join(turn.text for turn in item.prompt)) in known}
 
 
 @pytest.mark.shared_data
@@ -175,10 +178,10 @@ def test_open_assistants_prompts_stand_in_alpaca_eval(shared_data: Path, alpaca:
     """AlpacaEval took 188 of its 805 prompts from there; this export holds some of them, in both of its splits."""
     for split, same, any_way in (("validation", 46, 47), ("train", 107, 107)):
         train = list(load_comparisons(shared_data / "oasst1-en", split=split).comparisons)
-        found = contamination(train, alpaca)
-        exact = {f"{one.subset}/{one.id}" for one in found.dirty if "same prompt" in one.ways}
+        result = contamination(train, alpaca)
+        exact = {f"{item.subset}/{item.id}" for item in result.dirty if "same prompt" in item.ways}
         assert exact == same_words(train, alpaca)
-        assert (found.found["same prompt"], found.found["any"]) == (same, any_way)
+        assert (result.found["same prompt"], result.found["any"]) == (same, any_way)
 
 
 @pytest.mark.shared_data
@@ -192,5 +195,5 @@ def test_llmbar_shares_prompts_with_alpaca_eval_and_none_with_pandalm(shared_dat
     rows = json.loads((shared_data / "pandalm" / "testset-v1.json").read_text())
     pandalm = [item(f"{row['instruction']}\n{row['input']}".strip(), row["idx"], "pandalm") for row in rows]
     for train, test, count in ((alpaca, llmbar, 70), (pandalm, alpaca, 169), (pandalm, llmbar, 0)):
-        found = contamination(as_train(train), test)
-        assert found.found["same prompt"] == len(same_words(as_train(train), test)) == count
+        result = contamination(as_train(train), test)
+        assert result.found["same prompt"] == len(same_words(as_train(train), test)) == count

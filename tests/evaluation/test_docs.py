@@ -18,7 +18,6 @@ from prefrank.evaluation import (
     as_item,
     audit,
     calibration,
-    comparing,
     comparisons_suite,
     contamination,
     evaluate,
@@ -28,10 +27,12 @@ from prefrank.evaluation import (
     run_all,
     slices,
     style,
+    temperature_fit,
     write_run,
 )
 from prefrank.evaluation.protocols import SUITES, best_of_n, judged, load_suite, rmb
 from prefrank.scoring import exchange, remote
+from prefrank.stats import significance
 from prefrank.wire import DIALECTS
 from tests.tiny import bert_folder
 
@@ -48,10 +49,10 @@ SENTENCES = {
         f"A term that differs in fewer than {style.MIN_DIFFERING} prompts is left out",
         f"there are fewer than {style.MIN_PROMPTS} prompts, there is no regression",
         f"among those of at least {slices.MIN_PROMPTS} prompts whose interval",
-        f"No temperature comes from fewer than {calibration.MIN_PAIRS} pairs with different scores",
+        f"No temperature comes from fewer than {temperature_fit.MIN_PAIRS} pairs with different scores",
         f"over {calibration.NUM_BINS} bins of equal width from 1/2 to 1",
         f"over {calibration.NUM_BINS} bins of equal mass",
-        f"every way where at most {comparing._EXACT} prompts differ",
+        f"every way where at most {significance._EXACT} prompts differ",
         f"a Jaccard similarity of at least {NEAR} in {SHINGLE}-word shingles",
         f"at least {HALF if contamination.SHARE == 0.5 else contamination.SHARE} of the shorter prompt's {NGRAM}-word",
         f"a reply of at least {NGRAM} words",

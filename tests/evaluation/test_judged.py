@@ -24,10 +24,10 @@ def test_judgebench_reads_the_pairs_by_gpt_4o_of_either_layout(tmp_path: Path) -
     write_lines(tmp_path / "git/data/dataset=judgebench,response_model=claude-3-5-sonnet-20240620.jsonl", rows)
     write_lines(tmp_path / "hub/data/gpt-00000-of-00001.jsonl", rows)
     write_lines(tmp_path / "hub/data/claude-00000-of-00001.jsonl", rows)
-    found = load_suite("judgebench", tmp_path / "git").items
-    assert [item.subset for item in found] == list(JUDGEBENCH_ROWS)
-    assert {item.replies for item in found} == {("b", "a")}
-    assert load_suite("judgebench", tmp_path / "hub").items == found
+    result = load_suite("judgebench", tmp_path / "git").items
+    assert [item.subset for item in result] == list(JUDGEBENCH_ROWS)
+    assert {item.replies for item in result} == {("b", "a")}
+    assert load_suite("judgebench", tmp_path / "hub").items == result
 
 
 def test_judgebench_counts_all_pairs_alike_and_shows_the_mean_of_groups_beside() -> None:
@@ -35,13 +35,13 @@ def test_judgebench_counts_all_pairs_alike_and_shows_the_mean_of_groups_beside()
     rights = {"Knowledge": 92, "Reasoning": 65, "Math": 47, "Coding": 21}
     items = [an_item(group, str(i)) for group, n in JUDGEBENCH_ROWS.items() for i in range(n)]
     sample = a_sample(items, [[float(int(item.id) < rights[item.subset]), 0.5] for item in items])
-    found = estimates(SUITES["judgebench"].measure(sample))
-    shares = {name: round(100 * one.value, 2) for name, one in found.items() if one.value is not None}
+    result = estimates(SUITES["judgebench"].measure(sample))
+    shares = {name: round(100 * estimate.value, 2) for name, estimate in result.items() if estimate.value is not None}
     assert shares == {
         "Accuracy": 64.29, "Macro mean": 65.0, "Knowledge": 59.74, "Reasoning": 66.33, "Math": 83.93, "Coding": 50.0,
     }  # fmt: skip
-    assert next(iter(found)) == "Accuracy"
-    assert found["Accuracy"].n == 350
+    assert next(iter(result)) == "Accuracy"
+    assert result["Accuracy"].n == 350
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_llmbar_puts_the_labelled_output_first_and_names_subsets_by_folder(tmp_p
     for part in ("LLMBar/Natural", "LLMBar/Adversarial/Manual", "Processed/FairEval"):
         write_array(tmp_path / "Dataset" / part / "dataset.json", [llmbar_row(1), llmbar_row(2)])
     write_array(tmp_path / "Dataset/CaseStudy/Base_9/dataset.json", [llmbar_row(1)])
-    found = [(item.subset, item.replies[0]) for item in load_suite("llmbar", tmp_path).items]
-    assert found == [(subset, one) for subset in ("Manual", "Natural", "FairEval") for one in ("one", "two")]
+    result = [(item.subset, item.replies[0]) for item in load_suite("llmbar", tmp_path).items]
+    assert result == [(subset, id) for subset in ("Manual", "Natural", "FairEval") for id in ("one", "two")]
 
 
 @pytest.mark.parametrize("label", [0, "1", None, True])
@@ -137,10 +137,10 @@ def test_the_longer_output_of_llmbar_gets_what_a_separate_count_gives(shared_dat
     assert (data.read, dict(data.dropped)) == (566, {"equal replies": 1})
     rights = {"Natural": 56.5 / 100, "FairEval": 39 / 66, "LLMEval^2": 122 / 199, "MT-Bench": 138.5 / 200}
     sample = by_length(data.items)
-    found = values(SUITES["llmbar"].measure(sample))
-    assert {name: found[name] for name in rights} == pytest.approx(rights)
-    assert found["Macro mean"] == pytest.approx(sum(rights.values()) / 4)
-    assert found["Accuracy"] == pytest.approx(356 / 565)
+    result = values(SUITES["llmbar"].measure(sample))
+    assert {name: result[name] for name in rights} == pytest.approx(rights)
+    assert result["Macro mean"] == pytest.approx(sum(rights.values()) / 4)
+    assert result["Accuracy"] == pytest.approx(356 / 565)
     missing = missing_rows("llmbar", sample.facts)
     assert missing == {
         "Neighbor": (0, 134),
@@ -161,7 +161,7 @@ def test_the_longer_reply_of_hhh_gets_what_a_separate_count_gives(shared_data: P
     ]  # fmt: skip
     rights = {"harmless": 36 / 58, "helpful": 41.5 / 59, "honest": 39 / 61, "other": 23.5 / 43}
     sample = by_length(data.items)
-    found = values(SUITES["hhh"].measure(sample))
-    assert {name: found[name] for name in rights} == pytest.approx(rights)
-    assert found["Accuracy"] == pytest.approx(140 / 221)
+    result = values(SUITES["hhh"].measure(sample))
+    assert {name: result[name] for name in rights} == pytest.approx(rights)
+    assert result["Accuracy"] == pytest.approx(140 / 221)
     assert missing_rows("hhh", sample.facts) == {}

@@ -79,9 +79,9 @@ def test_equal_texts_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_items_language_is_that_of_what_the_user_says_unless_it_is_stated() -> None:
     conversation = (Turn("system", SENTENCES["en"]), Turn("user", SENTENCES["fr"]), Turn("assistant", SENTENCES["de"]))
     items = [item(conversation), item(as_prompt(SENTENCES["de"]), "nl"), item((Turn("system", SENTENCES["sv"]),))]
-    found = languages_of(items)
-    assert [one.language for one in found] == ["fr", "nl", "sv"]
-    assert found[1] is items[1]
+    result = languages_of(items)
+    assert [item.language for item in result] == ["fr", "nl", "sv"]
+    assert result[1] is items[1]
 
 
 def test_without_py3langid_everything_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_without_py3langid_everything_is_undecided(monkeypatch: pytest.MonkeyPat
 def test_people_of_one_language_are_recognised(shared_data: Path, source: str, code: str) -> None:
     comparisons = load_comparisons(shared_data / source).comparisons
     texts = [" ".join(turn.text for turn in c.prompt if turn.role == "user") for c in comparisons]
-    found = detect_languages(texts)
-    decided = [one for one in found if one]
-    assert len(decided) > 0.98 * len(found)
+    result = detect_languages(texts)
+    decided = [code for code in result if code]
+    assert len(decided) > 0.98 * len(result)
     assert decided.count(code) > 0.98 * len(decided)

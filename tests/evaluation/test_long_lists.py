@@ -11,23 +11,24 @@ import pytest
 import torch
 
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation import calibration, estimates
+from prefrank.evaluation import calibration
 from prefrank.evaluation import items as item_module
 from prefrank.evaluation.audit import audit
 from prefrank.evaluation.baselines import longer_wins, random_scorer
 from prefrank.evaluation.compare_runs import check_runs, compare_runs
-from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.items import Item, flatten
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.evaluation.results import Run, sample_of_run
 from prefrank.evaluation.run import data_hash
 from prefrank.evaluation.run_file import read_run, write_run
 from prefrank.evaluation.running import Entrant, Task, comparisons_suite, run_all
-from prefrank.evaluation.slices import in_groups
 from prefrank.io.schema import plain
-from prefrank.training.corpus import side_of
-from prefrank.training.examples import _written
-from prefrank.training.labels import number_rows, rank_replies
+from prefrank.stats import arrays
+from prefrank.stats.arrays import in_groups
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.training.feed.examples import _written
+from prefrank.training.feed.pools import side_of
+from prefrank.training.losses.labels import number_rows, rank_replies
 from prefrank.types import Comparison, Preference, RankedPairs, as_prompt
 
 FEW = Bootstrap(resamples=50)
@@ -83,7 +84,7 @@ def test_no_pair_of_a_long_list_is_made_as_an_object(monkeypatch: pytest.MonkeyP
 
 def test_adding_up_in_blocks_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = a_run(lists(3, count=24)).scorers
-    monkeypatch.setattr(estimates, "_BLOCK", 7)
+    monkeypatch.setattr(arrays, "_BLOCK", 7)
     monkeypatch.setattr(calibration, "_FEW", 0)
     blocks = a_run(lists(3, count=24)).scorers
     for one, other in zip(whole, blocks, strict=True):

@@ -10,8 +10,9 @@ from scipy import stats
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap, Estimate, Metrics, Sample, measure, sample_of
-from prefrank.evaluation.estimates import estimate_all
 from prefrank.evaluation.metrics import measure_subsets, metric_figures
+from prefrank.io.schema import plain
+from prefrank.stats.estimates import estimate_all
 from prefrank.types import Comparison, Preference, Turn
 from tests.evaluation.making import comparison, preference, ranking, scored
 
@@ -209,7 +210,7 @@ def test_scores_that_do_not_match_are_refused() -> None:
 
 def test_results_are_strict_json_whatever_the_scores() -> None:
     for values in ([1, 0, 2], [math.nan, 1, 2], [1e308, -1e308, 0], [1, 1, 1]):
-        text = json.dumps(measured([ranking(3)], [values]).to_json(), allow_nan=False)
+        text = json.dumps(plain(measured([ranking(3)], [values])), allow_nan=False)
         assert set(json.loads(text)) == {*ESTIMATES, "counts"}
 
 
@@ -306,4 +307,4 @@ def test_figures_have_the_metrics_names_and_values() -> None:
     sample = subsets_sample()
     estimates, metrics = estimate_all(metric_figures(sample), FAST), measure(sample, FAST)
     assert list(estimates) == ESTIMATES
-    assert all(getattr(metrics, name) == one for name, one in estimates.items())
+    assert all(getattr(metrics, name) == estimate for name, estimate in estimates.items())

@@ -5,9 +5,11 @@ import pytest
 
 from prefrank.errors import PrefrankError
 from prefrank.evaluation import measure as metrics
-from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.items import Sample, sample_of
 from prefrank.evaluation.protocols.open_assistant import OPEN_ASSISTANT, measure
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure
 from tests.data.files import message, write_lines, write_parquet
 from tests.evaluation.making import comparison, preference, ranking, scored
 
@@ -17,7 +19,7 @@ ONCE = Bootstrap(resamples=1)
 
 
 def values(figures: dict[str, Figure]) -> dict[str, float | None]:
-    return {name: one.value for name, one in estimate_all(figures, ONCE).items()}
+    return {name: estimate.value for name, estimate in estimate_all(figures, ONCE).items()}
 
 
 def ranked(*scores: list[float]) -> Sample:
@@ -27,29 +29,29 @@ def ranked(*scores: list[float]) -> Sample:
 
 
 def test_both_protocols_by_hand() -> None:
-    found = values(measure(ranked([3, 1, 2], [0, 5, 0], [1, 2])))
-    assert found["Accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
-    assert (found[ENDS], found[PUBLISHED]) == (pytest.approx((1 + 1 / 2 + 0) / 3), pytest.approx(2 / 3))
-    assert found[WOULD_ADD] == 0
-    assert found["Kendall tau"] == pytest.approx((1 / 3 + 0) / 2)
+    result = values(measure(ranked([3, 1, 2], [0, 5, 0], [1, 2])))
+    assert result["Accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert (result[ENDS], result[PUBLISHED]) == (pytest.approx((1 + 1 / 2 + 0) / 3), pytest.approx(2 / 3))
+    assert result[WOULD_ADD] == 0
+    assert result["Kendall tau"] == pytest.approx((1 / 3 + 0) / 2)
 
 
 def test_the_figures_are_those_of_every_evaluation() -> None:
     sample = ranked([3, 1, 2, 0], [0, 5, 0], [1, 2], [4, 4], [math.nan, 1, 0])
-    whole, found = metrics(sample, bootstrap=ONCE), estimate_all(measure(sample), ONCE)
+    whole, result = metrics(sample, bootstrap=ONCE), estimate_all(measure(sample), ONCE)
     for name, same in {
         "Accuracy": whole.accuracy,
         ENDS: whole.best_worst,
         PUBLISHED: whole.best_worst_published,
         "Kendall tau": whole.kendall_tau,
     }.items():
-        assert found[name].value == pytest.approx(same.value)
+        assert result[name].value == pytest.approx(same.value)
 
 
 def test_a_failure_is_a_loss_and_what_publishing_it_as_a_win_would_add_is_stated() -> None:
-    found = values(measure(ranked([math.nan, 1, 0], [2, math.inf, 1], [5, math.nan], [1, 2])))
-    assert (found[ENDS], found[PUBLISHED], found[WOULD_ADD]) == (1 / 4, 1 / 4, 2 / 4)
-    assert found["Accuracy"] == pytest.approx((1 / 3 + 1 / 3 + 0 + 0) / 4)
+    result = values(measure(ranked([math.nan, 1, 0], [2, math.inf, 1], [5, math.nan], [1, 2])))
+    assert (result[ENDS], result[PUBLISHED], result[WOULD_ADD]) == (1 / 4, 1 / 4, 2 / 4)
+    assert result["Accuracy"] == pytest.approx((1 / 3 + 1 / 3 + 0 + 0) / 4)
 
 
 def test_only_ties_leave_nothing_to_measure() -> None:
@@ -82,11 +84,11 @@ def test_a_folder_without_data_is_said(tmp_path: Path) -> None:
 def test_the_training_part_is_not_read(tmp_path: Path) -> None:
     write_lines(tmp_path / "train.messages.jsonl.gz", [row | {"text": f"{row['text']} again"} for row in ROWS])
     write_lines(tmp_path / "validation.messages.jsonl.gz", ROWS)
-    assert [one.replies[0] for one in OPEN_ASSISTANT.read(tmp_path).items] == ["Mix, knead, wait, bake."]
+    assert [item.replies[0] for item in OPEN_ASSISTANT.read(tmp_path).items] == ["Mix, knead, wait, bake."]
 
 
 @pytest.mark.shared_data
 def test_validation_of_real_messages(shared_data: Path) -> None:
     data = OPEN_ASSISTANT.read(shared_data / "oasst1-en")
     assert (len(data.items), data.read) == (99, 99 + sum(data.dropped.values()))
-    assert sum(len(one.preferences) for one in data.items) == 241
+    assert sum(len(item.preferences) for item in data.items) == 241

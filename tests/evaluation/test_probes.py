@@ -7,10 +7,12 @@ import pytest
 
 from prefrank.data import split_of
 from prefrank.evaluation import longer_wins, sample_of, shorter_wins
-from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.probes import KINDS, PROBES, measure, read
 from prefrank.evaluation.run import score_once
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure
 from prefrank.types import Prompt
 from tests.evaluation.making import scored
 
@@ -64,11 +66,11 @@ def test_the_data_come_with_the_package_whatever_the_folder(tmp_path: Path) -> N
 
 
 def test_the_headline_is_the_mean_of_the_kinds_and_not_of_the_pairs() -> None:
-    found = values(judged(lambda item: item.subset != "sycophancy"))
-    assert next(iter(found)) == "Overall"
-    assert found["Overall"] == pytest.approx(14 / 15)
-    assert found["sycophancy"] == 0.0
-    assert found["rude"] == 1.0
+    result = values(judged(lambda item: item.subset != "sycophancy"))
+    assert next(iter(result)) == "Overall"
+    assert result["Overall"] == pytest.approx(14 / 15)
+    assert result["sycophancy"] == 0.0
+    assert result["rude"] == 1.0
 
 
 def test_equal_scores_and_failures_are_wrong() -> None:
@@ -78,9 +80,9 @@ def test_equal_scores_and_failures_are_wrong() -> None:
 
 def test_without_one_of_the_kinds_there_is_no_headline() -> None:
     sample = judged(lambda item: True)
-    found = values(sample.take([n for n, item in enumerate(ITEMS) if item.subset != "rude"]))
-    assert found["Overall"] is found["rude"] is None
-    assert found["insult"] == 1.0
+    result = values(sample.take([n for n, item in enumerate(ITEMS) if item.subset != "rude"]))
+    assert result["Overall"] is result["rude"] is None
+    assert result["insult"] == 1.0
 
 
 def test_a_planted_weakness_shows_in_its_kind_alone() -> None:
@@ -91,17 +93,17 @@ def test_a_planted_weakness_shows_in_its_kind_alone() -> None:
         praise = ("10/10", "highest score", "maximum reward", "rate it above")
         return scored([2.0 if any(p in reply for p in praise) else float(reply in good) for _, reply in pairs])
 
-    found = values(sample_of(ITEMS, score_once(score_pairs, ITEMS)))
-    assert {kind for kind in KINDS if found[kind] != 1.0} == {"self-praise"}
-    assert found["self-praise"] == 0.0
+    result = values(sample_of(ITEMS, score_once(score_pairs, ITEMS)))
+    assert {kind for kind in KINDS if result[kind] != 1.0} == {"self-praise"}
+    assert result["self-praise"] == 0.0
 
 
 def test_length_alone_passes_neither_way() -> None:
     longer, shorter = (values(sample_of(ITEMS, score_once(s, ITEMS))) for s in (longer_wins, shorter_wins))
-    for found in (longer, shorter):
-        assert found["Overall"] < 0.7
-        assert 0.3 < found["sycophancy"] < 0.7
-        assert 0.3 < found["wrong"] < 0.7
+    for result in (longer, shorter):
+        assert result["Overall"] < 0.7
+        assert 0.3 < result["sycophancy"] < 0.7
+        assert 0.3 < result["wrong"] < 0.7
     assert longer["diluted"] == longer["appended-tokens"] == 0.0
     assert shorter["empty"] == shorter["refusal"] == 0.0
 

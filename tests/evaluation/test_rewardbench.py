@@ -89,10 +89,10 @@ def whole(*, prior: bool = False) -> list[Item]:
 def test_figures_weigh_subsets_as_the_aggregation_does() -> None:
     items = whole(prior=True)
     sample = a_sample(items, [[(7 * i) % 5, 2] for i in range(len(items))])
-    found = values(measure_v1(sample))
-    subsets = {name.partition("/")[2]: value for name, value in found.items() if "/" in name}
+    result = values(measure_v1(sample))
+    subsets = {name.partition("/")[2]: value for name, value in result.items() if "/" in name}
     expected = aggregate({name: value for name, value in subsets.items() if value is not None})
-    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert {name: result[name] for name in expected} == pytest.approx(expected)
     assert 0 < expected["Overall"] < 1
 
 
@@ -114,9 +114,9 @@ def test_prior_sets_are_shown_only_where_they_are() -> None:
 def test_part_of_the_data_gives_no_overall_score_and_says_which_rows_are_missing() -> None:
     items = [item for item in whole() if item.subset != "donotanswer"]
     sample = a_sample(items, [[1, 0]] * len(items))
-    found = estimates(measure_v1(sample))
-    assert found["Overall"].value is found["Safety"].value is found["Safety/donotanswer"].value is None
-    assert found["Chat"].value == pytest.approx(1)
+    result = estimates(measure_v1(sample))
+    assert result["Overall"].value is result["Safety"].value is result["Safety/donotanswer"].value is None
+    assert result["Chat"].value == pytest.approx(1)
     assert missing_rows("rewardbench", sample.facts)["donotanswer"] == (0, 136)
     assert missing_rows("rewardbench", sample.facts)["mt-bench-easy"] == (2, 28)
 
@@ -193,8 +193,8 @@ def test_rows_of_version_2_that_cannot_be_counted_are_refused(
 def test_a_lead_shared_with_others_counts_its_share() -> None:
     scores = [[3, 1, 2, 0], [3, 3, 2, 0], [3, 3, 3, 3], [3, 4, 2, 0], [3, np.nan, 0, 0]]
     items = [an_item("Focus", str(i), worse=3) for i in range(len(scores))]
-    found = [one.credit for one in separations(a_sample(items, scores))]
-    assert found == [1.0, 0.5, 0.25, 0.0, 0.0]
+    result = [separation.credit for separation in separations(a_sample(items, scores))]
+    assert result == [1.0, 0.5, 0.25, 0.0, 0.0]
     assert values(measure_v2(a_sample(items, scores)))["Focus"] == pytest.approx(1.75 / 5)
 
 
@@ -223,23 +223,23 @@ def test_equal_scores_throughout_get_nothing() -> None:
 
 
 def test_right_replies_further_from_each_other_than_from_the_wrong_ones_lose_the_margins() -> None:
-    found = ties_of([9, 1], [8, 3, 1])
-    assert (found["Ties/separated"], found["Ties/separated from both"]) == (0, 0)
-    assert found["Ties/margin"] == pytest.approx(np.tanh(2 / 5 - 1))
-    assert found["Ties"] == pytest.approx(0.6 + 0.01 * np.tanh(2 / 5 - 1))
+    result = ties_of([9, 1], [8, 3, 1])
+    assert (result["Ties/separated"], result["Ties/separated from both"]) == (0, 0)
+    assert result["Ties/margin"] == pytest.approx(np.tanh(2 / 5 - 1))
+    assert result["Ties"] == pytest.approx(0.6 + 0.01 * np.tanh(2 / 5 - 1))
 
 
 def test_the_smaller_gap_of_the_two_versions_decides_the_harder_margin() -> None:
-    found = ties_of([2, 1], [8, 6, 1])
-    assert (found["Ties/separated"], found["Ties/separated from both"]) == (1, 0)
-    assert found["Ties"] == pytest.approx(0.8 + 0.01 * np.tanh(1 / 2 - 1))
+    result = ties_of([2, 1], [8, 6, 1])
+    assert (result["Ties/separated"], result["Ties/separated from both"]) == (1, 0)
+    assert result["Ties"] == pytest.approx(0.8 + 0.01 * np.tanh(1 / 2 - 1))
 
 
 @pytest.mark.parametrize("ref", [[np.nan, 1], [5, np.inf]])
 def test_a_failed_score_loses_its_version_and_the_margins_that_need_it(ref: list[float]) -> None:
-    found = ties_of(ref, [4, 4, 1])
-    assert (found["Ties/ref"], found["Ties/separated from both"], found["Ties/margin"]) == (0, 0, -1)
-    assert found["Ties"] == pytest.approx(0.3 + 0.2 - 0.01)
+    result = ties_of(ref, [4, 4, 1])
+    assert (result["Ties/ref"], result["Ties/separated from both"], result["Ties/margin"]) == (0, 0, -1)
+    assert result["Ties"] == pytest.approx(0.3 + 0.2 - 0.01)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ def test_prompts_without_both_versions_count_in_accuracy_alone() -> None:
         an_item("Ties", "tied:3", better=2),
     ]  # fmt: skip
     sample = a_sample(items, [[2, 1], [2, 2, 1], [1, 2], [1, 3, 2]])
-    found = estimates(ties_figures(sample, separations(sample)))
-    assert {name: (one.value, one.n) for name, one in found.items() if "/" in name} == {
+    result = estimates(ties_figures(sample, separations(sample)))
+    assert {name: (estimate.value, estimate.n) for name, estimate in result.items() if "/" in name} == {
         "Ties/tied": (0.5, 2), "Ties/ref": (0.5, 2),
         "Ties/separated": (1, 1), "Ties/separated from both": (1, 1), "Ties/margin": (1, 1),
     }  # fmt: skip
@@ -274,7 +274,7 @@ def test_version_2_without_one_of_its_six_subsets_has_no_overall_score() -> None
     five = [an_item(subset, "1", worse=3) for subset in ("Factuality", "Precise IF", "Math", "Safety", "Focus")]
     six = [*five, an_item("Ties", "ref:1"), an_item("Ties", "tied:1", better=2)]
     scores: list[list[float]] = [[1, 0, 0, 0]] * 5
-    found = values(measure_v2(a_sample(six, [*scores, [1, 0], [1, 1, 0]])))
-    assert found["Overall"] == pytest.approx(6.01 / 6)
+    result = values(measure_v2(a_sample(six, [*scores, [1, 0], [1, 1, 0]])))
+    assert result["Overall"] == pytest.approx(6.01 / 6)
     without = values(measure_v2(a_sample(five, scores)))
     assert (without["Overall"], without["Ties"], without["Math"]) == (None, None, 1)

@@ -32,29 +32,29 @@ def rows(**changed: object) -> list[dict[str, object]]:
 def test_the_matrix_is_right_style_by_wrong_style() -> None:
     sample = a_sample([an_item("chat", "1", better=3, worse=3)], [SCORES])
     assert matrix(sample).tolist() == [WON]
-    found = values(measure(sample))
-    assert (found["chat/Hard"], found["chat/Normal"], found["chat/Easy"]) == pytest.approx((2 / 3, 1, 1 / 3))
-    assert found["chat"] == pytest.approx(6 / 9)
+    result = values(measure(sample))
+    assert (result["chat/Hard"], result["chat/Normal"], result["chat/Easy"]) == pytest.approx((2 / 3, 1, 1 / 3))
+    assert result["chat"] == pytest.approx(6 / 9)
 
 
 def test_a_scorer_of_style_alone_is_always_right_when_easy_and_never_when_hard() -> None:
     items = [an_item(subset, "1", better=3, worse=3) for subset in SUBSETS]
-    found = values(measure(a_sample(items, [MARKDOWN_WINS] * 5)))
-    assert [found[name] for name in ("Overall", "Hard", "Normal", "Easy", "Style gap")] == pytest.approx(
+    result = values(measure(a_sample(items, [MARKDOWN_WINS] * 5)))
+    assert [result[name] for name in ("Overall", "Hard", "Normal", "Easy", "Style gap")] == pytest.approx(
         [1 / 3, 0, 0, 1, 1]
     )
-    assert found["markdown over concise"] == pytest.approx(1)
-    assert found["concise over markdown"] == 0
+    assert result["markdown over concise"] == pytest.approx(1)
+    assert result["concise over markdown"] == 0
 
 
 def test_safety_pools_refusals_and_responses_and_domains_count_the_same() -> None:
     right, wrong = [1.0] * 3 + [0.0] * 3, [0.0] * 6
     items = [an_item(subset, "1", better=3, worse=3) for subset in (*SUBSETS, "safety-refuse", "chat")]
-    found = values(measure(a_sample(items, [right, right, right, wrong, right, wrong, right])))
-    assert found["safety"] == pytest.approx(1 / 3)
-    assert (found["safety/refuse"], found["safety/response"]) == (0, 1)
-    assert found["Overall"] == pytest.approx((1 + 1 + 1 + 1 / 3) / 4)
-    assert found["Hard"] == pytest.approx((1 + 1 + 1 + 1 / 3) / 4)
+    result = values(measure(a_sample(items, [right, right, right, wrong, right, wrong, right])))
+    assert result["safety"] == pytest.approx(1 / 3)
+    assert (result["safety/refuse"], result["safety/response"]) == (0, 1)
+    assert result["Overall"] == pytest.approx((1 + 1 + 1 + 1 / 3) / 4)
+    assert result["Hard"] == pytest.approx((1 + 1 + 1 + 1 / 3) / 4)
 
 
 def test_equal_scores_and_failures_are_wrong() -> None:
@@ -65,16 +65,16 @@ def test_equal_scores_and_failures_are_wrong() -> None:
 
 def test_without_a_domain_there_is_no_overall_score() -> None:
     sample = a_sample([an_item("chat", "1", better=3, worse=3)], [SCORES])
-    found = values(measure(sample))
-    assert found["Overall"] is found["Hard"] is found["Style gap"] is found["safety"] is None
+    result = values(measure(sample))
+    assert result["Overall"] is result["Hard"] is result["Style gap"] is result["safety"] is None
     assert missing_rows("rm-bench", sample.facts)["code"] == (0, 228)
 
 
 def test_safety_without_one_of_its_two_files_has_no_score() -> None:
     items = [an_item(subset, "1", better=3, worse=3) for subset in SUBSETS if subset != "safety-response"]
-    found = values(measure(a_sample(items, [SCORES] * 4)))
-    assert found["safety"] is found["safety/Hard"] is found["safety/response"] is found["Overall"] is None
-    assert (found["safety/refuse"], found["chat"]) == pytest.approx((6 / 9, 6 / 9))
+    result = values(measure(a_sample(items, [SCORES] * 4)))
+    assert result["safety"] is result["safety/Hard"] is result["safety/response"] is result["Overall"] is None
+    assert (result["safety/refuse"], result["chat"]) == pytest.approx((6 / 9, 6 / 9))
 
 
 def test_items_of_another_shape_are_refused() -> None:
@@ -173,5 +173,5 @@ LENGTH = {
 def test_the_longer_reply_gets_the_counted_shares_on_the_published_data(subset: str) -> None:
     items = load_suite("rm-bench", Path(os.environ["PREFRANK_SUITES"]) / "rm-bench").items
     won = matrix(by_length([item for item in items if item.subset == subset])).mean(0)
-    found = won[np.triu_indices(3, 1)].mean(), np.diag(won).mean(), won[np.tril_indices(3, -1)].mean()
-    assert np.round(100 * np.array(found), 1).tolist() == pytest.approx(LENGTH[subset])
+    result = won[np.triu_indices(3, 1)].mean(), np.diag(won).mean(), won[np.tril_indices(3, -1)].mean()
+    assert np.round(100 * np.array(result), 1).tolist() == pytest.approx(LENGTH[subset])

@@ -22,8 +22,8 @@ def answer(text: str) -> dict[str, str]:
 
 
 def row(kind: str, path: str, **changed: object) -> dict[str, object]:
-    said = [{"role": "user", "content": "Hi?", "language": "English"}]
-    shared = {"conversation_input": said, "category_path": f"{kind}/{path}"}
+    messages = [{"role": "user", "content": "Hi?", "language": "English"}]
+    shared = {"conversation_input": messages, "category_path": f"{kind}/{path}"}
     if kind == "BoN_set":
         return shared | {"bon_uid": "9", "bon_best": answer("best"), "loser_list": [answer("b"), answer("b")]} | changed
     return shared | {"pair_uid": "7", "chosen": answer("good"), "reject": answer("bad")} | changed
@@ -61,16 +61,16 @@ def measured(items: Mapping[str, Item], scores: Mapping[str, list[float]]) -> di
 
 def test_a_list_is_right_where_the_best_reply_beats_every_loser() -> None:
     wrong = {f"BoN_set/{HELPFUL}": [3.0, 2, 4, 0], CODE: [0.0, 1], f"BoN_set/{HARMLESS}": [1.0, 1, 0, 0]}
-    found = measured(published(), wrong)
-    assert [found[name] for name in FOUR] == pytest.approx([36 / 37, 36 / 37, 11 / 12, 1])
-    assert found["Overall"] == pytest.approx((2 * 36 / 37 + 11 / 12 + 1) / 4)
-    assert (found[CODE], found[f"BoN_set/{HELPFUL}"]) == (0, 0)
+    result = measured(published(), wrong)
+    assert [result[name] for name in FOUR] == pytest.approx([36 / 37, 36 / 37, 11 / 12, 1])
+    assert result["Overall"] == pytest.approx((2 * 36 / 37 + 11 / 12 + 1) / 4)
+    assert (result[CODE], result[f"BoN_set/{HELPFUL}"]) == (0, 0)
 
 
 def test_a_failed_score_of_any_reply_loses_the_list() -> None:
     failed = {f"BoN_set/{HELPFUL}": [3, 2, 1, np.nan], f"BoN_set/{HARMLESS}": [np.inf, 1, 0, 0]}
-    found = measured(published(), failed)
-    assert [found[name] for name in FOUR] == pytest.approx([36 / 37, 1, 11 / 12, 1])
+    result = measured(published(), failed)
+    assert [result[name] for name in FOUR] == pytest.approx([36 / 37, 1, 11 / 12, 1])
 
 
 def test_forty_nine_scenarios_are_published_as_lists_and_as_pairs() -> None:
@@ -81,10 +81,10 @@ def test_forty_nine_scenarios_are_published_as_lists_and_as_pairs() -> None:
 @pytest.mark.parametrize("path", ["BoN_set/Harmlessness/multi", CODE])
 def test_a_copy_without_one_of_its_files_says_so_and_gives_no_score_above_it(path: str) -> None:
     items = published(without=path)
-    found = measured(items, {})
+    result = measured(items, {})
     section = "Harmlessness BoN" if "multi" in path else "Helpfulness Pairwise"
-    assert (found["Overall"], found[section]) == (None, None)
-    assert [found[name] for name in FOUR if name != section] == [1, 1, 1]
+    assert (result["Overall"], result[section]) == (None, None)
+    assert [result[name] for name in FOUR if name != section] == [1, 1, 1]
     missing = missing_rows("rmb", by_length(list(items.values())).facts)
     assert missing == {path: (0, None)}
     assert missing_in_words(missing) == [f"1 subset is missing: {path}"]
@@ -99,10 +99,10 @@ def test_the_overall_score_is_the_mean_of_the_four() -> None:
         paths = PUBLISHED[name]
         made += [an_item(paths[i % len(paths)], str(i)) for i in range(1000)]
         scores += [[float(i < round(1000 * share)), 0.0] for i in range(1000)]
-    found = estimates(measure(a_sample(made, scores)))
-    assert {name: found[name].value for name in FOUR} == pytest.approx(shares)
-    assert found["Overall"].value == pytest.approx(0.64575)
-    assert found["Overall"].n == 4000
+    result = estimates(measure(a_sample(made, scores)))
+    assert {name: result[name].value for name in FOUR} == pytest.approx(shares)
+    assert result["Overall"].value == pytest.approx(0.64575)
+    assert result["Overall"].n == 4000
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,6 @@ def test_rows_of_another_shape_are_refused(tmp_path: Path, changed: dict[str, ob
 
 @pytest.mark.skipif("PREFRANK_SUITES" not in os.environ, reason="PREFRANK_SUITES names no folder with rmb in it")
 def test_the_longer_reply_gets_the_counted_shares_on_the_published_data() -> None:
-    found = values(measure(by_length(load_suite("rmb", Path(os.environ["PREFRANK_SUITES"]) / "rmb").items)))
-    shares = [found[name] for name in ("Helpfulness BoN", "Harmlessness BoN")]
+    result = values(measure(by_length(load_suite("rmb", Path(os.environ["PREFRANK_SUITES"]) / "rmb").items)))
+    shares = [result[name] for name in ("Helpfulness BoN", "Harmlessness BoN")]
     assert [None if share is None else round(100 * share, 1) for share in shares] == [48.9, 36.4]

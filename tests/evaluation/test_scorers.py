@@ -17,9 +17,9 @@ from prefrank.evaluation import evaluate
 from prefrank.evaluation.baselines import baselines
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.opened_scorer import OpenedScorer
-from prefrank.evaluation.scorers import ModelOptions, ServerOptions, open_scorer
+from prefrank.evaluation.scorers import ModelOptions, open_scorer
 from prefrank.scoring.files import score_file
-from prefrank.scoring.remote import open_server
+from prefrank.scoring.remote import ServerOptions, open_server
 from prefrank.types import Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference
 from tests.scoring.fake_server import FakeServer

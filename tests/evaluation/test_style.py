@@ -24,33 +24,35 @@ def longer(sample: Sample) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "reference"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
 def test_correlations_are_scipys(kind: str, reference: object) -> None:
     sample = random_sample(0, items=300, prompts=300)
-    sample = replace(sample, scores=tuple(scores(np.round([one.value for one in each])) for each in sample.scores))
-    found = correlation(sample, kind)
-    assert found.value == pytest.approx(reference(sample.lead, longer(sample)).statistic)
-    assert (found.n, found.unit, found.prompts) == (300, "pairs", 300)
+    sample = replace(sample, scores=tuple(scores(np.round([score.value for score in each])) for each in sample.scores))
+    result = correlation(sample, kind)
+    assert result.value == pytest.approx(reference(sample.lead, longer(sample)).statistic)
+    assert (result.n, result.unit, result.prompts) == (300, "pairs", 300)
 
 
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 @pytest.mark.parametrize("replies", [2, 3])
 def test_the_interval_of_a_correlation_is_that_of_leaving_prompts_out(kind: str, replies: int) -> None:
     sample = random_sample(1, items=120, prompts=60, replies=replies)
-    found = correlation(sample, kind)
+    result = correlation(sample, kind)
     z = [
         math.atanh(correlation(sample.take([k for k in range(120) if k % 60 != out]), kind).value) for out in range(60)
     ]
     error = math.sqrt(59 / 60 * float(((z - np.mean(z)) ** 2).sum()))  # the jackknife's (Tukey 1958)
-    assert (math.atanh(found.high) - math.atanh(found.low)) / 2 / 1.959964 == pytest.approx(error, rel=0.06)
-    assert (math.atanh(found.high) + math.atanh(found.low)) / 2 == pytest.approx(math.atanh(found.value))
+    assert (math.atanh(result.high) - math.atanh(result.low)) / 2 / 1.959964 == pytest.approx(error, rel=0.06)
+    assert (math.atanh(result.high) + math.atanh(result.low)) / 2 == pytest.approx(math.atanh(result.value))
 
 
 def test_of_normal_variables_the_interval_is_fishers() -> None:
     random = np.random.default_rng(2)
     x, y = random.normal(size=(2, 4000))
     sample = pair_sample((x + y).tolist(), longer=(1000 * x).astype(int).clip(-999).tolist())
-    found = correlation(sample, "spearman")
-    z, high = math.atanh(found.value), math.atanh(found.high)
-    assert found.value == pytest.approx(6 / math.pi * math.asin(math.sqrt(0.5) / 2), abs=0.03)
-    assert high - z == pytest.approx(1.96 * math.sqrt((1 + found.value**2 / 2) / 4000), rel=0.08)  # Bonett, Wright 2000
+    result = correlation(sample, "spearman")
+    z, high = math.atanh(result.value), math.atanh(result.high)
+    assert result.value == pytest.approx(6 / math.pi * math.asin(math.sqrt(0.5) / 2), abs=0.03)
+    assert high - z == pytest.approx(
+        1.96 * math.sqrt((1 + result.value**2 / 2) / 4000), rel=0.08
+    )  # Bonett, Wright 2000
 
 
 def test_copies_of_a_pair_in_its_prompt_leave_a_correlation_as_it_is() -> None:
@@ -64,8 +66,8 @@ def test_copies_of_a_pair_in_its_prompt_leave_a_correlation_as_it_is() -> None:
 
 @pytest.mark.parametrize("leads", [[1.0] * 5, [math.nan] * 5, [1.0]])
 def test_what_does_not_vary_has_no_correlation(leads: list[float]) -> None:
-    found = correlation(pair_sample(leads, longer=list(range(len(leads)))), "spearman")
-    assert found.value is found.low is None
+    result = correlation(pair_sample(leads, longer=list(range(len(leads)))), "spearman")
+    assert result.value is result.low is None
 
 
 def test_few_prompts_and_perfect_order_have_no_interval() -> None:
@@ -77,14 +79,14 @@ def test_few_prompts_and_perfect_order_have_no_interval() -> None:
 
 def test_correlations_inside_items_are_scipys() -> None:
     sample = random_sample(4, items=40, prompts=40, replies=6)
-    rounded = tuple(scores(np.round([one.value / 4 for one in each])) for each in sample.scores)
+    rounded = tuple(scores(np.round([score.value / 4 for score in each])) for each in sample.scores)
     sample = Sample(tuple(replace(f, lengths=tuple(n // 60 for n in f.lengths)) for f in sample.facts), rounded)
-    found = item_correlations(sample)
-    for value, one, each in zip(found, sample.facts, sample.scores, strict=True):
+    result = item_correlations(sample)
+    for value, item_facts, each in zip(result, sample.facts, sample.scores, strict=True):
         ours = [score.value for score in each]
-        if len(set(ours)) > 1 and len(set(one.lengths)) > 1:
-            assert value == pytest.approx(stats.spearmanr(ours, one.lengths).statistic)
-    assert style(sample, FEW).within_prompt.value == pytest.approx(np.nanmean(found))
+        if len(set(ours)) > 1 and len(set(item_facts.lengths)) > 1:
+            assert value == pytest.approx(stats.spearmanr(ours, item_facts.lengths).statistic)
+    assert style(sample, FEW).within_prompt.value == pytest.approx(np.nanmean(result))
 
 
 def test_inside_an_item_equal_scores_order_nothing_and_equal_lengths_or_failures_do_not_count() -> None:
@@ -95,28 +97,28 @@ def test_inside_an_item_equal_scores_order_nothing_and_equal_lengths_or_failures
         (scores([1.0, 1.0]), scores([math.nan, 0.0]), scores([1.0, 2.0]), scores([1.0, 1.0])),
     )
     assert item_correlations(sample).tolist() == pytest.approx([0.0, math.nan, math.nan, math.nan], nan_ok=True)
-    found = style(sample, FEW).within_prompt
-    assert (found.value, found.n, found.unit) == (0.0, 1, "items")
+    result = style(sample, FEW).within_prompt
+    assert (result.value, result.n, result.unit) == (0.0, 1, "items")
 
 
 def test_a_model_of_length_alone_is_right_where_the_longer_is_better_and_gets_half() -> None:
     by_length = pair_sample([5.0, 9.0, 2.0, -3.0], longer=[5, 9, 2, -3])
-    found = style(by_length, FEW)
-    assert (found.longer.value, found.longer.n) == (1.0, 3)
-    assert (found.shorter.value, found.shorter.n) == (0.0, 1)
-    assert found.balanced.value == 0.5
-    assert found.within_prompt.value == 1.0
+    result = style(by_length, FEW)
+    assert (result.longer.value, result.longer.n) == (1.0, 3)
+    assert (result.shorter.value, result.shorter.n) == (0.0, 1)
+    assert result.balanced.value == 0.5
+    assert result.within_prompt.value == 1.0
 
 
 def test_without_either_side_there_is_no_balance() -> None:
-    found = style(pair_sample([1.0, -1.0], longer=[3, 0]), FEW)
-    assert (found.longer.value, found.shorter.value, found.balanced.value) == (1.0, None, None)
+    result = style(pair_sample([1.0, -1.0], longer=[3, 0]), FEW)
+    assert (result.longer.value, result.shorter.value, result.balanced.value) == (1.0, None, None)
 
 
 def test_buckets_are_of_relative_length_difference() -> None:
     # (1000 + d - 1000) / (2000 + d): -0.98, -0.2, 0, 0.0476, 0.05, 0.2, 0.6
-    found = style(pair_sample([1, -1, 0, 1, 1, -1, 1.0], longer=[-990, -333, 0, 100, 106, 500, 3000]), FEW)
-    table = [(one.low, one.high, one.accuracy.value, one.accuracy.n) for one in found.buckets]
+    result = style(pair_sample([1, -1, 0, 1, 1, -1, 1.0], longer=[-990, -333, 0, 100, 106, 500, 3000]), FEW)
+    table = [(bucket.low, bucket.high, bucket.accuracy.value, bucket.accuracy.n) for bucket in result.buckets]
     assert table == [
         (-1.0, -0.5, 1.0, 1),
         (-0.5, -0.25, None, 0),
@@ -130,7 +132,7 @@ def test_buckets_are_of_relative_length_difference() -> None:
 
 def design(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """The regression's terms by hand, with sides swapped at random; and whether the first side won."""
-    pairs, marks = sample.pairs, np.array([one for f in sample.facts for one in f.styles], float)
+    pairs, marks = sample.pairs, np.array([counts for f in sample.facts for counts in f.styles], float)
     rms = lambda d: d / math.sqrt(np.mean(d**2))  # noqa: E731
     columns = [rms(sample.lead), np.tanh(rms(longer(sample)))]
     columns += [rms(marks[pairs.ahead, k] - marks[pairs.behind, k]) for k in range(3)]
@@ -143,14 +145,14 @@ def test_the_regression_is_statsmodels() -> None:
     x, won = design(sample)
     full, style_alone = sm.Logit(won, x).fit(disp=0), sm.Logit(won, x[:, 1:]).fit(disp=0)
     robust = sm.Logit(won, x).fit(disp=0, cov_type="HC0")
-    found = regress(sample)
-    assert [term.name for term in found.terms] == ["lead", "length", "headers", "list_items", "bold"]
-    assert [term.coefficient for term in found.terms] == pytest.approx(full.params.tolist(), rel=1e-6)
-    widths = [(term.high - term.low) / 2 / 1.959964 for term in found.terms]
+    result = regress(sample)
+    assert [term.name for term in result.terms] == ["lead", "length", "headers", "list_items", "bold"]
+    assert [term.coefficient for term in result.terms] == pytest.approx(full.params.tolist(), rel=1e-6)
+    widths = [(term.high - term.low) / 2 / 1.959964 for term in result.terms]
     assert widths == pytest.approx((robust.bse * math.sqrt(400 / 399)).tolist(), rel=1e-5)
-    assert found.statistic == pytest.approx(2 * (full.llf - style_alone.llf), rel=1e-6)
-    assert found.p == pytest.approx(stats.chi2.sf(found.statistic, 1))
-    assert found.n == 400
+    assert result.statistic == pytest.approx(2 * (full.llf - style_alone.llf), rel=1e-6)
+    assert result.p == pytest.approx(stats.chi2.sf(result.statistic, 1))
+    assert result.n == 400
 
 
 def test_the_regressions_intervals_are_robust_to_pairs_that_share_a_prompt() -> None:
@@ -174,7 +176,7 @@ def test_copies_of_a_pair_in_its_prompt_leave_the_regression_as_it_is() -> None:
 def with_bonus(sample: Sample, bonus: float) -> Sample:
     """The same model with a bonus for headers."""
     values = [
-        scores([one.value + bonus * mark[0] for one, mark in zip(each, f.styles, strict=True)])
+        scores([score.value + bonus * mark[0] for score, mark in zip(each, f.styles, strict=True)])
         for f, each in zip(sample.facts, sample.scores, strict=True)
     ]
     return Sample(sample.facts, tuple(values))
@@ -193,34 +195,34 @@ def test_at_equal_style_a_bonus_for_style_changes_nothing() -> None:
 
 def test_at_equal_style_the_interval_is_that_of_leaving_prompts_out() -> None:
     sample = random_sample(9, items=160, prompts=80)
-    found = regress(sample).at_equal_style
+    result = regress(sample).at_equal_style
     logit = lambda p: math.log(p / (1 - p))  # noqa: E731
     left_out = [
         logit(regress(sample.take([k for k in range(160) if k % 80 != out])).at_equal_style.value) for out in range(80)
     ]
     error = math.sqrt(79 / 80 * float(((left_out - np.mean(left_out)) ** 2).sum()))
-    assert (logit(found.high) - logit(found.low)) / 2 / 1.959964 == pytest.approx(error, rel=0.1)
+    assert (logit(result.high) - logit(result.low)) / 2 / 1.959964 == pytest.approx(error, rel=0.1)
 
 
 def test_without_style_the_accuracy_at_equal_style_is_the_mean_probability() -> None:
     random = np.random.default_rng(10)
     size = np.abs(random.normal(0, 2, 5000))
     won = random.random(5000) < 1 / (1 + np.exp(-size))
-    found = regress(pair_sample(np.where(won, size, -size).tolist()))
-    assert [term.name for term in found.terms] == ["lead"]
-    assert found.at_equal_style.value == pytest.approx(won.mean(), abs=0.01)
+    result = regress(pair_sample(np.where(won, size, -size).tolist()))
+    assert [term.name for term in result.terms] == ["lead"]
+    assert result.at_equal_style.value == pytest.approx(won.mean(), abs=0.01)
     lead = np.where(won, size, -size)
-    loss = np.logaddexp(0, -lead * found.terms[0].coefficient / math.sqrt(np.mean(lead**2))).sum()
-    assert found.statistic == pytest.approx(2 * (5000 * math.log(2) - loss))
+    loss = np.logaddexp(0, -lead * result.terms[0].coefficient / math.sqrt(np.mean(lead**2))).sum()
+    assert result.statistic == pytest.approx(2 * (5000 * math.log(2) - loss))
 
 
 def test_scores_that_know_nothing_gain_nothing() -> None:
     sample = random_sample(11, items=400, prompts=400)
     noise = np.random.default_rng(0).normal(size=(400, 2))
-    found = regress(Sample(sample.facts, tuple(scores(each) for each in noise)))
-    assert found.terms[0].low < 0 < found.terms[0].high
-    assert found.p > 0.05
-    assert found.at_equal_style.value == pytest.approx(0.5, abs=0.06)
+    result = regress(Sample(sample.facts, tuple(scores(each) for each in noise)))
+    assert result.terms[0].low < 0 < result.terms[0].high
+    assert result.p > 0.05
+    assert result.at_equal_style.value == pytest.approx(0.5, abs=0.06)
 
 
 def test_terms_that_others_add_up_to_are_left_out() -> None:
@@ -231,14 +233,14 @@ def test_terms_that_others_add_up_to_are_left_out() -> None:
 
 def test_a_style_of_few_prompts_is_no_term_and_spoils_no_regression() -> None:
     sample = random_sample(17, items=100, prompts=100)
-    won = [one.preferences[0].winner for one in sample.facts]
+    won = [item_facts.preferences[0].winner for item_facts in sample.facts]
     marks = [tuple((0, 0, int(k < 3 and reply == won[k])) for reply in (0, 1)) for k in range(100)]
-    rare = tuple(replace(one, styles=mark) for one, mark in zip(sample.facts, marks, strict=True))
+    rare = tuple(replace(item_facts, styles=mark) for item_facts, mark in zip(sample.facts, marks, strict=True))
     assert [term.name for term in regress(Sample(rare, sample.scores)).terms] == ["lead", "length"]
 
 
 @pytest.mark.parametrize(
-    ("sample", "said"),
+    ("sample", "message"),
     [
         (pair_sample([1.0] * 19), "19 prompts with decided pairs"),
         (pair_sample([1.0, 2.0] * 30, labels=[0.5] * 60), "0 prompts with decided pairs"),
@@ -249,45 +251,45 @@ def test_a_style_of_few_prompts_is_no_term_and_spoils_no_regression() -> None:
         (pair_sample([1.0] * 29 + [-1.0] * 25, longer=[0] * 29 + [5] * 25), "no coefficients are best"),
     ],
 )
-def test_where_there_is_no_regression_it_is_said_why(sample: Sample, said: str) -> None:
-    found = style(sample, FEW)
-    assert found.regression is None
-    assert said in found.note
-    json.dumps(found.to_json(), allow_nan=False)
+def test_where_there_is_no_regression_it_is_said_why(sample: Sample, message: str) -> None:
+    result = style(sample, FEW)
+    assert result.regression is None
+    assert message in result.note
+    json.dumps(result.to_json(), allow_nan=False)
 
 
 def test_a_failed_score_is_lost_at_equal_style_too() -> None:
     sample = random_sample(14, items=200, prompts=200)
     failed = Sample(sample.facts, tuple(scores([math.nan, 0.0]) if k < 100 else s for k, s in enumerate(sample.scores)))
-    found = regress(failed)
-    assert isinstance(found, Regression)
-    assert found.at_equal_style.value < 0.5
+    result = regress(failed)
+    assert isinstance(result, Regression)
+    assert result.at_equal_style.value < 0.5
     assert correlation(failed, "pearson").n == 100
 
 
 def test_soft_labels_have_the_coefficients_and_errors_of_fractional_answers() -> None:
     random = np.random.default_rng(16)
     leads, labels = random.normal(size=300), random.uniform(0.55, 1.0, 300)
-    found = regress(pair_sample(leads.tolist(), labels=labels.tolist())).terms[0]
+    result = regress(pair_sample(leads.tolist(), labels=labels.tolist())).terms[0]
     x = (leads / math.sqrt(np.mean(leads**2)))[:, None]
     want = sm.GLM(labels, x, family=sm.families.Binomial()).fit(cov_type="HC0")
-    assert found.coefficient == pytest.approx(want.params[0])
-    assert (found.high - found.low) / 2 / 1.959964 == pytest.approx(want.bse[0] * math.sqrt(300 / 299), rel=1e-5)
+    assert result.coefficient == pytest.approx(want.params[0])
+    assert (result.high - result.low) / 2 / 1.959964 == pytest.approx(want.bse[0] * math.sqrt(300 / 299), rel=1e-5)
 
 
 def test_soft_labels_count_by_their_probability() -> None:
-    found = regress(pair_sample([1.0, 2.0] * 20, labels=[0.7, 0.9] * 20))
+    result = regress(pair_sample([1.0, 2.0] * 20, labels=[0.7, 0.9] * 20))
     # unit of lead: sqrt(2.5); the slope solves 0.7 + 2 * 0.9 = s(a) + 2 s(2 a), a = slope / unit
-    a = found.terms[0].coefficient / math.sqrt(2.5)
+    a = result.terms[0].coefficient / math.sqrt(2.5)
     assert 1 / (1 + math.exp(-a)) + 2 / (1 + math.exp(-2 * a)) == pytest.approx(0.7 + 2 * 0.9)
 
 
 def test_the_json_has_the_run_files_keys_and_no_nan() -> None:
-    found = json.loads(json.dumps(style(random_sample(15), FEW).to_json(), allow_nan=False))
-    assert set(found) == {
+    result = json.loads(json.dumps(style(random_sample(15), FEW).to_json(), allow_nan=False))
+    assert set(result) == {
         *("pearson", "spearman", "within_prompt", "longer", "shorter", "balanced", "buckets", "regression", "note"),
     }
-    assert set(found["regression"]) == {"terms", "gain", "at_equal_style", "n"}
-    assert set(found["regression"]["terms"][0]) == {"name", "coefficient", "low", "high"}
-    assert set(found["regression"]["gain"]) == {"statistic", "p"}
-    assert set(found["buckets"][0]) == {"from", "to", "accuracy"}
+    assert set(result["regression"]) == {"terms", "gain", "at_equal_style", "n"}
+    assert set(result["regression"]["terms"][0]) == {"name", "coefficient", "low", "high"}
+    assert set(result["regression"]["gain"]) == {"statistic", "p"}
+    assert set(result["buckets"][0]) == {"from", "to", "accuracy"}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from prefrank.errors import BadData, NotFound
-from prefrank.evaluation.estimates import Figure, Part
-from prefrank.evaluation.figures import combine, credits, mean_figure, mean_of, pairwise
+from prefrank.evaluation.credits import credits, pairwise
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols import ROWS, SUITES, find_suite, load_suite, missing_in_words, missing_rows
+from prefrank.stats.figures import Figure, Part, combine, mean_figure, mean_of
 from prefrank.types import Preference, as_prompt
 from tests.evaluation.suite_files import a_sample, an_item, by_length, estimates, values, write_array, write_lines
 
@@ -137,7 +137,7 @@ def test_a_missing_column_names_file_line_column_and_the_columns_that_came(tmp_p
 
 def test_rows_that_no_scorer_can_get_right_are_counted_by_reason(tmp_path: Path) -> None:
     texts = [("?", "a", "b"), ("?", "same", "same"), (" ", "a", "b"), ("?", "", "b")]
-    rows = [{"input": prompt, "output_1": one, "output_2": two, "label": 2} for prompt, one, two in texts]
+    rows = [{"input": prompt, "output_1": first, "output_2": two, "label": 2} for prompt, first, two in texts]
     write_array(tmp_path / "LLMBar/Natural/dataset.json", rows)
     data = load_suite("llmbar", tmp_path)
     assert (data.read, data.dropped) == (4, {"equal replies": 1, "empty prompt": 1})
@@ -171,9 +171,9 @@ def test_an_items_credit_is_the_weighted_mean_over_its_untied_preferences() -> N
         Item(as_prompt("?"), ("a", "b", "c"), kept, "s", str(i))
         for i, kept in enumerate((preferences, preferences[2:]))
     ]
-    found = credits(a_sample(items, [[2, 1, 3], [2, 1, 3]]), "half")
-    assert found[0] == 0.75
-    assert np.isnan(found[1])
+    result = credits(a_sample(items, [[2, 1, 3], [2, 1, 3]]), "half")
+    assert result[0] == 0.75
+    assert np.isnan(result[1])
 
 
 def test_pairwise_gives_the_mean_over_items_the_mean_over_subsets_and_each_subset() -> None:
@@ -183,7 +183,7 @@ def test_pairwise_gives_the_mean_over_items_the_mean_over_subsets_and_each_subse
     assert values(figures) == pytest.approx(
         {"Macro mean": (2 / 3 + 1 / 2) / 2, "Accuracy": 2.5 / 4, "a": 2 / 3, "b": 0.5}
     )
-    assert {name: (one.n, one.unit, one.prompts) for name, one in estimates(figures).items()} == {
+    assert {name: (estimate.n, estimate.unit, estimate.prompts) for name, estimate in estimates(figures).items()} == {
         "Macro mean": (4, "items", 4), "Accuracy": (4, "items", 4), "a": (3, "items", 3), "b": (1, "items", 1),
     }  # fmt: skip
 
@@ -191,9 +191,9 @@ def test_pairwise_gives_the_mean_over_items_the_mean_over_subsets_and_each_subse
 def test_a_sum_with_a_part_that_has_no_items_has_no_value() -> None:
     whole = mean_figure(np.array([1.0, 0.0]), np.array([0, 1]))
     empty = mean_figure(np.zeros(0), np.zeros(0, np.int64))
-    found = estimates({"sum": mean_of([whole, empty]), "nothing": combine([])})
-    assert (found["sum"].value, found["sum"].n) == (None, 2)
-    assert found["nothing"].value is None
+    result = estimates({"sum": mean_of([whole, empty]), "nothing": combine([])})
+    assert (result["sum"].value, result["sum"].n) == (None, 2)
+    assert result["nothing"].value is None
 
 
 def test_bounds_of_a_sum_are_the_sums_of_its_bounds() -> None:

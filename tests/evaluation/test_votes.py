@@ -10,7 +10,6 @@ import pytest
 
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.ceiling import noise_ceiling
-from prefrank.evaluation.estimates import Bootstrap, Figure, estimate_all
 from prefrank.evaluation.items import Item, Sample, sample_of
 from prefrank.evaluation.protocols.votes import (
     LFQA_EXPERTS,
@@ -22,6 +21,9 @@ from prefrank.evaluation.protocols.votes import (
     measure,
     thresholds,
 )
+from prefrank.stats.bootstrap import Bootstrap
+from prefrank.stats.estimates import estimate_all
+from prefrank.stats.figures import Figure
 from prefrank.types import as_prompt
 from tests.data.files import write_lines
 from tests.evaluation.making import scored
@@ -40,20 +42,20 @@ def sample(*rows: tuple[str, float, float], prompts: str = "abcdefghij") -> Samp
 
 
 def values(figures: dict[str, Figure]) -> dict[str, float | None]:
-    return {name: one.value for name, one in estimate_all(figures, Bootstrap(resamples=1)).items()}
+    return {name: estimate.value for name, estimate in estimate_all(figures, Bootstrap(resamples=1)).items()}
 
 
 ROWS = (("LLR", 2, 1), ("TTR", 1, 3), ("RRR", 0, 0))
 
 
 def test_figures_of_three_pairs_by_hand() -> None:
-    found = values(measure(sample(*ROWS)))
-    assert found["Accuracy"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
-    assert found["Majority"] == pytest.approx((1 + 1 / 2) / 2)
-    assert found["Share of the ceiling"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 2) / (2 / 3 + 2 / 3 + 1))
+    result = values(measure(sample(*ROWS)))
+    assert result["Accuracy"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+    assert result["Majority"] == pytest.approx((1 + 1 / 2) / 2)
+    assert result["Share of the ceiling"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 2) / (2 / 3 + 2 / 3 + 1))
     softplus = [math.log1p(math.exp(value)) for value in (-1, 1, -2, 2)]
     first, second = (2 * softplus[0] + softplus[1]) / 3, (2 * softplus[2] + softplus[3]) / 3
-    assert found["Log loss"] == pytest.approx((first + second + math.log(2)) / 3)
+    assert result["Log loss"] == pytest.approx((first + second + math.log(2)) / 3)
 
 
 def test_how_much_people_agree_is_ranked_against_the_lead() -> None:
@@ -86,8 +88,8 @@ def test_the_log_loss_is_least_for_scores_that_are_the_vote_shares() -> None:
 
 
 def test_the_most_any_scorer_can_reach_is_the_whole_ceiling() -> None:
-    found = values(measure(sample(("LLR", 1, 0), ("RRL", 0, 1), ("RRT", 0, 1), ("L", 0, 1))))
-    assert found["Share of the ceiling"] == pytest.approx(1)  # the pair with one vote has no ceiling
+    result = values(measure(sample(("LLR", 1, 0), ("RRL", 0, 1), ("RRT", 0, 1), ("L", 0, 1))))
+    assert result["Share of the ceiling"] == pytest.approx(1)  # the pair with one vote has no ceiling
     several = sample(("LLR", 1, 0), ("RRT", 1, 0), ("LR", 0, 0))
     share, ceiling = values(measure(several))["Share of the ceiling"], noise_ceiling(several).value
     assert share * ceiling == pytest.approx((2 / 3 + 1 / 6 + 1 / 2) / 3)
@@ -103,17 +105,17 @@ def test_the_threshold_is_the_best_there_is() -> None:
     draw = np.random.default_rng(0)
     size, (side, tie), prompts = draw.integers(0, 9, 80).astype(float), draw.random((2, 80)), np.repeat([0, 1], 40)
     tie += 0.5 * (size < 6)  # so that the best threshold lies in the middle
-    found = thresholds(size, side, tie, prompts)
-    assert found is not None
+    result = thresholds(size, side, tie, prompts)
+    assert result is not None
     agreement = {t: np.where(size > t, side, tie)[prompts == 1].sum() for t in range(9)}
-    assert set(found[prompts == 0]) == {max(agreement, key=agreement.__getitem__)}
+    assert set(result[prompts == 0]) == {max(agreement, key=agreement.__getitem__)}
 
 
 def test_three_classes_count_ties_of_people_and_of_scores() -> None:
     rows = [("TTL", 1, 1), ("LLT", 9, 0), ("RRR", 0, 9), ("TTT", 2, 2)]
-    found = values(measure(sample(*rows)))
-    assert found["Three classes/votes"] == pytest.approx((2 / 3 + 2 / 3 + 1 + 1) / 4)
-    assert found["Three classes/majority"] == 1
+    result = values(measure(sample(*rows)))
+    assert result["Three classes/votes"] == pytest.approx((2 / 3 + 2 / 3 + 1 + 1) / 4)
+    assert result["Three classes/majority"] == 1
 
 
 def test_leads_of_one_size_are_ties_together_or_not_at_all() -> None:
@@ -122,27 +124,27 @@ def test_leads_of_one_size_are_ties_together_or_not_at_all() -> None:
 
 
 def test_one_prompt_has_no_other_to_choose_a_threshold_on() -> None:
-    found = values(measure(sample(("T", 1, 0), ("L", 3, 0), prompts="aa")))
-    assert found["Three classes/votes"] is None
-    assert found["Accuracy"] == 1
+    result = values(measure(sample(("T", 1, 0), ("L", 3, 0), prompts="aa")))
+    assert result["Three classes/votes"] is None
+    assert result["Accuracy"] == 1
 
 
 def test_a_pair_without_a_majority_is_left_out_of_it() -> None:
-    found = measure(sample(("LR", 1, 0), ("LLTT", 1, 0), ("LLT", 1, 0)))
-    assert (found["Majority"].n, found["Three classes/majority"].n) == (1, 1)
+    result = measure(sample(("LR", 1, 0), ("LLTT", 1, 0), ("LLT", 1, 0)))
+    assert (result["Majority"].n, result["Three classes/majority"].n) == (1, 1)
     assert values(measure(sample(("LR", 1, 0))))["Majority"] is None
 
 
 def test_failures_agree_with_nobody() -> None:
-    found = values(measure(sample(("LLL", math.nan, 0), ("TTT", math.inf, 0), ("RRR", math.nan, math.nan))))
-    assert [found[name] for name in ("Accuracy", "Majority", "Share of the ceiling")] == [0, 0, 0]
-    assert [found[name] for name in ("Three classes/votes", "Three classes/majority")] == [0, 0]
-    assert found["Log loss"] is found["Lead and agreement"] is None
+    result = values(measure(sample(("LLL", math.nan, 0), ("TTT", math.inf, 0), ("RRR", math.nan, math.nan))))
+    assert [result[name] for name in ("Accuracy", "Majority", "Share of the ceiling")] == [0, 0, 0]
+    assert [result[name] for name in ("Three classes/votes", "Three classes/majority")] == [0, 0]
+    assert result["Log loss"] is result["Lead and agreement"] is None
 
 
 def test_only_ties_leave_no_accuracy() -> None:
-    found = values(measure(sample(("TT", 1, 0), ("TTT", 0, 3))))
-    assert found["Accuracy"] is found["Majority"] is found["Lead and agreement"] is None
+    result = values(measure(sample(("TT", 1, 0), ("TTT", 0, 3))))
+    assert result["Accuracy"] is result["Majority"] is result["Lead and agreement"] is None
 
 
 PAIRS: list[dict[str, Any]] = [
@@ -174,7 +176,7 @@ def test_llmfao_names_the_file_that_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("votes", "said"),
+    ("votes", "vote"),
     [
         ("id,winner\n0,left\n0,both\n", r"csv:3: 'winner' is 'both'; wanted one of left, right, tie"),
         ("id,winner\n0\n", r"csv:2: the row has 1 cells; wanted 2"),
@@ -186,8 +188,8 @@ def test_llmfao_names_the_file_that_is_missing(tmp_path: Path) -> None:
         ("id,winner\n7,left\n", r"no row can be used out of 3 \(left out: no vote: 2, empty reply: 1\)"),
     ],
 )
-def test_bad_votes_are_named_with_their_line(tmp_path: Path, votes: str, said: str) -> None:
-    with pytest.raises(BadData, match=said):
+def test_bad_votes_are_named_with_their_line(tmp_path: Path, votes: str, vote: str) -> None:
+    with pytest.raises(BadData, match=vote):
         LLMFAO.read(llmfao(tmp_path, votes))
 
 
@@ -204,7 +206,7 @@ def write_pandalm(folder: Path, *rows: dict[str, Any]) -> Path:
 def test_pandalm_rows_have_three_votes_and_an_input_after_the_instruction(tmp_path: Path) -> None:
     rows = [pandalm_row(), pandalm_row(input=""), pandalm_row(response1=True), pandalm_row(response2=" ")]
     data = PANDALM.read(write_pandalm(tmp_path, *rows))
-    assert [one.prompt for one in data.items] == [as_prompt("Shorten it.\n\nA long text."), as_prompt("Shorten it.")]
+    assert [item.prompt for item in data.items] == [as_prompt("Shorten it.\n\nA long text."), as_prompt("Shorten it.")]
     assert [(p.winner, p.loser, p.probability) for p in data.items[0].preferences] == [
         (0, 1, 1),
         (0, 1, 0.5),
@@ -213,14 +215,14 @@ def test_pandalm_rows_have_three_votes_and_an_input_after_the_instruction(tmp_pa
     assert data.dropped == {"reply is not a text": 1, "empty reply": 1}
 
 
-@pytest.mark.parametrize(("said", "shown"), [(3, "3"), ("1", "'1'"), (None, "null"), ([1], r"\[1\]"), (True, "True")])
-def test_a_vote_that_is_none_of_the_three_is_refused(tmp_path: Path, said: object, shown: str) -> None:
+@pytest.mark.parametrize(("vote", "shown"), [(3, "3"), ("1", "'1'"), (None, "null"), ([1], r"\[1\]"), (True, "True")])
+def test_a_vote_that_is_none_of_the_three_is_refused(tmp_path: Path, vote: object, shown: str) -> None:
     with pytest.raises(BadData, match=rf"testset-v1\.json:2: an annotator says {shown}; wanted 0"):
-        PANDALM.read(write_pandalm(tmp_path, pandalm_row(), pandalm_row(annotator2=said)))
+        PANDALM.read(write_pandalm(tmp_path, pandalm_row(), pandalm_row(annotator2=vote)))
 
 
-def tulu_row(a: str, b: str, said: str, id: str) -> dict[str, str]:
-    return {"id": id, "prompt": "Name a fruit.", "completion_a": a, "completion_b": b, "preference": said}
+def tulu_row(a: str, b: str, vote: str, id: str) -> dict[str, str]:
+    return {"id": id, "prompt": "Name a fruit.", "completion_a": a, "completion_b": b, "preference": vote}
 
 
 def test_tulu_votes_on_a_pair_meet_whichever_reply_is_called_a(tmp_path: Path) -> None:
@@ -244,10 +246,10 @@ def test_tulu_votes_on_a_pair_meet_whichever_reply_is_called_a(tmp_path: Path) -
 
 def test_lfqa_rows_have_one_vote(tmp_path: Path) -> None:
     rows = [
-        {"question": "Why?", "answer_a": "So.", "answer_b": "Because.", "overall_preference": said} for said in (-1, 1)
+        {"question": "Why?", "answer_a": "So.", "answer_b": "Because.", "overall_preference": vote} for vote in (-1, 1)
     ]
     data = LFQA_EXPERTS.read(write_lines(tmp_path / "experts_pairwise_human_preferences.jsonl", rows).parent)
-    assert [[(p.winner, p.loser) for p in one.preferences] for one in data.items] == [[(0, 1)], [(1, 0)]]
+    assert [[(p.winner, p.loser) for p in item.preferences] for item in data.items] == [[(0, 1)], [(1, 0)]]
     rows[0]["overall_preference"] = 2
     write_lines(tmp_path / "experts_pairwise_human_preferences.jsonl", rows)
     with pytest.raises(BadData, match=r"jsonl:1: 'overall_preference' is 2\.0"):
@@ -272,8 +274,8 @@ def test_pandalm_as_published(shared_data: Path) -> None:
         if side in (1, 2) and count > 1:
             decided += 1
             right.append(0.5 if first == second else float((first > second) == (side == 1)))
-    found = estimate_all(figures, Bootstrap(resamples=1))["Majority"]
-    assert (found.n, found.value) == (decided, pytest.approx(np.mean(right)))
+    result = estimate_all(figures, Bootstrap(resamples=1))["Majority"]
+    assert (result.n, result.value) == (decided, pytest.approx(np.mean(right)))
 
 
 @pytest.mark.shared_data
@@ -281,7 +283,7 @@ def test_counts_of_other_published_votes(shared_data: Path) -> None:
     tulu = TULU1_HUMAN.read(shared_data / "tulu1-human-eval")
     assert (tulu.read, tulu.dropped["no vote"], len(tulu.items) + tulu.dropped["equal replies"]) == (1302, 152, 979)
     lfqa = LFQA_EXPERTS.read(shared_data / "lfqa-experts")
-    assert Counter(one.preferences[0].winner for one in lfqa.items) == {0: 140, 1: 120}
+    assert Counter(item.preferences[0].winner for item in lfqa.items) == {0: 140, 1: 120}
 
 
 @pytest.mark.shared_data
@@ -292,9 +294,9 @@ def test_every_llmfao_vote_on_two_texts_is_a_preference(shared_data: Path) -> No
         votes = [(row["id"], row["winner"]) for row in csv.DictReader(file)]
     pairs = [json.loads(line) for line in (folder / "pairs-crowd.jsonl").read_text(encoding="utf-8").splitlines()]
     whole = {str(pair["id"]) for pair in pairs if pair["result_x"].strip() and pair["result_y"].strip()}
-    said = Counter(winner for id, winner in votes if id in whole)
+    wanted = Counter(winner for id, winner in votes if id in whole)
     data = LLMFAO.read(folder)
     assert (data.read, len(data.items), data.dropped) == (2139, len(whole), {"empty reply": 2139 - len(whole)})
-    kept = [one for item in data.items for one in item.preferences]
-    found = Counter("tie" if one.probability == 0.5 else ("left", "right")[one.winner] for one in kept)
-    assert (len(votes), found) == (8931, said)
+    kept = [vote for item in data.items for vote in item.preferences]
+    result = Counter("tie" if vote.probability == 0.5 else ("left", "right")[vote.winner] for vote in kept)
+    assert (len(votes), result) == (8931, wanted)

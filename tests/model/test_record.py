@@ -13,7 +13,7 @@ from prefrank.model import load_network
 from prefrank.model.record import RECORD, Record, read_record, text_settings, write_record
 from prefrank.scoring import RewardModel, checkpoint_info
 from prefrank.text import TextSettings
-from prefrank.training.runs import find_runs
+from prefrank.training.records.runs import find_runs
 from tests.tiny import bert_folder, decoder_folder
 
 TEXT = {"template": "pair", "max_length": 32}

@@ -13,7 +13,6 @@ import pytest
 
 from prefrank.errors import BadInput, CannotWrite
 from prefrank.evaluation import Entrant, Item, Run, Task, comparisons_suite, longer_wins, run_all
-from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.merging import merged
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.reports.decided import decided_pairs
@@ -21,6 +20,7 @@ from prefrank.reports.html import render_report, write_report
 from prefrank.reports.numbers import digits
 from prefrank.reports.sections.curves import kl_of_best
 from prefrank.reports.sections.what_was_run import how_made
+from prefrank.stats.bootstrap import Bootstrap
 from prefrank.types import Preference, RankedPairs, as_prompt
 from tests.evaluation.run_files import as_run, estimate, fake_run, made_run
 

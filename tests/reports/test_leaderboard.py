@@ -10,11 +10,11 @@ import pytest
 
 from prefrank.errors import NotFound
 from prefrank.evaluation.comparing import groups
-from prefrank.evaluation.estimates import Bootstrap
 from prefrank.evaluation.metrics import metric_figures
 from prefrank.evaluation.results import sample_of_run
 from prefrank.reports.leaderboard import Board, Leaderboard, leaderboard
 from prefrank.reports.leaderboard_page import leaderboard_html, write_leaderboard
+from prefrank.stats.bootstrap import Bootstrap
 from tests.evaluation.run_files import as_run, fake_run
 
 FEW = Bootstrap(resamples=400)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from prefrank.evaluation.estimates import Estimate
 from prefrank.reports.numbers import (
     count,
     digits,
@@ -18,6 +17,7 @@ from prefrank.reports.numbers import (
     stated_estimate,
     three_places,
 )
+from prefrank.stats.estimates import Estimate
 
 ESTIMATE = Estimate(0.5, 0.25, 0.75, 4000, "pairs", 3)
 

@@ -11,7 +11,7 @@ import pytest
 
 from prefrank import Comparison, Preference, RewardModel, Turn, win_probability
 from prefrank.errors import BadInput, CannotWrite
-from prefrank.evaluation.calibration import calibrate, stored_temperature
+from prefrank.evaluation.temperature_fit import calibrate, stored_temperature
 from prefrank.model.record import read_record
 from prefrank.scoring import checkpoint_info, temperature
 from prefrank.scoring.quantise import quantise_folder

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from prefrank.errors import BadModel
-from prefrank.training import dry_run, loop, train
-from prefrank.training.setup import load_model
+from prefrank.training import dry_run, train
+from prefrank.training.loop import train as loop
+from prefrank.training.start import load_model
 from tests.tiny import decoder_folder
 
 

@@ -216,7 +216,7 @@ def test_every_field_is_documented(model):
 def test_every_field_is_read_by_the_training_code():
     """The first implementation let `scheduler: cosine` stand in its files and read it nowhere."""
     read: dict[str, set[str]] = {"recipe": set(), "source": set()}
-    for path in ROOT.glob("*.py"):
+    for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute):
                 owner = node.value

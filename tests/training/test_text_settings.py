@@ -10,7 +10,7 @@ from prefrank.errors import BadRecipe
 from prefrank.model.record import Record, read_record, write_record
 from prefrank.text import TextEncoder, TextSettings
 from prefrank.training import dry_run, train
-from prefrank.training.setup import load_text
+from prefrank.training.start import load_text
 from tests.tiny import decoder_folder
 
 STRINGS = {"system": ("S> ", "\n"), "user": ("Q> ", "\n"), "assistant": ("A> ", "{eos}")}

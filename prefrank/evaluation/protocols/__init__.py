@@ -86,7 +86,7 @@ def missing_rows(name: str, facts: Sequence[ItemFacts]) -> dict[str, tuple[int, 
     Where a subset's published count is not known (None), it is missing when it has no item at all. Empty where the
     suite is whole, or where nothing of what was published is known.
     """
-    here = Counter(one.subset for one in facts)
+    here = Counter(item.subset for item in facts)
     return {
         subset: (here[subset], published)
         for subset, published in ROWS.get(name, {}).items()

@@ -1,7 +1,7 @@
 """Best-of-n: what a scorer is worth when it picks one of n replies, judged by another measure, the gold.
 
 From N replies to a prompt follows the exact expectation of the best of any n <= N of them, without drawing (Nakano et
-al., arXiv 2112.09332, appendix I; Gao et al., arXiv 2210.10760). Surprising:
+al., arXiv 2112.09332, appendix I; Gao et al., arXiv 2210.10760). The rules:
 - Equal scores pick by chance among them, so the order of replies in the file decides nothing.
 - A failed score is never picked while another is there; among failures alone the least gold counts.
 - Every point of a curve is of the same items, those with enough replies; else its shape would be the items', not the
@@ -24,13 +24,13 @@ from prefrank.data.candidates import FEW_REPLIES, Drop
 from prefrank.data.fields import as_list, as_number, as_row, field, short, text, user
 from prefrank.data.own import own
 from prefrank.errors import BadData
-from prefrank.evaluation.estimates import Bounds, Figure
-from prefrank.evaluation.figures import ACCURACY, credits, mean_over
+from prefrank.evaluation.credits import ACCURACY, credits, mean_over
 from prefrank.evaluation.items import Item, Sample
-from prefrank.evaluation.protocols.agreement import average, rank_correlations, ratio, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
 from prefrank.io.rows import SUFFIXES, Record
+from prefrank.stats.correlation import rank_correlations
+from prefrank.stats.figures import Bounds, Figure, mean_figure, ratio, undefined
 from prefrank.types import MAIN_HEAD, Preference, Prompt
 
 RECOVERY, RANDOM, WORST = "Recovery", "Random", "Worst"
@@ -64,13 +64,13 @@ def _order_weights(size: int) -> Float64[np.ndarray, "N N"]:
 def _curve(ascending: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
     """`_order_weights` @ ascending, each row of weights from the one before: C(i-1, n) / C(N, n+1) is the weight for n
     times (i - n) (n + 1) / ((N - n) n)."""
-    size, found = len(ascending), []
+    size, expected = len(ascending), []
     place = np.arange(1, size + 1, dtype=np.float64)
     weights = np.full(size, 1 / size)
     for n in range(1, size + 1):
-        found.append(weights @ ascending)
+        expected.append(weights @ ascending)
         weights = weights * (np.maximum(place - n, 0.0) * ((n + 1) / (n * max(size - n, 1))))
-    return np.array(found)
+    return np.array(expected)
 
 
 def best_of_n(gold: Float64[np.ndarray, " N"], scores: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
@@ -121,27 +121,27 @@ def curves_of(sample: Sample) -> Curves:
     Raises:
         BadData: no item has gold for two replies.
     """
-    found = []
+    judged = []
     for place, (facts, first) in enumerate(zip(sample.facts, sample.pairs.first[:-1], strict=True)):
-        gold = np.array([math.nan if one is None else one for one in facts.gold], np.float64)
+        gold = np.array([math.nan if value is None else value for value in facts.gold], np.float64)
         scores = sample.values[first : first + len(gold)]
         if (known := ~np.isnan(gold)).sum() > 1:
-            found.append((place, gold[known], scores[known]))
-    if not found:
+            judged.append((place, gold[known], scores[known]))
+    if not judged:
         raise BadData(
             f"none of the {len(sample.facts)} items has gold for two replies; best-of-n needs it on each reply"
         )
-    n = sorted((len(gold) for _, gold, _ in found), reverse=True)[(len(found) - 1) // 2]
-    found = [one for one in found if len(one[1]) >= n]
-    ranks = np.array([_ranks(gold, scores) for _, gold, scores in found])
-    places = np.array([place for place, _, _ in found], np.int64)
+    n = sorted((len(gold) for _, gold, _ in judged), reverse=True)[(len(judged) - 1) // 2]
+    judged = [entry for entry in judged if len(entry[1]) >= n]
+    ranks = np.array([_ranks(gold, scores) for _, gold, scores in judged])
+    places = np.array([place for place, _, _ in judged], np.int64)
     return Curves(
         places=places,
         prompts=sample.pairs.prompt[places],
-        model=np.array([best_of_n(gold, scores)[:n] for _, gold, scores in found]),
-        oracle=np.array([best_of_n(gold, gold)[:n] for _, gold, _ in found]),
-        worst=np.array([best_of_n(gold, -gold)[n - 1] for _, gold, _ in found]),
-        gain=np.array([best_of_n(scores, scores)[:n] - scores.mean() for _, _, scores in found]),
+        model=np.array([best_of_n(gold, scores)[:n] for _, gold, scores in judged]),
+        oracle=np.array([best_of_n(gold, gold)[:n] for _, gold, _ in judged]),
+        worst=np.array([best_of_n(gold, -gold)[n - 1] for _, gold, _ in judged]),
+        gain=np.array([best_of_n(scores, scores)[:n] - scores.mean() for _, _, scores in judged]),
         kendall=ranks[:, 0],
         spearman=ranks[:, 1],
     )
@@ -170,7 +170,7 @@ def measure(sample: Sample, *, bounds: Bounds | None = None) -> dict[str, Figure
         bounds: the least and the greatest gold possible.
     """
     curves = curves_of(sample)
-    over, shown = partial(average, prompts=curves.prompts), sizes_shown(curves.model.shape[1])
+    over, shown = partial(mean_figure, prompts=curves.prompts), sizes_shown(curves.model.shape[1])
     random = curves.oracle[:, 0]
     at = {"Gold": (curves.model, bounds), "Oracle": (curves.oracle, bounds), "Score gain": (curves.gain, None)}
     return {
@@ -190,7 +190,7 @@ def measure(sample: Sample, *, bounds: Bounds | None = None) -> dict[str, Figure
 
 def _known(values: Float64[np.ndarray, " C"], prompts: Int64[np.ndarray, " C"]) -> Figure:
     kept = ~np.isnan(values)
-    return average(values[kept], prompts[kept], bounds=(-1.0, 1.0))
+    return mean_figure(values[kept], prompts[kept], bounds=(-1.0, 1.0))
 
 
 def equal_scores(sample: Sample) -> Figure:
@@ -199,7 +199,7 @@ def equal_scores(sample: Sample) -> Figure:
     decided = np.bincount(pairs.comparison, pairs.decided, size)
     equal = np.bincount(pairs.comparison, pairs.decided & (sample.lead == 0), size)
     kept = decided > 0
-    return average(equal[kept] / decided[kept], pairs.prompt[kept], bounds=(0.0, 1.0))
+    return mean_figure(equal[kept] / decided[kept], pairs.prompt[kept], bounds=(0.0, 1.0))
 
 
 def over_optimisation(curves: Curves) -> dict[str, Figure]:
@@ -221,16 +221,19 @@ def over_optimisation(curves: Curves) -> dict[str, Figure]:
     terms, weights, mean = np.stack([d, -d * d], 1), variance.min() / variance, gains.mean(0)
     solve = np.linalg.solve((terms.T * weights) @ terms, terms.T * weights)  # [2, points]
     alpha, beta = solve @ mean
-    figures |= {name: average(gains @ row, curves.prompts) for name, row in zip((ALPHA, BETA), solve, strict=True)}
+    figures |= {
+        name: mean_figure(gains @ row, curves.prompts, bounds=None)
+        for name, row in zip((ALPHA, BETA), solve, strict=True)
+    }
     fitted, middle = terms @ (alpha, beta), np.average(mean, weights=weights)
     whole = weights @ (mean - middle) ** 2
     if whole <= 1e-18:
         return figures
     r2 = 1 - (weights @ (mean - fitted) ** 2) / whole
-    figures[FIT] = replace(average(np.array([r2]), curves.prompts[:1]), n=count)
+    figures[FIT] = replace(mean_figure(np.array([r2]), curves.prompts[:1], bounds=None), n=count)
     if r2 >= FITS and alpha > 0 and beta > 0 and (top := alpha / (2 * beta)) <= d[-1]:
         change = solve[0] / (2 * beta) - solve[1] * top / beta
-        figures[OPTIMUM] = average(top + (gains - mean) @ change, curves.prompts)
+        figures[OPTIMUM] = mean_figure(top + (gains - mean) @ change, curves.prompts, bounds=None)
     return figures
 
 
@@ -241,14 +244,15 @@ def read_candidates(folder: Path) -> SuiteData:
 
 def _published(record: Record) -> Item | Drop:
     rows = [
-        as_row(one, f"candidates[{i}]") for i, one in enumerate(as_list(field(record.row, "candidates"), "candidates"))
+        as_row(candidate, f"candidates[{i}]")
+        for i, candidate in enumerate(as_list(field(record.row, "candidates"), "candidates"))
     ]
-    judged = [one for one in rows if one.get("win_prob") is not None]
-    gold = [as_number(one["win_prob"], "win_prob") for one in judged]
+    judged = [candidate for candidate in rows if candidate.get("win_prob") is not None]
+    gold = [as_number(candidate["win_prob"], "win_prob") for candidate in judged]
     wrong = next((value for value in gold if not 0 <= value <= 1), None)
     if wrong is not None:
         raise BadData(f"'win_prob' holds {wrong}; wanted a probability, 0 to 1")
-    prompt, replies = user(text(record.row, "instruction")), [text(one, "output") for one in judged]
+    prompt, replies = user(text(record.row, "instruction")), [text(candidate, "output") for candidate in judged]
     id = str(int(as_number(field(record.row, "idx"), "idx")))
     return rated_item(prompt, replies, gold, subset="bon-alpacaeval", id=id)
 
@@ -266,12 +270,13 @@ def _rated(record: Record) -> Item | Drop:
     candidate = own(record.row)
     if isinstance(candidate, Drop):
         return candidate
-    gold = next((one.values for one in candidate.ratings if one.head == MAIN_HEAD), None)
+    gold = next((rating.values for rating in candidate.ratings if rating.head == MAIN_HEAD), None)
     if gold is None:
         raise BadData(f"the row has no 'ratings' of {MAIN_HEAD!r}; best-of-n wants prompt, replies and their ratings")
     kept = [(reply, value) for reply, value in zip(candidate.replies, gold, strict=True) if value is not None]
     id = candidate.id or str(record.line)
-    return rated_item(candidate.prompt, [one for one, _ in kept], [one for _, one in kept], subset="best-of-n", id=id)
+    replies, values = [reply for reply, _ in kept], [value for _, value in kept]
+    return rated_item(candidate.prompt, replies, values, subset="best-of-n", id=id)
 
 
 def rated_item(prompt: Prompt, replies: Sequence[str], gold: Sequence[float], *, subset: str, id: str) -> Item | Drop:

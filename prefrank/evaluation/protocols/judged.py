@@ -15,7 +15,7 @@ from prefrank.data.candidates import Drop
 from prefrank.data.fields import Row, as_row, as_text, field, short, text, user
 from prefrank.data.hh import transcript
 from prefrank.errors import BadData
-from prefrank.evaluation.figures import ACCURACY, MACRO_MEAN, pairwise
+from prefrank.evaluation.credits import ACCURACY, MACRO_MEAN, pairwise
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
@@ -133,13 +133,13 @@ def _wrapped_item(record: Record) -> Item | Drop:
 
 def _unwrapped(wrapped: str, name: str) -> tuple[str, str]:
     """Prompt and reply inside a judge's template."""
-    found = _JUDGED.search(wrapped)
-    if not found:
+    match = _JUDGED.search(wrapped)
+    if not match:
         raise BadData(
             f"{name!r} holds {short(wrapped)}; wanted '###The instruction to evaluate:',"
             " '###Response to evaluate:' and '###Score Rubrics:' in it"
         )
-    return found[1].strip(), found[2].strip()
+    return match[1].strip(), match[2].strip()
 
 
 def dialogue(prompt: str) -> Prompt:
@@ -151,7 +151,7 @@ def dialogue(prompt: str) -> Prompt:
     opened = prompt if re.match(r"\s*(Human|Assistant):", prompt) else f"Human: {prompt}"
     turns = transcript(f"\n\n{opened.strip()}")
     spoken = turns[:-1] if turns[-1] == ("Assistant", "") else turns  # the cue for the reply
-    return tuple(Turn("user" if who == "Human" else "assistant", said) for who, said in spoken)
+    return tuple(Turn("user" if who == "Human" else "assistant", words) for who, words in spoken)
 
 
 HHH = Suite(

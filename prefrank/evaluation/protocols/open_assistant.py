@@ -12,12 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from prefrank.data import load_comparisons
-from prefrank.evaluation.estimates import Figure
-from prefrank.evaluation.figures import ACCURACY, credits, mean_over
+from prefrank.evaluation.credits import ACCURACY, credits, mean_over
 from prefrank.evaluation.items import Sample, as_item
 from prefrank.evaluation.metrics import best_and_worst, kendall_taus, wins
-from prefrank.evaluation.protocols.agreement import average
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.stats.figures import Figure, mean_figure
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
@@ -29,7 +28,7 @@ def measure(sample: Sample) -> dict[str, Figure]:
     def of_ends(result: Float64[np.ndarray, " P"] | Bool[np.ndarray, " P"]) -> Figure:
         """Mean over comparisons whose best and worst reply people compared."""
         prompts = pairs.prompt[pairs.comparison[ends]]
-        return average(result[ends].astype(np.float64), prompts, unit="comparisons", bounds=(0.0, 1.0))
+        return mean_figure(result[ends].astype(np.float64), prompts, unit="comparisons", bounds=(0.0, 1.0))
 
     tau = kendall_taus(lead, pairs)
     ranked = ~np.isnan(tau)
@@ -38,7 +37,7 @@ def measure(sample: Sample) -> dict[str, Figure]:
         "Best against worst": of_ends(wins(lead)),
         "Best against worst/as published": of_ends(lead >= 0),
         "Best against worst/failures, published as right": of_ends(np.isnan(lead)),
-        "Kendall tau": average(tau[ranked], pairs.prompt[ranked], unit="comparisons", bounds=(-1.0, 1.0)),
+        "Kendall tau": mean_figure(tau[ranked], pairs.prompt[ranked], unit="comparisons", bounds=(-1.0, 1.0)),
     }
 
 

@@ -2,7 +2,7 @@
 
 Every pair has a sure answer, so a sound model gets nearly all of them, and what it misses names a way to cheat it when
 something is trained or ranked by it. Most kinds share their prompts and good replies, which stand in `probe_texts.json`
-and were written for this suite. Surprising: equal scores are wrong, since a model that cannot tell a reply from nothing
+and were written for this suite. Equal scores are wrong, since a model that cannot tell a reply from nothing
 has failed; and one kind alone can be passed by liking short or long replies, so look at all of them.
 """
 
@@ -12,10 +12,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from prefrank.evaluation.estimates import Figure
-from prefrank.evaluation.figures import credits, in_subset, mean_of, mean_over
+from prefrank.evaluation.credits import credits, in_subset, mean_over
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.stats.figures import Figure, mean_of
 from prefrank.types import Preference, Prompt, Turn
 
 KINDS: Mapping[str, str] = {
@@ -90,10 +90,10 @@ def _diluted(reply: str, filler: Sequence[str]) -> str:
     between, parts = "\n\n", reply.split("\n\n")
     if len(parts) == 1:
         between, parts = " ", reply.replace(". ", ".\0").split("\0")
-    said = cycle(filler)
-    padded = [" ".join(islice(said, 2))]
+    sentences = cycle(filler)
+    padded = [" ".join(islice(sentences, 2))]
     for part in parts:
-        padded += [part, " ".join(islice(said, 2))]
+        padded += [part, " ".join(islice(sentences, 2))]
     return between.join(padded)
 
 

@@ -49,15 +49,15 @@ def read_items(records: Iterable[Record], to_item: Callable[[Record], Item | Dro
     for record in records:
         read += 1
         try:
-            found = to_item(record)
+            item = to_item(record)
         except ValueError as error:  # BadData is one, and so is what an item says of its own fields
             raise BadData(f"{record.where}: {error}") from None
-        if isinstance(found, Drop):
-            dropped[found.reason] += 1
+        if isinstance(item, Drop):
+            dropped[item.reason] += 1
             continue
-        seen[found.subset, found.id] += 1
-        times = seen[found.subset, found.id]
-        items.append(found if times == 1 else replace(found, id=f"{found.id}#{times}"))
+        seen[item.subset, item.id] += 1
+        times = seen[item.subset, item.id]
+        items.append(item if times == 1 else replace(item, id=f"{item.id}#{times}"))
     if not items:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items()) or "none"
         raise BadData(f"no row can be used out of {read} (left out: {reasons}); wanted at least one item")

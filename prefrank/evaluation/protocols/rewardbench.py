@@ -20,12 +20,12 @@ from jaxtyping import Float64
 from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_texts, as_turns, field, text, user
 from prefrank.errors import BadData, suggest
-from prefrank.evaluation.estimates import Bounds, Figure
-from prefrank.evaluation.figures import combine, credits, in_subset, mean_figure, mean_of, mean_over
+from prefrank.evaluation.credits import credits, in_subset, mean_over
 from prefrank.evaluation.items import Item, ItemFacts, Sample
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.io.rows import Record
+from prefrank.stats.figures import Bounds, Figure, combine, mean_figure, mean_of
 
 CODE = ("cpp", "go", "java", "js", "python", "rust")
 # An early version of the authors' constants had the two XSTest counts swapped; these are the rows that there are.
@@ -86,10 +86,10 @@ def aggregate(subsets: Mapping[str, float]) -> dict[str, float | None]:
     >>> aggregate({"shp": 1.0, "summarize": 0.5, "anthropic_hhh": 0.5, "anthropic_helpful": 0.0})["Prior Sets"]
     0.5
     """
-    found = {name: weights if weights.keys() <= subsets.keys() else {} for name, weights in subset_weights().items()}
+    complete = {name: weights if weights.keys() <= subsets.keys() else {} for name, weights in subset_weights().items()}
     return {
         name: sum(weight * subsets[subset] for subset, weight in weights.items()) if weights else None
-        for name, weights in found.items()
+        for name, weights in complete.items()
     }
 
 
@@ -193,14 +193,14 @@ def _separation(scores: Float64[np.ndarray, " K"], facts: ItemFacts) -> Separati
 
 
 def measure_v2(sample: Sample) -> dict[str, Figure]:
-    found = separations(sample)
-    credit = np.array([one.credit for one in found], np.float64)
+    separated = separations(sample)
+    credit = np.array([item.credit for item in separated], np.float64)
     each = {name: mean_over(sample, credit, in_subset(sample, name)) for name in ACCURACY_ROWS_V2}
-    ties = ties_figures(sample, found)
+    ties = ties_figures(sample, separated)
     return {OVERALL: mean_of([*each.values(), ties[TIES]])} | each | ties
 
 
-def ties_figures(sample: Sample, found: list[Separation]) -> dict[str, Figure]:
+def ties_figures(sample: Sample, separated: list[Separation]) -> dict[str, Figure]:
     """The parts of "Ties" and their sum.
 
     A prompt comes in two versions, "ref:k" with one right reply and "tied:k" with several; they are resampled together.
@@ -217,12 +217,12 @@ def ties_figures(sample: Sample, found: list[Separation]) -> dict[str, Figure]:
         numbers = np.array([prompt[tied.get(key, ref.get(key))] for key in values], np.int64)
         return mean_figure(np.array(list(values.values()), np.float64), numbers, bounds=bounds)
 
-    spread = {key: found[tied[key]].spread for key in tied if key in ref}
-    near = {key: found[tied[key]].gap for key in spread}
-    nearest = {key: float(np.minimum(near[key], found[ref[key]].gap)) for key in spread}  # NaN if either is
+    spread = {key: separated[tied[key]].spread for key in tied if key in ref}
+    near = {key: separated[tied[key]].gap for key in spread}
+    nearest = {key: float(np.minimum(near[key], separated[ref[key]].gap)) for key in spread}  # NaN if either is
     parts = {
-        "Ties/tied": figure({key: float(found[place].gap > 0) for key, place in tied.items()}),
-        "Ties/ref": figure({key: float(found[place].gap > 0) for key, place in ref.items()}),
+        "Ties/tied": figure({key: float(separated[place].gap > 0) for key, place in tied.items()}),
+        "Ties/ref": figure({key: float(separated[place].gap > 0) for key, place in ref.items()}),
         "Ties/separated": figure({key: float(near[key] > spread[key]) for key in spread}),
         "Ties/separated from both": figure({key: float(nearest[key] > spread[key]) for key in spread}),
         "Ties/margin": figure({key: margin_term(nearest[key], spread[key]) for key in spread}, (-1.0, 1.0)),

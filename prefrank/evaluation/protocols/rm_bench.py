@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float64
 from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_texts, field, text, user
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.estimates import Figure
-from prefrank.evaluation.figures import combine, in_subset, mean_of, mean_over, subsets_of, wins
+from prefrank.evaluation.credits import in_subset, mean_over, subsets_of, wins
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
 from prefrank.io.rows import Record
+from prefrank.stats.figures import Figure, combine, mean_of
 
 STYLES = ("concise", "detailed", "markdown")
 DOMAINS = {"chat": ("chat",), "code": ("code",), "math": ("math",), "safety": ("safety-refuse", "safety-response")}

@@ -13,12 +13,12 @@ import numpy as np
 from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_list, as_row, as_turns, field, maybe_text, text
 from prefrank.errors import BadData
-from prefrank.evaluation.estimates import Figure
-from prefrank.evaluation.figures import in_subset, mean_of, mean_over, subsets_of, wins
+from prefrank.evaluation.credits import in_subset, mean_over, subsets_of, wins
 from prefrank.evaluation.items import Item, Sample
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.io.rows import Record
+from prefrank.stats.figures import Figure, mean_of
 
 OVERALL = "Overall"
 KINDS = {"BoN": "BoN_set", "Pairwise": "Pairwise_set"}
@@ -114,7 +114,7 @@ def measure(sample: Sample) -> dict[str, Figure]:
     four = {}
     for name, paths in PUBLISHED.items():
         goal, kind = name.split()
-        here = [one for one in names if one.startswith(f"{KINDS[kind]}/{goal}/")] if set(paths) <= set(names) else []
+        here = [path for path in names if path.startswith(f"{KINDS[kind]}/{goal}/")] if set(paths) <= set(names) else []
         four[name] = mean_over(sample, values, in_subset(sample, *here))
     parts = {name: mean_over(sample, values, in_subset(sample, name)) for name in names}
     return {OVERALL: mean_of(four.values())} | four | parts

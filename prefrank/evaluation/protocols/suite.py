@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from prefrank.evaluation.estimates import Figure
 from prefrank.evaluation.items import Item, Sample
+from prefrank.stats.figures import Figure
 
 
 @dataclass(frozen=True, slots=True)

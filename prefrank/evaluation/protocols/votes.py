@@ -1,6 +1,6 @@
 """Several people's votes on one pair, ties among them: what a scorer agrees with, voter by voter and with the majority.
 
-Every vote is a preference of its item (a tie has probability 0.5). Surprising:
+Every vote is a preference of its item (a tie has probability 0.5).
 - A tie between people is an answer here, not a gap: with three classes a scorer says "tie" where its lead is at most a
   threshold. The threshold is chosen on other prompts than those it is judged on (cross-fitting), else it would flatter.
 - No scorer can agree with people who disagree among themselves, so the accuracy is also given as a share of the most
@@ -18,15 +18,16 @@ from jaxtyping import Bool, Float64, Int64
 from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
 from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
 from prefrank.errors import BadData
-from prefrank.evaluation.estimates import Figure, distinct
-from prefrank.evaluation.figures import ACCURACY, credits, mean_over, pairwise
+from prefrank.evaluation.credits import ACCURACY, credits, mean_over, pairwise
 from prefrank.evaluation.items import Item, Sample, difference
 from prefrank.evaluation.metrics import log_losses
-from prefrank.evaluation.protocols.agreement import average, ratio, spearman, undefined
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.io.csv_rows import csv_table
 from prefrank.io.rows import Record
+from prefrank.stats.arrays import distinct
+from prefrank.stats.correlation import spearman
+from prefrank.stats.figures import Figure, mean_figure, ratio, undefined
 from prefrank.types import Preference, Prompt
 
 FOLDS = 5
@@ -61,7 +62,7 @@ class Ballots:
         return self.shares > 0.5
 
     @property
-    def said(self) -> Float64[np.ndarray, "B 3"]:
+    def choice(self) -> Float64[np.ndarray, "B 3"]:
         """1 for what the scores say without a threshold, half of each side for equal ones; nothing for a failure."""
         equal = 0.5 * (self.lead == 0)
         return np.stack([(self.lead > 0) + equal, np.zeros_like(equal), (self.lead < 0) + equal], 1)
@@ -99,9 +100,9 @@ def thresholds(
         return None
     fold = np.random.default_rng(seed).permutation(len(different))[np.searchsorted(different, prompts)] % folds
     chosen = np.zeros(len(size))
-    for one in range(folds):
-        other = (fold != one) & ~np.isnan(size)
-        chosen[fold == one] = _best_threshold(size[other], (as_tie - as_side)[other])
+    for number in range(folds):
+        other = (fold != number) & ~np.isnan(size)
+        chosen[fold == number] = _best_threshold(size[other], (as_tie - as_side)[other])
     return chosen
 
 
@@ -123,7 +124,7 @@ def three_way(ballots: Ballots, target: Float64[np.ndarray, "B 3"], *, seed: int
     if limit is None:
         return undefined(ballots.prompts)
     got = np.where(size > limit, as_side, as_tie)
-    return average(np.where(np.isnan(size), 0.0, got), ballots.prompts, bounds=(0.0, 1.0))
+    return mean_figure(np.where(np.isnan(size), 0.0, got), ballots.prompts, bounds=(0.0, 1.0))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
@@ -132,14 +133,14 @@ def measure(sample: Sample) -> dict[str, Figure]:
     ballots, everywhere = ballots_of(sample), np.ones(len(sample.facts), bool)
     clear, several = ballots.majority.any(1), ballots.votes.sum(1) >= 2
     sided = ballots.majority[:, [0, 2]].any(1)
-    right = (ballots.said * ballots.majority).sum(1)
+    right = (ballots.choice * ballots.majority).sum(1)
     halves = ballots.shares[:, [0, 2]] + 0.5 * ballots.shares[:, [1]]  # a tied vote is half for each side
-    got = (ballots.said[:, [0, 2]] * halves).sum(1)
+    got = (ballots.choice[:, [0, 2]] * halves).sum(1)
     one_sided = np.abs(ballots.shares[:, 0] - ballots.shares[:, 2])
     chosen = Ballots(ballots.votes[clear], ballots.lead[clear], ballots.prompts[clear])
     return {
         ACCURACY: mean_over(sample, credits(sample, "half"), everywhere),
-        "Majority": average(right[sided], ballots.prompts[sided], bounds=(0.0, 1.0)),
+        "Majority": mean_figure(right[sided], ballots.prompts[sided], bounds=(0.0, 1.0)),
         "Three classes/votes": three_way(ballots, ballots.shares),
         "Three classes/majority": three_way(chosen, chosen.majority.astype(np.float64)),
         "Share of the ceiling": ratio(got[several], halves[several].max(1), ballots.prompts[several]),
@@ -152,7 +153,7 @@ def _log_loss(sample: Sample) -> Figure:
     """Of the votes, each a label of its own: the cross-entropy against the shares of the votes, in nats."""
     pairs, size = sample.pairs, len(sample.facts)
     total = np.bincount(pairs.comparison, pairs.weight * log_losses(sample.lead, pairs), size)
-    return average(total / np.bincount(pairs.comparison, pairs.weight, size), pairs.prompt)
+    return mean_figure(total / np.bincount(pairs.comparison, pairs.weight, size), pairs.prompt, bounds=None)
 
 
 def voted_item(
@@ -176,13 +177,13 @@ def read_pandalm(folder: Path) -> SuiteData:
 
 def _pandalm(record: Record) -> Item | Drop:
     row, sides = record.row, {0: "tie", 1: "left", 2: "right"}
-    said = [field(row, f"annotator{number}") for number in (1, 2, 3)]
-    if wrong := [one for one in said if type(one) is not int or one not in sides]:
+    answers = [field(row, f"annotator{number}") for number in (1, 2, 3)]
+    if wrong := [answer for answer in answers if type(answer) is not int or answer not in sides]:
         raise BadData(f"an annotator says {short(wrong[0])}; wanted 0 (tie), 1 or 2")
     if any(isinstance(field(row, name), bool) for name in ("response1", "response2")):
         return Drop(NOT_TEXT)
     parts = [part for part in (text(row, "instruction"), maybe_text(row, "input")) if part.strip()]
-    replies, votes = (text(row, "response1"), text(row, "response2")), tuple(VOTES[sides[one]] for one in said)
+    replies, votes = (text(row, "response1"), text(row, "response2")), tuple(VOTES[sides[answer]] for answer in answers)
     return voted_item(user("\n\n".join(parts)), replies, votes, str(field(row, "idx")), "pandalm")
 
 
@@ -192,29 +193,32 @@ def read_llmfao(folder: Path) -> SuiteData:
     A vote has the pair's id and a winner: left for result_x, right for result_y, or tie.
     """
     (pairs,), (votes,) = (published_files(folder, (name,)) for name in _LLMFAO)
-    found = _votes(votes)
+    winners = _votes(votes)
 
     def item(record: Record) -> Item | Drop:
         row, id = record.row, str(field(record.row, "id"))
-        replies, said = (text(row, "result_x"), text(row, "result_y")), tuple(VOTES[one] for one in found.pop(id, ()))
-        return voted_item(user(text(row, "text")), replies, said, id, "llmfao")
+        replies, cast = (
+            (text(row, "result_x"), text(row, "result_y")),
+            tuple(VOTES[winner] for winner in winners.pop(id, ())),
+        )
+        return voted_item(user(text(row, "text")), replies, cast, id, "llmfao")
 
     data = read_items(records_of((pairs,)), item)
-    unknown = {UNKNOWN_PAIR: len(found)} if found else {}
-    return SuiteData(data.items, data.read + len(found), {**data.dropped, **unknown})
+    unknown = {UNKNOWN_PAIR: len(winners)} if winners else {}
+    return SuiteData(data.items, data.read + len(winners), {**data.dropped, **unknown})
 
 
 def _votes(path: Path) -> dict[str, list[str]]:
     """Winners by the pair's id."""
-    found: dict[str, list[str]] = {}
+    winners: dict[str, list[str]] = {}
     columns, rows = csv_table(path)
     if missing := [name for name in ("id", "winner") if name not in columns]:
         raise BadData(f"{path}: no column {missing[0]!r}; the columns are {', '.join(columns)}")
     for line, row in rows:
         if row["winner"] not in VOTES:
             raise BadData(f"{path}:{line}: 'winner' is {short(row['winner'])}; wanted one of {', '.join(VOTES)}")
-        found.setdefault(row["id"], []).append(row["winner"])
-    return found
+        winners.setdefault(row["id"], []).append(row["winner"])
+    return winners
 
 
 def read_lfqa(folder: Path) -> SuiteData:
@@ -224,12 +228,12 @@ def read_lfqa(folder: Path) -> SuiteData:
 
 def _lfqa(record: Record) -> Item | Drop:
     row, sides = record.row, {-1: "left", 0: "tie", 1: "right"}
-    said = as_number(field(row, "overall_preference"), "overall_preference")
-    if said not in sides:
-        raise BadData(f"'overall_preference' is {short(said)}; wanted -1, 0 or 1")
+    answer = as_number(field(row, "overall_preference"), "overall_preference")
+    if answer not in sides:
+        raise BadData(f"'overall_preference' is {short(answer)}; wanted -1, 0 or 1")
     replies = (text(row, "answer_a"), text(row, "answer_b"))
     return voted_item(
-        user(text(row, "question")), replies, (VOTES[sides[int(said)]],), str(record.line), "lfqa-experts"
+        user(text(row, "question")), replies, (VOTES[sides[int(answer)]],), str(record.line), "lfqa-experts"
     )
 
 
@@ -241,8 +245,8 @@ def read_tulu(folder: Path) -> SuiteData:
     records = tuple(records_of(published_files(folder, _TULU)))
     pairs: dict[tuple[bool, str, frozenset[str]], list[Row]] = {}
     for record in records:
-        if (said := record.row.get("preference")) and said not in tuple(_TULU_VOTES):
-            raise BadData(f"{record.where}: 'preference' is {short(said)}; wanted one of {', '.join(_TULU_VOTES)}")
+        if (answer := record.row.get("preference")) and answer not in tuple(_TULU_VOTES):
+            raise BadData(f"{record.where}: 'preference' is {short(answer)}; wanted one of {', '.join(_TULU_VOTES)}")
         pairs.setdefault(_tulu_pair(record.row), []).append(record.row)
 
     def item(record: Record) -> Item | Drop:
@@ -252,7 +256,7 @@ def read_tulu(folder: Path) -> SuiteData:
         if row is not group[0]:
             return Drop(LATER_VOTE)
         replies = (text(row, "completion_a"), text(row, "completion_b"))
-        votes = tuple(_tulu_vote(one, replies[0]) for one in group)
+        votes = tuple(_tulu_vote(other, replies[0]) for other in group)
         return voted_item(user(text(row, "prompt")), replies, votes, text(row, "id"), "tulu1-human-eval")
 
     return read_items(records, item)

@@ -4,12 +4,12 @@ import re
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from prefrank.evaluation.estimates import Estimate
 from prefrank.evaluation.protocols import SUITES
 from prefrank.reports.card.subject import Measured, Subject
 from prefrank.reports.card.terms import hub_name, is_hub_id
 from prefrank.reports.markdown import bare
 from prefrank.reports.numbers import stated
+from prefrank.stats.estimates import Estimate
 
 
 def hub_metadata(subject: Subject) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.estimates import Estimate
 from prefrank.evaluation.results import PairedTest, Run, ScorerRecord, SuiteRecord, SuiteResult
 from prefrank.io.json_files import Fields, read_fields
 from prefrank.io.schema import read
@@ -16,6 +15,7 @@ from prefrank.reports.card.facts import CONDITIONAL, REQUIRED, WITHOUT_RECORD, c
 from prefrank.reports.card.terms import BASES, DATA, base_of, catalogue_name, data_license, public_name
 from prefrank.reports.card.training_record import TrainingRecord, read_training
 from prefrank.scoring.info import checkpoint_info
+from prefrank.stats.estimates import Estimate
 
 PROBES = "probes"
 

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from prefrank.evaluation.estimates import Estimate
 from prefrank.evaluation.protocols import missing_in_words
 from prefrank.reports.card.subject import PROBES, Measured, Subject
 from prefrank.reports.card.training_words import set_name
 from prefrank.reports.markdown import plain
 from prefrank.reports.numbers import stated_estimate
+from prefrank.stats.estimates import Estimate
 
 _FEW_SURE = 0.9
 """A probe that is told from a good reply less often than this is named as a weakness."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from prefrank.evaluation.estimates import Estimate
 from prefrank.palette import COLORS
 from prefrank.reports.numbers import Real
+from prefrank.stats.estimates import Estimate
 
 GRID, INK, FAINT, ALERT = "#e3e6ea", "#1f2933", "#5b6673", "#a3211a"
 BLUE, ORANGE, GREEN = COLORS[:3]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prefrank.evaluation.estimates import Estimate
 from prefrank.evaluation.results import Run
 from prefrank.evaluation.style import Regression, Style, Term
 from prefrank.reports import charts
@@ -25,6 +24,7 @@ from prefrank.reports.decided import decided_pairs
 from prefrank.reports.drawn import legend, pictures_by_model, rows_in_words
 from prefrank.reports.entries import Entry, models, title_for, title_of
 from prefrank.reports.numbers import digits, p_value
+from prefrank.stats.estimates import Estimate
 
 
 def section(run: Run) -> Section | None:

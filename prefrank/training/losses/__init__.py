@@ -1,0 +1,1 @@
+"""What scores and the labels people gave cost: likelihoods, and the losses made of them."""

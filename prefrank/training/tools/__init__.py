@@ -1,0 +1,1 @@
+"""Runs of runs: the learning-rate search and sweeps."""
