@@ -80,42 +80,6 @@ def output_child_pre() -> None:
     assert arguments(CodeGenerator._output_child_pre) == ["self", "node", "frame", "finalize"]
 
 
-def dispatch_mode() -> None:
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Counts(TorchDispatchMode):
-        calls = 0
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.calls += 1
-            return func(*args, **(kwargs or {}))
-
-    with Counts() as counts:
-        torch.ones(2) + 1
-    assert counts.calls == 2
-
-
-def tree_leaves() -> None:
-    from torch.utils._pytree import tree_leaves
-
-    assert tree_leaves({"a": [1, (2,)], "b": 3}) == [1, 2, 3]
-
-
-def storage_address() -> None:
-    x = torch.zeros(4)
-    assert x.untyped_storage()._cdata == x[1:].untyped_storage()._cdata != torch.zeros(4).untyped_storage()._cdata
-
-
-def efficient_attention() -> None:
-    operator = torch.ops.aten._scaled_dot_product_efficient_attention
-    assert schema(operator)[:6] == ["query", "key", "value", "attn_bias", "compute_log_sumexp", "dropout_p"]
-
-
-def total_energy() -> None:
-    tracker = pytest.importorskip("codecarbon.emissions_tracker", reason="codecarbon is not installed")
-    assert "self._total_energy" in inspect.getsource(tracker.BaseEmissionsTracker)
-
-
 PRIVATE = (
     Private("_linear_pointwise", "the public way to oneDNN's product copies the input; torch.compile calls this one",
             linear_pointwise),
@@ -127,12 +91,6 @@ PRIVATE = (
     Private("_output_child_to_const", "a template's constants are folded when it is compiled, before any budget",
             output_child_to_const),
     Private("_output_child_pre", "jinja2 has no hook for what a template puts out", output_child_pre),
-    Private("torch.utils._python_dispatch", "TorchDispatchMode has no public name", dispatch_mode),
-    Private("torch.utils._pytree", "tree_leaves has no public name", tree_leaves),
-    Private("_cdata", "which tensors share memory on the meta device, where every address is 0", storage_address),
-    Private("_scaled_dot_product_efficient_attention", "the public function picks its kernel by the device at hand",
-            efficient_attention),
-    Private("_total_energy", "codecarbon's public figures appear only when its tracker has stopped", total_energy),
 )  # fmt: skip
 LISTED = {private.name for private in PRIVATE}
 
