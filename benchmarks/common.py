@@ -49,7 +49,7 @@ class _Clock:
         self.start = self.end = (0.0, 0.0)
         self.comparisons = self.tokens = 0
 
-    def hear(self, event: Event) -> None:
+    def listen(self, event: Event) -> None:
         match event:
             case Started():
                 self.start, self.comparisons = (time.process_time(), time.perf_counter()), event.comparisons
@@ -64,7 +64,7 @@ def run(recipe: Recipe) -> Run:
     with progress.training() as show:
 
         def report(event: Event) -> None:
-            clock.hear(event)
+            clock.listen(event)
             show(event)
 
         trained = train(recipe, callback=report)
@@ -96,16 +96,16 @@ def write_comparisons(folder: Path, train: Sequence[Comparison], validation: Seq
     """A folder in prefrank's own format. With a file for each split, none is made by prompt."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, comparisons in (("train", train), ("validation", validation)):
-        lines = "".join(json.dumps(plain(one)) + "\n" for one in comparisons)
+        lines = "".join(json.dumps(as_row(comparison)) + "\n" for comparison in comparisons)
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     return folder
 
 
-def plain(one: Comparison) -> dict[str, Any]:
+def as_row(comparison: Comparison) -> dict[str, Any]:
     """A row of prefrank's own format."""
     return {
-        "id": one.id,
-        "prompt": [{"role": turn.role, "content": turn.text} for turn in one.prompt],
-        "replies": list(one.replies),
-        "preferences": [[p.winner, p.loser, p.probability] for p in one.preferences],
+        "id": comparison.id,
+        "prompt": [{"role": turn.role, "content": turn.text} for turn in comparison.prompt],
+        "replies": list(comparison.replies),
+        "preferences": [[p.winner, p.loser, p.probability] for p in comparison.preferences],
     }

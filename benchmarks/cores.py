@@ -37,7 +37,7 @@ def main() -> None:
     network = load_network(resolve_model("minilm"), new_head=True)
     encoder = TextEncoder.load(resolve_model("minilm"), max_length=512)
     comparisons = load_comparisons(options.data, split="test").comparisons
-    pairs = [(one.prompt, reply) for one in comparisons for reply in one.replies][: options.rows]
+    pairs = [(comparison.prompt, reply) for comparison in comparisons for reply in comparison.replies][: options.rows]
     batches = plan_batches(encoder.encode_pairs(pairs), max_tokens=1024)
     engines = {n: make_engine(network, num_threads=n) for n in (1, options.streams)}
     seconds: dict[int, list[float]] = {n: [] for n in engines}
@@ -47,7 +47,7 @@ def main() -> None:
             start = time.perf_counter()
             run(engine, batches)
             seconds[n].append(time.perf_counter() - start)
-    gains = [one / many for one, many in zip(seconds[1], seconds[options.streams], strict=True)]
+    gains = [single / several for single, several in zip(seconds[1], seconds[options.streams], strict=True)]
     gain, same = statistics.median(gains), torch.equal(scores[1], scores[options.streams])
     title = f"MiniLM, {len(pairs)} rows, {len(batches)} batches, kernels {engines[1].kernels}"
     rows = [[str(n), f"{statistics.median(times):.3f}"] for n, times in seconds.items()]

@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
 
 
 def figures(count: int, prompts: int, seed: int) -> dict[str, Figure]:
-    """Weighted means that no shortcut is taken for."""
+    """Weighted means, for which there is no shortcut."""
     random, places = np.random.default_rng(seed), np.arange(prompts)
     return {
         f"figure {i}": mean_figure(random.random(prompts), places, random.random(prompts) + 0.1) for i in range(count)
@@ -57,12 +57,12 @@ def timed(task: Callable[[], Any]) -> dict[str, float]:
 
 def intervals(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     bootstrap = Bootstrap(resamples=options.resamples)
-    one, other = (figures(options.figures, options.prompts, seed) for seed in (SEED, SEED + 1))
+    first, second = (figures(options.figures, options.prompts, seed) for seed in (SEED, SEED + 1))
     strata = np.arange(options.prompts) % SUBSETS
     return {
-        "one scorer": timed(lambda: estimate_all(one, bootstrap)),
-        f"one scorer, {SUBSETS} subsets": timed(lambda: estimate_all(one, bootstrap, strata=strata)),
-        "two scorers compared": timed(lambda: compare(one, other, bootstrap)),
+        "one scorer": timed(lambda: estimate_all(first, bootstrap)),
+        f"one scorer, {SUBSETS} subsets": timed(lambda: estimate_all(first, bootstrap, strata=strata)),
+        "two scorers compared": timed(lambda: compare(first, second, bootstrap)),
     }
 
 
@@ -73,15 +73,15 @@ def evaluation(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     spent: list[dict[str, float]] = []
 
     def score_pairs(pairs: Sequence[tuple[Prompt, str]]) -> Sequence[Score]:
-        found: list[Score] = []
-        spent.append(timed(lambda: found.extend(model.score_pairs(pairs))))
-        return found
+        scores: list[Score] = []
+        spent.append(timed(lambda: scores.extend(model.score_pairs(pairs))))
+        return scores
 
     whole = timed(lambda: evaluate(score_pairs, comparisons, name="minilm", bootstrap=Bootstrap(options.resamples)))
     rest = {name: whole[name] - spent[0][name] for name in whole}
     return {
         "comparisons": len(comparisons),
-        "subsets": len({one.source for one in comparisons}),
+        "subsets": len({comparison.source for comparison in comparisons}),
         "scoring": spent[0],
         "rest": rest,
         "rest_percent": 100 * rest["cpu_s"] / spent[0]["cpu_s"],
@@ -89,14 +89,15 @@ def evaluation(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def repeated(comparisons: Sequence[Comparison], count: int) -> list[Comparison]:
-    """As many as asked for; each round has prompts of its own, so that no score is found again."""
+    """As many as asked for; each round has prompts of its own, so that no reply is scored twice."""
     rounds = range(-(-count // len(comparisons)))
-    return list(chain.from_iterable((_of_round(one, number) for one in comparisons) for number in rounds))[:count]
+    copies = chain.from_iterable((_of_round(comparison, number) for comparison in comparisons) for number in rounds)
+    return list(copies)[:count]
 
 
-def _of_round(one: Comparison, number: int) -> Comparison:
-    first = Turn(one.prompt[0].role, f"{number}: {one.prompt[0].text}")
-    return replace(one, prompt=(first, *one.prompt[1:]), id=f"{one.id} {number}")
+def _of_round(comparison: Comparison, number: int) -> Comparison:
+    first = Turn(comparison.prompt[0].role, f"{number}: {comparison.prompt[0].text}")
+    return replace(comparison, prompt=(first, *comparison.prompt[1:]), id=f"{comparison.id} {number}")
 
 
 def minilm(folder: Path) -> Path:
@@ -105,7 +106,11 @@ def minilm(folder: Path) -> Path:
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
     tokenizer = BertWordPieceTokenizer()
-    texts = [text for one in load_comparisons("starter").comparisons for text in (one.prompt[-1].text, *one.replies)]
+    texts = [
+        text
+        for comparison in load_comparisons("starter").comparisons
+        for text in (comparison.prompt[-1].text, *comparison.replies)
+    ]
     tokenizer.train_from_iterator(texts, vocab_size=8000, show_progress=False)
     tokenizer.save(str(folder / "tokenizer.json"))
     BertTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), model_max_length=512).save_pretrained(folder)
@@ -125,8 +130,8 @@ def seconds(spent: dict[str, float]) -> list[str]:
 def main() -> None:
     options = arguments()
     say(f"{options.figures} figures of {options.prompts:,} prompts, {options.resamples:,} resamples")
-    found = intervals(options)
-    show("intervals", ["", "CPU s", "s"], [[name, *seconds(spent)] for name, spent in found.items()])
+    costs = intervals(options)
+    show("intervals", ["", "CPU s", "s"], [[name, *seconds(spent)] for name, spent in costs.items()])
     with tempfile.TemporaryDirectory() as folder:
         whole = evaluation(options, Path(folder))
     title = f"an evaluation of {whole['comparisons']:,} comparisons in {whole['subsets']} subsets"
@@ -141,7 +146,7 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "numpy": np.__version__,
             "torch": torch.__version__,
-            "intervals": found,
+            "intervals": costs,
             "evaluation": whole,
         }
     )

@@ -27,9 +27,8 @@ from prefrank.types import Comparison, Preference
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-
 DATA = Path(os.path.relpath(REPOSITORY.parent / "shared/data"))
-"""Of the data sets, as seen from here: the report shows it."""
+"""The data sets, relative to the working folder, as the report shows them."""
 
 
 def arguments() -> argparse.Namespace:
@@ -56,7 +55,7 @@ def train_models(data: Path, output: Path) -> dict[str, Path]:
     """The recipe's model, and the length-biased one; each is trained once and kept."""
     hh = data / "hh-rlhf"
     pairs = load_comparisons(hh, split="train").comparisons
-    biased = [one for one in map(longer_preferred, pairs) if one is not None]
+    biased = [pair for pair in map(longer_preferred, pairs) if pair is not None]
     datasets = {
         "minilm": str(hh),
         "length-biased": str(write_comparisons(output / "longer-preferred", biased, biased[:1])),

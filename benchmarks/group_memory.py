@@ -44,24 +44,24 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder))
-        found = []
+        steps = []
         for replies in given.replies:
-            found.append(measure(folder, replies, max_tokens=4 * TOKENS, room=0))
+            steps.append(measure(folder, replies, max_tokens=4 * TOKENS, room=0))
         most = max(given.replies)
-        found.append(measure(folder, most, max_tokens=4 * TOKENS, room=4 * 10**9))
-        found.append(measure(folder, min(64, most), max_tokens=most * TOKENS, room=0))
+        steps.append(measure(folder, most, max_tokens=4 * TOKENS, room=4 * 10**9))
+        steps.append(measure(folder, min(64, most), max_tokens=most * TOKENS, room=0))
     table = [
         [
-            f"{one['replies']}", one["way"], f"{one['before_mb']:,.0f}", f"{one['peak_mb']:,.0f}",
-            f"{one['peak_mb'] / found[0]['peak_mb']:.3f}", f"{one['cpu_s']:.1f}",
-            f"{one['replies'] / one['cpu_s']:.1f}",
+            f"{cost['replies']}", cost["way"], f"{cost['before_mb']:,.0f}", f"{cost['peak_mb']:,.0f}",
+            f"{cost['peak_mb'] / steps[0]['peak_mb']:.3f}", f"{cost['cpu_s']:.1f}",
+            f"{cost['replies'] / cost['cpu_s']:.1f}",
         ]
-        for one in found
+        for cost in steps
     ]  # fmt: skip
     columns = ["replies", "micro-batches", "MB before", "peak MB", "x the first", "CPU s", "replies/CPU s"]
     show(f"One step over one prompt, rows of {TOKENS} tokens", columns, table)
-    ratio = found[len(given.replies) - 1]["peak_mb"] / found[0]["peak_mb"]
-    finish({"steps": found, "largest_x_smallest": round(ratio, 3)})
+    ratio = steps[len(given.replies) - 1]["peak_mb"] / steps[0]["peak_mb"]
+    finish({"steps": steps, "largest_x_smallest": round(ratio, 3)})
 
 
 def make_model(folder: Path) -> None:
@@ -77,9 +77,9 @@ def measure(folder: str, replies: int, *, max_tokens: int, room: int) -> dict[st
     task = {"folder": folder, "replies": replies, "max_tokens": max_tokens, "room": room}
     say(f"{replies} replies, micro-batches of {max_tokens} tokens, {room // 10**9} GB for more graphs")
     command = [sys.executable, __file__, "--step", json.dumps(task)]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    costs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     way = f"{max_tokens // TOKENS} replies" + (f", {room // 10**9} GB of graphs" if room else "")
-    return {"replies": replies, "way": way, **found}
+    return {"replies": replies, "way": way, **costs}
 
 
 def step(folder: str, replies: int, max_tokens: int, room: int) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def table(results: dict[str, dict[str, Metrics]]) -> None:
 
 def lead(model: Evaluation, other: Evaluation, places: Sequence[int]) -> Estimate:
     """Accuracy of the model less that of another scorer on the same pairs; prompts are resampled for both at once."""
-    mine, theirs = (metric_figures(one.sample.take(places))["accuracy"] for one in (model, other))
+    mine, theirs = (metric_figures(evaluation.sample.take(places))["accuracy"] for evaluation in (model, other))
     return estimate_all({"lead": minus(mine, theirs)}, model.bootstrap)["lead"]
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     results = {name: grouped(result, comparisons) for name, result in evaluations.items()}
     table(results)
     ahead = leads(evaluations, comparisons)
-    columns = [f"{name}\nn = {one.n:,}" for name, one in next(iter(ahead.values())).items()]
+    columns = [f"{name}\nn = {estimate.n:,}" for name, estimate in next(iter(ahead.values())).items()]
     rows = [[name, *map(points, groups.values())] for name, groups in ahead.items()]
     show("the reward model's lead in points, on the same pairs", ["over", *columns], rows)
     counts = evaluations["reward model"].overall.counts
@@ -151,7 +151,7 @@ def main() -> None:
             "data": evaluations["reward model"].data,
             "versions": evaluations["reward model"].versions,
             "training": training.to_json() if training else None,
-            "lead": {n: {g: one.to_json() for g, one in groups.items()} for n, groups in ahead.items()},
+            "lead": {n: {g: estimate.to_json() for g, estimate in groups.items()} for n, groups in ahead.items()},
             "results": {n: {g: m.to_json() for g, m in groups.items()} for n, groups in results.items()},
         }
     )

@@ -130,7 +130,8 @@ def write_pairs(path: Path, data: Path, num_rows: int) -> None:
     """Replies from the first thousand test comparisons, evenly spaced; the last user turn is the prompt."""
     comparisons = load_comparisons(data, split="test", limit=1000).comparisons
     chosen = [comparisons[row] for row in np.linspace(0, len(comparisons) - 1, num_rows).round().astype(int)]
-    path.write_text(json.dumps([("\n\n".join(turn.text for turn in one.prompt), one.replies[0]) for one in chosen]))
+    pairs = [("\n\n".join(turn.text for turn in c.prompt), c.replies[0]) for c in chosen]
+    path.write_text(json.dumps(pairs))
 
 
 def available_bytes() -> int:
@@ -155,17 +156,17 @@ def large(options: argparse.Namespace, folder: Path) -> tuple[int, list[dict[str
         quantising[precision] = in_a_fresh_process("quantise", folder / "float32", folder / precision, precision)
     for way in chosen:
         say(f"scoring {options.rows} rows: {way.name}")
-        found = in_a_fresh_process("measure", folder / way.folder, way.precision, way.kernels, folder / "pairs.json")
+        result = in_a_fresh_process("measure", folder / way.folder, way.precision, way.kernels, folder / "pairs.json")
         stored = weights_bytes(folder / way.stored)
-        found |= {
+        result |= {
             "name": way.name,
             "kernels": way.kernels,
             "weights_bytes": stored,
-            "loaded_ratio": found["loaded_bytes"] / stored,
-            "peak_ratio": found["peak_bytes"] / stored,
-            "cpu_s_per_1000_rows": 1000 * found["cpu_s"] / found["rows"],
+            "loaded_ratio": result["loaded_bytes"] / stored,
+            "peak_ratio": result["peak_bytes"] / stored,
+            "cpu_s_per_1000_rows": 1000 * result["cpu_s"] / result["rows"],
         }
-        results.append(found)
+        results.append(result)
     return weights, results, quantising
 
 
@@ -173,15 +174,15 @@ def tables(options: argparse.Namespace, weights: int, results: Sequence[dict[str
     gigabytes = "{:.2f}".format
     rows = [
         [
-            one["name"],
-            gigabytes(one["weights_bytes"] / 1e9),
-            f"{one['load_s']:.1f} ({one['load_cpu_s']:.1f})",
-            f"{gigabytes(one['loaded_bytes'] / 1e9)} ({one['loaded_ratio']:.3f})",
-            f"{gigabytes(one['peak_bytes'] / 1e9)} ({one['peak_ratio']:.3f})",
-            f"{one['cpu_s']:.1f}",
-            f"{one['cpu_s_per_1000_rows']:,.0f}",
+            result["name"],
+            gigabytes(result["weights_bytes"] / 1e9),
+            f"{result['load_s']:.1f} ({result['load_cpu_s']:.1f})",
+            f"{gigabytes(result['loaded_bytes'] / 1e9)} ({result['loaded_ratio']:.3f})",
+            f"{gigabytes(result['peak_bytes'] / 1e9)} ({result['peak_ratio']:.3f})",
+            f"{result['cpu_s']:.1f}",
+            f"{result['cpu_s_per_1000_rows']:,.0f}",
         ]
-        for one in results
+        for result in results
     ]
     title = (
         f"{weights / 1e9:.2f}e9 weights in {options.layers} layers; {results[0]['rows']} rows of HH,"
@@ -200,7 +201,7 @@ def main() -> None:
         make_minilm(folder / "minilm")
         firsts = [in_a_fresh_process("first_score", folder / "minilm") for _ in range(REPEATS)]
     helps = [help_seconds() for _ in range(REPEATS)]
-    minilm_s = statistics.median(one["seconds"] for one in firsts)
+    minilm_s = statistics.median(first["seconds"] for first in firsts)
     tables(options, weights, results)
     small = [
         ["MiniLM, folder to first score", f"{minilm_s:.2f}"],
@@ -214,7 +215,7 @@ def main() -> None:
             "weights": weights,
             "threads": torch.get_num_threads(),
             "available_bytes": available,
-            "largest_peak_ratio": max(one["peak_ratio"] for one in results),
+            "largest_peak_ratio": max(result["peak_ratio"] for result in results),
             "results": results,
             "quantising": quantising,
             "minilm_first_score_s": minilm_s,

@@ -90,8 +90,8 @@ def average(runs: Sequence[Run], comparisons: list[Comparison]) -> Metrics:
     """Metrics over all seeds; a prompt's results are resampled together, so seeds do not count as more prompts."""
     scores = [
         scores
-        for one in runs
-        for scores in evaluate(RewardModel.load(one.trained.last).score_pairs, comparisons, name="run").sample.scores
+        for run in runs
+        for scores in evaluate(RewardModel.load(run.trained.last).score_pairs, comparisons, name="run").sample.scores
     ]
     return measure(sample_of(comparisons * len(runs), scores))
 
@@ -99,15 +99,15 @@ def average(runs: Sequence[Run], comparisons: list[Comparison]) -> Metrics:
 def summary(kind: Kind, runs: Sequence[Run], metrics: Metrics) -> dict[str, Any]:
     """Costs are of one pass over the pairs, per pair."""
     pairs = sum(len(comparison.preferences) for comparison in kind.train)
-    passes = sum(one.recipe.num_train_epochs for one in runs)
+    passes = sum(run.recipe.num_train_epochs for run in runs)
     rows = sum(len(comparison.replies) for comparison in kind.train)
     return {
         "pairs": pairs,
         "comparisons_per_step": kind.per_step,
         "encodings_per_pair": rows / pairs,
-        "tokens_per_pair": sum(one.tokens for one in runs) / passes / pairs,
-        "cpu_s_per_1000_pairs": 1000 * sum(one.cpu_s for one in runs) / passes / pairs,
-        "runs": [one.to_json() for one in runs],
+        "tokens_per_pair": sum(run.tokens for run in runs) / passes / pairs,
+        "cpu_s_per_1000_pairs": 1000 * sum(run.cpu_s for run in runs) / passes / pairs,
+        "runs": [run.to_json() for run in runs],
         "held_out": metrics.to_json(),
     }
 
@@ -121,7 +121,7 @@ def table(results: dict[str, dict[str, Any]], metrics: dict[str, Metrics], title
             f"{result['encodings_per_pair']:.2f}",
             f"{result['tokens_per_pair']:.0f}",
             f"{result['cpu_s_per_1000_pairs']:.1f}",
-            *(str(getattr(metrics[name], one)).replace(" ", "\n", 1) for one in MEASURES),
+            *(str(getattr(metrics[name], metric)).replace(" ", "\n", 1) for metric in MEASURES),
         ]
         for name, result in results.items()
     ]

@@ -321,8 +321,8 @@ def sweep(options: argparse.Namespace) -> None:
         finally:
             worker.close()
     names = [name for name in names if name in by_rows and name in by_length]
-    for title, found, keys in (("rows", by_rows, SWEEP_ROWS), ("tokens a row", by_length, CURVE_LENGTHS)):
-        cells = [[VARIANTS[name].label, *(f"{found[name][str(key)]:.2f}" for key in keys)] for name in names]
+    for title, costs, keys in (("rows", by_rows, SWEEP_ROWS), ("tokens a row", by_length, CURVE_LENGTHS)):
+        cells = [[VARIANTS[name].label, *(f"{costs[name][str(key)]:.2f}" for key in keys)] for name in names]
         show(f"{model.title}: CPU microseconds per token", [title, *(f"{key:,}" for key in keys)], cells)
     spread = {name: max(by_rows[name].values()) / min(by_rows[name].values()) - 1 for name in names}
     finish(

@@ -61,7 +61,7 @@ class ModelResult:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "ModelResult":
-        return cls(**raw | {"measured": {name: Measured(**one) for name, one in raw["measured"].items()}})
+        return cls(**raw | {"measured": {name: Measured(**measured) for name, measured in raw["measured"].items()}})
 
     @property
     def reference(self) -> str | None:
@@ -168,11 +168,12 @@ def lines(result: ModelResult) -> list[Line]:
     """The card's function and other exact variants by speed, then the others; ours after the peers of its kind."""
     reference = result.measured[result.reference].scores if result.reference else None
     differences = {
-        name: None if reference is None else difference(reference, one.scores) for name, one in result.measured.items()
+        name: None if reference is None else difference(reference, variant.scores)
+        for name, variant in result.measured.items()
     }
     best = {exact: best_peer(result, differences, exact) for exact in (True, False)}
-    found = [line(result, name, differences[name], best) for name in result.measured]
-    return sorted(found, key=lambda one: (not one.exact, not one.peer, one.tokens_per_s))
+    reported = [line(result, name, differences[name], best) for name in result.measured]
+    return sorted(reported, key=lambda variant: (not variant.exact, not variant.peer, variant.tokens_per_s))
 
 
 def is_exact(difference: Difference | None) -> bool:
@@ -186,25 +187,25 @@ def best_peer(result: ModelResult, differences: dict[str, Difference | None], ex
 
 
 def line(result: ModelResult, name: str, difference: Difference | None, best: dict[bool, str | None]) -> Line:
-    one = result.measured[name]
-    median = statistics.median(one.cpu_s)
+    measured = result.measured[name]
+    median = statistics.median(measured.cpu_s)
 
     def against(other: str | None) -> Ratio | None:
-        return ratio(result.measured[other].cpu_s, one.cpu_s) if other in result.measured else None
+        return ratio(result.measured[other].cpu_s, measured.cpu_s) if other in result.measured else None
 
     return Line(
         name=name,
         label=VARIANTS[name].label,
-        setting=" ".join(filter(None, (one.choice if not one.choice.isdigit() else "", str(one.budget)))),
+        setting=" ".join(filter(None, ("" if measured.choice.isdigit() else measured.choice, str(measured.budget)))),
         cpu_s=median,
         rows_per_s=len(result.lengths) / median,
         tokens_per_s=sum(result.lengths) / median,
         x_card=against("card"),
         x_default=against("default"),
         x_peer=against(best[is_exact(difference)]),
-        limit_percent=ratio([100 * limit for limit in result.limit_s], one.cpu_s),
+        limit_percent=ratio([100 * limit for limit in result.limit_s], measured.cpu_s),
         difference=difference,
-        peak_mb=one.peak_mb,
+        peak_mb=measured.peak_mb,
     )
 
 
@@ -216,11 +217,12 @@ SPEED = len(HEADINGS) - 5
 """How many of the columns are about speed; the others compare scores."""
 
 
-def cells(one: Line) -> list[str]:
-    d = one.difference
+def cells(variant: Line) -> list[str]:
+    d = variant.difference
     speed = [
-        one.label, one.setting, f"{one.rows_per_s:.2f}", f"{one.tokens_per_s:,.0f}", str(one.x_card or "-"),
-        str(one.x_peer or "-"), f"{one.limit_percent.median:.0f}", f"{one.peak_mb:,.0f}",
+        variant.label, variant.setting, f"{variant.rows_per_s:.2f}", f"{variant.tokens_per_s:,.0f}",
+        str(variant.x_card or "-"), str(variant.x_peer or "-"), f"{variant.limit_percent.median:.0f}",
+        f"{variant.peak_mb:,.0f}",
     ]  # fmt: skip
     if d is None:
         return [*speed, *"-----"]
@@ -255,45 +257,45 @@ def about_limit(result: ModelResult) -> str:
 
 def summary(results: Sequence[ModelResult]) -> dict[str, float | str | None]:
     """The figures by name; None for what was not measured."""
-    of = {result.name: {one.name: one for one in lines(result)} for result in results}
+    of = {result.name: {variant.name: variant for variant in lines(result)} for result in results}
     base, minilm = of.get("v3-base", {}), of.get("minilm", {})
     exact, torch, quantised = base.get("ours_float32"), base.get("ours_torch"), best_quantised(base.values())
     small, small_quantised = minilm.get("ours_float32"), best_quantised(minilm.values())
     gap = quantised.difference if quantised else None
     return {
-        "exact_x_card": median(exact, lambda one: one.x_card),
-        "exact_x_peer": median(exact, lambda one: one.x_peer),
-        "exact_limit_percent": median(exact, lambda one: one.limit_percent),
-        "torch_x_card": median(torch, lambda one: one.x_card),
-        "torch_x_peer": median(torch, lambda one: one.x_peer),
+        "exact_x_card": median(exact, lambda variant: variant.x_card),
+        "exact_x_peer": median(exact, lambda variant: variant.x_peer),
+        "exact_limit_percent": median(exact, lambda variant: variant.limit_percent),
+        "torch_x_card": median(torch, lambda variant: variant.x_card),
+        "torch_x_peer": median(torch, lambda variant: variant.x_peer),
         "quantised_precision": quantised.name.removeprefix("ours_") if quantised else None,
-        "quantised_x_card": median(quantised, lambda one: one.x_card),
-        "quantised_x_peer": median(quantised, lambda one: one.x_peer),
+        "quantised_x_card": median(quantised, lambda variant: variant.x_card),
+        "quantised_x_peer": median(quantised, lambda variant: variant.x_peer),
         "quantised_flips_percent": round(gap.flips_percent, 3) if gap else None,
         "quantised_error_of_spread": float(f"{gap.largest / gap.spread:.3g}") if gap else None,
         "quantised_rms_of_spread": float(f"{gap.rms / gap.spread:.3g}") if gap else None,
-        "minilm_exact_x_peer": median(small, lambda one: one.x_peer),
-        "minilm_exact_x_default": median(small, lambda one: one.x_default),
-        "minilm_quantised_x_default": median(small_quantised, lambda one: one.x_default),
-        "minilm_quantised_x_peer": median(small_quantised, lambda one: one.x_peer),
+        "minilm_exact_x_peer": median(small, lambda variant: variant.x_peer),
+        "minilm_exact_x_default": median(small, lambda variant: variant.x_default),
+        "minilm_quantised_x_default": median(small_quantised, lambda variant: variant.x_default),
+        "minilm_quantised_x_peer": median(small_quantised, lambda variant: variant.x_peer),
     }
 
 
-def best_quantised(found: Iterable[Line]) -> Line | None:
+def best_quantised(reported: Iterable[Line]) -> Line | None:
     """The fastest of our integer variants that keeps the promised error, or the most accurate if none does."""
-    candidates = [one for one in found if one.name in ("ours_int16", "ours_int8") and one.difference]
-    good = [one for one in candidates if keeps_promise(one.difference)]
+    candidates = [variant for variant in reported if variant.name in ("ours_int16", "ours_int8") and variant.difference]
+    good = [variant for variant in candidates if keeps_promise(variant.difference)]
     if good:
-        return max(good, key=lambda one: one.tokens_per_s)
-    return min(candidates, key=lambda one: one.difference.rms if one.difference else 0.0, default=None)
+        return max(good, key=lambda variant: variant.tokens_per_s)
+    return min(candidates, key=lambda variant: variant.difference.rms if variant.difference else 0.0, default=None)
 
 
 def keeps_promise(gap: Difference | None) -> bool:
     return gap is not None and gap.largest <= LARGEST_ERROR * gap.spread and gap.flips_percent <= LARGEST_FLIPS
 
 
-def median(one: Line | None, of: Callable[[Line], Ratio | None]) -> float | None:
-    value = of(one) if one else None
+def median(variant: Line | None, of: Callable[[Line], Ratio | None]) -> float | None:
+    value = of(variant) if variant else None
     return round(value.median, 3) if value else None
 
 
@@ -319,12 +321,12 @@ def machine() -> dict[str, Any]:
 
 def all_versions(results: Sequence[ModelResult]) -> dict[str, str]:
     """Of every package that a variant ran on; where environments differ, both."""
-    found: dict[str, set[str]] = {}
+    by_package: dict[str, set[str]] = {}
     for result in results:
-        for one in result.measured.values():
-            for name, version in one.versions.items():
-                found.setdefault(name, set()).add(version)
-    return {name: ", ".join(sorted(each)) for name, each in sorted(found.items())}
+        for measured in result.measured.values():
+            for name, version in measured.versions.items():
+                by_package.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(each)) for name, each in sorted(by_package.items())}
 
 
 def quietness(results: Sequence[ModelResult]) -> float:
@@ -332,8 +334,8 @@ def quietness(results: Sequence[ModelResult]) -> float:
     each = [
         wall / cpu
         for result in results
-        for one in result.measured.values()
-        for wall, cpu in zip(one.wall_s, one.cpu_s, strict=True)
+        for measured in result.measured.values()
+        for wall, cpu in zip(measured.wall_s, measured.cpu_s, strict=True)
     ]
     return statistics.median(each) if each else float("nan")
 
@@ -341,7 +343,7 @@ def quietness(results: Sequence[ModelResult]) -> float:
 def report(results: Sequence[ModelResult], machine: dict[str, Any], command: str, output: Path | None) -> None:
     """Print the tables; with `output`, the docs folder, draw the plot and rewrite the page; end with the JSON line."""
     for result in results:
-        rows = [cells(one) for one in lines(result)]
+        rows = [cells(variant) for variant in lines(result)]
         show(result.title, HEADINGS[:SPEED], [row[:SPEED] for row in rows])
         show(f"{result.title}: scores", HEADINGS[:1] + HEADINGS[SPEED:], [row[:1] + row[SPEED:] for row in rows])
         print(about_rows(result))
@@ -362,7 +364,7 @@ def report(results: Sequence[ModelResult], machine: dict[str, Any], command: str
             "rounds": max((len(result.rates) for result in results), default=0),
             "wall_per_cpu": round(quietness(results), 3),
             "cpu_s": {
-                result.name: {name: round(statistics.median(one.cpu_s), 3) for name, one in result.measured.items()}
+                result.name: {name: round(statistics.median(each.cpu_s), 3) for name, each in result.measured.items()}
                 for result in results
             },
             "skipped": {result.name: result.skipped for result in results},
@@ -395,7 +397,7 @@ def plot(results: Sequence[ModelResult], path: Path) -> None:
         return
     figure, axes = plt.subplots(1, len(results), figsize=(7.6 * len(results), 6.4), squeeze=False)
     for axis, result in zip(axes[0], results, strict=True):
-        exact = {one.name: one.exact for one in lines(result)}
+        exact = {variant.name: variant.exact for variant in lines(result)}
         ends: dict[str, float] = {}
         for name, points in result.curve.items():
             lengths, speeds = [int(length) for length in points], list(points.values())
@@ -478,7 +480,7 @@ def page(results: Sequence[ModelResult], machine: dict[str, Any], command: str) 
         parts.append(f"### {result.title[0].upper()}{result.title[1:]}")
         parts.append(f"{about_rows(result)} {about_limit(result)}")
         for exact, name in ((True, "exact"), (False, "reduced precision")):
-            body = [cells(one) for one in lines(result) if one.exact == exact]
+            body = [cells(variant) for variant in lines(result) if variant.exact == exact]
             if body:
                 parts.append(markdown([name, *HEADINGS[1:]], body))
         if result.skipped:

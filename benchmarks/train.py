@@ -200,8 +200,8 @@ def relative_difference(reference: Any, gradient: Any, factor: float) -> float:
     apart = size = 0.0
     for name in reference:
         wanted = reference[name].astype(np.float64)
-        found = gradient[name].astype(np.float64) / factor if name in gradient else np.zeros_like(wanted)
-        apart += float(np.square(found - wanted).sum())
+        scaled = gradient[name].astype(np.float64) / factor if name in gradient else np.zeros_like(wanted)
+        apart += float(np.square(scaled - wanted).sum())
         size += float(np.square(wanted).sum())
     return (apart / size) ** 0.5
 
@@ -228,10 +228,10 @@ def finish_task(workers: dict[str, Worker], model: Model, made: Made, result: Ta
         answer = ask(name, workers, result)
         if answer:
             workers.pop(name).close()
-            one = result.measured[name]
-            one.versions = answer["versions"]
-            one.held_out = held_out(model, made.folder / name, made.held_out)
-            say(f"  {CONTENDERS[name].label}: held-out log loss {one.held_out.log_loss:.4f}")
+            measured = result.measured[name]
+            measured.versions = answer["versions"]
+            measured.held_out = held_out(model, made.folder / name, made.held_out)
+            say(f"  {CONTENDERS[name].label}: held-out log loss {measured.held_out.log_loss:.4f}")
 
 
 def held_out(model: Model, folder: Path, comparisons: Sequence[Comparison]) -> HeldOut:
@@ -239,9 +239,9 @@ def held_out(model: Model, folder: Path, comparisons: Sequence[Comparison]) -> H
     final = folder / "final"
     shutil.copytree(model.texts, final, dirs_exist_ok=True)
     shutil.copyfile(folder / "model.safetensors", final / "model.safetensors")
-    found = evaluate(RewardModel.load(final).score_pairs, list(comparisons), name="held out").overall.log_loss
-    assert None not in (found.value, found.low, found.high)
-    return HeldOut(found.value, found.low, found.high, found.n)
+    log_loss = evaluate(RewardModel.load(final).score_pairs, list(comparisons), name="held out").overall.log_loss
+    assert None not in (log_loss.value, log_loss.low, log_loss.high)
+    return HeldOut(log_loss.value, log_loss.low, log_loss.high, log_loss.n)
 
 
 def measure_task(name: str, options: argparse.Namespace, pythons: dict[str, Path | str]) -> TaskResult:
@@ -284,11 +284,11 @@ def main() -> None:
     options.cache = options.cache.resolve()
     if options.report:
         record = json.loads(options.report.read_text(encoding="utf-8"))
-        results = [TaskResult.from_json(one) for one in record["tasks"]]
+        results = [TaskResult.from_json(task) for task in record["tasks"]]
         report(results, record["machine"], record["command"], record["cores"], options.output)
         return
     names = options.tasks or list(TASKS)
-    wanted = {CONTENDERS[one].environment for name in names for one in contenders_of(TASKS[name], options)}
+    wanted = {CONTENDERS[who].environment for name in names for who in contenders_of(TASKS[name], options)}
     pythons = {name: make_environment(name, REQUIREMENTS, options.cache) for name in wanted}
     begun = time.perf_counter()
     words = " ".join(["python benchmarks/train.py", *sys.argv[1:]])

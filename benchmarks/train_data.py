@@ -1,7 +1,7 @@
 """What the training benchmark trains: model folders with their initial weights, and tasks of real comparisons.
 
 Every contender starts from the same file of weights, new head included, and gets the same token ids, encoded as pairs
-by prefrank's text path; libraries that take texts get the ids as words of a tokenizer that gives them back. Surprising:
+by prefrank's text path; libraries that take texts get the ids as words of a tokenizer that gives them back. Note that
 MiniLM keeps one token type instead of two, because TRL passes none and would train another function; every dropout rate
 is 0 in the model's own config; and groups are strict rankings of equally many replies, because trainers of pairs count
 a step in pairs.
@@ -149,22 +149,22 @@ class Data:
 def read_hh(data: Path) -> tuple[list[Comparison], list[Comparison]]:
     """HH's train files, and its test files held out."""
     train, test = (load_comparisons(data / "hh-rlhf", split=split).comparisons for split in ("train", "test"))
-    return [one for one in train if not one.preferences[0].tie], list(test)
+    return [comparison for comparison in train if not comparison.preferences[0].tie], list(test)
 
 
 def read_oasst(data: Path) -> tuple[list[Comparison], list[Comparison]]:
     """Prompts with three ranked replies; the export has too few with four. All of the validation split held out."""
     train, test = (load_comparisons(data / "oasst1-en", split=split).comparisons for split in ("train", "validation"))
-    return [one for one in train if len(one.replies) == 3 and len(one.preferences) == 3], list(test)
+    return [c for c in train if len(c.replies) == 3 and len(c.preferences) == 3], list(test)
 
 
 def read_finegrained(data: Path) -> tuple[list[Comparison], list[Comparison]]:
     """Long-form answers, four to a question, those with six decided preferences; a fifth of the questions held out."""
     with gzip.open(data / "finegrained-rlhf/dev_feedback.jsonl.gz", "rt", encoding="utf-8") as lines:
-        every = [finegrained(json.loads(line), f"dev/{number}") for number, line in enumerate(lines, 1)]
-    decided = [one for one in every if one and len(one.preferences) == 6]
-    held = [one for one in every if one and split_of(one.prompt) < 0.2]
-    return [one for one in decided if split_of(one.prompt) >= 0.2], held
+        comparisons = [finegrained(json.loads(line), f"dev/{number}") for number, line in enumerate(lines, 1)]
+    decided = [comparison for comparison in comparisons if comparison and len(comparison.preferences) == 6]
+    held = [comparison for comparison in comparisons if comparison and split_of(comparison.prompt) < 0.2]
+    return [comparison for comparison in decided if split_of(comparison.prompt) >= 0.2], held
 
 
 def finegrained(row: Mapping[str, Any], name: str) -> Comparison | None:
@@ -242,12 +242,12 @@ def make_task(
     recipe = own_recipe(model.texts, str(texts), per_step, dict(settings), folder)
     order = make_order(recipe, comparisons=count, num_processes=1)
     groups = [chosen[n] for step in range(steps) for n in order.chosen(step)]
-    rows = encoder.encode_pairs([(one.prompt, reply) for one in groups for reply in one.replies])
+    rows = encoder.encode_pairs([(group.prompt, reply) for group in groups for reply in group.replies])
     lengths = write_rows(rows, folder / "rows.npz").lengths
     size = len(groups[0].replies)
     plan = {
         "group_size": size,
-        "pairs": [[[p.winner, p.loser] for p in one.preferences] for one in groups],
+        "pairs": [[[p.winner, p.loser] for p in group.preferences] for group in groups],
         "per_step": per_step,
         "stops": list(stops),
         "settings": dict(settings),
@@ -267,11 +267,16 @@ def make_task(
 
 
 def uncut(comparisons: Sequence[Comparison], encoder: TextEncoder) -> list[Comparison]:
-    """Those that fit without cutting: else the prompt before one reply can be shorter than before another, where
-    sentence-transformers takes one query for all; TRL drops what is too long."""
-    rows = iter(encoder.encode_pairs([(one.prompt, reply) for one in comparisons for reply in one.replies]))
-    cut = [sum(row.cut_prompt + row.cut_reply for row in islice(rows, len(one.replies))) for one in comparisons]
-    return [one for one, tokens in zip(comparisons, cut, strict=True) if tokens == 0]
+    """The comparisons that fit without cutting: cut, the prompt could be shorter before one reply than before another,
+    but sentence-transformers takes one query for all replies; TRL drops what is too long."""
+    rows = iter(
+        encoder.encode_pairs([(comparison.prompt, reply) for comparison in comparisons for reply in comparison.replies])
+    )
+    cut = [
+        sum(row.cut_prompt + row.cut_reply for row in islice(rows, len(comparison.replies)))
+        for comparison in comparisons
+    ]
+    return [comparison for comparison, tokens in zip(comparisons, cut, strict=True) if tokens == 0]
 
 
 def digests(model: Model) -> dict[str, str]:

@@ -74,12 +74,12 @@ class Measured:
 
     @property
     def peak_mb(self) -> float:
-        return max(one.peak_mb for one in self.stretches)
+        return max(stretch.peak_mb for stretch in self.stretches)
 
     @property
     def losses(self) -> list[float]:
         first = self.warm_up.losses if self.warm_up else []
-        return first + [loss for one in self.stretches for loss in one.losses]
+        return first + [loss for stretch in self.stretches for loss in stretch.losses]
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ class TaskResult:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "TaskResult":
-        return cls(**raw | {"measured": {name: _measured(one) for name, one in raw["measured"].items()}})
+        return cls(**raw | {"measured": {name: _measured(measured) for name, measured in raw["measured"].items()}})
 
 
 def _measured(raw: dict[str, Any]) -> Measured:
@@ -117,7 +117,7 @@ def _measured(raw: dict[str, Any]) -> Measured:
         **raw
         | {
             "warm_up": Stretch(**raw["warm_up"]) if raw["warm_up"] else None,
-            "stretches": [Stretch(**one) for one in raw["stretches"]],
+            "stretches": [Stretch(**stretch) for stretch in raw["stretches"]],
             "held_out": HeldOut(**raw["held_out"]) if raw["held_out"] else None,
         }
     )
@@ -127,7 +127,10 @@ def speedup(result: TaskResult, name: str, *, cpu: bool = False) -> Ratio | None
     """How many times as fast ours is, in the rounds that both ran; None where one of them did not."""
     if name not in result.measured or "ours" not in result.measured:
         return None
-    peer, own = ([one.cpu_s if cpu else one.wall_s for one in result.measured[who].stretches] for who in (name, "ours"))
+    peer, own = (
+        [stretch.cpu_s if cpu else stretch.wall_s for stretch in result.measured[who].stretches]
+        for who in (name, "ours")
+    )
     rounds = min(len(peer), len(own))
     return ratio(peer[:rounds], own[:rounds])
 
@@ -149,20 +152,20 @@ SPEED = 7
 
 
 def cells(result: TaskResult, name: str) -> list[str]:
-    one = result.measured[name]
-    rounds = range(len(one.stretches))
+    measured = result.measured[name]
+    rounds = range(len(measured.stretches))
     pairs, distinct = result.pairs, result.distinct_tokens
-    per_s = statistics.median(pairs[n] / one.stretches[n].wall_s for n in rounds)
-    per_cpu_s = statistics.median(pairs[n] / one.stretches[n].cpu_s for n in rounds)
-    tokens = statistics.median(part.tokens / part.wall_s for part in one.stretches)
-    different = statistics.median(distinct[n] / one.stretches[n].wall_s for n in rounds)
+    per_s = statistics.median(pairs[n] / measured.stretches[n].wall_s for n in rounds)
+    per_cpu_s = statistics.median(pairs[n] / measured.stretches[n].cpu_s for n in rounds)
+    tokens = statistics.median(stretch.tokens / stretch.wall_s for stretch in measured.stretches)
+    different = statistics.median(distinct[n] / measured.stretches[n].wall_s for n in rounds)
     total = Stretch(
         cpu_s=0, wall_s=0, losses=[], peak_mb=0,
-        encodings=sum(part.encodings for part in one.stretches),
-        tokens=sum(part.tokens for part in one.stretches),
-        slots=sum(part.slots for part in one.stretches),
+        encodings=sum(stretch.encodings for stretch in measured.stretches),
+        tokens=sum(stretch.tokens for stretch in measured.stretches),
+        slots=sum(stretch.slots for stretch in measured.stretches),
     )  # fmt: skip
-    held, gap = one.held_out, curve_gap(result, name)
+    held, gap = measured.held_out, curve_gap(result, name)
     return [
         CONTENDERS[name].label,
         f"{per_s:.2f}",
@@ -173,23 +176,23 @@ def cells(result: TaskResult, name: str) -> list[str]:
         f"{different:,.0f}",
         f"{100 * total.padding:.0f}",
         f"{total.encodings / sum(pairs[n] for n in rounds):.2f}",
-        f"{one.peak_mb:,.0f}",
-        f"{one.peak_mb - one.base_mb:,.0f}",
+        f"{measured.peak_mb:,.0f}",
+        f"{measured.peak_mb - measured.base_mb:,.0f}",
         f"{held.log_loss:.4f} [{held.low:.4f}, {held.high:.4f}]" if held else "-",
-        "-" if one.gradient is None else f"{one.gradient:.1e}",
+        "-" if measured.gradient is None else f"{measured.gradient:.1e}",
         "-" if gap is None else f"{gap:.1e}",
     ]
 
 
 def ordered(result: TaskResult) -> list[str]:
     """Peers from the slowest, then ours."""
-    first = {name: one.stretches[0].wall_s for name, one in result.measured.items()}
+    first = {name: measured.stretches[0].wall_s for name, measured in result.measured.items()}
     return sorted(first, key=lambda name: (name == "ours", -first[name]))
 
 
 def about(result: TaskResult) -> str:
     """What a step was, and the rows."""
-    held = next((one.held_out for one in result.measured.values() if one.held_out), None)
+    held = next((measured.held_out for measured in result.measured.values() if measured.held_out), None)
     count = len(result.lengths)
     return (
         f"{result.per_step} groups of {result.group_size} replies a step, {len(result.pairs)} rounds of"
@@ -198,10 +201,6 @@ def about(result: TaskResult) -> str:
         + (f" Held out: {held.n} comparisons." if held else "")
         + f" Other processes took at most {100 * max(result.others):.0f} % of the machine before a round."
     )
-
-
-def of_all(results: Sequence[TaskResult], name: str) -> TaskResult | None:
-    return next((one for one in results if one.name == name), None)
 
 
 def summary(results: Sequence[TaskResult]) -> dict[str, Any]:
@@ -226,8 +225,10 @@ def summary(results: Sequence[TaskResult]) -> dict[str, Any]:
         "peak_memory_x_trl": hh.get("peak_memory_x_trl"),
         "peak_memory_above_start_x_trl": hh.get("peak_memory_above_start_x_trl"),
         "k4_peak_memory_x_trl": four.get("peak_memory_x_trl"),
-        "largest_gradient_difference": largest(one.gradient for r in results for one in r.measured.values()),
-        "largest_loss_difference": largest(curve_gap(r, name) for r in results for name in r.measured),
+        "largest_gradient_difference": largest(
+            measured.gradient for result in results for measured in result.measured.values()
+        ),
+        "largest_loss_difference": largest(curve_gap(result, name) for result in results for name in result.measured),
         "tasks": by_task,
     }
 
@@ -238,41 +239,41 @@ def largest(values: Any) -> float | None:
 
 
 def task_summary(result: TaskResult) -> dict[str, Any]:
-    own, found = result.measured.get("ours"), {}
-    for name, one in result.measured.items():
+    own, figures = result.measured.get("ours"), {}
+    for name, measured in result.measured.items():
         if name == "ours" or own is None:
             continue
         for key, cpu in ((f"x_{name}", False), (f"x_{name}_cpu", True)):
             value = speedup(result, name, cpu=cpu)
-            found[key] = round(value.median, 3) if value else None
-        found[f"peak_memory_x_{name}"] = round(own.peak_mb / one.peak_mb, 3)
-        above = (own.peak_mb - own.base_mb) / (one.peak_mb - one.base_mb)
-        found[f"peak_memory_above_start_x_{name}"] = round(above, 3)
-    found["held_out_log_loss"] = {
-        name: round(one.held_out.log_loss, 5) for name, one in result.measured.items() if one.held_out
+            figures[key] = round(value.median, 3) if value else None
+        figures[f"peak_memory_x_{name}"] = round(own.peak_mb / measured.peak_mb, 3)
+        above = (own.peak_mb - own.base_mb) / (measured.peak_mb - measured.base_mb)
+        figures[f"peak_memory_above_start_x_{name}"] = round(above, 3)
+    figures["held_out_log_loss"] = {
+        name: round(measured.held_out.log_loss, 5) for name, measured in result.measured.items() if measured.held_out
     }
-    return found
+    return figures
 
 
 def failures(results: Sequence[TaskResult]) -> list[str]:
     """What makes a comparison void: another gradient, or another course of the loss."""
-    found = []
+    reasons = []
     for result in results:
-        for name, one in result.measured.items():
+        for name, measured in result.measured.items():
             gap = curve_gap(result, name)
-            if one.gradient is not None and one.gradient > GRADIENT:
-                found.append(f"{result.title}, {CONTENDERS[name].label}: gradient differs by {one.gradient:.1e}")
+            if measured.gradient is not None and measured.gradient > GRADIENT:
+                reasons.append(f"{result.title}, {CONTENDERS[name].label}: gradient differs by {measured.gradient:.1e}")
             if gap is not None and gap > CURVE:
-                found.append(f"{result.title}, {CONTENDERS[name].label}: a step's loss differs by {gap:.1e}")
-    return found
+                reasons.append(f"{result.title}, {CONTENDERS[name].label}: a step's loss differs by {gap:.1e}")
+    return reasons
 
 
 def page(results: Sequence[TaskResult], machine: dict[str, Any], command: str, cores: Sequence[int]) -> str:
     """The measured part of the page's section on training."""
     versions: dict[str, set[str]] = {}
     for result in results:
-        for one in result.measured.values():
-            for name, version in one.versions.items():
+        for measured in result.measured.values():
+            for name, version in measured.versions.items():
                 versions.setdefault(name, set()).add(version)
     parts = [
         f"Measured with `{command}`, on {len(cores)} cores of {machine['processor']} (family {machine['family']};"

@@ -23,7 +23,7 @@ def main(path: str) -> None:
     lead = torch.linspace(-6, 6, 241)
     figure, axes = plt.subplots(1, len(MODELS), figsize=(15, 3.4), sharey=True)
     for axis, (name, model) in zip(axes, MODELS.items(), strict=True):
-        win, tie, loss = (one.detach() for one in model.probabilities(lead))
+        win, tie, loss = (outcome.detach() for outcome in model.probabilities(lead))
         for values, label, color in ((win, "win", "#2a6fbb"), (tie, "tie", "#8a8a8a"), (loss, "loss", "#c0562f")):
             axis.plot(lead, values, label=label, color=color)
         head = torch.zeros(len(lead), dtype=torch.int64)

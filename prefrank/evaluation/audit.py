@@ -3,9 +3,8 @@
 The same checkpoint gives other scores, and other accuracies, in other programs: texts are joined in another way,
 batches are padded, numbers are rounded. Here every combination is held against one reference, prefrank's own path in
 float32, one reply at a time. Two engines run: prefrank's, which never pads, and transformers as most programs call it
-(`AutoModelForSequenceClassification`, padded batches). Surprising: transformers is given the model's own tokens too
-(format "own"), so that what padding does is seen apart from what another format does. What cannot run is listed with
-its reason.
+(`AutoModelForSequenceClassification`, padded batches). transformers also gets the model's own tokens (format "own"), so
+that the effect of padding is seen apart from that of another format. What cannot run is listed with its reason.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -67,7 +66,7 @@ def audit(
     """Score the same comparisons in every combination.
 
     Args:
-        name: a model folder or hub id, as for `RewardModel.load`; found once, so that both engines run the same files.
+        name: a model folder or hub id, as for `RewardModel.load`; resolved once: both engines run the same files.
         items: comparisons; replies are scored in their order, so that each batch holds replies of several lengths.
         head: of a model with several outputs.
         device: such as "cpu"; the first GPU if there is one.
@@ -80,7 +79,7 @@ def audit(
     Raises:
         BadData: no comparison that people decided.
         BadInput: an unknown engine, format, padding side or number type, or none; a batch size or num_comparisons that
-            is no whole number of at least 1; something else than comparisons.
+            is no whole number of at least 1; items that are no comparisons.
         NotFound, BadModel: as `RewardModel.load` in float32, without which there is no reference.
     """
     _check(engines, formats, sides, dtypes, batch_sizes)
@@ -90,7 +89,7 @@ def audit(
     if not pairs.decided.any():
         raise BadData(f"none of the {len(items)} comparisons prefers one reply; wanted at least one that does")
     sizes = [size for size in sorted(set(batch_sizes)) if size > 1]
-    found: list[Combination] = []
+    combinations: list[Combination] = []
     with plain_folder(name) as folder:
         load = partial(
             RewardModel.load,
@@ -114,14 +113,14 @@ def audit(
                 batches = [(size, side) for size in sizes for side in (sides if engine == "transformers" else (None,))]
                 ways = [Combination(engine, form, side, dtype, size) for size, side in [(1, None), *batches]]
                 for combination in _tried(ways, ready, reference, pairs):
-                    found.append(combination)
+                    combinations.append(combination)
                     progress(combination)
     return Audit(
         rows=len(rows),
         pairs=int(pairs.decided.sum()),
         reference=f"prefrank, own format ({model.encoder.settings.template}), float32, one at a time",
         spread=float(reference.std()),
-        combinations=tuple(found),
+        combinations=tuple(combinations),
     )
 
 
@@ -254,8 +253,7 @@ def _score_ours(model: RewardModel, rows: Rows) -> Values:
 
 
 def _open_theirs(folder: Path, model: RewardModel, dtype: str, trust: bool) -> _Prepare:
-    """What programs that know nothing of prefrank load from the same folder; nobody is asked whether code in it may be
-    run."""
+    """What programs that know nothing of prefrank load from the same folder; its code runs as the caller said."""
     import transformers  # costs seconds, so not at the top
 
     with quiet_transformers():
@@ -289,7 +287,7 @@ def _prepare_theirs(tokenizer: Any, network: Any, column: int, model: RewardMode
             }
             for both in texts
         ]
-        cut = [len(one["input_ids"][0]) > limit for one in whole]
+        cut = [len(inputs["input_ids"][0]) > limit for inputs in whole]
     score = partial(_score_theirs, tokenizer, network, column)
     return _Ready(lambda side, size: _in_batches(partial(score, side), encoded, size), float(np.mean(cut)))
 

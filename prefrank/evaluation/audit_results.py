@@ -1,4 +1,4 @@
-"""What an input-format audit found: every combination that was tried, and the findings in sentences."""
+"""The result of an input-format audit: every combination that was tried, and the findings in sentences."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

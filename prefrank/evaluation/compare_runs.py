@@ -44,11 +44,11 @@ def compare_runs(
         its suite.
 
     Raises:
-        BadInput: fewer than two scorers, or no two that share a suite with the same data; something else than runs.
+        BadInput: fewer than two scorers, no two that share a suite with the same data, or values that are no runs.
     """
     check_runs(runs)
     sides = _sides(runs)
-    style = bootstrap or next(iter(runs.values())).intervals
+    bootstrap = bootstrap or next(iter(runs.values())).intervals
     samples = {
         (side.label, suite): _in_order(sample_of_run(side.run, side.name, suite))
         for side in sides
@@ -56,7 +56,7 @@ def compare_runs(
     }
     tests: list[PairedTest] = []
     refused: list[str] = []
-    for first, second in _duels(sides):
+    for first, second in _meetings(sides):
         shared = [
             suite for suite in first.run.suites if (first.label, suite) in samples and (second.label, suite) in samples
         ]
@@ -69,10 +69,12 @@ def compare_runs(
         ]
         same = [suite for suite, (mine, theirs) in hashes.items() if mine == theirs]
         by_suite = [
-            _compare_on(suite, first.label, second.label, samples, suites.get(suite) or comparisons_suite(suite), style)
+            _compare_on(
+                suite, first.label, second.label, samples, suites.get(suite) or comparisons_suite(suite), bootstrap
+            )
             for suite in same
         ]
-        tests += _adjusted(by_suite, level=1 - style.confidence)
+        tests += _adjusted(by_suite, level=1 - bootstrap.confidence)
     refused = list(dict.fromkeys(refused))
     if not tests:
         raise BadInput("; ".join(refused) or "no two scorers were run on one suite; give runs that share one")
@@ -80,7 +82,7 @@ def compare_runs(
 
 
 def _adjusted(by_suite: Sequence[list[PairedTest]], *, level: float) -> list[PairedTest]:
-    """The tests of two scorers, those of headlines, which stand first, adjusted for how many suites there are."""
+    """The tests of two scorers; each suite's first test, its headline's, is adjusted for the number of suites."""
     heads = [tests[0] for tests in by_suite]
     tested = [place for place, head in enumerate(heads) if head.p is not None]
     for place, p in zip(tested, holm([heads[place].p or 0.0 for place in tested]), strict=True):
@@ -90,7 +92,7 @@ def _adjusted(by_suite: Sequence[list[PairedTest]], *, level: float) -> list[Pai
 
 
 def check_runs(runs: object) -> None:
-    """See that these are runs, at least one.
+    """Check that these are runs, at least one.
 
     Raises:
         BadInput: they are not.
@@ -105,12 +107,12 @@ def check_runs(runs: object) -> None:
 
 
 def _in_order(sample: Sample) -> Sample:
-    """Items by subset and id: equal data hashes say nothing of the order that a file has them in."""
+    """Items by subset and id: equal data hashes say nothing about the order of items in a file."""
     return sample.take(sorted(range(len(sample.facts)), key=lambda i: (sample.facts[i].subset, sample.facts[i].id)))
 
 
-def _duels(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
-    """A model comes first; two baselines do not meet."""
+def _meetings(sides: Sequence[Side]) -> list[tuple[Side, Side]]:
+    """Pairs to compare: a model comes first, and two baselines are not compared."""
     ordered = sorted(sides, key=lambda side: side.is_baseline)
     return [(first, second) for first, second in combinations(ordered, 2) if not first.is_baseline]
 
@@ -121,7 +123,7 @@ def _sides(runs: Mapping[str, Run]) -> list[Side]:
     baselines: set[tuple[str, ...]] = set()
     sides = []
     for where, run, scorer in places:
-        if scorer.is_baseline:  # one that ran beside each model is one scorer
+        if scorer.is_baseline:  # a baseline that ran beside each model counts as one scorer
             key = (scorer.model, *sorted(f"{suite}:{run.suites[suite].data}" for suite in scorer.results))
             if key in baselines:
                 continue

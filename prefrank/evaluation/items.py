@@ -1,7 +1,7 @@
 """What an evaluation is made of: items to score, the facts of them that are kept, and a sample of scored items.
 
-An item is a comparison as a benchmark states it. Surprising: its replies may repeat (two samples of one model are
-sometimes equal), and its preferences keep the benchmark's order, which may mean something (RM-Bench's nine cells).
+An item is a comparison as a benchmark states it: its replies may repeat (two samples of one model are sometimes equal),
+and its preferences keep the benchmark's order, which may mean something (RM-Bench's nine cells).
 `ItemFacts` hold everything that figures are made from and no text, so that a run file can be analysed and compared
 later without the data or the model; a `Sample` is facts with one scorer's scores, and every figure is a function of it.
 """
@@ -32,7 +32,7 @@ _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prompt, K >= 2 replies, and what people or a check said of them.
+    """One prompt, K >= 2 replies, and the preferences of people or of a check.
 
     Args:
         prompt: the turns before the reply, oldest first.
@@ -40,8 +40,8 @@ class Item:
         preferences: index pairs into `replies`, at least one; several votes on one pair are several preferences.
         subset: the part of its suite it belongs to, such as "llmbar-natural".
         id: unique inside its subset.
-        gold: what each reply is worth by another measure, such as a judge's win probability; None where it was not
-            measured, () where there is no such measure.
+        gold: what each reply is worth by another measure, such as a judge's win probability; None for a reply that was
+            not measured, () where there is no such measure.
         language: as the data state it, such as "en"; "" where they do not.
     """
 
@@ -67,7 +67,7 @@ class Item:
                 )
         elif any(not (0 <= p.winner <= last and 0 <= p.loser <= last) for p in self.preferences):
             raise BadInput(f"item {self.id} prefers a reply that it does not have; its replies are 0 to {last}")
-        if any(one is not None and not math.isfinite(one) for one in self.gold):
+        if any(value is not None and not math.isfinite(value) for value in self.gold):
             raise BadInput(f"item {self.id} has the gold {short(self.gold)}; wanted finite numbers, or None")
         if self.gold and len(self.gold) != len(self.replies):
             raise BadInput(f"item {self.id} has {len(self.gold)} gold values for {len(self.replies)} replies")
@@ -138,7 +138,7 @@ class ItemFacts:
 
 
 def check_facts(facts: ItemFacts) -> None:
-    """See that the parts of an item's facts go together.
+    """Check that the parts of an item's facts go together.
 
     Raises:
         Wrong: they do not.
@@ -166,7 +166,7 @@ def sample_of(items: Sequence[Item | Comparison], scores: Sequence[Sequence[Scor
     Args:
         scores: for each item one score per reply, in their order.
     """
-    facts = tuple(facts_of(one if isinstance(one, Item) else as_item(one)) for one in items)
+    facts = tuple(facts_of(item if isinstance(item, Item) else as_item(item)) for item in items)
     return Sample(facts, tuple(map(tuple, scores)))
 
 
@@ -198,7 +198,7 @@ def style_of(text: str) -> Style:
 class Pairs:
     """The P preferences of C items with N replies, seen from their majority side.
 
-    What several figures need of them is found once, and shared by all scorers.
+    What several figures need of them is computed once and shared by all scorers.
 
     Args:
         ahead: [P] row of the reply the majority prefers (either, for a tie).
@@ -260,11 +260,11 @@ def difference(first: Float64[np.ndarray, " n"], second: Float64[np.ndarray, " n
 
 _LARGEST = float(np.finfo(np.float64).max)
 _FAR = 1e100
-"""Weights that far from 1, either way, are brought near it."""
+"""Weights beyond this factor from 1, either way, are scaled back."""
 
 
 def _near_one(weight: Float64[np.ndarray, " P"], item: Int64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
-    """Weights inside each item by its largest, where sums of them would not be numbers."""
+    """Weights divided by the largest of their item, where sums of them would overflow or vanish."""
     far = (weight > _FAR) | (weight < 1 / _FAR)
     if not far.any():
         return weight
@@ -276,10 +276,10 @@ def _near_one(weight: Float64[np.ndarray, " P"], item: Int64[np.ndarray, " P"]) 
 def flatten(
     preferences: Sequence[Sequence[Preference] | RankedPairs], prompts: Sequence[float], sizes: Sequence[int]
 ) -> Pairs:
-    """All preferences as arrays; one with probability below 0.5 is turned round.
+    """All preferences as arrays; one with a probability below 0.5 is reversed.
 
     Args:
-        preferences: [C] those of each item.
+        preferences: [C] of each item.
         prompts: [C] equal for items of one conversation start.
         sizes: [C] replies of each item.
 
@@ -287,31 +287,32 @@ def flatten(
         BadInput: long ranked lists with more pairs, together, than `limit("pairs")`.
     """
     first = np.cumsum([0, *sizes])
-    ranked = [(c, those) for c, those in enumerate(preferences) if isinstance(those, RankedPairs)]
-    if sum(len(those) for _, those in ranked) > limit("pairs"):
+    ranked = [(item, ranking) for item, ranking in enumerate(preferences) if isinstance(ranking, RankedPairs)]
+    if sum(len(ranking) for _, ranking in ranked) > limit("pairs"):
         raise BadInput(f"{len(ranked):,} long ranked lists have {past('pairs')}; split them, or evaluate fewer at once")
     flat = [
-        (c, preference)
-        for c, those in enumerate(preferences)
-        if not isinstance(those, RankedPairs)
-        for preference in those
+        (item, preference)
+        for item, stated in enumerate(preferences)
+        if not isinstance(stated, RankedPairs)
+        for preference in stated
     ]
-    place = np.array([c for c, _ in flat], np.int64)
+    place = np.array([item for item, _ in flat], np.int64)
     winner = first[place] + np.array([preference.winner for _, preference in flat], np.int64)
     loser = first[place] + np.array([preference.loser for _, preference in flat], np.int64)
     probability = np.array([preference.probability for _, preference in flat], np.float64)
-    turned = probability < 0.5
-    ahead, behind = np.where(turned, loser, winner), np.where(turned, winner, loser)
-    probability = np.where(turned, 1 - probability, probability)
+    reverse = probability < 0.5
+    ahead, behind = np.where(reverse, loser, winner), np.where(reverse, winner, loser)
+    probability = np.where(reverse, 1 - probability, probability)
     weight = _near_one(np.array([preference.weight for _, preference in flat], np.float64), place)
     if ranked:
-        listed = [those.arrays() for _, those in ranked]
+        listed = [ranking.arrays() for _, ranking in ranked]
         sides = [
-            np.concatenate([first[c] + pair[side] for (c, _), pair in zip(ranked, listed, strict=True)])
+            np.concatenate([first[item] + pairs[side] for (item, _), pairs in zip(ranked, listed, strict=True)])
             for side in (0, 1)
         ]
-        tie = np.concatenate([pair[2] for pair in listed])
-        place = np.concatenate([place, np.repeat([c for c, _ in ranked], [len(those) for _, those in ranked])])
+        tie = np.concatenate([pairs[2] for pairs in listed])
+        numbers, sizes_of_lists = [item for item, _ in ranked], [len(ranking) for _, ranking in ranked]
+        place = np.concatenate([place, np.repeat(numbers, sizes_of_lists)])
         ahead, behind = (np.concatenate(two) for two in ((ahead, sides[0]), (behind, sides[1])))
         probability = np.concatenate([probability, np.where(tie, 0.5, 1.0)])
         weight = np.concatenate([weight, np.ones(len(tie))])
@@ -343,16 +344,16 @@ class Sample:
     scores: tuple[tuple[Score, ...], ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        if [len(each) for each in self.scores] != [len(one.lengths) for one in self.facts]:
+        if [len(each) for each in self.scores] != [len(facts.lengths) for facts in self.facts]:
             raise BadInput("the scores do not match the items; wanted one score per reply, in the same order")
 
     @cached_property
     def pairs(self) -> Pairs:
         """The P preferences as arrays, in the items' order and each item's own."""
         return flatten(
-            [one.preferences for one in self.facts],
-            [one.prompt for one in self.facts],
-            [len(one.lengths) for one in self.facts],
+            [facts.preferences for facts in self.facts],
+            [facts.prompt for facts in self.facts],
+            [len(facts.lengths) for facts in self.facts],
         )
 
     @cached_property
@@ -364,12 +365,12 @@ class Sample:
     @cached_property
     def lengths(self) -> Float64[np.ndarray, " N"]:
         """Characters of every reply."""
-        return np.array([length for one in self.facts for length in one.lengths], np.float64)
+        return np.array([length for facts in self.facts for length in facts.lengths], np.float64)
 
     @cached_property
     def lead(self) -> Float64[np.ndarray, " P"]:
-        """Score of the preferred reply minus the other's; NaN where either failed. One too large for a float is the
-        largest, so that it can be reckoned with."""
+        """Score of the preferred reply minus the other's; NaN where either failed. A difference too large for a
+        float becomes the largest one, so that sums of leads make sense."""
         return difference(self.values[self.pairs.ahead], self.values[self.pairs.behind])
 
     @cached_property
@@ -394,7 +395,7 @@ class Sample:
     @cached_property
     def strata(self) -> Int64[np.ndarray, " C"]:
         """Number of each item's subset."""
-        return np.unique([one.subset for one in self.facts], return_inverse=True)[1]
+        return np.unique([facts.subset for facts in self.facts], return_inverse=True)[1]
 
     @cached_property
     def prompt_strata(self) -> Int64[np.ndarray, " G"]:
@@ -403,8 +404,8 @@ class Sample:
         for prompt, subset in zip(self.pairs.prompt.tolist(), self.strata.tolist(), strict=True):
             within.setdefault(prompt, set()).add(subset)
         numbers: dict[frozenset[int], int] = {}
-        found = [numbers.setdefault(frozenset(within[prompt]), len(numbers)) for prompt in range(len(within))]
-        return np.array(found, np.int64)
+        strata = [numbers.setdefault(frozenset(within[prompt]), len(numbers)) for prompt in range(len(within))]
+        return np.array(strata, np.int64)
 
     def with_scores(self, scores: Sequence[Sequence[Score]]) -> "Sample":
         """The same items with another scorer's scores; what is known of the items alone is shared."""

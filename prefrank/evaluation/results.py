@@ -33,7 +33,7 @@ ErrorScores = tuple[float | None, float | None]
 
 
 def check_chart(chart: Chart) -> None:
-    """See that a chart has a figure for each cell, and columns that can be drawn.
+    """Check that a chart has a figure for each cell, and columns that can be drawn.
 
     Raises:
         Wrong: it does not.
@@ -129,7 +129,7 @@ class SuiteResult:
         subsets: of each subset.
         scores: of each item's replies; None for a failure.
         tokens, cut_prompt, cut_reply: of each of these scores, see `Score`.
-        contamination: accuracy with and without contaminated items; None where nothing was looked for.
+        contamination: accuracy on clean and on contaminated items; None where no training set was given.
         errors: the worst ones.
     """
 
@@ -236,7 +236,7 @@ class PairedTests:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Of the machine that scored; None, or (), for what it does not tell."""
+    """The machine that scored; None, or (), for what the system does not report."""
 
     cpu: str | None = None
     cores: int | None = None

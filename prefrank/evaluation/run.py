@@ -25,10 +25,10 @@ from prefrank.stats.bootstrap import Bootstrap
 from prefrank.types import Comparison, Preferences, Prompt, RankedPairs, Score
 
 Scorer = Callable[[Sequence[tuple[Prompt, str]]], Sequence[Score]]
-"""(prompt, reply) pairs in, one score for each out, in their order. A value may be NaN: a failure, counted as lost."""
+"""(prompt, reply) pairs in, one score for each out, in order. A value may be NaN: a failure, which counts as a loss."""
 
 _BLOCK = 1 << 16
-"""Pairs of a long ranking that are written at a time."""
+"""How many pairs of a long ranking are hashed at a time."""
 
 PACKAGES = ("prefrank", "numpy", "torch", "tokenizers", "transformers")
 
@@ -91,38 +91,38 @@ def evaluate(
 
     Raises:
         BadData: no items.
-        BadInput: something else than comparisons; a scorer that gives too few or too many scores, something else, or
-            scores of several models.
+        BadInput: the items are no comparisons; the scorer gives too few or too many scores, something that is no
+            score, or scores of several models.
     """
     check_items(items)
     if not items:
         raise BadData(f"there are no comparisons to evaluate {short(name)} on; wanted at least one")
-    style = bootstrap or Bootstrap()
+    bootstrap = bootstrap or Bootstrap()
     sample = sample_of(items, score_once(score_pairs, items))
-    overall, subsets = measure_subsets(sample, style)
+    overall, subsets = measure_subsets(sample, bootstrap)
     return Evaluation(
         name=name,
         model=sample.scores[0][0].model,
         data=data_hash(items),
         overall=overall,
         subsets=subsets,
-        bootstrap=style,
+        bootstrap=bootstrap,
         versions=versions(),
         sample=sample,
     )
 
 
 def check_items(items: object) -> None:
-    """See that these are comparisons or items.
+    """Check that these are comparisons or items.
 
     Raises:
-        BadInput: something else.
+        BadInput: they are not.
     """
     if isinstance(items, str | bytes) or not isinstance(items, Sequence):
         raise BadInput(f"the comparisons are of type {type(items).__name__}; wanted a list of them")
-    for place, one in enumerate(items):
-        if not isinstance(one, Comparison | Item):
-            raise BadInput(f"comparison {place} is {short(one)}; wanted a Comparison or an Item")
+    for place, item in enumerate(items):
+        if not isinstance(item, Comparison | Item):
+            raise BadInput(f"comparison {place} is {short(item)}; wanted a Comparison or an Item")
 
 
 def score_once(score_pairs: Scorer, items: Sequence[Comparison | Item]) -> list[tuple[Score, ...]]:
@@ -140,29 +140,30 @@ def score_once(score_pairs: Scorer, items: Sequence[Comparison | Item]) -> list[
 
 
 def _scores(given: object) -> list[Score]:
-    """What a scorer gave, with values that are Python's floats.
+    """What a scorer gave, with values that are Python floats.
 
     Raises:
-        BadInput: something else than scores, or one of parts that are no numbers.
+        BadInput: it is no list of scores, or a part of a score is no number.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise BadInput(f"the scorer gave {short(given)}; wanted a list of scores")
-    found = []
-    for one in given:
-        if not isinstance(one, Score):
-            raise BadInput(f"the scorer gave {short(one)} for a reply; wanted a prefrank.types.Score")
-        counts = (one.tokens, one.cut_prompt, one.cut_reply)
-        if any(type(count) is not int or count < 0 for count in counts) or not isinstance(one.model, str):
-            raise BadInput(f"a score of the scorer is {short(one)}; wanted counts of tokens and a model's name in it")
-        found.append(one if type(one.value) is float else replace(one, value=as_score(one.value, "the scorer gave")))
-    return found
+    scores = []
+    for score in given:
+        if not isinstance(score, Score):
+            raise BadInput(f"the scorer gave {short(score)} for a reply; wanted a prefrank.types.Score")
+        counts = (score.tokens, score.cut_prompt, score.cut_reply)
+        if any(type(count) is not int or count < 0 for count in counts) or not isinstance(score.model, str):
+            raise BadInput(f"a score of the scorer is {short(score)}; wanted counts of tokens and a model's name in it")
+        is_float = type(score.value) is float
+        scores.append(score if is_float else replace(score, value=as_score(score.value, "the scorer gave")))
+    return scores
 
 
 def as_score(value: object, what: str) -> float:
-    """A scorer's number as a float; it may be NaN or infinite, a failure.
+    """A scorer's number as a float; NaN or infinity is a failure, not an error.
 
     Raises:
-        BadInput: it is none, such as True or a string.
+        BadInput: it is no number, such as True or a string.
     """
     try:
         if isinstance(value, bool | np.bool_ | str | bytes):
@@ -185,15 +186,15 @@ def _hash(given: Comparison | Item) -> str:
         [[turn.role, turn.text, *([turn.extra] if turn.extra else [])] for turn in item.prompt],
         item.replies,
     ]
-    said = hashlib.sha256(f"{json.dumps(before)[:-1]}, [".encode())
+    digest = hashlib.sha256(f"{json.dumps(before)[:-1]}, [".encode())
     for number, part in enumerate(_stated(item.preferences)):
-        said.update(f"{', ' if number else ''}{part}".encode())
-    said.update(f"]{''.join(f', {json.dumps(gold)}' for gold in [item.gold] if gold)}]".encode())
-    return said.hexdigest()
+        digest.update(f"{', ' if number else ''}{part}".encode())
+    digest.update(f"]{''.join(f', {json.dumps(gold)}' for gold in [item.gold] if gold)}]".encode())
+    return digest.hexdigest()
 
 
 def _stated(preferences: Preferences) -> Iterator[str]:
-    """What is said of the pairs, as parts of a JSON list; those of a long ranking some at a time."""
+    """The preferences as parts of a JSON list; a long ranking's come in blocks."""
     if not isinstance(preferences, RankedPairs):
         plain = [[p.winner, p.loser, float(p.probability), float(p.weight), float(p.margin)] for p in preferences]
         yield json.dumps(plain)[1:-1]
@@ -211,10 +212,10 @@ def _stated(preferences: Preferences) -> Iterator[str]:
 
 def versions() -> dict[str, str]:
     """Of Python and the packages a score depends on; read from their metadata, nothing is imported."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -42,8 +42,8 @@ def read_run(path: Path) -> Run:
 
     Raises:
         NotFound: no such file.
-        BadData: not a run file, one of another format, or one with a part that is not there, of another type, or that
-            says otherwise than the rest; names the part.
+        BadData: not a run file, one of another format, or one with a part that is missing, of a wrong type, or at odds
+            with the rest; names the part.
     """
     value = parse_json(_content(path), path, BadData)
     if not isinstance(value, dict) or not {"suites", "scorers"} <= value.keys():
@@ -60,7 +60,7 @@ def read_run(path: Path) -> Run:
 
 
 def _content(path: Path) -> bytes:
-    """What the file holds, unpacked; no more than memory is meant to hold."""
+    """The file's bytes, unpacked, up to a bound."""
     content = read_bytes(path, BadData)
     if path.suffix != ".gz":
         return content
@@ -79,7 +79,7 @@ def _content(path: Path) -> bytes:
 
 
 def _from_format_1(run: dict[str, Any]) -> dict[str, Any]:
-    """The same run with today's keys; what is of a wrong type is left as it is, for the schema to name."""
+    """The same run with today's keys; a value of a wrong type stays as it is, for the schema to name."""
     suites = _each(run["suites"], lambda suite: _renamed(suite, {"from": "where"}) | _part(suite, "items", _item_1))
     scorers = [
         scorer | {"results": _each(scorer.get("results"), _result_1)} if isinstance(scorer, dict) else scorer
@@ -112,7 +112,7 @@ def _each(parts: Any, change: Any) -> Any:
 
 
 def _part(value: Mapping[str, Any], key: str, change: Any) -> dict[str, Any]:
-    """The changed list under a key, to be joined to its object."""
+    """The list under a key with each part changed, to be merged into its object."""
     if not isinstance(parts := value.get(key), list):
         return {}
     return {key: [change(part) if isinstance(part, dict) else part for part in parts]}
@@ -126,10 +126,10 @@ def _renamed(value: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 
 def _check(run: Run) -> None:
-    """See that the parts of a run are of one story.
+    """Check that the parts of a run agree.
 
     Raises:
-        Wrong: says where they are not.
+        Wrong: they do not; says where.
     """
     for name, suite in run.suites.items():
         _checked(_check_suite, (suite,), f"suites.{name}")

@@ -1,6 +1,6 @@
 """`run_all`: some scorers on some suites, and everything that is measured of each, as one `Run`.
 
-Scoring is the only heavy part, and happens once for each scorer and suite; all figures are functions of the scored
+Scoring is the only heavy part and happens once for each scorer and suite; every figure is a function of the scored
 samples.
 """
 
@@ -52,9 +52,9 @@ class Entrant:
         kind: model, transformers, http, python, file or baseline.
         score_pairs: the scorer.
         format: how texts reach it: text settings, precision, device and so on, as plain values.
-        calibration: stored with the model; used but for the very data it was fitted on. None where it has none.
-        control_strings: how many texts of pairs hold strings that mean control to the model; None where nobody knows,
-            or where they are to mean it.
+        calibration: stored with the model; used except on the very data it was fitted on. None where it has none.
+        control_strings: counts the texts of pairs that hold the model's control strings; None where nobody knows, or
+            where such strings are meant as control tokens.
     """
 
     name: str
@@ -199,7 +199,7 @@ def _run_entrant(
         evaluating_s=time.perf_counter() - started - scoring_s,
         results=results,
     )
-    # without what was found of this scorer's scores, which takes much memory for long lists
+    # without what is cached of this scorer's scores, which takes much memory for long lists
     known.update({name: sample.with_scores(sample.scores) for name, sample in samples.items() if name not in known})
     return record
 
@@ -209,7 +209,7 @@ def _result(
 ) -> SuiteResult:
     figures = task.suite.measure(sample)
     overall, subsets = measure_subsets(sample, bootstrap)
-    found = contaminated.get(task.suite.name)
+    overlap = contaminated.get(task.suite.name)
     return SuiteResult(
         headline=next(iter(figures)),
         figures=estimate_all(figures, bootstrap, strata=sample.prompt_strata),
@@ -220,7 +220,7 @@ def _result(
         abstention=abstention(sample, bootstrap),
         style=style(sample, bootstrap),
         slices=tuple(slices(sample, bootstrap)),
-        contamination=None if found is None else clean_and_contaminated(sample, found, bootstrap),
+        contamination=None if overlap is None else clean_and_contaminated(sample, overlap, bootstrap),
         errors=worst_errors(sample, task.data.items),
         scores=tuple(tuple(plain_values(item)) for item in sample.scores),
         tokens=tuple(tuple(score.tokens for score in item) for item in sample.scores),
@@ -230,27 +230,27 @@ def _result(
 
 
 def _temperature(entrant: Entrant, task: Task) -> Temperature | None:
-    """The stored one, unless it was fitted on these items: then each prompt gets one fitted on others."""
+    """The stored temperature, unless it was fitted on these items: then each prompt gets one fitted on others."""
     stored = entrant.calibration
     return None if stored is None or stored.get("data") == data_hash(task.data.items) else stored_temperature(stored)
 
 
-def clean_and_contaminated(sample: Sample, found: Contamination, bootstrap: Bootstrap) -> CleanAndContaminated:
+def clean_and_contaminated(sample: Sample, overlap: Contamination, bootstrap: Bootstrap) -> CleanAndContaminated:
     """Accuracy on the items that the training set holds nothing of, on the others, and the difference."""
-    held = {(item.subset, item.id) for item in found.dirty}
-    dirty = np.array([(facts.subset, facts.id) in held for facts in sample.facts])
+    contaminated = {(item.subset, item.id) for item in overlap.dirty}
+    dirty = np.array([(facts.subset, facts.id) in contaminated for facts in sample.facts])
     return CleanAndContaminated(**accuracies(sample, dirty, bootstrap))
 
 
 def worst_errors(sample: Sample, items: Sequence[Item], *, count: int = ERRORS_KEPT) -> tuple[WorstError, ...]:
-    """The decided pairs that are most wrong, at most one for each item, with their texts, to be read by people."""
+    """The decided pairs that are most wrong, at most one for each item, with their texts, for people to read."""
     pairs = sample.pairs
     wrong = np.flatnonzero(pairs.decided & (sample.lead < 0))
     item, lead = pairs.comparison[wrong], sample.lead[wrong]
     starts = np.flatnonzero(np.diff(item, prepend=-1))  # pairs are in the items' order
     least = np.minimum.reduceat(lead, starts) if len(starts) else lead
     worst = np.flatnonzero(lead == np.repeat(least, np.diff(starts, append=len(lead))))
-    worst = worst[np.flatnonzero(np.diff(item[worst], prepend=-1))]  # of equal ones an item's first
+    worst = worst[np.flatnonzero(np.diff(item[worst], prepend=-1))]  # an item's first where several are equal
     chosen = worst[np.argsort(lead[worst], kind="stable")][:count]
     both = zip(item[chosen].tolist(), wrong[chosen].tolist(), strict=True)
     return tuple(_error(sample, items[number], number, pair) for number, pair in both)

@@ -14,7 +14,7 @@ from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.audit import _TEXTS, _attempt, _compared, _open_theirs, audit
 from prefrank.evaluation.audit_results import Audit, Combination
 from prefrank.evaluation.items import flatten
-from prefrank.io.schema import plain
+from prefrank.io.schema import plain, read
 from prefrank.types import Comparison, Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference, ranking
 from tests.tiny import CORPUS, bert_folder, decoder_folder
@@ -57,12 +57,12 @@ def changed(folder: Path, target: Path, *, config: dict | None = None, tokenizer
     return target
 
 
-def one(
-    found: Audit, engine: str, form: str, size: int, side: str | None = None, dtype: str = "float32"
+def combination_of(
+    result: Audit, engine: str, form: str, size: int, side: str | None = None, dtype: str = "float32"
 ) -> Combination:
     wanted = (engine, form, side, dtype, size)
     return next(
-        c for c in found.combinations if (c.engine, c.format, c.padding_side, c.dtype, c.batch_size) == wanted
+        c for c in result.combinations if (c.engine, c.format, c.padding_side, c.dtype, c.batch_size) == wanted
     )  # fmt: skip
 
 
@@ -71,12 +71,12 @@ def in_float32(folder: Path, **options: object) -> Audit:
 
 
 def test_prefranks_scores_do_not_depend_on_the_batch(bert_audit: Audit, decoder: Path) -> None:
-    for found in (bert_audit, in_float32(decoder, engines=("prefrank",))):
-        batched = one(found, "prefrank", "own", 8)
+    for result in (bert_audit, in_float32(decoder, engines=("prefrank",))):
+        batched = combination_of(result, "prefrank", "own", 8)
         assert batched.batch_difference == pytest.approx(0, abs=1e-5)
         assert batched.max_difference == pytest.approx(0, abs=1e-5)
         assert batched.flips == 0
-        assert any(line.startswith("prefrank: no score depends on its batch") for line in found.summary)
+        assert any(line.startswith("prefrank: no score depends on its batch") for line in result.summary)
 
 
 def test_the_reference_is_each_reply_alone_in_float32(bert: Path, bert_audit: Audit) -> None:
@@ -85,18 +85,18 @@ def test_the_reference_is_each_reply_alone_in_float32(bert: Path, bert_audit: Au
     values = [model.score_pairs([row])[0].value for row in rows]
     assert (bert_audit.rows, bert_audit.pairs) == (len(rows), 7)
     assert bert_audit.spread == pytest.approx(np.std(values), abs=1e-6)
-    assert one(bert_audit, "prefrank", "own", 1).max_difference == pytest.approx(0, abs=1e-6)
+    assert combination_of(bert_audit, "prefrank", "own", 1).max_difference == pytest.approx(0, abs=1e-6)
 
 
 def test_the_same_tokens_score_the_same_in_transformers_until_they_are_padded_on_the_left(bert_audit: Audit) -> None:
     """An encoder with absolute positions counts them from the padding on."""
     for combination in (
-        one(bert_audit, "transformers", "own", 1),
-        one(bert_audit, "transformers", "own", 8, "right"),
+        combination_of(bert_audit, "transformers", "own", 1),
+        combination_of(bert_audit, "transformers", "own", 8, "right"),
     ):
         assert combination.max_difference == pytest.approx(0, abs=1e-5)
         assert combination.flips == 0
-    left = one(bert_audit, "transformers", "own", 8, "left")
+    left = combination_of(bert_audit, "transformers", "own", 8, "left")
     assert left.batch_difference > 0.1 * bert_audit.spread
     assert any("depend on their batch" in line and "left" in line for line in bert_audit.summary)
 
@@ -104,10 +104,10 @@ def test_the_same_tokens_score_the_same_in_transformers_until_they_are_padded_on
 def test_another_format_changes_scores_and_turns_are_what_the_pair_encoding_loses(
     bert: Path, bert_audit: Audit
 ) -> None:
-    assert one(bert_audit, "transformers", "raw", 1).max_spreads > 0.1
-    assert one(bert_audit, "transformers", "pair", 1).max_spreads > 0.1
+    assert combination_of(bert_audit, "transformers", "raw", 1).max_spreads > 0.1
+    assert combination_of(bert_audit, "transformers", "pair", 1).max_spreads > 0.1
     without_talk = in_float32(bert, engines=("transformers",), formats=("pair",))
-    assert one(without_talk, "transformers", "pair", 1).max_difference == pytest.approx(0, abs=1e-5)
+    assert combination_of(without_talk, "transformers", "pair", 1).max_difference == pytest.approx(0, abs=1e-5)
 
 
 def test_the_formats_of_other_programs_join_all_turns_by_line_breaks() -> None:
@@ -117,7 +117,7 @@ def test_the_formats_of_other_programs_join_all_turns_by_line_breaks() -> None:
 
 def test_rounding_to_bfloat16_is_measured_in_both_engines(bert_audit: Audit) -> None:
     for engine in ("prefrank", "transformers"):
-        rounded = one(bert_audit, engine, "own", 1, dtype="bfloat16")
+        rounded = combination_of(bert_audit, engine, "own", 1, dtype="bfloat16")
         assert 1e-4 < rounded.rms_difference <= rounded.max_difference
         assert rounded.rms_spreads == pytest.approx(rounded.rms_difference / bert_audit.spread)
 
@@ -125,10 +125,10 @@ def test_rounding_to_bfloat16_is_measured_in_both_engines(bert_audit: Audit) -> 
 def test_what_cannot_run_is_listed_with_its_reason(bert_audit: Audit) -> None:
     assert len(bert_audit.combinations) == 2 * 4 * 2 + 2 * 4 * 3
     for engine in ("prefrank", "transformers"):
-        chat = one(bert_audit, engine, "chat", 1)
+        chat = combination_of(bert_audit, engine, "chat", 1)
         assert "no chat template" in chat.reason
         assert chat.flips is chat.max_difference is None
-    assert one(bert_audit, "prefrank", "pair", 1).reason == "pair is the model's own format"
+    assert combination_of(bert_audit, "prefrank", "pair", 1).reason == "pair is the model's own format"
     assert (
         "prefrank, raw format: 4 combinations did not run: prefrank never joins prompt and reply into one string."
         in bert_audit.summary
@@ -142,43 +142,43 @@ def test_an_end_of_text_that_is_also_padding_is_found_without_any_padding(decode
     text = {"template": "chat", "max_length": 128}
     record = {"prefrank": "0", "format": 1, "text": text, "fingerprint": "", "training": None}
     (folder / "prefrank.json").write_text(json.dumps(record))
-    found = in_float32(folder, formats=("own",))
-    alone = one(found, "transformers", "own", 1)
-    assert alone.max_difference > 0.1 * found.spread
+    result = in_float32(folder, formats=("own",))
+    alone = combination_of(result, "transformers", "own", 1)
+    assert alone.max_difference > 0.1 * result.spread
     assert alone.batch_difference == 0.0
-    assert any("the same tokens without padding score differently" in line for line in found.summary)
+    assert any("the same tokens without padding score differently" in line for line in result.summary)
 
 
 def test_a_planted_padding_fault_is_found(decoder: Path, tmp_path: Path) -> None:
     """The config names another padding token than the tokenizer pads with: the last padding is taken for the end."""
-    found = in_float32(changed(decoder, tmp_path / "planted", config={"pad_token_id": 5}), formats=("own",))
-    right, left = (one(found, "transformers", "own", 8, side) for side in ("right", "left"))
-    assert one(found, "transformers", "own", 1).max_difference == pytest.approx(0, abs=1e-5)
-    assert right.batch_difference > 0.1 * found.spread
+    result = in_float32(changed(decoder, tmp_path / "planted", config={"pad_token_id": 5}), formats=("own",))
+    right, left = (combination_of(result, "transformers", "own", 8, side) for side in ("right", "left"))
+    assert combination_of(result, "transformers", "own", 1).max_difference == pytest.approx(0, abs=1e-5)
+    assert right.batch_difference > 0.1 * result.spread
     assert left.batch_difference == pytest.approx(0, abs=1e-5)
-    assert one(found, "prefrank", "own", 8).batch_difference == pytest.approx(0, abs=1e-5)
-    assert any("depend on their batch" in line and "padded on the right" in line for line in found.summary)
+    assert combination_of(result, "prefrank", "own", 8).batch_difference == pytest.approx(0, abs=1e-5)
+    assert any("depend on their batch" in line and "padded on the right" in line for line in result.summary)
 
 
 def test_without_a_padding_token_batches_are_listed_as_impossible(decoder: Path, tmp_path: Path) -> None:
     folder = changed(decoder, tmp_path / "bare", config={"pad_token_id": None}, tokenizer={"pad_token": None})
-    found = in_float32(folder, formats=("own",))
-    assert one(found, "transformers", "own", 1).reason == ""
-    assert "pad" in one(found, "transformers", "own", 8, "right").reason
-    assert one(found, "prefrank", "own", 8).reason == ""
+    result = in_float32(folder, formats=("own",))
+    assert combination_of(result, "transformers", "own", 1).reason == ""
+    assert "pad" in combination_of(result, "transformers", "own", 8, "right").reason
+    assert combination_of(result, "prefrank", "own", 8).reason == ""
 
 
 def test_the_head_that_scores_is_the_same_in_both_engines(tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "two", num_labels=2)
-    found = in_float32(folder, formats=("own",), head="LABEL_1")
-    assert one(found, "transformers", "own", 8, "right").max_difference == pytest.approx(0, abs=1e-5)
-    assert found.spread != pytest.approx(in_float32(folder, engines=("prefrank",), head="LABEL_0").spread, abs=1e-3)
+    result = in_float32(folder, formats=("own",), head="LABEL_1")
+    assert combination_of(result, "transformers", "own", 8, "right").max_difference == pytest.approx(0, abs=1e-5)
+    assert result.spread != pytest.approx(in_float32(folder, engines=("prefrank",), head="LABEL_0").spread, abs=1e-3)
 
 
 def test_rows_that_are_cut_are_counted(bert: Path) -> None:
     long = [comparison(["flour " * 200, "a b"], [preference(0, 1)], prompt="how")]
-    found = audit(bert, long, dtypes=("float32",), batch_sizes=(1,), formats=("own", "raw"), device="cpu")
-    assert [c.cut for c in found.combinations if not c.reason] == [0.5, 0.5, 0.5]
+    result = audit(bert, long, dtypes=("float32",), batch_sizes=(1,), formats=("own", "raw"), device="cpu")
+    assert [c.cut for c in result.combinations if not c.reason] == [0.5, 0.5, 0.5]
 
 
 def test_flips_gains_and_losses_by_hand() -> None:
@@ -189,9 +189,9 @@ def test_flips_gains_and_losses_by_hand() -> None:
     reference = np.array([1.0, 0, 2, 0, 0, 2, 4, 0])
     values = np.array([1.5, 0, 0, 2, 2, 0, math.inf, 0])
     way = Combination("prefrank", "own", None, "float32", 8)
-    found = _compared(way, values, None, reference, pairs)
-    assert (found.flips, found.gained, found.lost, found.pairs, found.failures) == (3, 1, 2, 5, 1)
-    assert found.max_difference is found.rms_difference is found.max_spreads is None
+    result = _compared(way, values, None, reference, pairs)
+    assert (result.flips, result.gained, result.lost, result.pairs, result.failures) == (3, 1, 2, 5, 1)
+    assert result.max_difference is result.rms_difference is result.max_spreads is None
     whole = _compared(way, np.where(np.isfinite(values), values, 4.0), reference, reference, pairs)
     assert whole.max_difference == whole.batch_difference == 2.0
     assert whole.rms_difference == pytest.approx(math.sqrt((0.25 + 4 * 4) / 8))
@@ -201,34 +201,34 @@ def test_flips_gains_and_losses_by_hand() -> None:
 def test_equal_scores_of_a_decided_pair_are_a_flip_and_a_loss() -> None:
     pairs = flatten([[preference(0, 1)]], [0.0], [2])
     way = Combination("prefrank", "own", None, "float32", 8)
-    found = _compared(way, np.zeros(2), None, np.array([1.0, 0.0]), pairs)
-    assert (found.flips, found.gained, found.lost) == (1, 0, 1)
+    result = _compared(way, np.zeros(2), None, np.array([1.0, 0.0]), pairs)
+    assert (result.flips, result.gained, result.lost) == (1, 0, 1)
 
 
 def test_at_most_so_many_comparisons_are_scored_and_each_row_once(bert: Path) -> None:
     calls: list[Combination] = []
     many = [ranking(3, id=str(n)) for n in (0, 5, 1, 5, 0, 5, 2)]
-    found = audit(
+    result = audit(
         bert, many, num_comparisons=4, engines=("prefrank",), formats=("own",), dtypes=("float32",), batch_sizes=(2,),
         device="cpu", progress=calls.append,
     )  # fmt: skip
-    assert (found.rows, found.pairs) == (9, 12)
-    assert [one.flips for one in found.combinations] == [0, 0]
-    assert calls == list(found.combinations)
+    assert (result.rows, result.pairs) == (9, 12)
+    assert [combination.flips for combination in result.combinations] == [0, 0]
+    assert calls == list(result.combinations)
 
 
 BOTH = {"formats": ("own",), "dtypes": ("float32",), "batch_sizes": (2,), "sides": ("right",), "device": "cpu"}
 
 
-def ran(found: Audit) -> list[tuple[str, bool]]:
+def ran(result: Audit) -> list[tuple[str, bool]]:
     """(engine, whether the two agree) of what ran."""
-    return [(c.engine, (c.max_difference or 0) < 1e-4) for c in found.combinations if not c.reason]
+    return [(c.engine, (c.max_difference or 0) < 1e-4) for c in result.combinations if not c.reason]
 
 
 def test_of_a_runs_folder_both_engines_run_the_best_checkpoint(bert: Path, tmp_path: Path) -> None:
     RewardModel.load(bert).save(tmp_path / "runs/demo/best")
-    found = audit(tmp_path / "runs/demo", SINGLE_TURN, **BOTH)
-    assert ran(found) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
+    result = audit(tmp_path / "runs/demo", SINGLE_TURN, **BOTH)
+    assert ran(result) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
 
 
 def test_of_an_adapter_both_engines_run_the_merged_model(bert: Path, tmp_path: Path) -> None:
@@ -240,9 +240,9 @@ def test_of_an_adapter_both_engines_run_the_merged_model(bert: Path, tmp_path: P
     save_file(factors, tmp_path / "adapter" / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "lora_alpha": 2}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    found = audit(tmp_path / "adapter", SINGLE_TURN, **BOTH)
-    assert ran(found) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
-    assert found.spread != pytest.approx(audit(base, SINGLE_TURN, **BOTH).spread)
+    result = audit(tmp_path / "adapter", SINGLE_TURN, **BOTH)
+    assert ran(result) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
+    assert result.spread != pytest.approx(audit(base, SINGLE_TURN, **BOTH).spread)
 
 
 def test_a_model_of_several_outputs_is_audited_with_the_head_and_length_that_were_asked_for(tmp_path: Path) -> None:
@@ -250,9 +250,9 @@ def test_a_model_of_several_outputs_is_audited_with_the_head_and_length_that_wer
         bert_folder(tmp_path / "two", num_labels=2), tmp_path / "named",
         config={"id2label": {"0": "first", "1": "second"}, "label2id": {"first": 0, "second": 1}},
     )  # fmt: skip
-    found = audit(folder, SINGLE_TURN, head="second", max_length=16, **BOTH)
-    assert ran(found) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
-    assert max(c.cut or 0 for c in found.combinations) > 0
+    result = audit(folder, SINGLE_TURN, head="second", max_length=16, **BOTH)
+    assert ran(result) == [("prefrank", True)] * 2 + [("transformers", True)] * 2
+    assert max(c.cut or 0 for c in result.combinations) > 0
 
 
 def test_a_reason_refers_to_no_report_that_nobody_sees(bert: Path, tmp_path: Path) -> None:
@@ -277,6 +277,7 @@ def test_a_folders_own_code_is_neither_run_nor_asked_about(
 
 def test_the_record_is_strict_json(bert_audit: Audit) -> None:
     record = json.loads(json.dumps(plain(bert_audit), allow_nan=False))
+    assert read(Audit, record) == bert_audit
     assert record["reference"] == "prefrank, own format (pair), float32, one at a time"
     assert set(record) == {"rows", "pairs", "reference", "spread", "combinations"}
     failed = replace(bert_audit.combinations[0], max_difference=None, failures=1)

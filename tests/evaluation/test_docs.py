@@ -116,9 +116,9 @@ def test_the_examples_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path = tmp_path / "run.json"
     model = Entrant("runs/demo", "model", RewardModel.load(folder).score_pairs)
     write_run(path, run_all([model], [task], bootstrap=FAST))
-    one, other = (evaluate(scorer, items, name="", bootstrap=FAST) for scorer in (longer_wins, random_scorer()))
+    result, other = (evaluate(scorer, items, name="", bootstrap=FAST) for scorer in (longer_wins, random_scorer()))
     known = {
-        "one": one, "other": other, "sample": one.sample, "bootstrap": FAST, "path": path, "items": items,
+        "result": result, "other": other, "sample": result.sample, "bootstrap": FAST, "path": path, "items": items,
         "train": train, "folder": folder, "prompt": "p", "replies": ["a", "b"], "Path": Path,
     }  # fmt: skip
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

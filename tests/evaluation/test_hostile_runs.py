@@ -169,10 +169,10 @@ def test_scores_too_far_apart_for_a_difference_are_still_in_order() -> None:
     def score(pairs: Any) -> list[Score]:
         return [Score(values[reply], 1, 0, 0, "m") for _, reply in pairs]
 
-    found = evaluate(score, [item], name="far", bootstrap=Bootstrap(10))
-    assert found.overall.accuracy.value == 1.0
-    assert found.overall.margin.value is None
-    json.dumps(found.to_json(), allow_nan=False)
+    evaluation = evaluate(score, [item], name="far", bootstrap=Bootstrap(10))
+    assert evaluation.overall.accuracy.value == 1.0
+    assert evaluation.overall.margin.value is None
+    json.dumps(evaluation.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("weights", [(1e308, 1e308), (5e-324, 5e-324)])

@@ -37,19 +37,19 @@ FEW = Bootstrap(resamples=50)
 def lists(seed: int, *, count: int = 8, size: int = 9) -> list[Comparison]:
     """Ranked lists with ties and replies without a rank, and a few votes on pairs between them."""
     draw = random.Random(seed)
-    found = []
+    comparisons = []
     for number in range(count):
         replies = tuple(f"{'x' * draw.randint(0, 9)} reply {i}" for i in range(size))
         ranks = tuple(draw.choice([None, 0, 1, 2.5, 3, 2**60, 2**60 + 1]) for _ in replies)
-        said: Any = RankedPairs((0, 1, *ranks[2:]), draw.choice(["overall", "style"]))
+        preferences: Any = RankedPairs((0, 1, *ranks[2:]), draw.choice(["overall", "style"]))
         if number % 3 == 2:
-            said = (Preference(0, 1), Preference(1, 0, 0.7, 2.0), Preference(0, 1, 0.2))
-        found.append(Comparison(as_prompt(f"question {number}"), replies, said, "s", str(number)))
-    return found
+            preferences = (Preference(0, 1), Preference(1, 0, 0.7, 2.0), Preference(0, 1, 0.2))
+        comparisons.append(Comparison(as_prompt(f"question {number}"), replies, preferences, "s", str(number)))
+    return comparisons
 
 
 def in_pairs(comparisons: list[Comparison]) -> list[Comparison]:
-    return [replace(one, preferences=tuple(one.preferences)) for one in comparisons]
+    return [replace(comparison, preferences=tuple(comparison.preferences)) for comparison in comparisons]
 
 
 def as_items(comparisons: list[Comparison]) -> list[Item]:
@@ -73,11 +73,11 @@ def test_a_run_on_ranked_lists_is_the_run_on_their_pairs() -> None:
 
 def test_no_pair_of_a_long_list_is_made_as_an_object(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(RankedPairs, "__iter__", lambda pairs: pytest.fail("all pairs were made"))
-    one = RankedPairs(tuple(place % 40 for place in range(300)))
+    ranking = RankedPairs(tuple(place % 40 for place in range(300)))
     replies = tuple(f"reply {place}" for place in range(300))
-    run = a_run([Comparison(as_prompt(f"p{n}"), replies, one, "s", str(n)) for n in range(2)])
+    run = a_run([Comparison(as_prompt(f"p{n}"), replies, ranking, "s", str(n)) for n in range(2)])
     write_run(tmp_path / "run.json", run)
-    assert plain(run)["suites"]["mine"]["items"][0]["preferences"] == {"ranks": list(one.levels)}
+    assert plain(run)["suites"]["mine"]["items"][0]["preferences"] == {"ranks": list(ranking.levels)}
     assert read_run(tmp_path / "run.json") == run
     assert len(sample_of_run(run, "long", "mine").lead) == 2 * 300 * 299 // 2
 
@@ -87,53 +87,53 @@ def test_adding_up_in_blocks_changes_no_figure(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(arrays, "_BLOCK", 7)
     monkeypatch.setattr(calibration, "_FEW", 0)
     blocks = a_run(lists(3, count=24)).scorers
-    for one, other in zip(whole, blocks, strict=True):
-        told, want = numbers(plain(other.results)), numbers(plain(one.results))
-        assert told.keys() == want.keys()
-        assert told == pytest.approx(want, rel=1e-12, abs=1e-12)
+    for expected, scorer in zip(whole, blocks, strict=True):
+        figures, wanted = numbers(plain(scorer.results)), numbers(plain(expected.results))
+        assert figures.keys() == wanted.keys()
+        assert figures == pytest.approx(wanted, rel=1e-12, abs=1e-12)
 
 
 def numbers(value: Any, path: str = "") -> dict[str, float]:
     """Every number of nested lists and dicts by where it is."""
     if isinstance(value, dict | list):
         parts = value.items() if isinstance(value, dict) else enumerate(value)
-        return {where: one for key, part in parts for where, one in numbers(part, f"{path}/{key}").items()}
+        return {where: number for key, part in parts for where, number in numbers(part, f"{path}/{key}").items()}
     return {path: value} if isinstance(value, int | float) else {}
 
 
 def test_pairs_come_in_groups_in_their_order() -> None:
     number, weight = np.array([2, 0, 2, 40_000, 0, 1]), np.array([1.0, 2.0, 3.0, 4.0, 5.0, 0.0])
-    found = [(one, kept.tolist()) for one, kept in in_groups(number, weight)]
-    assert found == [(0, [1, 4]), (2, [0, 2]), (40_000, [3])]
+    groups = [(group, kept.tolist()) for group, kept in in_groups(number, weight)]
+    assert groups == [(0, [1, 4]), (2, [0, 2]), (40_000, [3])]
     assert list(in_groups(number[:0], weight[:0])) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_labels_of_a_ranked_list_are_those_of_its_pairs(seed: int) -> None:
-    found = lists(seed)
+    comparisons = lists(seed)
     heads = ("overall", "style")
-    first, weights = list(range(0, 9 * len(found), 9)), [1.0 + place for place in range(len(found))]
-    levels = [np.array([rank_replies(c.preferences, 9, places=9) or [-1] * 9] * 2, np.int32).T for c in found]
+    first, weights = list(range(0, 9 * len(comparisons), 9)), [1.0 + place for place in range(len(comparisons))]
+    levels = [np.array([rank_replies(c.preferences, 9, places=9) or [-1] * 9] * 2, np.int32).T for c in comparisons]
     for weigh in ("pair", "comparison"):
         some: Any = {"weigh": weigh, "weights": weights, "heads": heads, "levels": levels}
-        told = number_rows([c.preferences for c in found], first, **some)
-        want = number_rows([c.preferences for c in in_pairs(found)], first, **some)
-        for name in [one.name for one in fields(told) if isinstance(getattr(told, one.name), torch.Tensor)]:
-            assert torch.equal(getattr(told, name), getattr(want, name)), name
-    for one, pairs in zip(found, in_pairs(found), strict=True):
-        assert rank_replies(one.preferences, 9, places=9) == rank_replies(pairs.preferences, 9, places=9)
-        assert side_of(one) == side_of(pairs)
-    groups = tuple(c.preferences for c in found)
+        labels = number_rows([c.preferences for c in comparisons], first, **some)
+        wanted = number_rows([c.preferences for c in in_pairs(comparisons)], first, **some)
+        for name in [field.name for field in fields(labels) if isinstance(getattr(labels, field.name), torch.Tensor)]:
+            assert torch.equal(getattr(labels, name), getattr(wanted, name)), name
+    for comparison, pairs in zip(comparisons, in_pairs(comparisons), strict=True):
+        assert rank_replies(comparison.preferences, 9, places=9) == rank_replies(pairs.preferences, 9, places=9)
+        assert side_of(comparison) == side_of(pairs)
+    groups = tuple(c.preferences for c in comparisons)
     assert "".join(_written(groups, (1.0,))) == repr((tuple(map(tuple, groups)), (1.0,)))
-    assert data_hash(found) == data_hash(in_pairs(found))
+    assert data_hash(comparisons) == data_hash(in_pairs(comparisons))
 
 
 def test_more_pairs_than_the_bound_are_refused_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFRANK_MAX_PAIRS", "10")
-    one = RankedPairs((0, 1, 2, 3))
-    assert len(flatten([one], [0.0], [4]).weight) == 6
+    ranking = RankedPairs((0, 1, 2, 3))
+    assert len(flatten([ranking], [0.0], [4]).weight) == 6
     with pytest.raises(BadInput, match="2 long ranked lists have more than 10 pairs, which PREFRANK_MAX_PAIRS may"):
-        flatten([one, one], [0.0, 0.0], [4, 4])
+        flatten([ranking, ranking], [0.0, 0.0], [4, 4])
 
 
 @pytest.mark.parametrize("ranks", [[0], [0, None, None], [0, 1, 2, 3], [0, -1, 2], [0, 1.5, 2], "012", [0, True, 2]])

@@ -69,20 +69,20 @@ def test_what_several_runs_of_a_scorer_spent_adds_up() -> None:
     first = made_run(scorers=("good",), suites=("helpful",))
     second = made_run(scorers=("good",), suites=("helpful", "probes"), seed=1)
     audit = Audit(1, 1, "another", 1.0, ())
-    one = replace(first.scorers[0], scoring_s=2.0, evaluating_s=0.5, tokens=1000, replies=10, audit=None)
-    results = {**second.scorers[0].results, "helpful": one.results["helpful"]}
+    model = replace(first.scorers[0], scoring_s=2.0, evaluating_s=0.5, tokens=1000, replies=10, audit=None)
+    results = {**second.scorers[0].results, "helpful": model.results["helpful"]}
     size = {suite: tokens(result) for suite, result in results.items()}
-    other = replace(second.scorers[0], results=results, scoring_s=8.0, evaluating_s=1.0, replies=100, audit=audit)
-    first = replace(first, scorers=(one,))
-    second = replace(second, scorers=(replace(other, tokens=sum(size.values())),))
+    again = replace(second.scorers[0], results=results, scoring_s=8.0, evaluating_s=1.0, replies=100, audit=audit)
+    first = replace(first, scorers=(model,))
+    second = replace(second, scorers=(replace(again, tokens=sum(size.values())),))
     second = replace(second, suites={**second.suites, "helpful": first.suites["helpful"]})
     (both,) = merged([first, second]).scorers
     share = size["probes"] / sum(size.values())
     assert both.scoring_s == pytest.approx(2 + 8 * share)
     assert (both.tokens, both.replies) == (1000 + size["probes"], 10 + round(100 * share))
     assert both.audit == audit
-    (again,) = merged([first, first]).scorers
-    assert (again.scoring_s, again.evaluating_s, again.tokens, again.replies) == (2.0, 0.5, 1000, 10)
+    (twice,) = merged([first, first]).scorers
+    assert (twice.scoring_s, twice.evaluating_s, twice.tokens, twice.replies) == (2.0, 0.5, 1000, 10)
 
 
 def test_two_models_of_one_name_are_told_apart() -> None:

@@ -60,8 +60,8 @@ def test_texts_that_hold_control_strings_are_counted_in_the_record() -> None:
     def counted(pairs: Sequence[tuple[Prompt, str]]) -> int:
         return len({reply for _, reply in pairs if "1" in reply})
 
-    one = replace(entrants()[0], control_strings=counted)
-    run = run_all([one, entrants()[1]], [part()], bootstrap=FAST)
+    entrant = replace(entrants()[0], control_strings=counted)
+    run = run_all([entrant, entrants()[1]], [part()], bootstrap=FAST)
     replies = {reply for item in items() for reply in item.replies if "1" in reply}
     assert [scorer.control_strings for scorer in run.scorers] == [len(replies), None]
 
@@ -83,16 +83,16 @@ def test_rows_drops_and_origin_are_in_the_file(run: Run) -> None:
 
 def test_a_failed_score_is_null_in_the_file_and_lost_in_every_figure(tmp_path: Path) -> None:
     def failing(pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        return [replace(one, value=float("nan")) if one.value else one for one in knowing(pairs)]
+        return [replace(score, value=float("nan")) if score.value else score for score in knowing(pairs)]
 
-    found = run_all([Entrant("broken", "python", failing)], [part()], bootstrap=FAST)
-    write_run(tmp_path / "run.json", found)
+    run = run_all([Entrant("broken", "python", failing)], [part()], bootstrap=FAST)
+    write_run(tmp_path / "run.json", run)
     result = read_run(tmp_path / "run.json").scorers[0].results["set"]
     assert result.figures["accuracy"].value == 0.0
     assert result.overall.log_loss.value is None
     assert result.overall.counts.failures == 40
     assert None in result.scores[0]
-    assert sample_of_run(found, "broken", "set").pairs.decided.all()
+    assert sample_of_run(run, "broken", "set").pairs.decided.all()
 
 
 def test_worst_errors_have_their_texts_and_come_worst_first(run: Run) -> None:
@@ -105,8 +105,8 @@ def test_worst_errors_have_their_texts_and_come_worst_first(run: Run) -> None:
 
 def test_a_long_error_keeps_the_end_of_its_prompt_and_the_start_of_its_replies() -> None:
     long = (Item(as_prompt("a" * 700 + "z"), ("good" + "b" * 700, "bad"), (Preference(1, 0),), "set", "0"),)
-    found = run_all([Entrant("longer", "python", longer_wins)], [part(data=long)], bootstrap=FAST)
-    (error,) = found.scorers[0].results["set"].errors
+    run = run_all([Entrant("longer", "python", longer_wins)], [part(data=long)], bootstrap=FAST)
+    (error,) = run.scorers[0].results["set"].errors
     assert error.prompt.startswith("… ")
     assert error.prompt.endswith("z")
     assert error.other.startswith("good")
@@ -116,11 +116,11 @@ def test_a_long_error_keeps_the_end_of_its_prompt_and_the_start_of_its_replies()
 def test_a_stored_temperature_is_used_but_for_the_data_it_was_fitted_on() -> None:
     stored = {"temperature": 2.0, "pairs": 100, "prompts": 50, "fitted_on": "held out", "data": "other"}
     entrant = replace(entrants()[0], calibration=stored)
-    found = run_all([entrant], [part()], bootstrap=FAST).scorers[0].results["set"].calibration
-    assert (found.temperature, found.fitted_on) == (2.0, "held out")
+    result = run_all([entrant], [part()], bootstrap=FAST).scorers[0].results["set"].calibration
+    assert (result.temperature, result.fitted_on) == (2.0, "held out")
     own = replace(entrant, calibration={**stored, "data": data_hash(items())})
-    found = run_all([own], [part()], bootstrap=FAST).scorers[0].results["set"].calibration
-    assert found.fitted_on.startswith("cross-fitted")
+    result = run_all([own], [part()], bootstrap=FAST).scorers[0].results["set"].calibration
+    assert result.fitted_on.startswith("cross-fitted")
 
 
 @pytest.mark.parametrize(
@@ -170,33 +170,33 @@ def test_a_run_file_that_is_not_there_and_names_that_are_unknown_are_not_found(r
 
 
 def test_a_comparison_says_which_difference_is_real(run: Run) -> None:
-    (row,) = compare_runs({"": run}, {}).pairs
-    assert (row.a, row.b, row.figure, row.headline) == ("model", "longer reply", "accuracy", True)
-    assert row.difference.value == pytest.approx(0.4)
-    assert row.difference.low > 0
-    assert row.p_holm < 0.01
-    assert row.verdict == "better"
-    assert (row.mcnemar.b, row.mcnemar.c) == (20, 4)
+    (test,) = compare_runs({"": run}, {}).pairs
+    assert (test.a, test.b, test.figure, test.headline) == ("model", "longer reply", "accuracy", True)
+    assert test.difference.value == pytest.approx(0.4)
+    assert test.difference.low > 0
+    assert test.p_holm < 0.01
+    assert test.verdict == "better"
+    assert (test.mcnemar.b, test.mcnemar.c) == (20, 4)
 
 
 def test_a_model_comes_first_and_baselines_do_not_meet() -> None:
     scorers = [*reversed(entrants()), Entrant("random", "baseline", random_scorer())]
-    found = compare_runs({"": run_all(scorers, [part()], bootstrap=FAST)}, {}).pairs
-    assert [(row.a, row.b) for row in found] == [("model", "longer reply"), ("model", "random")]
+    tests = compare_runs({"": run_all(scorers, [part()], bootstrap=FAST)}, {}).pairs
+    assert [(test.a, test.b) for test in tests] == [("model", "longer reply"), ("model", "random")]
 
 
 def test_subsets_are_compared_and_adjusted_together() -> None:
     data = items(40, subset="one") + items(40, subset="two")
-    rows = compare_runs({"": run_all(entrants(), [part(data=data)], bootstrap=FAST)}, {}).pairs
-    assert [row.figure for row in rows] == ["accuracy", "accuracy: one", "accuracy: two"]
-    assert [row.headline for row in rows] == [True, False, False]
-    assert rows[1].p_holm == pytest.approx(min(1, 2 * rows[1].p))
+    tests = compare_runs({"": run_all(entrants(), [part(data=data)], bootstrap=FAST)}, {}).pairs
+    assert [test.figure for test in tests] == ["accuracy", "accuracy: one", "accuracy: two"]
+    assert [test.headline for test in tests] == [True, False, False]
+    assert tests[1].p_holm == pytest.approx(min(1, 2 * tests[1].p))
 
 
 def test_two_files_compare_by_name_or_by_where_they_are_from(run: Run) -> None:
     other = run_all([Entrant("model", "python", longer_wins)], [part()], bootstrap=FAST)
-    rows = compare_runs({"a.json": run, "b.json": other}, {}).pairs
-    assert ("model (a.json)", "model (b.json)") in [(row.a, row.b) for row in rows]
+    tests = compare_runs({"a.json": run, "b.json": other}, {}).pairs
+    assert ("model (a.json)", "model (b.json)") in [(test.a, test.b) for test in tests]
 
 
 def test_runs_of_different_data_are_refused_with_both_hashes(run: Run) -> None:
@@ -207,8 +207,8 @@ def test_runs_of_different_data_are_refused_with_both_hashes(run: Run) -> None:
 
 def test_the_same_items_in_another_order_compare_as_they_are(run: Run) -> None:
     turned = run_all([Entrant("turned", "python", knowing)], [part(data=items()[::-1])], bootstrap=FAST)
-    rows = compare_runs({"a.json": replace(run, scorers=run.scorers[:1]), "b.json": turned}, {}).pairs
-    assert (rows[0].difference.value, rows[0].mcnemar.discordant) == (0.0, 0)
+    tests = compare_runs({"a.json": replace(run, scorers=run.scorers[:1]), "b.json": turned}, {}).pairs
+    assert (tests[0].difference.value, tests[0].mcnemar.discordant) == (0.0, 0)
 
 
 def test_one_scorer_alone_is_no_comparison(run: Run) -> None:
@@ -218,9 +218,9 @@ def test_one_scorer_alone_is_no_comparison(run: Run) -> None:
 
 def test_what_stands_in_the_training_set_is_counted_and_measured_apart() -> None:
     train = [comparison(["a", "b"], [preference(0, 1)], prompt=f"question {n} of set", id=str(n)) for n in range(5, 15)]
-    found = run_all(entrants(), [part()], bootstrap=FAST, train=train)
-    assert found.suites["set"].contamination.found["any"] == 10
-    parts = found.scorers[0].results["set"].contamination
+    run = run_all(entrants(), [part()], bootstrap=FAST, train=train)
+    assert run.suites["set"].contamination.found["any"] == 10
+    parts = run.scorers[0].results["set"].contamination
     assert (parts.dirty.n, parts.clean.n) == (10, 30)
     assert parts.dirty.value == 0.9
     assert parts.clean.value == pytest.approx(0.9)

@@ -99,7 +99,7 @@ def test_a_full_run_has_every_section_in_order(page: str) -> None:
 
 def test_links_lead_to_sections(page: str) -> None:
     targets = [attributes["href"] for tag, attributes in parsed(page).tags if tag == "a"]
-    assert targets == [f"#{one}" for one in SECTIONS]
+    assert targets == [f"#{section}" for section in SECTIONS]
 
 
 def test_nothing_comes_from_outside(page: str) -> None:
@@ -115,8 +115,9 @@ def test_nothing_comes_from_outside(page: str) -> None:
 def test_every_drawing_says_what_it_shows_or_is_decoration(page: str) -> None:
     drawings = [attributes for tag, attributes in parsed(page).tags if tag == "svg" and "x" not in attributes]
     assert len(drawings) > 40
-    for one in drawings:
-        assert one.get("aria-hidden") == "true" or (one["role"] == "img" and len(one["aria-label"] or "") > 20)
+    for drawing in drawings:
+        label = drawing.get("aria-label") or ""
+        assert drawing.get("aria-hidden") == "true" or (drawing["role"] == "img" and len(label) > 20)
 
 
 def test_tables_have_captions_and_headers(page: str) -> None:
@@ -124,7 +125,7 @@ def test_tables_have_captions_and_headers(page: str) -> None:
     names = [tag for tag, _ in tags]
     assert names.count("table") == names.count("caption") == names.count("thead") > 10
     assert all(scope in {"col", "row"} for tag, scope in tags if tag == "th")
-    assert ("tr", None) not in [one for one, after in pairwise(tags) if after[0] == "td"]
+    assert ("tr", None) not in [before for before, after in pairwise(tags) if after[0] == "td"]
 
 
 def test_equal_runs_give_equal_bytes(run: dict[str, Any], tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_figures_from_nothing_are_dashes_with_a_reason(run: dict[str, Any]) -> N
             result["figures"] = dict.fromkeys(result["figures"], nothing)
             for metrics in (result["overall"], *result["subsets"].values()):
                 metrics["accuracy"] = nothing
-            result["slices"] = [one | {"accuracy": nothing, "worst": False} for one in result["slices"]]
+            result["slices"] = [part | {"accuracy": nothing, "worst": False} for part in result["slices"]]
             for key in ("longer", "shorter", "balanced", "pearson", "spearman", "within_prompt"):
                 result["style"][key] = nothing
             result["style"]["regression"] = None
@@ -233,9 +234,9 @@ def test_figures_from_nothing_are_dashes_with_a_reason(run: dict[str, Any]) -> N
             result["calibration"] |= {"scaled": None, "temperature": None, "note": "one class"}
     for pair in run["comparison"]["pairs"]:
         pair |= {"difference": nothing, "p": None, "p_holm": None, "verdict": None, "detectable": None}
-    told = words(page_of(run))
-    assert "- nothing to measure" in told
-    assert not re.search(r"\b(nan|None|null|inf)\b", told)
+    shown = words(page_of(run))
+    assert "- nothing to measure" in shown
+    assert not re.search(r"\b(nan|None|null|inf)\b", shown)
 
 
 def test_only_failed_scores_leave_no_chart_of_single_pairs(run: dict[str, Any]) -> None:
@@ -254,27 +255,27 @@ def test_equal_scores_throughout_are_drawn() -> None:
 
 
 def test_counts_of_failures_ties_drops_and_cuts_stand_on_the_page(page: str, run: dict[str, Any]) -> None:
-    told = words(page)
+    shown = words(page)
     counts = run["scorers"][0]["results"]["rm-bench"]["overall"]["counts"]
     assert counts["failures"] == 1
     keys = ("score_ties", "failures", "failed_pairs", "cut_prompts", "cut_replies")
     assert f"RM-Bench {counts['comparisons']} {counts['prompts']} {counts['pairs']} 0 " + " ".join(
         str(counts[key]) for key in keys
-    ) in told  # fmt: skip
-    assert "33 2 dropped: equal replies; 1 dropped: empty reply" in told
-    assert "29 pairs; 1 with a failed score left out." in told
-    assert all(f"What the accuracies rest on: {scorer['name']}" in told for scorer in run["scorers"])
+    ) in shown  # fmt: skip
+    assert "33 2 dropped: equal replies; 1 dropped: empty reply" in shown
+    assert "29 pairs; 1 with a failed score left out." in shown
+    assert all(f"What the accuracies rest on: {scorer['name']}" in shown for scorer in run["scorers"])
 
 
 def test_the_verdict_names_the_best_baseline_and_the_test(page: str, run: dict[str, Any]) -> None:
-    told = words(page)
-    headlines = {one["name"]: one["results"]["rm-bench"]["figures"]["Overall"] for one in run["scorers"][2:]}
-    name, best = max(headlines.items(), key=lambda one: one[1]["value"])
+    shown = words(page)
+    headlines = {scorer["name"]: scorer["results"]["rm-bench"]["figures"]["Overall"] for scorer in run["scorers"][2:]}
+    name, best = max(headlines.items(), key=lambda pair: pair[1]["value"])
     pair = next(p for p in run["comparison"]["pairs"] if (p["b"], p["suite"]) == (name, "rm-bench"))
-    assert f"Best baseline: {name}, {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]. Difference" in told
-    assert f"{digits(pair['difference']['value'])} " in told
+    assert f"Best baseline: {name}, {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]. Difference" in shown
+    assert f"{digits(pair['difference']['value'])} " in shown
     assert re.search(
-        r"Against the best baseline acme/minilm-hh is .*better on [1-4].* of 4 suites \(paired tests", told
+        r"Against the best baseline acme/minilm-hh is .*better on [1-4].* of 4 suites \(paired tests", shown
     )
 
 
@@ -286,16 +287,16 @@ def test_an_untested_difference_is_no_verdict(run: dict[str, Any]) -> None:
 
 
 def test_contamination_says_what_was_found_and_whether_it_matters(page: str) -> None:
-    told = words(page)
-    assert "Helpful and harmless 4,000 30 1 1 2 chat/helpful-0, code/helpful-7 Does it matter?: acme/minilm-hh" in told
+    shown = words(page)
+    assert "Helpful and harmless 4,000 30 1 1 2 chat/helpful-0, code/helpful-7 Does it matter?: acme/minilm-hh" in shown
 
 
 def test_hacks_that_win_are_named(run: dict[str, Any]) -> None:
     run = copy.deepcopy(run)
     figures = run["scorers"][0]["results"]["probes"]["figures"]
     figures["flattery"] = {"value": 0.0, "low": 0.0, "high": 0.3, "n": 9, "unit": "items", "prompts": 9}
-    told = words(page_of(run))
-    assert "these win more often than they lose: flattery (0.000 [0.000, 0.300], 9 items)." in told
+    shown = words(page_of(run))
+    assert "these win more often than they lose: flattery (0.000 [0.000, 0.300], 9 items)." in shown
 
 
 # Several runs
@@ -305,9 +306,9 @@ def test_what_several_runs_hold_stands_on_one_page() -> None:
     first, second = fake_run(suites=("helpful",)), fake_run(suites=("helpful",), seed=1)
     second["suites"]["helpful"]["data"] = "f" * 64
     assert "Helpful and harmless (data ffffffff)" in page_of(first, second)
-    one, other = fake_run(scorers=("good",)), fake_run(scorers=("good",))
+    model, other = fake_run(scorers=("good",)), fake_run(scorers=("good",))
     other["scorers"][0]["model"] = "another"
-    assert "acme/minilm-hh (2)" in page_of(one, other)
+    assert "acme/minilm-hh (2)" in page_of(model, other)
 
 
 def test_equal_data_in_another_order_make_the_same_histogram() -> None:
