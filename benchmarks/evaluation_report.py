@@ -19,7 +19,7 @@ from pathlib import Path
 from common import finish, run, say, write_comparisons
 
 from prefrank.data import load_comparisons
-from prefrank.evaluation import read_run
+from prefrank.evaluation.run_file import read_run
 from prefrank.io.schema import plain
 from prefrank.reports.picture import accuracy_png
 from prefrank.training import load_recipe
@@ -122,7 +122,7 @@ def main() -> None:
                 }
                 for scorer in run.scorers
             },
-            "comparison": [plain(test) for test in run.comparison.pairs if test.headline] if run.comparison else [],
+            "comparison": [plain(test) for test in (run.comparison.pairs if run.comparison else ()) if test.headline],
         }
     )
 

@@ -262,7 +262,8 @@ def plain(folder: Path, task: Task, course: Course) -> Any:
 
 
 def ours(folder: Path, task: Task, course: Course) -> Any:
-    """prefrank's own `train`, on the same comparisons as texts; the order follows from the seed."""
+    """What `prefrank train` runs, on the same comparisons as texts; the order follows from the seed."""
+    from prefrank.cli.allocator import keep_freed_memory
     from prefrank.training import train
     from prefrank.training.records.events import Event, Started, StepDone
 
@@ -275,7 +276,8 @@ def ours(folder: Path, task: Task, course: Course) -> Any:
                 course.step(event.loss)
 
     recipe = own_recipe(folder, task.data, task.per_step, task.settings, course.output / "run")
-    return train(recipe, callback=hear).last
+    with keep_freed_memory():
+        return train(recipe, callback=hear).last
 
 
 def own_recipe(folder: Path, data: str, per_step: int, settings: dict[str, float], output: Path) -> Any:

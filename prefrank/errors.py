@@ -27,7 +27,7 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[2J")
     'a\\\\x1b[2J'
     """
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 _LONGEST = 1_000
@@ -50,7 +50,7 @@ _RAW_IN_JSON = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u20
 
 def printable_json(text: str) -> str:
     """A JSON text of the same value that a terminal does not obey, as `printable` of other texts."""
-    return _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _RAW_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class PrefrankError(Exception):
@@ -63,7 +63,7 @@ class PrefrankError(Exception):
     exit_code = 1
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(message_of(one) if isinstance(one, str) else one for one in args))
+        super().__init__(*(message_of(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class BadInput(PrefrankError, ValueError):

@@ -15,7 +15,8 @@ import prefrank.scoring
 ROOT = Path(prefrank.__file__).parent
 BASE = {"types", "errors", "limits", "checks", "io"}
 MAY_IMPORT = {
-    "types": {"errors", "limits"},
+    "types": {"errors", "preferences"},
+    "preferences": {"errors", "limits"},
     "errors": set(),
     "limits": {"errors"},
     "checks": {"errors"},

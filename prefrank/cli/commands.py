@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prefrank.cli.allocator import keep_freed_memory
 from prefrank.cli.options import ScoringOptions, scoring_options
 from prefrank.cli.places import check_files, local_places, own_files, recipe_places
 from prefrank.cli.screen import check_output, say, show_json
 from prefrank.errors import BadInput, NotFound
-from prefrank.io.atomic import check_outputs
+from prefrank.io.outputs import check_outputs
 from prefrank.reports.rich_tables import joined
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @app.command()
+@keep_freed_memory()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as recipes/demo.yaml.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set learning_rate=2e-6.")] = None,
@@ -78,10 +80,10 @@ def train(
         _find_rate(loaded, plot, as_json)
         return
     if dry_run:
-        from prefrank.training import dry_run as estimate_run
+        from prefrank.training import dry_run as forecast_run
 
-        estimate = estimate_run(loaded)
-        print_result(estimate.to_json(), as_json, lambda: tables.dry_run(estimate))
+        forecast = forecast_run(loaded)
+        print_result(forecast.to_json(), as_json, lambda: tables.dry_run(forecast))
         return
     with progress.training() as report:
         trained = run(loaded, callback=report)

@@ -95,7 +95,7 @@ def evaluate(
     from prefrank.io.schema import read
     from prefrank.model.hardware import hardware
     from prefrank.reports import terminal
-    from prefrank.reports.report import write_report
+    from prefrank.reports.html import write_report
     from prefrank.scoring.remote import ServerOptions
     from prefrank.stats.bootstrap import Bootstrap
 
@@ -155,10 +155,11 @@ def compare(
 ) -> None:
     """Compare scorers item by item: which differences are real? One run file with several scorers will do."""
     from prefrank.evaluation.compare_runs import compare_runs
+    from prefrank.evaluation.merging import merged
     from prefrank.evaluation.protocols import SUITES
     from prefrank.evaluation.run_file import read_run
     from prefrank.reports import terminal
-    from prefrank.reports.report import merged, write_report
+    from prefrank.reports.html import write_report
     from prefrank.stats.bootstrap import Bootstrap
 
     check_files({"--html": html}, runs)
@@ -166,7 +167,7 @@ def compare(
     tests = compare_runs(loaded, SUITES, bootstrap=bootstrap)
     if html:
         whole = merged(list(loaded.values()))  # where two scorers of one name are told apart by number
-        write_report(replace(whole, comparison=compare_runs({"": whole}, SUITES, bootstrap=bootstrap)), html)
+        write_report(list(loaded.values()), html, comparison=compare_runs({"": whole}, SUITES, bootstrap=bootstrap))
     print_result(_tests_json(tests), as_json, lambda: show_all(terminal.paired_tests(tests)))
     if html:
         say(f"The report is in {html}")

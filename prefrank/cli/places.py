@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import PrefrankError
-from prefrank.io.atomic import check_outputs, check_writable
+from prefrank.io.atomic import check_writable
 from prefrank.io.json_files import read_object
+from prefrank.io.outputs import check_outputs
 
 _ADAPTER = "adapter_config.json"
 _RUN_FILES = ("run.json", "curve.jsonl", "sweep.json", "run.lock", "*/prefrank.json", "*/config.json")

@@ -13,12 +13,12 @@ from prefrank.io.names import short_names
 from prefrank.reports.rich_tables import add_row, joined, lines, new_table
 
 if TYPE_CHECKING:
-    from prefrank.data import Description, Report
+    from prefrank.data import Description, ReadingReport
     from prefrank.data.describe import SplitDescription
     from prefrank.scoring import Ranked
     from prefrank.scoring.quantise import Parity
-    from prefrank.training.foresight.dry_run import Estimate as RunEstimate
-    from prefrank.training.foresight.foresee import Foreseen
+    from prefrank.training.foresight.dry_run import Forecast
+    from prefrank.training.foresight.layouts import LayoutForecast
     from prefrank.training.foresight.memory import Memory
     from prefrank.types import Score
 
@@ -66,7 +66,7 @@ def say_control_strings(count: int, model: str | None = None) -> None:
         say(f"{texts} {whose}; --pre-rendered takes them as tokens", style="yellow")
 
 
-def say_report(source: str, report: "Report") -> None:
+def say_report(source: str, report: "ReadingReport") -> None:
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items() if count)
     say(
         f"{source}: {report.kept:,} comparisons of {report.rows:,} rows"
@@ -181,71 +181,71 @@ def parity(source: str, target: Path, precision: str, found: "Parity") -> None:
     say_place(f"The {precision} model", target)
 
 
-def dry_run(estimate: "RunEstimate") -> None:
-    """A run, foreseen: what is read, how long rows are, and what it will take."""
-    sets = list(dict.fromkeys([*estimate.encoding, *(one["name"] for one in estimate.data)]))
+def dry_run(forecast: "Forecast") -> None:
+    """A run before it is made: what is read, how long rows are, and what it will take."""
+    sets = list(dict.fromkeys([*forecast.encoding, *(one["name"] for one in forecast.data)]))
     short = dict(zip(sets, short_names(sets), strict=True))
     columns = ("comparisons", "rows", "tokens", "prompts\ncut", "replies\ncut", "equal\nafter\ncutting")
     table = new_table("Data", "set", *columns)
-    for name, counts in estimate.encoding.items():
+    for name, counts in forecast.encoding.items():
         keys = ("comparisons", "rows", "tokens", "rows_with_cut_prompt", "rows_with_cut_reply", _EQUAL)
         add_row(table, short[name], *(f"{counts[key]:,}" for key in keys))
     show(table)
-    for one in estimate.data:
+    for one in forecast.data:
         held = f" ({one['held_out']:,} in the other part)" if one["held_out"] else ""
         say(f"{short[one['name']]}, for {one['role']}: {one['rule']}{held}")
-    if left_out := _left_out(estimate):
+    if left_out := _left_out(forecast):
         table = new_table("Left out", "set", "why", "count", left=2)
         for name, why, count in left_out:
             add_row(table, short[name], why, f"{count:,}")
         show(table)
-    if estimate.drawn:
-        draw(estimate.drawn)
+    if forecast.drawn:
+        draw(forecast.drawn)
     table = new_table("Row lengths in tokens", "up to", "rows", "")
-    most = max(count for _, count in estimate.histogram)
-    for edge, count in estimate.histogram:
+    most = max(count for _, count in forecast.histogram)
+    for edge, count in forecast.histogram:
         add_row(table, f"{edge:,}", f"{count:,}", "█" * round(40 * count / most))
     table.columns[2].justify = "left"
     show(table)
     table = new_table("The run", "", "", left=2)
     table.show_header = False
-    done = f" ({estimate.first_step:,} of them done)" if estimate.first_step else ""
-    add_row(table, "steps", f"{estimate.steps:,}{done} of {estimate.prompts_per_step:,} prompts, on {estimate.device}")
-    add_row(table, "evaluations", f"{estimate.evaluations:,} of {estimate.evaluation_rows:,} rows")
-    padded = estimate.step_tokens / (1 - estimate.padding_saved)
-    add_row(table, "padding saved", f"{estimate.padding_saved:.0%} of the {padded:,.0f} tokens of a padded step")
-    add_row(table, "encodings saved", f"{estimate.rows:,} rows in place of {estimate.pairwise_rows:,} in pairs")
-    if estimate.flops is not None:
-        add_row(table, "operations", f"{estimate.flops:.2g} of floating point in the steps")
-    if estimate.seconds is not None:
-        parts = {name: _span(value) for name, value in _fields(estimate.seconds).items()}
-        add_row(table, "time", f"about {_span(estimate.seconds.total)}: " + _listed(parts))
-    if estimate.memory is not None:
-        kind = "measured" if estimate.memory.measured else "counted"
-        add_row(table, "memory", f"{_gib(estimate.memory.peak)} at the peak, {kind}: {_memory_parts(estimate.memory)}")
+    done = f" ({forecast.first_step:,} of them done)" if forecast.first_step else ""
+    add_row(table, "steps", f"{forecast.steps:,}{done} of {forecast.prompts_per_step:,} prompts, on {forecast.device}")
+    add_row(table, "evaluations", f"{forecast.evaluations:,} of {forecast.evaluation_rows:,} rows")
+    padded = forecast.step_tokens / (1 - forecast.padding_saved)
+    add_row(table, "padding saved", f"{forecast.padding_saved:.0%} of the {padded:,.0f} tokens of a padded step")
+    add_row(table, "encodings saved", f"{forecast.rows:,} rows in place of {forecast.pairwise_rows:,} in pairs")
+    if forecast.flops is not None:
+        add_row(table, "operations", f"{forecast.flops:.2g} of floating point in the steps")
+    if forecast.seconds is not None:
+        parts = {name: _span(value) for name, value in _fields(forecast.seconds).items()}
+        add_row(table, "time", f"about {_span(forecast.seconds.total)}: " + _listed(parts))
+    if forecast.memory is not None:
+        kind = "measured" if forecast.memory.measured else "counted"
+        add_row(table, "memory", f"{_gib(forecast.memory.peak)} at the peak, {kind}: {_memory_parts(forecast.memory)}")
     show(table)
-    if estimate.foreseen:
-        _foreseen(estimate.foreseen)
-    for note in estimate.notes:
+    if forecast.layouts:
+        _layouts(forecast.layouts)
+    for note in forecast.notes:
         say(note, style="yellow")
 
 
-def _left_out(estimate: "RunEstimate") -> list[tuple[str, str, int]]:
+def _left_out(forecast: "Forecast") -> list[tuple[str, str, int]]:
     """(set, why, comparisons or rows) of all that is read and not used."""
-    found = [(one["name"], why, count) for one in estimate.data for why, count in one["dropped"].items()]
-    for name, counts in estimate.encoding.items():
+    found = [(one["name"], why, count) for one in forecast.data for why, count in one["dropped"].items()]
+    for name, counts in forecast.encoding.items():
         found += [(name, key.partition("dropped_")[2], n) for key, n in counts.items() if key.startswith("dropped_")]
     return [(name, why.replace("_", " "), count) for name, why, count in found if count]
 
 
-def _foreseen(foreseen: "Sequence[Foreseen]") -> None:
+def _layouts(layouts: "Sequence[LayoutForecast]") -> None:
     """Memory of one device, for every layout."""
-    parts = [part for part in _fields(foreseen[0].memory) if part not in ("process", "measured")]
-    title = f"Foreseen for each of {foreseen[0].devices} GPUs, in GB, with the largest micro-batch the recipe allows"
+    parts = [part for part in _fields(layouts[0].memory) if part not in ("process", "measured")]
+    title = f"Forecast for each of {layouts[0].devices} GPUs, in GB, with the largest micro-batch the recipe allows"
     table = new_table(title, "sharding", *parts)
-    for one in foreseen:
-        name = one.layout + (", checkpointed" if one.checkpointing else "")
-        add_row(table, name, *(f"{_fields(one.memory)[part] / 1e9:.1f}" for part in parts))
+    for layout in layouts:
+        name = layout.layout + (", checkpointed" if layout.checkpointing else "")
+        add_row(table, name, *(f"{_fields(layout.memory)[part] / 1e9:.1f}" for part in parts))
     show(table)
 
 

@@ -8,14 +8,14 @@ kind) makes a `candidates.Candidate` of it, and `load`, or `stream` one at a tim
 from prefrank.data.catalogue import SOURCES
 from prefrank.data.describe import Description, describe
 from prefrank.data.load import load_comparisons, load_splits, published_validation_rows, split_of
-from prefrank.data.report import Loaded, Report, merge_reports
+from prefrank.data.report import Loaded, ReadingReport, merge_reports
 from prefrank.data.sources import parse_source
 
 __all__ = [
     "SOURCES",
     "Description",
     "Loaded",
-    "Report",
+    "ReadingReport",
     "describe",
     "load_comparisons",
     "load_splits",

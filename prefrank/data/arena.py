@@ -44,17 +44,18 @@ def arena_vote(row: Row) -> Candidate | Drop:
         return Drop(NOT_TEXT)
     turn = row.get("turn")
     sides = (as_turns(first, "conversation_a"), as_turns(second, "conversation_b"))
-    found = two_conversations({}, *(_up_to(side, turn) for side in sides))
+    candidate = two_conversations({}, *(_up_to(side, turn) for side in sides))
     id, judge = _id(row, "id") or _id(row, "question_id"), maybe_text(row, "judge")
-    return found if isinstance(found, Drop) else replace(found, preferences=(winner,), id=id, voter=judge)
+    return candidate if isinstance(candidate, Drop) else replace(candidate, preferences=(winner,), id=id, voter=judge)
 
 
 def _conversations(row: Row) -> tuple[list[Any], list[Any]]:
     """Both sides as messages: of this vote alone, or of its whole session where earlier votes came before it."""
     later = row.get("evaluation_order") not in (None, 1) or row.get("conversation_a") is None
     if later and row.get("full_conversation"):
-        turns = [as_row(one, "full_conversation") for one in _decoded(row["full_conversation"], "full_conversation")]
-        first, second = ([field(turn, side) for turn in turns for side in ("user", f"model_side_{x}")] for x in "ab")
+        name = "full_conversation"
+        exchanges = [as_row(exchange, name) for exchange in _decoded(row[name], name)]
+        first, second = ([field(e, side) for e in exchanges for side in ("user", f"model_side_{x}")] for x in "ab")
         return first, second
     a, b = (_decoded(field(row, name), name) for name in ("conversation_a", "conversation_b"))
     return a, b
@@ -64,14 +65,14 @@ def _up_to(turns: Prompt, turn: object) -> Prompt:
     """The turns up to the reply in the exchange of that number, from 1; all where the row names none."""
     if turn is None:
         return turns
-    ends = [i + 1 for i, one in enumerate(turns) if one.role == "assistant"]
+    ends = [i + 1 for i, turn in enumerate(turns) if turn.role == "assistant"]
     number = as_number(turn, "turn")
     return turns[: ends[int(number) - 1]] if 1 <= number <= len(ends) else turns
 
 
 def _has_other_parts(messages: list[Any]) -> bool:
     """Whether a message has an image or another part that is not text."""
-    contents = [one.get("content") for one in messages if isinstance(one, Mapping)]
+    contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return any(isinstance(part, Mapping) and part.get("type", "text") != "text" for part in parts)
 
@@ -87,26 +88,26 @@ def _winner(row: Row) -> Preference | Drop:
 
 def arena_battle(row: Row) -> Candidate | Drop:
     """lmarena-ai/arena-human-preference-55k: `prompt` and two responses as JSON lists of texts, one for each turn."""
-    said = [0 if (value := field(row, name)) is None else index_of(value, name, 2) for name in FLAGS]
-    if sum(said) != 1:
+    flags = [0 if (value := field(row, name)) is None else index_of(value, name, 2) for name in FLAGS]
+    if sum(flags) != 1:
         return Drop(NO_LABEL)
     texts = [_decoded(text(row, name), name) for name in ("prompt", "response_a", "response_b")]
     if None in texts[0] or None in texts[1] + texts[2]:
         return Drop(EMPTY_PROMPT if None in texts[0] else EMPTY_REPLY)
-    if any(isinstance(one, str) and _has_surrogate(one) for side in texts for one in side):
+    if any(isinstance(reply, str) and _has_surrogate(reply) for side in texts for reply in side):
         return Drop(BROKEN_TEXT)
-    found = two_conversations({}, *(_alternating(texts[0], replies) for replies in texts[1:]))
-    winner = _WINNERS[FLAGS[said.index(1)].removeprefix("winner_")]
-    return found if isinstance(found, Drop) else replace(found, preferences=(winner,), id=_id(row, "id"))
+    candidate = two_conversations({}, *(_alternating(texts[0], replies) for replies in texts[1:]))
+    winner = _WINNERS[FLAGS[flags.index(1)].removeprefix("winner_")]
+    return candidate if isinstance(candidate, Drop) else replace(candidate, preferences=(winner,), id=_id(row, "id"))
 
 
 def _alternating(questions: list[Any], replies: list[Any]) -> Prompt:
     if len(questions) != len(replies):
         raise BadData(f"{len(questions)} prompts came with {len(replies)} responses of a side; wanted as many")
     turns = [
-        {"role": role, "content": said}
+        {"role": role, "content": content}
         for exchange in zip(questions, replies, strict=True)
-        for role, said in zip(("user", "assistant"), exchange, strict=True)
+        for role, content in zip(("user", "assistant"), exchange, strict=True)
     ]
     return as_turns(turns, "prompt and response")
 
@@ -132,8 +133,8 @@ def _decoded(value: object, name: str) -> list[Any]:
     return as_list(value, name)
 
 
-def _has_surrogate(said: str) -> bool:
-    return any("\ud800" <= sign <= "\udfff" for sign in said)
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _id(row: Row, name: str) -> str:

@@ -162,14 +162,22 @@ def carry_over_ratings(
     rated: Iterable[tuple[Sequence[Ratings], Sequence[str]]], distinct: Sequence[str]
 ) -> tuple[Ratings, ...]:
     """Ratings of several lists of replies as ratings of `distinct`; a reply rated more than once takes its mean."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    by_head: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for ratings, replies in rated:
-        for one in ratings:
-            for reply, value in zip(replies, one.values, strict=True):
+        for given in ratings:
+            for reply, value in zip(replies, given.values, strict=True):
                 if value is not None:
-                    found[one.head][reply].append(value)
-    means = {head: {reply: _mean(values) for reply, values in by_reply.items()} for head, by_reply in found.items()}
+                    by_head[given.head][reply].append(value)
+    means = {head: {reply: _mean(values) for reply, values in by_reply.items()} for head, by_reply in by_head.items()}
     return tuple(Ratings(tuple(map(by_reply.get, distinct)), head) for head, by_reply in means.items())
+
+
+def pooled(
+    rated: Sequence[tuple[Sequence[Ratings], Sequence[str]]],
+) -> tuple[tuple[str, ...], tuple[Ratings, ...]]:
+    """The distinct replies of several lists, in their order, and what they were rated, as `carry_over_ratings` says."""
+    distinct = tuple(dict.fromkeys(reply for _, replies in rated for reply in replies))
+    return distinct, carry_over_ratings(rated, distinct)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -183,19 +191,20 @@ def heads_of(preferences: Preferences) -> set[str]:
     """The heads that some preferences are of."""
     if isinstance(preferences, RankedPairs):
         return {preferences.head}
-    return {one.head for one in preferences}
+    return {preference.head for preference in preferences}
 
 
 def preferences_of(comparison: Comparison, heads: Sequence[str]) -> Preferences:
     """The preferences of these heads; those of a head that only has ratings are all pairs of what was rated."""
     stated = heads_of(comparison.preferences)
-    derived = [from_ratings_of(one) for one in comparison.ratings if one.head in heads and one.head not in stated]
+    rated = (ratings for ratings in comparison.ratings if ratings.head in heads and ratings.head not in stated)
+    derived = [*map(from_ratings_of, rated)]
     if len(derived) == 1 and not stated & set(heads):
         return derived[0]
     if not derived and stated <= set(heads):
         return comparison.preferences
     kept = comparison.preferences if stated & set(heads) else ()
-    return (*(one for one in kept if one.head in heads), *chain.from_iterable(derived))
+    return (*(preference for preference in kept if preference.head in heads), *chain.from_iterable(derived))
 
 
 def labelled(comparisons: Sequence[Comparison], head: str | None = None) -> tuple[Comparison, ...]:
@@ -208,11 +217,11 @@ def labelled(comparisons: Sequence[Comparison], head: str | None = None) -> tupl
         BadData: labels of neither.
     """
     for name in (head or MAIN_HEAD, MAIN_HEAD):
-        found = [(one, preferences_of(one, (name,))) for one in comparisons]
-        kept = tuple(replace(one, preferences=preferences) for one, preferences in found if preferences)
+        labels = [(comparison, preferences_of(comparison, (name,))) for comparison in comparisons]
+        kept = tuple(replace(comparison, preferences=preferences) for comparison, preferences in labels if preferences)
         if kept or not comparisons:
             return kept
-    others = sorted(set().union(*(heads_of(one.preferences) for one in comparisons)))
+    others = sorted(set().union(*(heads_of(comparison.preferences) for comparison in comparisons)))
     raise BadData(f"no comparison has labels of {head or MAIN_HEAD}; the data have {', '.join(others)}")
 
 

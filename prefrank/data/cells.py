@@ -58,8 +58,8 @@ def with_types(row: Row) -> Row:
 def with_objects(row: Row, names: Iterable[str]) -> Row:
     """A row of a CSV file with objects where dotted names of columns reach into their JSON."""
     parents = {name.partition(".")[0] for name in names if name not in row}
-    found = {name: _strictly(row[name], name) for name in parents & row.keys()}
-    return with_values(row, found) if found else row
+    objects = {name: _strictly(row[name], name) for name in parents & row.keys()}
+    return with_values(row, objects) if objects else row
 
 
 def with_messages(row: Row) -> Row:
@@ -67,8 +67,8 @@ def with_messages(row: Row) -> Row:
     values = {}
     for name in _TEXTS_OR_MESSAGES:
         value = row.get(name)
-        if isinstance(value, str) and (found := messages_or_text(value, name)) is not value:
-            values[name] = found
+        if isinstance(value, str) and (messages := messages_or_text(value, name)) is not value:
+            values[name] = messages
     return with_values(row, values) if values else row
 
 
@@ -124,6 +124,6 @@ def _strictly(text: str, name: str) -> object:
 def _are_messages(value: object) -> bool:
     messages = value if isinstance(value, list) else [value]
     return bool(messages) and all(
-        isinstance(one, Mapping) and ({"role", "content"} <= one.keys() or {"from", "value"} <= one.keys())
-        for one in messages
+        isinstance(message, Mapping) and ({"role", "content"} <= message.keys() or {"from", "value"} <= message.keys())
+        for message in messages
     )

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop
-from prefrank.data.fields import SHAREGPT, Row, as_list, as_row, as_text, as_turns, field, maybe_text, text
+from prefrank.data.fields import SHAREGPT, Row, as_list, as_rows, as_text, as_turns, field, maybe_text, text
 from prefrank.data.hh import transcript
 from prefrank.data.own import SCORES, own, unread
 from prefrank.data.pairs import asked
@@ -23,14 +23,14 @@ _SAID = ("id", "voter", "probability", "weight", "margin", "strength", "head", *
 
 def pair(row: Row, prompt: Prompt, chosen: object, rejected: object) -> Candidate | Drop:
     """A pair of our own format, with what else our own rows may state of it: margin, probability, scores, ..."""
-    said = {name: row[name] for name in _SAID if name in row}
-    return own({**said, "prompt": _messages(prompt), "chosen": chosen, "rejected": rejected})
+    stated = {name: row[name] for name in _SAID if name in row}
+    return own({**stated, "prompt": _messages(prompt), "chosen": chosen, "rejected": rejected})
 
 
 def two_conversations(row: Row, first: Prompt, second: Prompt) -> Candidate | Drop:
     """The same of two whole conversations, which may differ in their last turn alone."""
-    said = {name: row[name] for name in _SAID if name in row}
-    return own({**said, "chosen": _messages(first), "rejected": _messages(second)})
+    stated = {name: row[name] for name in _SAID if name in row}
+    return own({**stated, "chosen": _messages(first), "rejected": _messages(second)})
 
 
 def _messages(turns: Prompt) -> list[dict[str, Any]]:
@@ -91,9 +91,9 @@ def _swift(row: Row, rejected: list[Any]) -> Candidate | Drop:
 
 def swift_exchanges(row: Row) -> Candidate | Drop:
     """ms-swift: `conversation` of exchanges, each with `human` and `assistant`, and `rejected_response`."""
-    exchanges = [as_row(one, "conversation") for one in as_list(field(row, "conversation"), "conversation")]
+    exchanges = as_rows(row, "conversation")
     speakers = (("human", "user"), ("assistant", "assistant"))
-    messages = [{"role": role, "content": text(one, name)} for one in exchanges for name, role in speakers]
+    messages = [{"role": role, "content": text(exchange, name)} for exchange in exchanges for name, role in speakers]
     return swift_response(with_values(row, {"messages": messages}))
 
 
@@ -119,21 +119,21 @@ def instructed(row: Row) -> Prompt:
 
 def has_ranked_answers(row: Row) -> bool:
     answers = row.get("answers")
-    return isinstance(answers, list) and all(isinstance(one, Mapping) and "rank" in one for one in answers)
+    return isinstance(answers, list) and all(isinstance(answer, Mapping) and "rank" in answer for answer in answers)
 
 
 def nectar(row: Row) -> Candidate | Drop:
     """berkeley-nest/Nectar: a transcript that ends in `Assistant:`, and `answers` with a `rank` each, 1 the best."""
-    turns = [Turn(SHAREGPT[who.lower()], said) for who, said in transcript(text(row, "prompt"))]
+    turns = [Turn(SHAREGPT[who.lower()], content) for who, content in transcript(text(row, "prompt"))]
     if turns[-1].role == "assistant":
         if turns[-1].text:
             return Drop(ENDS_IN_REPLY)
         turns.pop()
-    answers = [as_row(one, "answers") for one in as_list(field(row, "answers"), "answers")]
+    answers = as_rows(row, "answers")
     return own(
         {
             "prompt": _messages(tuple(turns)),
-            "replies": [text(one, "answer") for one in answers],
-            "ranks": [field(one, "rank") for one in answers],
+            "replies": [text(answer, "answer") for answer in answers],
+            "ranks": [field(answer, "rank") for answer in answers],
         }
     )

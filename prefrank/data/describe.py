@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import permutations
+from itertools import permutations, repeat
 from typing import Any
 
 import numpy as np
@@ -109,18 +109,18 @@ def describe(loaded: Mapping[str, Loaded], *, count_tokens: Callable[[str], int]
         count_tokens: the length of a text in tokens, without special ones; None counts words between white space.
     """
     count = count_tokens or (lambda text: len(text.split()))
+    prompts = {name: Counter(comparison.prompt for comparison in part.comparisons) for name, part in loaded.items()}
+    forms = {name: _forms(distinct) for name, distinct in prompts.items()} if len(loaded) > 1 else {}
     return Description(
         unit="tokens" if count_tokens else "words",
-        splits={name: _describe_split(part, count) for name, part in loaded.items()},
-        overlaps=tuple(_overlap(a, b, loaded) for a, b in permutations(loaded, 2)),
+        splits={name: _describe_split(part, prompts[name], count) for name, part in loaded.items()},
+        overlaps=tuple(_overlap(a, b, forms) for a, b in permutations(loaded, 2)),
         unread=tuple(dict.fromkeys(name for part in loaded.values() for name in part.report.unread)),
     )
 
 
-def _describe_split(loaded: Loaded, count: Callable[[str], int]) -> SplitDescription:
+def _describe_split(loaded: Loaded, prompts: Counter[Prompt], count: Callable[[str], int]) -> SplitDescription:
     made, report = loaded.comparisons, loaded.report
-    prompts = Counter(comparison.prompt for comparison in made)
-    by_prompt = {prompt: sum(count(turn.text) for turn in prompt) for prompt in prompts}
     return SplitDescription(
         rows=report.rows,
         comparisons=len(made),
@@ -130,7 +130,11 @@ def _describe_split(loaded: Loaded, count: Callable[[str], int]) -> SplitDescrip
         ties=report.ties,
         votes=report.votes,
         num_replies=dict(sorted(Counter(len(comparison.replies) for comparison in made).items())),
-        prompt_lengths=_lengths(by_prompt[comparison.prompt] for comparison in made),
+        prompt_lengths=_lengths(
+            length
+            for prompt, times in prompts.items()
+            for length in repeat(sum(count(turn.text) for turn in prompt), times)
+        ),
         reply_lengths=_lengths(count(reply) for comparison in made for reply in comparison.replies),
         dropped=report.dropped,
         left_out=report.left_out,
@@ -182,13 +186,21 @@ def wilson(points: float | int, n: int) -> Share:
     return Share(share, n, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def _overlap(split: str, other: str, loaded: Mapping[str, Loaded]) -> Overlap:
-    mine, theirs = ({c.prompt for c in loaded[name].comparisons} for name in (split, other))
-    counts = {}
-    for name, form in (("exact", _exact), ("normalised", prompt_key), ("opening", _opening)):
-        there = {form(prompt) for prompt in theirs}
-        counts[name] = sum(form(prompt) in there for prompt in mine)
-    return Overlap(split, other, len(mine), counts["exact"], counts["normalised"], counts["opening"])
+_Forms = Mapping[str, Sequence[object]]
+"""Of each distinct prompt of a split, what is compared with those of another split, by how exactly."""
+
+
+def _forms(prompts: Iterable[Prompt]) -> _Forms:
+    return {
+        name: [form(prompt) for prompt in prompts]
+        for name, form in (("exact", _exact), ("normalised", prompt_key), ("opening", _opening))
+    }
+
+
+def _overlap(split: str, other: str, forms: Mapping[str, _Forms]) -> Overlap:
+    mine, theirs = forms[split], {name: set(prompts) for name, prompts in forms[other].items()}
+    counts = {name: sum(prompt in theirs[name] for prompt in prompts) for name, prompts in mine.items()}
+    return Overlap(split, other, len(mine["exact"]), counts["exact"], counts["normalised"], counts["opening"])
 
 
 def _exact(prompt: Prompt) -> str:

@@ -30,8 +30,8 @@ def as_text(value: object, name: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            found = short(value[error.start])
-            raise BadData(f"{name!r} holds a lone surrogate, {found} at {error.start}; remove or replace it") from None
+            half = short(value[error.start])
+            raise BadData(f"{name!r} holds a lone surrogate, {half} at {error.start}; remove or replace it") from None
     return value
 
 
@@ -53,8 +53,8 @@ def as_number(value: object, name: str) -> float:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         with suppress(OverflowError):  # of a whole number past every fraction
-            if math.isfinite(found := float(value)):
-                return found
+            if math.isfinite(number := float(value)):
+                return number
     raise BadData(f"{name!r} holds {short(value)}; wanted a finite number")
 
 
@@ -99,6 +99,11 @@ def as_row(value: object, name: str) -> Row:
     if not isinstance(value, Mapping):
         raise BadData(f"{name!r} holds {short(value)}; wanted an object")
     return value
+
+
+def as_rows(row: Row, name: str) -> list[Row]:
+    """The objects in the list at `name`."""
+    return [as_row(entry, name) for entry in as_list(field(row, name), name)]
 
 
 def user(prompt: str) -> Prompt:
@@ -156,10 +161,10 @@ def system_of(row: Row) -> str:
     Raises:
         BadData: two system columns with different texts.
     """
-    said = {name: told for name in SYSTEM_COLUMNS if (told := maybe_text(row, name).strip())}
-    if len(set(said.values())) > 1:
-        raise BadData(f"{' and '.join(map(repr, said))} hold different texts; keep one of them")
-    return next(iter(said.values()), "")
+    texts = {name: content for name in SYSTEM_COLUMNS if (content := maybe_text(row, name).strip())}
+    if len(set(texts.values())) > 1:
+        raise BadData(f"{' and '.join(map(repr, texts))} hold different texts; keep one of them")
+    return next(iter(texts.values()), "")
 
 
 def known_keys(row: Row, name: str, known: Iterable[str]) -> None:

@@ -85,22 +85,22 @@ class Format:
         """Columns that are looked at, since a text of the prompt must not be lost in them."""
         return tuple(name for name in QUESTIONS if name not in self.keys)
 
-    def check(self, record: Record, found: Candidate) -> None:
+    def check(self, record: Record, candidate: Candidate) -> None:
         """Refuse a row with a further text that may belong to its prompt.
 
         Raises:
             BadData: with file and line.
         """
-        said = [*(turn.text for turn in found.prompt), *found.replies]
+        texts = [*(turn.text for turn in candidate.prompt), *candidate.replies]
         try:
-            refuse_second_prompt(record.row, self.keys, said)
+            refuse_second_prompt(record.row, self.keys, texts)
         except BadData as error:
             raise BadData(f"{record.where}: {error}") from None
 
     def reads(self, name: str) -> bool:
         """Whether a column of this name is read."""
         known = (*ANY_ROW, *(self.columns or ()))
-        return self.columns is None or any(name == one or one.startswith(f"{name}.") for one in known)
+        return self.columns is None or any(name == column or column.startswith(f"{name}.") for column in known)
 
 
 def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
@@ -112,12 +112,12 @@ def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
     def reader(records: Iterable[Record]) -> Found:
         for record in records:
             try:
-                found = under_system(read(record.row), system_of(record.row))
-                if isinstance(found, Candidate) and not found.id and (id := label(record.row, "id")):
-                    found = replace(found, id=id)
+                candidate = under_system(read(record.row), system_of(record.row))
+                if isinstance(candidate, Candidate) and not candidate.id and (id := label(record.row, "id")):
+                    candidate = replace(candidate, id=id)
             except ValueError as error:
                 raise BadData(f"{record.where}: {error}") from None
-            yield record, found
+            yield record, candidate
 
     return reader
 
@@ -282,12 +282,12 @@ def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
     """
     stated = columns or {}
     names = row.keys() | {name.partition(".")[0] for name in stated}
-    found = {name: one for name, one in FORMATS.items() if one.is_of(row, names)}
-    read = {name: one for name, one in found.items() if all(map(one.reads, stated))}
-    if found and not read:
-        _refuse_names(where, stated, found)
-    filled = {name: one for name, one in read.items() if all(_is_given(row, key) for key in one.keys)} or read
-    best = [name for name, one in filled.items() if not any(one.keys < other.keys for other in filled.values())]
+    fitting = {name: format for name, format in FORMATS.items() if format.is_of(row, names)}
+    read = {name: format for name, format in fitting.items() if all(map(format.reads, stated))}
+    if fitting and not read:
+        _refuse_names(where, stated, fitting)
+    filled = {name: format for name, format in read.items() if all(_is_given(row, key) for key in format.keys)} or read
+    best = [name for name, format in filled.items() if not any(format.keys < other.keys for other in filled.values())]
     if len({FORMATS[name].read for name in best}) > 1:
         raise BadData(
             f"{where}: the columns are those of {' and of '.join(best)}; name those of one: columns:"
@@ -308,8 +308,9 @@ def _is_given(row: Row, name: str) -> bool:
     return name not in row or row.get(name) not in (None, "")
 
 
-def _refuse_names(where: str, columns: Columns, found: Mapping[str, Format]) -> NoReturn:
+def _refuse_names(where: str, columns: Columns, fitting: Mapping[str, Format]) -> NoReturn:
     """Name the first column of a mapping that no format reads which fits the row."""
-    read = sorted({name for one in found.values() for name in one.columns or ()})
-    name = next((name for name in columns if not any(one.reads(name) for one in found.values())), next(iter(columns)))
-    raise BadData(f"{where}: columns name {name!r}, which is not read in {' or '.join(found)}{suggest(name, read)}")
+    read = sorted({name for format in fitting.values() for name in format.columns or ()})
+    by_nobody = (name for name in columns if not any(format.reads(name) for format in fitting.values()))
+    name = next(by_nobody, next(iter(columns)))
+    raise BadData(f"{where}: columns name {name!r}, which is not read in {' or '.join(fitting)}{suggest(name, read)}")

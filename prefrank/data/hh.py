@@ -40,7 +40,7 @@ def turns_of(value: str) -> Prompt:
     """The turns of a text that opens with a blank line and `Human:`; none of any other text."""
     if not value.startswith("\n\nHuman:"):
         return ()
-    return tuple(Turn(_ROLES[who], said) for who, said in transcript(value))
+    return tuple(Turn(_ROLES[who], content) for who, content in transcript(value))
 
 
 def hh(row: Row) -> Candidate | Drop:
@@ -52,5 +52,5 @@ def hh(row: Row) -> Candidate | Drop:
             return Drop(ENDS_IN_HUMAN if "Assistant" in dict(before) else NO_ASSISTANT)
     if prompt != other_prompt:
         return Drop(PROMPTS_DIFFER)
-    turns = tuple(Turn(_ROLES[who], said) for who, said in prompt)
+    turns = tuple(Turn(_ROLES[who], content) for who, content in prompt)
     return Candidate(turns, (chosen[1], rejected[1]), best_against_rest(2))

@@ -10,8 +10,8 @@ _ONE_REPLY = ("instruction output", "instruction response", "prompt completion",
 _SCORES = ("score", "rating", "reward", "label")
 _MEANT = ("prompt", "replies", "ranks", "ratings", "preferences", "chosen", "rejected")
 NO_COMPARISON: tuple[tuple[frozenset[str], str], ...] = tuple(
-    (frozenset(columns.split()), said)
-    for columns, said in (
+    (frozenset(columns.split()), meaning)
+    for columns, meaning in (
         ("prompt completions labels", "step supervision, whose labels are for the steps of one reply, not for replies"),
         ("chosen", f"a better reply without a worse one; {_SECOND}"),
         ("rejected", f"a worse reply without a better one; {_SECOND}"),
@@ -48,11 +48,11 @@ def hint(row: Row) -> str:
     """What the row seems to be, in brackets, or the column that has nearly a known name, such as `replis`."""
     if row.keys() <= {"prompt", "text", "id"}:
         return f" (it looks like texts without replies; {_SECOND})"
-    if len(row) == 1 and (sign := next((one for one in (";", "\t") if one in next(iter(row))), "")):
-        return f" (cells seem to be separated by {sign!r}; wanted commas, or tabs in a .tsv file)"
-    for columns, said in NO_COMPARISON:
+    if len(row) == 1 and (separator := next((mark for mark in (";", "\t") if mark in next(iter(row))), "")):
+        return f" (cells seem to be separated by {separator!r}; wanted commas, or tabs in a .tsv file)"
+    for columns, meaning in NO_COMPARISON:
         if columns <= row.keys():
-            return f" (it looks like {said})"
+            return f" (it looks like {meaning})"
     for column in row:
         if column not in _MEANT and (near := get_close_matches(str(column), _MEANT, n=1, cutoff=0.6)):
             return f" (is {column!r} meant to be {near[0]!r}?)"

@@ -62,7 +62,7 @@ _ABOUT = frozenset(_ABOUT_WORDS.split())
 def is_transcript(row: Row) -> bool:
     """Whether both sides are transcripts as Anthropic HH writes them, and no column states the prompt."""
     sides = (row.get("chosen"), row.get("rejected"))
-    return row.get("prompt") is None and all(isinstance(one, str) and _TRANSCRIPT.match(one) for one in sides)
+    return row.get("prompt") is None and all(isinstance(side, str) and _TRANSCRIPT.match(side) for side in sides)
 
 
 def split_texts(row: Row, known: Iterable[str]) -> Candidate | Drop:
@@ -98,19 +98,19 @@ def split_texts(row: Row, known: Iterable[str]) -> Candidate | Drop:
     return Candidate(user(heads[0]), tuple(replies), best_against_rest(2))
 
 
-def refuse_second_prompt(row: Row, read: Collection[str], said: Iterable[str]) -> None:
+def refuse_second_prompt(row: Row, read: Collection[str], texts: Iterable[str]) -> None:
     """Refuse a row in which a column beside the prompt may be it too, or a part of it.
 
     Args:
         row: the row.
         read: columns that every row of the format has, which are read.
-        said: the texts that are read; a column that repeats one of them is no other text.
+        texts: those that are read; a column that repeats one of them is no other text.
     """
     others = [name for name in QUESTIONS if name not in read and name in row and row[name]]
-    whole = "\n".join(said) if others else ""
+    whole = "\n".join(texts) if others else ""
     for name in others:
-        if not all(one in whole for one in texts_of(row[name])):
-            first = next((one for one in QUESTIONS if one in read), "")
+        if not all(text in whole for text in texts_of(row[name])):
+            first = next((name for name in QUESTIONS if name in read), "")
             if not first:
                 raise BadData(f"{name!r} may be a part of the prompt, and is not read; put it there, or take it out")
             raise BadData(f"{first!r} and {name!r} each hold a text that may be the prompt; {_cure(row, first, name)}")
@@ -125,16 +125,16 @@ def _cure(row: Row, first: str, name: str) -> str:
     return "keep one, or join them in one column"
 
 
-def refuse_other_texts(row: Row, known: Iterable[str], said: Iterable[str]) -> None:
+def refuse_other_texts(row: Row, known: Iterable[str], texts: Iterable[str]) -> None:
     """Refuse a row without `prompt` where another column holds a text that may be the prompt.
 
     Args:
         row: the row.
         known: columns that its reader reads.
-        said: the texts of the conversation that it does hold; a column that repeats one of them is no other text.
+        texts: those of the conversation that it does hold; a column that repeats one of them is no other text.
     """
-    whole = "\n".join(said)
-    names = [name for name in _texts(row, known) if not all(one in whole for one in texts_of(row[name]))]
+    whole = "\n".join(texts)
+    names = [name for name in _texts(row, known) if not all(text in whole for text in texts_of(row[name]))]
     if names:
         which = "could be it" if len(names) == 1 else "could each be it"
         raise BadData(
@@ -170,7 +170,7 @@ def texts_of(value: Any) -> list[str]:
         return [value.strip()] if value.strip() else []
     if isinstance(value, Mapping):
         return texts_of(value.get("content") or value.get("value") or value.get("text"))
-    return [said for one in value for said in texts_of(one)] if isinstance(value, list) else []
+    return [text for part in value for text in texts_of(part)] if isinstance(value, list) else []
 
 
 def _others(row: Row, known: Iterable[str]) -> str:

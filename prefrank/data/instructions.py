@@ -1,6 +1,6 @@
 """Sets of an instruction and two or more judged replies, each under the column names it was published with.
 
-Surprising: LLaMA-Factory's question is `instruction`, a line end, `input`.
+LLaMA-Factory's question is `instruction`, a line end, `input`.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
 from prefrank.data.conversations import instructed, pair
-from prefrank.data.fields import Row, as_list, as_row, field, index_of, maybe_number, text, user
+from prefrank.data.fields import Row, as_list, as_rows, field, index_of, maybe_number, text, user
 from prefrank.data.own import own, unread
 from prefrank.data.pairs import NO_LABEL, asked
 from prefrank.errors import BadData, short
@@ -65,20 +65,20 @@ def safe_rlhf(row: Row) -> Candidate | Drop:
     best = {name: index_of(row[name], name, 2) for name in heads if row.get(name) is not None}
     if not best:
         return Drop(NO_LABEL)
-    said = tuple(Preference(one, 1 - one, head=heads[name]) for name, one in best.items())
-    return Candidate(user(text(row, "prompt")), (text(row, "response_0"), text(row, "response_1")), said)
+    preferences = tuple(Preference(best_reply, 1 - best_reply, head=heads[name]) for name, best_reply in best.items())
+    return Candidate(user(text(row, "prompt")), (text(row, "response_0"), text(row, "response_1")), preferences)
 
 
 def code_ultrafeedback(row: Row) -> Candidate | Drop:
     """coseal/CodeUltraFeedback: responses of four models and a model's rating of each, 1 to 5, on one `preference`,
     such as readability. The two lists are in different orders, so a rating is found by its model's name."""
-    responses = [as_row(one, "responses") for one in as_list(field(row, "responses"), "responses")]
-    annotations = [as_row(one, "annotations") for one in as_list(field(row, "annotations"), "annotations")]
-    rated = {text(one, "model"): maybe_number(one.get("rating"), "annotations.rating") for one in annotations}
+    responses, annotations = as_rows(row, "responses"), as_rows(row, "annotations")
+    ratings = (maybe_number(annotation.get("rating"), "annotations.rating") for annotation in annotations)
+    rated = dict(zip((text(annotation, "model") for annotation in annotations), ratings, strict=True))
     return _rated(
         user(text(row, "instruction")),
-        [text(one, "response") for one in responses],
-        [rated.get(text(one, "model")) for one in responses],
+        [text(response, "response") for response in responses],
+        [rated.get(text(response, "model")) for response in responses],
     )
 
 
@@ -87,7 +87,7 @@ def generations(row: Row) -> Candidate | Drop:
     ratings = field(row, "ratings" if "ratings" in row else "rating")
     if ratings is None:
         return Drop(NO_LABEL)
-    replies = ["" if one is None else one for one in as_list(field(row, "generations"), "generations")]
+    replies = ["" if reply is None else reply for reply in as_list(field(row, "generations"), "generations")]
     prompt = instructed(row) if "instruction" in row else asked(row, text(row, "input"))
     return _rated(prompt, replies, ratings)
 

@@ -23,17 +23,17 @@ from prefrank.data.candidates import (
     Candidate,
     Drop,
     carry_over,
-    carry_over_ratings,
     heads_of,
     joined,
+    pooled,
     settle,
 )
 from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
 from prefrank.data.fields import text
 from prefrank.data.formats import Found, Reader
 from prefrank.data.oasst import oasst
-from prefrank.data.report import Loaded, Report, Tally
-from prefrank.data.sources import Located, Part, known_split, locate
+from prefrank.data.report import Loaded, ReadingReport, Tally
+from prefrank.data.sources import DataFile, Located, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound, is_count, short
 from prefrank.io.columns import Columns
 from prefrank.io.rows import Record
@@ -105,20 +105,20 @@ def load_comparisons(
     located = locate(source, split, columns)
     if split is not None and split not in located.splits:
         raise NotFound(f"{source} has no split {split!r}; it has {', '.join(located.splits)}")
-    parts, tally = located.parts_of(split), Tally()
+    files, tally = located.files_of(split), Tally()
     by_hash = split is not None and located.made_here
-    records = _counted(parts, tally)
+    records = _counted(files, tally)
     if by_hash and protocol == "as_published":
         records = _published_part(records, located, split == "validation", tally)
     elif split is not None and not by_hash:
-        records = _column_part(records, parts, split, tally)
+        records = _column_part(records, files, split, tally)
     wanted = partial(_falls_in, split) if by_hash and protocol == "by_prompt" else None
-    found = _settled(_reader(parts, lang)(records), located, wanted, tally)
-    made = tuple(islice(found, limit))
+    comparisons = _settled(_reader(files, lang)(records), located, wanted, tally)
+    made = tuple(islice(comparisons, limit))
     if group:
         made = _grouped(made, tally)
-    files = tuple(located.shown(part.path) for part in parts)
-    report = tally.report(made, source=str(source), split=split, files=files, unread=located.unread)
+    names = tuple(located.shown(file.path) for file in files)
+    report = tally.report(made, source=str(source), split=split, files=names, unread=located.unread)
     if not made and OTHER_SPLIT not in tally.dropped:
         raise BadData(f"{source}: no comparison in {report.rows} rows ({_reasons(report)}); wanted at least one")
     return Loaded(made, report)
@@ -138,7 +138,7 @@ def load_splits(
     The arguments and errors are those of `load_comparisons`.
     """
     located = locate(source, None, columns)
-    unnamed = located.made_here and not any(part.split for part in located.parts)
+    unnamed = located.made_here and not any(file.split for file in located.files)
     names: list[str | None] = [None] if unnamed and located.name not in SOURCES else [*located.splits]
     return {
         name or "all": load_comparisons(
@@ -164,16 +164,16 @@ def _falls_in(split: str | None, prompt: Prompt) -> bool:
     return in_validation == (split == "validation")
 
 
-def _counted(parts: Iterable[Part], tally: Tally) -> Iterator[Record]:
-    for part in parts:
-        for record in part.records():
+def _counted(files: Iterable[DataFile], tally: Tally) -> Iterator[Record]:
+    for file in files:
+        for record in file.records():
             tally.rows += 1
             yield record
 
 
 def _published_part(records: Iterable[Record], located: Located, validation: bool, tally: Tally) -> Iterator[Record]:
     """The rows of one side of the first implementation's split."""
-    if not all(part.format.by_row for part in located.parts):
+    if not all(file.format.by_row for file in located.files):
         raise BadInput("protocol='as_published' splits rows, and these rows are parts of trees; use 'by_prompt'")
     rows = list(records)
     share = located.published.published_share if located.published else VALIDATION_SHARE
@@ -185,9 +185,9 @@ def _published_part(records: Iterable[Record], located: Located, validation: boo
             tally.drop(Drop(OTHER_SPLIT))
 
 
-def _column_part(records: Iterable[Record], parts: Iterable[Part], split: str, tally: Tally) -> Iterator[Record]:
+def _column_part(records: Iterable[Record], files: Iterable[DataFile], split: str, tally: Tally) -> Iterator[Record]:
     """Of the summaries, the rows whose own `split` column belongs to the split; of others, all rows."""
-    if any(part.format_name != "summaries" for part in parts):
+    if any(file.format_name != "summaries" for file in files):
         yield from records
         return
     for record in records:
@@ -204,8 +204,8 @@ def _split_column(record: Record) -> str:
         raise BadData(f"{record.where}: {error}") from None
 
 
-def _reader(parts: Sequence[Part], lang: str | None) -> Reader:
-    reader = parts[0].format.read
+def _reader(files: Sequence[DataFile], lang: str | None) -> Reader:
+    reader = files[0].format.read
     if lang is None:
         return reader
     if reader is not oasst:
@@ -214,40 +214,44 @@ def _reader(parts: Sequence[Part], lang: str | None) -> Reader:
 
 
 def _settled(
-    found: Found, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
+    candidates: Found, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
 ) -> Iterator[Comparison]:
     """The comparisons to keep, each once, with distinct ids; equal prompts share one value in memory."""
-    seen: set[tuple[object, ...]] = set()
-    judged: set[tuple[object, ...]] = set()
     ids: set[str] = set()
     prompts: dict[Prompt, Prompt] = {}
-    names = {part.path: (located.label(part.path), located.shown(part.path)) for part in located.parts}
-    formats = {part.path: part.format for part in located.parts}
-    for record, stated in found:
+    judged: set[tuple[int, frozenset[str]]] = set()
+    seen: set[tuple[object, ...]] = set()
+    names = {file.path: (located.label(file.path), located.shown(file.path)) for file in located.files}
+    formats = {file.path: file.format for file in located.files}
+    for record, stated in candidates:
         if isinstance(stated, Candidate):
             formats[record.path].check(record, stated)
         kept = stated if isinstance(stated, Drop) else settle(stated)
         if isinstance(kept, Candidate) and wanted and not wanted(kept.prompt):
             kept = Drop(OTHER_SPLIT)
-        if isinstance(kept, Candidate) and (meaning := _meaning(kept)) in seen:
-            kept = Drop(DUPLICATE)
+        if isinstance(kept, Candidate):
+            prompt = prompts.setdefault(kept.prompt, kept.prompt)
+            texts = id(prompt), frozenset(kept.replies)
+            meaning = texts, _judgement(kept)
+            if meaning in seen:
+                kept = Drop(DUPLICATE)
         if isinstance(kept, Drop):
             tally.drop(kept)
             continue
         source, name = names[record.path]
         place = f"{name}:{record.line}"
-        id = f"{kept.id} ({place})" if kept.id in ids else kept.id or place
+        own_id = f"{kept.id} ({place})" if kept.id in ids else kept.id or place
+        ids.add(own_id)
+        tally.votes += texts in judged
+        judged.add(texts)
         seen.add(meaning)
-        ids.add(id)
-        tally.votes += meaning[:2] in judged
-        judged.add(meaning[:2])
         tally.left_out.update(kept.left_out)
-        prompt = prompts.setdefault(kept.prompt, kept.prompt)
-        yield Comparison(prompt, kept.replies, kept.preferences, source, id, kept.ratings)
+        yield Comparison(prompt, kept.replies, kept.preferences, source, own_id, kept.ratings)
 
 
-def _meaning(kept: Candidate) -> tuple[object, ...]:
-    """What makes two comparisons the same: prompt, replies, judgements, voter and id, in whatever order written.
+def _judgement(kept: Candidate) -> tuple[object, ...]:
+    """What makes two comparisons of the same prompt and replies the same: judgements, voter and id, in whatever order
+    written.
 
     Rows with ids, or voters, of their own are the votes of several people; the same row without an id is a copy.
     """
@@ -260,8 +264,8 @@ def _meaning(kept: Candidate) -> tuple[object, ...]:
         sides = (kept.replies[p.winner], kept.replies[p.loser])
         how = (p.probability, p.weight, p.margin, -1 if p.strength is None else p.strength, p.head)
         stated.append((tuple(sorted(sides)) if p.tie else sides, how))
-    rated = {(one.head, pair) for one in kept.ratings for pair in zip(kept.replies, one.values, strict=True)}
-    return kept.prompt, frozenset(kept.replies), tuple(sorted(stated)), frozenset(rated), kept.voter, kept.id
+    rated = {(given.head, pair) for given in kept.ratings for pair in zip(kept.replies, given.values, strict=True)}
+    return tuple(sorted(stated)), frozenset(rated), kept.voter, kept.id
 
 
 def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Comparison, ...]:
@@ -275,11 +279,10 @@ def _grouped(comparisons: Iterable[Comparison], tally: Tally) -> tuple[Compariso
 
 
 def _union(group: Sequence[Comparison]) -> Comparison:
-    replies = tuple(dict.fromkeys(reply for comparison in group for reply in comparison.replies))
+    replies, ratings = pooled([(comparison.ratings, comparison.replies) for comparison in group])
     carried = (carry_over(comparison.preferences, comparison.replies, replies) for comparison in group)
-    ratings = carry_over_ratings(((one.ratings, one.replies) for one in group), replies)
     return replace(group[0], replies=replies, preferences=joined([*carried]), ratings=ratings)
 
 
-def _reasons(report: Report) -> str:
+def _reasons(report: ReadingReport) -> str:
     return ", ".join(f"{reason}: {count}" for reason, count in report.dropped.items()) or "none was a candidate"

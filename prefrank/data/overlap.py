@@ -2,8 +2,8 @@
 
 Everything speaks of words: letters and digits, case-folded, compatibility forms unified; a sign of a script written
 without spaces is a word of its own. Words become 64-bit hashes that are the same on every machine, and all that follows
-is arithmetic on flat arrays of them. Surprising: MinHash only proposes near-duplicates, and each is then verified on
-the texts themselves, so that chance costs a miss now and then but never a false alarm.
+is arithmetic on flat arrays of them. MinHash only proposes near-duplicates; each is then
+verified on the texts themselves, so that chance costs a miss now and then but never a false alarm.
 """
 
 import re
@@ -99,8 +99,8 @@ def _chunks(texts: Sequence[str], n: int, *, whole_if_short: bool = False) -> It
     for first in range(0, len(texts), _CHUNK):
         words = [words_of(text) for text in texts[first : first + _CHUNK]]
         if whole_if_short:
-            words = [those + [""] * (n - len(those)) for those in words]
-        sizes = np.array([len(those) for those in words])
+            words = [text_words + [""] * (n - len(text_words)) for text_words in words]
+        sizes = np.array([len(text_words) for text_words in words])
         flat = np.fromiter(map(table.__getitem__, chain.from_iterable(words)), np.uint64, count=sizes.sum())
         yield _windows(flat, sizes, n)
 
@@ -230,18 +230,20 @@ def near_duplicates(
         number of a comparison -> (number of an earlier one that itself repeats none, for each reply the place of its
         like there).
     """
-    asked = ngrams(prompts, n, whole_if_short=True)
-    said = ngrams([reply for those in replies for reply in those], n, whole_if_short=True)
-    firsts = np.cumsum([0, *(len(those) for those in replies)])
-    found: dict[int, tuple[int, tuple[int, ...]]] = {}
-    for later, earlier in _proposals(asked, NGrams(said.hashes, said.starts[firsts])):
-        if later in found or earlier in found or jaccard(asked.of(later), asked.of(earlier)) < threshold:
+    prompt_shingles = ngrams(prompts, n, whole_if_short=True)
+    reply_shingles = ngrams([reply for group in replies for reply in group], n, whole_if_short=True)
+    firsts = np.cumsum([0, *(len(group) for group in replies)])
+    repeats: dict[int, tuple[int, tuple[int, ...]]] = {}
+    for later, earlier in _proposals(prompt_shingles, NGrams(reply_shingles.hashes, reply_shingles.starts[firsts])):
+        if later in repeats or earlier in repeats:
             continue
-        mine, theirs = ([said.of(r) for r in range(firsts[c], firsts[c + 1])] for c in (later, earlier))
+        if jaccard(prompt_shingles.of(later), prompt_shingles.of(earlier)) < threshold:
+            continue
+        mine, theirs = ([reply_shingles.of(r) for r in range(firsts[c], firsts[c + 1])] for c in (later, earlier))
         like = _match(mine, theirs, threshold)
         if like is not None:
-            found[later] = earlier, like
-    return found
+            repeats[later] = earlier, like
+    return repeats
 
 
 def jaccard(a: UInt64[np.ndarray, " A"], b: UInt64[np.ndarray, " B"]) -> float:
@@ -255,22 +257,22 @@ def _match(mine: Sequence[np.ndarray], theirs: Sequence[np.ndarray], threshold: 
     if len(mine) != len(theirs):
         return None
     like: list[int] = []
-    for one in mine:
-        similar = [-1.0 if place in like else jaccard(one, other) for place, other in enumerate(theirs)]
+    for shingles in mine:
+        similar = [-1.0 if place in like else jaccard(shingles, other) for place, other in enumerate(theirs)]
         like.append(int(np.argmax(similar)))
         if max(similar) < threshold:
             return None
     return tuple(like)
 
 
-def _proposals(asked: NGrams, said: NGrams) -> list[tuple[int, int]]:
+def _proposals(prompts: NGrams, replies: NGrams) -> list[tuple[int, int]]:
     """Pairs (later, earlier) of comparisons that agree in a band, earliest first."""
     draw = np.random.default_rng(0)
     pairs: set[tuple[int, int]] = set()
     for _ in range(_BANDS):
-        key = _minima(asked, draw)
+        key = _minima(prompts, draw)
         for _ in range(_REPLY_ROWS):
-            key = _mixed(key * _ODD + _minima(said, draw))
+            key = _mixed(key * _ODD + _minima(replies, draw))
         order = np.argsort(key, kind="stable")
         new = np.ones(len(order), bool)
         new[1:] = key[order][1:] != key[order][:-1]

@@ -89,10 +89,10 @@ def own(row: Row) -> Candidate | Drop:
 
 def _judged(row: Row, prompt: Prompt, replies: tuple[str, ...], name: str) -> Candidate:
     """`ranks` or `ratings`: one list, or one for each head by name."""
-    said = row[name]
+    judgements = row[name]
     lists = {
-        head: _numbers(values, f"{name}.{head}" if isinstance(said, Mapping) else name, len(replies))
-        for head, values in (said if isinstance(said, Mapping) else {MAIN_HEAD: said}).items()
+        head: _numbers(values, f"{name}.{head}" if isinstance(judgements, Mapping) else name, len(replies))
+        for head, values in (judgements if isinstance(judgements, Mapping) else {MAIN_HEAD: judgements}).items()
         if values is not None  # Parquet gives every row every head
     }
     judged = [i for i in range(len(replies)) if any(values[i] is not None for values in lists.values())]
@@ -102,7 +102,7 @@ def _judged(row: Row, prompt: Prompt, replies: tuple[str, ...], name: str) -> Ca
         Ratings(tuple(None if (value := values[i]) is None else up * value for i in judged), head)
         for head, values in lists.items()
     )
-    given = [one for one in rated if name == "ranks" or MAIN_HEAD not in lists or one.head == MAIN_HEAD]
+    given = [ratings for ratings in rated if name == "ranks" or MAIN_HEAD not in lists or ratings.head == MAIN_HEAD]
     return Candidate(
         prompt,
         tuple(replies[i] for i in judged),
@@ -118,7 +118,7 @@ def _numbers(value: object, name: str, count: int) -> list[float | None]:
     values = as_list(value, name)
     if len(values) != count:
         raise BadData(f"{count} replies came with {len(values)} {name}; wanted as many of each")
-    return [None if one is None else as_number(one, name) for one in values]
+    return [None if item is None else as_number(item, name) for item in values]
 
 
 def _prompt(row: Row) -> Prompt:
@@ -186,8 +186,8 @@ def _pair(row: Row) -> Candidate | Drop:
     if row.get("prompt") is not None:
         prompt = tuple(map(bare, _prompt(row)))
     elif all(isinstance(side, str) for side in sides):
-        found = split_texts(row, _READ_WITHOUT_PROMPT)
-        return found if isinstance(found, Drop) else replace(found, preferences=(stated,), id=id, voter=voter)
+        pair = split_texts(row, _READ_WITHOUT_PROMPT)
+        return pair if isinstance(pair, Drop) else replace(pair, preferences=(stated,), id=id, voter=voter)
     else:
         refuse_other_texts(row, _READ_WITHOUT_PROMPT, [turn.text for turn in (*chosen, *rejected)])
         prompt = ()

@@ -1,6 +1,6 @@
 """One row, one comparison: WebGPT, SHP, HellaSwag, the Open Assistant private format, ranked lists.
 
-Surprising in them: a WebGPT score counts by its sign alone and 0 is a tie; an SHP preference is valid only if the
+What to know about them: a WebGPT score counts by its sign alone and 0 is a tie; an SHP preference is valid only if the
 preferred comment was not the earlier one; the private format orders the best reply against each other one and those
 not among themselves.
 """
@@ -56,22 +56,22 @@ def without_markers(answer: str) -> str:
     return _MARKERS.sub(_unmarked, answer)
 
 
-def _unmarked(found: re.Match[str]) -> str:
+def _unmarked(match: re.Match[str]) -> str:
     """What stays of code (all) or of markers (the space after them, but at the beginning of a line)."""
-    if found["code"] is not None:
-        return found[0]
-    before, after = found.string[: found.start()], found.string[found.end() :]
+    if match["code"] is not None:
+        return match[0]
+    before, after = match.string[: match.start()], match.string[match.end() :]
     if before == "" or before.endswith("\n"):
         return ""
     last = before.rstrip()[-1:]
-    attached = not found["space"] and not before[-1].isspace()
+    attached = not match["space"] and not before[-1].isspace()
     if last in "=([{<>+*/|&%" or (
         attached
         and last not in ".,;:!?\u201d\u2019"
-        and not (_PLAIN_WORD.search(before[-80:]) and _ENDS_SENTENCE.match(found["rest"] + after[:2]))
+        and not (_PLAIN_WORD.search(before[-80:]) and _ENDS_SENTENCE.match(match["rest"] + after[:2]))
     ):
-        return found[0]
-    return found["rest"] or (found["space"] if after[:1].isalnum() else "")
+        return match[0]
+    return match["rest"] or (match["space"] if after[:1].isalnum() else "")
 
 
 def webgpt(row: Row) -> Candidate:
@@ -128,7 +128,7 @@ def asked(row: Row, question: str) -> Prompt:
 def earlier_turns(row: Row) -> Prompt:
     """The turns of `history`: exchanges [question, answer], or messages."""
     history = as_list(row.get("history") or [], "history")
-    if all(isinstance(one, Mapping) for one in history):
+    if all(isinstance(turn, Mapping) for turn in history):
         return as_turns(history, "history")
     return tuple(chain.from_iterable(_exchange(pair, f"history[{i}]") for i, pair in enumerate(history)))
 

@@ -30,18 +30,18 @@ def by_prompt(read: Callable[[Row], Reply | Drop]) -> Callable[[Iterable[Record]
         seen: set[object] = set()
         for record in records:
             try:
-                system, found = system_of(record.row), read(record.row)
+                system, reply_or_drop = system_of(record.row), read(record.row)
             except ValueError as error:
                 raise BadData(f"{record.where}: {error}") from None
-            if isinstance(found, Drop):
-                yield record, found
+            if isinstance(reply_or_drop, Drop):
+                yield record, reply_or_drop
             else:
-                prompt, reply, good = found
-                said = (system, prompt, reply, good, label(record.row, "voter"), label(record.row, "id"))
-                if said in seen:
+                prompt, reply, good = reply_or_drop
+                statement = (system, prompt, reply, good, label(record.row, "voter"), label(record.row, "id"))
+                if statement in seen:
                     yield record, Drop(DUPLICATE)
                     continue
-                seen.add(said)
+                seen.add(statement)
                 groups[system, prompt].append((record, reply, good))
         for (system, prompt), group in groups.items():
             made = _compared(prompt, [(reply, good) for _, reply, good in group])

@@ -1,6 +1,6 @@
 """Sets that say more than who won: HelpSteer 2 and 3, UltraFeedback, finegrained-rlhf.
 
-Surprising: `overall` of HelpSteer's ratings is what it calls helpfulness ("overall helpfulness of the response"), so
+`overall` of HelpSteer's ratings is what it calls helpfulness ("overall helpfulness of the response"), so
 that the main head means the same everywhere; the other attributes keep their names and are heads of their own. A
 strength is the published one, 1 slightly better to 3 much better, never made up from a difference of ratings.
 """
@@ -16,8 +16,8 @@ from prefrank.data.candidates import (
     FEW_REPLIES,
     Candidate,
     Drop,
-    carry_over_ratings,
     from_ratings_of,
+    pooled,
     under_system,
 )
 from prefrank.data.fields import (
@@ -25,6 +25,7 @@ from prefrank.data.fields import (
     as_list,
     as_number,
     as_row,
+    as_rows,
     as_text,
     as_turns,
     field,
@@ -53,12 +54,10 @@ def helpsteer_ratings(records: Iterable[Record]) -> Iterator[tuple[Record, Candi
     for record in records:
         groups[_at(record, lambda row: (system_of(row), text(row, "prompt")))].append(record)
     for (system, prompt), group in groups.items():
-        found = [_at(record, _rated_response) for record in group]
-        replies = tuple(dict.fromkeys(reply for _, (reply,) in found))
+        replies, ratings = pooled([_at(record, _rated_response) for record in group])
         if len(replies) < 2:
             yield group[0], Drop(FEW_REPLIES)
             continue
-        ratings = carry_over_ratings(found, replies)
         made = Candidate(_helpsteer_prompt(prompt), replies, from_ratings_of(ratings[0]), ratings=ratings)
         yield group[0], under_system(made, system)
 
@@ -82,7 +81,7 @@ def _rated_response(row: Row) -> tuple[tuple[Ratings, ...], tuple[str]]:
 def _helpsteer_prompt(prompt: str) -> Prompt:
     """HelpSteer writes a longer conversation as one text, with a line `<extra_id_1>Assistant` before each turn."""
     first, *rest = _ROLE.split(prompt)
-    later = tuple(Turn(_ROLES[who], said) for who, said in zip(rest[::2], rest[1::2], strict=True))
+    later = tuple(Turn(_ROLES[who], content) for who, content in zip(rest[::2], rest[1::2], strict=True))
     return (*user(first), *later)
 
 
@@ -115,21 +114,22 @@ def ultrafeedback(row: Row) -> Candidate | Drop:
     with 1 on every aspect have an overall score of 10). Where the overall scores order two completions the other way
     round, nothing is said about the two. Completions without any aspect are ordered by the overall score alone.
     """
-    completions = [as_row(one, "completions") for one in as_list(field(row, "completions"), "completions")]
+    completions = as_rows(row, "completions")
     rated = {
-        aspect: tuple(maybe_number(_aspect(one, aspect), f"annotations.{aspect}.Rating") for one in completions)
+        aspect: tuple(maybe_number(_aspect(each, aspect), f"annotations.{aspect}.Rating") for each in completions)
         for aspect in ASPECTS
     }
-    overall = tuple(maybe_number(one.get("overall_score"), "overall_score") for one in completions)
-    fine = tuple(_fine_score(one, [values[i] for values in rated.values()]) for i, one in enumerate(completions))
+    overall = tuple(maybe_number(completion.get("overall_score"), "overall_score") for completion in completions)
+    by_aspect = zip(*rated.values(), strict=True)
+    fine = tuple(_fine_score(completion, aspects) for completion, aspects in zip(completions, by_aspect, strict=True))
     ratings = [Ratings(overall if all(value is None for value in fine) else fine)]
     ratings += [Ratings(values, aspect) for aspect, values in rated.items() if any(v is not None for v in values)]
     stated = from_ratings_of(ratings[0])
-    preferences = tuple(one for one in stated if not _opposed(one, overall))
+    preferences = tuple(preference for preference in stated if not _opposed(preference, overall))
     left_out = (AGAINST_OVERALL,) * (len(stated) - len(preferences))
     if left_out and not preferences:
         return Drop(AGAINST_OVERALL, left_out)
-    replies = tuple(text(one, "response") for one in completions)
+    replies = tuple(text(completion, "response") for completion in completions)
     prompt = user(text(row, "instruction"))
     return Candidate(prompt, replies, preferences, left_out=left_out, ratings=tuple(ratings))
 
@@ -156,13 +156,13 @@ def finegrained(row: Row) -> Candidate:
     The prompt is the passages that people judged by, then the question, so that cutting takes passages first.
     """
     answers = tuple(text(row, name) for name in PREDICTIONS)
-    said = as_list(field(row, "preference"), "preference")
+    votes = as_list(field(row, "preference"), "preference")
     pairs = list(combinations(range(len(answers)), 2))
-    if len(said) != len(pairs) or any(one not in (0, 1, 2) for one in said):
-        raise BadData(f"'preference' holds {short(said)}; wanted six numbers, each 0, 1 or 2")
+    if len(votes) != len(pairs) or any(vote not in (0, 1, 2) for vote in votes):
+        raise BadData(f"'preference' holds {short(votes)}; wanted six numbers, each 0, 1 or 2")
     preferences = tuple(
-        Preference(a, b, probability=0.5) if one == 0 else Preference(a, b) if one == 1 else Preference(b, a)
-        for (a, b), one in zip(pairs, said, strict=True)
+        Preference(a, b, probability=0.5) if vote == 0 else Preference(a, b) if vote == 1 else Preference(b, a)
+        for (a, b), vote in zip(pairs, votes, strict=True)
     )
     passages = [
         " ".join(as_text(part, "passages") for part in as_list(passage, "passages"))

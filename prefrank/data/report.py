@@ -15,7 +15,7 @@ from prefrank.types import Comparison, Preferences, RankedPairs
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReadingReport:
     """Counts of one load.
 
     Args:
@@ -69,7 +69,7 @@ class Loaded:
     """Comparisons, and the report on the rows they came from."""
 
     comparisons: tuple[Comparison, ...]
-    report: Report
+    report: ReadingReport
 
 
 def unread_files(names: Sequence[str]) -> str:
@@ -105,9 +105,9 @@ class Tally:
         split: str | None,
         files: tuple[str, ...],
         unread: tuple[str, ...],
-    ) -> Report:
+    ) -> ReadingReport:
         made = tuple(comparisons)
-        return Report(
+        return ReadingReport(
             source=source,
             split=split,
             files=files,
@@ -128,7 +128,7 @@ def _ties(preferences: Preferences) -> int:
     return preferences.ties if isinstance(preferences, RankedPairs) else sum(p.tie for p in preferences)
 
 
-def merge_reports(reports: Iterable[Report]) -> Report:
+def merge_reports(reports: Iterable[ReadingReport]) -> ReadingReport:
     """One report over several loads, such as the data sets of a recipe: every count is a sum.
 
     Raises:
@@ -138,7 +138,7 @@ def merge_reports(reports: Iterable[Report]) -> Report:
     if not parts:
         raise ValueError("there are no reports to merge; wanted at least one")
     splits = {part.split for part in parts}
-    return Report(
+    return ReadingReport(
         source=" + ".join(dict.fromkeys(part.source for part in parts)),
         split=splits.pop() if len(splits) == 1 else None,
         files=tuple(file for part in parts for file in part.files),

@@ -2,7 +2,8 @@
 
 A known name and a local folder take one path: the hub's snapshot is a folder, and a folder is recognised by its
 contents. A file's split is a word of its path (`train`, `validation`, `valid`, `val`, `dev`, `test`); where some files
-of a folder name a split, those that do not (such as an export beside them) are not read, and `Report.unread` says so.
+of a folder name a split, those that do not (such as an export beside them) are not read, and `ReadingReport.unread`
+says so.
 """
 
 import fnmatch
@@ -21,7 +22,7 @@ from prefrank.data.catalogue import (
     SOURCES,
     SPLIT_WORDS,
     SUMMARY_SPLITS,
-    Source,
+    PublishedSet,
 )
 from prefrank.data.cells import with_messages, with_objects, with_types
 from prefrank.data.formats import ANY_ROW, FORMATS, Format, recognise
@@ -38,7 +39,7 @@ _NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "st
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DataFile:
     """One file, the split its path names ("" for none), its format, and its columns' names where they are others."""
 
     path: Path
@@ -51,7 +52,7 @@ class Part:
         """The file's rows, under the names that readers know; of Parquet only what the format reads.
 
         Args:
-            bad_row: hears of a row that cannot be read, which is then passed over; None raises the error.
+            bad_row: called with the error of a row that cannot be read, which is then skipped; None raises the error.
 
         Raises:
             BadData: as `read_records`, and a row that lacks a named column.
@@ -61,10 +62,10 @@ class Part:
             try:
                 yield Record(_as_read(record.row, csv, self.columns), record.path, record.line)
             except BadData as error:
-                told = BadData(f"{record.where}: {error}")
+                located_error = BadData(f"{record.where}: {error}")
                 if bad_row is None:
-                    raise told from None
-                bad_row(told)
+                    raise located_error from None
+                bad_row(located_error)
 
     def _wanted(self) -> tuple[str, ...] | None:
         """The columns to read of a Parquet file, under its own names."""
@@ -84,38 +85,38 @@ class Located:
 
     name: str
     root: Path
-    parts: tuple[Part, ...]
-    published: Source | None = None
+    files: tuple[DataFile, ...]
+    published: PublishedSet | None = None
     unread: tuple[str, ...] = ()
     """Data files of the folder that belong to no split, as others do, and are not read."""
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that can be asked for."""
-        named = {part.split for part in self.parts}
-        if self.parts[0].format_name == "summaries":
+        named = {file.split for file in self.files}
+        if self.files[0].format_name == "summaries":
             return tuple(split for split in SUMMARY_SPLITS if named & {"", _files_split(split)})
         return ("train", "validation") if self.made_here else tuple(s for s in SPLIT_WORDS if s in named)
 
     @property
     def made_here(self) -> bool:
         """Whether the splits are ours to make: none but train is published or named by a file, nor by a column."""
-        named = set(self.published.splits) if self.published else {part.split for part in self.parts}
-        return named <= {"", "train"} and self.parts[0].format_name != "summaries"
+        named = set(self.published.splits) if self.published else {file.split for file in self.files}
+        return named <= {"", "train"} and self.files[0].format_name != "summaries"
 
-    def parts_of(self, split: str | None) -> tuple[Part, ...]:
+    def files_of(self, split: str | None) -> tuple[DataFile, ...]:
         """The files to read for a split; all of them where the split is made from their rows."""
         if split is None or self.made_here:
-            return self.parts
-        return tuple(part for part in self.parts if part.split in ("", _files_split(split)))
+            return self.files
+        return tuple(file for file in self.files if file.split in ("", _files_split(split)))
 
     def shown(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
     def label(self, path: Path) -> str:
         """The source of a file's comparisons: a subset of hh-rlhf keeps its name, since it is measured by itself."""
-        subset = next((part for part in reversed(path.absolute().parts) if part in SUBSETS), "")
-        return f"hh/{subset}" if subset and self.parts[0].format_name == "hh" else self.name
+        subset = next((folder for folder in reversed(path.absolute().parts) if folder in SUBSETS), "")
+        return f"hh/{subset}" if subset and self.files[0].format_name == "hh" else self.name
 
 
 def parse_source(text: str) -> tuple[str, str | None]:
@@ -166,7 +167,7 @@ def locate(source: str | Path, split: str | None, columns: Columns | None = None
     if not isinstance(source, str | Path):
         raise BadInput(f"a source is {short(source)}; wanted a name, a file or a folder")
     if columns is not None and not (
-        isinstance(columns, Mapping) and all(isinstance(one, str) for one in (*columns, *columns.values()))
+        isinstance(columns, Mapping) and all(isinstance(name, str) for name in (*columns, *columns.values()))
     ):
         raise BadInput(f"columns are {short(columns)}; wanted names with names, such as {{'prompt': 'question'}}")
     if isinstance(source, str):
@@ -190,7 +191,7 @@ def _starter(columns: Columns | None) -> Located:
     return Located("starter", root, _recognised(_by_name(root, paths), columns))
 
 
-def _published(name: str, source: Source, split: str | None, columns: Columns | None) -> Located:
+def _published(name: str, source: PublishedSet, split: str | None, columns: Columns | None) -> Located:
     if not source.hub:
         raise NotFound(f"{name} was never published; give the folder that holds its rm_train.jsonl as the source")
     wanted = [_files_split(split)] if split and len(source.splits) > 1 else list(source.splits)
@@ -205,8 +206,8 @@ def _published(name: str, source: Source, split: str | None, columns: Columns | 
     for known in columns or ():
         if not format.reads(known):
             raise BadData(f"columns name {known!r}, which {name} does not read{suggest(known, format.columns or ())}")
-    parts = tuple(Part(path, word, format, source.format, columns or {}) for path, word in files.items())
-    return Located(name, root, parts, source)
+    read = tuple(DataFile(path, word, format, source.format, columns or {}) for path, word in files.items())
+    return Located(name, root, read, source)
 
 
 def _data_files(root: Path) -> list[Path]:
@@ -215,7 +216,7 @@ def _data_files(root: Path) -> list[Path]:
     Raises:
         BadData: a folder of more than a machine should look through.
     """
-    found, seen, most = [], 0, limit("data_files")
+    paths, seen, most = [], 0, limit("data_files")
     for folder, folders, names in os.walk(root):
         seen += len(folders) + len(names)
         if seen > most:
@@ -223,15 +224,15 @@ def _data_files(root: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         saved = saved_names(Path(folder)) if STATE in names else None  # not caches beside it
         left_out = set() if saved is None else {name for name in names if name.endswith(".arrow")} - set(saved)
-        found += [Path(folder, name) for name in names if _is_data(name) and name not in left_out]
-    return sorted(found)
+        paths += [Path(folder, name) for name in names if _is_data(name) and name not in left_out]
+    return sorted(paths)
 
 
 def _is_data(name: str) -> bool:
     return name.endswith(SUFFIXES) and not name.startswith(".") and name not in _NOT_DATA
 
 
-def _in_layout(source: Source, root: Path, paths: Iterable[Path]) -> dict[Path, str]:
+def _in_layout(source: PublishedSet, root: Path, paths: Iterable[Path]) -> dict[Path, str]:
     """The files that stand where the hub has them, with their splits."""
     patterns = [(pattern.format(split=split), split) for pattern in source.layout for split in source.splits]
     named = [(re.compile(fnmatch.translate(pattern)), pattern.count("/"), split) for pattern, split in patterns]
@@ -275,7 +276,9 @@ def _beside(root: Path, paths: Iterable[Path], read: Iterable[Path]) -> tuple[st
     return tuple(path.relative_to(root).as_posix() for path in paths if path not in there)
 
 
-def _has_more(source: Source, named: Mapping[Path, str], files: Mapping[Path, str], columns: Columns | None) -> bool:
+def _has_more(
+    source: PublishedSet, named: Mapping[Path, str], files: Mapping[Path, str], columns: Columns | None
+) -> bool:
     """Whether a folder in the layout of a published set has further splits of the same format, so is another set."""
     others = [path for path, split in named.items() if split and path not in files]
     return any(_format_of(path, columns) == source.format for path in others)
@@ -291,8 +294,8 @@ def _by_name(root: Path, paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _split_in(path: str, words: Mapping[str, str] = SPLIT_WORDS) -> str:
-    found = [word for word in re.split(r"[/\\._-]+", path.lower()) if word in words]
-    return words[found[-1]] if found else ""
+    split_words = [word for word in re.split(r"[/\\._-]+", path.lower()) if word in words]
+    return words[split_words[-1]] if split_words else ""
 
 
 def _format_of(path: Path, columns: Columns | None) -> str | None:
@@ -319,16 +322,16 @@ def _as_read(row: Row, csv: bool, columns: Columns) -> Row:
     return with_messages(with_types(row) if csv else row)
 
 
-def _recognised(splits: Mapping[Path, str], columns: Columns | None) -> tuple[Part, ...]:
+def _recognised(splits: Mapping[Path, str], columns: Columns | None) -> tuple[DataFile, ...]:
     """The files with rows, each with its format; all must share one reader."""
     names = {path: name for path in splits if (name := _format_of(path, columns))}
     if not names:
         raise BadData(f"{next(iter(splits))}: the file has no rows; wanted at least one comparison")
     readers = {FORMATS[name].read: path for path, name in names.items()}
     if len(readers) > 1:
-        found = " and ".join(f"{path.name} ({names[path]})" for path in readers.values())
-        raise BadData(f"{found} are of different formats; give one of them, or folders of one format each")
-    return tuple(Part(path, splits[path], FORMATS[name], name, columns or {}) for path, name in names.items())
+        listed = " and ".join(f"{path.name} ({names[path]})" for path in readers.values())
+        raise BadData(f"{listed} are of different formats; give one of them, or folders of one format each")
+    return tuple(DataFile(path, splits[path], FORMATS[name], name, columns or {}) for path, name in names.items())
 
 
 def _other_hub(id: str, columns: Columns | None) -> Located:
@@ -340,8 +343,8 @@ def _other_hub(id: str, columns: Columns | None) -> Located:
         raise NotFound(f"no file or folder is called {id!r}, and as a hub id: {error}") from None
     if root is None:
         raise NotFound(f"{id} on the hub holds no data file; wanted files that end in one of {', '.join(SUFFIXES)}")
-    found = _local(root, columns)
-    return Located(id, root, found.parts, found.published, found.unread)
+    located = _local(root, columns)
+    return Located(id, root, located.files, located.published, located.unread)
 
 
 def _download(id: str, revision: str | None, patterns: Iterable[str]) -> Path:

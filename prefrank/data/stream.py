@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from prefrank.data.candidates import OTHER_SPLIT, Drop, settle
 from prefrank.data.catalogue import SUMMARY_SPLITS
 from prefrank.data.load import VALIDATION_SHARE, split_of
-from prefrank.data.sources import Located, Part, known_split, locate
+from prefrank.data.sources import DataFile, Located, known_split, locate
 from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.io.columns import Columns
 from prefrank.io.rows import is_json_array
@@ -42,24 +42,24 @@ class ComparisonStream:
         self._located = locate(source, self.split, columns)
         if self.split is not None and self.split not in self._located.splits:
             raise NotFound(f"{source} has no split {split!r}; it has {', '.join(self._located.splits)}")
-        self._parts = self._located.parts_of(self.split)
-        for part in self._parts:
-            if not part.format.by_row:
+        self._files = self._located.files_of(self.split)
+        for file in self._files:
+            if not file.format.by_row:
                 raise BadInput(f"{source}: its comparisons are gathered from many rows; leave out stream: true")
-            if part.path.suffix != ".parquet" and is_json_array(part.path):
-                raise BadInput(f"{part.path} is one JSON array, which is read whole; write one object per line")
+            if file.path.suffix != ".parquet" and is_json_array(file.path):
+                raise BadInput(f"{file.path} is one JSON array, which is read whole; write one object per line")
 
     def read(self, dropped: Callable[[str], None]) -> Iterator[Comparison]:
         """One pass over the files.
 
         Args:
-            dropped: hears the reason of each row that gives no comparison.
+            dropped: called with the reason for each row that gives no comparison.
 
         Raises:
             BadData: a file that is damaged or cannot be read to its end.
         """
-        for part in self._parts:
-            yield from self._read_part(part, dropped)
+        for file in self._files:
+            yield from self._read_file(file, dropped)
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -74,25 +74,25 @@ class ComparisonStream:
         digest = hashlib.sha256(str(self.split).encode())
         if self._columns:
             digest.update(repr(sorted(self._columns.items())).encode())
-        for part in self._parts:
-            size = part.path.stat().st_size
-            digest.update(f"\0{self._located.shown(part.path)}\0{size}\0".encode())
-            with part.path.open("rb") as file:
-                digest.update(file.read(_ENDS))
-                file.seek(max(0, size - _ENDS))
-                digest.update(file.read())
+        for file in self._files:
+            size = file.path.stat().st_size
+            digest.update(f"\0{self._located.shown(file.path)}\0{size}\0".encode())
+            with file.path.open("rb") as opened:
+                digest.update(opened.read(_ENDS))
+                opened.seek(max(0, size - _ENDS))
+                digest.update(opened.read())
         return digest.hexdigest()[:16]
 
-    def _read_part(self, part: Part, dropped: Callable[[str], None]) -> Iterator[Comparison]:
-        located, path = self._located, part.path
+    def _read_file(self, file: DataFile, dropped: Callable[[str], None]) -> Iterator[Comparison]:
+        located, path = self._located, file.path
         label, name = located.label(path), located.shown(path)
-        for record in part.records(bad_row=lambda error: dropped(MALFORMED)):
+        for record in file.records(bad_row=lambda error: dropped(MALFORMED)):
             try:
-                (_, stated), *_ = part.format.read([record])
+                (_, stated), *_ = file.format.read([record])
                 if not isinstance(stated, Drop):
-                    part.format.check(record, stated)
+                    file.format.check(record, stated)
                 kept = stated if isinstance(stated, Drop) else settle(stated)
-                if not self._has_split(part, located, record.row.get("split")):
+                if not self._has_split(file, located, record.row.get("split")):
                     kept = Drop(OTHER_SPLIT)
             except BadData:
                 dropped(MALFORMED)
@@ -105,9 +105,9 @@ class ComparisonStream:
                 id = kept.id or f"{name}:{record.line}"
                 yield Comparison(kept.prompt, kept.replies, kept.preferences, label, id, kept.ratings)
 
-    def _has_split(self, part: Part, located: Located, column: object) -> bool:
+    def _has_split(self, file: DataFile, located: Located, column: object) -> bool:
         """Of the summaries, whose rows of all splits stand in one file: whether the row's own column names ours."""
-        return part.format_name != "summaries" or self.split is None or column in SUMMARY_SPLITS[self.split]
+        return file.format_name != "summaries" or self.split is None or column in SUMMARY_SPLITS[self.split]
 
     def _falls_outside(self, located: Located, place: float) -> bool:
         """Whether a split that is made here by prompt puts the prompt on the other side."""

@@ -15,8 +15,8 @@ from prefrank.data.candidates import (
     Candidate,
     Drop,
     best_against_rest,
-    carry_over_ratings,
     from_ratings_of,
+    pooled,
 )
 from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, maybe_text, text, user
 from prefrank.errors import BadData
@@ -75,7 +75,7 @@ def _key(record: Record) -> str:
 
 
 def _rated(key: str, group: list[Record]) -> Candidate | Drop:
-    found: list[tuple[tuple[Ratings, ...], tuple[str]]] = []
+    summaries: list[tuple[tuple[Ratings, ...], tuple[str]]] = []
     left_out: list[str] = []
     for record in group:
         try:
@@ -86,14 +86,13 @@ def _rated(key: str, group: list[Record]) -> Candidate | Drop:
         if unrated or not summary:
             left_out.append(UNRATED if unrated else EMPTY_REPLY)
         else:
-            found.append((ratings, (summary,)))
-    replies = tuple(dict.fromkeys(summary for _, (summary,) in found))
+            summaries.append((ratings, (summary,)))
+    replies, rated = pooled(summaries)
     prompt = summary_prompt(as_row(field(group[0].row, "info"), "info"))
     if isinstance(prompt, Drop):
         return Drop(prompt.reason, tuple(left_out))
     if len(replies) < 2:
         return Drop(FEW_REPLIES, tuple(left_out))
-    rated = carry_over_ratings(found, replies)
     return Candidate(prompt, replies, from_ratings_of(rated[0]), id=key, left_out=tuple(left_out), ratings=rated)
 
 

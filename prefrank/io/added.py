@@ -190,8 +190,8 @@ def _into_batches(save: Save, schema: pa.Schema, types: Mapping[str, pa.DataType
             known = kinds.setdefault(name, pa.list_(kind) if isinstance(added[name][0], list) else kind)
             for record, value in zip(chunk.records, added[name], strict=True):
                 if isinstance(value, list) != pa.types.is_list(known):
-                    found, before = ("a list", "one value") if isinstance(value, list) else ("one value", "a list")
-                    raise BadData(f"{record.where}: {name!r} is {found} here and {before} before; write .jsonl")
+                    came, before = ("a list", "one value") if isinstance(value, list) else ("one value", "a list")
+                    raise BadData(f"{record.where}: {name!r} is {came} here and {before} before; write .jsonl")
         arrays = [pa.array(added[name], kind) for name, kind in kinds.items()]
         save(pa.RecordBatch.from_arrays([*chunk.batch.columns, *arrays], schema=_extended(schema, kinds)))
 
@@ -218,11 +218,12 @@ def _into_inferred(save: Save, folder: Path, types: Mapping[str, pa.DataType]) -
                 waiting.write(f"{with_columns(chunk.texts[place], more)}\n".encode())
 
         yield write
-        found = shape.schema()
-        if not found:
+        inferred = shape.schema()
+        if not inferred:
             save(pa.RecordBatch.from_pylist([], schema=pa.schema(types)))
             return
-        schema = pa.schema([one for one in found if one.name not in types] + [found.field(name) for name in types])
+        own = [column for column in inferred if column.name not in types]
+        schema = pa.schema([*own, *(inferred.field(name) for name in types)])
         for rows in _waiting_rows(waiting):
             save(pa.RecordBatch.from_pylist(rows, schema=schema))
 

@@ -114,7 +114,7 @@ def _as_bytes(kind: pa.DataType) -> pa.DataType:
     if kind in _BYTES:
         return _BYTES[kind]
     if pa.types.is_struct(kind):
-        return pa.struct([one.with_type(_as_bytes(one.type)) for one in kind])
+        return pa.struct([column.with_type(_as_bytes(column.type)) for column in kind])
     if pa.types.is_map(kind):
         return pa.map_(
             kind.key_field.with_type(_as_bytes(kind.key_type)), kind.item_field.with_type(_as_bytes(kind.item_type))
@@ -182,7 +182,10 @@ def batch_writer(path: Path, named: Path) -> Iterator[Save]:
 
     def save(batch: pa.RecordBatch) -> None:
         waiting.append(batch)
-        if sum(one.num_rows for one in waiting) >= _GROUP_ROWS or sum(one.nbytes for one in waiting) >= _GROUP_BYTES:
+        if (
+            sum(batch.num_rows for batch in waiting) >= _GROUP_ROWS
+            or sum(batch.nbytes for batch in waiting) >= _GROUP_BYTES
+        ):
             flush()
 
     try:

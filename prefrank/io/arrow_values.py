@@ -138,16 +138,16 @@ def _maps(array: pa.Array) -> list[Any]:
     offsets = array.offsets.to_pylist()
     first, count = offsets[0], offsets[-1] - offsets[0]
     keys, items = (plain_values(part.slice(first, count)) for part in (array.keys, array.items))
-    found: list[Any] = []
+    objects: list[Any] = []
     for (start, end), there in zip(pairwise(offsets), _valid(array), strict=True):
         names, values = keys[start - first : end - first], items[start - first : end - first]
         if all(isinstance(name, str) for name in names) and _is_text(array.type.key_type):
             if len(set(names)) < len(names):
                 raise BadData("a map holds a key twice, which no object can; write .parquet or .arrow")
-            found.append(dict(zip(names, values, strict=True)) if there else None)
+            objects.append(dict(zip(names, values, strict=True)) if there else None)
         else:
-            found.append([list(entry) for entry in zip(names, values, strict=True)] if there else None)
-    return found
+            objects.append([list(entry) for entry in zip(names, values, strict=True)] if there else None)
+    return objects
 
 
 def _objects(array: pa.Array) -> list[Any]:
@@ -174,8 +174,8 @@ def _distinct(names: list[str], arrays: list[pa.Array]) -> dict[str, pa.Array]:
 
 
 def _valid(array: pa.Array) -> list[bool]:
-    found: list[bool] = array.is_valid().to_pylist()
-    return found
+    valid: list[bool] = array.is_valid().to_pylist()
+    return valid
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -45,7 +45,7 @@ def _by_column(
 
 
 def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    text = _Text(path)
+    text = _CsvLines(path)
     reader = csv.reader(text, delimiter=delimiter(path), strict=True)
     while True:
         line = text.row = reader.line_num + 1
@@ -66,7 +66,7 @@ def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield line, cells
 
 
-class _Text:
+class _CsvLines:
     """The lines of a file as text, as many to a row as its quotes want, but of no more bytes than a row may have."""
 
     def __init__(self, path: Path) -> None:

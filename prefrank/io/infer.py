@@ -114,7 +114,7 @@ def _check_text(value: str, name: str) -> None:
     try:
         value.isascii() or value.encode()
     except UnicodeEncodeError as error:
-        found = ascii(value[error.start])
+        half = ascii(value[error.start])
         raise BadData(
-            f"{name!r} holds a lone surrogate, {found} at {error.start}; write .jsonl, or replace it"
+            f"{name!r} holds a lone surrogate, {half} at {error.start}; write .jsonl, or replace it"
         ) from None

@@ -19,14 +19,14 @@ def check_plain(path: Path, error: type[BadInput]) -> os.stat_result:
         error: a folder, FIFO, socket or device, or a name that the system does not take.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"there is no file {path}") from None
     except (OSError, ValueError) as reason:  # the second for a name with a zero in it
         raise error(f"{path} cannot be read: {_words(reason)}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise error(f"{path} is {_kind(found.st_mode)}; wanted a plain file")
-    return found
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{path} is {_kind(status.st_mode)}; wanted a plain file")
+    return status
 
 
 def read_bytes(path: Path, error: type[BadInput], bound: str = "json_bytes") -> bytes:

@@ -29,7 +29,7 @@ def unusual(where: str, error: Exception) -> BadData:
     return BadData(f"{where}: a number has too many digits to be read; write it as a string")
 
 
-class _Text:
+class _PieceText:
     """The text of pieces, of which what was read is forgotten; it knows how much of it is gone, for errors."""
 
     def __init__(self, name: str, parts: Iterable[bytes]) -> None:
@@ -43,24 +43,24 @@ class _Text:
         if ends := gone.count("\n"):
             self._lines, self._column = self._lines + ends, 0
         self._column += at - 1 - gone.rfind("\n") if ends else at
-        found, wanted = [self.text[at:]], max(_STEP, 3 * (len(self.text) - at))
+        texts, wanted = [self.text[at:]], max(_STEP, 3 * (len(self.text) - at))
         while wanted > 0 and not self.ended:
             piece = next(self._parts, None)
             self.ended = piece is None
             try:
-                found.append(self._codec.decode(piece or b"", final=self.ended))
+                texts.append(self._codec.decode(piece or b"", final=self.ended))
             except UnicodeDecodeError as error:
                 decoded(error.object, self._name)
                 raise BadData(f"{self._name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-            wanted -= len(found[-1])
-        self.text = "".join(found)
+            wanted -= len(texts[-1])
+        self.text = "".join(texts)
         return 0
 
     def filled(self, at: int) -> int:
         """The next place that is no white space, read on where there is none."""
         while True:
-            found = _SPACE.match(self.text, at)
-            at = found.end() if found else at
+            space = _SPACE.match(self.text, at)
+            at = space.end() if space else at
             if at < len(self.text) or self.ended:
                 return at
             at = self.more(at)
@@ -83,12 +83,12 @@ def array_rows(
     Args:
         name: of the file, for errors.
         parts: its bytes, which open with "[", white space and a mark left aside.
-        check_row: hears the number of each element before it is read, and raises BadData where that is too many.
+        check_row: called with the number of each element before it is read; raises BadData where that is too many.
 
     Raises:
         BadData: no valid JSON, an empty array, or too large an element; with the place.
     """
-    file, most = _Text(name, parts), limit("line_bytes")
+    file, most = _PieceText(name, parts), limit("line_bytes")
     at, row = file.filled(file.filled(0) + 1), 0
     if file.text[at : at + 1] == "]":
         raise BadData(f"{name}: the file holds an empty list; wanted at least one row")

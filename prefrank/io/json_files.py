@@ -59,11 +59,11 @@ def unique_keys(error: type[ValueError], cure: str = "") -> Callable[[list[tuple
     """
 
     def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
             twice = repeated(name for name, _ in pairs)
             raise error(f"the key {short(twice)} stands twice in one object{cure}")
-        return found
+        return entries
 
     return made
 
@@ -71,7 +71,11 @@ def unique_keys(error: type[ValueError], cure: str = "") -> Callable[[list[tuple
 def repeated(names: Iterable[str]) -> str | None:
     """The first name that stands a second time; None where all are distinct."""
     seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _constant(name: str) -> NoReturn:
@@ -177,7 +181,7 @@ class Fields(Mapping[str, Any]):
         value = self._value(key, default, (list,), "a list of strings")
         if value is default:
             return value
-        if not all(isinstance(one, str) for one in value):
+        if not all(isinstance(item, str) for item in value):
             self.refuse(key, "a list of strings")
         return tuple(value)
 
@@ -185,10 +189,10 @@ class Fields(Mapping[str, Any]):
         value = self._value(key, default, (list,), "a list of objects")
         if value is default:
             return value
-        if not all(isinstance(one, dict) for one in value):
+        if not all(isinstance(item, dict) for item in value):
             self.refuse(key, "a list of objects")
         places = (f"{self.place(key)}[{number}]" for number in range(len(value)))
-        return tuple(Fields(one, self.file, place, self.error) for one, place in zip(value, places, strict=True))
+        return tuple(Fields(item, self.file, place, self.error) for item, place in zip(value, places, strict=True))
 
     def _value(self, key: str, default: Any, kinds: tuple[type, ...], wanted: str) -> Any:
         value = self.raw.get(key)
@@ -208,8 +212,8 @@ def read_fields(path: Path, error: type[BadInput] = BadModel) -> Fields:
     raw = read_object(path, error)
     level: list[Any] = [raw]
     for _ in range(_MOST_LEVELS):
-        inside = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [one for values in inside for one in values if isinstance(one, dict | list)]
+        inside = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [value for values in inside for value in values if isinstance(value, dict | list)]
     if level:
         raise error(f"{path} cannot be read as JSON (it is nested too deeply); copy or download it again")
     return Fields(raw, str(path), error=error)

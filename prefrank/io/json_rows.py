@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from prefrank.io.json_files import unique_keys
 from prefrank.io.packed import STREAM, RowBound, decoded, joined, pieces, shown
 
 BadRow = Callable[[BadData], None] | None
-"""Hears of a row that cannot be read, which is then passed over; None raises the error."""
+"""Called with the error of a row that cannot be read, which is then skipped; None raises it."""
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
@@ -38,36 +39,38 @@ def json_rows(path: Path, bad_row: BadRow = None) -> Iterator[tuple[int, str, An
         NotFound: no such file.
     """
     name, bound = shown(path), RowBound(path, lambda: _again(path))
-    parts = pieces(path, bound)
-    if _may_be_array(path):
-        blank, first = _first_filled(parts)
-        parts = chain(blank, [first] if first else [], parts)
-        if _opens_array(first):
-            yield from array_rows(name, parts, DECODER, bound.check)
-            return
-    line = 0
-    for line, content in enumerate(joined(path, parts, bound), start=1):
-        if not _without_mark(content).strip(_BLANK):
-            continue
-        try:
-            text = _decoded(content, f"{name}:{line}")
-            value = _value(text, f"{name}:{line}")
-        except BadData as error:
-            pass_over(error, bad_row)
-        else:
-            yield line, text, value
+    with closing(pieces(path, bound)) as opened:  # also where a row is refused: the file is not left to the collector
+        parts: Iterator[bytes] = opened
+        if _may_be_array(path):
+            blank, first = _first_filled(opened)
+            parts = chain(blank, [first] if first else [], opened)
+            if _opens_array(first):
+                yield from array_rows(name, parts, DECODER, bound.check)
+                return
+        line = 0
+        for line, content in enumerate(joined(path, parts, bound), start=1):
+            if not _without_mark(content).strip(_BLANK):
+                continue
+            try:
+                text = _decoded(content, f"{name}:{line}")
+                value = _value(text, f"{name}:{line}")
+            except BadData as error:
+                pass_over(error, bad_row)
+            else:
+                yield line, text, value
     if line == 0:
         raise BadData(f"{name}: the file is empty; wanted one JSON object per line")
 
 
 def _again(path: Path) -> Iterator[object]:
     """The file's elements, or its pieces that end lines, without a bound of their number."""
-    blank, first = _first_filled(parts := pieces(path))
-    parts = chain(blank, [first] if first else [], parts)
-    if _may_be_array(path) and _opens_array(first):
-        yield from array_rows(shown(path), parts, DECODER)
-    else:
-        yield from (piece for piece in parts if piece.endswith(b"\n"))
+    with closing(pieces(path)) as opened:
+        blank, first = _first_filled(opened)
+        parts = chain(blank, [first] if first else [], opened)
+        if _may_be_array(path) and _opens_array(first):
+            yield from array_rows(shown(path), parts, DECODER)
+        else:
+            yield from (piece for piece in parts if piece.endswith(b"\n"))
 
 
 def _first_filled(parts: Iterator[bytes]) -> tuple[list[bytes], bytes]:
@@ -163,7 +166,7 @@ def valid_json(text: str, value: Any) -> str:
     if "NaN" not in text and "Infinity" not in text:
         return text
     check_finite(value)
-    return _CONSTANT.sub(lambda found: found[0] if found[0].startswith('"') else "null", text)
+    return _CONSTANT.sub(lambda match: match[0] if match[0].startswith('"') else "null", text)
 
 
 def check_finite(value: Any, name: str = "") -> None:

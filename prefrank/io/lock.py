@@ -32,7 +32,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         CannotWrite: another process holds it, it cannot be written, or it holds somebody's own `run.lock`.
     """
     path = folder / FILE
-    missing = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
+    missing = [parent for parent in (folder, *folder.absolute().parents) if not parent.exists()]
     try:
         before = _names_in(folder)
         lock = _take(path)
@@ -43,9 +43,9 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
                 path.unlink(missing_ok=True)
             lock.release()
     finally:
-        for one in missing:
+        for parent in missing:
             with suppress(OSError):  # what is not empty stays
-                one.rmdir()
+                parent.rmdir()
 
 
 def _names_in(folder: Path) -> set[str]:

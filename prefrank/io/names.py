@@ -22,8 +22,8 @@ def short_names(names: Sequence[str]) -> list[str]:
     inside = [_WITH_FILE.fullmatch(name) for name in names]
     outer = _cut([match[1] if match else name for match, name in zip(inside, names, strict=True)])
     files = iter(_cut([match[2] for match in inside if match]))
-    found = [f"{name} ({next(files)})" if match else name for match, name in zip(inside, outer, strict=True)]
-    return found if len(set(found)) == len(set(names)) else list(names)
+    shortened = [f"{name} ({next(files)})" if match else name for match, name in zip(inside, outer, strict=True)]
+    return shortened if len(set(shortened)) == len(set(names)) else list(names)
 
 
 def _cut(names: Sequence[str]) -> list[str]:
@@ -39,6 +39,6 @@ def _last_parts(name: str, parts: dict[str, list[str]]) -> str:
         return name
     least = 2 if _EVERYWHERE.fullmatch(own[-1]) else 1
     for count in range(least, len(own)):
-        if not any(other[-count:] == own[-count:] for one, other in parts.items() if one != name):
+        if not any(other[-count:] == own[-count:] for parent, other in parts.items() if parent != name):
             return ("scores:" if path != name else "") + "/".join(own[-count:])
     return name

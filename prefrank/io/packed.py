@@ -6,7 +6,7 @@ import lzma
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -54,7 +54,7 @@ class RowBound:
         self._raw: io.BufferedReader | None = None
 
     def opened(self, raw: io.BufferedReader) -> None:
-        """Hear of the file as it is, packed, from which the rows come."""
+        """Note the packed file from which the rows come."""
         self._raw, self._most, self._look = raw, most_rows(self._path), _LOOK_AHEAD
         self._size = os.fstat(raw.fileno()).st_size
 
@@ -126,7 +126,7 @@ class _Xz(io.RawIOBase):
                 return len(unpacked)
 
 
-def pieces(path: Path, bound: RowBound | None = None) -> Iterator[bytes]:
+def pieces(path: Path, bound: RowBound | None = None) -> Generator[bytes]:
     """The bytes of a file or of standard input, unpacked: its lines, each with its end, a long one in several pieces.
 
     Args:
@@ -238,8 +238,8 @@ def decoded(content: bytes, where: str, encoding: str = "utf-8-sig") -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         unknown = (f"{error.reason} at byte {error.start}", _SAVE)
-        found, cure = next((known for mark, known in _MARKS.items() if content.startswith(mark)), unknown)
-        raise BadData(f"{where}: not UTF-8 text ({found}); {cure}") from None
+        kind, cure = next((known for mark, known in _MARKS.items() if content.startswith(mark)), unknown)
+        raise BadData(f"{where}: not UTF-8 text ({kind}); {cure}") from None
 
 
 def unreadable(path: Path, error: Exception) -> PrefrankError:

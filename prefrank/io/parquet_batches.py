@@ -62,8 +62,8 @@ def _batches(path: Path, file: pq.ParquetFile, size: int, columns: list[str] | N
     groups = (
         (*_rows_at_once(path, file, apart, group, size, columns, wanted), group) for group in range(file.num_row_groups)
     )
-    for (rows, _), those in groupby(groups, key=lambda one: one[:2]):
-        yield from file.iter_batches(batch_size=rows, row_groups=[group for *_, group in those], columns=columns)
+    for (rows, _), alike in groupby(groups, key=lambda group: group[:2]):
+        yield from file.iter_batches(batch_size=rows, row_groups=[group for *_, group in alike], columns=columns)
 
 
 def _rows_at_once(

@@ -56,13 +56,13 @@ def _state(folder: Path) -> _State:
     """What tells one version of a folder's files from another; None where there is no folder."""
     try:
         inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        found = [(".", os.stat(folder).st_ino, 0, 0)]
+        states = [(".", os.stat(folder).st_ino, 0, 0)]
         for entry in inside:
             facts = entry.stat()
             if entry.is_file():
-                found.append((entry.name, facts.st_ino, facts.st_size, facts.st_mtime_ns))
+                states.append((entry.name, facts.st_ino, facts.st_size, facts.st_mtime_ns))
             elif entry.name in _INNER:
-                found += [(f"{entry.name}/{one[0]}", *one[1:]) for one in _state(Path(entry.path)) or ()]
+                states += [(f"{entry.name}/{inner[0]}", *inner[1:]) for inner in _state(Path(entry.path)) or ()]
     except OSError:
         return None
-    return tuple(found)
+    return tuple(states)

@@ -20,7 +20,7 @@ def saved_names(folder: Path) -> tuple[str, ...]:
         BadData: a state.json that cannot be read, or a choice of rows that stands in a file of its own.
     """
     state = read_fields(folder / STATE, BadData)
-    names = tuple(one.text("filename") for one in state.objects("_data_files"))
+    names = tuple(entry.text("filename") for entry in state.objects("_data_files"))
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise BadData(
             f"{folder / STATE}: the rows are chosen by another file; save the data set again with datasets 2 or newer"

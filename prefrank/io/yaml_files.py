@@ -60,9 +60,9 @@ def parse_yaml(text: str, where: object, error: type[BadInput]) -> Yaml:
 
     if len(text) > limit("yaml_bytes"):
         raise error(f"{where} has {len(text):,} characters, {past('yaml_bytes')}")
-    if found := _CONTROL.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise error(f"{where}, line {line}: not YAML: it holds the control character {short(found[0])}; remove it")
+    if match := _CONTROL.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        raise error(f"{where}, line {line}: not YAML: it holds the control character {short(match[0])}; remove it")
     loader = yaml.SafeLoader(text)
     parts = _Parts(yaml, loader, where, error)
     try:
@@ -175,7 +175,7 @@ class _Parts:
 
     def _key(self, event: Any, level: int) -> str:
         is_word = isinstance(event, self.yaml.ScalarEvent | self.yaml.AliasEvent)
-        shown = getattr(event, "value", None)
+        shown = event.value if isinstance(event, self.yaml.ScalarEvent) else None
         is_merge = shown == "<<" and event.style is None
         key = self._part(event, level + 1).value if is_word and not is_merge else None
         if not isinstance(key, str):
@@ -184,8 +184,8 @@ class _Parts:
 
     def _scalar(self, event: Any) -> Any:
         text = event.value
-        if found := _CONTROL.search(text):
-            self._refuse(event, f"a value holds the control character {short(found[0])}; remove it")
+        if match := _CONTROL.search(text):
+            self._refuse(event, f"a value holds the control character {short(match[0])}; remove it")
         tag = event.tag or self.loader.resolve(self.yaml.ScalarNode, text, event.implicit)
         kind = tag.removeprefix(_PLAIN)
         if event.tag in (None, "!") and kind not in _SCALARS:

@@ -259,7 +259,7 @@ def _load_adapted(
         network = load(heads if new_head else None, new_head)
     else:
         names = _adapter_heads(folder, count, base)
-        with torch.random.fork_rng(devices=[]):  # its head is replaced by the adapter's
+        with torch.random.fork_rng(devices=[]):  # the head drawn here is replaced by the adapter's: nobody's draws move
             network = load(names, True)
     apply_adapter(network, adapter, keep_output=new_head)
     if isinstance(network, OtherNetwork):
@@ -415,8 +415,10 @@ def _check(folder: Path, network: PackedNetwork, tensors: Mapping[str, Tensor], 
             raise BadModel(f"in {folder} the tensor {name} is {shapes}; do the files belong together?")
         wanted = expected[name].dtype
         if tensor.dtype != wanted and (exactly or tensor.dtype not in FLOATS or not wanted.is_floating_point):
-            raise BadModel(f"in {folder} the tensor {name} is of {_said(tensor.dtype)}; wanted {_said(wanted)}")
+            raise BadModel(
+                f"in {folder} the tensor {name} is of {_dtype_name(tensor.dtype)}; wanted {_dtype_name(wanted)}"
+            )
 
 
-def _said(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -1,7 +1,7 @@
 """Folders that bring code of their own: `auto_map` in config.json names classes in Python files beside the weights.
 
 Such code runs only where the caller says `trust_remote_code=True`. Without it a folder is refused where the class it
-names is the one that would score: weights with the names of a plain class load into that class without a word, and its
+names is the one that would score: weights with the names of a plain class load into that class silently, and its
 scores may be of any other meaning, or of the wrong sign.
 """
 

@@ -4,9 +4,9 @@ The packed Triton kernels of disentangled-flash compute DeBERTa's three terms (c
 and backward, with dropout inside the kernel. They are checked against `disentangled.py` and `bert.py` on a CPU, through
 Triton's interpreter; their speed on a GPU is not measured.
 
-What is surprising: the last layer asks for each row's first token alone. The kernels have no such form, so the other
-queries are zeros there and what comes of them is dropped. And the kernels index with 32 bits, which limits the tokens
-of a batch: beyond that they would read wrong memory, so it is an error here.
+The last layer asks for each row's first token alone. The kernels have no such form, so the other queries are zeros
+there and their results are dropped. The kernels index with 32 bits, which limits the tokens of a batch: beyond that
+they would read wrong memory, so it is an error here.
 
 Nothing falls back to another path: what cannot run is an error that says what is missing (`obstacle` says so ahead).
 """
@@ -198,8 +198,8 @@ def _kernels() -> Kernels:
         ) from error
 
     def band(slots: Tensor, device: torch.device) -> tuple[Any, int]:
-        found = gradient_band(slots, device)
-        return found, len(found.column_slots)
+        band = gradient_band(slots, device)
+        return band, len(band.column_slots)
 
     def tiles(query: Tensor, num_rows: int, longest: int) -> dict[str, Any]:
         phases = {"forward_config": "training_forward", "dq_config": "backward_dq", "dkv_config": "backward_dkv"}

@@ -1,4 +1,4 @@
-"""What a folder holds that is no reward model to us: what was found in it, what is known of that, and what to do.
+"""Folders that prefrank cannot read as reward models: what they hold, what is known about it, and what to do.
 
 Many published reward models are no plain sequence classifiers: their authors' code puts a head of another name or
 shape on a language model, pools elsewhere, or weighs several outputs. None of that is guessed.
@@ -89,8 +89,8 @@ def foreign(folder: Path, raw: Mapping[str, Any]) -> str:
     made = [str(name) for name in raw.get("architectures") or []]
     shapes = _shapes(folder)
     heads = sorted(name for name in shapes if _HEAD.search(name) and not _INSIDE.search(name))
-    known = next((one for one in KNOWN if any(re.search(one.weights, name) for name in heads)), None)
-    known = known or next((one for one in KNOWN if any(re.search(one.architecture, name) for name in made)), None)
+    known = next((kind for kind in KNOWN if any(re.search(kind.weights, name) for name in heads)), None)
+    known = known or next((kind for kind in KNOWN if any(re.search(kind.architecture, name) for name in made)), None)
     if known is None and any(not _USUAL.search(name) for name in heads):
         known = _OWN
     modules, code = extra_modules(folder), raw.get("auto_map")

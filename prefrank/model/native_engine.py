@@ -46,7 +46,7 @@ def unfit(layout: laid.Layout) -> str | None:
         return f"its weights are on {weight.device}"
     if weight.dtype != torch.float32:
         return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
-    if any(each not in _ACTIVATIONS for each in activations):
+    if any(activation not in _ACTIVATIONS for activation in activations):
         return "it has an activation they do not know"
     if convolution and convolution.groups > 1:
         return "its convolution has groups"
@@ -67,22 +67,22 @@ def check_shapes(layout: laid.Layout) -> None:
 
     def wants(what: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype = float32) -> None:
         if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != dtype):
-            found = f"{list(tensor.shape)} of {tensor.dtype}"
-            raise BadInput(f"the kernels cannot run this model: {what} is {found}; wanted {list(shape)} of {dtype}")
+            given = f"{list(tensor.shape)} of {tensor.dtype}"
+            raise BadInput(f"the kernels cannot run this model: {what} is {given}; wanted {list(shape)} of {dtype}")
 
-    def linear(what: str, one: laid.Linear | None, outputs: int, inputs: int, *, wide: bool = False) -> None:
-        if one is None:
+    def linear(what: str, layer: laid.Linear | None, outputs: int, inputs: int, *, wide: bool = False) -> None:
+        if layer is None:
             return
-        dtype = float32 if wide or one.scale is None else one.weight.dtype
-        wants(what, one.weight, (outputs, inputs), dtype)
-        wants(f"the bias of {what}", one.bias, (outputs,))
-        wants(f"the scales of {what}", one.scale, (outputs,))
-        if one.weight.dtype not in _PRECISIONS or (one.scale is None) != (one.weight.dtype == float32):
-            raise BadInput(f"the kernels cannot run this model: {what} is of {one.weight.dtype}")
+        dtype = float32 if wide or layer.scale is None else layer.weight.dtype
+        wants(what, layer.weight, (outputs, inputs), dtype)
+        wants(f"the bias of {what}", layer.bias, (outputs,))
+        wants(f"the scales of {what}", layer.scale, (outputs,))
+        if layer.weight.dtype not in _PRECISIONS or (layer.scale is None) != (layer.weight.dtype == float32):
+            raise BadInput(f"the kernels cannot run this model: {what} is of {layer.weight.dtype}")
 
-    def norm(what: str, one: laid.Norm, size: int) -> None:
-        wants(what, one.weight, (size,))
-        wants(what, one.bias, (size,))
+    def norm(what: str, part: laid.Norm, size: int) -> None:
+        wants(what, part.weight, (size,))
+        wants(what, part.bias, (size,))
 
     wants("the table of words", words, (layout.vocab_size, narrow))
     first = embeddings.first_position
@@ -95,8 +95,8 @@ def check_shapes(layout: laid.Layout) -> None:
     rows = 0 if layout.distances is None else 2 * layout.distances.span
     inner = len(layout.layers[0].up.weight)
     for number, layer in enumerate(layout.layers):
-        for name in ("query", "key", "value", "attention_output"):
-            linear(f"{name} of layer {number}", getattr(layer, name), width, width)
+        for name, part in layer.attention_linears.items():
+            linear(f"{name} of layer {number}", part, width, width)
         linear(f"up of layer {number}", layer.up, inner, width)
         linear(f"down of layer {number}", layer.down, width, inner)
         norm(f"a norm of layer {number}", layer.attention_norm, width)
@@ -236,9 +236,13 @@ class NativeEngine:
         return model
 
     def _layer(self, layer: laid.Layer) -> native.Layer:
-        linears = ("query", "key", "value", "attention_output", "up", "down")
         return native.Layer(
-            **{name: self._linear(getattr(layer, name)) for name in linears},
+            query=self._linear(layer.query),
+            key=self._linear(layer.key),
+            value=self._linear(layer.value),
+            attention_output=self._linear(layer.attention_output),
+            up=self._linear(layer.up),
+            down=self._linear(layer.down),
             attention_norm=self._norm(layer.attention_norm),
             output_norm=self._norm(layer.output_norm),
             position_keys=self._relative(layer.position_keys, layer.position_keys_scale),

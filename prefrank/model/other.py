@@ -13,9 +13,11 @@ own names. A folder's own code runs only with `trust_remote_code`; its model the
 
 import copy
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -67,12 +69,12 @@ class OtherNetwork(nn.Module):
         self.pass_over_padding()
         compared = raw.get("model_type") in ("xlnet", "funnel")  # types of two tokens, without a table of them
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters and (
-            compared or getattr(text, "type_vocab_size", 0) > 1
+            compared or _setting(text, "type_vocab_size", 0) > 1
         )
-        self.types = 3 if compared else max(2, getattr(text, "type_vocab_size", 2))
+        self.types = 3 if compared else max(2, _setting(text, "type_vocab_size", 2))
         self._checkpointed = False
         config.use_cache = text.use_cache = False
-        if not self.decoder and getattr(text, "pad_token_id", None) is None:
+        if not self.decoder and _setting(text, "pad_token_id", None) is None:
             text.pad_token_id = _NO_TOKEN  # else transformers refuses two rows at a time
         if not custom:
             self._widen_head()
@@ -205,8 +207,8 @@ def load_other(
     custom = custom_class(raw) if trust_remote_code else None
     loader = transformers.AutoModel if custom == "AutoModel" else transformers.AutoModelForSequenceClassification
     trusted = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    found = dict(raw) | {"auto_map": None} if trust_remote_code else raw  # for what errors say
-    with quiet_transformers(), _one_line(folder, found):
+    described = dict(raw) | {"auto_map": None} if trust_remote_code else raw  # for what errors say
+    with quiet_transformers(), _one_line(folder, described):
         config = transformers.AutoConfig.from_pretrained(folder, **trusted)
         if config.is_encoder_decoder:
             raise BadModel(f"{folder} is an encoder-decoder ({config.model_type}); wanted an encoder or a decoder")
@@ -226,7 +228,7 @@ def load_other(
             ignore_mismatched_sizes=True,  # else transformers points to a report that is not shown; see _check
             **trusted,
         )
-        _check(folder, found, model, report, new_head=new_heads is not None, custom=custom is not None)
+        _check(folder, described, model, report, new_head=new_heads is not None, custom=custom is not None)
         count = config.num_labels if custom != "AutoModel" or "id2label" in raw else 1
         heads = new_heads or head_names(raw, count)
         network = OtherNetwork(model.to(device), raw, heads, custom=custom is not None)
@@ -252,8 +254,8 @@ def scored_places(batch: Batch, padding: int | None) -> Int64[np.ndarray, " N"]:
         return places
     other = np.flatnonzero(batch.ids != padding)
     before = np.searchsorted(other, batch.starts[1:]) - 1
-    found = np.where(before >= 0, other[before] if len(other) else 0, 0) - batch.starts[:-1]
-    return np.maximum(found, 0)
+    places = np.where(before >= 0, other[before] if len(other) else 0, 0) - batch.starts[:-1]
+    return np.maximum(places, 0)
 
 
 def _read_head(network: OtherNetwork, folder: Path, device: torch.device) -> None:
@@ -307,24 +309,34 @@ def _max_positions(model: nn.Module, config: Any) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     values = config.to_dict()
-    found = values.get("max_position_embeddings", values.get("n_positions"))
-    if found is None or found == -1:
+    positions = values.get("max_position_embeddings", values.get("n_positions"))
+    if positions is None or positions == -1:
         return None
-    if not is_count(found):
-        raise BadModel(f"config.json has {short(found)} positions; wanted a whole number of at least 1")
-    return int(found)
+    if not is_count(positions):
+        raise BadModel(f"config.json has {short(positions)} positions; wanted a whole number of at least 1")
+    return int(positions)
 
 
-_OWN_WAYS = {"attn": ("eager", "sdpa"), "experts": ("eager", "batched_mm", "grouped_mm")}
+_OWN_WAYS = {
+    "_attn_implementation": ("eager", "sdpa"),
+    "_experts_implementation": ("eager", "batched_mm", "grouped_mm"),
+}
 """How transformers computes something by itself. By other names it looks for programs, on the hub too, and runs them;
 they change the speed and no score.
 """
 
 
+def _setting(config: Any, name: str, default: Any) -> Any:
+    """A setting that not every model's config has: which attributes one has depends on its class, and some have it
+    under a name of their own (`attribute_map`), so that `to_dict` would not do.
+    """
+    return getattr(config, name, default)
+
+
 def _run_here(config: Any) -> None:
     """Leave out of a config.json, and of its parts, what it says of programs to run the model with."""
-    for what, ways in _OWN_WAYS.items():
-        if (name := f"_{what}_implementation") in dir(config):
+    for name, ways in _OWN_WAYS.items():
+        if name in dir(config):
             asked = getattr(config, name)
             setattr(config, name, asked if isinstance(asked, str) and asked in ways else None)
 
@@ -344,10 +356,10 @@ def _check_stored(folder: Path, loader: Any, config: Any, weights: Weights) -> N
     with empty(file, len(weights)):
         model = loader.from_config(copy.deepcopy(config))
     own = {name for name, _ in model.named_parameters()}
-    for name, dtype in weights.dtypes.items() if not getattr(config, "quantization_config", None) else ():
+    for name, dtype in weights.dtypes.items() if not _setting(config, "quantization_config", None) else ():
         if dtype not in FLOATS and not own.isdisjoint({name, f"{model.base_model_prefix}.{name}"}):
             raise BadModel(f"in {folder} the tensor {name} is of {str(dtype).removeprefix('torch.')}; wanted floats")
-    packed = 8 if getattr(config, "quantization_config", None) else 2  # several numbers in one, or tied tables
+    packed = 8 if _setting(config, "quantization_config", None) else 2  # several numbers in one, or tied tables
     stored = weights.nbytes if packed == 8 else weights.numel
     parts = (*model.parameters(), *model.buffers())
     if (wanted := sum(part.numel() for part in parts)) > packed * stored + _MORE_NUMBERS:
@@ -395,7 +407,7 @@ def _output_layer(model: nn.Module, count: int) -> str:
 
 
 def _reset_output(output: Any, config: Any) -> None:
-    spread = getattr(config, "initializer_range", 0.02)
+    spread = _setting(config, "initializer_range", 0.02)
     with torch.no_grad():
         output.weight.copy_(torch.empty(output.weight.shape).normal_(0.0, spread))
         if output.bias is not None:
@@ -417,17 +429,39 @@ def _one_line(folder: Path, raw: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
+class _Quiet:
+    """Blocks of `quiet_transformers` that this process is in, and what was set before the first."""
+
+    def __init__(self) -> None:
+        self.lock, self.blocks, self.level, self.bars = Lock(), 0, 0, True
+
+
+_QUIET: dict[int, _Quiet] = {}
+"""By process: a fork has none of its parent's threads, one of which may hold the lock."""
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars, advice and load reports, which we check ourselves. What was set before is set again."""
+    """No progress bars, advice and load reports, which we check ourselves.
+
+    transformers has one level for the whole program and no other way to say this. What was set before is set again when
+    the last of the threads that are in such a block leaves it.
+    """
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet = _QUIET.setdefault(os.getpid(), _Quiet())
+    with quiet.lock:
+        quiet.blocks += 1
+        if quiet.blocks == 1:
+            quiet.level, quiet.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+        with quiet.lock:
+            quiet.blocks -= 1
+            if not quiet.blocks:
+                logging.set_verbosity(quiet.level)
+                if quiet.bars:
+                    logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""What BERT and DeBERTa encoders share: the reading of config.json and the blocks around attention.
+"""What encoders of every family share: the reading of config.json and the blocks around attention.
 
 Parameter names follow transformers, so `LayerNorm` and `self` are attribute names here on purpose. `Linear` and
 `Dropout` are torch's with less work on a CPU; elsewhere, and in other dtypes, they are torch's own.
@@ -246,11 +246,11 @@ class Embedding(nn.Embedding):
 def shared(make: Callable[[], list[Tensor]]) -> Iterator[list[Tensor]]:
     """Tensors made once for many backward passes, whose slopes go on into what made them at the end of the block."""
     made = make()
-    leaves = [one.detach().requires_grad_(one.requires_grad) for one in made]
+    leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in made]
     yield leaves
-    ends = [(one, leaf.grad) for one, leaf in zip(made, leaves, strict=True) if leaf.grad is not None]
+    ends = [(tensor, leaf.grad) for tensor, leaf in zip(made, leaves, strict=True) if leaf.grad is not None]
     if ends:
-        torch.autograd.backward([one for one, _ in ends], [slope for _, slope in ends])
+        torch.autograd.backward([tensor for tensor, _ in ends], [slope for _, slope in ends])
 
 
 class AddNorm(nn.Module):
@@ -299,7 +299,7 @@ def join_heads(x: Float[Tensor, "n H l d"]) -> Float[Tensor, "M D"]:
 
 def can_fold(*projections: nn.Module, device: torch.device) -> bool:
     """Whether keys and values of a last layer need not be computed: plain layers (no adapters) in full precision."""
-    plain = all(isinstance(one, Linear) and one.whole for one in projections)
+    plain = all(isinstance(projection, Linear) and projection.whole for projection in projections)
     return plain and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 

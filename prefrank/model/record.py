@@ -61,8 +61,8 @@ def read_record(folder: Path) -> Record | None:
     if not path.exists():
         return None
     stored = read_fields(path)
-    if (found := stored.integer("format")) != FORMAT:
-        raise BadModel(f"{path} has format {found}, this prefrank reads {FORMAT}; update prefrank")
+    if (stored_format := stored.integer("format")) != FORMAT:
+        raise BadModel(f"{path} has format {stored_format}, this prefrank reads {FORMAT}; update prefrank")
     heads = stored.texts("heads", ())
     if len(set(heads)) < len(heads) or "" in heads:
         stored.refuse("heads", "a list of different names")
@@ -81,20 +81,20 @@ def read_record(folder: Path) -> Record | None:
 
 
 def _facts(stored: Fields, key: str) -> dict[str, Any] | None:
-    found = stored.object(key, None)
-    return None if found is None else dict(found)
+    facts = stored.object(key, None)
+    return None if facts is None else dict(facts)
 
 
 def _calibration(stored: Fields) -> dict[str, Any] | None:
-    found = stored.object("calibration", None)
-    if found is None:
+    calibration = stored.object("calibration", None)
+    if calibration is None:
         return None
-    if found.number("temperature") <= 0:
-        found.refuse("temperature", "a number above 0")
-    found.text("model", None)
-    found.flag("pre_rendered", None)
-    found.number("empty_score", None)
-    return dict(found)
+    if calibration.number("temperature") <= 0:
+        calibration.refuse("temperature", "a number above 0")
+    calibration.text("model", None)
+    calibration.flag("pre_rendered", None)
+    calibration.number("empty_score", None)
+    return dict(calibration)
 
 
 def text_settings(folder: Path) -> dict[str, Any] | None:

@@ -13,7 +13,6 @@ is mapped, changes the loaded weights, and one that cuts it short ends this proc
 import json
 import re
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,7 +61,7 @@ def read_config(folder: Path) -> Fields:
         raise NotFound(f"there is no model folder {folder}")
     path = folder / "config.json"
     if not path.exists():
-        inside = sorted(str(one.parent.relative_to(folder)) for one in folder.glob("*/config.json"))
+        inside = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/config.json"))
         where = f"; there is one in {', '.join(inside[:3])}, which may be meant" if inside else ""
         raise BadModel(f"{folder} has no config.json; wanted a transformers model folder{where}")
     config = read_fields(path)
@@ -187,8 +186,8 @@ _Version = tuple[int, int, int, int]
 
 def _version(path: Path) -> _Version:
     """What tells a file from another that takes its name, or its bytes from later ones."""
-    found = check_plain(path, BadModel)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    facts = check_plain(path, BadModel)
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -310,15 +309,16 @@ _MAKERS = re.compile(
     rb"c(?:__builtin__|builtins)\n(?:bytearray|set|complex)\n|c_codecs\nencode\n|ccollections\nCounter\n"
 )
 """Calls in a pickle that no tensor needs and that make memory out of a number; torch allows them."""
+_ODD_TENSORS = re.compile(rb"ctorch\._utils\n_rebuild_(nested|qtensor|sparse)\w*\n")
+_ODD_NAMES = {b"nested": "nested", b"qtensor": "quantised in torch's own way", b"sparse": "sparse"}
+"""Refused before torch makes them, which it warns of."""
 
 
 def _open_bin(path: Path) -> dict[str, Tensor]:
     try:
         _check_pickle(path)
         mapped = _is_mapped(path) and path.stat().st_size >= _MAPPED_BYTES
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of kinds of tensors that are refused
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except BadModel:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -339,19 +339,21 @@ def _check_pickle(path: Path) -> None:
     else:
         with zipfile.ZipFile(path) as archive:
             inside = archive.infolist()
-            packed = [one.filename for one in inside if one.compress_type != zipfile.ZIP_STORED]
+            packed = [entry.filename for entry in inside if entry.compress_type != zipfile.ZIP_STORED]
             if packed:
                 raise BadModel(f"{path} holds {short(packed[0])} compressed, as torch does not; save the weights again")
-            pickles = [one for one in inside if one.filename.endswith("data.pkl")]
-            if any(one.file_size > limit("pickle_bytes") for one in pickles):
+            pickles = [entry for entry in inside if entry.filename.endswith("data.pkl")]
+            if any(entry.file_size > limit("pickle_bytes") for entry in pickles):
                 raise BadModel(f"{path} has a pickle of {past('pickle_bytes')}")
-            head = b"".join(archive.read(one) for one in pickles)
-    if found := _MAKERS.search(head):
-        call = found[0].decode().split()[-1]
+            head = b"".join(archive.read(entry) for entry in pickles)
+    if odd := _ODD_TENSORS.search(head):
+        raise BadModel(f"{path} holds a tensor that is {_ODD_NAMES[odd[1]]}; save the weights as plain tensors")
+    if made := _MAKERS.search(head):
+        call = made[0].decode().split()[-1]
         raise BadModel(f"{path} calls {call}, as no file of weights does; it is not read")
 
 
 def _torn(path: Path, error: Exception) -> BadModel:
-    said = str(error).rpartition("WeightsUnpickler error:")[2]  # before it torch advises to run what is in the file
-    reason = (said.strip().splitlines() or [type(error).__name__])[0][:200]
+    message = str(error).rpartition("WeightsUnpickler error:")[2]  # before it torch advises to run what is in the file
+    reason = (message.strip().splitlines() or [type(error).__name__])[0][:200]
     return BadModel(f"{path} cannot be read as weights ({reason}); it may be half-written: copy or download it again")

@@ -122,15 +122,15 @@ def choose(name: str | None) -> str:
     """
     if name is not None and name not in KERNELS:
         raise BadInput(f"the kernels {name!r} are unknown{suggest(name, ('torch', *KERNELS))}")
-    found = available()
-    if not found:
+    here = available()
+    if not here:
         raise BadInput(
             "the native kernels were not built with this version of prefrank, as where there is no C++ compiler;"
             " install one (g++ or clang++) and run pip install again, or use precision float32"
         )
-    if name is not None and name not in found:
-        raise BadInput(f"the kernels {name!r} do not run on this machine, which has {', '.join(found)}")
-    return name or found[0]
+    if name is not None and name not in here:
+        raise BadInput(f"the kernels {name!r} do not run on this machine, which has {', '.join(here)}")
+    return name or here[0]
 
 
 def load(name: str) -> ctypes.CDLL:

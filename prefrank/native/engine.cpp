@@ -2,7 +2,7 @@
 //
 // Which files of prefrank this mirrors: model/families/bert.py and model/families/deberta.py, of which tests hold it to
 // 1e-5. Nothing here is shared between calls but weights, so any number of threads may score at once, one chunk each.
-// Surprising: the last layer is computed for each row's first token alone, which is all that is pooled. Its keys and
+// The last layer is computed for each row's first token alone, which is all that is pooled. Its keys and
 // values are not: with one query a head, q.(W x) is (W^T q).x, and the mix of W x is W times the mix of x. Where a model
 // knows no absolute positions, layer 0 projects each distinct token once.
 #include <algorithm>

@@ -146,4 +146,4 @@ def per_scorer(
     by_name: dict[str, list[tuple[Cell, ...]]] = {}
     for name, row in rows:
         by_name.setdefault(name, []).append(row)
-    return [Table(f"{caption}: {name}", head, tuple(those), tight) for name, those in by_name.items()]
+    return [Table(f"{caption}: {name}", head, tuple(of_scorer), tight) for name, of_scorer in by_name.items()]

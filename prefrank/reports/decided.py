@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
-from prefrank.evaluation.items import flatten
 from prefrank.evaluation.results import SuiteRecord, SuiteResult
 from prefrank.stats.bounds import LARGEST
+from prefrank.types import RankedPairs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,12 +27,28 @@ class DecidedPairs:
 
 def decided_pairs(suite: SuiteRecord, result: SuiteResult) -> DecidedPairs:
     """Of one scorer on one suite."""
-    items = suite.items
-    pairs = flatten(
-        [item.preferences for item in items], [item.prompt for item in items], [len(item.lengths) for item in items]
-    )
-    ahead, behind = pairs.ahead[pairs.decided], pairs.behind[pairs.decided]
+    ahead, behind = _rows(suite)
     scores = np.array([score for of_item in result.scores for score in of_item], np.float64)
     scores[np.abs(scores) > LARGEST] = np.nan
-    lengths = np.array([length for item in items for length in item.lengths], np.float64)
+    lengths = np.array([length for item in suite.items for length in item.lengths], np.float64)
     return DecidedPairs(scores[ahead], scores[behind], lengths[ahead], lengths[behind])
+
+
+def _rows(suite: SuiteRecord) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
+    """The rows of the preferred replies and of the others, where each reply of the suite is a row."""
+    pairs = [np.zeros((2, 0), np.int64)]
+    first = 0
+    for item in suite.items:
+        if isinstance(item.preferences, RankedPairs):
+            winner, loser, tie = item.preferences.arrays()
+            pairs.append(first + np.stack([winner, loser])[:, ~tie].astype(np.int64))
+        else:
+            decided = [
+                (p.winner, p.loser) if p.probability > 0.5 else (p.loser, p.winner)
+                for p in item.preferences
+                if p.probability != 0.5
+            ]
+            pairs.append(first + np.array(decided, np.int64).reshape(-1, 2).T)
+        first += len(item.lengths)
+    ahead, behind = np.concatenate(pairs, 1)
+    return ahead, behind

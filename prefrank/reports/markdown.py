@@ -39,7 +39,7 @@ def bare(text: object) -> str:
 def plain(text: object) -> str:
     """The same inside Markdown, without markup."""
     escaped = _MARKUP.sub(r"\\\1", bare(text))
-    return _OPENS.sub(lambda found: f"{found[1]}\\" if found[1].isdigit() else f"\\{found[1]}", escaped)
+    return _OPENS.sub(lambda match: f"{match[1]}\\" if match[1].isdigit() else f"\\{match[1]}", escaped)
 
 
 def prose(text: str) -> str:
@@ -57,9 +57,9 @@ def _line(text: str) -> str:
     opening = _CONTAINERS.match(line)
     assert opening is not None  # it matches nothing, too
     rest = line[opening.end() :]
-    if found := _BLOCKS.match(rest):
-        rest = "".join(f"\\{one}" if one in "#>`~=-_*+[" else one for one in found[0]) + rest[found.end() :]
-    even = _OF_AUTHORS.sub(lambda found: found[0] if len(found[1]) % 2 else f"{found[1]}\\{found[2]}", rest)
+    if opens := _BLOCKS.match(rest):
+        rest = "".join(f"\\{sign}" if sign in "#>`~=-_*+[" else sign for sign in opens[0]) + rest[opens.end() :]
+    even = _OF_AUTHORS.sub(lambda match: match[0] if len(match[1]) % 2 else f"{match[1]}\\{match[2]}", rest)
     return opening[0] + even
 
 

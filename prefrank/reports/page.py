@@ -1,17 +1,14 @@
 """Pages from templates: how Jinja is set up, and how a page is written."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefrank.errors import BadData, NotFound, PrefrankError
+from prefrank.errors import NotFound
 from prefrank.io.atomic import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-_ODD = (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError)
 
 
 def template(
@@ -57,20 +54,3 @@ def write_page(path: Path, page: str) -> None:
         CannotWrite: the file cannot be written.
     """
     write_file(path, page.encode("utf-8", "replace"))
-
-
-@contextmanager
-def made_from(what: str) -> Iterator[None]:
-    """Names what is made where a part of a record is missing in it or of a wrong type.
-
-    Raises:
-        BadData: there is such a part.
-    """
-    try:
-        yield
-    except Exception as error:
-        odd = isinstance(error, _ODD) or type(error).__name__ == "UndefinedError"  # jinja2's, which may not be there
-        if isinstance(error, PrefrankError) or not odd:
-            raise
-        why = f"{type(error).__name__}: {error}"
-        raise BadData(f"{what} cannot be made: a part that it shows is missing or wrong ({why})") from error

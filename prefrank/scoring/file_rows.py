@@ -45,9 +45,9 @@ def check_columns(columns: Mapping[str, str] | None, prompt: str | None, reply: 
             raise BadInput(f"the column of {name} is {own!r} and {taken[name]!r}; give one of them")
     if unknown := next((name for name in taken if name not in COLUMNS), None):
         raise BadInput(f"columns name {unknown!r}; wanted some of {', '.join(COLUMNS)}")
-    for one, other in (("reply", "replies"), ("messages", "prompt"), ("messages", "reply"), ("messages", "replies")):
-        if {one, other} <= taken.keys():
-            raise BadInput(f"columns name both {one} and {other}; give one of them")
+    for first, second in (("reply", "replies"), ("messages", "prompt"), ("messages", "reply"), ("messages", "replies")):
+        if {first, second} <= taken.keys():
+            raise BadInput(f"columns name both {first} and {second}; give one of them")
     return taken
 
 
@@ -60,36 +60,36 @@ def read_row(row: Row, columns: Mapping[str, str]) -> Asked:
     Raises:
         BadData: a column that is missing or does not hold text or messages, or two that could be meant.
     """
-    start = columns.get("prompt") or columns.get("messages") or _one_of(row, "prompt", "messages")
+    start = columns.get("prompt") or columns.get("messages") or _either(row, "prompt", "messages")
     if "messages" in columns or ("prompt" not in columns and start == "messages"):
         if beside := _given(row, "reply", "replies"):
             raise BadData(
                 f"'messages' end in a reply, and there is {beside[0]!r} too; name what is scored,"
                 f" such as --columns prompt={start},{beside[0]}={beside[0]}"
             )
-        *said, last = _turns(field(row, start), start)
+        *before, last = _turns(field(row, start), start)
         reply = _text_of(last, start)
-        if not said:
+        if not before:
             raise BadData(f"{start!r} hold a reply and nothing before it; wanted a prompt first")
-        return Asked(_with_system(tuple(said), row, columns), (reply,), listed=False)
+        return Asked(_with_system(tuple(before), row, columns), (reply,), listed=False)
     if "prompt" not in columns:
         _check_alone(row)
     prompt = _with_system(_turns(field(row, start), start), row, columns)
-    name = next((name for name in ("reply", "replies") if name in columns), None) or _one_of(row, "reply", "replies")
+    name = next((name for name in ("reply", "replies") if name in columns), None) or _either(row, "reply", "replies")
     column = columns.get(name, name)
     value = field(row, column)
-    one = isinstance(value, str | Mapping) or (isinstance(value, list) and len(value) == 1 and _is_object(value[0]))
-    if name == "reply" and one:
+    single = isinstance(value, str | Mapping) or (isinstance(value, list) and len(value) == 1 and _is_object(value[0]))
+    if name == "reply" and single:
         return Asked(prompt, (_reply(value, column),), listed=False)
     if not isinstance(value, list):
         wanted = "a list of replies" if name == "replies" else "a list of replies, a string or a message"
         raise BadData(f"{column!r} holds {short(value)}; wanted {wanted}")
     if not value:
         raise BadData(f"{column!r} is an empty list; wanted at least one reply")
-    return Asked(prompt, tuple(_reply(one, f"{column}[{place}]") for place, one in enumerate(value)), listed=True)
+    return Asked(prompt, tuple(_reply(reply, f"{column}[{place}]") for place, reply in enumerate(value)), listed=True)
 
 
-def _one_of(row: Row, name: str, other: str) -> str:
+def _either(row: Row, name: str, other: str) -> str:
     """Which of two columns a row has."""
     given = _given(row, name, other)
     if len(given) == 2:
@@ -97,7 +97,7 @@ def _one_of(row: Row, name: str, other: str) -> str:
             f"{name!r} and {other!r} are both there; name the one that is meant, such as --columns {name}={name}"
         )
     if not given:
-        given = [one for one in (name, other) if one in row]
+        given = [column for column in (name, other) if column in row]
     if given:
         return given[0]
     likely = next((column for column in _LIKELY[name] if column in row), "COLUMN")
@@ -146,10 +146,10 @@ def _with_system(prompt: Prompt, row: Row, columns: Mapping[str, str]) -> Prompt
     name = columns["system"] if "system" in columns else system_column(row)
     value = field(row, name) if "system" in columns else row.get(name)
     text = "" if value is None else as_text(value, name)
-    said = next((turn.text for turn in prompt if turn.role == "system"), None)
-    if said is not None and text not in ("", said):
+    system = next((turn.text for turn in prompt if turn.role == "system"), None)
+    if system is not None and text not in ("", system):
         raise BadData(f"{name!r} and the prompt's messages hold different system turns; keep one of them")
-    return (Turn("system", text), *prompt) if text and said is None else prompt
+    return (Turn("system", text), *prompt) if text and system is None else prompt
 
 
 def system_column(row: Row) -> str:
@@ -158,13 +158,13 @@ def system_column(row: Row) -> str:
     Raises:
         BadData: two of them, with different texts.
     """
-    given = [name for name in SYSTEM_COLUMNS if name in row and _is_said(row[name])]
+    given = [name for name in SYSTEM_COLUMNS if name in row and _is_given(row[name])]
     if len({row[name] if isinstance(row[name], str) else short(row[name]) for name in given}) > 1:
         raise BadData(f"{' and '.join(map(repr, given))} hold different texts; keep one of them")
     return given[0] if given else SYSTEM_COLUMNS[0]
 
 
-def _is_said(value: Any) -> bool:
+def _is_given(value: Any) -> bool:
     """Whether a system turn is there: NaN is pandas' nothing."""
     if isinstance(value, float):
         return value == value and value != 0

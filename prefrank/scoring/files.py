@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from prefrank.errors import BadData, BadInput, BadModel, printable, short
 from prefrank.io.added import added_columns, check_output, read_chunks
-from prefrank.io.atomic import check_outputs
+from prefrank.io.outputs import check_outputs
 from prefrank.io.packed import STREAM
 from prefrank.io.rows import Record
 from prefrank.scoring.file_rows import Asked, check_columns, read_row
@@ -142,8 +142,8 @@ def _score_rows(model: RewardModel, asked: Sequence[Asked], records: Sequence[Re
         raise
     except BadInput as error:
         if len(asked) > 1:  # once more, one by one, to find the row
-            for one, record in zip(asked, records, strict=True):
-                _score_rows(model, [one], [record])
+            for row, record in zip(asked, records, strict=True):
+                _score_rows(model, [row], [record])
         raise BadData(f"{records[0].where}: {error}") from error
     return [list(islice(scores, len(row.replies))) for row in asked]
 
@@ -153,7 +153,7 @@ def _facts(asked: Sequence[Asked], scores: Sequence[Sequence[Score]]) -> dict[st
 
     def each(fact: Callable[[Score], Any]) -> list[Any]:
         rows = zip(asked, scores, strict=True)
-        return [[fact(score) for score in row] if one.listed else fact(row[0]) for one, row in rows]
+        return [[fact(score) for score in row] if asked_row.listed else fact(row[0]) for asked_row, row in rows]
 
     return {
         "score": each(lambda score: score.value),

@@ -1,12 +1,12 @@
 """What people hand over as prompts, replies and rows, read by position.
 
 Any sequence or iterable will do: a list, a generator, a dict's values, a column of pandas, numpy, pyarrow or
-`datasets`, told apart by how they behave and imported by nobody. What has no order (a set), or gives names when it is
-walked (a dict, a table), is refused.
+`datasets`, told apart by how they behave; none of those libraries is imported. What has no order (a set), or gives
+names when it is iterated over (a dict, a table), is refused.
 """
 
-from collections.abc import Mapping, MappingView, Set
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, MappingView, Set
+from typing import Any, Protocol, cast, runtime_checkable
 
 from prefrank.errors import BadData, BadInput, BadText, short
 from prefrank.scoring.file_rows import BESIDE, system_column
@@ -73,7 +73,7 @@ def as_reply(reply: object, name: str) -> str:
     if isinstance(reply, str):
         return str.__str__(reply)  # numpy's strings become plain ones
     message = _plain(reply)
-    if isinstance(message, list) and message and all(isinstance(one, Turn | Mapping) for one in message):
+    if isinstance(message, list) and message and all(isinstance(turn, Turn | Mapping) for turn in message):
         if len(message) > 1:
             raise BadText(f"{name} is a list of {len(message)} messages; wanted one, the others belong to the prompt")
         message = message[0]
@@ -137,10 +137,10 @@ def _with_system(prompt: Prompt, system: object, name: str) -> Prompt:
         return prompt  # NaN is pandas' nothing
     if not isinstance(system, str):
         raise BadInput(f"the system of {name} is of type {type(system).__name__} ({short(system)}); wanted a string")
-    said = next((turn.text for turn in prompt if turn.role == "system"), None)
-    if said is not None and said != system:
+    said_system = next((turn.text for turn in prompt if turn.role == "system"), None)
+    if said_system is not None and said_system != system:
         raise BadInput(f"{name} has a system that differs from the system turn of its prompt; keep one of them")
-    return prompt if said is not None else (Turn("system", str.__str__(system)), *prompt)
+    return prompt if said_system is not None else (Turn("system", str.__str__(system)), *prompt)
 
 
 def values_of(given: object, name: str, wanted: str) -> list[Any]:
@@ -158,7 +158,7 @@ def values_of(given: object, name: str, wanted: str) -> list[Any]:
         dimensions = f" of {given.ndim} dimensions" if isinstance(given, _Array) else ""
         raise BadInput(f"{name} is of type {type(given).__name__}{dimensions}; wanted {wanted}")
     try:
-        values: Any = iter(given)  # type: ignore[call-overload]
+        values = iter(cast(Iterable[Any], given))
     except TypeError:
         raise BadInput(f"{name} is of type {type(given).__name__}; wanted {wanted}") from None
     return list(values)
@@ -180,7 +180,7 @@ def _walked(value: object) -> object:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Mapping):
-        return {key: _walked(one) for key, one in value.items()}
+        return {key: _walked(part) for key, part in value.items()}
     if isinstance(value, list | tuple) or (isinstance(value, _Array) and value.ndim == 1):
-        return [_walked(one) for one in value]  # type: ignore[union-attr]
+        return [_walked(part) for part in cast(Iterable[object], value)]
     return value

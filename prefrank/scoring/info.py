@@ -26,8 +26,8 @@ def checkpoint_info(
 ) -> dict[str, Any]:
     """Facts of a reward model folder or hub id, as plain values.
 
-    Loads the weights to count and fingerprint them, so what is said is of the files as they are: `as_saved` tells
-    whether they are still those that prefrank.json was written for.
+    Loads the weights to count and fingerprint them, so the facts are those of the files as they are now: `as_saved`
+    says whether they are still the ones that prefrank.json was written for.
 
     Args:
         head to trust_remote_code: as `RewardModel.load`; precision, kernels and fingerprint are those with these.
@@ -55,9 +55,9 @@ def _info(folder: Path, load: Callable[[], RewardModel], trust_remote_code: bool
     config = model.network.config
     quantised = model.engine.precision in QUANTISED
     whole = model.network if quantised else load_network(folder, trust_remote_code=trust_remote_code)
-    found = model.fingerprint
+    whole_fingerprint = model.fingerprint
     if len(whole.heads) > 1:  # the record's is of the model with all its heads
-        found = fingerprint(whole, extra=model.encoder.fingerprint_bytes())
+        whole_fingerprint = fingerprint(whole, extra=model.encoder.fingerprint_bytes())
     return {
         "folder": str(folder),
         "kind": _kind(folder, ours=record is not None),
@@ -72,7 +72,7 @@ def _info(folder: Path, load: Callable[[], RewardModel], trust_remote_code: bool
         "vocabulary": model.encoder.source.tokenizer.get_vocab_size(),
         "text": model.encoder.text_json(),
         "fingerprint": model.fingerprint,
-        "as_saved": None if record is None else record.fingerprint == found,
+        "as_saved": None if record is None else record.fingerprint == whole_fingerprint,
         "training": model.training,
         "calibration": model.calibration,
     }

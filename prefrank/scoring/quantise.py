@@ -149,28 +149,28 @@ def quantise_folder(
     if model.files != files:
         raise BadModel(f"{folder} was replaced while it was quantised; wait until nobody writes there, and try again")
     scores = model.score_pairs(pairs)
-    found = parity(
+    figures = parity(
         np.array([score.value for score in reference]),
         np.array([score.value for score in scores]),
         np.array([score.tokens for score in reference]),
     )
     if not force:
-        _check(found, str(source), precision, data, max_flips)
-    facts = {"precision": precision, "original": original, "data": data, "parity": found.to_json()}
+        _check(figures, str(source), precision, data, max_flips)
+    facts = {"precision": precision, "original": original, "data": data, "parity": figures.to_json()}
     with atomic_folder(Path(target)) as temporary:
         write_checkpoint(temporary, model.network, model.encoder, training, quantised=facts)
-    return found
+    return figures
 
 
-def _check(found: Parity, source: str, precision: str, data: str, max_flips: float | None) -> None:
+def _check(figures: Parity, source: str, precision: str, data: str, max_flips: float | None) -> None:
     flips = MAX_FLIPS if max_flips is None else max_flips
-    if found.flips_percent <= flips and (max_flips is not None or found.rms_percent <= MAX_ERROR):
+    if figures.flips_percent <= flips and (max_flips is not None or figures.rms_percent <= MAX_ERROR):
         return
     limits = f"at most {flips:g} %" if max_flips is not None else f"at most {flips:g} % and {MAX_ERROR:g} %"
     advice = "quantise to int16, or " if precision == "int8" else ""
     raise BadModel(
-        f"{precision} changes the order of {found.flips_percent:.2g} % of pairs and scores by {found.rms_percent:.2g} %"
-        f" of their spread (wanted {limits}) for {source} on {found.rows} rows of {data};"
+        f"{precision} changes the order of {figures.flips_percent:.2g} % of pairs and scores by"
+        f" {figures.rms_percent:.2g} % of their spread (wanted {limits}) for {source} on {figures.rows} rows of {data};"
         f" {advice}allow it with --max-flips or --force"
     )
 
@@ -180,7 +180,9 @@ def _rows(data: str, num_rows: int) -> list[tuple[Prompt, str]]:
         raise BadInput(f"num_rows is {short(num_rows)}; wanted a whole number of at least 2, to have pairs")
     name, split = parse_source(data)
     comparisons = load_comparisons(name, split=split).comparisons
-    distinct = list(dict.fromkeys((one.prompt, reply) for one in comparisons for reply in one.replies))
+    distinct = list(
+        dict.fromkeys((comparison.prompt, reply) for comparison in comparisons for reply in comparison.replies)
+    )
     kept = np.unique(np.linspace(0, len(distinct) - 1, num_rows).round().astype(int))
     return [distinct[row] for row in kept]
 

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from prefrank.errors import BadInput
 from prefrank.scoring.given import values_of
 from prefrank.scoring.reward_model import RewardModel
-from prefrank.types import Prompt, Turn
+from prefrank.types import Prompt, Role, Turn
 
 FLOOR = -4.0
 SEPARATOR = "[SEP]"
@@ -47,8 +47,8 @@ def split_sample(sample: object, number: int) -> tuple[Prompt, str]:
     if not turns:
         raise BadInput(f"sample {number} has no {SEPARATOR}; wanted prompt{SEPARATOR}reply")
     count = len(turns)
-    roles = ("user", "assistant")
-    return tuple(Turn(roles[(count - 1 - i) % 2], text) for i, text in enumerate(turns)), reply.strip()  # type: ignore[arg-type]
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return tuple(Turn(roles[(count - 1 - i) % 2], text) for i, text in enumerate(turns)), reply.strip()
 
 
 def is_empty(reply: str) -> bool:

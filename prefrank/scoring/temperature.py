@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from prefrank.errors import BadInput, short
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import Record, read_record, write_record
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number; a bool is none."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
@@ -25,7 +25,7 @@ def is_finite(value: object) -> bool:
 
 def check_temperature(value: object) -> None:
     """Raise BadInput for a temperature that is no finite number above 0."""
-    if not is_finite(value) or value <= 0:  # type: ignore[operator]
+    if not is_finite(value) or value <= 0:
         raise BadInput(f"temperature is {short(value)}; wanted a finite number above 0")
 
 

@@ -157,7 +157,7 @@ def _steps(step: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     """A step's steps, however deep."""
     if step is None:
         return []
-    return [each for one in step[inner] for each in _steps(one, inner)] if step["type"] == "Sequence" else [step]
+    return [each for inside in step[inner] for each in _steps(inside, inner)] if step["type"] == "Sequence" else [step]
 
 
 def _is_local(step: dict[str, Any]) -> bool:
@@ -185,9 +185,9 @@ def _splits(steps: list[dict[str, Any]], gap: str, model: dict[str, Any]) -> boo
             if step["delimiter"] == gap:
                 return True
         elif kind == "Split":
-            found = _split(step, gap)
-            if found is not None:
-                return found
+            parts = _split(step, gap)
+            if parts is not None:
+                return parts
         elif kind not in ("Digits", "Punctuation"):
             return False
     return _never_joins(model, gap)

@@ -32,7 +32,7 @@ _HOLDERS = (list, tuple, dict, *_VIEWS, Namespace)
 _SEQUENCES = (str, list, tuple)
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "gteq": operator.ge, "lt": operator.lt,
-    "lteq": operator.le, "in": lambda one, many: one in many, "notin": lambda one, many: one not in many,
+    "lteq": operator.le, "in": lambda item, many: item in many, "notin": lambda item, many: item not in many,
 }  # fmt: skip
 _BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "//": operator.floordiv,
@@ -102,17 +102,17 @@ class Budget:
             return 1, 16 if type(value) is not int else value.bit_length() // 3 + 1
         nodes, size, left = 0, 0, [iter((value,))]
         while left:
-            one = next(left[-1], left)
-            if one is left:
+            inside = next(left[-1], left)
+            if inside is left:
                 left.pop()
                 continue
             nodes += 1
             self.step(2)
-            size += size_of(one) if isinstance(one, str) else 16
-            if isinstance(one, _HOLDERS):
+            size += size_of(inside) if isinstance(inside, str) else 16
+            if isinstance(inside, _HOLDERS):
                 if len(left) > DEEPEST:
                     raise Refused(f"puts more than {DEEPEST} lists inside each other")
-                left.append(iter(_inside(one)))
+                left.append(iter(_inside(inside)))
         return nodes, size
 
     def size(self, value: Any) -> int:
@@ -153,8 +153,8 @@ class Budget:
             self._check_shown(list(value.keys()))
             self._check_shown(list(value.values()))
         elif isinstance(value, _ROWS) or isinstance(value, _VIEWS):  # noqa: SIM101 (told apart by the type checker)
-            for one in value:
-                self._check_shown(one)
+            for item in value:
+                self._check_shown(item)
         elif not isinstance(value, (str, bytes, *_PLAIN, *_SHOWN)):
             raise Refused(f"writes a {type(value).__name__}, which has no text; call it, or take a value of it")
 
@@ -192,19 +192,19 @@ class Budget:
             self.step(min(self.size(left), self.size(right)) >> 6)
         return _COMPARE[name](left, right)
 
-    def _look_in(self, one: Any, many: Any) -> None:
-        each = (self.size(one) >> 6) + 1
+    def _look_in(self, item: Any, many: Any) -> None:
+        each = (self.size(item) >> 6) + 1
         if isinstance(many, str):
             self.step(len(many) >> 4)
         elif isinstance(many, range):
-            self.step(1 if type(one) is int else len(many))
+            self.step(1 if type(item) is int else len(many))
         elif isinstance(many, dict):
             self.step(each)
         elif isinstance(many, (Sequence, *_VIEWS)) or hasattr(many, "__length_hint__"):
             self.step((operator.length_hint(many) >> 2) + 1)
-            if type(one) not in _PLAIN:
+            if type(item) not in _PLAIN:
                 self.step(min(each * operator.length_hint(many), self.size(many)) if each > 1 else 0)
-                self.step(self.weigh(one)[0] * (operator.length_hint(many) >> 2) if not isinstance(one, str) else 0)
+                self.step(self.weigh(item)[0] * (operator.length_hint(many) >> 2) if not isinstance(item, str) else 0)
 
     def add(self, left: Any, right: Any) -> Any:
         """What `+` makes of two values."""
@@ -258,7 +258,7 @@ class Budget:
         elif isinstance(made, (*_ROWS, dict)):
             self.make((64 if isinstance(made, dict) else 8) * len(made))
             if made and isinstance(made, _ROWS) and isinstance(made[0], str):
-                self.make(sum(56 + size_of(one) for one in made if len(one) > 1))
+                self.make(sum(56 + size_of(text) for text in made if len(text) > 1))
         return made
 
 

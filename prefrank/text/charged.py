@@ -13,7 +13,6 @@ from typing import Any
 
 from jinja2 import pass_context
 from jinja2.filters import FILTERS, make_attrgetter
-from jinja2.runtime import Context
 from jinja2.tests import TESTS
 from markupsafe import Markup
 
@@ -47,7 +46,7 @@ def text_method(budget: Budget, owner: str, name: str, values: tuple[Any, ...], 
     elif name == "expandtabs":
         budget.room(4 * (len(owner) + owner.count("\t") * max(numbers, default=8)))
     elif name == "translate" and given and isinstance(given[0], dict):
-        budget.room(len(owner) * max((budget.size(one) for one in given[0].values()), default=1))
+        budget.room(len(owner) * max((budget.size(replacement) for replacement in given[0].values()), default=1))
     elif name in ("split", "rsplit", "splitlines"):
         mark = next((value for value in given if isinstance(value, str) and value), None)
         budget.room(16 * (owner.count(mark) if mark else sum(map(owner.count, _SPACES))))
@@ -62,8 +61,8 @@ def text_method(budget: Budget, owner: str, name: str, values: tuple[Any, ...], 
 
 
 def _replaced(text: str, old: str, new: Any, count: int) -> int:
-    found = text.count(old) if count < 0 else min(text.count(old), count)
-    return size_of(text) + found * size_of(str(new))
+    times = text.count(old) if count < 0 else min(text.count(old), count)
+    return size_of(text) + times * size_of(str(new))
 
 
 def other_method(budget: Budget, owner: object, name: str, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -206,15 +205,15 @@ def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             made = function(*((getattr(context, passed, context),) if passed else ()), value)
             return made if made is value else budget.spent(made)
         before(budget, value, *arguments(values, named) if name not in _BY_NAME else values, **_kept(name, named))
-        for one in arguments(values, named):
-            budget.weighed(one)
+        for argument in arguments(values, named):
+            budget.weighed(argument)
         budget.step(4)
         first = {"context": context, "eval_context": context.eval_ctx, "environment": context.environment}
         made = function(*((first[passed],) if passed else ()), value, *values, **named)
         if isinstance(made, GeneratorType):  # one that waits would hold others that wait, without end
             made = list(made)
-            for one in made:
-                budget.make(8 * len(one) if isinstance(one, list) else 0)
+            for item in made:
+                budget.make(8 * len(item) if isinstance(item, list) else 0)
             budget.make(8 * len(made))
             return iter(made)
         return budget.spent(made)
@@ -231,8 +230,8 @@ def _kept(name: str, named: Mapping[str, Any]) -> dict[str, Any]:
     if name not in _BY_NAME:
         return {}
     known = {"width", "number", "fill", "old", "new", "count", "precision", "wrapstring", "cut"}
-    ours = {_PARAMETERS.get(key, key): one for key, one in named.items()}
-    return {key: one for key, one in ours.items() if key in known}
+    ours = {_PARAMETERS.get(key, key): argument for key, argument in named.items()}
+    return {key: argument for key, argument in ours.items() if key in known}
 
 
 @pass_context
@@ -243,9 +242,9 @@ def _join(context: Any, value: Any, d: Any = "", attribute: Any = None) -> Any:
     items = budget.spent(list(items))
     budget.step(len(items))
     between = budget.size(d)
-    budget.room(sum(10 * budget.size(one) if not isinstance(one, str) else size_of(one) for one in items))
+    budget.room(sum(10 * budget.size(item) if not isinstance(item, str) else size_of(item) for item in items))
     budget.room(between * len(items))
-    texts = [one if isinstance(one, str) else budget.text(one) for one in items]
+    texts = [item if isinstance(item, str) else budget.text(item) for item in items]
     made = FILTERS["join"](context.eval_ctx, texts, d)
     return budget.spent(made)
 
@@ -264,7 +263,7 @@ def _sum(context: Any, iterable: Any, attribute: Any = None, start: Any = 0) -> 
     budget.weighed(attribute)
     if attribute is not None:
         iterable = map(make_attrgetter(context.environment, attribute), iterable)
-    return reduce(lambda total, one: budget.binary("+", total, one), iterable, start)
+    return reduce(lambda total, item: budget.binary("+", total, item), iterable, start)
 
 
 @pass_context
@@ -306,8 +305,8 @@ def charged_filters() -> dict[str, Any]:
 
 def _compared(name: str) -> Callable[..., Any]:
     @pass_context
-    def compared(context: Context, value: Any, other: Any) -> Any:
-        return context.budget.compare(name, value, other)  # type: ignore[attr-defined]
+    def compared(context: Any, value: Any, other: Any) -> Any:
+        return context.budget.compare(name, value, other)
 
     return compared
 

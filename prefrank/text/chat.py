@@ -4,54 +4,30 @@ Rendering is what costs: a row takes at most log2(turns) + 2 renderings, as the 
 by halving, and a text is shortened in what was rendered.
 """
 
-import json
-import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from html import escape
-from typing import Any
 
 import numpy as np
 
-from prefrank.errors import BadModel, BadText, short
-from prefrank.io.json_files import parse_json
+from prefrank.errors import BadText
+from prefrank.text.frames import REPEATED, try_template
+from prefrank.text.held import check_calls, check_held
 from prefrank.text.marks import Marks
-from prefrank.text.reader import Layout
+from prefrank.text.reader import TextLayout
 from prefrank.text.rendering import Rendered, render_chat
 from prefrank.text.settings import TextSettings
 from prefrank.text.templates import KEPT_ROLES
 from prefrank.text.tokenizer import FolderTokenizer
 from prefrank.types import Prompt, Row, Turn, reply_types
 
-BEFORE, PROBE = "\uf8fe", "\uf8ff"
-"""Their repetitions stand for the text of a turn, and of the one before, where only what the template writes around
-them is wanted."""
 FEW = 64
 """Turns that are shortened one after the other."""
 TRIES = 16
 """After so many cuts of one text that were not enough, each takes twice as much as the last: there are templates whose
 length does not depend on it."""
-REPEATED = 16
-"""So that something is left where a template leaves out the first or last characters."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a template writes around a reply.
-
-    Args:
-        opening: between the text of a user turn and the reply.
-        stem: of that, what ends with its last control string and the word after it, before what depends on the reply,
-            such as empty thoughts; "" where it has no control string.
-        closing: after the reply.
-    """
-
-    opening: str
-    stem: str
-    closing: str
 
 
 class ChatTexts:
@@ -61,11 +37,9 @@ class ChatTexts:
         self.source = source
         self.settings = settings
         self.tokens = source.special_tokens if settings.row_ends == "files" else source.configured_tokens
-        self._layout: Callable[[str], Layout] = lru_cache(maxsize=8)(source.texts.layout)  # asked again and again
-        self.fails = False  # for every conversation, as one that is not Jinja's language does
-        self.frame = self._find_frame()
-        self.spaces = self._find_spaces()
-        self.openings = {role: self._find_opening(role) for role in ("system", "developer", "user", "assistant")}
+        self._layout: Callable[[str], TextLayout] = lru_cache(maxsize=8)(source.texts.layout)  # asked again and again
+        habits = try_template(source, self.tokens)
+        self.frame, self.spaces, self.openings = habits.frame, habits.spaces, habits.openings
 
     @property
     def closing(self) -> str:
@@ -83,15 +57,15 @@ class ChatTexts:
         Raises:
             BadText: the template refuses the turns or leaves out one it cannot hold, or takes too many tokens alone.
         """
-        _check_calls(prompt, number)
+        check_calls(prompt, number)
         marks = Marks(self.source, (*prompt, Turn("assistant", reply)))
         fitting = whole = self._rendered(prompt, reply, number, marks)
         if whole.fits and not len(whole):
             raise BadText(
                 f"pair {number}: the model's chat template writes nothing for turns of the roles"
-                f" {', '.join(turn.role for turn in prompt[:6])}; mend it, or give another chat_template"
+                f" {', '.join(turn.role for turn in prompt[:6])}; fix it, or give another chat_template"
             )
-        _check_held(prompt, whole.text, number)
+        check_held(prompt, whole.text, number)
         if not whole.fits:
             prompt, fitting = self._without_turns(prompt, reply, number, whole)
         prompt, final, kept = self._shortened(prompt, reply, number, fitting)
@@ -101,55 +75,6 @@ class ChatTexts:
         types = np.zeros(length, np.int8) if self.settings.token_types == "none" else reply_types(length, start)
         left_out = len(whole) - length - cut
         return Row(final.ids.astype(np.int64), types, start, max(left_out, 0), cut + lost, lost)
-
-    # What the template does
-
-    def _tried(self, messages: list[dict[str, Any]]) -> str | None:
-        try:
-            return None if self.fails else render_chat(self.source, messages, self.tokens)
-        except BadText:
-            return None
-        except BadModel:  # said with the first row, as another template may be given until then
-            self.fails = True
-            return None
-
-    def _find_frame(self) -> Frame | None:
-        """None where the template does not render a plain exchange, or not in its order."""
-        turns = [_message("user", BEFORE * REPEATED), _message("assistant", PROBE * REPEATED)]
-        before, found, closing = (self._tried(turns) or "").rpartition(PROBE)
-        _, asked, opening = before.rstrip(PROBE).rpartition(BEFORE)
-        if not found or not asked or BEFORE in closing:
-            return None
-        ends = [
-            match.end()
-            for match in self.source.control_pattern.finditer(opening)
-            if match.group() not in self.source.written_by_models
-        ]
-        word = re.compile(r"\S*").match(opening, ends[-1]) if ends else None
-        return Frame(opening, opening[: word.end()] if word else "", closing)
-
-    def _find_opening(self, role: str) -> str:
-        """What the template writes before the text of a turn of this role, after the turns before it."""
-        turns = [_message(role, PROBE * REPEATED)]
-        if role == "assistant":
-            turns = [_message("user", BEFORE * REPEATED), *turns]
-        return (self._tried(turns) or "").partition(PROBE)[0].rpartition(BEFORE)[2]
-
-    def _find_spaces(self) -> dict[str, tuple[bool | None, bool | None]]:
-        """Of each role that the template renders, whether it keeps white space before and after a text (many trim it);
-        None where it keeps some."""
-        kept, space = {}, "\n \t"
-        for role in ("user", "assistant", *KEPT_ROLES):
-            rendered = []
-            for text in (PROBE, f"{space}{PROBE}{space}"):
-                turns = [_message(role, text), *([_message("user", "a")] if role in KEPT_ROLES else [])]
-                turns = [_message("user", "a"), *turns] if role == "assistant" else turns
-                rendered.append((self._tried(turns) or "").partition(PROBE))
-            (before, found, after), (spaced_before, _, spaced_after) = rendered
-            if found:
-                left = {before: False, before + space: True}.get(spaced_before)
-                kept[role] = left, {after: False, space + after: True}.get(spaced_after)
-        return kept
 
     def _rendered(self, prompt: Prompt, reply: str, number: int, marks: Marks) -> Rendered:
         turns = (*prompt, Turn("assistant", reply))
@@ -164,13 +89,13 @@ class ChatTexts:
     def _without_turns(self, prompt: Prompt, reply: str, number: int, whole: Rendered) -> tuple[Prompt, Rendered]:
         """The first of the shorter prompts that fits; the shortest where none does."""
         borders = _borders(prompt)
-        low, high, found = 0, len(borders), {-1: (prompt, whole)}
+        low, high, tried = 0, len(borders), {-1: (prompt, whole)}
         while low < high:
             middle = (low + high) // 2
             shorter = _from(prompt, borders[middle])
-            found[middle] = shorter, self._rendered(shorter, reply, number, whole.marks)
-            low, high = (low, middle) if found[middle][1].fits else (middle + 1, high)
-        return found[min(low, len(borders) - 1)]
+            tried[middle] = shorter, self._rendered(shorter, reply, number, whole.marks)
+            low, high = (low, middle) if tried[middle][1].fits else (middle + 1, high)
+        return tried[min(low, len(borders) - 1)]
 
     def _shortened(self, prompt: Prompt, reply: str, number: int, rendered: Rendered) -> tuple[Prompt, Rendered, str]:
         """Shorten the texts of the turns that are left, oldest first, leave out all of these but the last where the
@@ -179,15 +104,15 @@ class ChatTexts:
         while not rendered.fits:
             over = len(rendered) - self.settings.max_length
             place = self._next_to_cut(prompt)
-            said = [n for n, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
-            if not emptied and len(said) > 1 and place not in said:
-                emptied, shorter = True, _from(prompt, said[-1])
+            cuttable = [n for n, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
+            if not emptied and len(cuttable) > 1 and place not in cuttable:
+                emptied, shorter = True, _from(prompt, cuttable[-1])
                 with suppress(BadText):
                     prompt, rendered = shorter, self._rendered(shorter, reply, number, rendered.marks)
                 continue
-            if place is not None and (place in said) not in halved:
-                halved.add(place in said)
-                prompt, rendered = self._cut_many(prompt, reply, number, rendered, kept=place not in said)
+            if place is not None and (place in cuttable) not in halved:
+                halved.add(place in cuttable)
+                prompt, rendered = self._cut_many(prompt, reply, number, rendered, kept=place not in cuttable)
                 continue
             tries[place] += 1
             over <<= max(tries[place] - TRIES, 0)
@@ -332,59 +257,17 @@ class ChatTexts:
         return bool(set(self.source.control_pattern.findall(text)) - self.source.written_by_models)
 
 
-def _message(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": text}
-
-
 def _borders(prompt: Prompt) -> list[int]:
     """Before which turns a prompt may be cut, so that something goes: user turns, as templates want one first; where
     there is none, the last turn."""
-    said = [place for place, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
-    users = [place for place in said[1:] if prompt[place].role == "user"]
-    return users or ([] if any(prompt[place].role == "user" for place in said) else said[1:][-1:])
+    cuttable = [place for place, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
+    users = [place for place in cuttable[1:] if prompt[place].role == "user"]
+    return users or ([] if any(prompt[place].role == "user" for place in cuttable) else cuttable[1:][-1:])
 
 
 def _from(prompt: Prompt, border: int) -> Prompt:
     """The prompt from this turn on, and what says how to answer."""
     return tuple(turn for place, turn in enumerate(prompt) if place >= border or turn.role in KEPT_ROLES)
-
-
-def _check_calls(prompt: Prompt, number: int) -> None:
-    """Raise BadText for tool calls that are not as OpenAI's messages have them."""
-    for place, turn in enumerate(prompt):
-        said = parse_json(turn.extra, f"prompt turn {place} of pair {number}", BadText) if turn.extra else {}
-        calls = said.get("tool_calls") or [] if isinstance(said, dict) else said
-        one = said.get("function_call") if isinstance(said, dict) else None
-        listed = [*calls, *([one] if isinstance(one, dict) else [])] if isinstance(calls, list) else [None]
-        for call in listed:
-            function = call.get("function", call) if isinstance(call, dict) else None
-            if not isinstance(function, dict) or not isinstance(function.get("name", ""), str):
-                raise BadText(
-                    f"prompt turn {place} of pair {number} has the tool call {short(call)}; wanted an object with"
-                    " function, an object with name and arguments"
-                )
-
-
-def _check_held(prompt: Prompt, text: str, number: int) -> None:
-    """Raise BadText for a turn of another role than user and assistant, or a tool call, that the template left out."""
-    other = [(n, turn) for n, turn in enumerate(prompt) if turn.extra or turn.role not in ("user", "assistant")]
-    letters = _letters(text) if other else ""
-    for place, turn in other:
-        said = turn.message()
-        calls = [call.get("function", call).get("name", "") for call in said.get("tool_calls", ())]
-        calls += [said["function_call"].get("name", "")] if isinstance(said.get("function_call"), dict) else []
-        texts = [turn.text] if turn.role not in ("user", "assistant") else []
-        for what, wanted in (*(("text", each) for each in texts), *(("tool call", each) for each in calls)):
-            forms = (wanted, json.dumps(wanted), json.dumps(wanted, ensure_ascii=False), escape(wanted))
-            if not any(_letters(form) in letters for form in forms):
-                raise BadText(
-                    f"the model's chat template leaves out the {what} of prompt turn {place} of pair {number} (role"
-                    f" {turn.role}); move it into a user or assistant turn, or give another chat_template"
-                )
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text)  # what is left is what str.isalnum says, in no list of single characters
 
 
 def _longest(most: int, fits: Callable[[int], bool]) -> int:

@@ -37,9 +37,9 @@ def control_strings(tokenizer: Tokenizer, named: Sequence[str], chat_template: s
     those in the vocabulary that are written so. Added words and runs of spaces are text.
     """
     added = tokenizer.get_added_tokens_decoder().values()
-    found = {token.content for token in added if token.special or _marks(token.content, chat_template)}
-    found |= {text for text in named if _MARKUP.fullmatch(text) and tokenizer.token_to_id(text) is not None}
-    return tuple(sorted((text for text in found if text), key=lambda text: (-len(text), text)))
+    strings = {token.content for token in added if token.special or _marks(token.content, chat_template)}
+    strings |= {text for text in named if _MARKUP.fullmatch(text) and tokenizer.token_to_id(text) is not None}
+    return tuple(sorted((text for text in strings if text), key=lambda text: (-len(text), text)))
 
 
 def unknown_token(tokenizer: Tokenizer) -> str | None:

@@ -43,8 +43,8 @@ def in_transformers(files: Mapping[str, bytes], model: Mapping[str, Any], where:
             config = {key: value for key, value in config.items() if key not in _PLACES}
             (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         if model:
-            told = {key: model[key] for key in _TOLD if isinstance(model.get(key), str)}
-            (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+            known = {key: model[key] for key in _TOLD if isinstance(model.get(key), str)}
+            (folder / "config.json").write_text(json.dumps(known), encoding="utf-8")
         with one_line(BadModel, f"the tokenizer in {where} cannot be read"):
             # Without trust_remote_code it asks, and a "y" on standard input runs the folder's code
             return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)

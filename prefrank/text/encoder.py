@@ -176,7 +176,7 @@ class TextEncoder:
         writes itself, such as `<think>`, does not count in a reply."""
         own = self.source.written_by_models
         texts = [*((turn.text, own if turn.role == "assistant" else ()) for turn in prompt), (reply, own)]
-        return any(found not in allowed for text, allowed in texts for found in self._control_strings.findall(text))
+        return any(string not in allowed for text, allowed in texts for string in self._control_strings.findall(text))
 
     @cached_property
     def _control_strings(self) -> re.Pattern[str]:
@@ -228,11 +228,11 @@ class TextEncoder:
         if self.settings.labels:
             texts.update(dict.fromkeys(f"{turn.role}:" for prompt, _ in pairs for turn in prompt))
         try:
-            found = self.source.texts.batch(list(texts), self.settings.max_length)
+            token_ids = self.source.texts.batch(list(texts), self.settings.max_length)
         except (TypeError, BadText):
             check_texts(pairs)  # says which it is
             raise
-        return dict(zip(texts, found, strict=True)).__getitem__
+        return dict(zip(texts, token_ids, strict=True)).__getitem__
 
 
 def _made_again(source: FolderTokenizer, settings: TextSettings, pre_rendered: bool) -> TextEncoder:
@@ -262,8 +262,8 @@ def _token_types(source: FolderTokenizer, pair: PairTokens) -> TokenTypes:
 
 def default_length(source: FolderTokenizer, positions: int | None) -> int:
     """Tokens of a row where nobody chose: what tokenizer and model allow, up to 4,096; 512 where neither says."""
-    said = [length for length in (source.default_length, positions) if length is not None]
-    return min(*said, MOST_TOKENS) if said else 512
+    lengths = [length for length in (source.default_length, positions) if length is not None]
+    return min(*lengths, MOST_TOKENS) if lengths else 512
 
 
 def check_texts(pairs: Sequence[tuple[Prompt, str]]) -> None:

@@ -47,10 +47,10 @@ class Marks:
             BadText: what it holds beside its text is no object of JSON, or has half of a character.
         """
         if turn not in self.messages:
-            said = parse_json(turn.extra or "{}", f"what a turn of the role {turn.role} holds beside its text", BadText)
-            if not isinstance(said, dict):
-                raise BadText(f"a turn of the role {turn.role} holds {kind_of(said)} beside its text; wanted an object")
-            extra = {name: self._put_all(said[name]) for name in said if name not in ("role", "content")}
+            held = parse_json(turn.extra or "{}", f"what a turn of the role {turn.role} holds beside its text", BadText)
+            if not isinstance(held, dict):
+                raise BadText(f"a turn of the role {turn.role} holds {kind_of(held)} beside its text; wanted an object")
+            extra = {name: self._put_all(held[name]) for name in held if name not in ("role", "content")}
             self.messages[turn] = {"role": turn.role, "content": self.put(turn.text, turn.role), **extra}
         return self.messages[turn]
 
@@ -89,9 +89,9 @@ class Marks:
             BadModel: the template repeats marks until that is longer than any text may be.
         """
         strings = dict(enumerate(self.strings))
-        found = [strings.get(int(number), "") for number in self._pattern.findall(text)]
-        if sum(map(len, found)) > limit("template_bytes") + 8 * len(text):
-            raise BadModel(f"the chat template makes {past('template_bytes')}; mend it, or give another chat_template")
+        written = [strings.get(int(number), "") for number in self._pattern.findall(text)]
+        if sum(map(len, written)) > limit("template_bytes") + 8 * len(text):
+            raise BadModel(f"the chat template makes {past('template_bytes')}; fix it, or give another chat_template")
         return self._pattern.sub(lambda match: strings.get(int(match.group(1)), match.group()), text)
 
     @cached_property

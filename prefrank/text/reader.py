@@ -130,20 +130,20 @@ class Reader:
 
     def batch(self, texts: Sequence[str], most: int) -> list[TextIds]:
         """`ids` of each text, short ones encoded together."""
-        found: dict[int, TextIds] = {}
+        by_place: dict[int, TextIds] = {}
         group: list[int] = []
         size = 0
         for place, text in enumerate(texts):
             if len(text) > self.piece:
-                found[place] = self.ids(text, most)
+                by_place[place] = self.ids(text, most)
                 continue
             if size + len(text) > 10 * self.piece:
-                found |= self._together(texts, group)
+                by_place |= self._together(texts, group)
                 group, size = [], 0
             group.append(place)
             size += len(text)
-        found |= self._together(texts, group)
-        return [found[place] for place in range(len(texts))]
+        by_place |= self._together(texts, group)
+        return [by_place[place] for place in range(len(texts))]
 
     def _together(self, texts: Sequence[str], group: Sequence[int]) -> dict[int, TextIds]:
         chosen = [texts[place] for place in group]
@@ -161,7 +161,7 @@ class Reader:
             return _tokens(self._encode(text))
         return joined(self._pieces(text, spans=True))
 
-    def layout(self, text: str, marked: Collection[int] = ()) -> "Layout":
+    def layout(self, text: str, marked: Collection[int] = ()) -> "TextLayout":
         """Where the pieces of a text are, so that the places of a few of its tokens can be asked for.
 
         Args:
@@ -177,7 +177,7 @@ class Reader:
                 noted.append(len(counts))
             places.append(end)
             counts.append(len(tokens.ids))
-        return Layout(self, text, tuple(places), tuple(accumulate(counts, initial=0)), tuple(noted))
+        return TextLayout(self, text, tuple(places), tuple(accumulate(counts, initial=0)), tuple(noted))
 
     def more_than(self, text: str, most: int) -> bool:
         """Whether a text has more ids than so many; of a long one no more is read than says so. Raises as `ids`."""
@@ -241,7 +241,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TextLayout:
     """The pieces of one text.
 
     Args:
@@ -287,7 +287,7 @@ def joined(parts: Iterable[Tokens]) -> Tokens:
         ids.frombytes(part.ids.tobytes())
         starts.frombytes(part.starts.tobytes())
         ends.frombytes(part.ends.tobytes())
-    return Tokens(*(np.frombuffer(one, np.int32) for one in (ids, starts, ends)))
+    return Tokens(*(np.frombuffer(column, np.int32) for column in (ids, starts, ends)))
 
 
 def _bytes(text: str) -> int:

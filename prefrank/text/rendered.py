@@ -71,7 +71,7 @@ def pair_of(source: FolderTokenizer, control: PairTokens, prompt: str, reply: st
     reply, the last part is the reply."""
 
     def written(ids: Ids) -> str:
-        return r"\s*".join(re.escape(source.tokenizer.id_to_token(one) or "") for one in ids)
+        return r"\s*".join(re.escape(source.tokenizer.id_to_token(id) or "") for id in ids)
 
     separator, closing = written(control.middle), f"{written(control.after)}$"
     prompt = re.sub(f"^{written(control.before)}", "", prompt)
@@ -107,8 +107,8 @@ def _said(strings: Mapping[str, tuple[str, str]], text: str) -> list[Turn]:
     if not re.match(openings, text):
         return []
     _, first, *rest = re.split(f"^({openings})", text, maxsplit=1)
-    said = re.split(f"(?:{endings})({openings})", rest[0])
-    turns = [Turn(roles[opening], part) for opening, part in zip((first, *said[1::2]), said[::2], strict=True)]
+    pieces = re.split(f"(?:{endings})({openings})", rest[0])
+    turns = [Turn(roles[opening], part) for opening, part in zip((first, *pieces[1::2]), pieces[::2], strict=True)]
     last = turns[-1]
     return [*turns[:-1], Turn(last.role, last.text.removesuffix(strings[last.role][1]))]
 
@@ -119,9 +119,9 @@ def _space_after(prompt: str, reply: str, before_reply: str) -> str:
     if not reply or reply[0].isspace() or prompt[-1:].isspace():
         return ""
     spaces = [
-        found["space"]
-        for found in re.finditer(r"(?P<word>\S+)(?P<space>\s*)", before_reply)
-        if len(found["word"]) > 2 and prompt.endswith(found["word"])
+        match["space"]
+        for match in re.finditer(r"(?P<word>\S+)(?P<space>\s*)", before_reply)
+        if len(match["word"]) > 2 and prompt.endswith(match["word"])
     ]
     return spaces[-1] if spaces else ""
 

@@ -52,16 +52,16 @@ def written_by(template: str, messages: list[dict[str, Any]], tokens: Mapping[st
         return written
     except UnicodeEncodeError as error:
         raise BadText(
-            f"the model's chat template writes half of a character ({error.object[error.start]!a}); mend it, or give"
+            f"the model's chat template writes half of a character ({error.object[error.start]!a}); fix it, or give"
             " another chat_template"
         ) from error
     except Refused as error:
-        raise BadModel(f"the chat template {error}; mend it, or give another chat_template") from error
+        raise BadModel(f"the chat template {error}; fix it, or give another chat_template") from error
     except (RecursionError, MemoryError, SyntaxError) as error:  # the last two of Python's own compiler
-        raise BadModel("the chat template is nested too deeply; mend it, or give another chat_template") from error
+        raise BadModel("the chat template is nested too deeply; fix it, or give another chat_template") from error
     except TemplateSyntaxError as error:
         raise BadModel(
-            f"line {error.lineno} of the chat template is not Jinja's language: {_reason(error)}; mend the template, or"
+            f"line {error.lineno} of the chat template is not Jinja's language: {_reason(error)}; fix the template, or"
             " give another chat_template"
         ) from error
     except Exception as error:  # Jinja raises its own tree, and operators in templates Python's
@@ -80,8 +80,8 @@ def written_by(template: str, messages: list[dict[str, Any]], tokens: Mapping[st
 
 def _reason(error: Exception) -> str:
     """What an error says, in one line that is not too long."""
-    said = " ".join(str(error)[:2000].split())
-    return said if len(said) <= 300 else f"{said[:297]}..."
+    reason = " ".join(str(error)[:2000].split())
+    return reason if len(reason) <= 300 else f"{reason[:297]}..."
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Rendered:
                 return len(layout)
         return sum(map(self._count, self._parts))
 
-    def _count(self, part: "Part", most: int | None = None) -> int:
+    def _count(self, part: "RowPart", most: int | None = None) -> int:
         """How many tokens a part has; where only so many are of interest, more than that may be one more."""
         if part.number is not None:
             return 1
@@ -160,8 +160,8 @@ class Rendered:
     @cached_property
     def _written(self) -> Int32[np.ndarray, "C 2"]:
         """From where to where `text` has control strings, whoever wrote them."""
-        found = self.source.control_pattern.finditer(self.text)
-        return np.fromiter((end for match in found for end in match.span()), np.int32).reshape(-1, 2)
+        matches = self.source.control_pattern.finditer(self.text)
+        return np.fromiter((end for match in matches for end in match.span()), np.int32).reshape(-1, 2)
 
     @cached_property
     def _may_be_whole(self) -> bool:
@@ -171,19 +171,19 @@ class Rendered:
 
     def _holds_as_written(self, tokens: Tokens) -> bool:
         """Whether the control tokens among these are the control strings of the text."""
-        found = np.flatnonzero(np.isin(tokens.ids, list(self.source.control_ids)))
-        if len(found) != len(self._written):
+        control = np.flatnonzero(np.isin(tokens.ids, list(self.source.control_ids)))
+        if len(control) != len(self._written):
             return False
-        first, last, start, end = tokens.starts[found], tokens.ends[found], *self._written.T
+        first, last, start, end = tokens.starts[control], tokens.ends[control], *self._written.T
         return bool(np.all((first <= start) & (end <= last)))  # a token may take the white space beside it
 
     @cached_property
-    def _parts(self) -> list["Part"]:
+    def _parts(self) -> list["RowPart"]:
         return parts_of(self.source, self.marks.split(self.marked))
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RowPart:
     """A control string or a text of a rendered row.
 
     Args:
@@ -201,9 +201,9 @@ class Part:
         return source.texts if self.first else source.texts_inside
 
 
-def parts_of(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> list[Part]:
+def parts_of(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> list[RowPart]:
     """Control strings and texts, each to be read on its own, without the white space that tokens beside them take."""
-    found: list[Part] = []
+    parts: list[RowPart] = []
     position = 0
     added = {token.content: token for token in source.tokenizer.get_added_tokens_decoder().values()}
     for place, (text, control) in enumerate(pieces):
@@ -215,14 +215,14 @@ def parts_of(source: FolderTokenizer, pieces: Sequence[tuple[str, bool]]) -> lis
             text = text.lstrip() if before is not None and before.rstrip else text
             start = position - len(text)
             text = text.rstrip() if after is not None and after.lstrip else text
-        found.append(Part(text, start, number, not place))
-    return found
+        parts.append(RowPart(text, start, number, not place))
+    return parts
 
 
-def tokens_of(source: FolderTokenizer, part: Part) -> Tokens:
+def tokens_of(source: FolderTokenizer, part: RowPart) -> Tokens:
     """The tokens of a part, none of them a control token but its own."""
     if part.number is not None:
         end = part.start + len(part.text)
-        return Tokens(*(np.array([one], np.int32) for one in (part.number, part.start, end)))
+        return Tokens(*(np.array([number], np.int32) for number in (part.number, part.start, end)))
     tokens, offset = part.reader(source).tokens(part.text), np.int32(part.start)
     return Tokens(tokens.ids, tokens.starts + offset, tokens.ends + offset)

@@ -50,7 +50,7 @@ DEEPEST_BODY, MOST_IN_LOOPS, MOST_COPIES = 60, 300_000, 500_000
 tests know have a fifteenth of the first and a thousandth of the others."""
 
 
-class Format(NamedTuple):
+class FormatMethod(NamedTuple):
     """`str.format` of a text, which only the sandbox can call."""
 
     text: str
@@ -115,7 +115,7 @@ class _Counting(CodeGenerator):
         self.write(")")
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
-        fixed = [isinstance(one, nodes.Const) for one in (node.expr, *(operand.expr for operand in node.ops))]
+        fixed = [isinstance(side, nodes.Const) for side in (node.expr, *(operand.expr for operand in node.ops))]
         inside = node.ops[0].op in ("in", "notin") and not _is_constant(node.ops[0].expr)
         if len(node.ops) == 1 and (inside or not any(fixed)) and not _is_constant(node.ops[0].expr):
             self.write(f"compare({node.ops[0].op!r}, ")
@@ -161,7 +161,7 @@ class _Counting(CodeGenerator):
 
 def _is_constant(node: nodes.Node) -> bool:
     if isinstance(node, nodes.List | nodes.Tuple):
-        return all(isinstance(one, nodes.Const) for one in node.items)
+        return all(isinstance(item, nodes.Const) for item in node.items)
     return isinstance(node, nodes.Const)
 
 
@@ -171,8 +171,8 @@ class _Context(Context):
     budget: Budget
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:
-        made = super().derived(locals)
-        made.budget = self.budget  # type: ignore[attr-defined]
+        made: Any = super().derived(locals)  # of the environment's class, which is this one
+        made.budget = self.budget
         return made
 
 
@@ -281,7 +281,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: Any) -> Any:
         named = isinstance(value, _METHODS) and value.__name__
         if named in ("format", "format_map") and isinstance(value.__self__, str):
-            return Format(value.__self__, named == "format_map")
+            return FormatMethod(value.__self__, named == "format_map")
         return None
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -291,8 +291,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        return context.budget.binary(operator, left, right)  # type: ignore[attr-defined]
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        return context.budget.binary(operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 (as arguments may be called self)
         budget: Budget = __context.budget
@@ -308,7 +308,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(__obj, Undefined):
             return __obj(*args)
         kwargs = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
-        if type(__obj) is Format:
+        if type(__obj) is FormatMethod:
             return __self._formatted(budget, __obj, args, kwargs)
         if isinstance(__obj, _METHODS):
             owner = __obj.__self__
@@ -323,7 +323,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return budget.spent(__obj(*args, **kwargs))
         raise Refused(f"calls a {type(__obj).__name__}, which a chat template may not")
 
-    def _formatted(self, budget: Budget, target: Format, args: Sequence[Any], named: Mapping[str, Any]) -> str:
+    def _formatted(self, budget: Budget, target: FormatMethod, args: Sequence[Any], named: Mapping[str, Any]) -> str:
         if target.mapped:
             (named,), args = args, ()
         kind = _EscapeFormatter if isinstance(target.text, Markup) else _Formatter

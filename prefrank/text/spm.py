@@ -41,14 +41,14 @@ def check_size(content: bytes, where: object) -> None:
         raise BadModel(f"{where} has a piece of {max(sizes):,} characters, {past('piece_characters')}")
 
 
-def mended(tokenizer: str, content: bytes) -> str:
+def corrected(tokenizer: str, content: bytes) -> str:
     """The JSON of a tokenizer converted from this file, with what the conversion left out or got wrong: the kind of
     model, bytes for unknown characters, the character map, spaces, the space before a text, which piece is unknown."""
     file, spec = _read(content), json.loads(tokenizer)
     if file is None:
         return tokenizer
     converted = spec["model"]["type"]
-    _mend_model(spec, file)
+    _correct_model(spec, file)
     rules, split = file.normalizer_spec, '"WhitespaceSplit"' in json.dumps(spec["pre_tokenizer"])
     usual = rules.precompiled_charsmap and rules.add_dummy_prefix and rules.remove_extra_whitespaces
     steps = _steps(spec["normalizer"])
@@ -76,7 +76,7 @@ def mended(tokenizer: str, content: bytes) -> str:
     return tokenizer if spec == json.loads(tokenizer) else json.dumps(spec, ensure_ascii=False)
 
 
-def _mend_model(spec: dict[str, Any], file: Any) -> None:
+def _correct_model(spec: dict[str, Any], file: Any) -> None:
     model, trainer = spec["model"], file.trainer_spec
     listed = model["vocab"] if isinstance(model["vocab"], list) else sorted(model["vocab"], key=model["vocab"].get)
     pieces: list[str] = [piece if isinstance(piece, str) else piece[0] for piece in listed]
@@ -99,7 +99,9 @@ def _mend_model(spec: dict[str, Any], file: Any) -> None:
         most = max((piece.score for piece in file.pieces if piece.type == _NORMAL), default=0.0)
         chosen = {piece.piece for piece in file.pieces if piece.type == _USER_DEFINED}
         scores |= {piece: len(piece.encode()) * most - 0.1 for piece in chosen}
-        spec["added_tokens"] = [one for one in spec["added_tokens"] if one["special"] or one["content"] not in chosen]
+        spec["added_tokens"] = [
+            token for token in spec["added_tokens"] if token["special"] or token["content"] not in chosen
+        ]
         spec["model"] = {
             "type": "Unigram", "unk_id": None if unknown is None else ids[unknown],
             "vocab": [[piece, scores.get(piece, 0.0)] for piece in pieces], "byte_fallback": trainer.byte_fallback,

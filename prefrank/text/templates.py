@@ -111,7 +111,7 @@ def row_opening(source: FolderTokenizer, row_ends: RowEnds) -> Ids:
     encoding = source.tokenizer.encode(source.probe)
     opening = encoding.ids[: encoding.sequence_ids.index(0)] if 0 in encoding.sequence_ids else []
     if says is False:
-        return [one for one in opening if one != number]
+        return [id for id in opening if id != number]
     return opening or ([number] if says and number is not None else [])
 
 
@@ -160,8 +160,8 @@ def check_turns(prompt: Prompt, number: int, settings: TextSettings) -> None:
     without strings of its own."""
     for place, turn in enumerate(prompt):
         if turn.extra:
-            said = parse_json(turn.extra, f"prompt turn {place} of pair {number}", BadText)
-            names = ", ".join(said) if isinstance(said, dict) else short(said)
+            extra = parse_json(turn.extra, f"prompt turn {place} of pair {number}", BadText)
+            names = ", ".join(extra) if isinstance(extra, dict) else short(extra)
             raise BadText(
                 f"prompt turn {place} of pair {number} holds {names}, which the text template {settings.template} has"
                 " no place for; write it into the text, or use a model with a chat template"

@@ -19,28 +19,15 @@ from tokenizers import Tokenizer
 
 from prefrank.errors import BadModel, BadText, NotFound, suggest
 from prefrank.io.inputs import read_bytes
-from prefrank.io.json_files import Fields, kind_of, parse_json, read_fields
+from prefrank.io.json_files import Fields, parse_json, read_fields
 from prefrank.limits import limit, past
 from prefrank.text import control, spm
 from prefrank.text.convert import in_transformers
+from prefrank.text.folder_files import CHAT_TEMPLATE, MORE_TEMPLATES, TOKENIZER_FILES, check_files
 from prefrank.text.reader import Reader, one_line
 from prefrank.text.tokenizer_file import MOST_ID, growth, read_tokenizer
 
-CHAT_TEMPLATE = "chat_template.jinja"
-MORE_TEMPLATES = "additional_chat_templates"
-TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    *spm.FILES,
-    CHAT_TEMPLATE,
-)
-"""Beside `tokenizer.json`, what a saved checkpoint carries on unchanged."""
 _TEMPLATE_FILE = re.compile(rf"{MORE_TEMPLATES}/[^/\\\0]+\.jinja")
-_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _TYPED = frozenset(
     ("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "ConvBertTokenizer", "LayoutLMTokenizer",
      "DebertaTokenizer", "DebertaV2Tokenizer")
@@ -82,13 +69,13 @@ class FolderTokenizer:
             named = {"default": named}
         elif isinstance(named, list):
             named = {entry["name"]: entry["template"] for entry in named}
-        found = dict(named)
+        templates = dict(named)
         for name, content in self.files.items():
             if name == CHAT_TEMPLATE:
-                found["default"] = content.decode()
+                templates["default"] = content.decode()
             elif name.startswith(f"{MORE_TEMPLATES}/"):
-                found[Path(name).stem] = content.decode()
-        return found
+                templates[Path(name).stem] = content.decode()
+        return templates
 
     @property
     def chat_template(self) -> str | None:
@@ -99,22 +86,22 @@ class FolderTokenizer:
     def special_tokens(self) -> dict[str, str]:
         """Name, such as `eos_token`, -> text: from tokenizer_config.json, else special_tokens_map.json, else the id
         in config.json (of several the first)."""
-        found = {}
+        tokens = {}
         named = parse_json(self.files.get("special_tokens_map.json", b"{}"), "special_tokens_map.json")
         for source in (named, self.config):
             for name, token in source.items():
                 text = token.get("content") if isinstance(token, dict) else token
                 if name.endswith("_token") and isinstance(text, str):
-                    found[name] = text
+                    tokens[name] = text
         for name in ("bos_token", "eos_token"):
             number = self.model.get(f"{name}_id")
             number = next(iter(number), None) if isinstance(number, list) else number
-            if name in found or name in self.config or number is None or number < 0:
+            if name in tokens or name in self.config or number is None or number < 0:
                 continue
             text = self.tokenizer.id_to_token(number)
             if text is not None:
-                found[name] = text
-        return found
+                tokens[name] = text
+        return tokens
 
     @cached_property
     def configured_tokens(self) -> dict[str, str]:
@@ -252,7 +239,7 @@ class FolderTokenizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is worked out from the rest."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)  # a pickled tokenizer forgets that text has no control tokens
@@ -310,7 +297,7 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
     model = read_fields(config) if config.is_file() else Fields({}, str(config))
     for name in ("bos_token_id", "eos_token_id"):
         numbers = model[name] if isinstance(model.get(name), list) else [model.get(name)]
-        if not all(one is None or (type(one) is int and -1 <= one <= MOST_ID) for one in numbers):
+        if not all(number is None or (type(number) is int and -1 <= number <= MOST_ID) for number in numbers):
             model.refuse(name, f"an id from 0 to {MOST_ID:,}, or a list of ids")
     if os.path.lexists(path):
         content = read_bytes(path, BadModel)
@@ -320,12 +307,12 @@ def load_tokenizer(folder: Path) -> FolderTokenizer:
         content, files = _converted(folder, files, model)
     else:
         raise BadModel(f"{folder} has no tokenizer; wanted tokenizer.json or a vocabulary file beside the weights")
-    found = FolderTokenizer(read_tokenizer(content, str(path)), files, model.raw, folder)
+    source = FolderTokenizer(read_tokenizer(content, str(path)), files, model.raw, folder)
     with one_line(BadModel, f"the tokenizer in {folder} cannot encode a text"):
-        ids = found.tokenizer.encode(found.probe, found.probe).ids
+        ids = source.tokenizer.encode(source.probe, source.probe).ids
     if max(ids, default=0) > MOST_ID:
         raise BadModel(f"{path}: the post_processor gives the id {max(ids):,}; wanted at most {MOST_ID:,}")
-    return found
+    return source
 
 
 def _pieces(tokenizer: Tokenizer) -> Iterator[str]:
@@ -333,65 +320,9 @@ def _pieces(tokenizer: Tokenizer) -> Iterator[str]:
     yield from (piece.strip(" ▁Ġ#") for piece in sorted(tokenizer.get_vocab())[:1000])
 
 
-def _fields(found: FolderTokenizer, name: str) -> Fields:
+def _fields(source: FolderTokenizer, name: str) -> Fields:
     """One of its JSON files."""
-    return Fields(parse_json(found.files.get(name, b"{}"), name), str((found.folder or Path()) / name))
-
-
-def check_files(files: Mapping[str, bytes], folder: Path) -> None:
-    """See that the files beside tokenizer.json are of the kinds that are read.
-
-    Raises:
-        BadModel: naming file and key.
-    """
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"):
-        if name not in files:
-            continue
-        where = str(folder / name)
-        value = parse_json(files[name], where)
-        if not isinstance(value, dict):
-            raise BadModel(f"{where} holds {kind_of(value)}; wanted an object")
-        if half := re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
-            raise BadModel(f"{where} holds half of a character ({half[0]!a}); copy or download it again")
-        fields = Fields(value, where)
-        if name in ("added_tokens.json", "vocab.json"):
-            for piece in fields:
-                fields.integer(piece, most=MOST_ID)
-            continue
-        for token in _NAMED:
-            if isinstance(fields.get(token), dict):
-                fields.object(token).text("content")
-            elif fields.get(token) is not None and not isinstance(fields[token], str):
-                fields.refuse(token, "a string, or an object with content")
-        if name == "tokenizer_config.json":
-            _check_config(fields)
-    for name, content in files.items():
-        if name == CHAT_TEMPLATE or name.startswith(f"{MORE_TEMPLATES}/"):
-            try:
-                content.decode()
-            except UnicodeDecodeError as error:
-                place = f"{error.reason} at byte {error.start}"
-                raise BadModel(f"the chat template {folder / name} is not UTF-8 text ({place})") from None
-
-
-def _check_config(config: Fields) -> None:
-    config.text("tokenizer_class", None)
-    config.flag("add_bos_token", None)
-    config.number("model_max_length", None, least=1.0)
-    config.texts("model_input_names", ())
-    if (decoder := config.object("added_tokens_decoder", None)) is not None:
-        for number in decoder:
-            decoder.object(number).text("content")
-    named, wanted = config.get("chat_template"), "a text, or a list of objects with name and template"
-    if isinstance(named, list):
-        for one in config.objects("chat_template"):
-            one.text("name")
-            one.text("template")
-    elif isinstance(named, dict):
-        for name in named:
-            config.object("chat_template").text(name)
-    elif named is not None and not isinstance(named, str):
-        config.refuse("chat_template", wanted)
+    return Fields(parse_json(source.files.get(name, b"{}"), name), str((source.folder or Path()) / name))
 
 
 def _converted(folder: Path, files: dict[str, bytes], model: Mapping[str, Any]) -> tuple[bytes, dict[str, bytes]]:
@@ -406,11 +337,11 @@ def _converted(folder: Path, files: dict[str, bytes], model: Mapping[str, Any]) 
     loaded = in_transformers(files, model, folder)
     with one_line(BadModel, f"the tokenizer in {folder} cannot be converted"):
         text = loaded.backend_tokenizer.to_str()
-        mended = next((spm.mended(text, files[name]) for name in spm.FILES if name in files), text)
-    if mended != text:
+        corrected = next((spm.corrected(text, files[name]) for name in spm.FILES if name in files), text)
+    if corrected != text:
         config = json.loads(files.get("tokenizer_config.json", b"{}"))
         known = {name: str(token) for name, token in loaded.special_tokens_map.items() if isinstance(token, str)}
         generic = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": loaded.model_input_names}
         content = json.dumps(known | config | generic, indent=2, ensure_ascii=False)
         files = {**files, "tokenizer_config.json": content.encode()}
-    return mended.encode(), files
+    return corrected.encode(), files

@@ -42,8 +42,8 @@ def read_tokenizer(content: bytes, where: str) -> Tokenizer:
     for name, inner in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")):
         for step in _flat(spec.object(name, None), inner):
             _check_step(step)
-    if (found := growth(spec)) > limit("text_growth"):
-        raise BadModel(f"{where}: the normalizer makes a text up to {found:,} times longer, {past('text_growth')}")
+    if (grown := growth(spec)) > limit("text_growth"):
+        raise BadModel(f"{where}: the normalizer makes a text up to {grown:,} times longer, {past('text_growth')}")
     for step in _flat(spec.object("post_processor", None), "processors"):
         _check_template(step)
     if model.number("dropout", None):  # for training: the same text must give the same ids
@@ -65,7 +65,9 @@ def _check_model(model: Fields) -> None:
     where = f"{model.file}: {model.place('vocab')}"
     if len(vocab) > limit("vocabulary_pieces"):
         raise BadModel(f"{where} has {len(vocab):,} pieces, {past('vocabulary_pieces')}")
-    pieces: Any = vocab if isinstance(vocab, dict) else (one[0] for one in vocab if isinstance(one, list) and one)
+    pieces: Any = (
+        vocab if isinstance(vocab, dict) else (piece[0] for piece in vocab if isinstance(piece, list) and piece)
+    )
     longest = max((len(piece) for piece in pieces if isinstance(piece, str)), default=0)
     if longest > limit("piece_characters"):
         raise BadModel(f"{where} has a piece of {longest:,} characters, {past('piece_characters')}")
@@ -101,8 +103,8 @@ def _flat(step: Fields | None, inner: str, depth: int = 0) -> Iterator[Fields]:
         return
     if depth > _DEPTH or len(step.objects(inner)) > _STEPS:
         step.refuse(inner, f"at most {_STEPS} steps, nested at most {_DEPTH} deep")
-    for one in step.objects(inner):
-        yield from _flat(one, inner, depth + 1)
+    for inner_step in step.objects(inner):
+        yield from _flat(inner_step, inner, depth + 1)
 
 
 def _check_step(step: Fields) -> None:
@@ -127,19 +129,19 @@ def _check_step(step: Fields) -> None:
 
 def growth(spec: Mapping[str, Any]) -> int:
     """How many times longer the normalisers of a tokenizer.json may make a text, beyond what Unicode's own forms do."""
-    found = 1
+    times = 1
     top = spec if isinstance(spec, Fields) else Fields(spec, "tokenizer.json")
     for step in _flat(top.object("normalizer", None), "normalizers"):
         kind = step.text("type")
         if kind == "Prepend":
-            found *= max(len(step.text("prepend")), 1)
+            times *= max(len(step.text("prepend")), 1)
         elif kind == "Precompiled":
             content = base64.b64decode(step.text("precompiled_charsmap"))
             texts = content[4 + struct.unpack("<I", content[:4])[0] :].split(b"\0")
-            found *= -(-max(len(text.decode(errors="replace")) for text in texts) // _USUAL_GROWTH) or 1
+            times *= -(-max(len(text.decode(errors="replace")) for text in texts) // _USUAL_GROWTH) or 1
         elif kind == "Replace":
-            found *= _replaced(step.object("pattern"), len(step.text("content")))
-    return found
+            times *= _replaced(step.object("pattern"), len(step.text("content")))
+    return times
 
 
 def _replaced(pattern: Fields, size: int) -> int:
@@ -174,6 +176,6 @@ def _check_template(step: Fields) -> None:
         if texts != wanted:
             shown = " ".join(f"${text}" for text in texts) or "no text"
             raise BadModel(
-                f"{step.file}: {step.place(name)} holds {shown}; wanted {' and '.join(f'${one}' for one in wanted)},"
+                f"{step.file}: {step.place(name)} holds {shown}; wanted {' and '.join(f'${text}' for text in wanted)},"
                 " each once and in this order"
             )

@@ -1,6 +1,6 @@
-"""From a recipe to everything that is ready before the first step: `train` and `dry_run` both begin here.
+"""From a recipe to everything a run needs before its first step; `train` and `dry_run` both start here.
 
-Whatever is wrong with a recipe, its model or its data is refused here, with the same words for both.
+Anything wrong with a recipe, its model or its data is refused here, with the same message for both.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ N = TypeVar("N", bound=Network | None)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared(Generic[N]):
-    """What a run needs before its first step; no texts are left in it, but those that streams draw from memory.
+    """What a run needs before its first step; it keeps no texts, except those that streams draw from memory.
 
     Args:
         network: what `load` gave: the network with its weights, on its device.
@@ -38,7 +38,7 @@ class Prepared(Generic[N]):
         loss: started from the training labels, on the CPU.
         progress: where the run stands: at step 0, or where its checkpoint says.
         account: of the data, for the training record: `read`, `encoded` and `digests`, as plain values.
-        notes: what of the data deserves a second look.
+        notes: warnings about the data.
     """
 
     network: N

@@ -1,7 +1,6 @@
 """What a run starts from: the network with its head, and the text path.
 
-A model that already is a reward model keeps its head, and one that prefrank trained its text settings,
-unless the recipe says otherwise.
+Unless the recipe says otherwise, a reward model keeps its head, and a model that prefrank trained its text settings.
 """
 
 from dataclasses import replace

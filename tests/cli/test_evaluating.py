@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefrank.evaluation.runs import compare_runs
 
 from prefrank import RewardModel
-from prefrank.cli import measured
-from prefrank.evaluation.protocols import SUITES
+from prefrank.cli.screen import show_all
+from prefrank.evaluation import SUITES, compare_runs, read_run
+from prefrank.reports import terminal
 from tests.cli.conftest import ROWS, Run
 from tests.tiny import decoder_folder
 
@@ -190,7 +190,7 @@ def test_long_paths_are_shown_by_what_tells_them_apart_and_recorded_whole(
     assert "a-long-name-of-a-folder" not in out
     record = json.loads(output.read_text(encoding="utf-8"))
     assert [one["name"] for one in record["scorers"]][:2] == models
-    assert {name: suite["from"] for name, suite in record["suites"].items()} == {
+    assert {name: suite["where"] for name, suite in record["suites"].items()} == {
         "one/test.jsonl": data[0], "two/test.jsonl": data[1],
     }  # fmt: skip
     html = page.read_text(encoding="utf-8")
@@ -322,11 +322,11 @@ def test_doubtful_scores_are_said_on_the_screen(run: Run, pairs: str, tmp_path: 
 def test_no_word_of_the_differences_is_broken(
     evaluated: Path, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = compare_runs({"": json.loads(evaluated.read_text())}, SUITES)
+    tests = compare_runs({"": read_run(evaluated)}, SUITES)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda console: True))
     capsys.readouterr()
-    measured.comparison(found, headlines=True)
+    show_all(terminal.paired_tests(tests, headlines=True))
     out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     for words in ("difference", "verdict", "shorter reply", "pairs.jsonl", "told apart"):
         assert words in out

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from prefrank.cli import _show_warning, screen
 from prefrank.errors import BadInput
+from prefrank.reports import rich_tables
+from prefrank.reports.rich_tables import joined
 from tests.cli.conftest import Run
 
 HOSTILE = "a\x1b[2J\x9b2J\x1b]8;;http://x\x07\r\u202e[red]b[/red] [/] [link=http://x]c \\"
@@ -22,7 +24,7 @@ OBEYED = ("\x1b", "\x9b", "\x07", "\r", "\u202e")
 
 @given(st.text(alphabet="ab[]/\\#@\n\x1b=: "), st.text(alphabet="ab[]/\\ "))
 def test_brackets_and_backslashes_are_shown_as_they_are(one: str, other: str) -> None:
-    shown = screen.joined(one, screen.joined(other, style="bold"), " end").plain
+    shown = joined(one, joined(other, style="bold"), " end").plain
     assert shown == one.replace("\n", "\\n").replace("\x1b", "\\x1b") + other + " end"
     file = io.StringIO()
     screen._console(file, 10_000).print(shown, end="")
@@ -31,14 +33,14 @@ def test_brackets_and_backslashes_are_shown_as_they_are(one: str, other: str) ->
 
 @given(st.text(st.characters()))
 def test_no_text_moves_the_cursor(text: str) -> None:
-    shown = screen.text(text).plain + screen.lines(text).plain.replace("\n", "")
+    shown = rich_tables.text(text).plain + rich_tables.lines(text).plain.replace("\n", "")
     assert all(one.isprintable() or one.isspace() or ord(one) > 0x9F for one in shown)
     assert not set(shown) & set("\x1b\r\x9b\n\u202e\u2028")
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:
-    assert screen.text("x" * 3000).plain.endswith("x… (3,000 characters)")
-    assert len(screen.lines("x\n" * 3000).plain) < 2100
+    assert rich_tables.text("x" * 3000).plain.endswith("x… (3,000 characters)")
+    assert len(rich_tables.lines("x\n" * 3000).plain) < 2100
 
 
 @pytest.mark.parametrize("color", [True, False])
@@ -158,10 +160,11 @@ def test_a_remark_that_cannot_be_shown_takes_no_result_with_it(
 
 
 def test_only_one_module_makes_consoles_and_nothing_reads_markup() -> None:
-    sources = {path.name: path.read_text() for path in Path(screen.__file__).parent.glob("*.py")}
+    folders = [Path(module.__file__).parent for module in (screen, rich_tables)]
+    sources = {path.name: path.read_text() for folder in folders for path in folder.rglob("*.py")}
     assert [name for name, source in sources.items() if "rich.console" in source] == ["screen.py"]
     assert [name for name, source in sources.items() if "rich.markup" in source or "from_markup" in source] == []
-    assert [name for name, source in sources.items() if ".add_row(" in source] == ["screen.py"]
+    assert [name for name, source in sources.items() if ".add_row(" in source] == ["rich_tables.py"]
 
 
 def test_bad_input_stays_one_line_when_warnings_are_errors() -> None:

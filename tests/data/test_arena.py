@@ -41,7 +41,7 @@ def test_an_arena_vote_compares_the_replies_to_one_question(
 ) -> None:
     rows = [vote("model_a"), vote("model_b", judge="arena_user_1"), vote("tie", judge="arena_user_2")]
     loaded = load_comparisons(write(tmp_path / f"arena.{suffix}", rows))
-    assert [one.prompt for one in loaded.comparisons] == [user("A colour?")] * 3
+    assert [comparison.prompt for comparison in loaded.comparisons] == [user("A colour?")] * 3
     first, second, third = map(stated, loaded.comparisons)
     assert first == {("Blue.", "Tuesday.", 1.0)}
     assert second == {("Tuesday.", "Blue.", 1.0)}

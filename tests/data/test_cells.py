@@ -103,5 +103,7 @@ def test_dotted_names_reach_into_objects_written_in_cells(tmp_path: Path) -> Non
 def test_a_csv_file_of_a_tree_is_the_tree(tmp_path: Path) -> None:
     tree = [row | {"review_result": None} for row in TREE]
     paths = write_lines(tmp_path / "a.jsonl", tree), write_csv(tmp_path / "b.csv", tree)
-    want, found = (load_comparisons(path).comparisons for path in paths)
-    assert [(one.prompt, stated(one)) for one in found] == [(one.prompt, stated(one)) for one in want]
+    want, read = (load_comparisons(path).comparisons for path in paths)
+    assert [(comparison.prompt, stated(comparison)) for comparison in read] == [
+        (comparison.prompt, stated(comparison)) for comparison in want
+    ]

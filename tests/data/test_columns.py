@@ -28,7 +28,7 @@ def test_a_mapping_reads_nested_columns_in_every_way_of_loading(tmp_path: Path, 
     loaded = load_comparisons(path, columns=COLUMNS)
     first = loaded.comparisons[0]
     assert (first.prompt, first.replies) == ((Turn("system", "Be brief."), *user("A colour 0?")), ("Blue.", "Red."))
-    assert [one.id for one in loaded.comparisons] == [str(n) for n in range(12)]
+    assert [comparison.id for comparison in loaded.comparisons] == [str(n) for n in range(12)]
     assert load_splits(path, columns=COLUMNS)["all"].comparisons == loaded.comparisons
     assert tuple(ComparisonStream(str(path), columns=COLUMNS).read(print)) == loaded.comparisons
     parts = [load_comparisons(path, split=split, columns=COLUMNS) for split in ("train", "eval")]

@@ -131,8 +131,11 @@ def test_ms_swift_rejected_messages_are_a_whole_conversation_or_its_reply(tmp_pa
     other = {**row, "rejected_messages": messages("A day?", "Tuesday.")}
     open_ended = {**row, "messages": messages("A colour?")}
     loaded = load(tmp_path, row, reply, other, open_ended)
-    assert [one.prompt for one in loaded.comparisons] == [user("A colour?")] * 2
-    assert [stated(one) for one in loaded.comparisons] == [{("Blue.", "Tuesday.", 1.0)}, {("Blue.", "Red.", 1.0)}]
+    assert [comparison.prompt for comparison in loaded.comparisons] == [user("A colour?")] * 2
+    assert [stated(comparison) for comparison in loaded.comparisons] == [
+        {("Blue.", "Tuesday.", 1.0)},
+        {("Blue.", "Red.", 1.0)},
+    ]
     assert loaded.report.dropped == {"prompts differ": 1, "the completion is not one assistant message": 1}
 
 

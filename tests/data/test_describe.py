@@ -24,9 +24,9 @@ def test_a_description_counts_what_was_loaded(tmp_path: Path) -> None:
         {"prompt": "one", "replies": ["same", "same"], "ranks": [0, 1]},
     ]
     loaded = load(tmp_path / "a.jsonl", rows)
-    found = describe({"all": loaded})
-    split = found.splits["all"]
-    assert found.unit == "words"
+    description = describe({"all": loaded})
+    split = description.splits["all"]
+    assert description.unit == "words"
     assert (split.rows, split.comparisons, split.distinct_prompts, split.replies) == (3, 2, 1, 5)
     assert (split.pairs, split.ties, split.num_replies) == (4, 1, {2: 1, 3: 1})
     assert (split.prompt_lengths.median, split.prompt_lengths.max) == (3.0, 3)
@@ -35,8 +35,8 @@ def test_a_description_counts_what_was_loaded(tmp_path: Path) -> None:
 
 
 def test_lengths_are_in_tokens_where_a_counter_is_given(tmp_path: Path) -> None:
-    found = describe({"all": load(tmp_path / "a.jsonl", [own_row(ranks=[0, 1, 2])])}, count_tokens=len)
-    assert (found.unit, found.splits["all"].prompt_lengths.max) == ("tokens", len("Name a colour."))
+    description = describe({"all": load(tmp_path / "a.jsonl", [own_row(ranks=[0, 1, 2])])}, count_tokens=len)
+    assert (description.unit, description.splits["all"].prompt_lengths.max) == ("tokens", len("Name a colour."))
 
 
 def test_a_length_only_scorer_gets_half_for_equal_lengths_and_no_say_on_ties(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_overlap_is_found_word_for_word_and_but_for_case_and_signs(tmp_path: Pat
     train = [own_row(prompt=p, ranks=[0, 1, 2]) for p in ("Tea or coffee?", "Rain", "What is TeX")]
     test = [own_row(prompt=p, ranks=[0, 1, 2]) for p in ("Tea or coffee?", "what  is tex?", "Snow")]
     chat = [{"role": r, "content": c} for r, c in (("user", "Rain"), ("assistant", "Yes."), ("user", "And wind?"))]
-    found = describe({
+    description = describe({
         "train": load(tmp_path / "train.jsonl", train),
         "test": load(tmp_path / "test.jsonl", [*test, own_row(prompt=chat, ranks=[0, 1, 2])]),
     })  # fmt: skip
-    backward = next(o for o in found.overlaps if (o.split, o.other) == ("test", "train"))
+    backward = next(o for o in description.overlaps if (o.split, o.other) == ("test", "train"))
     assert (backward.prompts, backward.exact, backward.normalised, backward.opening) == (4, 1, 2, 2)
 
 
@@ -86,10 +86,10 @@ def test_a_description_is_plain_json_without_nan(tmp_path: Path) -> None:
 
 def test_an_empty_split_is_described_too() -> None:
     loaded = load_comparisons("starter")
-    found = describe({"all": Loaded((), loaded.report)})
-    assert found.splits["all"].comparisons == 0
+    description = describe({"all": Loaded((), loaded.report)})
+    assert description.splits["all"].comparisons == 0
 
 
 def test_prompts_that_a_split_by_prompt_keeps_apart_do_not_overlap() -> None:
-    found = describe(load_splits("starter"))
-    assert [(o.exact, o.opening) for o in found.overlaps] == [(0, 0), (0, 0)]
+    description = describe(load_splits("starter"))
+    assert [(o.exact, o.opening) for o in description.overlaps] == [(0, 0), (0, 0)]

@@ -23,9 +23,9 @@ def test_role_words_inside_a_message_start_no_turn() -> None:
 
 def test_only_the_last_assistant_turn_is_the_reply() -> None:
     row = hh_row("Hi", "Hello.\n\nHuman: Bake?\n\nAssistant: Yes.", "Hello.\n\nHuman: Bake?\n\nAssistant: No.")
-    found = hh(row)
-    assert found.prompt == (Turn("user", "Hi"), Turn("assistant", "Hello."), Turn("user", "Bake?"))
-    assert found.replies == ("Yes.", "No.")
+    candidate = hh(row)
+    assert candidate.prompt == (Turn("user", "Hi"), Turn("assistant", "Hello."), Turn("user", "Bake?"))
+    assert candidate.replies == ("Yes.", "No.")
 
 
 def test_two_assistant_turns_in_a_row_stay_two() -> None:
@@ -46,8 +46,8 @@ def test_two_assistant_turns_in_a_row_stay_two() -> None:
     ],
 )
 def test_a_pair_that_compares_nothing_is_dropped_with_its_reason(chosen: str, rejected: str, reason: str) -> None:
-    found = hh({"chosen": chosen, "rejected": rejected})
-    assert (found if isinstance(found, Drop) else settle(found)) == Drop(reason)
+    candidate = hh({"chosen": chosen, "rejected": rejected})
+    assert (candidate if isinstance(candidate, Drop) else settle(candidate)) == Drop(reason)
 
 
 def test_white_space_at_the_ends_of_turns_makes_no_difference() -> None:

@@ -59,9 +59,9 @@ def test_no_prompt_is_found_in_the_sides_where_another_column_holds_a_text(pair:
 )  # fmt: skip
 def test_what_is_about_a_row_or_said_in_it_anyway_is_no_other_prompt(column: dict[str, Any]) -> None:
     for pair in (hh_row("Hi", "a", "b"), {"chosen": chat("Hi", "a"), "rejected": chat("Hi", "b")}):
-        found = own({**pair, **column})
-        assert isinstance(found, Candidate)
-        assert (found.prompt, found.replies) == (user("Hi"), ("a", "b"))
+        candidate = own({**pair, **column})
+        assert isinstance(candidate, Candidate)
+        assert (candidate.prompt, candidate.replies) == (user("Hi"), ("a", "b"))
 
 
 @settings(deadline=None)
@@ -90,10 +90,10 @@ def test_a_chat_templates_header_is_a_turns_border(before: str, between: str) ->
 
     context = ("Hi", "The gas.", "Which?")
     row = {"chosen": whole(*context, "The gas is air."), "rejected": whole(*context, "The gas is gold.")}
-    found = settle(own(row))
-    assert isinstance(found, Candidate)
-    assert found.prompt[0].text == (whole(*context) + between).strip()
-    assert found.replies == ("The gas is air.", "The gas is gold.")
+    candidate = settle(own(row))
+    assert isinstance(candidate, Candidate)
+    assert candidate.prompt[0].text == (whole(*context) + between).strip()
+    assert candidate.replies == ("The gas is air.", "The gas is gold.")
     assert own({**row, "rejected": whole("Hi", "The oil.", "Which?", "x")}) == Drop(PROMPTS_DIFFER)
     assert own({**row, "rejected": whole(*context, "x", "And?")}) == Drop(ENDS_IN_HUMAN)
 
@@ -102,7 +102,7 @@ def test_a_transcript_is_read_in_any_row(tmp_path: Path) -> None:
     opening = {key: text.lstrip() for key, text in hh_row("And?", "c", "d").items()}
     rows = [{"chosen": chat("Hi", "a"), "rejected": chat("Hi", "b")}, hh_row("Ho", "c", "d"), opening]
     loaded = load_comparisons(write_lines(tmp_path / "mixed.jsonl", rows))
-    assert [(one.prompt, one.replies) for one in loaded.comparisons] == [
+    assert [(comparison.prompt, comparison.replies) for comparison in loaded.comparisons] == [
         (user("Hi"), ("a", "b")),
         (user("Ho"), ("c", "d")),
         (user("And?"), ("c", "d")),

@@ -67,7 +67,7 @@ def test_equal_ratings_of_a_pair_are_a_tie_and_contrary_ones_a_drop(tmp_path: Pa
     row |= {f"{name}_response": said for name, said in PAIR.items()}
     rated = [{**row, "chosen_avg_rating": chosen, "rejected_avg_rating": 3.5} for chosen in (5.0, 3.5, 1.0, None)]
     loaded = load(tmp_path, *rated)
-    assert [p.probability for one in loaded.comparisons for p in one.preferences] == [1.0, 0.5]
+    assert [p.probability for comparison in loaded.comparisons for p in comparison.preferences] == [1.0, 0.5]
     assert loaded.report.dropped == {"label against the scores": 1, "duplicate": 1}
     renamed = {"prompt" if name == "instruction" else name: value for name, value in row.items()}
     assert stated(only(tmp_path, renamed)) == {(PAIR["chosen"], PAIR["rejected"], 1.0)}

@@ -128,7 +128,11 @@ def test_a_repeated_comparison_is_dropped_however_it_is_written(tmp_path: Path) 
 def votes(path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[list[tuple[str, str]], int, int]:
     """Who won against whom in each vote that was kept, and the counts of further votes and of copies."""
     loaded = load_comparisons(write_lines(path, rows), **options)
-    won = [(one.replies[p.winner], one.replies[p.loser]) for one in loaded.comparisons for p in one.preferences]
+    won = [
+        (comparison.replies[p.winner], comparison.replies[p.loser])
+        for comparison in loaded.comparisons
+        for p in comparison.preferences
+    ]
     return won, loaded.report.votes, loaded.report.duplicates
 
 

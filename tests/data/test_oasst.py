@@ -149,8 +149,8 @@ def test_tree_export_threads_and_messages_agree(tmp_path: Path) -> None:
     threads = [{"thread_id": path[-1], "thread": [by_id[id] for id in path]} for path in paths]
     expected = {(c.id, c.prompt, c.replies, c.preferences) for c in load(tmp_path, TREE).comparisons}
     for name, rows in (("trees.jsonl", [tree]), ("threads.jsonl.gz", threads)):
-        found = load_comparisons(write_lines(tmp_path / name, rows)).comparisons
-        assert {(c.id, c.prompt, c.replies, c.preferences) for c in found} == expected
+        comparisons = load_comparisons(write_lines(tmp_path / name, rows)).comparisons
+        assert {(c.id, c.prompt, c.replies, c.preferences) for c in comparisons} == expected
 
 
 @pytest.mark.parametrize("labels", [{"name": ["spam"], "value": [0.1], "count": [3]}, [{"name": "spam", "value": 0.1}]])

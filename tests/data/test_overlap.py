@@ -47,11 +47,11 @@ def test_ngrams_are_those_of_each_text_alone_and_distinct() -> None:
     draw = random.Random(0)
     texts = [sentence(draw, n) for n in (0, 1, 4, 5, 6, 40)] + ["a b a b a b a b"]
     for n in (1, 3, 5):
-        found = ngrams(texts, n)
-        assert np.diff(found.starts).tolist() == [len(plain_ngrams(text, n)) for text in texts]
+        result = ngrams(texts, n)
+        assert np.diff(result.starts).tolist() == [len(plain_ngrams(text, n)) for text in texts]
         for text, words in enumerate(texts):
             again = ngrams([words], n)
-            assert np.array_equal(found.of(text), again.hashes)
+            assert np.array_equal(result.of(text), again.hashes)
             assert np.array_equal(again.hashes, np.unique(again.hashes))
 
 
@@ -71,14 +71,16 @@ def test_shares_are_those_of_the_text_with_fewer_ngrams() -> None:
     draw = random.Random(1)
     others = [sentence(draw, n) for n in (20, 30, 13, 5)]
     texts = [others[0] + " " + sentence(draw, 10), sentence(draw, 40), others[1][:80], others[2], others[3], ""]
-    found = shared_ngrams(texts, others, n=13)
+    result = shared_ngrams(texts, others, n=13)
     expected = {}
     for t, text in enumerate(texts):
         for o, other in enumerate(others):
             a, b = plain_ngrams(text, 13), plain_ngrams(other, 13)
             if a & b:
                 expected[t, o] = len(a & b) / min(len(a), len(b))
-    shares = dict(zip(zip(found.text.tolist(), found.other.tolist(), strict=True), found.share.tolist(), strict=True))
+    shares = dict(
+        zip(zip(result.text.tolist(), result.other.tolist(), strict=True), result.share.tolist(), strict=True)
+    )
     assert shares == pytest.approx(expected)
     assert shares[0, 0] == shares[3, 2] == 1.0
     assert not {t for t, _ in shares} & {1, 4, 5}
@@ -102,9 +104,9 @@ def test_a_template_is_no_overlap_however_long_it_is(many_on: str) -> None:
 def test_what_is_taken_over_is_found_behind_a_template() -> None:
     draw = random.Random(3)
     template, own = sentence(draw, 30), [sentence(draw, 20) for _ in range(6)]
-    found = shared_ngrams([f"{template} {text}" for text in own[:5]], [f"{template} {text}" for text in own[4:]])
-    assert found.text.tolist() == [4]
-    assert found.share.tolist() == [1.0]
+    result = shared_ngrams([f"{template} {text}" for text in own[:5]], [f"{template} {text}" for text in own[4:]])
+    assert result.text.tolist() == [4]
+    assert result.share.tolist() == [1.0]
 
 
 def test_sides_without_texts_share_nothing() -> None:
@@ -123,7 +125,7 @@ def test_near_duplicates_are_those_that_a_comparison_of_all_pairs_finds() -> Non
             source = draw.randrange(len(prompts))
             prompts.append(prompts[source] + " and more")
             replies.append([reply + " of it" for reply in replies[source][::-1]])
-    found = near_duplicates(prompts, replies, threshold=0.8)
+    result = near_duplicates(prompts, replies, threshold=0.8)
     expected = defaultdict(set)
     sets = [[set(ngrams([t], 5).hashes.tolist()) for t in (p, *r)] for p, r in zip(prompts, replies, strict=True)]
 
@@ -137,11 +139,11 @@ def test_near_duplicates_are_those_that_a_comparison_of_all_pairs_finds() -> Non
             crossed = alike(a[1], b[2]) and alike(a[2], b[1])
             if alike(a[0], b[0]) and (straight or crossed):
                 expected[later].add(earlier)
-    assert set(found) == set(expected)
-    assert len(found) > 10
-    for later, (earlier, like) in found.items():
+    assert set(result) == set(expected)
+    assert len(result) > 10
+    for later, (earlier, like) in result.items():
         assert earlier in expected[later]
-        assert earlier not in found
+        assert earlier not in result
         assert all(alike(sets[later][1 + k], sets[earlier][1 + place]) for k, place in enumerate(like))
 
 
@@ -165,10 +167,10 @@ def test_prompts_in_a_longer_text_are_found_and_next_to_no_others_of_hh(shared_d
         load_comparisons(shared_data / "hh-rlhf" / "helpful-online", split=split).comparisons
         for split in ("train", "test")
     ]
-    texts = [[text_of(one.prompt) for one in part] for part in parts]
-    origins = [[split_of(one.prompt) for one in part] for part in parts]
+    texts = [[text_of(comparison.prompt) for comparison in part] for part in parts]
+    origins = [[split_of(comparison.prompt) for comparison in part] for part in parts]
     taken = [f"Please help me with this. {text} Thanks a lot!" for text in texts[1] if len(text.split()) > 30][:50]
-    found = shared_ngrams(texts[0] + taken, texts[1], origins=origins[0] + list(range(50)), other_origins=origins[1])
-    hit = set(found.text[found.share >= 0.5].tolist())
+    result = shared_ngrams(texts[0] + taken, texts[1], origins=origins[0] + list(range(50)), other_origins=origins[1])
+    hit = set(result.text[result.share >= 0.5].tolist())
     assert set(range(len(texts[0]), len(texts[0]) + 50)) <= hit
     assert len(hit) - 50 <= 1

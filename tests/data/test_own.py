@@ -16,9 +16,9 @@ from tests.data.files import own_row, user, write_lines, write_parquet
 
 
 def test_ranks_are_best_at_zero_and_equal_ranks_tie() -> None:
-    found = own(own_row(ranks=[0, 2, 0]))
-    assert found.prompt == user("Name a colour.")
-    assert found.preferences == (Preference(0, 1), Preference(0, 2, probability=0.5), Preference(2, 1))
+    candidate = own(own_row(ranks=[0, 2, 0]))
+    assert candidate.prompt == user("Name a colour.")
+    assert candidate.preferences == (Preference(0, 1), Preference(0, 2, probability=0.5), Preference(2, 1))
 
 
 def test_ratings_are_best_at_the_top() -> None:
@@ -54,17 +54,17 @@ def test_a_preference_may_have_a_strength_and_belong_to_a_head() -> None:
 
 
 def test_ratings_of_several_heads_are_kept_and_the_main_one_orders_the_replies() -> None:
-    found = own(own_row(ratings={"honesty": [1, 2, None], "overall": [4.5, 1, None], "wit": None}))
-    assert found.replies == ("Blue.", "Tuesday.")
-    assert found.preferences == (Preference(0, 1),)
-    assert found.ratings == (Ratings((1.0, 2.0), "honesty"), Ratings((4.5, 1.0)))
+    candidate = own(own_row(ratings={"honesty": [1, 2, None], "overall": [4.5, 1, None], "wit": None}))
+    assert candidate.replies == ("Blue.", "Tuesday.")
+    assert candidate.preferences == (Preference(0, 1),)
+    assert candidate.ratings == (Ratings((1.0, 2.0), "honesty"), Ratings((4.5, 1.0)))
     assert own(own_row(ratings=[4.5, 1, 4.5])).ratings == (Ratings((4.5, 1.0, 4.5)),)
 
 
 def test_without_the_main_head_every_head_orders_the_replies_and_ranks_are_no_ratings() -> None:
-    found = own(own_row(ranks={"honesty": [0, 1, None], "wit": [None, 0, 1]}))
-    assert found.preferences == (Preference(0, 1, head="honesty"), Preference(1, 2, head="wit"))
-    assert found.ratings == ()
+    candidate = own(own_row(ranks={"honesty": [0, 1, None], "wit": [None, 0, 1]}))
+    assert candidate.preferences == (Preference(0, 1, head="honesty"), Preference(1, 2, head="wit"))
+    assert candidate.ratings == ()
     assert own(own_row(ratings={"honesty": [2, 1, 0]})).preferences[0] == Preference(0, 1, head="honesty")
 
 
@@ -77,8 +77,12 @@ def test_a_prompt_may_be_messages() -> None:
 
 
 def test_a_reply_that_nobody_judged_is_left_out() -> None:
-    found = own(own_row(ranks=[1, None, 0]))
-    assert (found.replies, found.preferences, found.left_out) == (("Blue.", "Red."), (Preference(1, 0),), (UNJUDGED,))
+    candidate = own(own_row(ranks=[1, None, 0]))
+    assert (candidate.replies, candidate.preferences, candidate.left_out) == (
+        ("Blue.", "Red."),
+        (Preference(1, 0),),
+        (UNJUDGED,),
+    )
 
 
 def test_null_columns_of_a_parquet_row_count_as_absent() -> None:

@@ -100,4 +100,7 @@ def test_a_transcript_that_lost_its_first_blank_line_is_one_where_it_ends_in_the
     row = {"prompt": "Human: Hi\n\nAssistant:", "chosen": " Hello.", "rejected": " No."}
     plain = {**row, "prompt": "Human: a word for people?"}
     path = write_lines(tmp_path / "a.jsonl", [row, plain])
-    assert [one.prompt for one in load_comparisons(path).comparisons] == [user("Hi"), user(plain["prompt"])]
+    assert [comparison.prompt for comparison in load_comparisons(path).comparisons] == [
+        user("Hi"),
+        user(plain["prompt"]),
+    ]

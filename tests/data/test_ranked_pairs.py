@@ -55,10 +55,10 @@ def test_a_description_and_a_report_say_the_same_of_long_lists_and_of_their_pair
 ) -> None:
     path = write_lines(tmp_path / "mine.jsonl", [*rows(70), *rows(70)])
     kept = load_splits(path)
-    assert all(isinstance(one.preferences, RankedPairs) for one in kept["all"].comparisons)
+    assert all(isinstance(comparison.preferences, RankedPairs) for comparison in kept["all"].comparisons)
     monkeypatch.setattr(candidates, "_LONG", 1000)
     made = load_splits(path)
-    assert all(isinstance(one.preferences, tuple) for one in made["all"].comparisons)
+    assert all(isinstance(comparison.preferences, tuple) for comparison in made["all"].comparisons)
     assert kept == made
     assert kept["all"].report.duplicates == 2
     assert describe(kept) == describe(made)

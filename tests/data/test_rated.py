@@ -98,7 +98,9 @@ def test_a_wrong_overall_score_of_ten_beats_nothing_and_is_counted(tmp_path: Pat
         {"instruction": "Name another.", "completions": [wrong, right]},
     ]
     loaded = load_comparisons(write_lines(tmp_path / "a.jsonl", rows))
-    assert [stated(one) for one in loaded.comparisons] == [{("Blue.", "No.", 1.0), ("Tuesday.", "No.", 0.5)}]
+    assert [stated(comparison) for comparison in loaded.comparisons] == [
+        {("Blue.", "No.", 1.0), ("Tuesday.", "No.", 0.5)}
+    ]
     assert loaded.report.dropped == {AGAINST_OVERALL: 1}
     assert loaded.report.left_out == {AGAINST_OVERALL: 2}
 
@@ -124,7 +126,7 @@ def test_equal_scores_of_a_binarised_pair_are_a_tie_and_a_better_rejected_one_co
         )
     for path in (write_lines(tmp_path / "a.jsonl", rows), write_parquet(tmp_path / "a.parquet", rows)):
         loaded = load_comparisons(path)
-        assert [one.preferences[0].probability for one in loaded.comparisons] == [1.0, 0.5, 1.0]
+        assert [comparison.preferences[0].probability for comparison in loaded.comparisons] == [1.0, 0.5, 1.0]
         assert loaded.report.dropped == {LABEL_AGAINST_SCORES: 1}
 
 
@@ -170,7 +172,8 @@ def test_labels_of_one_head_are_its_own_or_where_there_are_none_the_main_ones(tm
     parts = [load_comparisons(write_lines(tmp_path / f"{i}.jsonl", [row])).comparisons for i, row in enumerate(rows)]
     comparisons = (*parts[0], *parts[1])
     said = {
-        head: [one.preferences for one in labelled(comparisons, head)] for head in (None, "honesty", "wit", "beauty")
+        head: [comparison.preferences for comparison in labelled(comparisons, head)]
+        for head in (None, "honesty", "wit", "beauty")
     }
     assert said[None] == said["beauty"] == [(Preference(0, 1),)]
     assert said["honesty"] == [(Preference(1, 0, head="honesty"),)]
@@ -184,5 +187,5 @@ def test_real_finegrained_feedback_is_read_whole(shared_data: Path) -> None:
     loaded = load_comparisons(shared_data / "finegrained-rlhf")
     assert loaded.report.rows == 500
     assert sum(loaded.report.dropped.values()) + loaded.report.kept == 500
-    assert {len(one.replies) for one in loaded.comparisons} <= {2, 3, 4}
+    assert {len(comparison.replies) for comparison in loaded.comparisons} <= {2, 3, 4}
     assert loaded.report.ties > 0

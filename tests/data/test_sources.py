@@ -266,7 +266,7 @@ def test_a_folder_of_two_formats_is_an_error_that_names_both(tmp_path: Path) -> 
     ],
 )
 def test_a_file_is_recognised_by_its_columns(tmp_path: Path, row: dict[str, Any], format: str) -> None:
-    assert locate(write_lines(tmp_path / "a.jsonl", [row]), None).parts[0].format_name == format
+    assert locate(write_lines(tmp_path / "a.jsonl", [row]), None).files[0].format_name == format
 
 
 def test_the_starter_set_loads_and_its_splits_share_no_prompt() -> None:

@@ -146,7 +146,9 @@ def test_rated_responses_are_grouped_by_system_turn_and_prompt(tmp_path: Path) -
         for system in ("Be brief.", "Be long.")
         for number, text in enumerate(("Blue.", "Red."))
     ]
-    prompts = [one.prompt for one in load_comparisons(write_lines(tmp_path / "a.jsonl", rows)).comparisons]
+    prompts = [
+        comparison.prompt for comparison in load_comparisons(write_lines(tmp_path / "a.jsonl", rows)).comparisons
+    ]
     assert prompts == [TURNS, (Turn("system", "Be long."), TURNS[1])]
 
 
@@ -154,7 +156,7 @@ def test_a_system_column_that_the_prompt_repeats_counts_once_and_another_one_is_
     row = {"prompt": [SYSTEM, USER], "chosen": "Blue.", "rejected": "Red.", "system": "Be brief."}
     other = {**row, "system": "Be long."}
     loaded = load_comparisons(write_lines(tmp_path / "a.jsonl", [row, other]))
-    assert [one.prompt for one in loaded.comparisons] == [TURNS]
+    assert [comparison.prompt for comparison in loaded.comparisons] == [TURNS]
     assert loaded.report.dropped == {OTHER_SYSTEM: 1}
     with pytest.raises(BadData, match=r"a.jsonl:1: 'system' and 'system_prompt' hold different texts; keep one"):
         load_comparisons(write_lines(tmp_path / "a.jsonl", [{**row, "system_prompt": "Be loud."}]))

@@ -1,10 +1,12 @@
-"""Run files made up of random numbers, for tests of what reads them: reports, cards, leaderboards, comparisons.
+"""Runs made up of random numbers, for tests of what reads them: reports, cards, leaderboards, comparisons.
 
+`fake_run` is a run file of format 1, and `as_run` the run that it holds.
 Everything derived is computed from the made-up scores, with the normal approximation in place of the bootstrap, so the
 parts of a file agree with each other as a real one's do. One score of the first model failed, on purpose.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from prefrank.evaluation.results import Run
+from prefrank.evaluation.run_file import _from_format_1
+from prefrank.io.schema import read
 
 SUITES = ("helpful", "rm-bench", "bon-alpacaeval", "probes")
 SCORERS = ("good", "long", "longer reply", "random")
@@ -49,7 +55,7 @@ class _Made:
 def fake_run(
     *, scorers: Sequence[str] = SCORERS, suites: Sequence[str] = SUITES, items: int = 300, seed: int = 0
 ) -> dict[str, Any]:
-    """A run file.
+    """A run file of format 1.
 
     Args:
         scorers: of SCORERS.
@@ -75,6 +81,18 @@ def fake_run(
     }  # fmt: skip
 
 
+def as_run(parsed: dict[str, Any]) -> Run:
+    """The run of a file of format 1; whether its parts agree with each other is not looked at."""
+    return read(Run, _from_format_1(json.loads(json.dumps(parsed))), strict=False)
+
+
+def made_run(
+    *, scorers: Sequence[str] = SCORERS, suites: Sequence[str] = SUITES, items: int = 300, seed: int = 0
+) -> Run:
+    """The run of `fake_run`."""
+    return as_run(fake_run(scorers=scorers, suites=suites, items=items, seed=seed))
+
+
 def estimate(
     values: Sequence[float] | np.ndarray, *, unit: str = "items", prompts: int | None = None
 ) -> dict[str, Any]:
@@ -89,14 +107,14 @@ def estimate(
 
 def share(values: Sequence[float] | np.ndarray, *, unit: str = "items", prompts: int | None = None) -> dict[str, Any]:
     """The same, between 0 and 1."""
-    found = estimate(values, unit=unit, prompts=prompts)
-    return found if not len(values) else found | {"low": max(0.0, found["low"]), "high": min(1.0, found["high"])}
+    mean = estimate(values, unit=unit, prompts=prompts)
+    return mean if not len(values) else mean | {"low": max(0.0, mean["low"]), "high": min(1.0, mean["high"])}
 
 
 def signed(values: Sequence[float] | np.ndarray, *, unit: str = "items", prompts: int | None = None) -> dict[str, Any]:
     """The same, between -1 and 1."""
-    found = estimate(values, unit=unit, prompts=prompts)
-    return found if not len(values) else found | {"low": max(-1.0, found["low"]), "high": min(1.0, found["high"])}
+    mean = estimate(values, unit=unit, prompts=prompts)
+    return mean if not len(values) else mean | {"low": max(-1.0, mean["low"]), "high": min(1.0, mean["high"])}
 
 
 def _make(suite: str, count: int, random: np.random.Generator) -> _Made:
@@ -136,10 +154,12 @@ def _item(
         "turns": int(random.choice([1, 1, 1, 3, 5])),
         "prompt_length": int(random.integers(20, 900)),
         "language": str(random.choice(["en", "en", "en", "de", ""])),
-        "lengths": [int(one) for one in np.round(length)],
-        "styles": [[int(one > 500), int(one // 150), int(one // 200)] for one in length],
+        "lengths": [int(characters) for characters in np.round(length)],
+        "styles": [[int(size > 500), int(size // 150), int(size // 200)] for size in length],
     }
-    return item | ({"gold": [float(1 / (1 + np.exp(-one))) for one in good]} if suite == "bon-alpacaeval" else {})
+    return item | (
+        {"gold": [float(1 / (1 + np.exp(-quality))) for quality in good]} if suite == "bon-alpacaeval" else {}
+    )
 
 
 def _suite(suite: str, made: _Made) -> dict[str, Any]:
@@ -193,21 +213,21 @@ def _contamination(made: _Made) -> dict[str, Any]:
 def _scorer(scorer: str, made: dict[str, _Made], random: np.random.Generator) -> dict[str, Any]:
     quality, length, noise = _WEIGHTS[scorer]
     results = {}
-    for suite, one in made.items():
-        size = len(one.quality)
-        scores = quality * one.quality + length * (np.log(one.length) - 5.6) + noise * random.normal(size=size)
+    for suite, data in made.items():
+        size = len(data.quality)
+        scores = quality * data.quality + length * (np.log(data.length) - 5.6) + noise * random.normal(size=size)
         if scorer == "good":
-            scores[one.first[5]] = np.nan  # a failure
-            scores[one.first[3] : one.first[4]] = scores[one.first[3]]  # equal scores
-        results[suite] = _result(suite, one, scores, scorer)
+            scores[data.first[5]] = np.nan  # a failure
+            scores[data.first[3] : data.first[4]] = scores[data.first[3]]  # equal scores
+        results[suite] = _result(suite, data, scores, scorer)
     return {
         "name": _NAMES.get(scorer, scorer),
         "kind": _KIND[scorer],
         "model": hashlib.sha256(scorer.encode()).hexdigest()[:16],
         "format": {"max_length": 512, "precision": "float32", "device": "cpu"} if _KIND[scorer] != "baseline" else {},
-        "replies": sum(len(one.quality) for one in made.values()),
+        "replies": sum(len(data.quality) for data in made.values()),
         "scoring_s": 12.5 if _KIND[scorer] != "baseline" else 0.01,
-        "tokens": sum(int(one.length.sum()) // 4 for one in made.values()),
+        "tokens": sum(int(data.length.sum()) // 4 for data in made.values()),
         "evaluating_s": 1.5,
         "results": results,
         "audit": _AUDIT if scorer == "good" else None,
@@ -292,18 +312,19 @@ def _curve(made: _Made, scores: np.ndarray) -> dict[str, Any]:
     gold = np.array([item["gold"] for item in made.items])
     by_score = np.take_along_axis(gold, np.argsort(np.nan_to_num(scores.reshape(gold.shape), nan=-9), 1), 1)
     lines = {"model": by_score, "oracle": np.sort(gold, 1), "random": np.repeat(gold.mean(1, keepdims=True), 8, 1)}
-    found = {}
+    figures = {}
     for line, ordered in lines.items():
         for n in _STEPS:
             chances = np.array([math.comb(i, n - 1) / math.comb(8, n) for i in range(8)])
-            found[f"Curve/{line} at {n}"] = share(ordered @ chances, unit="prompts")
-    return {"Best of 8": found["Curve/model at 8"]} | found
+            figures[f"Curve/{line} at {n}"] = share(ordered @ chances, unit="prompts")
+    return {"Best of 8": figures["Curve/model at 8"]} | figures
 
 
 def _clean_and_dirty(by_item: np.ndarray) -> dict[str, Any]:
     dirty = np.isin(np.arange(len(by_item)), (0, 7))
     gap = by_item[dirty].mean() - by_item[~dirty].mean()
-    ends = {"value": gap, "low": gap - 0.3, "high": gap + 0.3, "n": len(by_item), "unit": "items", "prompts": 2}
+    ends = {"value": gap, "low": max(-1.0, gap - 0.3), "high": min(1.0, gap + 0.3)}
+    ends |= {"n": len(by_item), "unit": "items", "prompts": 2}
     return {"clean": share(by_item[~dirty]), "dirty": share(by_item[dirty]), "difference": ends}
 
 
@@ -364,7 +385,7 @@ def _reliability(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
     by_width = np.minimum(((confidence - 0.5) * 30).astype(int), 14)
     by_mass = np.argsort(np.argsort(confidence)) * 15 // len(confidence)
     bins, by_mass_bins = (_bins(confidence, wins, place) for place in (by_width, by_mass))
-    gaps = [(abs(one["confidence"] - one["accuracy"]), one["n"]) for one in bins]
+    gaps = [(abs(each["confidence"] - each["accuracy"]), each["n"]) for each in bins]
 
     def about(value: float) -> dict[str, Any]:
         counts = {"n": len(lead), "unit": "pairs", "prompts": len(lead)}
@@ -386,9 +407,9 @@ def _reliability(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
 def _bins(confidence: np.ndarray, wins: np.ndarray, place: np.ndarray) -> list[dict[str, Any]]:
     bins = []
     for each in np.unique(place):
-        kept, found = place == each, share(wins[place == each])
-        bins.append({"confidence": float(confidence[kept].mean()), "accuracy": found["value"], "n": int(kept.sum())})
-        bins[-1] |= {"low": found["low"], "high": found["high"]}
+        kept, accuracy = place == each, share(wins[place == each])
+        bins.append({"confidence": float(confidence[kept].mean()), "accuracy": accuracy["value"], "n": int(kept.sum())})
+        bins[-1] |= {"low": accuracy["low"], "high": accuracy["high"]}
     return bins
 
 
@@ -397,9 +418,9 @@ def _abstention(lead: np.ndarray, wins: np.ndarray) -> list[dict[str, Any]]:
     order, points = np.argsort(-size, kind="stable"), []
     for percent in range(100, 0, -5):
         kept = order[: max(1, len(order) * percent // 100)]
-        found = share(wins[kept])
+        accuracy = share(wins[kept])
         points.append({"coverage": len(kept) / len(order), "threshold": float(size[kept[-1]]), "n": len(kept)})
-        points[-1] |= {"accuracy": found["value"], "low": found["low"], "high": found["high"]}
+        points[-1] |= {"accuracy": accuracy["value"], "low": accuracy["low"], "high": accuracy["high"]}
     return points
 
 
@@ -437,7 +458,7 @@ def _style(made: _Made, lead: np.ndarray, wins: np.ndarray, by_item: np.ndarray)
 
 
 def _slices(made: _Made, by_item: np.ndarray) -> list[dict[str, Any]]:
-    found = []
+    slices = []
     for name, of in (
         ("turns", lambda item: f"{min(item['turns'], 3)}" + ("+" if item["turns"] > 2 else "")),
         ("language", lambda item: item["language"] or "unknown"),
@@ -446,14 +467,14 @@ def _slices(made: _Made, by_item: np.ndarray) -> list[dict[str, Any]]:
         values = [of(item) for item in made.items]
         for value in sorted(set(values)):
             accuracy = share(by_item[[value == other for other in values]])
-            found.append({"slice": name, "value": value, "accuracy": accuracy, "worst": False})
-    if found:
-        min(found, key=lambda one: one["accuracy"]["value"])["worst"] = True
-    return found
+            slices.append({"slice": name, "value": value, "accuracy": accuracy, "worst": False})
+    if slices:
+        min(slices, key=lambda part: part["accuracy"]["value"])["worst"] = True
+    return slices
 
 
 def _errors(made: _Made, lead: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
-    found = []
+    errors = []
     for pair in np.argsort(np.nan_to_num(lead))[:5]:
         item, margin = made.items[made.place[pair]], lead[pair]
         if not margin < 0:
@@ -464,15 +485,15 @@ def _errors(made: _Made, lead: np.ndarray, scores: np.ndarray) -> list[dict[str,
             "preferred": "Mix flour, water, salt and yeast; wait; bake.",
             "other": "It is made in an oven. " * 12,
         }
-        found.append({"subset": item["subset"], "id": item["id"], "margin": float(margin), "scores": both} | texts)
-    return found
+        errors.append({"subset": item["subset"], "id": item["id"], "margin": float(margin), "scores": both} | texts)
+    return errors
 
 
 def _comparisons(scorers: Sequence[dict[str, Any]], made: dict[str, _Made]) -> list[dict[str, Any]]:
     pairs = []
     for other in scorers[1:]:
         for suite in made:
-            a, b = (one["results"][suite] for one in (scorers[0], other))
+            a, b = (scorer["results"][suite] for scorer in (scorers[0], other))
             figure, n = a["headline"], len(made[suite].items)
             gap = a["figures"][figure]["value"] - b["figures"][figure]["value"]
             error = 0.55 / math.sqrt(n)

@@ -19,7 +19,8 @@ from prefrank import RewardModel, load_comparisons
 from prefrank.data import describe, load_splits
 from prefrank.evaluation import compare_runs, read_run
 from prefrank.evaluation.protocols import SUITES, load_suite
-from prefrank.reports import leaderboard, report
+from prefrank.reports import html, leaderboard_page
+from prefrank.reports.leaderboard import leaderboard
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from prefrank.scoring.remote import ServerOptions, open_server
@@ -121,11 +122,11 @@ def use_runs(file: str) -> None:
     """Everything that reads run files."""
     run = read_run(Path(file))
     compare_runs({"": run}, SUITES)
-    report.render_report(run)
+    html.render_report(run)
 
 
 def board(folder: str) -> None:
-    leaderboard.leaderboard_html(leaderboard.leaderboard(Path(folder)))
+    leaderboard_page.leaderboard_html(leaderboard(Path(folder)))
 
 
 def list_runs(folder: str) -> str:

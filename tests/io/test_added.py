@@ -126,8 +126,8 @@ def test_parquet_of_json_rows_holds_every_value_or_says_which_it_cannot(tmp_path
         after = read_table(add(source, tmp_path / "out.parquet", 2)).to_pylist()
     except BadData:
         return
-    for row, found in zip(rows, after, strict=True):
-        assert without_nulls({name: found.get(name) for name in "ab"}) == without_nulls(row)
+    for row, saved_row in zip(rows, after, strict=True):
+        assert without_nulls({name: saved_row.get(name) for name in "ab"}) == without_nulls(row)
 
 
 def without_nulls(value: Any) -> Any:

@@ -12,15 +12,15 @@ import pytest
 
 from prefrank.errors import CannotWrite
 from prefrank.io.atomic import (
-    MARKER,
     atomic_file,
     atomic_folder,
     check_writable,
     folder_for,
-    foreign_files,
     recover,
     write_file,
 )
+from prefrank.io.hidden import MARKER
+from prefrank.io.outputs import foreign_files
 from prefrank.model import load_network, save_network
 from prefrank.model.other import OtherNetwork
 from tests.parity.reference import CONFIGS, OTHERS, model_of, saved

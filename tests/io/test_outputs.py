@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prefrank.errors import BadInput
-from prefrank.io.atomic import check_outputs
+from prefrank.io.outputs import check_outputs
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files, or links without rights")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prefrank.errors import BadInput
@@ -38,16 +38,19 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 trees = st.builds(
     Tree,
     kind=st.sampled_from(["oak", "fir"]),
-    leaves=st.lists(leaves).map(tuple),
+    leaves=st.lists(leaves, max_size=3).map(tuple),
     span=st.tuples(finite, st.none() | finite),
-    marks=st.lists(st.text() | st.integers(0, MOST) | finite).map(tuple),
-    by_name=st.dictionaries(st.text(), leaves),
+    marks=st.lists(st.text(max_size=5) | st.integers(0, MOST) | finite, max_size=5).map(tuple),
+    by_name=st.dictionaries(st.text(max_size=5), leaves, max_size=3),
     points=st.builds(complex, finite, finite),
     alive=st.booleans(),
-    free=st.dictionaries(st.text(), st.none() | st.booleans() | st.integers(-9, 9) | st.text()),
+    free=st.dictionaries(
+        st.text(max_size=5), st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5), max_size=3
+    ),
 )
 
 
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(trees)
 def test_what_is_written_is_read_back(tree: Tree) -> None:
     assert read(Tree, json.loads(json.dumps(plain(tree)))) == tree

@@ -159,8 +159,8 @@ def in_one_call(
 def gradients(output: Tensor, attention: nn.Module, *others: Tensor) -> dict[str, Tensor]:
     named = dict(attention.named_parameters()) | {f"input {number}": x for number, x in enumerate(others)}
     weights = torch.linspace(-1, 1, output.numel(), device=output.device).view_as(output)
-    found = torch.autograd.grad((output * weights).sum(), list(named.values()), allow_unused=True, retain_graph=True)
-    return {name: torch.zeros(()) if value is None else value for name, value in zip(named, found, strict=True)}
+    slopes = torch.autograd.grad((output * weights).sum(), list(named.values()), allow_unused=True, retain_graph=True)
+    return {name: torch.zeros(()) if value is None else value for name, value in zip(named, slopes, strict=True)}
 
 
 def assert_same(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = 1e-5) -> None:
@@ -213,8 +213,8 @@ def test_half_precision_stays_half_and_close(dtype: torch.dtype, tolerance: floa
     got = in_one_call(attention.to(dtype), half, rows, replace(relative, table=low), False)
     assert got.dtype == dtype
     assert_same({"output": got.float()}, {"output": wanted}, tolerance)
-    found = gradients(got, attention, half, low)
-    assert_same({name: value.float() for name, value in found.items()}, gradient, tolerance)
+    slopes = gradients(got, attention, half, low)
+    assert_same({name: value.float() for name, value in slopes.items()}, gradient, tolerance)
 
 
 @pytest.mark.slow
@@ -362,9 +362,9 @@ def test_what_stands_in_the_way_is_named(
     place: str, head_width: int, absent: list[str], words: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flash, "find_spec", lambda name: None if name in absent else object())
-    found = flash.obstacle(device=torch.device(place), head_width=head_width)
-    assert (found or "").endswith(words or "")
-    assert (found is None) == (words is None)
+    reason = flash.obstacle(device=torch.device(place), head_width=head_width)
+    assert (reason or "").endswith(words or "")
+    assert (reason is None) == (words is None)
 
 
 @pytest.mark.skipif(find_spec("disentangled_flash") is not None, reason="disentangled-flash is installed")

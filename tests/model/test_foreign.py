@@ -93,9 +93,9 @@ FOREIGN: dict[str, tuple[str, dict[str, tuple[int, ...]], dict[str, Any], list[s
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_another_program_made_is_named(name: str, tmp_path: Path) -> None:
-    kind, heads, config, said = FOREIGN[name]
+    kind, heads, config, words = FOREIGN[name]
     folder = language_model(tmp_path / "m", kind, heads, **config)
-    with pytest.raises(BadModel, match=".*".join(said)) as error:
+    with pytest.raises(BadModel, match=".*".join(words)) as error:
         load_network(folder)
     assert "\n" not in str(error.value)
     assert ("train one" in str(error.value)) == (name == "a class nobody knows"), "it has one"
@@ -142,9 +142,9 @@ def test_a_head_in_a_module_of_its_own_is_refused(whole: bool, tmp_path: Path) -
     model: Any = model_of(*CONFIGS["bert"])
     saved(model if whole else model.bert, tmp_path)
     (tmp_path / "modules.json").write_text(json.dumps(MODULES))
-    said = "no reward head.*modules of sentence-transformers: Transformer in ., Pooling in 1_Pooling, Dense in 2_Dense"
+    words = "no reward head.*modules of sentence-transformers: Transformer in ., Pooling in 1_Pooling, Dense in 2_Dense"
     for load in (load_network, lambda folder: load_quantised(folder, "int16")):
-        with pytest.raises(BadModel, match=said):
+        with pytest.raises(BadModel, match=words):
             load(tmp_path)
     assert load_network(tmp_path, new_head=True).heads == ("REWARD",)
 

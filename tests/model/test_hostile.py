@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -207,6 +208,23 @@ def test_a_pickle_of_something_else_than_plain_tensors_is_refused(folder: Path, 
     refused(folder)
 
 
+ODD_TENSORS: dict[str, Callable[[], torch.Tensor]] = {
+    "sparse": lambda: torch.ones(1, 32).to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "quantised in torch's own way": lambda: torch.quantize_per_tensor(torch.ones(1, 32), 1.0, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+def test_a_tensor_that_is_no_plain_one_is_refused_before_torch_warns_of_it(folder: Path, kind: str) -> None:
+    tensors = safetensors.torch.load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own of making and saving them
+        torch.save(tensors | {HEAD: ODD_TENSORS[kind]()}, folder / "pytorch_model.bin")
+    refused(folder, f"holds a tensor that is {kind}; save the weights as plain tensors")
+
+
 def test_views_and_ordered_pickles_score_as_plain_tensors_do(folder: Path, plain: Path) -> None:
     tensors = safetensors.torch.load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
@@ -370,9 +388,9 @@ def test_weights_that_changed_since_they_were_saved_are_said_once_at_load(plain:
     content = bytearray((target / WEIGHTS).read_bytes())
     content[-5] ^= 1
     (target / WEIGHTS).write_bytes(content)
-    with pytest.warns(UserWarning, match="is not the one that was saved there") as said:
+    with pytest.warns(UserWarning, match="is not the one that was saved there") as warned:
         RewardModel.load(target)
-    assert len(said) == 1
+    assert len(warned) == 1
 
 
 def test_a_folder_that_is_copied_into_file_by_file_is_read_again(

@@ -123,8 +123,8 @@ def test_the_error_of_a_product_is_the_one_claimed_whatever_the_distribution(kin
     integers, scales = quantise_weight(weight, "int16")
     rows, scale = quantise_rows(x, integers)
     wanted = x.double() @ weight.double().mT
-    found = rows @ integers.double().mT * scale * scales
-    error = (found - wanted).square().mean(1).sqrt() / wanted.square().mean(1).sqrt()
+    products = rows @ integers.double().mT * scale * scales
+    error = (products - wanted).square().mean(1).sqrt() / wanted.square().mean(1).sqrt()
     assert error.median() == pytest.approx((width / 6) ** 0.5 / WEIGHT_NORM, rel=0.15)
 
 

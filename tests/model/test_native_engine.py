@@ -72,12 +72,12 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
         "deberta": ("DebertaV2", V3 | WIDE),
         "xxlarge": ("DebertaV2", V3 | WIDE | {"conv_kernel_size": 3}),
     }
-    found: dict[str, Network] = {}
+    networks: dict[str, Network] = {}
     for name, source in sources.items():
         folder = saved(model_of(*source), tmp_path_factory.mktemp(name))
         for precision in ("float32", "int16", "int8"):
-            found[f"{name} {precision}"] = load_for_scoring(folder, precision=precision)
-    return found
+            networks[f"{name} {precision}"] = load_for_scoring(folder, precision=precision)
+    return networks
 
 
 @pytest.mark.parametrize("precision", ["float32", "int16", "int8"])
@@ -123,14 +123,14 @@ def test_matrix_products_are_exact(kernels: str, rows: int, outputs: int, inputs
     x, weight, bias = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(outputs)
     engine = _any_engine(kernels)
     if precision == "float32":
-        wanted, found = (x.double() @ weight.double().mT + bias).float(), engine.multiply(Linear(weight, bias), x)
+        wanted, product = (x.double() @ weight.double().mT + bias).float(), engine.multiply(Linear(weight, bias), x)
     else:
         integers, scale = quantise_weight(weight, precision)
-        found = engine.multiply(Linear(integers, bias, scale), x)
+        product = engine.multiply(Linear(integers, bias, scale), x)
         wanted = QuantisedLinear(integers, scale, bias)(x)
     # A value that float32 rounds to the other integer moves a sum by one step of the activations.
     step = {"float32": 2e-6 * inputs**0.5, "int16": 2e-3, "int8": 0.05}[precision]
-    torch.testing.assert_close(found, wanted, atol=step, rtol=1e-5)
+    torch.testing.assert_close(product, wanted, atol=step, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kernels", HERE)
@@ -141,11 +141,11 @@ def test_int16_sums_do_not_overflow_for_the_worst_input(kernels: str, inputs: in
     weight[1] = 1.0
     integers, scale = quantise_weight(weight, "int16")
     x = torch.cat([weight, -weight, weight.sign() * 1e6, torch.zeros(1, inputs)])  # along the weights: the largest sums
-    found = _any_engine(kernels).multiply(Linear(integers, None, scale), x)
+    product = _any_engine(kernels).multiply(Linear(integers, None, scale), x)
     rows, row_scale = quantise_rows(x, integers)
     sums = rows @ integers.double().mT
     assert sums.abs().max() > 2**30
-    torch.testing.assert_close(found.double(), sums * row_scale * scale, rtol=1e-4, atol=1e-5 * x.abs().max().item())
+    torch.testing.assert_close(product.double(), sums * row_scale * scale, rtol=1e-4, atol=1e-5 * x.abs().max().item())
 
 
 def _any_engine(kernels: str) -> NativeEngine:

@@ -27,12 +27,12 @@ def test_dropout_of_nearly_everything_drops_nearly_everything():
 
 def test_dropout_follows_torchs_generator_and_rests_outside_training():
     x = torch.randn(7, 5)
-    layer, found = Dropout(0.5), []
+    layer, outputs = Dropout(0.5), []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        found.append(layer(x))
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+        outputs.append(layer(x))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
     assert torch.equal(layer.eval()(x), x)
     assert torch.equal(Dropout(0.0)(x), x)
 
@@ -42,18 +42,18 @@ def test_a_linear_layer_and_its_gradients_are_torchs(frozen):
     torch.manual_seed(0)
     ours, theirs = Linear(24, 40), nn.Linear(24, 40)
     theirs.load_state_dict(ours.state_dict())
-    found = []
+    results = []
     for layer in (ours, theirs):
         x = torch.linspace(-1, 1, 33 * 24).view(33, 24).requires_grad_("x" not in frozen)
         for name, parameter in layer.named_parameters():
             parameter.requires_grad_(name not in frozen)
         y = layer(x)
         (y * torch.linspace(0, 1, 40)).sum().backward()
-        found.append([y, x.grad, layer.weight.grad, layer.bias.grad])
-    for one, other in zip(*found, strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        results.append([y, x.grad, layer.weight.grad, layer.bias.grad])
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_shared_by_a_step_give_the_tables_whole_gradient():

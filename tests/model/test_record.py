@@ -100,8 +100,8 @@ def test_a_decoder_with_fewer_embeddings_than_its_record_counts_is_refused(tmp_p
 def test_runs_with_a_record_nested_too_deeply_are_left_out_of_a_list(tmp_path: Path) -> None:
     (tmp_path / "a" / "last").mkdir(parents=True)
     write(tmp_path / "a" / "last", DEEP)
-    found = find_runs([tmp_path])
-    assert (found.runs, [one.folder for one in found.skipped]) == ([], [tmp_path / "a"])
+    runs = find_runs([tmp_path])
+    assert (runs.runs, [run.folder for run in runs.skipped]) == ([], [tmp_path / "a"])
     (tmp_path / "a" / "run.json").write_text(DEEP)
     shutil.rmtree(tmp_path / "a" / "last")
     assert "nested too deeply" in find_runs([tmp_path]).skipped[0].reason

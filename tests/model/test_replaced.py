@@ -40,22 +40,22 @@ def test_a_load_beside_a_writer_is_one_of_its_models_and_never_a_mix(way: str, t
     target = RewardModel.load(saved[0]).save(tmp_path / "target")
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(target), way, *map(str, saved)])
     try:
-        found, said, failed = set(), 0, 0
+        loaded, warned, failed = set(), 0, 0
         for _ in range(6 if way == "whole" else 3):
             with warnings.catch_warnings(record=True) as given:
                 warnings.simplefilter("always")
                 try:
-                    one = RewardModel.load(target).fingerprint
+                    fingerprint = RewardModel.load(target).fingerprint
                 except BadModel:
                     failed += 1
                     continue
             mixed = any("not the one that was saved there" in str(warning.message) for warning in given)
-            said += mixed
-            assert one in known or mixed
-            found.add(one)
+            warned += mixed
+            assert fingerprint in known or mixed
+            loaded.add(fingerprint)
         assert writer.poll() is None
-        assert found or way != "whole"
-        assert way != "whole" or (found <= known and not said and failed < 10)
+        assert loaded or way != "whole"
+        assert way != "whole" or (loaded <= known and not warned and failed < 10)
     finally:
         writer.kill()
         writer.wait()

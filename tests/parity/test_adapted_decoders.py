@@ -47,8 +47,8 @@ def test_of_a_plain_base_it_scores_as_in_peft(headed: bool, tmp_path: Path) -> N
     batch.ids[batch.starts[1:] - 1] = AutoTokenizer.from_pretrained(base).eos_token_id
     with torch.no_grad():
         wanted = torch.cat([reference_scores(model, row).view(1) for row in alone(batch)])
-    found = score_batches(load_network(tmp_path / "adapter"), [batch])
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    ours = score_batches(load_network(tmp_path / "adapter"), [batch])
+    torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("headed", [True, False])

@@ -8,7 +8,7 @@ import torch
 from prefrank.model import load_network
 from tests.parity.reference import CONFIGS, V3, alone, batch_of, model_of, reference_scores, saved
 
-KEY_BIASES = ("key.bias", "key_proj.bias", "encoder.LayerNorm.bias")
+KEY_BIASES = ("key.bias", "key_proj.bias", "k_proj.bias", "attn.k.bias", "encoder.LayerNorm.bias")
 LENGTHS = [1, 2, 3, 3, 3, 5, 9, 9, 17, 31, 33, 64]
 
 

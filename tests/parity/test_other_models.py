@@ -1,13 +1,16 @@
 """Other transformers models behind the packed call: transformers' own scores, whatever the batch."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 import transformers
+from transformers.utils import logging
 
 from prefrank.model import load_network, score_batches
-from prefrank.model.other import OtherNetwork
+from prefrank.model.other import OtherNetwork, quiet_transformers
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, reference_scores, saved, scramble
 
 LENGTHS = [2, 3, 3, 5, 9, 9, 17, 33]
@@ -142,3 +145,19 @@ def test_a_decoder_of_the_bert_family_is_not_run_as_an_encoder(tmp_path: Path) -
     with torch.no_grad():
         theirs = torch.cat([reference_scores(reference, row) for row in alone(batch)])
     torch.testing.assert_close(score_batches(network, [batch]), theirs, atol=1e-5, rtol=0)
+
+
+def test_what_transformers_says_is_as_before_when_the_last_of_several_threads_has_loaded() -> None:
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = Event(), Event()
+
+        def enter(mine: Event, other: Event) -> int:
+            with quiet_transformers():
+                mine.set()
+                assert other.wait(10)
+                return logging.get_verbosity()
+
+        levels = [pool.submit(enter, first, second), pool.submit(enter, second, first)]
+        assert {level.result() for level in levels} == {logging.ERROR}
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

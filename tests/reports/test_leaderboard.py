@@ -11,10 +11,11 @@ import pytest
 from prefrank.errors import NotFound
 from prefrank.evaluation.comparing import groups
 from prefrank.evaluation.metrics import metric_figures
-from prefrank.evaluation.run_file import sample_of_run, write_run
-from prefrank.reports.leaderboard import Board, Leaderboard, leaderboard, leaderboard_html, write_leaderboard
+from prefrank.evaluation.results import sample_of_run
+from prefrank.reports.leaderboard import Board, Leaderboard, leaderboard
+from prefrank.reports.leaderboard_page import leaderboard_html, write_leaderboard
 from prefrank.stats.bootstrap import Bootstrap
-from tests.evaluation.run_files import fake_run
+from tests.evaluation.run_files import as_run, fake_run
 
 FEW = Bootstrap(resamples=400)
 
@@ -48,7 +49,7 @@ def renamed(run: dict[str, Any], suite: str) -> dict[str, Any]:
 def board_of(tmp_path: Path) -> Callable[..., Leaderboard]:
     def make(*runs: dict[str, Any], suite: str | None = None) -> Leaderboard:
         for number, run in enumerate(runs):
-            write_run(tmp_path / f"{number}.json", run)
+            (tmp_path / f"{number}.json").write_text(json.dumps(run))
         return leaderboard(tmp_path, suite=suite, bootstrap=FEW)
 
     return make
@@ -83,7 +84,9 @@ def test_equal_values_share_a_rank_and_no_value_has_none(board_of: Callable[...,
 def test_groups_are_those_of_paired_tests_on_the_files_scores(board_of: Callable[..., Leaderboard]) -> None:
     run = made()
     places = the_board(board_of(run)).places
-    samples = {one["name"]: sample_of_run(run, one["name"], "helpful") for one in run["scorers"]}
+    samples = {
+        name: sample_of_run(as_run(run), name, "helpful") for name in (scorer["name"] for scorer in run["scorers"])
+    }
     figures = {name: metric_figures(sample)["accuracy"] for name, sample in samples.items()}
     want = groups(figures, FEW, strata=samples["random"].prompt_strata).letters
     assert {one.name: one.group for one in places} == want
@@ -170,9 +173,8 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(
     short["scorers"][0]["results"]["helpful"]["scores"].pop()
     bare = made()
     del bare["suites"]["helpful"]["source"]
-    write_run(tmp_path / "short.json", short)
-    write_run(tmp_path / "bare.json", bare)
-    write_run(tmp_path / "old.json", made(format=0))
+    for name, run in {"short": short, "bare": bare, "old": made(format=0)}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(run))
     (tmp_path / "notes.txt").write_text("not looked at")
     found = board_of(made())
     assert set(found.broken) == {"torn.json", "card.json", "torn.json.gz", "short.json", "bare.json", "old.json"}

@@ -3,6 +3,8 @@ import functools
 import json
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,30 @@ import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
-from prefrank.evaluation.runs import Entrant, Task, compare_runs, comparisons_suite, run_all
 
-from prefrank.errors import BadData, BadInput, NotFound
-from prefrank.evaluation import Bootstrap, longer_wins, random_scorer
-from prefrank.evaluation.items import as_item
-from prefrank.evaluation.protocols.suite import SuiteData
-from prefrank.reports.card.facts import REQUIRED, data_license, public_name, read_facts
-from prefrank.reports.card.model_card import EXAMPLE, model_card, write_card
+from prefrank.errors import BadData, BadInput, BadModel, NotFound
+from prefrank.evaluation import (
+    Bootstrap,
+    Entrant,
+    Estimate,
+    Run,
+    SuiteData,
+    Task,
+    as_item,
+    compare_runs,
+    comparisons_suite,
+    longer_wins,
+    random_scorer,
+    run_all,
+)
+from prefrank.reports.card.example_code import EXAMPLE
+from prefrank.reports.card.facts import REQUIRED, read_facts
+from prefrank.reports.card.model_card import model_card, write_card
+from prefrank.reports.card.terms import data_license, public_name
 from prefrank.scoring import RewardModel
 from prefrank.scoring.info import checkpoint_info
 from prefrank.training import make_recipe, train
-from tests.evaluation.run_files import fake_run
+from tests.evaluation.run_files import as_run, fake_run
 from tests.tiny import bert_folder, decoder_folder
 from tests.training.conftest import make_comparisons, write_jsonl
 
@@ -72,8 +86,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluated(run_folder: Path) -> dict[str, Any]:
-    """A run file of that model and two baselines, as `prefrank evaluate` makes it."""
+def evaluated(run_folder: Path) -> Run:
+    """A run of that model and two baselines."""
     items = tuple(as_item(one) for one in make_comparisons(31, seed=5))
     score = RewardModel.load(run_folder).score_pairs
     entrants = [
@@ -86,18 +100,31 @@ def evaluated(run_folder: Path) -> dict[str, Any]:
     return run_all(entrants, [task], bootstrap=Bootstrap(resamples=100), command=command)
 
 
+def accuracy_of(run: Run, scorer: str) -> Estimate:
+    return run.scorer(scorer).results["made"].figures["accuracy"]
+
+
 made_up = functools.cache(lambda: fake_run(items=120))
 
 
-def of_model(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A made-up run file whose first scorer is the model in a folder."""
+def nothing(run: dict[str, Any]) -> None:
+    pass
+
+
+def of_model(folder: Path, change: Callable[[dict[str, Any]], object] = nothing) -> Run:
+    """A made-up run whose first scorer is the model in a folder.
+
+    Args:
+        change: made to its file, of format 1.
+    """
     run = copy.deepcopy(made_up())
     run["scorers"][0]["model"] = checkpoint_info(str(folder))["fingerprint"]
-    return run | changes
+    change(run)
+    return as_run(run)
 
 
 @pytest.fixture(scope="module")
-def card(run_folder: Path, evaluated: dict[str, Any]) -> str:
+def card(run_folder: Path, evaluated: Run) -> str:
     return model_card(run_folder, [evaluated, of_model(run_folder)], PEOPLE | ABOUT_DATA)
 
 
@@ -166,9 +193,7 @@ def test_nothing_says_that_information_is_missing(which: str, request: pytest.Fi
     assert re.findall(r"(?i:more information needed)|\bNone\b|\bnan\b|\{\{|\{%", text) == []
 
 
-def test_missing_facts_are_one_error_that_names_them_all_and_how_to_give_them(
-    run_folder: Path, evaluated: dict[str, Any]
-) -> None:
+def test_missing_facts_are_one_error_that_names_them_all_and_how_to_give_them(run_folder: Path, evaluated: Run) -> None:
     with pytest.raises(BadInput, match="lacks 12 facts") as caught:
         model_card(run_folder, [evaluated], {"developers": "  ", "contact": "[More Information Needed]"})
     message = str(caught.value)
@@ -181,28 +206,26 @@ def test_missing_facts_are_one_error_that_names_them_all_and_how_to_give_them(
     assert "\n" not in message
 
 
-def test_only_what_is_missing_is_asked_for(run_folder: Path, evaluated: dict[str, Any]) -> None:
+def test_only_what_is_missing_is_asked_for(run_folder: Path, evaluated: Run) -> None:
     facts = {key: value for key, value in (PEOPLE | ABOUT_DATA).items() if key != "contact"}
     with pytest.raises(BadInput) as caught:
         model_card(run_folder, [evaluated], facts)
     assert str(caught.value).endswith(f"file of facts. contact: {REQUIRED['contact']}")
 
 
-def test_a_misspelt_fact_is_refused(run_folder: Path, evaluated: dict[str, Any]) -> None:
+def test_a_misspelt_fact_is_refused(run_folder: Path, evaluated: Run) -> None:
     with pytest.raises(BadInput, match=r"no fact 'licence' .* did you mean 'license'\?"):
         model_card(run_folder, [evaluated], PEOPLE | {"licence": "mit"})
 
 
 def test_a_run_of_another_model_is_no_run(run_folder: Path) -> None:
     with pytest.raises(BadInput, match=r"no run file is of this model .*acme/minilm-hh"):
-        model_card(run_folder, [made_up()], PEOPLE | ABOUT_DATA)
+        model_card(run_folder, [as_run(made_up())], PEOPLE | ABOUT_DATA)
     with pytest.raises(BadInput, match=r"no run file is of this model .*found: no run"):
         model_card(run_folder, [], PEOPLE | ABOUT_DATA)
 
 
-def test_a_record_of_other_weights_describes_nothing(
-    run_folder: Path, evaluated: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_record_of_other_weights_describes_nothing(run_folder: Path, evaluated: Run, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run_folder / "best", tmp_path / "torn"))
     record = json.loads((folder / "prefrank.json").read_text())
     (folder / "prefrank.json").write_text(json.dumps(record | {"fingerprint": "0" * 64}))
@@ -214,7 +237,7 @@ def test_a_record_of_other_weights_describes_nothing(
 # The hub's metadata
 
 
-def test_the_metadata_are_what_the_hubs_parser_reads(card: str, evaluated: dict[str, Any]) -> None:
+def test_the_metadata_are_what_the_hubs_parser_reads(card: str, evaluated: Run) -> None:
     data = ModelCard(card).data
     plain = data.to_dict()
     assert (data.license, data.language, data.pipeline_tag) == ("apache-2.0", ["en"], "text-classification")
@@ -222,11 +245,11 @@ def test_the_metadata_are_what_the_hubs_parser_reads(card: str, evaluated: dict[
     assert {"reward-model", "prefrank"} <= set(data.tags or [])
     assert data.base_model is None  # trained from scratch
     name, results = model_index_to_eval_results(plain["model-index"])
-    accuracy = evaluated["scorers"][0]["results"]["made"]["figures"]["accuracy"]
+    accuracy = asdict(accuracy_of(evaluated, "cook"))
     assert name == "cook"
     assert results[0].metric_type == "accuracy"
     assert results[0].metric_value == pytest.approx(accuracy["value"], abs=5e-5)
-    assert results[0].dataset_args == {"sha256": evaluated["suites"]["made"]["data"]}
+    assert results[0].dataset_args == {"sha256": evaluated.suites["made"].data}
     assert results[0].metric_args == {key: accuracy[key] for key in ("low", "high", "n", "unit", "prompts")}
     assert f"{accuracy['low']:.3f} to {accuracy['high']:.3f}, n = {accuracy['n']} pairs" in str(results[0].metric_name)
 
@@ -251,31 +274,28 @@ def test_known_suites_are_named_as_the_hub_names_their_data(card: str) -> None:
 # What it says
 
 
-def test_the_figures_are_those_of_the_run_file(card: str, evaluated: dict[str, Any]) -> None:
+def test_the_figures_are_those_of_the_run_file(card: str, evaluated: Run) -> None:
     rows = {}
-    for scorer in evaluated["scorers"]:
-        found = scorer["results"]["made"]["figures"]["accuracy"]
-        rows[scorer["name"]] = f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
-    n = evaluated["scorers"][0]["results"]["made"]["figures"]["accuracy"]["n"]
+    for scorer in evaluated.scorers:
+        accuracy = accuracy_of(evaluated, scorer.name)
+        rows[scorer.name] = f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]"
+    n = accuracy_of(evaluated, "cook").n
     assert "| figure | n | cook | longer reply | random |" in card
     assert f"| accuracy | {n} pairs | {rows['cook']} | {rows['longer reply']} | {rows['random']} |" in card
     assert "| made | made.jsonl | 33 | 31 | 2 empty reply |" in card
 
 
-def test_the_best_baseline_stands_beside_the_model(card: str, evaluated: dict[str, Any]) -> None:
-    values = {one["name"]: one["results"]["made"]["figures"]["accuracy"]["value"] for one in evaluated["scorers"]}
-    best = max(("longer reply", "random"), key=lambda name: values[name])
+def test_the_best_baseline_stands_beside_the_model(card: str, evaluated: Run) -> None:
+    values = {scorer.name: accuracy_of(evaluated, scorer.name).value or 0.0 for scorer in evaluated.scorers}
+    best = max(("longer reply", "random"), key=values.__getitem__)
     assert f"- made: accuracy {values['cook']:.3f}" in card
     assert f"best baseline {best} {values[best]:.3f}" in card
 
 
-def test_a_paired_test_against_the_best_baseline_is_told_where_there_is_one(
-    evaluated: dict[str, Any], run_folder: Path
-) -> None:
-    compared = evaluated | {"comparison": compare_runs({"": evaluated}, {})}
-    told = model_card(run_folder, [compared], PEOPLE | ABOUT_DATA)
-    pairs = compared["comparison"]["pairs"]
-    assert any(f"(Holm): {pair['verdict']}" in told and f"p {pair['p_holm']:.3f}" in told for pair in pairs)
+def test_a_paired_test_against_the_best_baseline_is_told_where_there_is_one(evaluated: Run, run_folder: Path) -> None:
+    tests = compare_runs({"": evaluated}, {})
+    card = model_card(run_folder, [replace(evaluated, comparison=tests)], PEOPLE | ABOUT_DATA)
+    assert any(f"(Holm): {test.verdict}" in card and f"p {test.p_holm:.3f}" in card for test in tests.pairs)
     assert "paired on the same items" not in model_card(run_folder, [evaluated], PEOPLE | ABOUT_DATA)
 
 
@@ -321,14 +341,16 @@ def test_limits_are_measured_ones(card: str) -> None:
 def test_an_evaluation_set_that_chose_the_checkpoint_is_admitted(run_folder: Path) -> None:
     training = json.loads((run_folder / "best" / "prefrank.json").read_text())["training"]
     (name,) = [one["name"] for one in training["data"]["read"] if one["role"] == "evaluation"]
-    run = of_model(run_folder)
-    run["suites"][name] = run["suites"]["helpful"]
-    for scorer in run["scorers"]:
-        scorer["results"] = {name: scorer["results"]["helpful"]}
-    assert "also chose the checkpoint" in model_card(run_folder, [run], PEOPLE | ABOUT_DATA)
+
+    def rename(run: dict[str, Any]) -> None:
+        run["suites"][name] = run["suites"]["helpful"]
+        for scorer in run["scorers"]:
+            scorer["results"] = {name: scorer["results"]["helpful"]}
+
+    assert "also chose the checkpoint" in model_card(run_folder, [of_model(run_folder, rename)], PEOPLE | ABOUT_DATA)
 
 
-def test_doubts_about_the_training_data_are_told(run_folder: Path, evaluated: dict[str, Any], tmp_path: Path) -> None:
+def test_doubts_about_the_training_data_are_told(run_folder: Path, evaluated: Run, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run_folder / "best", tmp_path / "cook"))
     record = json.loads((folder / "prefrank.json").read_text())
     record["training"]["data"]["read"][0] |= {"contradicting": 3, "leaks": 2}
@@ -339,22 +361,28 @@ def test_doubts_about_the_training_data_are_told(run_folder: Path, evaluated: di
 
 
 def test_what_is_wrong_with_the_test_data_is_told(run_folder: Path) -> None:
-    run = of_model(run_folder)
-    run["suites"]["helpful"]["rows"]["missing"] = {"math-prm": [12, 447], "BoN_set/Chat": [0, None]}
-    clean, dirty = ({"value": v, "low": None, "high": None, "n": 9, "unit": "pairs", "prompts": 9} for v in (0.7, 0.9))
-    run["scorers"][0]["results"]["helpful"]["contamination"] = {"clean": clean, "dirty": dirty}
-    limits = section_of(model_card(run_folder, [run], PEOPLE | ABOUT_DATA), "Bias, Risks, and Limitations")
+    def lose(run: dict[str, Any]) -> None:
+        run["suites"]["helpful"]["rows"]["missing"] = {"math-prm": [12, 447], "BoN_set/Chat": [0, None]}
+        rest = {"low": None, "high": None, "n": 9, "unit": "pairs", "prompts": 9}
+        run["scorers"][0]["results"]["helpful"]["contamination"] |= {
+            "clean": {"value": 0.7} | rest, "dirty": {"value": 0.9} | rest
+        }  # fmt: skip
+
+    card = model_card(run_folder, [of_model(run_folder, lose)], PEOPLE | ABOUT_DATA)
+    limits = section_of(card, "Bias, Risks, and Limitations")
     assert "rows of math-prm 12 of 447; 1 subset is missing: BoN" in limits
     assert re.search(r"Overlap, .*: 2 of \d+ items .*others 0\.700 \(9 pairs\), on these 0\.900 \(9 pairs\)", limits)
 
 
 def test_a_lean_is_claimed_only_beyond_chance(run_folder: Path) -> None:
     def limits_with(longer: tuple[float, float, float], shorter: tuple[float, float, float]) -> str:
-        run = of_model(run_folder)
-        style = run["scorers"][0]["results"]["helpful"]["style"]
-        for side, (value, low, high) in {"longer": longer, "shorter": shorter}.items():
-            style[side] |= {"value": value, "low": low, "high": high}
-        return section_of(model_card(run_folder, [run], PEOPLE | ABOUT_DATA), "Bias, Risks, and Limitations")
+        def lean(run: dict[str, Any]) -> None:
+            style = run["scorers"][0]["results"]["helpful"]["style"]
+            for side, (value, low, high) in {"longer": longer, "shorter": shorter}.items():
+                style[side] |= {"value": value, "low": low, "high": high}
+
+        card = model_card(run_folder, [of_model(run_folder, lean)], PEOPLE | ABOUT_DATA)
+        return section_of(card, "Bias, Risks, and Limitations")
 
     assert "It leans towards longer replies" in limits_with((0.8, 0.75, 0.85), (0.6, 0.5, 0.7))
     assert "It leans towards shorter replies" in limits_with((0.6, 0.5, 0.7), (0.8, 0.75, 0.85))
@@ -362,20 +390,24 @@ def test_a_lean_is_claimed_only_beyond_chance(run_folder: Path) -> None:
 
 
 def test_the_newest_results_of_a_suite_count(run_folder: Path) -> None:
-    old, new = of_model(run_folder), of_model(run_folder, created="2027-01-01T00:00:00+00:00")
-    new["scorers"][0]["results"]["helpful"]["figures"]["Accuracy"]["value"] = 0.1234
+    def update(run: dict[str, Any]) -> None:
+        run["created"] = "2027-01-01T00:00:00+00:00"
+        run["scorers"][0]["results"]["helpful"]["figures"]["Accuracy"] |= {"value": 0.1234, "low": 0.1, "high": 0.2}
+
+    old, new = of_model(run_folder), of_model(run_folder, update)
     for runs in ([old, new], [new, old]):
         assert "Accuracy is\n0.123" in model_card(run_folder, runs, PEOPLE | ABOUT_DATA)
 
 
 def test_a_figure_without_a_value_is_said_to_have_none(run_folder: Path) -> None:
-    run = of_model(run_folder)
-    nothing = {"value": None, "low": None, "high": None, "n": 0, "unit": "pairs", "prompts": 0}
-    result = run["scorers"][0]["results"]["helpful"]
-    result["figures"]["Accuracy"] = nothing
-    result["overall"]["accuracy"] = nothing
-    result["style"] = dict.fromkeys(("longer", "shorter", "balanced", "spearman"), nothing) | {"regression": None}
-    text = model_card(run_folder, [run], PEOPLE | ABOUT_DATA)
+    def empty(run: dict[str, Any]) -> None:
+        none = {"value": None, "low": None, "high": None, "n": 0, "unit": "pairs", "prompts": 0}
+        result = run["scorers"][0]["results"]["helpful"]
+        result["figures"]["Accuracy"] = none
+        result["overall"]["accuracy"] = none
+        result["style"] |= dict.fromkeys(("longer", "shorter", "balanced", "spearman"), none) | {"regression": None}
+
+    text = model_card(run_folder, [of_model(run_folder, empty)], PEOPLE | ABOUT_DATA)
     assert "Accuracy is\nno value (0 pairs)" in text
     results = ModelCard(text).data.eval_results
     assert results is not None
@@ -383,16 +415,17 @@ def test_a_figure_without_a_value_is_said_to_have_none(run_folder: Path) -> None
 
 
 def test_text_of_others_cannot_break_a_table_or_bring_markup(run_folder: Path) -> None:
-    run = of_model(run_folder)
-    run["scorers"][2]["name"] = "a|b <script>x</script>\n# Heading"
-    text = model_card(run_folder, [run], PEOPLE | ABOUT_DATA)
+    def rename(run: dict[str, Any]) -> None:
+        run["scorers"][2]["name"] = "a|b <script>x</script>\n# Heading"
+
+    text = model_card(run_folder, [of_model(run_folder, rename)], PEOPLE | ABOUT_DATA)
     assert r"a\|b \<script\>x\</script\> # Heading" in text
     assert "<script>" not in text.replace(r"\<script\>", "")
     assert "Heading" not in sections(text)
 
 
 def test_carbon_is_measured_or_stated_or_estimated_by_a_rule_it_names(
-    run_folder: Path, evaluated: dict[str, Any], tmp_path: Path
+    run_folder: Path, evaluated: Run, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(run_folder / "best", tmp_path / "cook"))
     record = json.loads((folder / "prefrank.json").read_text())
@@ -416,12 +449,60 @@ def test_carbon_is_measured_or_stated_or_estimated_by_a_rule_it_names(
         carbon({}, device="cuda:0")  # what a GPU drew is not in the record
 
 
+def changed_record(run_folder: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of the checkpoint with another training record."""
+    shutil.copytree(run_folder / "best", folder)
+    record = json.loads((folder / "prefrank.json").read_text())
+    change(record["training"])
+    (folder / "prefrank.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_what_was_streamed_is_told_with_its_licence(run_folder: Path, evaluated: Run, tmp_path: Path) -> None:
+    def stream(training: dict[str, Any]) -> None:
+        training["recipe"]["datasets"][0]["stream"] = True
+        drawn = {"name": "/data/pairs.jsonl:train", "rule": "in order", "drawn": 1234, "dropped": {"empty reply": 2}}
+        training["data"] |= {"read": [], "drawn": [drawn], "encoded": {}, "digests": {}}
+
+    card = model_card(changed_record(run_folder, tmp_path / "cook", stream), [evaluated], PEOPLE | ABOUT_DATA)
+    assert "- pairs.jsonl:train: drawn 1,234; dropped: 2 empty reply." in card
+    assert "- pairs.jsonl was streamed; its licence: cc0-1.0." in card
+    assert "It learned from 1,234 comparisons." in card
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda training: training["spent"].update(wall_s="x"),
+            r"training\.spent\.wall_s is 'x'; wanted a finite number",
+        ),
+        (lambda training: training.pop("curve"), r"training\.curve is missing"),
+        (lambda training: training["recipe"].update(loss="own"), r"training\.recipe\.loss is 'own'; wanted one of"),
+        (lambda training: training["data"].update(read=[3]), r"training\.data\.read\[0\] is 3; wanted an object"),
+    ],
+)
+def test_a_part_of_the_record_that_is_wrong_is_named(
+    change: Callable[[dict[str, Any]], object], says: str, run_folder: Path, evaluated: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(BadModel, match=rf"prefrank\.json: {says}"):
+        model_card(changed_record(run_folder, tmp_path / "cook", change), [evaluated], PEOPLE | ABOUT_DATA)
+
+
+def test_a_figure_that_another_scorer_lacks_was_not_measured_there(run_folder: Path) -> None:
+    def drop(run: dict[str, Any]) -> None:
+        del run["scorers"][3]["results"]["helpful"]["figures"]["Kendall tau"]
+
+    card = model_card(run_folder, [of_model(run_folder, drop)], PEOPLE | ABOUT_DATA)
+    assert re.search(r"\| Kendall tau \|.* not measured \|$", card, re.M)
+
+
 # The code in it
 
 
 @pytest.mark.parametrize("kind", ["trained", "chat template", "turn strings"])
 def test_both_pieces_of_code_run_and_agree(
-    kind: str, run_folder: Path, evaluated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, run_folder: Path, evaluated: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "trained":
         folder, runs, facts = run_folder / "best", [evaluated], PEOPLE | ABOUT_DATA
@@ -447,9 +528,7 @@ def test_both_pieces_of_code_run_and_agree(
 # The file
 
 
-def test_a_card_is_written_into_the_folder_and_written_again(
-    run_folder: Path, evaluated: dict[str, Any], card: str
-) -> None:
+def test_a_card_is_written_into_the_folder_and_written_again(run_folder: Path, evaluated: Run, card: str) -> None:
     for _ in range(2):
         path = write_card(run_folder, [evaluated, of_model(run_folder)], PEOPLE | ABOUT_DATA)
         assert path == run_folder / "best" / "README.md"
@@ -457,7 +536,7 @@ def test_a_card_is_written_into_the_folder_and_written_again(
     path.unlink()
 
 
-def test_somebody_elses_readme_is_kept_unless_told(run_folder: Path, evaluated: dict[str, Any]) -> None:
+def test_somebody_elses_readme_is_kept_unless_told(run_folder: Path, evaluated: Run) -> None:
     path = run_folder / "best" / "README.md"
     path.write_text("mine")
     with pytest.raises(BadInput, match="was not written by prefrank card"):

@@ -35,14 +35,14 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def comparisons_liked(model: RewardModel, temperature: float) -> list[Comparison]:
     """What people prefer whose opinion is the model's scores over a temperature."""
-    random, found = np.random.default_rng(0), []
+    random, comparisons = np.random.default_rng(0), []
     for number in range(250):
         prompt = (Turn("user", f"how {number} do I bake"),)
         replies = tuple(" ".join(random.choice(WORDS, 5)) + end for end in ("", " now"))
         first, second = (score.value for score in model.score(prompt, replies))
         winner = int(random.random() > 1 / (1 + math.exp(-(first - second) / temperature)))
-        found.append(Comparison(prompt, replies, (Preference(winner, 1 - winner),), "made", str(number)))
-    return found
+        comparisons.append(Comparison(prompt, replies, (Preference(winner, 1 - winner),), "made", str(number)))
+    return comparisons
 
 
 def test_calibrating_stores_a_temperature_and_leaves_weights_and_fingerprint(folder: Path) -> None:

@@ -197,10 +197,10 @@ def test_messages_may_stand_in_a_list_of_replies(model: RewardModel, tmp_path: P
 def test_a_system_column_is_the_first_turn(model: RewardModel, tmp_path: Path) -> None:
     turns = [Turn("system", "bake"), Turn("user", "hi")]
     want = model.score(turns, ["mix flour"])[0].value
-    said = [{"role": "system", "content": "bake"}, HI]
+    messages = [{"role": "system", "content": "bake"}, HI]
     rows = [
         {"system": "bake", "prompt": "hi", "reply": "mix flour"},
-        {"system": "bake", "prompt": said, "reply": "mix flour"},
+        {"system": "bake", "prompt": messages, "reply": "mix flour"},
         {"system": "bake", "messages": [HI, MIX]},
     ]
     score_file(model, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")

@@ -79,9 +79,9 @@ COLUMNS = {
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_replies_are_read_by_position(name: str) -> None:
-    found = as_replies(COLUMNS[name])
-    assert found == TEXTS
-    assert {type(text) for text in found} == {str}
+    texts = as_replies(COLUMNS[name])
+    assert texts == TEXTS
+    assert {type(text) for text in texts} == {str}
 
 
 def test_ranking_a_filtered_series_shows_each_score_beside_its_own_reply(model: RewardModel) -> None:
@@ -209,8 +209,8 @@ def test_what_is_no_list_of_pairs_is_refused_by_name(given: object, message: str
 
 def test_a_rows_system_is_its_system_turn() -> None:
     system, asked = Turn("system", "Be terse."), Turn("user", PROMPT)
-    said = [{"role": "system", "content": "Be terse."}, {"role": "user", "content": PROMPT}]
-    for prompt in (PROMPT, said):
+    messages = [{"role": "system", "content": "Be terse."}, {"role": "user", "content": PROMPT}]
+    for prompt in (PROMPT, messages):
         assert as_pairs([{"system": "Be terse.", "prompt": prompt, "reply": "a"}]) == [((system, asked), "a")]
     for nothing in ("", None, float("nan")):
         assert as_pairs([{"system": nothing, "prompt": PROMPT, "reply": "a"}]) == [((asked,), "a")]
@@ -265,8 +265,8 @@ def test_a_column_beside_the_prompt_that_may_belong_to_it_is_never_passed_over(c
 @pytest.mark.parametrize("column", SYSTEM_COLUMNS)
 def test_every_system_column_that_training_reads_is_read_in_scoring(column: str) -> None:
     row = {"prompt": PROMPT, "reply": "a", column: "Be terse."}
-    said = (Turn("system", "Be terse."), Turn("user", PROMPT))
-    assert as_pairs([row])[0][0] == read_row(row, {}).prompt == said
+    turns = (Turn("system", "Be terse."), Turn("user", PROMPT))
+    assert as_pairs([row])[0][0] == read_row(row, {}).prompt == turns
     for read in (lambda row: as_pairs([row]), lambda row: read_row(row, {})):
         with pytest.raises(BadInput, match="hold different texts"):
             read(dict.fromkeys(SYSTEM_COLUMNS, "x") | row)

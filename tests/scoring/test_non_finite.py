@@ -70,6 +70,6 @@ def test_an_overflow_of_half_precision_is_not_blamed_on_the_weights(
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors["bert.encoder.layer.0.output.LayerNorm.weight"] *= 1e6 if precision else math.nan
     safetensors.torch.save_file(tensors, folder / "model.safetensors")
-    said = f"it was computed in {precision}; load the model in {cure}" if precision else "its weights are not usable"
-    with pytest.raises(BadModel, match=said):
+    message = f"it was computed in {precision}; load the model in {cure}" if precision else "its weights are not usable"
+    with pytest.raises(BadModel, match=message):
         RewardModel.load(folder, precision=precision, device="cpu").score("hello", [GOOD])

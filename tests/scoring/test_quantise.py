@@ -21,20 +21,20 @@ PROMPT, REPLIES = "how do I bake bread at home", ["mix flour water salt", "the d
 def test_parity_figures_are_those_computed_by_hand() -> None:
     reference = np.array([0.0, 1.0, 2.0, 3.0])  # spread sqrt(5 / 4)
     scores = np.array([0.5, 0.25, 2.0, 3.0])  # the first two change places
-    found = parity(reference, scores, np.array([10, 20, 30, 40]))
-    assert found.rows == 4
-    assert found.spread == pytest.approx(1.25**0.5)
-    assert found.rms == pytest.approx(((0.5**2 + 0.75**2) / 4) ** 0.5)
-    assert found.rms_percent == pytest.approx(100 * found.rms / 1.25**0.5)
-    assert (found.largest, found.largest_tokens) == (0.75, 20)
-    assert found.largest_percent == pytest.approx(75 / 1.25**0.5)
-    assert (found.pairs, found.flips_percent) == (6, pytest.approx(100 / 6))
-    assert found.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))  # Spearman 1904: 1 - 6 sum(d^2) / (n (n^2 - 1))
+    figures = parity(reference, scores, np.array([10, 20, 30, 40]))
+    assert figures.rows == 4
+    assert figures.spread == pytest.approx(1.25**0.5)
+    assert figures.rms == pytest.approx(((0.5**2 + 0.75**2) / 4) ** 0.5)
+    assert figures.rms_percent == pytest.approx(100 * figures.rms / 1.25**0.5)
+    assert (figures.largest, figures.largest_tokens) == (0.75, 20)
+    assert figures.largest_percent == pytest.approx(75 / 1.25**0.5)
+    assert (figures.pairs, figures.flips_percent) == (6, pytest.approx(100 / 6))
+    assert figures.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))  # Spearman 1904: 1 - 6 sum(d^2) / (n (n^2 - 1))
 
 
 def test_pairs_that_were_equal_do_not_count_and_pairs_that_become_equal_are_flips() -> None:
-    found = parity(np.array([1.0, 1.0, 2.0]), np.array([1.0, 1.5, 1.5]), np.array([1, 1, 1]))
-    assert (found.pairs, found.flips_percent) == (2, 50)
+    figures = parity(np.array([1.0, 1.0, 2.0]), np.array([1.0, 1.5, 1.5]), np.array([1, 1, 1]))
+    assert (figures.pairs, figures.flips_percent) == (2, 50)
     same = parity(np.array([1.0, 1.0, 2.0]), np.array([1.0, 1.0, 2.0]), np.array([1, 1, 1]))
     assert (same.flips_percent, same.rms, same.spearman) == (0, 0, pytest.approx(1))
     with pytest.raises(BadInput, match="gives all 2 rows the same score"):
@@ -44,10 +44,10 @@ def test_pairs_that_were_equal_do_not_count_and_pairs_that_become_equal_are_flip
 def test_a_quantised_folder_scores_like_its_original_and_carries_the_figures(
     plain_folder: Path, tmp_path: Path
 ) -> None:
-    found = quantise_folder(plain_folder, tmp_path / "int16", "int16", num_rows=40)
-    assert found.rows == 40
-    assert 0 < found.rms_percent < 0.5
-    assert found.spearman > 0.999
+    figures = quantise_folder(plain_folder, tmp_path / "int16", "int16", num_rows=40)
+    assert figures.rows == 40
+    assert 0 < figures.rms_percent < 0.5
+    assert figures.spearman > 0.999
     original, model = RewardModel.load(plain_folder, device="cpu"), RewardModel.load(tmp_path / "int16", device="cpu")
     near = [score.value for score in original.score(PROMPT, REPLIES)]
     values = [score.value for score in model.score(PROMPT, REPLIES)]
@@ -59,7 +59,7 @@ def test_a_quantised_folder_scores_like_its_original_and_carries_the_figures(
     record = read_record(tmp_path / "int16")
     assert record.fingerprint == model.fingerprint
     assert record.quantised == {
-        "precision": "int16", "original": original.fingerprint, "data": "starter", "parity": found.to_json(),
+        "precision": "int16", "original": original.fingerprint, "data": "starter", "parity": figures.to_json(),
     }  # fmt: skip
     assert (tmp_path / "int16" / "quantised.safetensors").is_file()
     assert not (tmp_path / "int16" / "model.safetensors").exists()
@@ -77,10 +77,10 @@ def test_a_model_that_would_be_reordered_is_refused_unless_that_is_asked_for(
     assert os.listdir(tmp_path) == []
     with pytest.raises(BadModel, match=r"\(wanted at most 0.001 %\)"):
         quantise_folder(plain_folder, tmp_path / "int8", "int8", num_rows=200, max_flips=0.001)
-    found = quantise_folder(plain_folder, tmp_path / "int8", "int8", num_rows=200, max_flips=30.0)
-    assert found.rms_percent > 1
-    assert found.flips_percent > 0.5
-    assert quantise_folder(plain_folder, tmp_path / "again", "int8", num_rows=200, force=True) == found
+    figures = quantise_folder(plain_folder, tmp_path / "int8", "int8", num_rows=200, max_flips=30.0)
+    assert figures.rms_percent > 1
+    assert figures.flips_percent > 0.5
+    assert quantise_folder(plain_folder, tmp_path / "again", "int8", num_rows=200, force=True) == figures
 
 
 def test_scores_may_not_move_far_even_where_no_order_changes(
@@ -99,8 +99,8 @@ def test_a_source_of_ones_own_decides(plain_folder: Path, tmp_path: Path) -> Non
         {"prompt": "what is yeast", "replies": [f"a fungus {n}", f"no idea {n}"], "ranks": [0, 1]} for n in range(5)
     ]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = quantise_folder(plain_folder, tmp_path / "out", "int16", data=str(tmp_path / "own.jsonl"), force=True)
-    assert found.rows == 10
+    figures = quantise_folder(plain_folder, tmp_path / "out", "int16", data=str(tmp_path / "own.jsonl"), force=True)
+    assert figures.rows == 10
     assert read_record(tmp_path / "out").quantised["data"] == str(tmp_path / "own.jsonl")
 
 

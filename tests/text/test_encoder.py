@@ -244,5 +244,5 @@ def test_tokenizer_files_of_another_kind_are_one_line_that_names_them(file: str,
 
 def test_a_chat_template_that_is_not_jinja_is_said_with_its_line(tmp_path: Path) -> None:
     encoder = TextEncoder.load(chat_folder(tmp_path, "{% for m in messages %}\n{{ m['role']}"))
-    with pytest.raises(BadModel, match=r"line 2 of the chat template is not Jinja's language: .*mend the template"):
+    with pytest.raises(BadModel, match=r"line 2 of the chat template is not Jinja's language: .*fix the template"):
         encoder.encode(as_prompt("hello"), ["there"])

@@ -208,7 +208,7 @@ def test_what_opens_a_reply_is_written_where_it_is_asked_for() -> None:
 def test_a_template_that_writes_nothing_is_refused(tmp_path: Path, template: str) -> None:
     encoder = TextEncoder.load(chat_folder(tmp_path, template))
     with pytest.raises(
-        BadText, match=r"pair 0: the model's chat template writes nothing for turns of the roles user; m"
+        BadText, match=r"pair 0: the model's chat template writes nothing for turns of the roles user; fix it"
     ):
         encoder.encode(as_prompt("hi"), ["there"])
 

@@ -28,12 +28,12 @@ def make_comparisons(count: int, *, replies: int = 2, words: int = 4, seed: int 
 def write_jsonl(path: Path, comparisons: tuple[Comparison, ...]) -> Path:
     rows = [
         {
-            "id": one.id,
-            "prompt": [{"role": turn.role, "content": turn.text} for turn in one.prompt],
-            "replies": list(one.replies),
-            "preferences": [[p.winner, p.loser, p.probability] for p in one.preferences],
+            "id": comparison.id,
+            "prompt": [{"role": turn.role, "content": turn.text} for turn in comparison.prompt],
+            "replies": list(comparison.replies),
+            "preferences": [[p.winner, p.loser, p.probability] for p in comparison.preferences],
         }
-        for one in comparisons
+        for comparison in comparisons
     ]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     return path

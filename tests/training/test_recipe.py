@@ -44,7 +44,7 @@ def write(folder: Path, text: str) -> Path:
 def test_the_model_cards_configuration_runs_unchanged(tmp_path):
     recipe = load_recipe(write(tmp_path, CARD))
     assert recipe.learning_rate == 2e-6
-    assert [one.source for one in recipe.datasets] == ["webgpt", "hfsummary", "anthropic_rlhf", "oa_private"]
+    assert [source.source for source in recipe.datasets] == ["webgpt", "hfsummary", "anthropic_rlhf", "oa_private"]
     assert recipe.prompts_per_update(8) == 96
 
 
@@ -53,7 +53,7 @@ def test_the_shipped_card_recipe_holds_the_cards_settings(tmp_path):
     stated = [line.partition(":")[0] for line in CARD.splitlines() if not line.startswith(" ")]
     for key in set(stated) - {"datasets"}:
         assert getattr(ours, key) == getattr(card, key)
-    assert [one.source for one in ours.datasets] == [one.source for one in card.datasets]
+    assert [source.source for source in ours.datasets] == [source.source for source in card.datasets]
     assert ours.prompts_per_update(1) == 96
 
 

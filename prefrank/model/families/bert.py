@@ -186,7 +186,7 @@ class SelfAttention(nn.Module):
         asking = torch.bmm(query.transpose(0, 1), matrices).transpose(0, 1)
         constant = (query * self.key.bias.unflatten(0, (self.num_heads, -1))).sum(-1, keepdim=True)
         means, weights = [], []
-        parts = (one.split(pack.group_rows) for one in (asking, constant))
+        parts = (part.split(pack.group_rows) for part in (asking, constant))
         for rows, u, c, x in zip(pack.group_rows, *parts, hidden.split(pack.group_tokens), strict=True):
             x = x.unflatten(0, (rows, -1))
             shares = self.dropout((u @ x.mT + c).softmax(-1))

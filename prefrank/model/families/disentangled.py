@@ -165,7 +165,7 @@ class DisentangledAttention(nn.Module):
     ) -> Float[Tensor, "M D"]:
         if pack.fused is not None:
             return self._in_one_call(queries, hidden, pack.fused, relative)
-        positions = [split_heads(one, 1, self.num_heads) for one in self._positions(relative)]
+        positions = [split_heads(table, 1, self.num_heads) for table in self._positions(relative)]
         folded = len(queries) < len(hidden) and can_fold(self.value_proj, device=hidden.device)
         parts = zip(
             pack.group_rows,

@@ -26,7 +26,7 @@ from prefrank.reports.card.training_record import LOSSES
 from prefrank.reports.card.training_words import papers, reasons, recipe_yaml, sets_drawn, training_sets
 from prefrank.reports.card.weaknesses import advice, weaknesses
 from prefrank.reports.markdown import Markdown, bare, bibtex, code, fence, plain, prose, sentence
-from prefrank.reports.numbers import stated, stated_count, stated_estimate, stated_interval
+from prefrank.reports.numbers import Real, stated, stated_count, stated_estimate, stated_interval
 from prefrank.reports.page import template
 
 FILE = "README.md"
@@ -157,13 +157,13 @@ def _speed(subject: Subject) -> float | None:
     return statistics.median(speeds) if speeds else None
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: Real) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _size(count: float) -> str:
+def _size(count: Real) -> str:
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -28,7 +28,7 @@ def matrix_svg(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Mark
 
 
 def _cell(mark: Mark, x: Real, y: Real, wide: Real, tall: Real) -> list[str]:
-    fill, ink = _diverging(mark.value)
+    fill, ink = diverging(mark.value)
     box = f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{wide - 2:.1f}" height="{tall - 2:.1f}" rx="3" fill="{fill}"/>'
     middle = x + wide / 2
     number = "-" if mark.value is None else f"{mark.value:.2f}"
@@ -42,7 +42,7 @@ def _cell(mark: Mark, x: Real, y: Real, wide: Real, tall: Real) -> list[str]:
     ]
 
 
-def _diverging(share: float | None) -> tuple[str, str]:
+def diverging(share: float | None) -> tuple[str, str]:
     """White at one half, the house's orange at 0, its blue at 1, grey for nothing; and the ink to be read on it."""
     if share is None:
         return "#eceff2", INK

@@ -86,7 +86,7 @@ def _rows(run: Run, suite: str) -> list[Row]:
     return [
         Row(
             name,
-            tuple(mark_of(one.accuracy, number) for number, one in metrics.items()),
+            tuple(mark_of(measured.accuracy, number) for number, measured in metrics.items()),
             f"n {next(iter(metrics.values())).accuracy.n:,}",
         )
         for name, metrics in _parts(run, suite)

@@ -82,7 +82,7 @@ def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merg
     again: dict[int, list[int]] = {}
 
     def said_by(number: int) -> set[tuple[int, int, str]]:
-        """What a comparison says, and those like it so far; looked at only where there is another like it."""
+        """The judgments of a comparison and its repeats so far; computed only where there is a repeat."""
         if number not in judged:
             judged[number] = set()
             _contradicts(comparisons[number].preferences, judged[number])
@@ -129,7 +129,7 @@ def _in_place(comparison: Comparison, places: Sequence[int]) -> tuple[Preference
 
 
 def _contradicts(preferences: Sequence[Preference], judged: set[tuple[int, int, str]]) -> bool:
-    """Whether one of them prefers what was said to be worse; what they say is said from here on."""
+    """Whether one of them contradicts what was judged before; they are added to what was judged."""
     decided = {
         (p.winner, p.loser, p.head) if p.probability > 0.5 else (p.loser, p.winner, p.head)
         for p in preferences

@@ -51,7 +51,7 @@ class Corpus:
     streams: tuple[StreamedSet, ...] = ()
 
     def notes(self) -> list[str]:
-        """What deserves a second look."""
+        """Warnings about the data."""
         opposed, leaks = (sum(entry.get(key, 0) for entry in self.record) for key in ("contradicting", "leaks"))
         read = {entry["name"] for entry in self.record}
         notes = [f"{stream.name} streams: {stream.rule}" for stream in self.streams if stream.name not in read]
@@ -64,7 +64,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _Set:
-    """One set as it was read, by what rule, and what is kept of it."""
+    """One data set as it was read, the rule that applied, and what is kept of it."""
 
     source: DataSource
     rule: str
@@ -73,7 +73,7 @@ class _Set:
     kept: tuple[Comparison, ...]
     left_out: dict[str, int]
     noted: dict[str, int] = field(default_factory=dict)
-    """Counts of what is kept and worth knowing."""
+    """Counts to record about what is kept."""
 
     @property
     def name(self) -> str:
@@ -168,7 +168,7 @@ def _held_out(recipe: Recipe, evaluation: Iterable[_Set]) -> Exclusions:
 
 
 def _without_repeats(recipe: Recipe, training: list[_Set]) -> list[_Set]:
-    """The training sets without comparisons that say the same again; contradictions are counted in any case."""
+    """The training sets without repeated comparisons; contradictions are counted in any case."""
     repeats = find_repeats(
         [comparison for dataset in training for comparison in dataset.kept],
         _numbers(training),
@@ -281,7 +281,7 @@ def _named(source: str, split: str | None) -> str:
 
 
 def _own_evaluation(recipe: Recipe, source: DataSource) -> list[_Set]:
-    """What a training set publishes or keeps for evaluation, or nothing."""
+    """The evaluation split of a training set, if it has one."""
     unstated = source.model_copy(update={"split": None, "limit": None})
     try:
         return [_read(choose_split(recipe, unstated, "evaluation"), "evaluation")]
@@ -297,7 +297,7 @@ def _first_by_hash(dataset: _Set, limit: int) -> _Set:
 
 
 def _by_name(sets: Sequence[_Set]) -> dict[str, tuple[Comparison, ...]]:
-    """Sets under their names; a name that comes again gets a number."""
+    """Sets by name; a repeated name gets a number."""
     named: dict[str, tuple[Comparison, ...]] = {}
     for dataset in sets:
         taken = sum(name.partition(" #")[0] == dataset.name for name in named)

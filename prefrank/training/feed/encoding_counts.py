@@ -72,7 +72,7 @@ class EncodingCounts:
         self.rows_with_text_lost_in_the_template += sum(row.lost > 0 for row in rows)
 
     def _drop(self, equal: Sequence[Row]) -> None:
-        """Count a comparison whose rows are equal under what made them so; what no limit brings back comes first."""
+        """Count a comparison with equal rows by their cause; causes that a higher limit would not fix come first."""
         if any(row.lost for row in equal):
             self.dropped_replies_equal_in_the_template += 1
         elif any(row.cut_reply for row in equal):
@@ -85,7 +85,7 @@ class EncodingCounts:
 
 
 def why_equal(counts: Mapping[str, int], max_length: int) -> str:
-    """Why comparisons have replies that become equal rows, and what to do; "" where there is none."""
+    """Why replies became equal rows, and what to do about it; "" where none did."""
     limit, template, tokenizer = (
         counts[f"dropped_replies_equal_{why}"] for why in ("after_cutting", "in_the_template", "to_the_tokenizer")
     )
@@ -102,7 +102,7 @@ def why_equal(counts: Mapping[str, int], max_length: int) -> str:
 
 
 def remarks(counts: Mapping[str, int], *, max_length: int, pre_rendered: bool) -> list[str]:
-    """What deserves a second look in the counts of one set."""
+    """Warnings about the counts of one set."""
     notes = []
     rows, control = counts["rows"], counts["comparisons_with_control_strings"]
     if cut := counts["rows_with_cut_reply"]:

@@ -124,7 +124,7 @@ class Examples:
 
 
 class _Builder:
-    """Collects encoded comparisons as int32, so that the int64 rows of a large data set never stand together."""
+    """Collects encoded comparisons as int32, so that the int64 rows of a large data set are never all in memory."""
 
     def __init__(self, heads: tuple[str, ...], rank: int | None) -> None:
         self.heads, self.rank = heads, rank
@@ -234,7 +234,7 @@ def _of_head(preferences: OfReplies, head: str) -> OfReplies:
 
 
 def _written(groups: tuple[OfReplies, ...], weights: tuple[float, ...]) -> Iterator[str]:
-    """`repr((groups, weights))` in parts, a long ranking as the pairs that it stands for."""
+    """`repr((groups, weights))` in parts, a long ranking written as its pairs."""
     yield "(("
     for number, group in enumerate(groups):
         yield ", " if number else ""

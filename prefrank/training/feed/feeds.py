@@ -61,7 +61,7 @@ class MemoryFeed:
 
 
 class StreamFeed:
-    """Steps drawn and encoded as they come, in the memory of one step and the shuffle buffers.
+    """Steps drawn and encoded on demand, in the memory of one step and the shuffle buffers.
 
     `per_step` comparisons make a step, `steps` the run, of `comparisons` in all.
     """

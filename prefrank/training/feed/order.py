@@ -106,7 +106,7 @@ def check_step(recipe: Recipe, num_processes: int) -> None:
     """Refuse a step that leaves a process without a prompt, or that no memory holds.
 
     Raises:
-        BadRecipe: as said.
+        BadRecipe: there is one.
     """
     per_step = recipe.prompts_per_update(num_processes)
     if per_step > limit("step_prompts"):
@@ -125,7 +125,7 @@ def check_warmup(recipe: Recipe, steps: int) -> None:
     """Refuse a run that ends before its learning rate is at its peak.
 
     Raises:
-        BadRecipe: as said.
+        BadRecipe: there is one.
     """
     if recipe.warmup_steps >= steps:
         raise BadRecipe(

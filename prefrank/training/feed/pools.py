@@ -42,7 +42,7 @@ class Pool:
         return self.share is self.samples is self.per_prompt is None and not self.balanced
 
     def draw_pass(self, draw: np.random.Generator) -> Int64[np.ndarray, " m"]:
-        """One pass in a random order, of which every beginning is balanced too: what cap and balance let through."""
+        """One pass in random order, after cap and balance; any prefix of it is balanced too."""
         chosen = draw.permutation(len(self.examples))
         if self.per_prompt is not None:
             chosen = chosen[_place_in_group(self.prompts[chosen]) < self.per_prompt]
@@ -56,7 +56,7 @@ class Pool:
         return self.examples[chosen]
 
     def account(self, drawn: int) -> dict[str, Any]:
-        """What an epoch takes of the pool and what it leaves, in comparisons, as plain values."""
+        """How many comparisons an epoch takes from the pool and leaves, as plain values."""
         counts = np.unique(self.prompts, return_counts=True)[1]
         capped = int(np.minimum(counts, self.per_prompt or len(self.prompts)).sum())
         return {
@@ -144,7 +144,7 @@ def _counts(pools: Sequence[Pool], sizes: Sequence[int]) -> list[int]:
 
 
 def _place_in_group(groups: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """How many of the same group stand before each."""
+    """For each element, how many of the same group come before it."""
     order = np.argsort(groups, kind="stable")
     _, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
     place = np.empty(len(groups), np.int64)

@@ -1,4 +1,4 @@
-"""Which part of each data set a recipe takes, and by what rule: the words that a run says and records.
+"""Which part of each data set a recipe reads, and the rule behind it, as the run states and records it.
 
 - A stated split (`split: test`, or `SOURCE:test`) is taken as stated.
 - Splits that are published, or named by files, are kept: `train` to train on, `eval` (validation, else test) to
@@ -35,7 +35,7 @@ class Choice:
 
 
 def choose_split(recipe: Recipe, source: DataSource, role: Role) -> Choice:
-    """What of a recipe's data set is read for a purpose.
+    """The part of a data set that is read for a role.
 
     Raises:
         NotFound, BadData: there is no such data set, or it is of no known format.

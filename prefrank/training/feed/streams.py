@@ -63,7 +63,7 @@ class Mixture:
         self.dropped: dict[str, Counter[str]] = {dataset.name: Counter() for dataset in sets}
 
     def draw(self) -> Iterator[tuple[Comparison, float]]:
-        """Comparisons and what each counts in the loss; starts the counts anew.
+        """Comparisons with their weights in the loss; resets the counts.
 
         Raises:
             BadData: a set that gives nothing in a whole pass.

@@ -1,10 +1,10 @@
 """What a recipe would do, before it does it: rows, tokens, steps, padding saved, memory, time and operations.
 
 Memory and time are measured on the first steps of the run itself (probe.py), where its device can hold it. For a run on
-several devices, or a model that does not fit here, memory is counted from config.json alone (foresee.py).
+several devices, or a model that does not fit here, memory follows from config.json alone (layouts.py).
 
-Surprising: it goes the way of `train` up to the first step, so that whatever would stop the one stops the other with
-the same words, and it leaves nothing behind.
+It goes the way of `train` up to the first step, so that whatever would stop the one stops the other with the same
+words, and it leaves nothing behind.
 """
 
 import time
@@ -24,17 +24,12 @@ from prefrank.model.weights import read_config
 from prefrank.training.feed.encoded_corpus import EncodedCorpus
 from prefrank.training.feed.encoding_counts import remarks
 from prefrank.training.feed.feeds import Feed, StreamFeed
+from prefrank.training.foresight.activations import without_weights
 from prefrank.training.foresight.flops import row_flops
-from prefrank.training.foresight.foresee import Foreseen, foresee, without_weights
-from prefrank.training.foresight.memory import (
-    Memory,
-    average_bytes,
-    forget_peak,
-    keep_freed_memory,
-    optimizer_bytes,
-    size_of,
-)
-from prefrank.training.foresight.probe import Probe, Seconds, StepPlan, plan_steps
+from prefrank.training.foresight.layouts import LayoutForecast, forecast_layouts
+from prefrank.training.foresight.memory import Memory, average_bytes, forget_peak, optimizer_bytes, size_of
+from prefrank.training.foresight.probe import Probe, Seconds
+from prefrank.training.foresight.step_plans import StepPlan, plan_steps
 from prefrank.training.loop.signals import stop_cleanly
 from prefrank.training.prepare import prepare
 from prefrank.training.recipe import Recipe
@@ -47,8 +42,8 @@ _EDGES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A run, foreseen.
+class Forecast:
+    """What a run will do and take.
 
     Args:
         data: one entry per set read: kept, left out by reason, and its reader's report.
@@ -71,7 +66,7 @@ class Estimate:
         device: what memory and time speak of.
         memory: None if the run does not fit here.
         seconds: of what is left; None if the run does not fit here.
-        foreseen: memory on GPUs, in several layouts, where the run asks for several devices or does not fit here.
+        layouts: memory on GPUs, in several layouts, where the run asks for several devices or does not fit here.
         notes: what deserves a second look.
     """
 
@@ -94,7 +89,7 @@ class Estimate:
     device: str
     memory: Memory | None
     seconds: Seconds | None
-    foreseen: tuple[Foreseen, ...]
+    layouts: tuple[LayoutForecast, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -103,9 +98,8 @@ class Estimate:
 
 
 @stop_cleanly()
-@keep_freed_memory()
-def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Estimate:
-    """Foresee a run on this process's device.
+def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Forecast:
+    """Forecast a run on this process's device.
 
     Raises:
         BadRecipe, BadData, BadModel, NotFound, CannotWrite: whatever would stop the run before its first step.
@@ -133,7 +127,6 @@ def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Estimate:
         try:
             memory, seconds = probe.run(
                 plans,
-                row_flops(network),
                 encoded.evaluation,
                 preparing=preparing,
                 evaluations=evaluations,
@@ -144,10 +137,11 @@ def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Estimate:
     config = read_config(folder) if network is None else network.config
     shape = without_weights(config, recipe) if network is None else network
     devices = recipe.num_devices or 1
-    foreseen = foresee(config, recipe, devices=devices, steps=left) if devices > 1 or not fits else []
+    asked = devices > 1 or not fits
+    layouts = forecast_layouts(config, recipe, devices=devices, steps=left) if asked else []
     lengths = np.diff(encoded.training.starts)
     step_tokens = float(np.mean([plan.lengths.sum() for plan in plans]))
-    return Estimate(
+    return Forecast(
         data=ready.account["read"],
         encoding=encoded.counts,
         drawn=() if isinstance(feed, StreamFeed) else feed.account(),
@@ -162,12 +156,12 @@ def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Estimate:
         first_step=progress.step,
         steps=feed.steps,
         evaluations=evaluations,
-        evaluation_rows=sum(len(one.reply_starts) for one in encoded.evaluation.values()),
+        evaluation_rows=sum(len(examples.reply_starts) for examples in encoded.evaluation.values()),
         flops=None if shape is None else left * sum(plan.flops(row_flops(shape)) for plan in plans) / len(plans),
         device=str(device),
         memory=memory,
         seconds=seconds,
-        foreseen=tuple(foreseen),
+        layouts=tuple(layouts),
         notes=(*_notes(recipe, encoded, fits=fits), *_planned(feed, len(plans)), *ready.notes),
     )
 

@@ -6,10 +6,10 @@ A row of L tokens takes, forward, in each layer
 
 with P numbers in the layer's matrices, width D, and R relative position terms (c2p and p2c of DeBERTa, else 0): two
 operations a multiplication, L^2 for the scores and for what they weigh (Kaplan et al. 2020, arXiv 2001.08361, table 1).
-The backward pass takes as much for the slopes of inputs, from the lowest trained layer up, and as much again for those
-of trained weights and of attention. What is computed twice, by gradient checkpointing or because no graph was kept,
-counts twice. Embeddings and heads are left out; the last layer counts as the others do, though only first tokens go
-through all of it.
+The backward pass takes as much for the gradients of inputs, from the lowest trained layer up, and as much again for
+those of trained weights and of attention. What is computed twice, by gradient checkpointing or because no graph was
+kept, counts twice. Embeddings and heads are left out; the last layer counts as the others do, though only first tokens
+go through all of it.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from prefrank.model import Network, parameters_by_depth
-from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.disentangled import DisentangledAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,16 @@ def row_flops(network: Network) -> RowFlops:
     trained_from = next(
         (depth for depth, names in enumerate(depths) if any(parameters[name].requires_grad for name in names)), 0
     )
-    width, terms = int(network.config.get("hidden_size") or network.config.get("n_embd") or 0), 0
-    if isinstance(network, DebertaNetwork):
-        first = network.get_submodule("deberta.encoder.layer.0.attention.self")
-        terms = len(first.terms)  # type: ignore[arg-type]
+    width = int(network.config.get("hidden_size") or network.config.get("n_embd") or 0)
+    modules = network.named_modules()
+    terms = next((len(module.terms) for _, module in modules if isinstance(module, DisentangledAttention)), 0)
     attention = 4 * width * (1 + terms)
     again = 1 if network.gradient_checkpointing else 0
     tokens = pairs = training_tokens = training_pairs = 0
     for depth, names in enumerate(depths[1:-1], start=1):
         matrices = [parameters[name] for name in names if parameters[name].ndim > 1]
-        inner = 2 * sum(one.numel() for one in matrices)
-        changed = 2 * sum(one.numel() for one in matrices if one.requires_grad)
+        inner = 2 * sum(matrix.numel() for matrix in matrices)
+        changed = 2 * sum(matrix.numel() for matrix in matrices if matrix.requires_grad)
         slopes = depth >= trained_from
         tokens, pairs = tokens + inner, pairs + attention
         training_tokens += inner * (1 + slopes * (1 + again)) + changed

@@ -32,7 +32,7 @@ ADAPTER = "adapter"
 
 
 def check_lora(recipe: Recipe) -> None:
-    """Raise BadRecipe for settings of adapters where there are none to be."""
+    """Raise BadRecipe for adapter settings without adapters."""
     for key in ("lora_alpha", "lora_dropout", "lora_targets"):
         if not recipe.lora_rank and getattr(recipe, key) != Recipe.model_fields[key].default:
             raise BadRecipe(f"{key} is set, but lora_rank is 0; set lora_rank, or leave {key} out")
@@ -75,7 +75,7 @@ def check_trained(network: Network, recipe: Recipe) -> None:
 
 
 def find_targets(network: Network, recipe: Recipe) -> list[str]:
-    """Names of the modules to adapt: linear layers of attention and feed-forward, or those that end as the recipe says.
+    """Names of the modules to adapt: linear layers of attention and feed-forward, or those the recipe names by ending.
 
     Raises:
         BadRecipe: an ending that no linear layer below the head has, or none that is not frozen.

@@ -70,7 +70,7 @@ def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What the peak rates are multiplied with in step number `step`, from 0, of `steps`."""
+    """The factor on the peak rates in step number `step`, from 0, of `steps`."""
 
     def __call__(self, step: int, *, steps: int, recipe: Recipe) -> float: ...
 
@@ -89,7 +89,7 @@ def _optimizer_class(recipe: Recipe) -> Any:
 
 
 def rate_factor(step: int, *, steps: int, recipe: Recipe) -> float:
-    """What the peak rates are multiplied with in step number `step` (from 0), as in transformers' schedules.
+    """The factor on the peak rates in step number `step` (from 0), as in the schedules of transformers.
 
     Linear from 0 over the warm-up, so that the very first step then has rate 0; after it cosine or linear to 0 at
     `steps`, or constant.
@@ -107,7 +107,7 @@ def rate_factor(step: int, *, steps: int, recipe: Recipe) -> float:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Give every group its rate for the next step."""
+    """Set the rate of every group for the next step."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
 
@@ -145,7 +145,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after one step."""
+        """Update the average after one step."""
         self.updates += 1
         if self.last:
             self._update_last()
@@ -194,7 +194,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+        """Restore a saved state.
 
         Raises:
             ValueError: what cannot be this average's.

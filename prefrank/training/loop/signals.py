@@ -16,11 +16,11 @@ from types import FrameType
 from prefrank.errors import Interrupted
 
 _ENDS = [signal.SIGTERM] if sys.platform == "win32" else [signal.SIGTERM, signal.SIGHUP]
-"""What ends a process from outside: a request to, and the end of its terminal, which Windows does not tell."""
+"""Signals that end a process from outside; Windows has no SIGHUP."""
 
 
 class StopFlag:
-    """Whether somebody asked to stop, and by which signal."""
+    """Whether a signal asked to stop, and which one."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -61,7 +61,7 @@ def catch_signals() -> Iterator[StopFlag]:
 
 @contextmanager
 def stop_cleanly() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGHUP are what Ctrl-C is, and end as Interrupted; handlers of others are left."""
+    """Inside the block SIGTERM and SIGHUP act like Ctrl-C and end as Interrupted; existing handlers stay."""
     flag = StopFlag()
 
     def stop(number: int, frame: FrameType | None) -> None:

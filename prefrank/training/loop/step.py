@@ -14,6 +14,7 @@ to keep changes no bit of the sum.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -88,22 +89,18 @@ class Graphs:
 
 def saved_bytes(own: Iterable[Tensor], run: Callable[[], Tensor]) -> tuple[Tensor, int]:
     """A run's answer, and the bytes that autograd keeps for its backward pass: shared memory once, `own` not at all."""
-    known = {_memory_of(tensor) for tensor in own}
-    seen: dict[int, int] = {}
+    known = {tensor.untyped_storage().data_ptr() for tensor in own}
+    kept: WeakValueDictionary[int, torch.UntypedStorage] = WeakValueDictionary()
 
     def keep(tensor: Tensor) -> Tensor:
-        memory = _memory_of(tensor)
-        if memory not in known:
-            seen[memory] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         answer = run()
-    return answer, sum(seen.values())
-
-
-def _memory_of(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return answer, sum(storage.nbytes() for storage in kept.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +180,7 @@ def _share(sharing: Sharing | None, examples: Examples, chosen: Sequence[int]) -
 
 
 def plan_comparisons(examples: Examples, chosen: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Split comparisons into parts of at most `max_tokens` tokens, like lengths together; a longer one stands alone."""
+    """Split comparisons, by length, into parts of at most `max_tokens` tokens; a longer one is a part by itself."""
     parts: list[list[int]] = []
     room = -1
     for comparison in sorted(chosen, key=examples.longest):

@@ -3,7 +3,7 @@
 One optimiser step takes a fixed number of comparisons, over all devices, whatever the micro-batches; which ones is a
 pure function of seed and step, and so is every dropout mask. A resumed run therefore needs the weights, the
 optimiser's state and a step number, and goes on bit for bit on a CPU. How the processes of a run share the model is the
-business of `processes.py`. Nothing here prints: events go to `callback`.
+business of `strategies.py`. Nothing here prints: events go to `callback`.
 """
 
 import math
@@ -28,13 +28,13 @@ from prefrank.model.hub import resolve_model
 from prefrank.text import plan_batches
 from prefrank.training.feed.examples import Examples
 from prefrank.training.feed.order import seed_step
-from prefrank.training.foresight.memory import keep_freed_memory
 from prefrank.training.loop.best import judged, loss_of
 from prefrank.training.loop.measure import Evaluate, evaluate_sets, name_some, pool
 from prefrank.training.loop.optim import Schedule, WeightAverage, make_optimizer, rate_factor, set_rates
-from prefrank.training.loop.processes import add_sums, any_process, free_memory, most_of_processes, place
+from prefrank.training.loop.processes import add_sums, any_process, free_memory, most_of_processes
 from prefrank.training.loop.signals import catch_signals, stop_cleanly
 from prefrank.training.loop.step import Graphs, StepSums, accumulate_gradient, plan_lockstep, rows_of
+from prefrank.training.loop.strategies import make_strategy
 from prefrank.training.prepare import Prepared, prepare
 from prefrank.training.recipe import Recipe
 from prefrank.training.records.events import (
@@ -62,7 +62,7 @@ from prefrank.types import Batch
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a finished run leaves.
+    """The result of a finished run.
 
     Args:
         last: checkpoint folder of the last step.
@@ -78,7 +78,6 @@ class Trained:
 
 
 @stop_cleanly()
-@keep_freed_memory()
 def train(
     recipe: Recipe,
     *,
@@ -134,7 +133,7 @@ def train(
 
 
 class _Run:
-    """A run under way: what changes from step to step, and what it needs for that."""
+    """A run in progress: what changes from step to step, and what the steps need."""
 
     def __init__(
         self,
@@ -153,10 +152,10 @@ class _Run:
         self.progress = prepared.progress
         self.evaluate: Evaluate = evaluate or partial(evaluate_sets, loss=loss)
         self.steps = feed.steps
-        self.place = place(recipe, accelerator, network)
+        self.strategy = make_strategy(recipe, accelerator, network)
         self.optimizer = make_optimizer(network, recipe)
         loss.add_to(self.optimizer, recipe)
-        self.place.take(self.optimizer)
+        self.strategy.take(self.optimizer)
         self.average = WeightAverage(
             network.named_parameters(),
             recipe.ema_decay,
@@ -220,24 +219,24 @@ class _Run:
         factor = self.schedule(number, steps=self.steps, recipe=recipe)
         set_rates(self.optimizer, factor)
         self.network.train()
-        self.place.zero_grad()
-        shares = [chosen[first :: self.place.count] for first in range(self.place.count)]
+        self.strategy.zero_grad()
+        shares = [chosen[first :: self.strategy.count] for first in range(self.strategy.count)]
         own = accumulate_gradient(
             self._forward,
             examples,
             shares[self.accelerator.process_index],
             self.loss,
-            divide_by=self.place.divisor(count),
+            divide_by=self.strategy.divisor(count),
             max_tokens=recipe.max_tokens,
             weigh=recipe.weigh,
             graphs=self.graphs,
-            sharing=self.place.sharing,
-            lockstep=plan_lockstep(examples, shares, max_tokens=recipe.max_tokens) if self.place.lockstep else None,
+            sharing=self.strategy.sharing,
+            lockstep=plan_lockstep(examples, shares, max_tokens=recipe.max_tokens) if self.strategy.lockstep else None,
         )
-        self.place.add_gradients(self.loss)
+        self.strategy.add_gradients(self.loss)
         sums = add_sums(self.accelerator, own)
         norm = self._clip(sums, examples, chosen)
-        self.place.step()
+        self.strategy.step()
         self.average.update()
         self.progress.step += 1
         tokens_per_s, seconds = self.speed.step(sums.tokens)
@@ -256,7 +255,7 @@ class _Run:
     def _forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
         # Autocast is left after each batch: casts cached without a graph must not serve the pass that needs one.
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.place.forward(batch)
+            return self.strategy.forward(batch)
 
     def _clip(self, sums: StepSums, examples: Examples, chosen: list[int]) -> float:
         """Clip the gradient; returns its norm before. Raises Diverged where something is not finite."""
@@ -264,7 +263,7 @@ class _Run:
         advice = f"lower learning_rate (now {rate:g}), or look at these comparisons"
         if sums.not_finite:
             raise Diverged(f"{where}: scores are not finite for {name_some(list(sums.not_finite))}; {advice}")
-        norm = self.place.clip(self.recipe.max_grad_norm or math.inf)
+        norm = self.strategy.clip(self.recipe.max_grad_norm or math.inf)
         if not math.isfinite(norm):
             names = name_some([examples.names[c] for c in chosen])
             raise Diverged(f"{where}: the gradient is not finite; it came from {names}; {advice}")
@@ -302,7 +301,7 @@ class _Run:
 
     def _score(self, examples: Examples) -> Float[Tensor, "N *H"]:
         """Scores of all rows of a set, each process doing its share of the comparisons."""
-        count, size, me = self.place.count, self.recipe.per_device_eval_batch_size, self.accelerator.process_index
+        count, size, me = self.strategy.count, self.recipe.per_device_eval_batch_size, self.accelerator.process_index
         heads = [len(self.network.heads)] if len(self.network.heads) > 1 else []
         scores = torch.zeros(len(examples.reply_starts), *heads)
         self.network.train(False)
@@ -311,7 +310,7 @@ class _Run:
             places = [np.arange(examples.groups[c], examples.groups[c + 1]) for c in chunk]
             batches = plan_batches(rows_of(examples, chunk), max_tokens=self.recipe.max_tokens)
             # Agreed before the first pass: one process must not ask while another is still in a pass
-            passes = most_of_processes(self.accelerator, len(batches)) if self.place.lockstep else len(batches)
+            passes = most_of_processes(self.accelerator, len(batches)) if self.strategy.lockstep else len(batches)
             for batch in batches:
                 scores[torch.from_numpy(np.concatenate(places)[batch.rows])] = self._forward_only(batch)
             if passes > len(batches):
@@ -325,7 +324,7 @@ class _Run:
         return self._forward(batch).cpu()
 
     def _saved_to_stop(self) -> str:
-        """Save, and say so."""
+        """Save; returns the message."""
         folder = self._save("last")
         done = f"stopped after step {self.progress.step} of {self.steps}"
         return f"{done}, saved in {folder}; go on with resume: true"
@@ -334,10 +333,10 @@ class _Run:
         """Write a checkpoint folder, on the main process, with the averaged weights."""
         folder = Path(self.recipe.output_dir) / name
         with ExitStack() as stack:
-            more = stack.enter_context(self.place.saved_more(folder)) if resumable else None
+            more = stack.enter_context(self.strategy.saved_more(folder)) if resumable else None
             stack.enter_context(self.average.swapped_in())
             state = self._state() if resumable else None
-            network = stack.enter_context(self.place.whole())
+            network = stack.enter_context(self.strategy.whole())
             if network is not None:
                 save_checkpoint(
                     folder, network, self.encoder, self._record(), state=state, more=more, previous=self.kept
@@ -353,12 +352,12 @@ class _Run:
         return folder
 
     def _state(self) -> dict[str, Any]:
-        """What resuming needs besides the weights, whole, on the main process."""
+        """What resuming needs besides the weights, in full, on the main process."""
         return {
-            "optimizer": self.place.state(),
+            "optimizer": self.strategy.state(),
             "progress": self.progress.state_dict(),
-            "average": self.place.gather(self.average.state_dict()),
-            "loss": self.place.gather(self.loss.state_dict()),
+            "average": self.strategy.gather(self.average.state_dict()),
+            "loss": self.strategy.gather(self.loss.state_dict()),
         }
 
     def load_state(self, folder: Path) -> None:
@@ -366,9 +365,9 @@ class _Run:
         state = read_state(folder)
         with state_of(folder):
             self.metrics = {name: SetMetrics(**values) for name, values in self.progress.metrics.items()}
-            self.place.load_more(folder / "state")
-            self.place.load_state(state["optimizer"])
-            self.average.load_state_dict(self.place.spread(state["average"]))
+            self.strategy.load_more(folder / "state")
+            self.strategy.load_state(state["optimizer"])
+            self.average.load_state_dict(self.strategy.spread(state["average"]))
             self.loss.load_state_dict(state["loss"])
         self.kept = folder
 

@@ -1,1 +1,1 @@
-"""What scores and the labels people gave cost: likelihoods, and the losses made of them."""
+"""Labels, likelihoods of labels given scores, and the losses made of them."""

@@ -21,9 +21,9 @@ Group = Sequence[Preference]
 """The preferences of one comparison; a long ranking's are `RankedPairs`."""
 Columns = tuple[np.ndarray, ...]
 UNKNOWN = -1
-"""A strength that nobody stated: the reply was better, by whatever level."""
+"""The strength where none was stated: the reply was better, by some level."""
 _EVEN = 1e-9
-"""Sums of votes nearer to 0 are ties: weights such as 0.1 are not exact."""
+"""Sums of votes closer to 0 than this are ties, since weights such as 0.1 are not exact."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RatedRows:
-    """R ratings: of a row, under a head, and what each counts."""
+    """R ratings: the row, the head, the rating, and its weight."""
 
     row: Int64[Tensor, " R"]
     head: Int64[Tensor, " R"]
@@ -186,7 +186,7 @@ def _stages_of(levels: tuple[int, ...]) -> np.ndarray:
 
 
 def _stages(levels: tuple[int, ...]) -> np.ndarray:
-    """[4 E] stage, reply, odds and share of each entry; the last choice, with one reply left, says nothing.
+    """[4 E] stage, reply, odds and share of each entry; the last choice, with one reply left, adds nothing.
 
     Replies of one level are m places long. Any of them may stand first, so each counts 1/m of what is chosen, and
     once l of them are placed, each counts (m - l)/m among those that are left (Efron 1977).
@@ -206,11 +206,11 @@ def _stages(levels: tuple[int, ...]) -> np.ndarray:
 
 _kept_stages = lru_cache(maxsize=4096)(_stages)
 _LONG = 64
-"""Replies from which the stages of a ranking are made whenever they are asked for."""
+"""Rankings of this many replies or more are not cached."""
 
 
 def _rated(ratings: Sequence[np.ndarray], first_rows: Sequence[int], counts: Float[np.ndarray, " C"]) -> RatedRows:
-    """Every rating that is there; those of one comparison share what it counts."""
+    """All ratings; those of one comparison share its weight."""
     rows, heads, values, weights = [], [], [], []
     for table, first, count in zip(ratings, first_rows, counts, strict=bool(ratings)):
         reply, head = np.nonzero(~np.isnan(table))

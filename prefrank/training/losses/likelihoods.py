@@ -1,4 +1,4 @@
-"""What a lead of one score over another says about win, tie and loss: the likelihoods behind the losses.
+"""The likelihoods behind the losses: win, tie and loss as functions of the score difference, the `lead`.
 
 Each is a function of the lead alone (the likelier order of two replies depends on nothing else), works in
 log-probabilities, and starts its own parameters where equal scores would give the training labels' shares. Rao-Kupper's

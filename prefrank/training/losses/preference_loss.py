@@ -57,7 +57,7 @@ def plackett_luce(scores: Float[Tensor, "N H"], choices: Choices, *, top_k: int 
 
 
 def squared_error(scores: Float[Tensor, "N H"], rated: RatedRows, likelihood: Thurstone) -> Float[Tensor, ""]:
-    """Sum of weight * 0.5 * (r - (rating - offset) / scale)^2; what was not rated does not count."""
+    """Sum of weight * 0.5 * (r - (rating - offset) / scale)^2 over the rated rows."""
     target = likelihood.targets(rated.rating, rated.head)
     return (rated.weight * 0.5 * (scores[rated.row, rated.head] - target) ** 2).sum()
 
@@ -139,7 +139,7 @@ class PreferenceLoss(nn.Module):
             optimizer.add_param_group({"params": learned, "lr": rate, "peak": rate, "weight_decay": 0.0})
 
     def record(self) -> dict[str, Any]:
-        """What prefrank.json says of it: the likelihood, and its parameters as their papers name them, by head."""
+        """What prefrank.json records: the likelihood, and its parameters by head, named as in their papers."""
         return {"likelihood": type(self.likelihood).__name__, "values": self.likelihood.values()}
 
 

@@ -1,1 +1,1 @@
-"""What a run leaves on disk and tells its caller: checkpoints, log, curve, events, pictures."""
+"""What a run writes to disk and reports to its caller: checkpoints, log, curve, events, pictures."""

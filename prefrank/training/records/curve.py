@@ -54,7 +54,7 @@ class Curve:
         write_file(self._path, kept)
 
     def add(self, entry: Entry) -> None:
-        """Append one entry, to the file as well if the disk takes it."""
+        """Append one entry, also to the file unless the disk is full."""
         self.entries.append(entry)
         self._unwritten.append(entry)
         text = "".join(map(_line, self._unwritten)).encode()
@@ -74,7 +74,7 @@ def _line(entry: Entry) -> str:
 
 
 def read_curve(folder: Path) -> list[Entry]:
-    """The entries of a run's folder, in order; none where there is no curve. A torn last line is left out.
+    """The entries of a run's folder, in order; none where there is no curve. An incomplete last line is left out.
 
     Raises:
         BadData: a line that is no entry.
@@ -124,12 +124,12 @@ def _check_metrics(metrics: Fields) -> None:
 
 
 def steps_of(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries that tell of training steps."""
+    """The entries of training steps."""
     return [entry for entry in entries if "evaluation" not in entry]
 
 
 def evaluations_of(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries that tell of evaluations."""
+    """The entries of evaluations."""
     return [entry for entry in entries if "evaluation" in entry]
 
 

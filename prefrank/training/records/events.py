@@ -1,4 +1,4 @@
-"""What a run tells its caller while it goes: frozen values handed to `callback`. Nothing here prints."""
+"""What a run reports while it goes: frozen values passed to `callback`. Nothing here prints."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -155,7 +155,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A checkpoint that is not whole, and so not resumed from; `torn` says what it lacks."""
+    """A damaged checkpoint, which is not resumed from; `torn` says what is wrong with it."""
 
     folder: Path
     torn: str
@@ -174,4 +174,4 @@ Callback = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Tell nobody."""
+    """The callback that does nothing."""

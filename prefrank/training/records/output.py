@@ -1,4 +1,4 @@
-"""Whose the files of an output folder are: what a run may replace or remove there, and what it goes on from.
+"""The output folder: what a run may replace or remove in it, and which checkpoint it resumes from.
 
 Nothing is touched but what a run of ours wrote: checkpoints that hold nothing else, the log's two files, what trackers
 wrote. Where somebody else's file stands in one of those places, the run is refused before anything is changed.
@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, PrefrankError
-from prefrank.io.atomic import check_replaceable, recover
+from prefrank.io.atomic import recover
 from prefrank.io.lock import FILE as LOCK
 from prefrank.io.lock import locked
+from prefrank.io.outputs import check_replaceable
 from prefrank.model.record import RECORD
 from prefrank.training.recipe import INHERITED, Recipe
 from prefrank.training.records.curve import FILE as CURVE
@@ -76,7 +77,7 @@ def open_output(recipe: Recipe, callback: Callback = ignore, *, main: bool = Tru
 
 
 def check_output(recipe: Recipe, callback: Callback = ignore) -> Path | None:
-    """See that a run may write its output folder, which stays as it is; returns the checkpoint to resume from.
+    """Check that a run may write its output folder, without changing it; returns the checkpoint to resume from.
 
     Raises:
         CannotWrite: the folder cannot be made or written, or somebody else's files, or a torn checkpoint that cannot
@@ -114,7 +115,7 @@ def _to_resume(recipe: Recipe, callback: Callback) -> Path | None:
 
 
 def _check_place(folder: Path) -> None:
-    """See that a folder is one, or can be made, without trying."""
+    """Check that a folder exists or can be made, without making it."""
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             os.stat(folder)
@@ -130,7 +131,7 @@ def _check_place(folder: Path) -> None:
 
 
 def _check_ours(folder: Path) -> None:
-    """See that nothing stands where a run's files go but a run's files."""
+    """Check that only files of a run are in the places of a run's files."""
     for checkpoint in (folder / "best", folder / "last"):
         check_replaceable(checkpoint)
     readers: dict[str, Callable[[Path], Any]] = {STATE: read_run_state, CURVE: read_curve}
@@ -199,7 +200,7 @@ def remove_old(folder: Path, *, keep: int) -> list[Kept]:
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """What is called `checkpoint-` and a step, oldest step first."""
+    """Folders named `checkpoint-STEP`, oldest step first."""
     return [path for _, path in _numbered(folder)]
 
 

@@ -39,7 +39,7 @@ _FILES = "files.json"
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with every checkpoint.
+    """The progress of a run; saved with every checkpoint.
 
     Args:
         step: optimiser steps done.
@@ -66,7 +66,7 @@ class Progress:
     scores: dict[str, Any] = field(default_factory=dict)
 
     def judge(self, value: float, improvement: float) -> bool:
-        """Take in an evaluation's value, less being better; returns whether it is the best so far.
+        """Record an evaluation's value, lower being better; returns whether it is the best so far.
 
         Args:
             improvement: what early stopping asks for to count it as better.
@@ -84,7 +84,7 @@ class Progress:
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state.
+        """Restore a saved state.
 
         Raises:
             BadData: it belongs to other training or evaluation data.
@@ -116,7 +116,7 @@ class Progress:
 
 
 def what_is_torn(folder: Path) -> str | None:
-    """What a checkpoint to resume from lacks, None if it is whole. Nothing outside of it is looked at."""
+    """What is wrong with a checkpoint to resume from; None if it is intact. Only files inside it are read."""
     path = folder / _STATE / _FILES
     try:
         files = read_object(path)
@@ -155,7 +155,7 @@ def _digest(file: Path) -> str:
 
 
 def training_record(folder: Path) -> dict[str, Any]:
-    """What a checkpoint to resume from says of its run: `step`, `recipe` and more.
+    """The training record of a checkpoint to resume from: `step`, `recipe` and more.
 
     Raises:
         BadModel: nothing, or nonsense.
@@ -237,7 +237,7 @@ def _is_mapping(state: Any, key: str) -> bool:
 
 @contextmanager
 def state_of(folder: Path) -> Iterator[None]:
-    """Inside the block, a state that does not fit the run is an error of one line.
+    """Inside the block, a state that does not fit the run raises a one-line error.
 
     Raises:
         BadModel: what the block fails on, unless it says so itself.
@@ -252,7 +252,7 @@ def state_of(folder: Path) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """What the run was made with."""
+    """Versions of the packages behind the run."""
     installed = {}
     for name in ("prefrank", "torch", "transformers", "tokenizers", "accelerate", "numpy"):
         try:

@@ -64,7 +64,7 @@ class RunLog:
 
     @contextmanager
     def open(self, started: Started) -> Iterator[None]:
-        """Keep the log while the run goes on inside the block, and write how it ended."""
+        """Keep the log open inside the block, and record how the run ended."""
         if self._main:
             self._start(started)
         self._start_trackers(resumed=started.first_step > 0)
@@ -97,7 +97,7 @@ class RunLog:
         self._write()
 
     def step(self, done: StepDone) -> None:
-        """Take in one step."""
+        """Log one step."""
         if not self._main:
             return
         self._waiting.append(done)
@@ -107,7 +107,7 @@ class RunLog:
             self._write()
 
     def evaluation(self, step: int, metrics: Mapping[str, SetMetrics], *, best: bool) -> None:
-        """Take in one evaluation: `overall` and every set by its name."""
+        """Log one evaluation: `overall` and every set by its name."""
         if not self._main:
             return
         self._flush()
@@ -164,7 +164,7 @@ class RunLog:
             self._write()
 
     def _options(self, tracker: str, known: str | None, ids: dict[str, str]) -> dict[str, Any]:
-        """What a tracker needs to go on with the run it knows under an id, or to begin one."""
+        """What a tracker needs to continue the run of a known id, or to start one."""
         title = os.path.basename(os.path.realpath(self._folder))
         match tracker:
             case "wandb":
@@ -202,7 +202,7 @@ class RunLog:
 
 
 def _tag(name: str) -> str:
-    """The name of an evaluation set as trackers take it: mlflow knows no `..`, `//` or `#`."""
+    """The name of an evaluation set in a form that trackers accept: mlflow takes no `..`, `//` or `#`."""
     return re.sub(r"[^\w.:\- ]", "_", name.strip("./").replace("/", "."))
 
 

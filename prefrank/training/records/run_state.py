@@ -24,7 +24,7 @@ _MOST = 1e18
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """How a run stands.
+    """The state of a run.
 
     Args:
         state: finished, running, stopped (interrupted or killed) or failed.
@@ -72,7 +72,7 @@ def _ended(fields: Fields) -> State:
 
 
 def _is_alive(process: Fields) -> bool:
-    """Whether a process is still there; on another machine nobody can tell, so it counts."""
+    """Whether a process still exists; on another machine that is unknown, and assumed."""
     host, pid = process.text("host"), process.integer("pid", most=(1 << 31) - 1)
     created = process.number("created")
     if host != socket.gethostname():
@@ -84,7 +84,7 @@ def _is_alive(process: Fields) -> bool:
 
 
 def run_state(fields: Fields, *, ended: State) -> RunState:
-    """What a run's state, or the training record of its checkpoint, tells.
+    """The state in a run's run.json, or in the training record of its checkpoint.
 
     Raises:
         BadData: a value of another type than anybody ever wrote.

@@ -19,7 +19,7 @@ from prefrank.training.records.curve import Entry, evaluations_of, read_curve
 from prefrank.training.records.run_state import FILE, RunState, State, read_run_state, run_state
 
 _NOT_SETTINGS = ("output_dir", "resume", "overwrite")
-"""Recipe keys that say nothing of what was trained."""
+"""Recipe keys that do not affect what is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Skipped(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What some places hold.
+    """The runs found in some folders.
 
     Args:
         runs: those that can be read.
@@ -163,7 +163,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> TrainingRun:
-    """How one run stands.
+    """Read the folder of one run.
 
     Raises:
         BadData: a state or a curve that cannot be read.
@@ -187,7 +187,7 @@ def read_run(folder: Path) -> TrainingRun:
 
 
 def _from_checkpoint(folder: Path) -> RunState:
-    """What `last` tells of a run without run.json; nothing where it has no record of a run."""
+    """The state of a run without run.json, from the record of `last`; empty where that has none."""
     record = read_record(folder / "last")
     training = Fields((record and record.training) or {}, str(folder / "last" / RECORD), "training", BadData)
     done = training.integer("step", 0) >= training.integer("steps", 1)
@@ -225,7 +225,7 @@ def rank_runs(runs: Iterable[TrainingRun]) -> list[TrainingRun]:
 
 
 def undecided(run: Best, best: Best) -> bool:
-    """Whether a run cannot be told from the best one: their difference is within 1.96 of its standard errors.
+    """Whether a run is indistinguishable from the best one: they differ by at most 1.96 standard errors.
 
     The errors are added as if the two had been measured on different comparisons. On the same ones the difference is
     better known than that, so this calls too many runs undecided rather than too few.

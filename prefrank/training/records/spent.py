@@ -19,7 +19,7 @@ _ENERGY_EVERY_S = 15.0
 
 
 class Meter:
-    """Adds up what the sessions of one run spend.
+    """Adds up what the sessions of one run cost.
 
     Args:
         before: `totals()` of the run's earlier sessions; empty for a new run.
@@ -91,14 +91,14 @@ class _Energy:
             self._tracker = None
 
     def out(self, total: Any, delta: Any) -> None:
-        """Take in what the tracker has measured so far; with the next two, what it expects of an output handler."""
+        """Receive the totals so far; with the next two, the methods of codecarbon's `BaseOutput`."""
         self._reading = float(total.energy_consumed), float(total.emissions)
 
     def live_out(self, total: Any, delta: Any) -> None:
-        """What it measures between our readings."""
+        """Measurements between our readings are not needed."""
 
     def task_out(self, data: Any, experiment_name: str) -> None:
-        """We name no tasks."""
+        """We have no tasks."""
 
     def _take(self, measure: Callable[[], object]) -> None:
         """Have the tracker call `out`."""

@@ -30,7 +30,7 @@ _BLOWN_UP = 3.0
 
 @dataclass(frozen=True, slots=True)
 class RateSearch:
-    """What a range test found.
+    """The result of a range test.
 
     Args:
         rates: learning_rate of each step, rising.
@@ -51,7 +51,7 @@ class RateSearch:
 
 
 class _Enough(Exception):
-    """The test has what it needs; it stops the run from inside its callback."""
+    """Raised in the callback to stop the run once the test has what it needs."""
 
 
 class _Watch:

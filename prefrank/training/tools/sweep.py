@@ -91,7 +91,7 @@ def run_sweep(
 
 
 def _check_own(path: Path) -> None:
-    """See that results of an earlier sweep are all that `sweep.json` replaces."""
+    """Check that `sweep.json` replaces only results of an earlier sweep."""
     if not os.path.lexists(path):
         return
     try:
@@ -209,7 +209,7 @@ def _results(
 
 
 def _run(recipe: Recipe, name: str, faults: dict[str, str]) -> TrainingRun | None:
-    """A run as its folder tells it; why it cannot becomes a fault, unless there is one."""
+    """A run read from its folder; if that fails, the reason becomes a fault, unless there is one already."""
     folder = Path(recipe.output_dir)
     try:
         return read_run(folder) if (folder / STATE).is_file() else None

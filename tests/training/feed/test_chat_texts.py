@@ -137,7 +137,7 @@ def test_pre_rendered_texts_are_read_as_tokens_and_what_scoring_needs_is_said(ch
     heard: list[Event] = []
     data = str(write_jsonl(tmp_path / "data.jsonl", tuple(ready)))
     last = train(chat(datasets=[data], evaluation=[], pre_rendered=True), callback=heard.append).last
-    (remark,) = next(one.remarks for one in heard if isinstance(one, Encoded))
+    (remark,) = next(event.remarks for event in heard if isinstance(event, Encoded))
     assert remark.endswith("read as tokens; what is scored later is read so only with --pre-rendered")
     assert "pre_rendered" not in json.loads((last / "prefrank.json").read_text())["text"]
 

@@ -13,7 +13,7 @@ OTHER = "the ferry leaves the harbour at noon and calls at three small islands b
 
 
 def comparison(prompt: str, *replies: str, preferences=((0, 1),), id: str = "1", source: str = "made") -> Comparison:
-    stated = tuple(Preference(*one) for one in preferences)
+    stated = tuple(Preference(*preference) for preference in preferences)
     return Comparison((Turn("user", prompt),), replies, stated, source, id)
 
 
@@ -75,7 +75,7 @@ def test_votes_of_a_file_are_four_to_one_however_they_are_cleaned(recipe, tmp_pa
     for duplicates, kept in (("keep", 5), ("exact", 1), ("near", 1)):
         corpus = read_corpus(recipe(datasets=[str(path)], evaluation=[], duplicates=duplicates))
         assert len(corpus.training) == kept
-        won = [one.replies[p.winner] for one in corpus.training for p in one.preferences]
+        won = [comparison.replies[p.winner] for comparison in corpus.training for p in comparison.preferences]
         assert (won.count("a"), won.count("b")) == (4, 1)
 
 
@@ -166,8 +166,14 @@ def test_a_sets_own_split_takes_near_prompts_out_of_training_as_it_does_equal_on
 def test_duplicates_across_sets_stay_unless_asked_and_contradictions_are_said(recipe, tmp_path):
     comparisons = make_comparisons(8)
     other = tuple(
-        Comparison(one.prompt, one.replies, (Preference(1, 0),) if n < 2 else one.preferences, "made", one.id)
-        for n, one in enumerate(comparisons)
+        Comparison(
+            comparison.prompt,
+            comparison.replies,
+            (Preference(1, 0),) if n < 2 else comparison.preferences,
+            "made",
+            comparison.id,
+        )
+        for n, comparison in enumerate(comparisons)
     )
     files = [str(write_jsonl(tmp_path / f"{n}-train.jsonl", part)) for n, part in enumerate((comparisons, other))]
     both = [{"source": file, "split": "train"} for file in files]
@@ -177,7 +183,7 @@ def test_duplicates_across_sets_stay_unless_asked_and_contradictions_are_said(re
     merged = read_corpus(recipe(datasets=both, evaluation=[], duplicates="exact"))
     assert len(merged.training) == len(kept.training) // 2
     assert merged.record[1]["left_out"] == {MERGED: len(merged.training)}
-    assert sum(len(one.preferences) for one in merged.training) == len(merged.training) + 2
+    assert sum(len(comparison.preferences) for comparison in merged.training) == len(merged.training) + 2
 
 
 def test_evaluation_that_is_named_must_be_there(recipe, pairs, tmp_path):

@@ -54,9 +54,9 @@ def test_columns_are_mapped_where_the_set_is_divided_and_where_it_streams(recipe
     divided = read_corpus(recipe(datasets=[mapped]))
     assert len(divided.training) + sum(map(len, divided.evaluation.values())) == 30
     streamed = read_corpus(recipe(datasets=[mapped | {"stream": True}], evaluation=[], max_steps=3))
-    drawn = {(one.prompt, one.replies) for one in streamed.streams[0].read(lambda why: None)}
+    drawn = {(comparison.prompt, comparison.replies) for comparison in streamed.streams[0].read(lambda why: None)}
     loaded = load_comparisons(files[0], columns=NAMES).comparisons
-    assert drawn == {(one.prompt, one.replies) for one in loaded}
+    assert drawn == {(comparison.prompt, comparison.replies) for comparison in loaded}
 
 
 def test_a_run_trains_on_mapped_columns_and_resumes(recipe, files):

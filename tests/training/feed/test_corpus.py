@@ -35,9 +35,9 @@ def test_no_prompt_is_both_trained_and_evaluated_on(recipe, pairs):
     corpus = read_corpus(
         recipe(datasets=[{"source": str(pairs), "split": "train"}, str(pairs)], evaluation=[str(pairs)])
     )
-    asked = {one.prompt for comparisons in corpus.evaluation.values() for one in comparisons}
+    asked = {comparison.prompt for comparisons in corpus.evaluation.values() for comparison in comparisons}
     assert asked
-    assert not asked & {one.prompt for one in corpus.training}
+    assert not asked & {comparison.prompt for comparison in corpus.training}
 
 
 def test_prompts_of_an_evaluation_set_are_taken_out_of_the_training_data(recipe, pairs, tmp_path):
@@ -57,8 +57,14 @@ def test_evaluation_on_nothing_is_possible(recipe):
 def test_a_set_without_validation_is_evaluated_on_its_test_split(recipe, tmp_path):
     for split, seed in (("train", 1), ("test", 2)):
         comparisons = tuple(
-            Comparison((Turn("user", f"{split} {one.prompt[0].text}"),), one.replies, one.preferences, "made", one.id)
-            for one in make_comparisons(5, seed=seed)
+            Comparison(
+                (Turn("user", f"{split} {comparison.prompt[0].text}"),),
+                comparison.replies,
+                comparison.preferences,
+                "made",
+                comparison.id,
+            )
+            for comparison in make_comparisons(5, seed=seed)
         )
         write_jsonl(tmp_path / f"{split}.jsonl", comparisons)
     corpus = read_corpus(recipe(datasets=[str(tmp_path)]))
@@ -92,7 +98,7 @@ def test_a_limit_reads_no_more_comparisons_than_that(recipe, pairs):
 def test_weights_stand_beside_their_comparisons(recipe, pairs, tmp_path):
     other = write_jsonl(tmp_path / "other.jsonl", make_comparisons(10, seed=9, words=9))
     corpus = read_corpus(recipe(datasets=[str(pairs), {"source": str(other), "weight": 0.5}]))
-    expected = [0.5 if one.source == "other" else 1.0 for one in corpus.training]
+    expected = [0.5 if comparison.source == "other" else 1.0 for comparison in corpus.training]
     assert list(corpus.weights) == expected
     assert set(expected) == {0.5, 1.0}
 
@@ -105,7 +111,7 @@ def test_sets_of_one_name_are_both_evaluated(recipe, pairs):
 def test_what_was_read_and_dropped_is_reported(recipe, pairs):
     heard: list[DataRead] = []
     corpus = read_corpus(recipe(), heard.append)
-    assert [(one.role, one.comparisons) for one in heard] == [
+    assert [(event.role, event.comparisons) for event in heard] == [
         ("training", len(corpus.training)),
         ("evaluation", len(corpus.evaluation[f"{pairs}:validation"])),
     ]
@@ -132,8 +138,10 @@ def test_every_reply_is_encoded_once_and_comes_back_as_it_was(encoder):
     comparisons = make_comparisons(5, replies=3)
     examples, counts = encode(comparisons, encoder)
     assert len(examples.reply_starts) == 15
-    for number, one in enumerate(comparisons):
-        for ours, theirs in zip(examples.rows(number), encoder.encode(one.prompt, one.replies), strict=True):
+    for number, comparison in enumerate(comparisons):
+        for ours, theirs in zip(
+            examples.rows(number), encoder.encode(comparison.prompt, comparison.replies), strict=True
+        ):
             assert np.array_equal(ours.ids, theirs.ids)
             assert ours.reply_start == theirs.reply_start
     assert counts.rows == 15
@@ -193,4 +201,6 @@ def test_places_of_prompts_do_not_depend_on_where_the_file_is(recipe, pairs, tmp
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(Path(pairs).read_bytes())
     ours, theirs = (read_corpus(recipe(datasets=[str(path)])).training for path in (pairs, copy))
-    assert [split_of(one.prompt) for one in ours] == [split_of(one.prompt) for one in theirs]
+    assert [split_of(comparison.prompt) for comparison in ours] == [
+        split_of(comparison.prompt) for comparison in theirs
+    ]

@@ -58,7 +58,7 @@ def test_in_memory_a_step_is_what_the_order_says(feed, recipe):
 def test_a_buffer_shuffles_each_comparison_once_and_no_further_than_it_reaches():
     comparisons = make_comparisons(50)
     for size in (1, 7, 50, 99):
-        order = [int(one.id) for one in shuffle(comparisons, size, np.random.default_rng(0))]
+        order = [int(comparison.id) for comparison in shuffle(comparisons, size, np.random.default_rng(0))]
         assert sorted(order) == list(range(50))
         assert all(number < place + size for place, number in enumerate(order))
         assert (order == list(range(50))) == (size == 1)
@@ -67,11 +67,11 @@ def test_a_buffer_shuffles_each_comparison_once_and_no_further_than_it_reaches()
 def test_a_stream_gives_every_comparison_once_a_pass_in_a_new_order(feed, streamed, pairs):
     made = feed(streamed(max_steps=100))
     assert isinstance(made, StreamFeed)
-    expected = sorted(f"pairs/{one.id}" for one in load_comparisons(pairs).comparisons)
+    expected = sorted(f"pairs/{comparison.id}" for comparison in load_comparisons(pairs).comparisons)
     drawn = [name for step in range(len(expected)) for name in names(made, step)]
     passes = [drawn[first : first + len(expected)] for first in range(0, 4 * len(expected), len(expected))]
-    assert all(sorted(one) == expected for one in passes)
-    assert len({tuple(one) for one in passes}) == 4
+    assert all(sorted(ids) == expected for ids in passes)
+    assert len({tuple(ids) for ids in passes}) == 4
     assert made.account()[0]["drawn"] >= len(drawn)
 
 
@@ -106,9 +106,9 @@ def test_the_memory_of_a_stream_is_that_of_its_buffer(streamed, tmp_path):
     read = stream.read
 
     def counted(dropped: Any) -> Any:
-        for one in read(dropped):
-            given.append(one)
-            yield one
+        for comparison in read(dropped):
+            given.append(comparison)
+            yield comparison
 
     object.__setattr__(stream, "read", counted)
     for number, _ in enumerate(islice(Mixture(corpus.streams, 0).draw(), 100)):

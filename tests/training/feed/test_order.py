@@ -28,10 +28,10 @@ def test_shares_divide_an_epoch_and_a_small_set_is_repeated_evenly():
     for epoch in epochs_of(order):
         counts = Counter(epoch)
         assert len(epoch) == 120
-        assert sum(n for one, n in counts.items() if one < 20) == 90
-        assert {n for one, n in counts.items() if one < 20} == {4, 5}
-        assert {n for one, n in counts.items() if one >= 20} == {1}
-    parts = [{one for one in epoch if one >= 20} for epoch in epochs_of(order)]
+        assert sum(n for number, n in counts.items() if number < 20) == 90
+        assert {n for number, n in counts.items() if number < 20} == {4, 5}
+        assert {n for number, n in counts.items() if number >= 20} == {1}
+    parts = [{number for number in epoch if number >= 20} for epoch in epochs_of(order)]
     assert parts[0] != parts[1] != parts[2]
 
 
@@ -48,16 +48,16 @@ def test_samples_are_drawn_newly_each_epoch_and_may_exceed_the_set():
     order = Order(30, per_step=4, seed=0, pools=[pool(0, 20, samples=5), pool(20, 10, samples=25)])
     epochs = epochs_of(order)
     for epoch in epochs:
-        assert sum(one < 20 for one in epoch) == 5
-        assert set(Counter(one for one in epoch if one >= 20).values()) == {2, 3}
-    assert len({frozenset(one for one in epoch if one < 20) for epoch in epochs}) == 3
+        assert sum(number < 20 for number in epoch) == 5
+        assert set(Counter(number for number in epoch if number >= 20).values()) == {2, 3}
+    assert len({frozenset(number for number in epoch if number < 20) for epoch in epochs}) == 3
 
 
 def test_the_cap_leaves_so_many_of_each_prompt_and_every_one_its_turn():
     order = Order(40, per_step=4, seed=0, pools=[pool(0, 40, prompts=4, per_prompt=3)])
     seen: set[int] = set()
     for epoch in epochs_of(order, 20):
-        assert Counter(one % 4 for one in epoch) == {0: 3, 1: 3, 2: 3, 3: 3}
+        assert Counter(number % 4 for number in epoch) == {0: 3, 1: 3, 2: 3, 3: 3}
         assert len(set(epoch)) == 12
         seen.update(epoch)
     assert seen == set(range(40))
@@ -102,8 +102,8 @@ def test_a_step_is_a_function_of_seed_and_number_alone(options):
         assert straight.chosen(number) == steps[number]
     assert make(1).chosen(0) != steps[0]
     # steps are the epochs, cut
-    joined = [one for step in steps[: straight.steps(2.0)] for one in step]
-    assert joined == [one for epoch in epochs_of(straight, 2) for one in epoch]
+    joined = [number for step in steps[: straight.steps(2.0)] for number in step]
+    assert joined == [number for epoch in epochs_of(straight, 2) for number in epoch]
 
 
 def test_sets_without_options_are_drawn_as_one():
@@ -186,8 +186,8 @@ def test_a_recipe_draws_by_its_options_and_the_dry_run_says_what(recipe, tmp_pat
     files = [str(write_jsonl(tmp_path / f"{n}.jsonl", make_comparisons(30, seed=n, replies=n))) for n in (2, 3)]
     sources = [{"source": file, "split": "train", "share": share} for file, share in zip(files, (1, 3), strict=True)]
     estimate = dry_run(recipe(datasets=sources, evaluation=[]))
-    drawn = [one["drawn"] for one in estimate.drawn]
-    assert sum(drawn) == estimate.comparisons == sum(one["comparisons"] for one in estimate.drawn)
+    drawn = [entry["drawn"] for entry in estimate.drawn]
+    assert sum(drawn) == estimate.comparisons == sum(entry["comparisons"] for entry in estimate.drawn)
     assert drawn[0] == round(estimate.comparisons / 4)
     assert estimate.steps == math.ceil(estimate.comparisons / 4)
 

@@ -23,8 +23,8 @@ HELD = "it has no published split: one prompt in 5 held out for evaluation"
 def of(name: str, count: int) -> tuple[Comparison, ...]:
     """Comparisons whose prompts no other name shares."""
     return tuple(
-        replace(one, prompt=(Turn("user", f"{name} {one.prompt[0].text}"),))
-        for one in make_comparisons(count, seed=len(name))
+        replace(comparison, prompt=(Turn("user", f"{name} {comparison.prompt[0].text}"),))
+        for comparison in make_comparisons(count, seed=len(name))
     )
 
 
@@ -36,7 +36,7 @@ def files(tmp_path: Path) -> tuple[str, str]:
 
 
 def rules(corpus) -> dict[str, tuple[str, int]]:
-    return {one["name"]: (one["rule"], one["held_out"]) for one in corpus.record}
+    return {entry["name"]: (entry["rule"], entry["held_out"]) for entry in corpus.record}
 
 
 def test_with_evaluation_sets_named_both_files_are_read_whole(recipe, files):
@@ -124,8 +124,10 @@ def test_a_stream_of_files_without_a_split_is_read_whole(recipe, files):
     heard: list[DataRead] = []
     keys = {"evaluation": [evaluation], "max_steps": 5}
     corpus = read_corpus(recipe(datasets=[{"source": training, "stream": True}], **keys), heard.append)
-    assert [(one.name, one.rule) for one in corpus.streams] == [(training, WHOLE)]
-    assert {one.prompt for one in corpus.streams[0].read(lambda why: None)} == {one.prompt for one in of("asked", 30)}
+    assert [(stream.name, stream.rule) for stream in corpus.streams] == [(training, WHOLE)]
+    assert {comparison.prompt for comparison in corpus.streams[0].read(lambda why: None)} == {
+        comparison.prompt for comparison in of("asked", 30)
+    }
     assert (heard[-1].name, heard[-1].comparisons, heard[-1].record) == (training, None, {"rule": WHOLE})
     assert corpus.notes() == [f"{training} streams: {WHOLE}"]
     stated = read_corpus(recipe(datasets=[{"source": f"{training}:train", "stream": True}], **keys))

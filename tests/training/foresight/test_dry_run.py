@@ -14,21 +14,21 @@ from prefrank.training import dry_run, train
 from prefrank.training.feed.examples import encode
 from prefrank.training.feed.feeds import MemoryFeed
 from prefrank.training.feed.order import Order
-from prefrank.training.foresight.probe import plan_steps
+from prefrank.training.foresight.step_plans import plan_steps
 from prefrank.training.loop.step import plan_comparisons, rows_of
 from prefrank.training.records.events import Started
 from tests.training.conftest import make_comparisons, write_jsonl
 
 
 def test_what_is_foreseen_is_what_training_does(recipe, pairs):
-    estimate = dry_run(recipe(num_train_epochs=2.5))
+    forecast = dry_run(recipe(num_train_epochs=2.5))
     heard = []
     trained = train(recipe(num_train_epochs=2.5), callback=heard.append)
     started = next(event for event in heard if isinstance(event, Started))
-    assert estimate.steps == trained.steps
-    assert estimate.comparisons == started.comparisons
-    assert estimate.prompts_per_step == started.prompts_per_step == 4
-    assert estimate.evaluation_rows == 2 * trained.metrics[f"{pairs}:validation"].comparisons
+    assert forecast.steps == trained.steps
+    assert forecast.comparisons == started.comparisons
+    assert forecast.prompts_per_step == started.prompts_per_step == 4
+    assert forecast.evaluation_rows == 2 * trained.metrics[f"{pairs}:validation"].comparisons
 
 
 def test_nothing_is_written(recipe, tmp_path):
@@ -39,13 +39,13 @@ def test_nothing_is_written(recipe, tmp_path):
 def test_rows_tokens_and_their_histogram_agree(recipe, bert, tmp_path):
     comparisons = make_comparisons(20, replies=4, words=30)
     data = write_jsonl(tmp_path / "ranked.jsonl", comparisons)
-    estimate = dry_run(recipe(datasets=[{"source": str(data), "split": "train"}], evaluation=[], max_length=64))
-    assert estimate.rows == 4 * estimate.comparisons
-    assert estimate.pairwise_rows == 12 * estimate.comparisons
-    assert sum(rows for _, rows in estimate.histogram) == estimate.rows
-    assert estimate.histogram[-1][0] == 64
-    assert estimate.tokens <= sum(edge * rows for edge, rows in estimate.histogram)
-    assert estimate.encoding["training"]["rows_with_cut_prompt"] > 0
+    forecast = dry_run(recipe(datasets=[{"source": str(data), "split": "train"}], evaluation=[], max_length=64))
+    assert forecast.rows == 4 * forecast.comparisons
+    assert forecast.pairwise_rows == 12 * forecast.comparisons
+    assert sum(rows for _, rows in forecast.histogram) == forecast.rows
+    assert forecast.histogram[-1][0] == 64
+    assert forecast.tokens <= sum(edge * rows for edge, rows in forecast.histogram)
+    assert forecast.encoding["training"]["rows_with_cut_prompt"] > 0
 
 
 def test_padding_is_that_of_plain_batches(recipe, bert, tmp_path):
@@ -127,20 +127,20 @@ def test_what_deserves_a_second_look_is_noted(recipe, tmp_path):
 
 def test_what_is_left_out_is_given_by_reason(recipe, tmp_path):
     data = write_jsonl(tmp_path / "data.jsonl", make_comparisons(30, words=40))
-    estimate = dry_run(recipe(datasets=[{"source": str(data), "fraction": 0.5}], evaluation=[str(data)]))
-    (training, evaluation) = estimate.data
+    forecast = dry_run(recipe(datasets=[{"source": str(data), "fraction": 0.5}], evaluation=[str(data)]))
+    (training, evaluation) = forecast.data
     assert set(training["dropped"]) == {"not in the fraction"}
     assert training["dropped"]["not in the fraction"] + training["comparisons"] + evaluation["comparisons"] <= 30
-    assert estimate.comparisons == training["comparisons"]
+    assert forecast.comparisons == training["comparisons"]
 
 
-def test_an_estimate_is_json_with_shards_though_one_process_has_none(recipe):
-    estimate = dry_run(recipe(num_devices=2, sharding="full", ema_decay=0.5))
-    value = json.loads(json.dumps(estimate.to_json(), allow_nan=False))
+def test_a_forecast_is_json_with_shards_though_one_process_has_none(recipe):
+    forecast = dry_run(recipe(num_devices=2, sharding="full", ema_decay=0.5))
+    value = json.loads(json.dumps(forecast.to_json(), allow_nan=False))
     assert value["memory"]["peak"] > 0
     assert value["seconds"]["total"][0] > 0
-    assert [one["layout"] for one in value["foreseen"]] == 2 * ["none", "full"]  # DeepSpeed takes no averages
-    assert any("sharding is full" in note for note in estimate.notes)
+    assert [layout["layout"] for layout in value["layouts"]] == 2 * ["none", "full"]  # DeepSpeed takes no averages
+    assert any("sharding is full" in note for note in forecast.notes)
 
 
 def test_a_model_that_does_not_fit_still_gets_its_counts_and_a_count_of_its_memory(recipe, monkeypatch):
@@ -148,13 +148,13 @@ def test_a_model_that_does_not_fit_still_gets_its_counts_and_a_count_of_its_memo
         raise MemoryError
 
     monkeypatch.setattr(import_module("prefrank.training.foresight.dry_run"), "load_model", load)
-    estimate = dry_run(recipe())
-    assert estimate.memory is None
-    assert estimate.seconds is None
-    assert estimate.steps > 0
-    assert estimate.flops > 0
-    assert [(one.layout, one.checkpointing) for one in estimate.foreseen] == [("none", False), ("none", True)]
-    assert "does not fit into memory" in estimate.notes[0]
+    forecast = dry_run(recipe())
+    assert forecast.memory is None
+    assert forecast.seconds is None
+    assert forecast.steps > 0
+    assert forecast.flops > 0
+    assert [(layout.layout, layout.checkpointing) for layout in forecast.layouts] == [("none", False), ("none", True)]
+    assert "does not fit into memory" in forecast.notes[0]
 
 
 def test_a_run_is_not_tried_where_its_state_alone_does_not_fit(recipe, monkeypatch):
@@ -170,18 +170,18 @@ def test_a_first_step_that_does_not_fit_leaves_the_counts(recipe, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("prefrank.training.foresight.probe.Probe._forward", forward)
-    estimate = dry_run(recipe())
-    assert estimate.memory is None
-    assert "does not fit into memory" in estimate.notes[0]
+    forecast = dry_run(recipe())
+    assert forecast.memory is None
+    assert "does not fit into memory" in forecast.notes[0]
 
 
 def test_streams_are_foreseen_from_a_sample(recipe, tmp_path):
     data = write_jsonl(tmp_path / "data.jsonl", make_comparisons(300))
     keys = {"datasets": [{"source": str(data), "stream": True}], "evaluation": [], "max_steps": 200}
-    estimate = dry_run(recipe(**keys))
-    assert (estimate.steps, estimate.comparisons, estimate.rows) == (200, 800, 512)
-    assert estimate.memory.peak > 0
-    assert any("stream" in note for note in estimate.notes)
+    forecast = dry_run(recipe(**keys))
+    assert (forecast.steps, forecast.comparisons, forecast.rows) == (200, 800, 512)
+    assert forecast.memory.peak > 0
+    assert any("stream" in note for note in forecast.notes)
 
 
 def test_adapters_are_foreseen_with_their_own_gradients_alone(recipe, bert):
@@ -230,9 +230,9 @@ def test_a_folder_that_holds_a_run_is_refused_too(recipe, tmp_path):
     assert sorted((tmp_path / "run").rglob("*")) == before
 
 
-def test_a_long_epoch_is_foreseen_by_its_first_steps_and_the_estimate_says_so(recipe, monkeypatch):
+def test_a_long_epoch_is_foreseen_by_its_first_steps_and_the_forecast_says_so(recipe, monkeypatch):
     whole = dry_run(recipe(per_device_train_batch_size=1))
-    monkeypatch.setattr(import_module("prefrank.training.foresight.probe"), "MOST_PLANNED", 3)
+    monkeypatch.setattr(import_module("prefrank.training.foresight.step_plans"), "MOST_PLANNED", 3)
     part = dry_run(recipe(per_device_train_batch_size=1))
     assert not any("an epoch has" in note for note in whole.notes)
     assert f"an epoch has {whole.comparisons} steps" in part.notes[-1]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from prefrank import RewardModel
 from prefrank.errors import BadModel, BadRecipe
 from prefrank.training import Recipe, train
-from prefrank.training.loop.processes import launched
+from prefrank.training.loop.strategies import launched_sharding
 from tests.training.conftest import make_comparisons, write_jsonl
 from tests.training.loop.launched import run
 
@@ -173,4 +173,4 @@ def test_the_launchers_configurations_are_what_accelerate_reads(name):
 def test_the_launchers_environment_decides_where_the_recipe_does_not(monkeypatch, environment, sharding):
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    assert launched() == sharding
+    assert launched_sharding() == sharding

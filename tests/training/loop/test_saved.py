@@ -30,7 +30,7 @@ def theirs(folder: Path, *, chat: bool) -> Tensor:
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     if chat:
         turns = [[{"role": "user", "content": PROMPT}, {"role": "assistant", "content": reply}] for reply in REPLIES]
-        texts = [tokenizer.apply_chat_template(one, tokenize=False) for one in turns]
+        texts = [tokenizer.apply_chat_template(turn, tokenize=False) for turn in turns]
         batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
     else:
         batch = tokenizer([PROMPT] * len(REPLIES), REPLIES, padding=True, return_tensors="pt")
@@ -104,7 +104,7 @@ def test_losses_and_evaluations_get_scores_of_float32_under_autocast(recipe, tmp
         return accumulate_gradient(forward, examples, chosen, heard_by, **options)
 
     def evaluate(score: Any, sets: Any) -> Any:
-        heard["evaluation"] += [score(one) for one in sets.values()]
+        heard["evaluation"] += [score(examples) for examples in sets.values()]
         return {}
 
     monkeypatch.setattr(loop, "accumulate_gradient", listening)

@@ -16,12 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from prefrank import RewardModel
 from prefrank.data import load_comparisons
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, Diverged, Interrupted, NotFound
-from prefrank.io.atomic import MARKER
+from prefrank.io.hidden import MARKER
 from prefrank.training import dry_run, train
 from prefrank.training.feed.examples import Examples
 from prefrank.training.feed.order import Order, make_order, seed_step
 from prefrank.training.loop.measure import measure
-from prefrank.training.loop.processes import Replicated
+from prefrank.training.loop.strategies import Replicated
 from prefrank.training.records.events import Encoding, EvaluationDone, Event, PassedOver, Saved, Started, StepDone
 from prefrank.training.records.output import step_checkpoints
 from prefrank.training.records.runs import find_runs
@@ -58,8 +58,8 @@ def test_training_learns_to_tell_the_marked_reply(recipe):
     trained = train(recipe(num_train_epochs=5, dropout=0.0, eval_steps=10), callback=heard.append)
     steps = events_of(StepDone, heard)
     assert trained.steps == len(steps) == events_of(Started, heard)[0].steps
-    assert [one.step for one in steps] == list(range(1, trained.steps + 1))
-    assert sum(one.loss for one in steps[-5:]) < 0.5 * sum(one.loss for one in steps[:5])
+    assert [step.step for step in steps] == list(range(1, trained.steps + 1))
+    assert sum(step.loss for step in steps[-5:]) < 0.5 * sum(step.loss for step in steps[:5])
     (metrics,) = trained.metrics.values()
     assert metrics.accuracy == 1.0
     assert metrics.log_loss < 0.4
@@ -86,8 +86,8 @@ def test_in_run_metrics_are_those_of_the_saved_model(recipe, pairs, decay):
     model = RewardModel.load(trained.last)
     loss = 0.0
     comparisons = load_comparisons(pairs, split="validation").comparisons
-    for one in comparisons:
-        winner, loser = model.score(one.prompt, one.replies)
+    for comparison in comparisons:
+        winner, loser = model.score(comparison.prompt, comparison.replies)
         loss += math.log(1 + math.exp(loser.value - winner.value)) / len(comparisons)
     assert trained.metrics[f"{pairs}:validation"].log_loss == pytest.approx(loss, rel=1e-4)
 
@@ -107,7 +107,7 @@ def test_micro_batches_do_not_change_the_run(recipe, tmp_path):
             recipe(output_dir=str(tmp_path / str(max_tokens)), max_tokens=max_tokens, dropout=0.0),
             callback=heard.append,
         )
-        runs.append([(one.loss, one.grad_norm, one.tokens) for one in events_of(StepDone, heard)])
+        runs.append([(step.loss, step.grad_norm, step.tokens) for step in events_of(StepDone, heard)])
     for other in runs[1:]:
         assert other == [pytest.approx(each, rel=1e-3) for each in runs[0]]
 
@@ -119,8 +119,8 @@ def test_accumulation_and_devices_count_prompts(recipe, tmp_path):
         {"per_device_train_batch_size": 2, "num_devices": 2},
     ]
     runs = [train(recipe(output_dir=str(tmp_path / str(n)), **each)) for n, each in enumerate(same)]
-    for one in runs[1:]:
-        assert_equal(weights(one.last), weights(runs[0].last))
+    for run in runs[1:]:
+        assert_equal(weights(run.last), weights(runs[0].last))
 
 
 @pytest.mark.parametrize("extra", [{}, {"ema_decay": 0.9}, {"average_last": 2}, {"gradient_checkpointing": True}])
@@ -134,7 +134,7 @@ def test_stopped_and_resumed_runs_end_bit_for_bit_like_straight_ones(recipe, tmp
     heard: list[Event] = []
     resumed = train(halves.model_copy(update={"resume": True}), callback=heard.append)
     assert events_of(Started, heard)[0].first_step == 5
-    assert [one.step for one in events_of(StepDone, heard)] == list(range(6, straight.steps + 1))
+    assert [step.step for step in events_of(StepDone, heard)] == list(range(6, straight.steps + 1))
     assert_equal(weights(resumed.last), weights(straight.last))
     assert_equal(weights(resumed.best), weights(straight.best))
     assert resumed.metrics == straight.metrics
@@ -150,7 +150,9 @@ def test_resuming_from_a_step_checkpoint_gives_the_same_bits_too(recipe, tmp_pat
     heard: list[Event] = []
     again = train(recipe(output_dir=str(tmp_path / "run"), resume=True, **keys), callback=heard.append)
     assert events_of(Started, heard)[0].first_step == 8
-    assert [one.step for one in events_of(EvaluationDone, heard)] == [straight.steps]  # that of step 8 is not repeated
+    assert [evaluation.step for evaluation in events_of(EvaluationDone, heard)] == [
+        straight.steps
+    ]  # that of step 8 is not repeated
     assert_equal(weights(again.last), expected)
 
 
@@ -283,7 +285,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(recipe, tmp_path, t
     file.write_bytes(file.read_bytes()[:-20])
     heard: list[Event] = []
     again = train(recipe(num_train_epochs=2, evaluation=[], save_steps=3, resume=True), callback=heard.append)
-    assert [(one.folder.name, one.torn.split()[0]) for one in events_of(PassedOver, heard)] == [("last", torn)]
+    assert [(event.folder.name, event.torn.split()[0]) for event in events_of(PassedOver, heard)] == [("last", torn)]
     assert events_of(Started, heard)[0].first_step == 15
     assert_equal(weights(again.last), weights(whole.last))
 
@@ -323,7 +325,7 @@ def test_checkpoints_are_kept_up_to_the_limit(recipe, tmp_path):
         "checkpoint-000014",
         "last",
     ]
-    assert [one.folder.name for one in events_of(Saved, heard)][-2:] == ["checkpoint-000014", "last"]
+    assert [saved.folder.name for saved in events_of(Saved, heard)][-2:] == ["checkpoint-000014", "last"]
 
 
 def test_best_is_the_evaluation_of_least_log_loss(recipe, tmp_path):
@@ -331,12 +333,12 @@ def test_best_is_the_evaluation_of_least_log_loss(recipe, tmp_path):
     trained = train(recipe(num_train_epochs=3, eval_steps=3, learning_rate=3e-3), callback=heard.append)
     evaluations = events_of(EvaluationDone, heard)
     assert len(evaluations) > 3
-    least = min(evaluations, key=lambda one: one.overall.log_loss)
+    least = min(evaluations, key=lambda evaluation: evaluation.overall.log_loss)
     assert trained.best is not None
     record = RewardModel.load(trained.best).training
     assert record is not None
     assert record["step"] == least.step
-    assert [one.best for one in evaluations][evaluations.index(least)]
+    assert [evaluation.best for evaluation in evaluations][evaluations.index(least)]
     assert not (trained.best / "state").exists()
 
 
@@ -346,18 +348,22 @@ def test_evaluation_may_be_handed_in_and_accuracy_may_choose_the_best(recipe):
     def evaluate(score: Any, sets: dict[str, Examples]) -> Any:
         asked.append(len(asked))
         sign = 1.0 if len(asked) == 2 else -1.0  # only the second evaluation finds the right order
-        scores = [sign * torch.arange(len(one.reply_starts)).neg().float() for one in sets.values()]
-        assert all(score(one).shape == each.shape for one, each in zip(sets.values(), scores, strict=True))
-        return {name: measure(each, one) for (name, one), each in zip(sets.items(), scores, strict=True)}
+        scores = [sign * torch.arange(len(examples.reply_starts)).neg().float() for examples in sets.values()]
+        assert all(score(examples).shape == each.shape for examples, each in zip(sets.values(), scores, strict=True))
+        return {name: measure(each, examples) for (name, examples), each in zip(sets.items(), scores, strict=True)}
 
     heard: list[Event] = []
     train(recipe(eval_steps=2, best_metric="accuracy"), callback=heard.append, evaluate=evaluate)
-    assert [one.best for one in events_of(EvaluationDone, heard)] == [True, True, *[False] * (len(asked) - 2)]
+    assert [evaluation.best for evaluation in events_of(EvaluationDone, heard)] == [
+        True,
+        True,
+        *[False] * (len(asked) - 2),
+    ]
 
 
 def test_early_stopping_ends_after_so_many_evaluations_without_a_better_one(recipe):
     def evaluate(score: Any, sets: dict[str, Examples]) -> Any:
-        return {name: measure(torch.zeros(len(one.reply_starts)), one) for name, one in sets.items()}
+        return {name: measure(torch.zeros(len(examples.reply_starts)), examples) for name, examples in sets.items()}
 
     trained = train(recipe(num_train_epochs=10, eval_steps=2, early_stop=2), evaluate=evaluate)
     assert trained.steps == 6  # best at 2, then 4 and 6
@@ -373,7 +379,7 @@ def test_the_rate_follows_the_schedule_and_epochs_may_be_fractions(recipe):
     heard: list[Event] = []
     train(recipe(num_train_epochs=0.5, scheduler="linear", learning_rate=1.0e-3), callback=heard.append)
     steps = events_of(StepDone, heard)
-    assert [one.learning_rate for one in steps] == pytest.approx(
+    assert [step.learning_rate for step in steps] == pytest.approx(
         [1e-3 * (1 - n / len(steps)) for n in range(len(steps))]
     )
 
@@ -456,7 +462,7 @@ def test_tensorboard_gets_the_run(recipe, tmp_path):
     trained = train(recipe(trackers=["tensorboard"], logging_steps=2))
     log = EventAccumulator(str(tmp_path / "run" / "logs" / "prefrank")).Reload()
     assert {"train/loss", "train/learning_rate", "eval/overall/log_loss"} <= set(log.Tags()["scalars"])
-    assert [one.step for one in log.Scalars("train/loss")] == list(range(2, trained.steps + 1, 2))
+    assert [scalar.step for scalar in log.Scalars("train/loss")] == list(range(2, trained.steps + 1, 2))
 
 
 def test_a_reward_model_keeps_its_head_and_another_model_gets_one(recipe, bert, tmp_path):
@@ -492,15 +498,15 @@ def test_ranked_groups_and_ties_train(recipe, tmp_path):
         callback=heard.append,
     )
     assert events_of(Encoding, heard)[0].name == "training"
-    assert all(0 < one.loss < 5 for one in events_of(StepDone, heard))
+    assert all(0 < step.loss < 5 for step in events_of(StepDone, heard))
 
 
 def test_an_epoch_visits_every_comparison_once_in_a_new_order():
     order = Order(10, per_step=4, seed=0)
     epochs = [[order.chosen(epoch * 3 + n) for n in range(3)] for epoch in range(2)]
     for steps in epochs:
-        assert [len(one) for one in steps] == [4, 4, 2]
-        assert sorted(c for one in steps for c in one) == list(range(10))
+        assert [len(step) for step in steps] == [4, 4, 2]
+        assert sorted(c for step in steps for c in step) == list(range(10))
     assert epochs[0] != epochs[1]
     assert Order(10, per_step=4, seed=0).chosen(4) == epochs[1][1]
     assert Order(10, per_step=4, seed=1).chosen(0) != epochs[0][0]

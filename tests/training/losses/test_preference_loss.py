@@ -212,7 +212,7 @@ def test_levels_and_tie_sum_to_one(likelihood):
 @each_likelihood
 def test_the_loss_of_a_pair_is_minus_the_log_of_its_probability(likelihood):
     lead = 0.8
-    win, tie, loss = (one.item() for one in likelihood.probabilities(torch.tensor([lead])))
+    win, tie, loss = (probability.item() for probability in likelihood.probabilities(torch.tensor([lead])))
     whole = PreferenceLoss(likelihood)
     scores = torch.tensor([lead, 0.0])
     assert whole.log_loss(scores, pair()).item() == pytest.approx(-math.log(win), rel=1e-5)
@@ -255,7 +255,10 @@ def test_cut_points_stay_in_order_whatever_the_optimiser_does_and_a_fixed_one_st
     assert cuts[0] > 0
     assert (cuts.diff() > 0).all()
     fixed = Ordinal(np.array([[0.4]]), ties=True, learned=False)
-    assert [one.requires_grad for one in (*fixed.parameters(), *Davidson(np.ones(1), learned=False).parameters())] == [
+    assert [
+        parameter.requires_grad
+        for parameter in (*fixed.parameters(), *Davidson(np.ones(1), learned=False).parameters())
+    ] == [
         False,
         False,
     ]
@@ -440,7 +443,7 @@ def every_loss() -> dict[str, tuple[PreferenceLoss, Preferences, int]]:
         [group, [Preference(1, 0)]], [0, 3], heads=TWO, weights=[1.0, 0.5], levels=levels, ratings=ratings
     )
     terms = LossSettings(label_smoothing=0.1, margin=0.2, score_l2=0.3, centering=0.2)
-    made = {name: PreferenceLoss(replace_heads(one), terms) for name, one in LIKELIHOODS.items()}
+    made = {name: PreferenceLoss(replace_heads(likelihood), terms) for name, likelihood in LIKELIHOODS.items()}
     made["regression"] = PreferenceLoss(Thurstone(np.array([1.0, 2.0]), np.array([2.0, 0.5])), terms)
     made["plackett_luce"] = PreferenceLoss(BradleyTerry(), terms, ranked=True)
     made["top-k"] = PreferenceLoss(BradleyTerry(), replace(terms, top_k=1), ranked=True)
@@ -488,7 +491,7 @@ def test_huge_scores_overflow_neither_loss_nor_gradient(name, scale):
     value = loss(scores, labels)
     value.backward()
     assert torch.isfinite(value)
-    assert all(torch.isfinite(one.grad).all() for one in (scores, *loss.parameters()))
+    assert all(torch.isfinite(parameter.grad).all() for parameter in (scores, *loss.parameters()))
 
 
 @each_loss
@@ -504,8 +507,8 @@ def test_without_labels_loss_and_gradient_are_zero(name):
 @each_loss
 def test_its_own_parameters_go_to_json_and_back(name):
     loss, labels, heads = every_loss()[name]
-    for one in loss.parameters():
-        torch.nn.init.normal_(one, generator=torch.Generator().manual_seed(0))
+    for parameter in loss.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     other = every_loss()[name][0]
     other.load_state_dict(loss.state_dict())
     scores = torch.randn(5, heads)

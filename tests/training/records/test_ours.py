@@ -171,9 +171,12 @@ def test_old_checkpoints_with_a_foreign_file_are_kept_and_named_once(recipe, tmp
 
     train(recipe(max_steps=8, save_steps=2, save_total_limit=1), callback=report)
     assert (tmp_path / "run" / "checkpoint-000002" / "mine").read_text() == "mine"
-    assert [one.folder.name for one in heard] == ["checkpoint-000002"]
+    assert [event.folder.name for event in heard] == ["checkpoint-000002"]
     assert "other files (mine)" in heard[0].why
-    assert [one.name for one in step_checkpoints(tmp_path / "run")] == ["checkpoint-000002", "checkpoint-000006"]
+    assert [checkpoint.name for checkpoint in step_checkpoints(tmp_path / "run")] == [
+        "checkpoint-000002",
+        "checkpoint-000006",
+    ]
     assert remove_old(tmp_path / "run", keep=1) == heard
 
 
@@ -284,7 +287,7 @@ def test_a_full_disk_leaves_the_last_state_and_curve_whole(recipe, tmp_path, mon
         train(recipe(max_steps=5, logging_steps=1), callback=report)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [one["step"] for one in read_curve(run) if "loss" in one] == [1, 2, 3, 4, 5]
+    assert [entry["step"] for entry in read_curve(run) if "loss" in entry] == [1, 2, 3, 4, 5]
 
 
 def test_a_curve_that_cannot_be_rewritten_stays(tmp_path, monkeypatch):

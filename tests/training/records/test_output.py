@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from prefrank.errors import BadModel, CannotWrite, Interrupted
-from prefrank.io.atomic import MARKER, write_file
+from prefrank.io.atomic import write_file
+from prefrank.io.hidden import MARKER
 from prefrank.training import dry_run, train
 from prefrank.training.loop.signals import catch_signals, stop_cleanly
 from prefrank.training.recipe_file import RecipeValues
@@ -144,7 +145,7 @@ def test_a_checkpoint_with_a_torn_record_or_file_list_is_passed_over(recipe, tmp
         broken.write_text(torn)
         heard: list[Event] = []
         assert newest_checkpoint(run, heard.append) == run / "checkpoint-000002"
-        assert [one.folder.name for one in heard if isinstance(one, PassedOver)] == ["last"]
+        assert [event.folder.name for event in heard if isinstance(event, PassedOver)] == ["last"]
         broken.write_bytes(whole)
     assert newest_checkpoint(run) == run / "last"
 
@@ -158,7 +159,7 @@ def test_a_copy_that_broke_off_before_its_record_is_passed_over_and_stays(recipe
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     heard: list[Event] = []
     train(recipe(max_steps=4, save_steps=2, save_total_limit=1, resume=True), callback=heard.append)
-    assert [one.folder for one in heard if isinstance(one, PassedOver)] == [copy]
+    assert [event.folder for event in heard if isinstance(event, PassedOver)] == [copy]
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
@@ -190,8 +191,8 @@ def test_a_run_of_an_earlier_version_resumes_under_new_keys(recipe, tmp_path):
     for folder in ("last", "checkpoint-000002"):
         path = tmp_path / "run" / folder / "prefrank.json"
         record = json.loads(path.read_text())
-        for one in record["training"]["recipe"]["datasets"]:
-            del one["columns"]
+        for source in record["training"]["recipe"]["datasets"]:
+            del source["columns"]
         path.write_text(json.dumps(record))
         files = path.parent / "state" / "files.json"
         listed = json.loads(files.read_text())

@@ -54,10 +54,10 @@ def test_a_run_leaves_its_curve_and_its_state(recipe, tmp_path):
     trained = train(wanted, callback=heard.append)
     assert trained.steps == 7
     entries = read_curve(tmp_path / "run")
-    done = [one for one in heard if isinstance(one, StepDone)]
-    assert [one["step"] for one in steps_of(entries)] == [2, 3, 4, 6, 7]  # an evaluation and the end close an entry
+    done = [event for event in heard if isinstance(event, StepDone)]
+    assert [step["step"] for step in steps_of(entries)] == [2, 3, 4, 6, 7]  # an evaluation and the end close an entry
     assert entries[0]["loss"] == pytest.approx((done[0].loss + done[1].loss) / 2)
-    assert [one["step"] for one in evaluations_of(entries)] == [3, 6, 7]
+    assert [evaluation["step"] for evaluation in evaluations_of(entries)] == [3, 6, 7]
     (name,) = trained.metrics
     assert evaluations_of(entries)[-1]["evaluation"][name]["log_loss"] == trained.metrics[name].log_loss
     assert "interval" in entries[2]["evaluation"]["overall"]
@@ -71,7 +71,7 @@ def test_the_checkpoints_record_holds_hardware_time_digests_and_the_curve(recipe
     trained = train(recipe(logging_steps=1))
     record = RewardModel.load(trained.last).training
     assert record is not None
-    assert [one["step"] for one in steps_of(record["curve"])] == list(range(1, trained.steps + 1))
+    assert [step["step"] for step in steps_of(record["curve"])] == list(range(1, trained.steps + 1))
     assert record["spent"]["wall_s"] > 0
     assert record["spent"]["cpu_s"] > 0
     assert record["spent"]["peak_memory_bytes"] > 2**20
@@ -87,20 +87,20 @@ def test_a_killed_and_resumed_run_has_one_curve_and_its_times_add_up(recipe, tmp
         train(recipe(**keys), callback=killed_after(6))
     before = state_of(tmp_path / "run")
     assert (before.state, before.error) == ("failed", "Killed")
-    assert [one["step"] for one in steps_of(read_curve(tmp_path / "run"))] == [1, 2, 3, 4, 5]
+    assert [step["step"] for step in steps_of(read_curve(tmp_path / "run"))] == [1, 2, 3, 4, 5]
     trained = train(recipe(resume=True, **keys))
     entries = read_curve(tmp_path / "run")
-    assert [one["step"] for one in steps_of(entries)] == list(range(1, trained.steps + 1))
-    assert [one["step"] for one in evaluations_of(entries)] == [4, 6]
+    assert [step["step"] for step in steps_of(entries)] == list(range(1, trained.steps + 1))
+    assert [evaluation["step"] for evaluation in evaluations_of(entries)] == [4, 6]
     after = state_of(tmp_path / "run")
     assert (after.state, after.spent["sessions"]) == ("finished", 2)
     assert after.started == before.started
     assert after.spent["cpu_s"] > before.spent["cpu_s"] > 0
-    walls = [one["wall_s"] for one in entries]
+    walls = [entry["wall_s"] for entry in entries]
     assert walls == sorted(walls)
     board = EventAccumulator(str(tmp_path / "run" / "logs" / "prefrank")).Reload()
-    assert [one.step for one in board.Scalars("train/loss")] == list(range(1, trained.steps + 1))
-    assert [one.step for one in board.Scalars("eval/overall/log_loss")] == [4, 6]
+    assert [scalar.step for scalar in board.Scalars("train/loss")] == list(range(1, trained.steps + 1))
+    assert [scalar.step for scalar in board.Scalars("eval/overall/log_loss")] == [4, 6]
 
 
 def test_a_run_that_overwrites_another_starts_a_new_curve_and_board(recipe, tmp_path):
@@ -129,7 +129,7 @@ def test_what_a_full_disk_refuses_is_written_later(tmp_path, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr(Path, "open", lambda *args: (_ for _ in ()).throw(OSError("full")))
         kept.add({"step": 2})
-    assert [one["step"] for one in kept.entries] == [1, 2]
+    assert [entry["step"] for entry in kept.entries] == [1, 2]
     with (tmp_path / curve.FILE).open("a") as file:
         file.write('{"step": 2, "torn": "' + "x" * 100)  # what the disk took before it was full
     kept.add({"step": 3})
@@ -142,7 +142,7 @@ def test_a_long_curve_is_thinned_to_its_ends_and_its_best():
     thinned = thin(entries, most=10)
     assert len(steps_of(thinned)) == 10
     assert (steps_of(thinned)[0]["step"], steps_of(thinned)[-1]["step"]) == (0, 999)
-    assert 37 in [one["step"] for one in evaluations_of(thinned)]
+    assert 37 in [evaluation["step"] for evaluation in evaluations_of(thinned)]
     assert len(evaluations_of(thinned)) <= 11
     assert thin(entries[:5]) == entries[:5]
 

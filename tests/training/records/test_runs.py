@@ -216,7 +216,7 @@ def test_a_torn_run_is_left_out_of_a_list_and_named(tmp_path, kind):
     folder = wrecked(tmp_path / "torn", file, change)
     found = find_runs([tmp_path])
     assert [run.folder.name for run in found.runs] == ["whole"]
-    assert [one.folder.name for one in found.skipped] == ["torn"]
+    assert [skipped.folder.name for skipped in found.skipped] == ["torn"]
     assert message in found.skipped[0].reason
     assert file in found.skipped[0].reason
     assert "\n" not in found.skipped[0].reason
@@ -231,8 +231,8 @@ def test_the_command_lists_the_rest(tmp_path):
     result = CliRunner().invoke(app, ["runs", str(tmp_path), "--json"])
     assert result.exit_code == 0
     listed = json.loads(result.stdout)
-    assert [Path(one["folder"]).name for one in listed["runs"]] == ["whole"]
-    assert [one["folder"] for one in listed["skipped"]] == [str(tmp_path / "[/red]")]
+    assert [Path(run["folder"]).name for run in listed["runs"]] == ["whole"]
+    assert [skipped["folder"] for skipped in listed["skipped"]] == [str(tmp_path / "[/red]")]
     assert CliRunner().invoke(app, ["runs", str(tmp_path)]).exit_code == 0
     (tmp_path / "whole" / "run.json").write_text("{")
     assert CliRunner().invoke(app, ["runs", str(tmp_path)]).exit_code == 0

@@ -48,7 +48,7 @@ def test_a_sweep_goes_on_after_a_failure_ranks_its_runs_and_repeats_none(base, t
     assert "not finite" in failed.error
     assert failed.run.state == "failed"
     written = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert [one["name"] for one in written] == [row.name for row in rows]
+    assert [row["name"] for row in written] == [row.name for row in rows]
     again = Heard()
     assert run_sweep(base(num_train_epochs=3), RATES, callback=again)[0].run.best == good.run.best
     assert again.titles == []

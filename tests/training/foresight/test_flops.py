@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from prefrank.training.foresight.activations import without_weights
+from prefrank.training.foresight.flops import row_flops
+from tests.training.foresight.small import BERT, DEBERTA, batch_of, recipe_of
+
+
+@pytest.mark.parametrize(
+    ("config", "frozen", "checkpointing"), [(BERT, 0, False), (DEBERTA, 0, True), (DEBERTA, 2, False)]
+)
+def test_operations_are_those_torch_counts(config, frozen, checkpointing):
+    recipe = recipe_of(freeze_layers=frozen)
+    network = without_weights({**config, "num_hidden_layers": 12}, recipe)
+    network.gradient_checkpointing = checkpointing
+    batch = batch_of(100, 200)
+    lengths = np.diff(batch.starts)
+    with FlopCounterMode(display=False) as counter:
+        network(batch)
+    row = row_flops(network)
+    assert row.forward(lengths) == pytest.approx(counter.get_total_flops(), rel=0.12)
+    network.train()
+    with FlopCounterMode(display=False) as counter:
+        network(batch).sum().backward()
+    assert row.training(lengths) == pytest.approx(counter.get_total_flops(), rel=0.12)
