@@ -1,4 +1,4 @@
-"""Checks of what callers give: whole numbers, numbers and names. True is no number, and NaN none either."""
+"""Checks of what callers give: whole numbers, numbers and names. True is not a number, and neither is NaN."""
 
 import math
 from collections.abc import Collection

@@ -77,7 +77,7 @@ def limit(name: str) -> int:
     """The greatest value that passes: the environment's, else the table's.
 
     Raises:
-        BadInput: the environment's is no number of at least 1.
+        BadInput: the environment's is not a number of at least 1.
     """
     variable = f"PREFRANK_MAX_{name.upper()}"
     given = os.environ.get(variable)

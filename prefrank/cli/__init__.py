@@ -1,6 +1,6 @@
-"""The command line. Results go to standard output, talk to standard error; this is the only part that prints.
+"""The command line. Results go to standard output, all else to standard error; nothing else in prefrank prints.
 
-Exit codes: 0 done; 1 a fault of prefrank's own; 2 wrong usage, or something that was not found; 3 data; 4 model;
+Exit codes: 0 done; 1 a bug in prefrank; 2 wrong usage, or something that was not found; 3 data; 4 model;
 5 recipe; 6 cannot write; 7 training diverged; 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 

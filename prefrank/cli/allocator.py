@@ -13,7 +13,7 @@ _TRIM, _MMAP = -1, -3
 def keep_freed_memory() -> Iterator[None]:
     """Inside the block, memory that is freed stays with the process, to be used again.
 
-    Without it glibc gives large blocks back, and takes them anew in the next pass, page by page and zeroed: 5 % of a
+    Without it glibc gives large blocks back, and takes them again in the next pass, page by page and zeroed: 5 % of a
     step on a CPU. Elsewhere than on glibc it does nothing.
     """
     glibc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -1,4 +1,4 @@
-"""The commands: each parses, calls one library function and hands the result to be shown.
+"""The commands: each parses, calls one library function and shows the result.
 
 Imports stand inside the commands, so that `prefrank --help` loads none of what they need.
 """
@@ -39,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 @app.callback(invoke_without_command=True)
-def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         from importlib.metadata import version as version_of
 
@@ -53,12 +53,14 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as recipes/demo.yaml.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set learning_rate=2e-6.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Counts, tokens, steps, memory and time; no run.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where there already is a run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report counts, tokens, steps, memory and time.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over if there is a run already.")] = False,
     find_lr: Annotated[bool, typer.Option("--find-lr", help="Suggest a learning rate after a short test.")] = False,
     sweep: Annotated[
-        Path | None, typer.Option(help="A YAML grid of changes: one run each, in subfolders; again: goes on.")
+        Path | None, typer.Option(help="A YAML grid of changes: one run each, in subfolders; run again to continue.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="With --find-lr or --sweep: a PNG of the losses.")] = None,
     as_json: AsJson = False,
@@ -105,11 +107,13 @@ def score(
     ] = "-",
     columns: Annotated[
         str | None,
-        typer.Option(help="The file's names of prompt, system, reply, replies or messages: prompt=question,reply=a.b."),
+        typer.Option(
+            help="Names of the columns prompt, system, reply, replies or messages: prompt=question,reply=a.b."
+        ),
     ] = None,
     prompt_column: Annotated[str | None, typer.Option(help="The same for the prompt: a string or messages.")] = None,
     reply_column: Annotated[str | None, typer.Option(help="The same for the reply or list of replies.")] = None,
-    prefix: Annotated[str, typer.Option(help="Stands before the added columns: rm_ gives rm_score.")] = "",
+    prefix: Annotated[str, typer.Option(help="Prefix of the added columns: rm_ gives rm_score.")] = "",
     *,
     scoring: ScoringOptions,
 ) -> None:
@@ -146,7 +150,7 @@ def score(
 def rank(
     model: Model,
     prompt: Annotated[str, typer.Option(help="The prompt: one user turn.")],
-    reply: Annotated[list[str], typer.Option(help="A reply; give several.")],
+    reply: Annotated[list[str], typer.Option(help="A reply; repeat it for each one.")],
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Probabilities by the temperature that prefrank calibrate stored.")
     ] = False,
@@ -179,16 +183,16 @@ def quantise(
     output: Annotated[Path, typer.Argument(help="The new folder.")],
     precision: Annotated[str, typer.Option(help="int16 (near float32) or int8 (coarser and faster).")] = "int16",
     data: Annotated[str, typer.Option(help="SOURCE or SOURCE:SPLIT whose texts both models score.")] = "starter",
-    rows: Annotated[int, typer.Option(help="At most this many replies of it.")] = 500,
+    rows: Annotated[int, typer.Option(help="At most this many of its replies.")] = 500,
     max_flips: Annotated[
         float | None, typer.Option(help="Percent of pairs whose order may change; by default 0.5.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write the folder whatever the figures are.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write the folder whatever the differences are.")] = False,
     as_json: AsJson = False,
     *,
     scoring: ScoringOptions,
 ) -> None:
-    """Write a folder with integer weights, after measuring what that does to the scores."""
+    """Write a folder with integer weights, after measuring what they do to the scores."""
     from prefrank.cli import tables
     from prefrank.scoring.quantise import quantise_folder
 
@@ -231,7 +235,7 @@ def runs(
     plot: Annotated[Path | None, typer.Option(help="Write the curves of the runs to this PNG.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List training runs, or compare those that are named: settings, metrics, curves."""
+    """List training runs, or compare the ones you name: settings, metrics, curves."""
     from prefrank.cli import run_tables
     from prefrank.training.records.runs import differing_keys, find_runs
 
@@ -261,13 +265,15 @@ def runs(
 @data_app.command("describe")
 def describe(
     source: Annotated[str, typer.Argument(help="A known name, a hub id, a file or a folder; SOURCE:SPLIT for one.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Count its tokens instead of words.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Count this model's tokens instead of words.")
+    ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Columns of other names: prompt=question,chosen=good; nested ones with dots.")
+        str | None, typer.Option(help="Names of its columns: prompt=question,chosen=good; dots reach nested ones.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prompts, replies, pairs, ties, lengths, drops by reason, and what length alone would get."""
+    """Count prompts, replies, pairs, ties, lengths and drops by reason; show what length alone would get."""
     from prefrank.cli import tables
     from prefrank.data import describe as describe_loaded
     from prefrank.data import load_comparisons, load_splits, parse_source
@@ -294,7 +300,7 @@ def info(
     *,
     scoring: ScoringOptions,
 ) -> None:
-    """What a checkpoint is: architecture, size, text settings, fingerprint, training."""
+    """Show a checkpoint: architecture, size, text settings, fingerprint, training."""
     from prefrank.cli import tables
     from prefrank.scoring import checkpoint_info
 
@@ -380,5 +386,5 @@ def _sweep(recipe: Path, overrides: list[str], grid: Path, plot: Path | None, as
 
 
 def print_result(record: Any, as_json: bool, show: Callable[[], None]) -> None:
-    """Print what was found, after all files are written: standard output may lead to a reader that has gone."""
+    """Print the results after all files are written: standard output may lead to a reader that has gone."""
     show_json(record) if as_json else show()

@@ -79,7 +79,7 @@ def make_entrants(
     trained_on: Sequence[Comparison],
     columns: Columns,
 ) -> tuple[list[Entrant], dict[str, OpenedScorer]]:
-    """The scorers, and those among them that are no baselines, opened, by name."""
+    """The scorers, and those among them that are not baselines, opened, by name."""
     items = [item for task in tasks for item in task.data.items]
     opened: dict[str, OpenedScorer] = {}
     for given in models:

@@ -33,36 +33,36 @@ def evaluate(
         typer.Option(
             "--model",
             "-m",
-            help="A folder, hub id, URL, python:module:function or scores:FILE; or NAME=that; give several.",
+            help="A folder, hub id, URL, python:module:function or scores:FILE; or NAME=that; repeatable.",
         ),
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Comparisons: SOURCE or SOURCE:SPLIT (:eval: validation, else test); give several."),
+        typer.Option(help="Comparisons: SOURCE or SOURCE:SPLIT (:eval is validation, else test); repeatable."),
     ] = None,
     suite: Annotated[
         list[str] | None,
         typer.Option(help="A benchmark: NAME (from the hub) or NAME=FOLDER; `prefrank suites` lists them."),
     ] = None,
     baselines: Annotated[
-        bool, typer.Option("--baselines/--no-baselines", help="What length, chance and a bag of words get.")
+        bool, typer.Option("--baselines/--no-baselines", help="Also evaluate length, chance and a bag of words.")
     ] = True,
     train: Annotated[
         list[str] | None,
-        typer.Option(help="What the model was trained on: for the bag of words and the check for contamination."),
+        typer.Option(help="Training data of the model, for the bag of words and the contamination check."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many comparisons of each --data.")] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Own names of columns in --data, --train and scores:FILE: prompt=question,chosen=good."),
+        typer.Option(help="Names of columns in --data, --train and scores:FILE: prompt=question,chosen=good."),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="Of a server, where its URL does not tell; a key is read from PREFRANK_SERVER_KEY."),
+        typer.Option(help="Of a server, if its URL does not show it; the key is read from PREFRANK_SERVER_KEY."),
     ] = None,
     server_template: Annotated[
         str | None,
-        typer.Option(help="Of a server that takes whole texts: a folder or hub id whose chat template writes them."),
+        typer.Option(help="For servers that take whole texts: a folder or hub id whose chat template makes them."),
     ] = None,
     resamples: Resamples = 10_000,
     audit: Annotated[
@@ -187,7 +187,9 @@ def _tests_json(tests: "PairedTests") -> dict[str, Any]:
 @app.command()
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="A folder of run files.")],
-    suite: Annotated[str | None, typer.Option(help="Sort by this one; by default the one most models have.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="The suite to sort by; by default the one most models have.")
+    ] = None,
     resamples: Resamples = 10_000,
     html: Annotated[Path | None, typer.Option("--html", help="Write the table and charts to this page.")] = None,
     as_json: AsJson = False,
@@ -211,12 +213,14 @@ def leaderboard(
 @app.command()
 def card(
     folder: Annotated[Path, typer.Argument(help="A model folder; its README.md becomes the card.")],
-    run: Annotated[list[Path] | None, typer.Option("--run", help="A run file of this model; give several.")] = None,
+    run: Annotated[list[Path] | None, typer.Option("--run", help="A run file of this model; repeatable.")] = None,
     fact: Annotated[
-        list[str] | None, typer.Option("--fact", help="What nothing records, as NAME=TEXT; give several.")
+        list[str] | None, typer.Option("--fact", help="What no record holds, as NAME=TEXT; repeatable.")
     ] = None,
     facts: Annotated[Path | None, typer.Option("--facts", help="The same from a YAML file of names and texts.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a README.md of another origin.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a README.md that prefrank did not write.")
+    ] = False,
 ) -> None:
     """Write a model card from the training record and run files; what is missing is asked for, never left blank."""
     from prefrank.evaluation.run_file import read_run
@@ -235,7 +239,7 @@ def card(
 @scoring_options()
 def calibrate(
     folder: Annotated[Path, typer.Argument(help="A model folder; its prefrank.json keeps the temperature.")],
-    data: Annotated[list[str], typer.Option(help="Held-out comparisons: SOURCE or SOURCE:SPLIT; give several.")],
+    data: Annotated[list[str], typer.Option(help="Held-out comparisons: SOURCE or SOURCE:SPLIT; repeatable.")],
     as_json: AsJson = False,
     *,
     scoring: ScoringOptions,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ScoringOptions:
     """How a reward model is loaded and scores; the fields are arguments of `RewardModel.load`."""
 
-    head: Annotated[str | None, typer.Option(help="Of a model with several heads, the one that scores.")] = None
+    head: Annotated[str | None, typer.Option(help="The head that scores, if the model has several.")] = None
     max_length: Annotated[int | None, typer.Option(help="Tokens per (prompt, reply); by default the model's own.")] = (
         None
     )
@@ -34,13 +34,13 @@ class ScoringOptions:
         int | None, typer.Option(help="Tokens per batch, for speed and memory; by default the device's.")
     ] = None
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Equal to the bit in any batch; free with native kernels.")
+        bool, typer.Option("--deterministic", help="The same bits in any batch; free with native kernels.")
     ] = False
     empty_score: Annotated[
         float | None, typer.Option(help="Score given to blank replies; by default the model's own.")
     ] = None
     pre_rendered: Annotated[
-        bool, typer.Option("--pre-rendered", help="Take control strings in texts as the model's control tokens.")
+        bool, typer.Option("--pre-rendered", help="Read control strings in texts as control tokens.")
     ] = False
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that the model's folder brings.")

@@ -2,9 +2,8 @@
 
 Without a `prompt` column, `chosen` and `rejected` are read as prompt and reply only where a turn ends: at the messages
 of two lists, at the `Human:` and `Assistant:` of a transcript, or at the header that a chat template writes before a
-reply. Words that two answers happen to share are no prompt. Nor is a prompt found in them where another column holds a
-text that they do not: such a row is refused, and the error names the column. So is one with a second text beside its
-prompt, which would be lost.
+reply. Words that two answers happen to share are not a prompt. If another column holds a text that they do not, the row
+is refused, and the error names the column. So is a row with a second text beside its prompt, which would be lost.
 """
 
 import re

@@ -96,7 +96,7 @@ def _judged(row: Row, prompt: Prompt, replies: tuple[str, ...], name: str) -> Ca
         if values is not None  # Parquet gives every row every head
     }
     judged = [i for i in range(len(replies)) if any(values[i] is not None for values in lists.values())]
-    # ranks are ratings upside down; as such they give preferences, but are no ratings to learn
+    # ranks are ratings upside down; as such they give preferences, but are not ratings to learn
     up = 1 if name == "ratings" else -1
     rated = tuple(
         Ratings(tuple(None if (value := values[i]) is None else up * value for i in judged), head)

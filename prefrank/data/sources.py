@@ -126,7 +126,7 @@ def parse_source(text: str) -> tuple[str, str | None]:
     ('anthropic_rlhf', 'test')
 
     Raises:
-        NotFound: what follows the colon is no split.
+        NotFound: what follows the colon is not a split.
     """
     source, colon, split = text.rpartition(":")
     if not colon or not source or re.search(r"[/\\]", split) or os.path.exists(text):

@@ -80,7 +80,7 @@ def audit(
     Raises:
         BadData: no comparison that people decided.
         BadInput: an unknown engine, format, padding side or number type, or none; a batch size or num_comparisons that
-            is no whole number of at least 1; items that are no comparisons.
+            is not a whole number of at least 1; items that are not comparisons.
         NotFound, BadModel: as `RewardModel.load` in float32, without which there is no reference.
     """
     _check(engines, formats, sides, dtypes, batch_sizes)

@@ -44,7 +44,7 @@ def compare_runs(
         its suite.
 
     Raises:
-        BadInput: fewer than two scorers, no two that share a suite with the same data, or values that are no runs.
+        BadInput: fewer than two scorers, no two that share a suite with the same data, or values that are not runs.
     """
     check_runs(runs)
     sides = _sides(runs)

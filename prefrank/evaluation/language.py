@@ -23,7 +23,7 @@ MIN_LETTERS = 12
 """Fewer letters decide nothing, where the script does not."""
 
 MIN_LETTER_SHARE = 0.7
-"""Of the characters that are no spaces; below it the text is code, figures or a table. Prose has more than 0.9."""
+"""Of the characters that are not spaces; below it the text is code, figures or a table. Prose has more than 0.9."""
 
 MIN_CONFIDENCE = 0.2
 """Of py3langid's distribution over more than a hundred languages. Short questions in plain English get 0.2 to 0.5."""

@@ -92,7 +92,7 @@ def evaluate(
 
     Raises:
         BadData: no items.
-        BadInput: the items are no comparisons; the scorer gives too few or too many scores, something that is no
+        BadInput: the items are not comparisons; the scorer gives too few or too many scores, something that is no
             score, or scores of several models.
     """
     check_items(items)
@@ -144,7 +144,7 @@ def _scores(given: object) -> list[Score]:
     """What a scorer gave, with values that are Python floats.
 
     Raises:
-        BadInput: it is no list of scores, or a part of a score is no number.
+        BadInput: it is not a list of scores, or a part of a score is not a number.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise BadInput(f"the scorer gave {short(given)}; wanted a list of scores")
@@ -164,7 +164,7 @@ def as_score(value: object, what: str) -> float:
     """A scorer's number as a float; NaN or infinity is a failure, not an error.
 
     Raises:
-        BadInput: it is no number, such as True or a string.
+        BadInput: it is not a number, such as True or a string.
     """
     try:
         if isinstance(value, bool | np.bool_ | str | bytes):

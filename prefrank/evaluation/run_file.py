@@ -47,7 +47,7 @@ def read_run(path: Path) -> Run:
     """
     value = parse_json(_content(path), path, BadData)
     if not isinstance(value, dict) or not {"suites", "scorers"} <= value.keys():
-        raise BadData(f"{path} is no run file: it has no suites and scorers; write one with prefrank evaluate --json")
+        raise BadData(f"{path} is not a run file: no suites and scorers; write one with prefrank evaluate --json")
     form = value.pop("format", None)
     if type(form) is not int or form not in (1, FORMAT):
         raise BadData(f"{path} has format {short(form)}, this prefrank reads 1 and {FORMAT}; evaluate again")
@@ -55,7 +55,7 @@ def read_run(path: Path) -> Run:
         run = read(Run, value) if form == FORMAT else read(Run, _from_format_1(value), strict=False)
         _check(run)
     except Wrong as wrong:
-        raise BadData(f"{path} is no whole run file: {wrong}; evaluate again") from None
+        raise BadData(f"{path} is not a whole run file: {wrong}; evaluate again") from None
     return run
 
 
@@ -69,7 +69,7 @@ def _content(path: Path) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             content = file.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise BadData(f"{path} is no run file: it cannot be unpacked ({error}); copy it again") from None
+        raise BadData(f"{path} is not a run file: it cannot be unpacked ({error}); copy it again") from None
     if len(content) > most:
         raise BadData(f"{path} unpacks to {past('json_bytes')}")
     return content

@@ -64,9 +64,9 @@ def open_scorer(
     """
     kind = kind_of(name)
     if model not in (None, ModelOptions()) and kind != "model":
-        raise BadInput(f"{name} is no model folder; device, precision and the like cannot be set for it")
+        raise BadInput(f"{name} is not a model folder; device, precision and the like cannot be set for it")
     if server not in (None, ServerOptions()) and kind not in ("http", "python"):
-        raise BadInput(f"{name} is no server; leave the server's options out")
+        raise BadInput(f"{name} is not a server; leave the server's options out")
     if kind == "http":
         return _open_server(name, server or ServerOptions())
     if kind == "python":

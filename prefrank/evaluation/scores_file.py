@@ -41,7 +41,7 @@ def open_scores_file(name: str, items: Sequence[Item], columns: Columns) -> Open
     Raises:
         NotFound: there is no such file.
         BadData: it holds rows that cannot be used.
-        BadInput: the name is no data file's.
+        BadInput: the name is not a data file's.
     """
     place = name.removeprefix(SCORES)
     if not place:

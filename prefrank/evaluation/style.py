@@ -239,7 +239,7 @@ def _columns(
 ) -> dict[str, Float64[np.ndarray, " n"]]:
     """The terms that no others before them add up to, with the lead judged last and placed first.
 
-    One that differs in a handful of prompts is no term: where it is always on the winning side its coefficient is
+    One that differs in a handful of prompts is not a term: where it is always on the winning side its coefficient is
     infinite, and there would be no regression at all.
     """
     ahead, behind = sample.pairs.ahead[kept], sample.pairs.behind[kept]

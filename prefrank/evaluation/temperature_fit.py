@@ -31,7 +31,7 @@ MIN_PAIRS = 20
 """Fewer pairs with different scores give no temperature."""
 
 LEAST, MOST = 1e-100, 1e100
-"""Of a temperature; one beyond them is no scale that a model scores on."""
+"""Of a temperature; one beyond them is not a scale that a model scores on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def stored_temperature(facts: Mapping[str, Any]) -> Temperature:
     """The temperature of a `RewardModel.calibration`.
 
     Raises:
-        BadInput: facts that are of other types, or a temperature that is no scale.
+        BadInput: facts that are of other types, or a temperature that is not a scale.
     """
     fields = Fields(facts, "the stored calibration", error=BadInput)
     value = fields.number("temperature", least=LEAST, most=MOST)

@@ -61,7 +61,7 @@ def _check_file(target: Path) -> os.stat_result | None:
         return status
     if stat.S_ISLNK(status.st_mode):
         raise CannotWrite(f"cannot write {target}: it is a link; give the name of the file itself")
-    raise CannotWrite(f"cannot write {target}: it is no file; give the name of a file")
+    raise CannotWrite(f"cannot write {target}: it is not a file; give the name of a file")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files: a header, then rows. Every value is text, as the file has it: "1" is no number, and an
+"""Rows of CSV and TSV files: a header, then rows. Every value is text, as the file has it: "1" is not a number, and an
 empty cell is an empty text. Cells may be quoted, and hold line ends then.
 """
 

@@ -37,7 +37,7 @@ def read_bytes(path: Path, error: type[BadInput], bound: str = "json_bytes") -> 
 
     Raises:
         NotFound: there is no such file.
-        error: it is no plain file, is too large, or may not be read.
+        error: it is not a plain file, is too large, or may not be read.
     """
     size = check_plain(path, error).st_size
     if size > limit(bound):

@@ -57,7 +57,7 @@ class _PieceText:
         return 0
 
     def filled(self, at: int) -> int:
-        """The next place that is no white space, read on where there is none."""
+        """The next place that is not white space, read on where there is none."""
         while True:
             space = _SPACE.match(self.text, at)
             at = space.end() if space else at

@@ -111,7 +111,7 @@ _RECORD, _STATE = "prefrank.json", "state/files.json"
 def foreign_files(folder: Path) -> list[str]:
     """What a checkpoint's folder holds, however deep, that no checkpoint has: somebody's own files.
 
-    Of a folder that is no checkpoint of ours, everything.
+    Of a folder that is not a checkpoint of ours, everything.
     """
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not is_folder(path)]
     links = [name for name in names if (folder / name).is_symlink()]

@@ -225,7 +225,7 @@ _MARKS = {
     b"PAR1": ("Parquet", "its name must end in .parquet"),
     b"ARROW1": ("Arrow", "its name must end in .feather or .arrow"),
 }
-"""What a file that is no text begins with, and what to do."""
+"""What a file that is not text begins with, and what to do."""
 
 
 def decoded(content: bytes, where: str, encoding: str = "utf-8-sig") -> str:
@@ -247,7 +247,7 @@ def unreadable(path: Path, error: Exception) -> PrefrankError:
     if isinstance(error, FileNotFoundError):
         return NotFound(f"there is no file {path}")
     if isinstance(error, IsADirectoryError):
-        return BadData(f"{path}: a folder is no file of rows; give one of its files")
+        return BadData(f"{path}: a folder is not a file of rows; give one of its files")
     if isinstance(error, PermissionError):
         return BadData(f"{path}: may not be read ({error.strerror}); give yourself the right to")
     reason = " ".join(str(error).split())

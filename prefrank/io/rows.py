@@ -115,7 +115,7 @@ def read_records(path: Path, columns: Sequence[str] | None = None, *, bad_row: B
         path: a file whose name ends in one of SUFFIXES, a folder of `datasets.save_to_disk`, or "-", JSON on standard
             input.
         columns: of a Parquet file, the only ones to read; nested ones as `question.full_text`.
-        bad_row: called with the error of a row that is no JSON object, which is then skipped; None raises the error.
+        bad_row: called with the error of a row that is not a JSON object, which is then skipped; None raises the error.
 
     Raises:
         BadData: an empty or damaged file, invalid JSON or CSV, a row that is not an object; with file and line.

@@ -42,7 +42,7 @@ def saved_files(folder: Path) -> list[Path]:
     if not (folder / STATE).is_file():
         parts = sorted(path.parent.name for path in folder.glob(f"*/{STATE}"))
         if not parts:
-            raise BadData(f"{folder}: a folder is no file of rows; give a file, or what datasets.save_to_disk wrote")
+            raise BadData(f"{folder}: a folder is not a file of rows; give a file, or what datasets.save_to_disk wrote")
         raise BadData(f"{folder}: it holds the splits {', '.join(parts)}; give one, such as {folder / parts[0]}")
     names = saved_names(folder)
     if missing := next((name for name in names if not (folder / name).is_file()), None):

@@ -130,7 +130,7 @@ def _reader(kind: Any, strict: bool) -> _Read:
         return _union_reader(parts, strict)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping_reader(_reader(parts[1], strict))
-    raise TypeError(f"{kind} is no annotation that JSON can be read by")
+    raise TypeError(f"{kind} is not an annotation that JSON can be read by")
 
 
 def _text(value: Any) -> str:

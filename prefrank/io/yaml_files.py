@@ -179,7 +179,7 @@ class _Parts:
         is_merge = shown == "<<" and event.style is None
         key = self._part(event, level + 1).value if is_word and not is_merge else None
         if not isinstance(key, str):
-            self._refuse(event, f"a key is {'no word' if shown is None else short(shown)}; wanted a name")
+            self._refuse(event, f"a key is {'not a word' if shown is None else short(shown)}; wanted a name")
         return key
 
     def _scalar(self, event: Any) -> Any:
@@ -199,7 +199,7 @@ class _Parts:
         try:
             return self.loader.construct_object(self.yaml.ScalarNode(f"{_PLAIN}{kind}", text, event.start_mark))
         except (ValueError, LookupError, ArithmeticError):
-            self._refuse(event, f"{short(text)} is no {kind}")
+            self._refuse(event, f"{short(text)} is not {'an' if kind == 'int' else 'a'} {kind}")
 
     def _count(self, event: Any, more: int) -> None:
         self.size += more

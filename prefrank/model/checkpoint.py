@@ -221,7 +221,7 @@ def _load_quantised(folder: Path, precision: str, heads: Sequence[str] | None, t
 
 
 def heads_in(folder: Path) -> tuple[str, ...] | None:
-    """Names of the heads that config.json says a model folder has; None where it is no sequence classifier.
+    """Names of the heads that config.json says a model folder has; None where it is not a sequence classifier.
 
     Of an adapter, those it brings, else its base's.
 

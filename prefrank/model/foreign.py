@@ -1,6 +1,6 @@
 """Folders that prefrank cannot read as reward models: what they hold, what is known about it, and what to do.
 
-Many published reward models are no plain sequence classifiers: their authors' code puts a head of another name or
+Many published reward models are not plain sequence classifiers: their authors' code puts a head of another name or
 shape on a language model, pools elsewhere, or weighs several outputs. None of that is guessed.
 """
 

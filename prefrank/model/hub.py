@@ -40,7 +40,7 @@ def resolve_model(name: str) -> Path:
         reason = error.strerror if isinstance(error, OSError) else error
         raise NotFound(f"there is no model {short(name)} ({reason}); give a model folder or a hub id") from error
     if exists:
-        raise NotFound(f"{name} is no folder; wanted the folder that holds config.json and the weights")
+        raise NotFound(f"{name} is not a folder; wanted the folder that holds config.json and the weights")
     return _packaged_minilm() if name == MINILM else _from_hub(name)
 
 

@@ -68,7 +68,7 @@ def check_integers(network: Network, path: Path) -> None:
     """See that the stored integers and scales of a network are such as `quantise_network` makes.
 
     Raises:
-        BadModel: a scale that is no number of at least 0, or positions with which a sum may overflow.
+        BadModel: a scale that is not a number of at least 0, or positions with which a sum may overflow.
     """
     for name, module in network.named_modules():
         if isinstance(module, QuantisedLinear):

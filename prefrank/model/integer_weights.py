@@ -103,7 +103,7 @@ def table_in_float(table: Int16[Tensor, "S D"], scale: Float[Tensor, "S H"]) -> 
 def quantise_weight(weight: Float[Tensor, "O I"], precision: str) -> tuple[Tensor, Float32[Tensor, " O"]]:
     """Integers [O, I] and their scales, row by row; rows of zeros have the scale 0. Of a meta tensor, shapes alone.
 
-    A row with an entry that is no number has a scale that is none.
+    A row with an entry that is not a number has a scale that is none.
     """
     integers = outside_heap(weight, weight.shape, _DTYPES[precision])
     scales = outside_heap(weight, weight.shape[:1], torch.float32)
@@ -178,7 +178,7 @@ def check_quantised(precision: str) -> None:
 
 
 def check_finite(values: Tensor, name: str) -> None:
-    """Raise BadModel for weights with an entry that is no number."""
+    """Raise BadModel for weights with an entry that is not a number."""
     if not values.is_meta and not values.isfinite().all():
         raise BadModel(f"the tensor {name} has entries that are NaN or infinite; the weights are not usable")
 

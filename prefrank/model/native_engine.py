@@ -2,7 +2,7 @@
 
 One call scores one chunk of rows on the calling thread, without Python's lock, and shares nothing but weights with
 other calls: one thread per core, each with its own chunks, is how it uses several cores. The kernels read the network's
-own tensors; only the convolution and, of the last layer, what reads one query are laid out anew.
+own tensors; only the convolution and, of the last layer, what reads one query are laid out again.
 
 A row's sums are the same bits whatever rows stand beside it, in every precision: no option is needed for that.
 """
@@ -177,7 +177,7 @@ class NativeEngine:
         return out[:, :outputs]
 
     def _rows_by_distance(self, longest: int) -> Int32[np.ndarray, " R"] | None:
-        """Made anew only for a longer row; another thread's table is as good."""
+        """Made again only for a longer row; another thread's table is as good."""
         if self.layout.distances is None:
             return None
         table = self._row_of

@@ -141,7 +141,7 @@ class OtherNetwork(nn.Module):
         self._checkpointed = wanted
 
     def obstacle(self) -> str | None:
-        """Why attention is no kernel call of ours here."""
+        """Why attention is not a kernel call of ours here."""
         return "it is for models that run on networks of prefrank's own, and this one runs through transformers"
 
     def sharing(self, ids: Int64[np.ndarray, " T"]) -> AbstractContextManager[None]:

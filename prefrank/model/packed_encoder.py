@@ -70,7 +70,7 @@ def rate(config: Fields, key: str, default: float, override: float | None) -> fl
     """A dropout rate: the caller's `override` if there is one, else config.json's.
 
     Raises:
-        BadInput: an override that is no number from 0 up to 1.
+        BadInput: an override that is not a number from 0 up to 1.
         BadModel: one of config.json.
     """
     if override is None:

@@ -1,7 +1,7 @@
 """What a forked process may still do, and which devices there are.
 
 torch's cores are threads of OpenMP's runtime (libgomp). They do not outlive a fork, but the thread that was forked
-still knows them and waits for them for ever (gcc.gnu.org/bugzilla, 58378). A new thread of the child has new ones.
+still knows them and waits for them forever (gcc.gnu.org/bugzilla, 58378). A new thread of the child has new ones.
 """
 
 import os

@@ -100,7 +100,7 @@ class Weights:
         quantised: read the quantized file in place of transformers' own.
 
     Raises:
-        BadModel: no weights, a missing shard, a file that is torn, or tensors that are no plain numbers in memory.
+        BadModel: no weights, a missing shard, a file that is torn, or tensors that are not plain numbers in memory.
     """
 
     def __init__(self, folder: Path, *, quantised: bool = False) -> None:
@@ -162,7 +162,7 @@ class Weights:
     def read_once(self, name: str) -> Tensor:
         """The tensor from a second mapping, to be converted and dropped.
 
-        Pages of a mapping stay in memory until all its tensors are dropped, so the second one is made anew every
+        Pages of a mapping stay in memory until all its tensors are dropped, so the second one is made again every
         64 MB: converting a whole model holds the result and no more than that of the original.
 
         Raises:
@@ -203,7 +203,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, under its name when it is whole.
 
     Unlike the library's writer, this one starts tensors at multiples of 64 bytes in the file, so that they can be used
-    where they are mapped. The format allows no gaps, so those whose size is no multiple, such as the bias of one
+    where they are mapped. The format allows no gaps, so those whose size is not a multiple, such as the bias of one
     output, come last.
 
     Raises:
@@ -272,7 +272,7 @@ def _open(path: Path) -> dict[str, Tensor]:
 
 
 def _unusable(tensor: Tensor) -> str | None:
-    """Why a tensor is no plain array in memory, as the end of a sentence."""
+    """Why a tensor is not a plain array in memory, as the end of a sentence."""
     if tensor.layout is not torch.strided or tensor.is_nested:
         return "is sparse or nested"
     if tensor.is_meta:
@@ -301,7 +301,7 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_mapped(path: Path) -> bool:
-    """Files of torch from before 1.6 are no zip archives and are read into memory."""
+    """Files of torch from before 1.6 are not zip archives and are read into memory."""
     return path.suffix == ".safetensors" or zipfile.is_zipfile(path)
 
 

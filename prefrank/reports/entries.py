@@ -26,7 +26,7 @@ def entries(run: Run, suite: str) -> list[Entry]:
 
 
 def models(run: Run, suite: str) -> list[Entry]:
-    """Those of them that are no baselines; all, where there is nothing else."""
+    """Those of them that are not baselines; all, where there is nothing else."""
     everyone = entries(run, suite)
     return [entry for entry in everyone if not entry.scorer.is_baseline] or everyone
 

@@ -1,9 +1,9 @@
 """Run files of a folder as a leaderboard: models by a suite's headline, and which of them cannot be told apart.
 
-Figures compare only where the items are the same, so there is one board for each suite and sha256 of its items. The
-groups are made anew from the items and scores in the files, by paired tests; intervals that overlap say nothing exact.
-A file that cannot be used is named with its reason, and so is a figure that does not follow from its own file's scores.
-A model that was measured twice on the same items stands there once, by its newest file.
+Figures are comparable only on the same items, so there is one board for each suite and sha256 of its items. The groups
+come from paired tests on the items and scores in the files; whether intervals overlap is no test. A file that cannot be
+used is named with its reason, and so is a figure that does not follow from its own file's scores. A model that was
+measured twice on the same items is listed once, from its newest file.
 """
 
 from collections import Counter, defaultdict
@@ -262,7 +262,7 @@ def _told_apart(names: Sequence[str], marks: Sequence[str]) -> list[str]:
 
 
 def _figure(entry: _Entry) -> Figure | None:
-    """The board's figure, made anew from the scores; None where this prefrank does not know it."""
+    """The board's figure, computed again from the scores; None where this prefrank does not know it."""
     known = SUITES.get(entry.suite)
     figures = known.measure(entry.sample) if known else metric_figures(entry.sample)
     return figures.get(entry.result.headline)

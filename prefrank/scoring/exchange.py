@@ -142,7 +142,7 @@ def exchange(
     except Empty:
         raise httpx.ReadTimeout(f"no whole answer in {timeout_s:g} s") from None
     if isinstance(outcome, httpx.InvalidURL | UnicodeError):
-        raise BadInput(f"{address(url)} is no address of a server ({outcome}); wanted http://host:port/path")
+        raise BadInput(f"{address(url)} is not an address of a server ({outcome}); wanted http://host:port/path")
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

@@ -24,7 +24,7 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
         target: the new folder.
 
     Raises:
-        BadInput: a folder that is no adapter, or a target that holds it.
+        BadInput: a folder that is not an adapter, or a target that holds it.
         BadModel: torn files, another kind of adapter, or one that does not fit its base.
         NotFound: no such adapter, or no such base.
         CannotWrite: the target cannot be written or the disk is full.

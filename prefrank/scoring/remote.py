@@ -129,7 +129,7 @@ class RemoteScorer:
 
         Raises:
             NotFound: no answer after all tries.
-            BadModel: an answer that is no score for each pair.
+            BadModel: an answer that is not a score for each pair.
         """
         with _client(self.options) as client:
             values = _values(client, self, pairs)

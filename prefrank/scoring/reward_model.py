@@ -66,7 +66,7 @@ class RewardModel:
     network and engine.
 
     Raises:
-        BadInput: max_tokens or num_threads below 1, an empty_score that is no finite number, or as `load`.
+        BadInput: max_tokens or num_threads below 1, an empty_score that is not a finite number, or as `load`.
         BadModel: more tokens a row than the model has positions.
     """
 
@@ -304,7 +304,7 @@ class RewardModel:
                 error.
 
         Raises:
-            BadInput: something that is no pair, or not text.
+            BadInput: something that is not a pair, or not text.
             BadModel: a score that is not finite.
         """
         return self._score(as_pairs(pairs), allow_failures=allow_failures)

@@ -79,10 +79,10 @@ def _checked(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         usable = False
     if not usable:
-        raise BadInput(f"{url} is no address of a server; wanted http://host:port/path")
+        raise BadInput(f"{url} is not an address of a server; wanted http://host:port/path")
     if parts.username or parts.password:
         raise BadInput("the address of a server holds a name or password; give a key instead, the address is recorded")
     return parts._replace(fragment="")

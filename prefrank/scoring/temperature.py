@@ -24,7 +24,7 @@ def is_finite(value: object) -> TypeGuard[float]:
 
 
 def check_temperature(value: object) -> None:
-    """Raise BadInput for a temperature that is no finite number above 0."""
+    """Raise BadInput for a temperature that is not a finite number above 0."""
     if not is_finite(value) or value <= 0:
         raise BadInput(f"temperature is {short(value)}; wanted a finite number above 0")
 

@@ -66,7 +66,7 @@ class Borders:
         words: the ids of added tokens that may stand beside it.
         reach: characters of the longest of these.
         places: what ends at a place that may be one.
-        added: the ids of added tokens that may stand beside a place that is no space.
+        added: the ids of added tokens that may stand beside a place that is not a space.
     """
 
     tokenizer: Tokenizer

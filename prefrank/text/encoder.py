@@ -236,7 +236,7 @@ class TextEncoder:
 
 
 def _made_again(source: FolderTokenizer, settings: TextSettings, pre_rendered: bool) -> TextEncoder:
-    """What unpickling calls: templates and their caches are made anew."""
+    """What unpickling calls: templates and their caches are made again."""
     return TextEncoder(source, settings, pre_rendered=pre_rendered)
 
 

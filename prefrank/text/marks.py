@@ -44,7 +44,7 @@ class Marks:
         """The turn as the template gets it.
 
         Raises:
-            BadText: what it holds beside its text is no object of JSON, or has half of a character.
+            BadText: what it holds beside its text is not an object of JSON, or has half of a character.
         """
         if turn not in self.messages:
             held = parse_json(turn.extra or "{}", f"what a turn of the role {turn.role} holds beside its text", BadText)

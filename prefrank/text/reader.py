@@ -68,7 +68,7 @@ TextIds = list[int] | Ends
 
 @contextmanager
 def one_line(error: type[BadInput], what: str) -> Iterator[None]:
-    """What the tokenizers library raises, as an error of one line. A panic of it is no Exception to Python.
+    """What the tokenizers library raises, as an error of one line. A panic of it is not an Exception to Python.
 
     Args:
         what: the words before the library's own.

@@ -81,7 +81,7 @@ class TextSettings:
         for name in value:
             if name not in known:
                 raise BadModel(
-                    f"{where}: text.{name} is no text setting{suggest(str(name), known)}."
+                    f"{where}: text.{name} is not a text setting{suggest(str(name), known)}."
                     " Was it saved by a newer prefrank?"
                 )
         for name, (wanted, fits) in _VALUES.items():

@@ -254,7 +254,7 @@ class FolderTokenizer:
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
         for name, content in self.files.items():
             if name not in TOKENIZER_FILES and not _TEMPLATE_FILE.fullmatch(name):
-                raise BadModel(f"{name!r} is no name of a tokenizer's file; wanted such as {TOKENIZER_FILES[0]}")
+                raise BadModel(f"{name!r} is not a name of a tokenizer's file; wanted such as {TOKENIZER_FILES[0]}")
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
 

@@ -46,7 +46,7 @@ def _moderate(value: float) -> float:
 def _named(value: str) -> str:
     """A name, path or source says something, in one line, without anything for a terminal to obey."""
     if not value.strip():
-        raise ValueError(f"{value!r} is no name; wanted one, or leave the key out")
+        raise ValueError(f"{value!r} is not a name; wanted one, or leave the key out")
     if found := _CONTROL.search(value):
         raise ValueError(f"{short(value)} holds the control character {short(found[0])}; remove it")
     return value

@@ -103,7 +103,7 @@ def scores_of(dialect: Dialect[Any], content: bytes, replies: Sequence[str]) -> 
     except Unreadable:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise Unreadable(f"it is no answer of {dialect.name}") from error
+        raise Unreadable(f"it is not an answer of {dialect.name}") from error
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=unique_keys(ValueError))

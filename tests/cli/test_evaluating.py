@@ -304,7 +304,7 @@ def test_a_run_file_whose_scores_do_not_fit_its_items_is_named(run: Run, evaluat
         for command in (("compare", str(path)), ("leaderboard", str(tmp_path))):
             code, _, err = run(*command, "--resamples", "20")
             assert code == (3 if command[0] == "compare" else 0) or "no run file" in err
-            assert "no whole run file" in " ".join(err.split())
+            assert "not a whole run file" in " ".join(err.split())
 
 
 def test_doubtful_scores_are_said_on_the_screen(run: Run, pairs: str, tmp_path: Path) -> None:

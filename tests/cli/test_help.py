@@ -14,13 +14,13 @@ COMMANDS = [
 ]
 OPENING = """# Command line
 
-Results go to standard output, talk (progress, remarks, errors) to standard error, so that output can be piped.
+Results go to standard output; progress, remarks and errors go to standard error, so that output can be piped.
 An error is one line: what came, what was wanted, what to do.
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | a fault of prefrank's own; please report it |
+| 1 | a bug in prefrank; please report it |
 | 2 | wrong usage, or a data set, model or file that was not found |
 | 3 | data that cannot be used; the message names file and line |
 | 4 | a model folder that cannot be used |

@@ -1,4 +1,4 @@
-"""No command writes over what it reads, over another output of its own, or over what is no file; nothing is torn."""
+"""No command writes over what it reads, over another output of its own, or over what is not a file; nothing is torn."""
 
 import json
 import os

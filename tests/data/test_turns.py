@@ -1,4 +1,4 @@
-"""Conversations: repeated turns count once, the system turn is read, tool turns stay, a tool call is no reply."""
+"""Conversations: repeated turns count once, the system turn is read, tool turns stay, a tool call is not a reply."""
 
 from pathlib import Path
 from typing import Any

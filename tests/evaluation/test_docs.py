@@ -52,7 +52,7 @@ SENTENCES = {
         f"No temperature comes from fewer than {temperature_fit.MIN_PAIRS} pairs with different scores",
         f"over {calibration.NUM_BINS} bins of equal width from 1/2 to 1",
         f"over {calibration.NUM_BINS} bins of equal mass",
-        f"every way where at most {significance._EXACT} prompts differ",
+        f"exhaustively where at most {significance._EXACT} prompts differ",
         f"a Jaccard similarity of at least {NEAR} in {SHINGLE}-word shingles",
         f"at least {HALF if contamination.SHARE == 0.5 else contamination.SHARE} of the shorter prompt's {NGRAM}-word",
         f"a reply of at least {NGRAM} words",

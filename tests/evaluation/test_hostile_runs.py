@@ -98,7 +98,7 @@ def test_a_part_that_is_wrong_is_named(
     (tmp_path / "run.json").write_text(json.dumps(changed(change, in_format(number, tmp_path))))
     with pytest.raises(BadData, match=says) as caught:
         read_run(tmp_path / "run.json")
-    assert str(caught.value).startswith(f"{tmp_path / 'run.json'} is no whole run file: ")
+    assert str(caught.value).startswith(f"{tmp_path / 'run.json'} is not a whole run file: ")
 
 
 @pytest.mark.parametrize("number", ["NaN", "1e999", "9" * 400, "9" * 5000])

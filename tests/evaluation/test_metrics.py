@@ -290,7 +290,7 @@ def test_overall_the_subsets_keep_their_sizes() -> None:
     overall, _ = measure_subsets(sample, FAST)
     pooled = measure(sample, FAST)
     assert overall.margin.value == pooled.margin.value
-    # what lies between the subsets is no uncertainty of the whole
+    # what lies between the subsets is not the uncertainty of the whole
     assert overall.margin.high - overall.margin.low < 0.5 * (pooled.margin.high - pooled.margin.low)
     assert overall.accuracy.high - overall.accuracy.low < pooled.accuracy.high - pooled.accuracy.low
 

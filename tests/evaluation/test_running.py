@@ -149,9 +149,15 @@ def test_a_suite_without_items_says_what_was_dropped() -> None:
         ("no json", "cannot be read as JSON"),
         ("[1]", "no suites and scorers"),
         ('{"suites": {}, "scorers": [], "format": 9}', "format 9"),
-        ('{"suites": {}, "scorers": {}, "format": 1}', "no whole run file: scorers is {}; wanted a list"),
-        ('{"suites": {}, "scorers": [{"name": "x"}], "format": 1}', r"no whole run file: scorers\[0\].kind is missing"),
-        ('{"suites": {"s": {"data": ""}}, "scorers": [], "format": 1}', "no whole run file: suites.s.title is missing"),
+        ('{"suites": {}, "scorers": {}, "format": 1}', "not a whole run file: scorers is {}; wanted a list"),
+        (
+            '{"suites": {}, "scorers": [{"name": "x"}], "format": 1}',
+            r"not a whole run file: scorers\[0\].kind is missing",
+        ),
+        (
+            '{"suites": {"s": {"data": ""}}, "scorers": [], "format": 1}',
+            "not a whole run file: suites.s.title is missing",
+        ),
     ],
 )
 def test_what_is_no_run_file_is_refused(tmp_path: Path, text: str, says: str) -> None:

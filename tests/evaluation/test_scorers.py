@@ -74,9 +74,9 @@ def test_a_models_failures_are_given_for_the_evaluation_to_count(folder: Path) -
 
 
 def test_options_of_another_kind_of_scorer_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="is no model folder; device, precision"):
+    with pytest.raises(BadInput, match="is not a model folder; device, precision"):
         open_scorer("python:math:pow", model=ModelOptions(precision="bfloat16"))
-    with pytest.raises(BadInput, match="is no server; leave"):
+    with pytest.raises(BadInput, match="is not a server; leave"):
         open_scorer(str(folder), server=ServerOptions(batch=2))
     with pytest.raises(NotFound):
         open_scorer(str(tmp_path / "nothing"))

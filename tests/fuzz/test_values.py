@@ -1,4 +1,4 @@
-"""Values of Python that are no texts are refused in one line by everything that scores."""
+"""Values of Python that are not texts are refused in one line by everything that scores."""
 
 import itertools
 from typing import Any

@@ -55,7 +55,7 @@ def refuse(constant: str) -> None:
 
 
 def not_utf8() -> pa.Array:
-    """Two rows of text, the first of which is no UTF-8, as some programs write them."""
+    """Two rows of text, the first of which is not UTF-8, as some programs write them."""
     return pa.Array.from_buffers(
         pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0\3\0\0\0"), pa.py_buffer(b"\xff\xfea")]
     )

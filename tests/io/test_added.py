@@ -297,7 +297,7 @@ def test_an_output_of_no_known_kind_and_one_that_is_no_file_are_refused(tmp_path
     with pytest.raises(BadInput, match=r"ends in '\.txt'; wanted \.jsonl"):
         add(source, tmp_path / "out.txt")
     (tmp_path / "out.jsonl").mkdir()
-    with pytest.raises(CannotWrite, match="it is no file; give the name of a file"):
+    with pytest.raises(CannotWrite, match="it is not a file; give the name of a file"):
         add(source, tmp_path / "out.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 

@@ -58,7 +58,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CannotWrite, match=r"cannot write .*absent/a: there is no folder .*absent; make it first"):
         put(tmp_path / "absent" / "a", "one")
     for place in (tmp_path, Path("/dev/null")):
-        with pytest.raises(CannotWrite, match="it is no file; give the name of a file"):
+        with pytest.raises(CannotWrite, match="it is not a file; give the name of a file"):
             put(place, "one")
     assert os.listdir(tmp_path) == []
 
@@ -84,7 +84,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, leads_to: str) -> Non
 
 def test_a_fifo_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CannotWrite, match="it is no file; give the name of a file"):
+    with pytest.raises(CannotWrite, match="it is not a file; give the name of a file"):
         put(tmp_path / "pipe", "one")
     assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode)
 
@@ -419,6 +419,6 @@ def test_looking_whether_a_file_can_be_written_changes_none(tmp_path: Path) -> N
 def test_a_device_or_folder_is_never_replaced(tmp_path: Path, look: Callable[[Path], None]) -> None:
     os.mkfifo(tmp_path / "pipe")
     for target in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(CannotWrite, match="it is no file; give the name of a file"):
+        with pytest.raises(CannotWrite, match="it is not a file; give the name of a file"):
             look(target)
     assert os.listdir(tmp_path) == ["pipe"]

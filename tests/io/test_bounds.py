@@ -1,4 +1,4 @@
-"""Files that are made to take a machine's memory or time, or are no files at all: one line, at once."""
+"""Files that are made to take a machine's memory or time, or are not files at all: one line, at once."""
 
 import gzip
 import io

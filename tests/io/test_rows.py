@@ -73,7 +73,7 @@ def test_a_file_that_is_not_there_is_not_found(tmp_path: Path, suffix: str) -> N
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="a folder is no file of rows; give a file"):
+    with pytest.raises(BadData, match="a folder is not a file of rows; give a file"):
         list(read_records(tmp_path))
 
 

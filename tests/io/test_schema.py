@@ -138,5 +138,5 @@ class Unreadable:
 
 
 def test_an_annotation_that_json_has_no_form_for_is_the_programmers_error() -> None:
-    with pytest.raises(TypeError, match=r"set\[str\] is no annotation"):
+    with pytest.raises(TypeError, match=r"set\[str\] is not an annotation"):
         read(Unreadable, {"many": []})

@@ -206,7 +206,7 @@ def test_training_never_touches_the_file(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("all_mapped")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_we_save_is_used_where_it_is_mapped(name: str, tmp_path: Path) -> None:
-    """All but what follows a tensor whose size is no multiple of 64 bytes; those come last in the file."""
+    """All but what follows a tensor whose size is not a multiple of 64 bytes; those come last in the file."""
     save_network(load_network(plain(tmp_path, name)), tmp_path)
     network = load_network(tmp_path)
     [(start, end)] = maps(tmp_path / "model.safetensors")

@@ -135,7 +135,7 @@ def plain_card(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def sections(card: str) -> dict[str, str]:
-    """The text under each heading, up to the next one of its level or above; code is no heading."""
+    """The text under each heading, up to the next one of its level or above; code is not a heading."""
     body = re.sub(
         r"```.*?```", lambda match: match.group().replace("#", "no heading"), ModelCard(card).text, flags=re.S
     )

@@ -24,7 +24,7 @@ USER = (Turn("user", PROMPT),)
 
 
 class Column:
-    """As a column of `datasets`: it has a length and positions, and is no list."""
+    """As a column of `datasets`: it has a length and positions, and is not a list."""
 
     def __init__(self, values: list[Any]) -> None:
         self.values = values

@@ -491,18 +491,18 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "missing": ("/score", lambda a: a | {"data": a["data"][1:]}, "no score for 1 of 3 texts, the first is text 2 "),
     "two": ("/score", lambda a: a | {"data": a["data"] + a["data"][:1]}, "two scores for text 2"),
     "beyond": ("/score", lambda a: {"data": [{"index": 3, "score": 1.0}]}, "a score for text 3 of 3"),
-    "no index": ("/score", lambda a: {"data": [{"score": 1.0}]}, "it is no answer of vllm-score"),
+    "no index": ("/score", lambda a: {"data": [{"score": 1.0}]}, "it is not an answer of vllm-score"),
     "text": ("/score", lambda a: {"data": [{"index": 0, "score": "high"}]}, "'high' for a score"),
     "classes": ("/classify", lambda a: {"data": [{"index": 0, "probs": [0.1, 0.9]}]}, "2 classes for one text"),
-    "page": ("/score", lambda a: "<html>Welcome</html>", "answered <html>Welcome</html>: it is no answer"),
+    "page": ("/score", lambda a: "<html>Welcome</html>", "answered <html>Welcome</html>: it is not an answer"),
     "fewer": ("/predict", lambda a: a[:2], "no score for 1 of 3 texts"),
     "more": ("/predict", lambda a: a + a[:1], "a score for text 3 of 3"),
     "labels": ("/predict", lambda a: [a[0] + a[1]], "2 labels for one text"),
-    "null": ("/rerank", lambda a: None, "it is no answer of rerank"),
+    "null": ("/rerank", lambda a: None, "it is not an answer of rerank"),
     "hidden state": ("/sglang", lambda a: [{"embedding": [0.1, 0.2]}], "2 numbers for one text"),
     "fewer vectors": ("/sglang", lambda a: a[:2], "no score for 1 of 3 texts"),
     "fewer scores": ("/score/evaluation", lambda a: a | {"scores": a["scores"][:1]}, "no score for 2 of 3 texts"),
-    "no scores": ("/score/evaluation", lambda a: {"object": "error"}, "it is no answer of llama-factory"),
+    "no scores": ("/score/evaluation", lambda a: {"object": "error"}, "it is not an answer of llama-factory"),
 }
 
 
@@ -550,8 +550,8 @@ def test_nothing_there_is_an_error_at_once() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://", "is no address"),
-        ("http://host:port/score", "is no address"),
+        ("http://", "is not an address"),
+        ("http://host:port/score", "is not an address"),
         ("http://me:pass@127.0.0.1:9/score", "give a key instead"),
     ],
 )

@@ -67,7 +67,7 @@ def test_a_missing_folder_is_not_asked_of_the_hub(name, monkeypatch):
 
 def test_a_file_is_not_a_model(tmp_path):
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(NotFound, match="is no folder; wanted the folder"):
+    with pytest.raises(NotFound, match="is not a folder; wanted the folder"):
         resolve_model(str(tmp_path / "model.safetensors"))
 
 

@@ -90,7 +90,7 @@ def test_a_missing_score_is_counted_and_its_reply_named() -> None:
 @pytest.mark.parametrize("name", DIALECTS)
 @pytest.mark.parametrize("answer", [None, 3, "text", {}, [3], {"error": "no"}])
 def test_what_is_no_answer_of_a_dialect_is_said_so(name: str, answer: Any) -> None:
-    with pytest.raises(Unreadable, match=rf"it is no answer of {name}|for one text|for a score|no score for"):
+    with pytest.raises(Unreadable, match=rf"it is not an answer of {name}|for one text|for a score|no score for"):
         read(name, answer)
 
 

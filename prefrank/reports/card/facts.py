@@ -63,7 +63,7 @@ def read_facts(path: Path | None = None, given: Sequence[str] = ()) -> dict[str,
 
     Raises:
         NotFound: no such file.
-        BadData: it is no YAML (or, called .json, no JSON) of names and texts.
+        BadData: it is not YAML (or, called .json, no JSON) of names and texts.
         BadInput: a word without `=`.
     """
     facts = {} if path is None else _flat(_read(path), str(path))

@@ -164,7 +164,7 @@ class Subject:
 
     @property
     def main(self) -> Measured:
-        """What the first figures are of: the first suite that is no probe."""
+        """What the first figures are of: the first suite that is not a probe."""
         return sorted(self.measured.values(), key=lambda measured: measured.name == PROBES)[0]
 
     @property

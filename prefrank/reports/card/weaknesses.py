@@ -114,7 +114,7 @@ def _of_counts(measured: Measured) -> Iterator[str]:
             f" {counts.cut_replies:,} a part of their own end, at least {cut / replies:.1%} of all."
         )
     if counts.failures:
-        yield f"Failures, {title}: {counts.failures:,} of {replies:,} scores are no finite number and count as lost."
+        yield f"Failures, {title}: {counts.failures:,} of {replies:,} scores are not finite and count as lost."
 
 
 def _of_missing_items(measured: Measured) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Which comparisons make up which step, and which random numbers a step draws: pure functions of seed and step.
 
 An epoch is one draw. Without options it is a permutation of everything; shares, samples, caps and length balance make
-it a selection, drawn anew for every epoch. With a cap and length balance together, epochs differ a little in size, so
+it a selection, drawn again for every epoch. With a cap and length balance together, epochs differ a little in size, so
 the first step of an epoch is found by drawing the epochs before it. Otherwise all epochs have the same size.
 """
 

@@ -105,7 +105,7 @@ def make_pools(recipe: Recipe, corpus: Corpus, places: Int64[np.ndarray, " C"]) 
 def side_of(comparison: Comparison) -> Literal[-1, 0, 1]:
     """1 where longer replies are preferred on the whole, -1 where shorter ones are, in characters; 0 for neither.
 
-    Every preference that is no tie says for which side it speaks, with its weight and by how far its probability is
+    Every preference that is not a tie says for which side it speaks, with its weight and by how far its probability is
     from a half; replies of equal length say nothing.
     """
     if isinstance(comparison.preferences, RankedPairs):

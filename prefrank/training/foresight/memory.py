@@ -68,7 +68,7 @@ def size_of(tensors: Iterable[Tensor]) -> int:
 
 
 def forget_peak() -> None:
-    """Let `peak` count anew; does nothing where the system cannot."""
+    """Reset `peak`; does nothing where the system cannot."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc_pid_clear_refs(5): resets VmHWM
     if torch.cuda.is_available():

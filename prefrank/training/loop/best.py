@@ -26,7 +26,7 @@ def check_best(recipe: Recipe, sets: Collection[str]) -> None:
     known = [*sets, *(f"{name}/{head}" for name in sets for head in heads)]
     if recipe.best_set is not None and recipe.best_set not in known:
         hint = suggest(recipe.best_set, known) if known else "; there is none"
-        raise BadRecipe(f"best_set is {recipe.best_set!r}, which is no evaluation set of this run{hint}")
+        raise BadRecipe(f"best_set is {recipe.best_set!r}, which is not an evaluation set of this run{hint}")
 
 
 def evaluation_digest(digests: Mapping[str, str]) -> str:

@@ -44,7 +44,8 @@ def add_adapters(network: Network, recipe: Recipe) -> None:
     A is drawn from torch's default generator; dropout comes from it too, when a step is run.
 
     Raises:
-        BadRecipe: a target that is no linear layer of the model, or a model whose head cannot be told from its layers.
+        BadRecipe: a target that is not a linear layer of the model, or a model whose head cannot be told from
+            its layers.
     """
     from peft import LoraConfig, inject_adapter_in_model  # costs seconds, so not at the top
 

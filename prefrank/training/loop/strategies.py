@@ -287,7 +287,9 @@ class DeepSpeed(Replicated):
 
     def load_more(self, folder: Path) -> None:
         if not (folder / ENGINE).is_dir():
-            raise BadModel(f"{folder} is not of a DeepSpeed run; go on with the layout that the run was started with")
+            raise BadModel(
+                f"{folder} is not from a DeepSpeed run; resume with the layout that the run was started with"
+            )
         self._engine.load_checkpoint(str(folder), tag=ENGINE)
 
 

@@ -77,7 +77,7 @@ def read_curve(folder: Path) -> list[Entry]:
     """The entries of a run's folder, in order; none where there is no curve. An incomplete last line is left out.
 
     Raises:
-        BadData: a line that is no entry.
+        BadData: a line that is not an entry.
     """
     path = folder / FILE
     if not path.is_file():

@@ -106,8 +106,8 @@ class SetMetrics:
 
     Args:
         comparisons: number of comparisons.
-        decided: of those, how many have a preference that is no tie; the n of `accuracy` and `interval`.
-        pairs: preferences that are no ties.
+        decided: of those, how many have a preference that is not a tie; the n of `accuracy` and `interval`.
+        pairs: preferences that are not ties.
         ties: preferences of probability 0.5.
         accuracy: mean over comparisons of the share of its pairs in the right order; equal scores count one half.
         interval: 95 % Wilson interval of the accuracy with n = decided (too wide, if anything, for K > 2).

@@ -104,7 +104,7 @@ def _to_resume(recipe: Recipe, callback: Callback) -> Path | None:
     if recipe.resume and checkpoints:
         newest = newest_checkpoint(folder, callback)
         if newest is None:
-            raise BadModel(f"no checkpoint in {folder} is whole; start anew with overwrite: true, or another folder")
+            raise BadModel(f"no checkpoint in {folder} is whole; start over with overwrite: true, or another folder")
         _check_same_run(recipe, newest)
         return newest
     if checkpoints and not recipe.overwrite:
@@ -121,7 +121,7 @@ def _check_place(folder: Path) -> None:
             os.stat(folder)
         nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
         os.stat(nearest)
-        why = None if nearest.is_dir() else f"{nearest} is no folder"
+        why = None if nearest.is_dir() else f"{nearest} is not a folder"
         if why is None and not os.access(nearest, os.W_OK | os.X_OK):
             why = f"{nearest} may not be written"
     except OSError as error:
@@ -146,14 +146,16 @@ def _check_ours(folder: Path) -> None:
         except BadData as error:
             why = str(error)
         if why:
-            raise CannotWrite(f"{path} is not of a run, or torn ({why}); move it away, or choose another output_dir")
+            raise CannotWrite(
+                f"{path} is not from a run, or is damaged ({why}); move it away, or choose another output_dir"
+            )
     logs = folder / "logs"
     for path in (logs, logs / PROJECT):
         if os.path.lexists(path) and not path.is_dir():
-            raise CannotWrite(f"{path} is no folder, but logs go there; move it away, or choose another output_dir")
+            raise CannotWrite(f"{path} is not a folder, but logs go there; move it away, or choose another output_dir")
     for path in _in_board(folder):
         if path.is_symlink() or not _TENSORBOARD.fullmatch(path.relative_to(logs / PROJECT).as_posix()):
-            raise CannotWrite(f"{path} is no log of a run; move it away, or choose another output_dir")
+            raise CannotWrite(f"{path} is not a log of a run; move it away, or choose another output_dir")
 
 
 def _in_board(folder: Path) -> list[Path]:

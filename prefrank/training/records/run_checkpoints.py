@@ -91,11 +91,11 @@ class Progress:
             BadRecipe: it belongs to another batch size.
         """
         if state["data"] != self.data:
-            raise BadData("the training data are not those the run was started with; start anew with overwrite: true")
+            raise BadData("the training data are not those the run was started with; start over with overwrite: true")
         if state["evaluation"] != self.evaluation:
             raise BadData(
                 "the evaluation data are not those the run was started with, so its best checkpoint cannot be judged by"
-                " them; start anew with overwrite: true"
+                " them; start over with overwrite: true"
             )
         if state["prompts_per_step"] != self.prompts_per_step:
             raise BadRecipe(
@@ -121,13 +121,13 @@ def what_is_torn(folder: Path) -> str | None:
     try:
         files = read_object(path)
     except PrefrankError:
-        return f"{_STATE}/{_FILES} is missing or torn"
+        return f"{_STATE}/{_FILES} is missing or damaged"
     if f"{_STATE}/{_TENSORS}" not in files:
         return f"{_STATE}/{_FILES} lists no {_TENSORS}"
     for name, digest in files.items():
         try:
             if not _is_inside(folder, name):
-                return f"{_STATE}/{_FILES} lists {short(name)}, which is no file of it"
+                return f"{_STATE}/{_FILES} lists {short(name)}, which is not a file of it"
             if not (folder / name).is_file():
                 return f"{name} is missing"
             if _digest(folder / name) != digest:
@@ -248,7 +248,9 @@ def state_of(folder: Path) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        raise BadModel(f"the state in {folder / _STATE} is of no such run ({why}); remove that checkpoint") from error
+        raise BadModel(
+            f"the state in {folder / _STATE} is not from this run ({why}); remove that checkpoint"
+        ) from error
 
 
 def versions() -> dict[str, str]:

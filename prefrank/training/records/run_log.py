@@ -218,7 +218,7 @@ class Speed:
         self.pause()
 
     def pause(self) -> None:
-        """Start measuring anew, as after an evaluation."""
+        """Start measuring again, as after an evaluation."""
         self._steps.clear()
         self._steps.append((time.perf_counter(), 0))
 

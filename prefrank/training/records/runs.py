@@ -125,7 +125,7 @@ def find_runs(places: Iterable[str | Path]) -> Found:
     """The runs in some folders: each place is a run itself, or is searched for runs, sorted by name.
 
     Raises:
-        NotFound: a place that is no folder, or no run in any of them.
+        NotFound: a place that is not a folder, or no run in any of them.
         BadData: the only place is a run that cannot be read.
     """
     looked = [Path(place) for place in places]

@@ -69,7 +69,7 @@ def run_sweep(
     """Train every variant of a recipe.
 
     Args:
-        base: the recipe's values; its output_dir holds the subfolders, with `overwrite` every run starts anew.
+        base: the recipe's values; its output_dir holds the subfolders, with `overwrite` every run starts over.
         changes: of each run, as `load_sweep` gives them.
         callback: called with the events of all runs.
         next_run: called before each run with its name, its number from 1, and how many there are.
@@ -100,7 +100,7 @@ def _check_own(path: Path) -> None:
     except (BadData, NotFound):
         is_ours = False
     if not is_ours or path.is_symlink():
-        raise CannotWrite(f"{path} is not of a sweep, or torn; move it away, or choose another output_dir")
+        raise CannotWrite(f"{path} is not from a sweep, or is damaged; move it away, or choose another output_dir")
 
 
 def _train_all(

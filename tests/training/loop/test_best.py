@@ -60,7 +60,7 @@ def test_a_named_set_may_choose_the_best(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"best_set": "nothing"}, "best_set is 'nothing', which is no evaluation set of this run; known: "),
+        ({"best_set": "nothing"}, "best_set is 'nothing', which is not an evaluation set of this run; known: "),
         ({"best_set": "x", "evaluation": []}, "best_set is 'x', .*; there is none"),
     ],
 )

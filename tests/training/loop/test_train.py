@@ -265,7 +265,7 @@ def test_a_saved_state_that_cannot_be_the_runs_is_refused_before_the_first_step(
         torch.save(state, place)
         digests["state/state.pt"] = hashlib.sha256(place.read_bytes()).hexdigest()
         listed.write_text(json.dumps(digests))
-        with pytest.raises(BadModel, match="is of no such run"):
+        with pytest.raises(BadModel, match="is not from this run"):
             train(recipe(max_steps=2, ema_decay=0.9, resume=True))
 
 
@@ -293,7 +293,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(recipe, tmp_path, t
 def test_a_run_whose_checkpoints_are_all_torn_is_neither_resumed_nor_overwritten(recipe):
     done = train(recipe(num_train_epochs=0.5))
     (done.last / "state" / "state.pt").write_bytes(b"torn")
-    with pytest.raises(BadModel, match=r"no checkpoint in .* is whole; start anew with overwrite: true"):
+    with pytest.raises(BadModel, match=r"no checkpoint in .* is whole; start over with overwrite: true"):
         train(recipe(num_train_epochs=0.5, resume=True))
     with pytest.raises(BadRecipe, match="holds a run already"):
         train(recipe(num_train_epochs=0.5))

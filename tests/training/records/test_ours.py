@@ -304,7 +304,7 @@ def test_a_curve_that_cannot_be_rewritten_stays(tmp_path, monkeypatch):
 def test_a_sweeps_results_replace_no_other_file(recipe, tmp_path):
     base = RecipeValues(recipe().model_dump(mode="json"), {}, "")
     put(tmp_path / "run", "sweep.json")
-    with pytest.raises(CannotWrite, match=r"sweep\.json is not of a sweep"):
+    with pytest.raises(CannotWrite, match=r"sweep\.json is not from a sweep"):
         run_sweep(base, [{"seed": 1}])
     assert snapshot(tmp_path / "run") == {"sweep.json": b"mine"}
 
@@ -366,7 +366,7 @@ def test_a_list_of_files_leads_nowhere_out_of_its_checkpoint(recipe, tmp_path, f
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: 3}))
     torn = what_is_torn(last)
     assert torn is not None
-    assert "which is no file of it" in torn or "missing" in torn or "cannot be read" in torn
+    assert "which is not a file of it" in torn or "missing" in torn or "cannot be read" in torn
 
 
 @pytest.mark.parametrize("files", [{}, {"state/state.pt": None}, {"state/state.pt": [1]}, {"state/state.pt": True}])
