@@ -176,9 +176,9 @@ def _attempt(action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        unseen = "above report" in said  # transformers logs it, and its log is silent here
-        return _Reason("its weights do not fit its config.json, in shape or on conversion" if unseen else said)
+        message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        unseen = "above report" in message  # transformers logs it, and its log is silent here
+        return _Reason("its weights do not fit its config.json, in shape or on conversion" if unseen else message)
 
 
 def _tried(

@@ -47,8 +47,8 @@ def _named(value: str) -> str:
     """A name, path or source says something, in one line, without anything for a terminal to obey."""
     if not value.strip():
         raise ValueError(f"{value!r} is not a name; wanted one, or leave the key out")
-    if found := _CONTROL.search(value):
-        raise ValueError(f"{short(value)} holds the control character {short(found[0])}; remove it")
+    if control := _CONTROL.search(value):
+        raise ValueError(f"{short(value)} holds the control character {short(control[0])}; remove it")
     return value
 
 

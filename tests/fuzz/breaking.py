@@ -197,8 +197,8 @@ def safetensors_of(draw: st.DrawFn, content: bytes) -> Broken:
     (size,) = struct.unpack("<Q", content[:8])
     changed, how = draw(values_of(json.loads(content[8 : 8 + size])))
     header = dump(changed).encode()
-    told = pick(draw, [len(header)] * 6 + [0, 1, len(header) + 1, 1 << 40, (1 << 64) - 1])
-    return Broken(struct.pack("<Q", told) + header + content[8 + size :], f"header of {told}: {how}")
+    stated_size = pick(draw, [len(header)] * 6 + [0, 1, len(header) + 1, 1 << 40, (1 << 64) - 1])
+    return Broken(struct.pack("<Q", stated_size) + header + content[8 + size :], f"header of {stated_size}: {how}")
 
 
 @st.composite

@@ -431,8 +431,8 @@ def test_carbon_is_measured_or_stated_or_estimated_by_a_rule_it_names(
     record = json.loads((folder / "prefrank.json").read_text())
 
     def carbon(facts: dict[str, str], device: str = "cpu", **spent: Any) -> str:
-        told = {"wall_s": 3600.0, "cpu_s": 7200.0, "peak_memory_bytes": int(10e9), "energy_missing": "no codecarbon"}
-        record["training"]["spent"] |= {"energy_kwh": None, "co2e_kg": None, **told, **spent}
+        usual = {"wall_s": 3600.0, "cpu_s": 7200.0, "peak_memory_bytes": int(10e9), "energy_missing": "no codecarbon"}
+        record["training"]["spent"] |= {"energy_kwh": None, "co2e_kg": None, **usual, **spent}
         record["training"]["device"] = device
         (folder / "prefrank.json").write_text(json.dumps(record))
         text = model_card(folder, [evaluated], PEOPLE | ABOUT_DATA | facts)

@@ -24,10 +24,12 @@ def changed(folder: Path, **values: object) -> Path:
 @pytest.mark.parametrize("new_head", [True, "auto"])
 def test_weights_of_other_shapes_are_named_and_never_drawn_anew(recipe, tmp_path, call, new_head):
     base = changed(tmp_path / "base", intermediate_size=64)
-    with pytest.raises(BadModel, match=r"down_proj\.weight is \[32, 48\], its config.json asks for \[32, 64\]") as told:
+    with pytest.raises(
+        BadModel, match=r"down_proj\.weight is \[32, 48\], its config.json asks for \[32, 64\]"
+    ) as caught:
         call(recipe(model_name=str(base), new_head=new_head))
-    assert "report" not in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "report" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_head_of_another_shape_is_replaced_by_a_new_one_and_else_refused(recipe, tmp_path):

@@ -134,10 +134,10 @@ def test_pre_rendered_texts_are_read_as_tokens_and_what_scoring_needs_is_said(ch
     got, counts = encode(ready, as_tokens)
     assert got.ids.tolist() == wanted.ids.tolist()
     assert counts.comparisons_with_control_strings == 12
-    heard: list[Event] = []
+    events: list[Event] = []
     data = str(write_jsonl(tmp_path / "data.jsonl", tuple(ready)))
-    last = train(chat(datasets=[data], evaluation=[], pre_rendered=True), callback=heard.append).last
-    (remark,) = next(event.remarks for event in heard if isinstance(event, Encoded))
+    last = train(chat(datasets=[data], evaluation=[], pre_rendered=True), callback=events.append).last
+    (remark,) = next(event.remarks for event in events if isinstance(event, Encoded))
     assert remark.endswith("read as tokens; what is scored later is read so only with --pre-rendered")
     assert "pre_rendered" not in json.loads((last / "prefrank.json").read_text())["text"]
 
@@ -151,10 +151,10 @@ def test_replies_that_the_template_makes_equal_are_not_blamed_on_the_limit(chat,
     for call in (train, dry_run):
         with pytest.raises(
             BadData, match="all 12 training comparisons have replies that are equal as the chat"
-        ) as told:
+        ) as caught:
             call(chat(**keys))
-        assert "chat_template" in str(told.value)
-        assert "max_length" not in str(told.value)
+        assert "chat_template" in str(caught.value)
+        assert "max_length" not in str(caught.value)
     some = str(write_jsonl(tmp_path / "some.jsonl", same + make_comparisons(12)))
     estimate = dry_run(chat(**keys | {"datasets": [some]}))
     counts = estimate.encoding["training"]
@@ -175,9 +175,9 @@ def test_text_that_the_template_leaves_out_of_replies_that_stay_is_counted(chat,
 def test_replies_that_the_tokenizer_reads_alike_are_not_blamed_on_the_limit(recipe, bert, tmp_path):
     same = tuple(pair(f"ask {n}", "YES", "yes", n) for n in range(12))
     data = str(write_jsonl(tmp_path / "same.jsonl", same))
-    with pytest.raises(BadData, match="replies that are equal to the tokenizer") as told:
+    with pytest.raises(BadData, match="replies that are equal to the tokenizer") as caught:
         train(recipe(datasets=[data], evaluation=[]))
-    assert "max_length" not in str(told.value)
+    assert "max_length" not in str(caught.value)
 
 
 def test_several_reasons_are_all_said(bert):

@@ -68,7 +68,7 @@ def test_a_set_without_validation_is_evaluated_on_its_test_split(recipe, tmp_pat
         )
         write_jsonl(tmp_path / f"{split}.jsonl", comparisons)
     corpus = read_corpus(recipe(datasets=[str(tmp_path)]))
-    assert [(name, len(those)) for name, those in corpus.evaluation.items()] == [(f"{tmp_path}:test", 5)]
+    assert [(name, len(comparisons)) for name, comparisons in corpus.evaluation.items()] == [(f"{tmp_path}:test", 5)]
     assert len(corpus.training) == 5
 
 
@@ -109,15 +109,15 @@ def test_sets_of_one_name_are_both_evaluated(recipe, pairs):
 
 
 def test_what_was_read_and_dropped_is_reported(recipe, pairs):
-    heard: list[DataRead] = []
-    corpus = read_corpus(recipe(), heard.append)
-    assert [(event.role, event.comparisons) for event in heard] == [
+    events: list[DataRead] = []
+    corpus = read_corpus(recipe(), events.append)
+    assert [(event.role, event.comparisons) for event in events] == [
         ("training", len(corpus.training)),
         ("evaluation", len(corpus.evaluation[f"{pairs}:validation"])),
     ]
-    assert heard[0].record == corpus.record[0]
-    assert heard[0].record["read"]["rows"] == 30
-    assert heard[0].record["dropped"] == {}  # rows of the other split are not lost
+    assert events[0].record == corpus.record[0]
+    assert events[0].record["read"]["rows"] == 30
+    assert events[0].record["dropped"] == {}  # rows of the other split are not lost
 
 
 def test_nothing_left_to_train_on_is_an_error(recipe, pairs, tmp_path):
@@ -175,9 +175,9 @@ def test_cut_prompts_are_counted_by_row(encoder):
 
 
 def test_progress_ends_with_all_done(encoder):
-    heard: list[tuple[int, int]] = []
-    encode(make_comparisons(300), encoder, progress=lambda done, total: heard.append((done, total)))
-    assert heard == [(256, 300), (300, 300)]
+    reported: list[tuple[int, int]] = []
+    encode(make_comparisons(300), encoder, progress=lambda done, total: reported.append((done, total)))
+    assert reported == [(256, 300), (300, 300)]
 
 
 def test_a_text_that_cannot_be_encoded_is_an_error(encoder):

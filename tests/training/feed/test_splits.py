@@ -32,7 +32,7 @@ def of(name: str, count: int) -> tuple[Comparison, ...]:
 def files(tmp_path: Path) -> tuple[str, str]:
     """A training and an evaluation file, neither with a published split."""
     names = {"train.jsonl": of("asked", 30), "eval.jsonl": of("held", 12)}
-    return tuple(str(write_jsonl(tmp_path / name, those)) for name, those in names.items())
+    return tuple(str(write_jsonl(tmp_path / name, rows)) for name, rows in names.items())
 
 
 def rules(corpus) -> dict[str, tuple[str, int]]:
@@ -43,7 +43,7 @@ def test_with_evaluation_sets_named_both_files_are_read_whole(recipe, files):
     training, evaluation = files
     corpus = read_corpus(recipe(datasets=training, evaluation=[evaluation]))
     assert len(corpus.training) == 30
-    assert {name: len(those) for name, those in corpus.evaluation.items()} == {evaluation: 12}
+    assert {name: len(comparisons) for name, comparisons in corpus.evaluation.items()} == {evaluation: 12}
     assert rules(corpus) == {training: (WHOLE, 0), evaluation: (WHOLE, 0)}
 
 
@@ -94,7 +94,7 @@ def test_splits_that_files_name_are_kept(recipe, files, tmp_path):
     for split, count in (("train", 10), ("validation", 5), ("test", 4)):
         write_jsonl(folder / f"{split}.jsonl", of(split, count))
     corpus = read_corpus(recipe(datasets=[str(folder)], evaluation=[files[1], str(folder)]))
-    sizes = {name: len(those) for name, those in corpus.evaluation.items()}
+    sizes = {name: len(comparisons) for name, comparisons in corpus.evaluation.items()}
     assert (len(corpus.training), sizes) == (10, {files[1]: 12, f"{folder}:validation": 5})
     assert rules(corpus)[f"{folder}:train"] == ("its own split for training", 0)
     assert rules(corpus)[f"{folder}:validation"] == ("its own split for evaluation", 0)
@@ -121,14 +121,14 @@ def test_a_protocol_that_says_how_a_set_is_divided_divides_it(recipe, files):
 
 def test_a_stream_of_files_without_a_split_is_read_whole(recipe, files):
     training, evaluation = files
-    heard: list[DataRead] = []
+    events: list[DataRead] = []
     keys = {"evaluation": [evaluation], "max_steps": 5}
-    corpus = read_corpus(recipe(datasets=[{"source": training, "stream": True}], **keys), heard.append)
+    corpus = read_corpus(recipe(datasets=[{"source": training, "stream": True}], **keys), events.append)
     assert [(stream.name, stream.rule) for stream in corpus.streams] == [(training, WHOLE)]
     assert {comparison.prompt for comparison in corpus.streams[0].read(lambda why: None)} == {
         comparison.prompt for comparison in of("asked", 30)
     }
-    assert (heard[-1].name, heard[-1].comparisons, heard[-1].record) == (training, None, {"rule": WHOLE})
+    assert (events[-1].name, events[-1].comparisons, events[-1].record) == (training, None, {"rule": WHOLE})
     assert corpus.notes() == [f"{training} streams: {WHOLE}"]
     stated = read_corpus(recipe(datasets=[{"source": f"{training}:train", "stream": True}], **keys))
     assert stated.streams[0].rule == f"the split train, as stated; {HELD}"

@@ -22,9 +22,9 @@ from tests.training.conftest import make_comparisons, write_jsonl
 
 def test_what_is_forecast_is_what_training_does(recipe, pairs):
     forecast = dry_run(recipe(num_train_epochs=2.5))
-    heard = []
-    trained = train(recipe(num_train_epochs=2.5), callback=heard.append)
-    started = next(event for event in heard if isinstance(event, Started))
+    events = []
+    trained = train(recipe(num_train_epochs=2.5), callback=events.append)
+    started = next(event for event in events if isinstance(event, Started))
     assert forecast.steps == trained.steps
     assert forecast.comparisons == started.comparisons
     assert forecast.prompts_per_step == started.prompts_per_step == 4
@@ -99,9 +99,9 @@ def test_time_is_named_by_what_takes_it(recipe):
 
 
 def test_evaluations_are_those_of_training(recipe):
-    heard = []
-    train(recipe(eval_steps=4, num_train_epochs=1.5), callback=heard.append)
-    done = sum(type(event).__name__ == "EvaluationDone" for event in heard)
+    events = []
+    train(recipe(eval_steps=4, num_train_epochs=1.5), callback=events.append)
+    done = sum(type(event).__name__ == "EvaluationDone" for event in events)
     assert dry_run(recipe(eval_steps=4, num_train_epochs=1.5, overwrite=True)).evaluations == done == 3
 
 

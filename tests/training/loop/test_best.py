@@ -23,7 +23,7 @@ def two_sets(tmp_path: Any) -> list[str]:
 
 def test_a_named_set_may_choose_the_best(recipe, tmp_path):
     """The two sets disagree about which evaluation is best; each run follows its own."""
-    heard: dict[str, list[Event]] = {}
+    events: dict[str, list[Event]] = {}
     one, two = [f"{path}:train" for path in two_sets(tmp_path)]
 
     def evaluate(score: Any, sets: Any) -> dict[str, SetMetrics]:
@@ -36,25 +36,25 @@ def test_a_named_set_may_choose_the_best(recipe, tmp_path):
 
     for name in (one, two):
         calls: list[int] = []
-        heard[name] = []
+        events[name] = []
         trained = train(
             recipe(
                 evaluation=[{"source": path.removesuffix(":train"), "split": "train"} for path in (one, two)],
                 best_set=name,
                 eval_steps=2,
-                output_dir=str(tmp_path / str(len(heard))),
+                output_dir=str(tmp_path / str(len(events))),
             ),
-            callback=heard[name].append,
+            callback=events[name].append,
             evaluate=evaluate,
         )
-        evaluations = [each for each in heard[name] if isinstance(each, EvaluationDone)]
+        evaluations = [each for each in events[name] if isinstance(each, EvaluationDone)]
         least = min(evaluations, key=lambda each: each.sets[name].log_loss)
         assert trained.best is not None
         record = RewardModel.load(trained.best).training
         assert record is not None
         assert record["step"] == least.step
-    assert [each.best for each in heard[one] if isinstance(each, EvaluationDone)] == [True] * 4
-    assert [each.best for each in heard[two] if isinstance(each, EvaluationDone)] == [True] + [False] * 3
+    assert [each.best for each in events[one] if isinstance(each, EvaluationDone)] == [True] * 4
+    assert [each.best for each in events[two] if isinstance(each, EvaluationDone)] == [True] + [False] * 3
 
 
 @pytest.mark.parametrize(

@@ -94,24 +94,24 @@ def with_words(kind: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "deberta-v2", "llama", "modernbert cls", "distilbert"])
 def test_losses_and_evaluations_get_scores_of_float32_under_autocast(recipe, tmp_path, monkeypatch, kind):
-    heard: dict[str, list[Tensor]] = {"training": [], "evaluation": []}
+    scored: dict[str, list[Tensor]] = {"training": [], "evaluation": []}
 
     def listening(forward: Any, examples: Any, chosen: Any, loss: Any, **options: Any) -> Any:
         def heard_by(scores: Tensor, preferences: Any) -> Tensor:
-            heard["training"].append(scores.detach().clone())
+            scored["training"].append(scores.detach().clone())
             return loss(scores, preferences)
 
         return accumulate_gradient(forward, examples, chosen, heard_by, **options)
 
     def evaluate(score: Any, sets: Any) -> Any:
-        heard["evaluation"] += [score(examples) for examples in sets.values()]
+        scored["evaluation"] += [score(examples) for examples in sets.values()]
         return {}
 
     monkeypatch.setattr(loop, "accumulate_gradient", listening)
     made = recipe(model_name=str(with_words(kind, tmp_path / "base")), bf16=True, max_steps=2, early_stop=0)
     monkeypatch.setattr(loop, "judged", lambda recipe, metrics: loop.pool([]))
     train(made, evaluate=evaluate)
-    for scores in heard.values():
+    for scores in scored.values():
         values = torch.cat(scores)
         assert values.dtype == torch.float32
         rounded = (values == values.bfloat16().float()).float().mean()

@@ -39,8 +39,8 @@ def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
         assert torch.equal(ours[name], tensor), name
 
 
-def events_of(kind: type, heard: list[Event]) -> list[Any]:
-    return [event for event in heard if isinstance(event, kind)]
+def events_of(kind: type, events: list[Event]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
 
 
 def stop_after(step: int, number: int = signal.SIGINT) -> Any:
@@ -54,10 +54,10 @@ def stop_after(step: int, number: int = signal.SIGINT) -> Any:
 
 
 def test_training_learns_to_tell_the_marked_reply(recipe):
-    heard: list[Event] = []
-    trained = train(recipe(num_train_epochs=5, dropout=0.0, eval_steps=10), callback=heard.append)
-    steps = events_of(StepDone, heard)
-    assert trained.steps == len(steps) == events_of(Started, heard)[0].steps
+    events: list[Event] = []
+    trained = train(recipe(num_train_epochs=5, dropout=0.0, eval_steps=10), callback=events.append)
+    steps = events_of(StepDone, events)
+    assert trained.steps == len(steps) == events_of(Started, events)[0].steps
     assert [step.step for step in steps] == list(range(1, trained.steps + 1))
     assert sum(step.loss for step in steps[-5:]) < 0.5 * sum(step.loss for step in steps[:5])
     (metrics,) = trained.metrics.values()
@@ -102,12 +102,12 @@ def test_the_same_recipe_and_seed_give_the_same_bits(recipe, tmp_path):
 def test_micro_batches_do_not_change_the_run(recipe, tmp_path):
     runs = []
     for max_tokens in (1, 60, 10_000):
-        heard: list[Event] = []
+        events: list[Event] = []
         train(
             recipe(output_dir=str(tmp_path / str(max_tokens)), max_tokens=max_tokens, dropout=0.0),
-            callback=heard.append,
+            callback=events.append,
         )
-        runs.append([(step.loss, step.grad_norm, step.tokens) for step in events_of(StepDone, heard)])
+        runs.append([(step.loss, step.grad_norm, step.tokens) for step in events_of(StepDone, events)])
     for other in runs[1:]:
         assert other == [pytest.approx(each, rel=1e-3) for each in runs[0]]
 
@@ -131,10 +131,10 @@ def test_stopped_and_resumed_runs_end_bit_for_bit_like_straight_ones(recipe, tmp
     halves = recipe(output_dir=str(tmp_path / "halves"), **keys)
     with pytest.raises(Interrupted, match=r"stopped after step 5 of .*saved in .*last; go on with resume: true"):
         train(halves, callback=stop_after(5, number))
-    heard: list[Event] = []
-    resumed = train(halves.model_copy(update={"resume": True}), callback=heard.append)
-    assert events_of(Started, heard)[0].first_step == 5
-    assert [step.step for step in events_of(StepDone, heard)] == list(range(6, straight.steps + 1))
+    events: list[Event] = []
+    resumed = train(halves.model_copy(update={"resume": True}), callback=events.append)
+    assert events_of(Started, events)[0].first_step == 5
+    assert [step.step for step in events_of(StepDone, events)] == list(range(6, straight.steps + 1))
     assert_equal(weights(resumed.last), weights(straight.last))
     assert_equal(weights(resumed.best), weights(straight.best))
     assert resumed.metrics == straight.metrics
@@ -147,10 +147,10 @@ def test_resuming_from_a_step_checkpoint_gives_the_same_bits_too(recipe, tmp_pat
     for name in ("last", "best"):
         (straight.last.with_name(name) / "config.json").unlink()
         straight.last.with_name(name).rename(tmp_path / name)
-    heard: list[Event] = []
-    again = train(recipe(output_dir=str(tmp_path / "run"), resume=True, **keys), callback=heard.append)
-    assert events_of(Started, heard)[0].first_step == 8
-    assert [evaluation.step for evaluation in events_of(EvaluationDone, heard)] == [
+    events: list[Event] = []
+    again = train(recipe(output_dir=str(tmp_path / "run"), resume=True, **keys), callback=events.append)
+    assert events_of(Started, events)[0].first_step == 8
+    assert [evaluation.step for evaluation in events_of(EvaluationDone, events)] == [
         straight.steps
     ]  # that of step 8 is not repeated
     assert_equal(weights(again.last), expected)
@@ -197,27 +197,27 @@ def test_handlers_of_signals_are_as_before_afterwards(recipe):
 def test_resuming_a_finished_run_trains_no_more(recipe):
     done = train(recipe())
     before = weights(done.last)
-    heard: list[Event] = []
-    again = train(recipe(resume=True), callback=heard.append)
-    assert not events_of(StepDone, heard)
+    events: list[Event] = []
+    again = train(recipe(resume=True), callback=events.append)
+    assert not events_of(StepDone, events)
     assert again.steps == done.steps
     assert again.metrics == done.metrics
     assert_equal(weights(again.last), before)
 
 
 def test_resuming_where_there_is_nothing_starts_anew(recipe):
-    heard: list[Event] = []
-    train(recipe(resume=True), callback=heard.append)
-    assert events_of(Started, heard)[0].first_step == 0
+    events: list[Event] = []
+    train(recipe(resume=True), callback=events.append)
+    assert events_of(Started, events)[0].first_step == 0
 
 
 def test_a_folder_with_a_run_is_not_overwritten_unasked(recipe, tmp_path):
     train(recipe())
     with pytest.raises(BadRecipe, match="holds a run already; set resume: true, overwrite: true, or another folder"):
         train(recipe())
-    heard: list[Event] = []
-    train(recipe(overwrite=True), callback=heard.append)
-    assert events_of(StepDone, heard)[0].step == 1
+    events: list[Event] = []
+    train(recipe(overwrite=True), callback=events.append)
+    assert events_of(StepDone, events)[0].step == 1
 
 
 def test_a_run_that_cannot_start_deletes_nothing(recipe):
@@ -283,10 +283,10 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(recipe, tmp_path, t
     train(recipe(num_train_epochs=2, evaluation=[], save_steps=3))
     file = tmp_path / "run" / "last" / torn
     file.write_bytes(file.read_bytes()[:-20])
-    heard: list[Event] = []
-    again = train(recipe(num_train_epochs=2, evaluation=[], save_steps=3, resume=True), callback=heard.append)
-    assert [(event.folder.name, event.torn.split()[0]) for event in events_of(PassedOver, heard)] == [("last", torn)]
-    assert events_of(Started, heard)[0].first_step == 15
+    events: list[Event] = []
+    again = train(recipe(num_train_epochs=2, evaluation=[], save_steps=3, resume=True), callback=events.append)
+    assert [(event.folder.name, event.torn.split()[0]) for event in events_of(PassedOver, events)] == [("last", torn)]
+    assert events_of(Started, events)[0].first_step == 15
     assert_equal(weights(again.last), weights(whole.last))
 
 
@@ -318,20 +318,20 @@ def test_what_a_killed_process_left_of_saving_is_named_or_removed(recipe, tmp_pa
 
 
 def test_checkpoints_are_kept_up_to_the_limit(recipe, tmp_path):
-    heard: list[Event] = []
-    train(recipe(num_train_epochs=2, save_steps=2, save_total_limit=2, evaluation=[]), callback=heard.append)
+    events: list[Event] = []
+    train(recipe(num_train_epochs=2, save_steps=2, save_total_limit=2, evaluation=[]), callback=events.append)
     assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir()) == [
         "checkpoint-000012",
         "checkpoint-000014",
         "last",
     ]
-    assert [saved.folder.name for saved in events_of(Saved, heard)][-2:] == ["checkpoint-000014", "last"]
+    assert [saved.folder.name for saved in events_of(Saved, events)][-2:] == ["checkpoint-000014", "last"]
 
 
 def test_best_is_the_evaluation_of_least_log_loss(recipe, tmp_path):
-    heard: list[Event] = []
-    trained = train(recipe(num_train_epochs=3, eval_steps=3, learning_rate=3e-3), callback=heard.append)
-    evaluations = events_of(EvaluationDone, heard)
+    events: list[Event] = []
+    trained = train(recipe(num_train_epochs=3, eval_steps=3, learning_rate=3e-3), callback=events.append)
+    evaluations = events_of(EvaluationDone, events)
     assert len(evaluations) > 3
     least = min(evaluations, key=lambda evaluation: evaluation.overall.log_loss)
     assert trained.best is not None
@@ -352,9 +352,9 @@ def test_evaluation_may_be_handed_in_and_accuracy_may_choose_the_best(recipe):
         assert all(score(examples).shape == each.shape for examples, each in zip(sets.values(), scores, strict=True))
         return {name: measure(each, examples) for (name, examples), each in zip(sets.items(), scores, strict=True)}
 
-    heard: list[Event] = []
-    train(recipe(eval_steps=2, best_metric="accuracy"), callback=heard.append, evaluate=evaluate)
-    assert [evaluation.best for evaluation in events_of(EvaluationDone, heard)] == [
+    events: list[Event] = []
+    train(recipe(eval_steps=2, best_metric="accuracy"), callback=events.append, evaluate=evaluate)
+    assert [evaluation.best for evaluation in events_of(EvaluationDone, events)] == [
         True,
         True,
         *[False] * (len(asked) - 2),
@@ -376,9 +376,9 @@ def test_without_evaluation_sets_there_is_no_best(recipe):
 
 
 def test_the_rate_follows_the_schedule_and_epochs_may_be_fractions(recipe):
-    heard: list[Event] = []
-    train(recipe(num_train_epochs=0.5, scheduler="linear", learning_rate=1.0e-3), callback=heard.append)
-    steps = events_of(StepDone, heard)
+    events: list[Event] = []
+    train(recipe(num_train_epochs=0.5, scheduler="linear", learning_rate=1.0e-3), callback=events.append)
+    steps = events_of(StepDone, events)
     assert [step.learning_rate for step in steps] == pytest.approx(
         [1e-3 * (1 - n / len(steps)) for n in range(len(steps))]
     )
@@ -428,10 +428,10 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(recipe, bert, tmp_p
 
 def test_an_output_folder_that_cannot_be_is_an_error_before_anything_else(recipe, tmp_path):
     (tmp_path / "file").touch()
-    heard: list[Event] = []
+    events: list[Event] = []
     with pytest.raises(CannotWrite, match="cannot write output_dir"):
-        train(recipe(output_dir=str(tmp_path / "file" / "run")), callback=heard.append)
-    assert not heard
+        train(recipe(output_dir=str(tmp_path / "file" / "run")), callback=events.append)
+    assert not events
 
 
 def test_rows_longer_than_the_models_positions_are_refused(recipe):
@@ -492,13 +492,13 @@ def test_bf16_runs_on_a_cpu_when_asked(recipe):
 
 def test_ranked_groups_and_ties_train(recipe, tmp_path):
     data = write_jsonl(tmp_path / "ranked.jsonl", make_comparisons(12, replies=4))
-    heard: list[Event] = []
+    events: list[Event] = []
     train(
         recipe(datasets=[str(data)], weigh="pair", label_smoothing=0.1, score_l2=0.01, centering=0.01),
-        callback=heard.append,
+        callback=events.append,
     )
-    assert events_of(Encoding, heard)[0].name == "training"
-    assert all(0 < step.loss < 5 for step in events_of(StepDone, heard))
+    assert events_of(Encoding, events)[0].name == "training"
+    assert all(0 < step.loss < 5 for step in events_of(StepDone, events))
 
 
 def test_an_epoch_visits_every_comparison_once_in_a_new_order():

@@ -161,23 +161,23 @@ def test_an_output_folder_may_be_a_link(recipe, tmp_path):
 
 
 def test_old_checkpoints_with_a_foreign_file_are_kept_and_named_once(recipe, tmp_path):
-    heard: list[Kept] = []
+    events: list[Kept] = []
 
     def report(event: Event) -> None:
         if isinstance(event, StepDone) and event.step == 3:
             put(tmp_path / "run" / "checkpoint-000002", "mine")
         if isinstance(event, Kept):
-            heard.append(event)
+            events.append(event)
 
     train(recipe(max_steps=8, save_steps=2, save_total_limit=1), callback=report)
     assert (tmp_path / "run" / "checkpoint-000002" / "mine").read_text() == "mine"
-    assert [event.folder.name for event in heard] == ["checkpoint-000002"]
-    assert "other files (mine)" in heard[0].why
+    assert [event.folder.name for event in events] == ["checkpoint-000002"]
+    assert "other files (mine)" in events[0].why
     assert [checkpoint.name for checkpoint in step_checkpoints(tmp_path / "run")] == [
         "checkpoint-000002",
         "checkpoint-000006",
     ]
-    assert remove_old(tmp_path / "run", keep=1) == heard
+    assert remove_old(tmp_path / "run", keep=1) == events
 
 
 @pytest.mark.parametrize("changes", [{"datasets": ["./none.jsonl"]}, {"model_name": "./none"}, {"max_length": 999}])

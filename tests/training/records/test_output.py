@@ -56,8 +56,8 @@ def test_what_a_kill_left_of_a_log_is_removed(recipe, tmp_path):
 @pytest.mark.parametrize("event", [DataRead, Encoding])
 @pytest.mark.parametrize("call", [train, dry_run])
 def test_sigterm_before_the_first_step_stops_as_ctrl_c_does(recipe, tmp_path, call, event):
-    def report(heard: Event) -> None:
-        if isinstance(heard, event):
+    def report(events: Event) -> None:
+        if isinstance(events, event):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
@@ -83,8 +83,8 @@ def test_sigterm_stops_the_rate_finder_and_leaves_no_folder(recipe, tmp_path, mo
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
 
-    def report(heard: Event) -> None:
-        if isinstance(heard, Encoding):
+    def report(events: Event) -> None:
+        if isinstance(events, Encoding):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
@@ -95,8 +95,8 @@ def test_sigterm_stops_the_rate_finder_and_leaves_no_folder(recipe, tmp_path, mo
 def test_sigterm_stops_a_sweep_which_goes_on_later(recipe, tmp_path):
     base = RecipeValues(recipe(num_train_epochs=0.5).model_dump(mode="json"), {}, "")
 
-    def report(heard: Event) -> None:
-        if isinstance(heard, Encoding):
+    def report(events: Event) -> None:
+        if isinstance(events, Encoding):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped in its run seed=1; the same command goes on"):
@@ -105,14 +105,14 @@ def test_sigterm_stops_a_sweep_which_goes_on_later(recipe, tmp_path):
 
 
 def test_a_handler_of_the_process_for_sigterm_is_left_alone():
-    heard: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    events: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: events.append(number))
     try:
         with stop_cleanly():
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert heard == [signal.SIGTERM]
+    assert events == [signal.SIGTERM]
 
 
 def test_an_ignored_hang_up_stays_ignored():
@@ -143,9 +143,9 @@ def test_a_checkpoint_with_a_torn_record_or_file_list_is_passed_over(recipe, tmp
         broken = run / "last" / name
         whole = broken.read_bytes()
         broken.write_text(torn)
-        heard: list[Event] = []
-        assert newest_checkpoint(run, heard.append) == run / "checkpoint-000002"
-        assert [event.folder.name for event in heard if isinstance(event, PassedOver)] == ["last"]
+        events: list[Event] = []
+        assert newest_checkpoint(run, events.append) == run / "checkpoint-000002"
+        assert [event.folder.name for event in events if isinstance(event, PassedOver)] == ["last"]
         broken.write_bytes(whole)
     assert newest_checkpoint(run) == run / "last"
 
@@ -157,9 +157,9 @@ def test_a_copy_that_broke_off_before_its_record_is_passed_over_and_stays(recipe
     shutil.copytree(run / "checkpoint-000002", copy)
     (copy / "prefrank.json").unlink()
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    heard: list[Event] = []
-    train(recipe(max_steps=4, save_steps=2, save_total_limit=1, resume=True), callback=heard.append)
-    assert [event.folder for event in heard if isinstance(event, PassedOver)] == [copy]
+    events: list[Event] = []
+    train(recipe(max_steps=4, save_steps=2, save_total_limit=1, resume=True), callback=events.append)
+    assert [event.folder for event in events if isinstance(event, PassedOver)] == [copy]
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 

@@ -49,12 +49,12 @@ METRICS = SetMetrics(4, 4, 4, 0, 0.5, (0.1, 0.9), 0.7)
 
 
 def test_a_run_leaves_its_curve_and_its_state(recipe, tmp_path):
-    heard: list[Event] = []
+    events: list[Event] = []
     wanted = recipe(logging_steps=2, eval_steps=3, num_train_epochs=7 / 6)
-    trained = train(wanted, callback=heard.append)
+    trained = train(wanted, callback=events.append)
     assert trained.steps == 7
     entries = read_curve(tmp_path / "run")
-    done = [event for event in heard if isinstance(event, StepDone)]
+    done = [event for event in events if isinstance(event, StepDone)]
     assert [step["step"] for step in steps_of(entries)] == [2, 3, 4, 6, 7]  # an evaluation and the end close an entry
     assert entries[0]["loss"] == pytest.approx((done[0].loss + done[1].loss) / 2)
     assert [evaluation["step"] for evaluation in evaluations_of(entries)] == [3, 6, 7]

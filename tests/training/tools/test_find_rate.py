@@ -13,9 +13,9 @@ def a_step(number: int, rate: float, loss: float) -> StepDone:
 
 
 def test_the_rate_rises_exponentially_and_a_loss_that_falls_gives_a_suggestion(recipe, tmp_path):
-    heard: list[Event] = []
-    found = find_rate(recipe(dropout=0.0), steps=40, lowest=1e-5, highest=1.0, callback=heard.append)
-    assert {event.steps for event in heard if isinstance(event, Started | StepDone)} == {40}
+    events: list[Event] = []
+    found = find_rate(recipe(dropout=0.0), steps=40, lowest=1e-5, highest=1.0, callback=events.append)
+    assert {event.steps for event in events if isinstance(event, Started | StepDone)} == {40}
     assert found.rates[0] == pytest.approx(1e-5)
     ratios = {round(math.log(after / before), 6) for before, after in zip(found.rates, found.rates[1:], strict=False)}
     assert ratios == {round(math.log(1e5) / 39, 6)}

@@ -36,9 +36,9 @@ RATES = [{"learning_rate": 1e-3}, {"learning_rate": 1e30, "max_grad_norm": 0.0},
 
 
 def test_a_sweep_goes_on_after_a_failure_ranks_its_runs_and_repeats_none(base, tmp_path):
-    heard = Heard()
-    rows = run_sweep(base(num_train_epochs=3), RATES, callback=heard, next_run=heard.title)
-    assert heard.titles[0] == ("learning_rate=0.001", 1, 3)
+    events = Heard()
+    rows = run_sweep(base(num_train_epochs=3), RATES, callback=events, next_run=events.title)
+    assert events.titles[0] == ("learning_rate=0.001", 1, 3)
     assert [row.changes["learning_rate"] for row in rows] == [1e-3, 1e-9, 1e30]  # the failure last
     good, bad, failed = rows
     assert good.run is not None
@@ -57,11 +57,11 @@ def test_a_sweep_goes_on_after_a_failure_ranks_its_runs_and_repeats_none(base, t
 
 def test_a_stopped_sweep_resumes_its_run_and_then_the_rest(base):
     def stop(event: Event) -> None:
-        heard(event)
-        if isinstance(event, StepDone) and heard.steps == 9:
+        events(event)
+        if isinstance(event, StepDone) and events.steps == 9:
             raise KeyboardInterrupt
 
-    heard = Heard()
+    events = Heard()
     seeds = [{"seed": seed} for seed in range(3)]
     with pytest.raises(Interrupted, match="stopped in its run seed=1; the same command goes on"):
         run_sweep(base(save_steps=2), seeds, callback=stop)
