@@ -1,4 +1,4 @@
-"""What the command line asks of the C library's allocator, for the whole process; the library itself never does."""
+"""Tells the C library to keep freed memory, for the whole process; only the command line does so, never the library."""
 
 import ctypes
 import platform

@@ -1,4 +1,7 @@
-"""What `prefrank evaluate` was given, as tasks and entrants. Imported by the command alone: it loads what scores."""
+"""Turns the options of `prefrank evaluate` into tasks (suites with data) and entrants (scorers).
+
+Imported only when the command runs: it loads what scores.
+"""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where a command's options lead on this machine, so that what it writes can be held against what it reads."""
+"""The local files and folders that a command reads, so that it never writes over one of them."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping

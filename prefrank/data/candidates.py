@@ -1,4 +1,4 @@
-"""What a reader hands on: a candidate comparison as its row states it, or the reason why the row gives none.
+"""What a reader returns: a candidate comparison as its row states it, or the reason why the row has none.
 
 Readers only translate. The rules that every data set shares live here, in `settle`: every text loses the white space
 at its ends (how a text was pasted must not be a clue), empty replies are left out, equal replies become one, and a

@@ -1,4 +1,4 @@
-"""Values that a file holds as text where readers want more: the cells of CSV files, and messages written as JSON.
+"""Parses values that a file stores as text: the cells of CSV files, and messages written as JSON.
 
 CSV has no types, so a column that every reader wants as a number or a list is read as one. All else stays text: a reply
 `[1, 2]` is a reply. Messages as JSON are messages in any file, since nobody is asked to judge such texts.

@@ -1,4 +1,4 @@
-"""What a row of no known format seems to be, and why it holds no comparison: the hint in the error's line."""
+"""Guesses what a row of no known format is, for the error that refuses it."""
 
 from difflib import get_close_matches
 

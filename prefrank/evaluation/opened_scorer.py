@@ -1,4 +1,4 @@
-"""A scorer that was opened, whatever it is, and what a record says of it."""
+"""`OpenedScorer`: a scorer of any kind, ready to be called, with what a run records about it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The hidden folder in which something is written before it gets its name.
+"""The hidden temporary folder in which something is written before it gets its name.
 
 It holds a marker that says what it is for, and is locked for as long as its maker works. Nothing without that marker
 is ever touched.

@@ -1,4 +1,4 @@
-"""The one Arrow type of a JSON column that holds all of its values, whatever row they stand in.
+"""Infers the one Arrow type that holds every value of a JSON column, whatever row it is in.
 
 null                 fits every type; a key that a row lacks is null
 whole numbers        int64, or uint64 where they are too large for it

@@ -1,4 +1,4 @@
-"""Paths for people: of several, what tells them apart. Records keep them whole."""
+"""Shortens paths to what distinguishes them, for display; records keep full paths."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a command or a run is about to write takes the place of nothing that somebody wants to keep."""
+"""Checks, before anything is written, that no output replaces an input, a link or somebody's own files."""
 
 import os
 import re

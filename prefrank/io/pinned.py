@@ -1,4 +1,4 @@
-"""Folders read as one: all files of one version, though another process may replace the folder meanwhile.
+"""Reads a folder as of one version, even if another process replaces it meanwhile.
 
 A folder that is replaced as a whole (`io.atomic`) is another folder under the same name; one that is copied into is the
 same with other files. Both show in what the system says of it, which is looked at before and after.

@@ -1,4 +1,4 @@
-"""Modules without memory: the shapes that a config.json asks for, before anything of those sizes is made."""
+"""Makes modules on the meta device: shapes from config.json can be checked before memory is taken."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Which engine scores a network, and scoring many batches with it, one stream of batches per core.
+"""Chooses the engine that scores a network, and scores many batches with it, one stream of batches per core.
 
 Every engine is a callable from a packed batch to float32 scores. The exact ones (`kernels` "torch" and the native ones
 in float32) agree to 1e-5; an integer precision is used only when it is asked for by name, and where it cannot be had

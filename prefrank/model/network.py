@@ -1,4 +1,4 @@
-"""What every model behind prefrank is to the rest: a callable from a packed batch to float32 scores.
+"""`Network`, what every model is to the rest of prefrank: a callable from a packed batch to float32 scores.
 
 `Network` is a Protocol: the native encoders and the wrapper around other transformers models share no base class.
 """

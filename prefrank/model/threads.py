@@ -1,4 +1,4 @@
-"""What a forked process may still do, and which devices there are.
+"""Finds the device to use, and scores in forked processes on a thread that works there.
 
 torch's cores are threads of OpenMP's runtime (libgomp). They do not outlive a fork, but the thread that was forked
 still knows them and waits for them forever (gcc.gnu.org/bugzilla, 58378). A new thread of the child has new ones.

@@ -1,4 +1,4 @@
-"""Marks, lines and legends of a run's figures, and what they say to those who cannot see them."""
+"""Marks, lines and legends of a run's figures, and their text for screen readers."""
 
 from collections.abc import Callable, Iterable, Sequence
 

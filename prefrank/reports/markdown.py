@@ -1,4 +1,4 @@
-"""Text of others inside Markdown. Whatever it holds, it changes nothing of the page around it.
+"""Escapes text inside Markdown, so that whatever it holds changes nothing of the page around it.
 
 `plain` is for names and records, which are shown as they are; `prose` for what a card's author wrote as Markdown:
 emphasis, code and links to the web stay, raw HTML, headings, images, tables and other links are shown as text.

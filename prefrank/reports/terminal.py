@@ -1,4 +1,4 @@
-"""What was measured, for a terminal: tables of results and remarks of one line, in the order in which they are read."""
+"""Results for a terminal: tables and one-line remarks, in the order in which they are read."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A network on its way to another process: as the folder that it was loaded from, or with its weights.
+"""Sends a network to another process: as the folder that it was loaded from, or with its weights.
 
 A folder that still holds the files that were loaded is opened again on the other side, where its weights are mapped, so
 that processes share them in memory. A network of another origin, or one whose folder has changed, travels as bytes.

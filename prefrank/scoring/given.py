@@ -1,4 +1,4 @@
-"""What people hand over as prompts, replies and rows, read by position.
+"""Reads the prompts, replies and rows that callers pass in, by position.
 
 Any sequence or iterable will do: a list, a generator, a dict's values, a column of pandas, numpy, pyarrow or
 `datasets`, told apart by how they behave; none of those libraries is imported. What has no order (a set), or gives

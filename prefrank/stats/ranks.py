@@ -1,4 +1,4 @@
-"""Ranks of values that have weights and equals: below a value stand the lesser ones, and half of its equals.
+"""Weighted ranks with ties: a value's rank counts the values below it, and half of its equals.
 
 Values are given as places among their D distinct ones, 0 the least, so that one sorting serves many figures.
 """

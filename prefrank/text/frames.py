@@ -1,4 +1,4 @@
-"""What a chat template does with the texts of turns, tried out once on texts that stand nowhere else."""
+"""Finds out what a chat template writes around the texts of turns, by rendering probe texts once."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a chat template must be given, and must not leave out: tool calls, and turns of further roles."""
+"""Checks that tool calls and turns of other roles are well-formed, and that a chat template kept them."""
 
 import json
 import re

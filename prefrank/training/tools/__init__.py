@@ -1,1 +1,1 @@
-"""Runs of runs: the learning-rate search and sweeps."""
+"""Tools that train several times: the learning-rate search and sweeps."""
