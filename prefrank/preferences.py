@@ -107,7 +107,7 @@ class RankedPairs(Sequence[Preference]):
 
     @property
     def levels(self) -> list[int | None]:
-        """Of each reply the place of its rank among the distinct ranks, 0 the best; None for one without a rank."""
+        """For each reply, the place of its rank among the distinct ranks, 0 the best; None for one without a rank."""
         ordered = sorted({rank for rank in self.ranks if rank is not None})  # exact, for whole numbers of any size
         place = {rank: number for number, rank in enumerate(ordered)}
         return [None if rank is None else place[rank] for rank in self.ranks]

@@ -121,7 +121,7 @@ def _named(model: str) -> tuple[str, str]:
 
 
 def comparison_columns(columns: Columns) -> Columns:
-    """Those of the columns that comparisons have."""
+    """The columns that comparisons have; the others are for files of scores."""
     return {name: own for name, own in columns.items() if name not in ONLY_SCORED}
 
 

@@ -166,7 +166,7 @@ def longer_wins(comparisons: Iterable[Comparison]) -> Share:
 
 
 def _longer_wins_of(pairs: RankedPairs, replies: Sequence[str]) -> tuple[float, int]:
-    """The same of one ranked list: points and judgments, a reply against all others at a time."""
+    """What the longer reply gets on one ranked list: points and judgments, one reply against all others at a time."""
     rank = np.array([pairs.ranks[reply] for reply in pairs.ranked], float)
     length = np.array([len(replies[reply]) for reply in pairs.ranked])
     points = 0.0

@@ -186,7 +186,7 @@ def _published_part(records: Iterable[Record], located: Located, validation: boo
 
 
 def _column_part(records: Iterable[Record], files: Iterable[DataFile], split: str, tally: Tally) -> Iterator[Record]:
-    """Of the summaries, the rows whose own `split` column belongs to the split; of others, all rows."""
+    """The rows of a split: of the summaries, those whose own `split` column belongs to it; else all rows."""
     if any(file.format_name != "summaries" for file in files):
         yield from records
         return

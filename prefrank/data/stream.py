@@ -106,7 +106,7 @@ class ComparisonStream:
                 yield Comparison(kept.prompt, kept.replies, kept.preferences, label, id, kept.ratings)
 
     def _has_split(self, file: DataFile, located: Located, column: object) -> bool:
-        """Of the summaries, whose rows of all splits stand in one file: whether the row's own column names ours."""
+        """Whether a row belongs to the split; the summaries have the rows of all splits in one file."""
         return file.format_name != "summaries" or self.split is None or column in SUMMARY_SPLITS[self.split]
 
     def _falls_outside(self, located: Located, place: float) -> bool:

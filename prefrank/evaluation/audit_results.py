@@ -112,7 +112,7 @@ def _grouped(
 
 
 def _worst(group: Sequence[Combination]) -> str:
-    """Of one engine and format; a score that is not a number counts as the largest difference."""
+    """The largest difference for one engine and format; a score that is not a number counts as the largest of all."""
     worst = max(group, key=lambda way: (way.flips or 0, _size(way.max_difference)))
     scores = (
         "some scores are not numbers" if worst.max_difference is None else f"scores by up to {worst.max_difference:.2g}"

@@ -80,7 +80,7 @@ def _joined(shares: Sequence[_Share]) -> ScorerRecord:
 
 
 def _part(share: _Share) -> float:
-    """Of what the run spent on the scorer: by tokens, or by replies where the scorer tells none."""
+    """The share of what the run spent on the scorer: by tokens, or by replies if the scorer reports no tokens."""
     results = share.scorer.results
     if len(share.suites) == len(results):
         return 1.0

@@ -212,7 +212,7 @@ def _stated(preferences: Preferences) -> Iterator[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages a score depends on; read from their metadata, nothing is imported."""
+    """Versions of Python and the packages a score depends on, read from their metadata without importing them."""
     installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -143,7 +143,7 @@ def style(sample: Sample, bootstrap: Bootstrap | None = None) -> Style:
 
 
 def correlation(sample: Sample, kind: Literal["pearson", "spearman"], *, confidence: float = 0.95) -> Estimate:
-    """Of lead and length difference over decided pairs; its interval is symmetric in atanh (Fisher 1921).
+    """Correlation of lead and length difference over decided pairs; its interval is symmetric in atanh (Fisher 1921).
 
     No value where either does not vary.
     """

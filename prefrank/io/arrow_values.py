@@ -101,7 +101,7 @@ def _decimals(array: pa.Array) -> list[Any]:
 
 
 def _moments(array: pa.Array) -> list[Any]:
-    """By numpy, which knows nanoseconds and years past 9999."""
+    """Dates and times as text, by numpy, which knows nanoseconds and years past 9999."""
     kind = array.type
     unit = "D" if kind == pa.date32() else "ms" if kind == pa.date64() else kind.unit
     whole = array.view(pa.int32() if kind.bit_width == 32 else pa.int64())

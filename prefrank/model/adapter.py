@@ -61,7 +61,7 @@ class Adapter:
 
     @property
     def num_outputs(self) -> int:
-        """Of the head that it brings, 0 where it brings none: no matrix of a head has fewer rows than its last."""
+        """Outputs of the head that the adapter brings, 0 if none: no matrix of a head has fewer rows than its last."""
         return min((len(tensor) for tensor in self.replaced.values() if tensor.ndim == 2), default=0)
 
     def base_folder(self) -> Path:

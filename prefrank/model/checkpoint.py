@@ -363,7 +363,7 @@ def _keep(folder: Path, network: Network, heads: Sequence[str] | None) -> None:
 
 
 def _renaming(network: PackedNetwork) -> Callable[[str], str | None]:
-    """From a stored name to the network's, None for what a reward model may leave out."""
+    """A function from a stored name to the network's; None for what a reward model may leave out."""
     expected = network.state_dict()
 
     def rename(stored: str) -> str | None:

@@ -45,7 +45,7 @@ def check_code(folder: Path, raw: Mapping[str, Any], *, trust_remote_code: bool)
 
 
 def _class_name(entry: Any) -> str:
-    """Of "file.Class" or "owner/repository--file.Class"; a tokenizer's entry is a list."""
+    """The class of "file.Class" or "owner/repository--file.Class"; a tokenizer's entry is a list."""
     return _text(entry).rpartition(".")[2]
 
 

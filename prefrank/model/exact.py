@@ -93,7 +93,7 @@ class _Run:
         return _Run(layout, pack, None if distances is None else distances.rows(pack.longest).to(device))
 
     def groups(self, x: Float[Tensor, "T D"]) -> Iterator[Float[Tensor, "n L D"]]:
-        """By group of rows of one length."""
+        """The rows in groups of one length."""
         for rows, part in zip(self.pack.group_rows, x.split(self.pack.group_tokens), strict=True):
             yield part.unflatten(0, (rows, -1))
 
@@ -271,7 +271,7 @@ def _last_layer(run: _Run, layer: Layer, hidden: Float[Tensor, "T D"]) -> Float[
 def _first_scores(
     run: _Run, layer: Layer, hidden: Float[Tensor, "T D"], firsts: Float[Tensor, "N D"]
 ) -> Iterator[Float[Tensor, "n H L"]]:
-    """By group of rows, the attention scores of the first token: distances are 0, -1, -2 ..."""
+    """The first token's attention scores, for each group of rows: distances are 0, -1, -2 ..."""
     rows, heads = run.pack.group_rows, run.layout.num_heads
     falling = None if run.rising is None else run.rising.flip(0)[run.pack.longest :]
     keys, queries = run.lay_out(layer.position_keys, falling), run.lay_out(layer.position_queries, falling)

@@ -184,5 +184,5 @@ def check_finite(values: Tensor, name: str) -> None:
 
 
 def largest_position(width: int) -> int:
-    """Of the integers of relative positions, for heads of this width."""
+    """The largest integer a relative position may have, for heads of this width."""
     return min(_LARGEST_WEIGHT["int16"], math.floor(math.sqrt(SUM_LIMIT / width)) - 1)

@@ -141,7 +141,7 @@ class Layout:
 
 
 def linear(module: nn.Module) -> Linear:
-    """Of a linear layer, float or quantized."""
+    """The layout of a linear layer, float or quantized."""
     if isinstance(module, QuantisedLinear):
         return Linear(module.weight.detach(), _detached(module.bias), module.weight_scale.detach())
     assert isinstance(module, nn.Linear)
@@ -149,7 +149,7 @@ def linear(module: nn.Module) -> Linear:
 
 
 def head_linear(module: nn.Linear) -> Linear:
-    """Of a head, whose own weights are float32 unless the whole network was narrowed after it was loaded."""
+    """The layout of a head, whose weights are float32 unless the whole network was narrowed after loading."""
     return Linear(widened(module.weight.detach()), widened(module.bias.detach()))
 
 
@@ -158,14 +158,14 @@ def _detached(bias: Tensor | None) -> Tensor | None:
 
 
 def norm(module: nn.LayerNorm) -> Norm:
-    """Of a layer norm."""
+    """The layout of a layer norm."""
     return Norm(module.weight.detach(), module.bias.detach(), module.eps)
 
 
 def layer(
     query: nn.Module, key: nn.Module, value: nn.Module, attended: AddNorm, intermediate: Intermediate, output: AddNorm
 ) -> Layer:
-    """Of a layer made of the blocks of `packed_encoder.py`, without relative positions."""
+    """The layout of a layer made of the blocks of `packed_encoder.py`, without relative positions."""
     return Layer(
         query=linear(query),
         key=linear(key),

@@ -198,7 +198,7 @@ class Dropout(nn.Dropout):
 
 
 def keep_mask(x: Float[Tensor, "*m"], rate: float) -> Float[Tensor, "*m"]:
-    """Of the shape and dtype of x: 0 with that rate, below 1, else what makes up for it."""
+    """A dropout mask like x: 0 at the given rate (below 1), else the factor that makes up for it."""
     limit = min(round(rate * 2**16), 2**16 - 1)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= limit - 2**15

@@ -127,7 +127,7 @@ class Weights:
 
     @property
     def dtypes(self) -> dict[str, torch.dtype]:
-        """Their types by their stored names."""
+        """The tensors' types, by stored name."""
         return {name: tensor.dtype for name, (tensor, _) in self._stored.items()}
 
     @property
@@ -137,7 +137,7 @@ class Weights:
 
     @property
     def nbytes(self) -> int:
-        """Their bytes."""
+        """The tensors' size in bytes."""
         return sum(tensor.nbytes for tensor, _ in self._stored.values())
 
     def take(self, rename: Callable[[str], str | None]) -> "Weights":

@@ -10,7 +10,7 @@ from prefrank.stats.estimates import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Of a table.
+    """A cell of a table.
 
     Args:
         main: what it says.
@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Its first column names the row.
+    """A table whose first column names the row.
 
     Args:
         tight: one line for each row where there is room.

@@ -26,7 +26,7 @@ class DecidedPairs:
 
 
 def decided_pairs(suite: SuiteRecord, result: SuiteResult) -> DecidedPairs:
-    """Of one scorer on one suite."""
+    """The decided pairs of one scorer on one suite."""
     ahead, behind = _rows(suite)
     scores = np.array([score for of_item in result.scores for score in of_item], np.float64)
     scores[np.abs(scores) > LARGEST] = np.nan

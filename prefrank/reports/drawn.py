@@ -20,7 +20,7 @@ def legend_of(lines: Sequence[Line]) -> tuple[tuple[str, str], ...]:
 
 
 def figure_mark(result: SuiteResult, figure: str, series: int = 0) -> Mark:
-    """Of one of a suite's own figures; without a value where the scorer has none of that name."""
+    """The mark of one of a suite's own figures; without a value if the scorer has none of that name."""
     return mark_of(result.figures[figure], series) if figure in result.figures else Mark(None)
 
 

@@ -26,7 +26,7 @@ def entries(run: Run, suite: str) -> list[Entry]:
 
 
 def models(run: Run, suite: str) -> list[Entry]:
-    """Those of them that are not baselines; all, where there is nothing else."""
+    """The scorers with results on a suite that are not baselines; all of them if there is nothing else."""
     everyone = entries(run, suite)
     return [entry for entry in everyone if not entry.scorer.is_baseline] or everyone
 
@@ -36,7 +36,7 @@ def title_of(run: Run, suite: str) -> str:
 
 
 def title_for(run: Run, suite: str, scorer: ScorerRecord) -> str:
-    """Of a picture of one scorer on one suite."""
+    """The title of a picture of one scorer on one suite."""
     return f"{title_of(run, suite)} · {scorer.name}"
 
 

@@ -94,7 +94,7 @@ def _summary(verdicts: Sequence[Verdict], model: str) -> str:
 
 
 def _verdicts(run: Run) -> list[Verdict]:
-    """Of the first model, suite by suite."""
+    """The verdicts on the first model, suite by suite."""
     verdicts = []
     for suite in run.suites:
         for number, scorer, result in models(run, suite):

@@ -251,7 +251,7 @@ def _newest(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[int]]:
 
 
 def _names(entries: Sequence[_Entry]) -> list[str]:
-    """As in the files; where two share a name, with a part of the fingerprint, and a number if that is equal too."""
+    """Names as in the files; if two are equal, with part of the fingerprint, and a number if that is equal too."""
     names = _told_apart([entry.scorer.name for entry in entries], [entry.scorer.model[:8] for entry in entries])
     return _told_apart(names, [str(number + 1) for number in range(len(names))])
 

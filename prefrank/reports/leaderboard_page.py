@@ -39,7 +39,7 @@ def leaderboard_html(leaderboard: Leaderboard) -> str:
 
 
 def _with_short_names(board: Board) -> Board:
-    """With what tells long paths apart in place of them."""
+    """The board with long paths cut to what distinguishes them."""
     names = short_names([place.name for place in board.places])
     places = tuple(replace(place, name=name) for place, name in zip(board.places, names, strict=True))
     return replace(board, places=places)

@@ -11,7 +11,7 @@ Real = float | int
 
 
 def digits(value: Real | None, places: int = 3) -> str:
-    """With a true minus, and no negative zero; "-" where there is no value."""
+    """A value with a true minus and no negative zero; "-" if there is none."""
     if value is None:
         return "-"
     text = f"{value:.{places}f}"
@@ -19,7 +19,7 @@ def digits(value: Real | None, places: int = 3) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """In brackets, never broken across lines; or why there is none."""
+    """An interval in brackets, never broken across lines; or why there is none."""
     if estimate.value is None:
         return "not defined" if estimate.n else "nothing to measure"
     if estimate.low is None:
@@ -28,7 +28,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def count(estimate: Estimate) -> str:
-    """What it rests on."""
+    """What an estimate rests on: n and its unit."""
     return f"{estimate.n:,}\u00a0{estimate.unit if estimate.n != 1 else estimate.unit.removesuffix('s')}"
 
 
@@ -77,12 +77,12 @@ def percent(value: float | None) -> str:
 
 
 def points(difference: float | None) -> str:
-    """Of a hundred, with its sign."""
+    """A difference in percentage points, with its sign."""
     return "-" if difference is None else f"{100 * difference:+.1f}"
 
 
 def from_to(estimate: Estimate, show: Callable[[float | None], str]) -> str:
-    """The interval's ends as `show` writes them, without the per cent sign."""
+    """The interval's ends as `show` writes them, without the percent sign."""
     if estimate.low is None:
         return "-"
     return f"{show(estimate.low).removesuffix(' %')} to {show(estimate.high).removesuffix(' %')}"

@@ -81,7 +81,7 @@ def _draw_scorer(axes: "Axes", run: Run, suites: Sequence[str], number: int) -> 
 
 
 def _ends(accuracy: Estimate) -> tuple[float | None, ...]:
-    """Its value, and the ends of its interval; the value itself where there is none."""
+    """An estimate's value and the ends of its interval; the value itself if there is no interval."""
     value, low, high = accuracy.value, accuracy.low, accuracy.high
     return (value, value, value) if low is None else (value, low, high)
 

@@ -44,7 +44,7 @@ class Moments:
 def plain_moments(
     x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]
 ) -> Moments:
-    """Of the values themselves: Pearson's.
+    """Moments of the values themselves, for Pearson's correlation.
 
     Args:
         share: [n] weights that add up to 1.
@@ -55,7 +55,7 @@ def plain_moments(
 
 
 def rank_moments(i: Int64[np.ndarray, " n"], j: Int64[np.ndarray, " n"], share: Float64[np.ndarray, " n"]) -> Moments:
-    """Of mid-ranks u(x) = P(X < x) + P(X = x) / 2, whose mean is 1/2 always: Spearman's.
+    """Moments of mid-ranks u(x) = P(X < x) + P(X = x) / 2, whose mean is always 1/2, for Spearman's correlation.
 
     The mean of u v is a V-statistic of three pairs, so a pair's influence is its place among the products, and what it
     adds to the ranks of all that are above it in x and in y (Croux and Dehon 2010, here with equal values).

@@ -14,7 +14,7 @@ def sigmoid(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
 
 
 def sigmoid_of(x: float) -> float:
-    """The same of one number."""
+    """The sigmoid of one number."""
     return 0.5 * (1 + math.tanh(x / 2))
 
 

@@ -135,7 +135,7 @@ class ChatTexts:
     def _cut_many(
         self, prompt: Prompt, reply: str, number: int, rendered: Rendered, *, kept: bool
     ) -> tuple[Prompt, Rendered]:
-        """Of more turns than are worth going through one by one, those cut short that would be, found by halving."""
+        """Cuts short as many of the turns as it takes to fit; with many turns, found by halving."""
         filled = [n for n, turn in enumerate(prompt) if turn.text and (turn.role in KEPT_ROLES) == kept]
         if len(filled) <= FEW:
             return prompt, rendered

@@ -105,7 +105,7 @@ class FolderTokenizer:
 
     @cached_property
     def configured_tokens(self) -> dict[str, str]:
-        """Those of `special_tokens` that tokenizer_config.json names."""
+        """The tokens of `special_tokens` that tokenizer_config.json names."""
         return {name: text for name, text in self.special_tokens.items() if self.config.get(name)}
 
     def special_token(self, name: str) -> str | None:
@@ -161,7 +161,7 @@ class FolderTokenizer:
 
     @cached_property
     def plain_inside(self) -> Tokenizer:
-        """As `plain`, for what follows another token of the same row."""
+        """Like `plain`, for text that follows another token of the same row."""
         return control.inside(self.plain)
 
     @cached_property

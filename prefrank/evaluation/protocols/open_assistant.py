@@ -22,7 +22,7 @@ from prefrank.stats.figures import Figure, mean_figure
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def measure(sample: Sample) -> dict[str, Figure]:
-    """Of any ranked comparisons."""
+    """The suite's figures; any ranked comparisons will do."""
     pairs, lead = sample.pairs, sample.lead
     ends = best_and_worst(pairs)
 

@@ -53,7 +53,7 @@ def _item(record: Record) -> Item | Drop:
 
 
 def _domain(record: Record) -> str:
-    """As the row states it; the rows of one domain's file do not, there its name does."""
+    """A row's domain: as the row states it, or from the file's name, as in the files of single domains."""
     name = record.path.name
     of_file = name.removesuffix(DOMAIN_FILE) if name.endswith(DOMAIN_FILE) else ""
     if record.row.get("domain") is None:

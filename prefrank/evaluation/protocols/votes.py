@@ -151,7 +151,7 @@ def measure(sample: Sample) -> dict[str, Figure]:
 
 
 def _log_loss(sample: Sample) -> Figure:
-    """Of the votes, each a label of its own: the cross-entropy against the shares of the votes, in nats."""
+    """Log loss of the votes, each a label: the cross-entropy against the shares of the votes, in nats."""
     pairs, size = sample.pairs, len(sample.facts)
     total = np.bincount(pairs.comparison, pairs.weight * log_losses(sample.lead, pairs), size)
     return mean_figure(total / np.bincount(pairs.comparison, pairs.weight, size), pairs.prompt, bounds=None)

@@ -124,12 +124,12 @@ class Subject:
 
     @property
     def model_id(self) -> str:
-        """As the code of the card loads it: beside the folder, if nothing else is said."""
+        """The name by which the card's code loads the model: the folder's, unless the facts give one."""
         return self.facts.get("model_id") or self.beside
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Of the training data, as the recipe names them."""
+        """The data sets it was trained on, as the recipe names them."""
         sets = self.training.recipe.datasets if self.training else ()
         return tuple(dict.fromkeys(data_set.source for data_set in sets))
 
@@ -145,7 +145,7 @@ class Subject:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Of the training data where they are known, else of the items it was measured on, commonest first."""
+        """Languages of the training data if known, else of the items it was measured on, most frequent first."""
         if "language" in self.facts:
             return tuple(code.strip() for code in self.facts["language"].split(",") if code.strip())
         known = [DATA[name].languages for source in self.sources if (name := catalogue_name(source)) in DATA]

@@ -104,7 +104,7 @@ def _public(data_set: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def papers(subject: Subject) -> list[str]:
-    """Of the likelihood, the base model and the data, as far as they are known."""
+    """The known papers of the likelihood, the base model and the data."""
     loss = LOSSES[subject.training.recipe.loss][1] if subject.training else ""
     data = [DATA[name].paper for source in subject.sources if (name := catalogue_name(source)) in DATA]
     base = BASES[subject.base].paper if subject.base in BASES else ""

@@ -15,7 +15,7 @@ _FEW_SURE = 0.9
 
 
 def weaknesses(subject: Subject) -> Iterator[str]:
-    """Those of the training data, then those of each suite."""
+    """What the card warns of: weaknesses of the training data, then those found on each suite."""
     yield from _of_training(subject)
     for measured in subject.measured.values():
         yield from _of_length(measured)

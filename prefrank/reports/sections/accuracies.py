@@ -33,7 +33,7 @@ def section(run: Run) -> Section | None:
     tables = [_table(run, suite) for suite in suites]
     words = Words(
         "Share of pairs that a scorer puts in the order people did; equal scores are half a win, a failed score loses."
-        " Dots are measured, lines are intervals. A suite's own score, which may count otherwise, comes further below."
+        " Dots are measured, lines are intervals. A suite's own score, which may count differently, is further below."
     )
     key = legend(run, range(len(run.scorers)))
     counts, of_baselines = (_counts_tables(run, suites, baselines=which) for which in (False, True))

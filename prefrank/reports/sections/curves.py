@@ -33,7 +33,7 @@ def section(run: Run) -> Section | None:
 
 
 def kl_of_best(n: Real) -> float:
-    """Of the best of n from the policy it is drawn from (Gao et al., arXiv 2210.10760, section 2)."""
+    """KL divergence of the best of n from the policy it is drawn from (Gao et al., arXiv 2210.10760, section 2)."""
     return float(np.log(n) - (n - 1) / n)
 
 

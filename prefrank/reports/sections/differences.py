@@ -31,7 +31,7 @@ def section(run: Run) -> Section | None:
     words = Words(
         "Paired on the same items: the interval is of the difference itself, p comes from swapping the two scorers"
         " prompt by prompt, and Holm's p allows for the number of comparisons; the verdict uses it. McNemar's mid-p"
-        " takes every decided pair for a trial of its own, with equal scores wrong; where pairs share prompts it is"
+        " treats every decided pair as an independent trial, with equal scores wrong; where pairs share prompts it is"
         " marked clustered, and too sure of itself. Detectable: the least true difference that so many items would show"
         " four times out of five."
     )

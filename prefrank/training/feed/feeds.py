@@ -44,11 +44,11 @@ class MemoryFeed:
 
     @property
     def comparisons(self) -> int:
-        """Of the first epoch."""
+        """Comparisons in the first epoch."""
         return len(self.order.epoch(0))
 
     def take(self, step: int) -> tuple[Examples, list[int]]:
-        """Of step number `step`, from 0: examples, and the numbers of those of the step."""
+        """Step number `step`, from 0: all examples, and the numbers of the step's comparisons."""
         return self.examples, self.order.chosen(step)
 
     def digest(self) -> str:

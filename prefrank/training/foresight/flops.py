@@ -36,11 +36,11 @@ class RowFlops:
     training_pairs: int
 
     def forward(self, lengths: Int64[np.ndarray, " N"]) -> int:
-        """Of scoring rows of these lengths."""
+        """Operations to score rows of these lengths."""
         return self.tokens * int(lengths.sum()) + self.pairs * int((lengths.astype(np.int64) ** 2).sum())
 
     def training(self, lengths: Int64[np.ndarray, " N"]) -> int:
-        """Of a forward and a backward pass over rows of these lengths."""
+        """Operations of a forward and a backward pass over rows of these lengths."""
         squares = int((lengths.astype(np.int64) ** 2).sum())
         return self.training_tokens * int(lengths.sum()) + self.training_pairs * squares
 

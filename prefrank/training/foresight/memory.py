@@ -63,7 +63,7 @@ def average_bytes(parameters: Iterable[Tensor], recipe: Recipe, *, steps: int) -
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
-    """Their bytes."""
+    """Size in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

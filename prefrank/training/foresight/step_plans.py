@@ -33,7 +33,7 @@ class StepPlan:
 
     @property
     def lengths(self) -> Int64[np.ndarray, " N"]:
-        """Of all rows."""
+        """Lengths of all rows, in tokens."""
         return np.concatenate(self.batches)
 
     def flops(self, row: RowFlops) -> int:
@@ -78,7 +78,7 @@ def _plan(number: int, examples: Examples, chosen: Sequence[int], max_tokens: in
 
 
 def _cut(lengths: Int64[np.ndarray, " n"], max_tokens: int) -> list[Int64[np.ndarray, " _"]]:
-    """As `plan_batches` does."""
+    """Cuts rows into micro-batches as `plan_batches` does."""
     edges, tokens = [0], 0
     for place, length in enumerate(lengths.tolist()):
         if tokens and tokens + length > max_tokens:

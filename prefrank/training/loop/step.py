@@ -76,7 +76,7 @@ class Graphs:
         self._per_token: float | None = None
 
     def num_kept(self, forward: Forward, batches: Sequence[Batch]) -> int:
-        """Of these batches, shortest first, how many of the last may keep their graphs."""
+        """How many of these batches, the longest ones (they come shortest first), may keep their graphs."""
         if not self.room or len(batches) == 1:
             return 1
         if self._per_token is None:  # the longest rows take the most per token; this pass is made once in a run
