@@ -22,9 +22,9 @@ for name in ("fcntl", "grp", "posix", "pwd", "resource", "syslog", "termios"):
 
 import prefrank
 
-for found in pkgutil.walk_packages(prefrank.__path__, "prefrank."):
-    if not found.name.startswith("prefrank.native._") and not found.name.endswith("__main__"):
-        importlib.import_module(found.name)
+for module in pkgutil.walk_packages(prefrank.__path__, "prefrank."):
+    if not module.name.startswith("prefrank.native._") and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 
 from pathlib import Path
 from prefrank import RewardModel

@@ -7,7 +7,6 @@ allows them nowhere else.
 """
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from types import FrameType
 
 from prefrank.errors import Interrupted
 
-_ENDS = [signal.SIGTERM] if sys.platform == "win32" else [signal.SIGTERM, signal.SIGHUP]
+_ENDS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
 """Signals that end a process from outside; Windows has no SIGHUP."""
 
 
