@@ -201,7 +201,7 @@ def _published(name: str, source: PublishedSet, split: str | None, columns: Colu
     root = _download(source.hub, source.revision, patterns)
     files = {path: word for path, word in _in_layout(source, root, _data_files(root)).items() if word in wanted}
     if not files:
-        raise NotFound(f"{name} is not in {root}; {_advice(source.hub, patterns, source.revision)}")
+        raise NotFound(f"{name} is not in {root}; {_advice(patterns, source.revision)}")
     format = FORMATS[source.format]
     for known in columns or ():
         if not format.reads(known):
@@ -357,10 +357,10 @@ def _download(id: str, revision: str | None, patterns: Iterable[str]) -> Path:
         )
     except Exception as error:  # the hub's client lets through the errors of its HTTP library, which varies by version
         why = " ".join(str(error).split())[:160]
-        raise NotFound(f"cannot fetch {id} from the hub ({why}); {_advice(id, wanted, revision)}") from None
+        raise NotFound(f"cannot fetch {id} from the hub ({why}); {_advice(wanted, revision)}") from None
 
 
-def _advice(id: str, patterns: Iterable[str], revision: str | None = None) -> str:
+def _advice(patterns: Iterable[str], revision: str | None = None) -> str:
     branch = f" (revision {revision})" if revision else ""
     files = ", ".join(patterns)
     return f"put its files {files}{branch} in a folder, as on the hub, and give that folder as the source"
