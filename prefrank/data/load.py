@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from prefrank.checks import is_count
 from prefrank.data.candidates import (
     DUPLICATE,
     MERGED,
@@ -34,7 +35,7 @@ from prefrank.data.formats import Found, Reader
 from prefrank.data.oasst import oasst
 from prefrank.data.report import Loaded, ReadingReport, Tally
 from prefrank.data.sources import DataFile, Located, known_split, locate
-from prefrank.errors import BadData, BadInput, NotFound, is_count, short
+from prefrank.errors import BadData, BadInput, NotFound, short
 from prefrank.io.columns import Columns
 from prefrank.io.rows import Record
 from prefrank.types import Comparison, Prompt, RankedPairs

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from prefrank.checks import check_texts, check_whole
+from prefrank.checks import check_strings, check_whole
 from prefrank.errors import BadData, BadInput, short, suggest
 from prefrank.evaluation.audit_results import Audit, Combination
 from prefrank.evaluation.items import Item, Pairs, flatten
@@ -130,7 +130,7 @@ def _check(
     known = {"engine": (engines, ENGINES), "format": (formats, FORMATS), "padding side": (sides, SIDES)}
     known |= {"number type": (dtypes, DTYPES)}
     for what, (given, there) in known.items():
-        check_texts(f"the list of {what}s", given)
+        check_strings(f"the list of {what}s", given)
         for name in given:
             if name not in there:
                 raise BadInput(f"there is no {what} {name!r}{suggest(name, there)}")

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from prefrank.checks import is_count, is_finite
 from prefrank.data import load_comparisons, parse_source
-from prefrank.errors import BadInput, BadModel, is_count, short
+from prefrank.errors import BadInput, BadModel, short
 from prefrank.io.atomic import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.integer_weights import check_quantised
 from prefrank.model.save import check_target, write_checkpoint
 from prefrank.scoring.reward_model import RewardModel
-from prefrank.scoring.temperature import is_finite
 from prefrank.stats.correlation import rank_correlation
 from prefrank.types import Prompt
 
