@@ -21,7 +21,7 @@ from prefrank.data.conversations import (
     swift_query,
     swift_response,
 )
-from prefrank.data.fields import SYSTEM_COLUMNS, Row, label, system_of
+from prefrank.data.fields import SYSTEM_COLUMNS, FileRow, label, system_of
 from prefrank.data.hints import hint
 from prefrank.data.implicit import QUESTIONS, is_transcript, refuse_second_prompt
 from prefrank.data.instructions import (
@@ -73,10 +73,10 @@ class Format:
     keys: frozenset[str]
     columns: tuple[str, ...] | None = None
     by_row: bool = True
-    fits: Callable[[Row], bool] = lambda row: True
+    fits: Callable[[FileRow], bool] = lambda row: True
     whole: bool = False
 
-    def is_of(self, row: Row, names: Set[str]) -> bool:
+    def is_of(self, row: FileRow, names: Set[str]) -> bool:
         """Whether a row with columns of these names is of this format."""
         return self.keys <= names and self.fits(row)
 
@@ -103,7 +103,7 @@ class Format:
         return self.columns is None or any(name == column or column.startswith(f"{name}.") for column in known)
 
 
-def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
+def each_row(read: Callable[[FileRow], Candidate | Drop]) -> Reader:
     """A reader of records from a reader of one row: its errors get file and line.
 
     What any row may have is read here: a `system` turn before the prompt, and an `id`, which tells votes from copies.
@@ -122,11 +122,11 @@ def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
     return reader
 
 
-def _without(*names: str) -> Callable[[Row], bool]:
+def _without(*names: str) -> Callable[[FileRow], bool]:
     return lambda row: not any(map(row.get, names))
 
 
-def _ends_in_reply(row: Row) -> bool:
+def _ends_in_reply(row: FileRow) -> bool:
     """Whether `messages` end in a reply that `label` calls good or bad: no class of a text, as ms-swift has too."""
     messages = row.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
@@ -269,7 +269,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
+def recognise(row: FileRow, where: str, columns: Columns | None = None) -> str:
     """The name of the row's format.
 
     Args:
@@ -303,7 +303,7 @@ def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
     )
 
 
-def _is_given(row: Row, name: str) -> bool:
+def _is_given(row: FileRow, name: str) -> bool:
     """Whether there is more than null or an empty text in a column of the row."""
     return name not in row or row.get(name) not in (None, "")
 

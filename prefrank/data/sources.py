@@ -30,8 +30,8 @@ from prefrank.data.hh import SUBSETS
 from prefrank.data.implicit import PROMPTS
 from prefrank.errors import BadData, BadInput, NotFound, short, suggest
 from prefrank.io.columns import Columns, mapped
-from prefrank.io.inputs import check_plain
-from prefrank.io.rows import SUFFIXES, Record, Row, first_row, is_csv, is_data_file, read_records
+from prefrank.io.plain_files import check_plain
+from prefrank.io.rows import SUFFIXES, FileRow, Record, first_row, is_csv, is_data_file, read_records
 from prefrank.io.saved import STATE, saved_names
 from prefrank.limits import limit, past
 
@@ -310,7 +310,7 @@ def _format_of(path: Path, columns: Columns | None) -> str | None:
     return recognise(row, where, columns)
 
 
-def _as_read(row: Row, csv: bool, columns: Columns) -> Row:
+def _as_read(row: FileRow, csv: bool, columns: Columns) -> FileRow:
     """A row under the names, and with the values, that readers know.
 
     Whoever names the column of the prompt has said that no other one is it; an `input` or a `history` goes before it.

@@ -42,7 +42,7 @@ NUM_COMPARISONS = 32
 _WHOLE = 1 << 20
 """Tokens that prefrank may take at once: batches are as large as the audit says."""
 
-Rows = Sequence[tuple[Prompt, str]]
+_Rows = Sequence[tuple[Prompt, str]]
 Values = Float64[np.ndarray, " N"]
 
 
@@ -140,7 +140,7 @@ def _check(
         check_whole("a batch size", size, least=1)
 
 
-def _rows_of(items: Sequence[Comparison | Item], count: int) -> tuple[Rows, Pairs]:
+def _rows_of(items: Sequence[Comparison | Item], count: int) -> tuple[_Rows, Pairs]:
     """At most `count` items, evenly spaced, as distinct rows; and their preferences between those rows."""
     if not items:
         raise BadData("there are no comparisons to audit with; wanted at least one")
@@ -167,7 +167,7 @@ class _Ready:
     cut: float
 
 
-_Prepare = Callable[[str, Rows], _Ready]
+_Prepare = Callable[[str, _Rows], _Ready]
 
 
 def _attempt(action: Callable[[], Any]) -> Any:
@@ -232,7 +232,7 @@ def _open_ours(load: Callable[..., RewardModel], model: RewardModel, dtype: str)
     return partial(_prepare_ours, model if dtype == "float32" else load(precision=dtype))
 
 
-def _prepare_ours(model: RewardModel, form: str, rows: Rows) -> _Ready:
+def _prepare_ours(model: RewardModel, form: str, rows: _Rows) -> _Ready:
     encoder = model.encoder
     if form == "raw":
         raise BadInput("prefrank never joins prompt and reply into one string")
@@ -248,7 +248,7 @@ def _prepare_ours(model: RewardModel, form: str, rows: Rows) -> _Ready:
     return _Ready(lambda side, size: _in_batches(partial(_score_ours, model), rows, size), float(np.mean(cut)))
 
 
-def _score_ours(model: RewardModel, rows: Rows) -> Values:
+def _score_ours(model: RewardModel, rows: _Rows) -> Values:
     return np.array([score.value for score in model.score_pairs(rows)], np.float64)
 
 
@@ -269,7 +269,7 @@ def _open_theirs(folder: Path, model: RewardModel, dtype: str, trust: bool) -> _
     return partial(_prepare_theirs, tokenizer, network, column, model)
 
 
-def _prepare_theirs(tokenizer: Any, network: Any, column: int, model: RewardModel, form: str, rows: Rows) -> _Ready:
+def _prepare_theirs(tokenizer: Any, network: Any, column: int, model: RewardModel, form: str, rows: _Rows) -> _Ready:
     limit = model.encoder.settings.max_length
     if form == "own":
         own = model.encoder.encode_pairs(rows)

@@ -46,7 +46,7 @@ def check_chart(chart: Chart) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowCounts:
     """What reading a suite's data gave.
 
     Args:
@@ -82,7 +82,7 @@ class SuiteRecord:
     data: str
     ties: str
     where: str
-    rows: Rows
+    rows: RowCounts
     charts: tuple[Annotated[Chart, check_chart], ...]
     noise_ceiling: Share | None
     contamination: Contamination | None

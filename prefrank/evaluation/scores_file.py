@@ -13,7 +13,7 @@ from prefrank.errors import BadData, BadInput, NotFound, short
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.opened_scorer import OpenedScorer, Pair
 from prefrank.io.columns import Columns, mapped
-from prefrank.io.inputs import check_plain
+from prefrank.io.plain_files import check_plain
 from prefrank.io.rows import SUFFIXES, is_csv, is_data_file, read_records
 from prefrank.types import Prompt, Score, Turn
 

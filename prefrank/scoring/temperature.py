@@ -9,7 +9,7 @@ from typing import Any
 from prefrank.checks import is_finite
 from prefrank.errors import BadInput, short
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import Record, read_record, write_record
+from prefrank.model.record import ModelRecord, read_record, write_record
 
 
 def check_temperature(value: object) -> None:
@@ -24,7 +24,7 @@ def is_for(calibration: Mapping[str, Any], fingerprint: str, *, pre_rendered: bo
     return fitted == (fingerprint, pre_rendered, empty_score)
 
 
-def check_calibratable(name: str | Path) -> tuple[Path, Record]:
+def check_calibratable(name: str | Path) -> tuple[Path, ModelRecord]:
     """The folder that a calibration is stored in, and its record.
 
     Raises:

@@ -22,8 +22,8 @@ import torch
 
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, PrefrankError, short
 from prefrank.io.atomic import atomic_folder
-from prefrank.io.inputs import check_plain
 from prefrank.io.json_files import read_object
+from prefrank.io.plain_files import check_plain
 from prefrank.model import Network
 from prefrank.model.adapter import merged
 from prefrank.model.record import read_record
