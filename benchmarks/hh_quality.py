@@ -20,6 +20,7 @@ from common import Run, finish, run, say, show
 from prefrank.data import load_comparisons, split_of
 from prefrank.evaluation import Estimate, Evaluation, Metrics, Scorer, baselines, evaluate, measure, tfidf_scorer
 from prefrank.evaluation.metrics import metric_figures
+from prefrank.io.schema import plain
 from prefrank.scoring import RewardModel
 from prefrank.stats.estimates import estimate_all
 from prefrank.stats.figures import minus
@@ -151,8 +152,8 @@ def main() -> None:
             "data": evaluations["reward model"].data,
             "versions": evaluations["reward model"].versions,
             "training": training.to_json() if training else None,
-            "lead": {n: {g: estimate.to_json() for g, estimate in groups.items()} for n, groups in ahead.items()},
-            "results": {n: {g: m.to_json() for g, m in groups.items()} for n, groups in results.items()},
+            "lead": {n: {g: plain(estimate) for g, estimate in groups.items()} for n, groups in ahead.items()},
+            "results": {n: {g: plain(metrics) for g, metrics in groups.items()} for n, groups in results.items()},
         }
     )
 

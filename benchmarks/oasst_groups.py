@@ -21,6 +21,7 @@ from common import Run, finish, run, show, write_comparisons
 
 from prefrank.data import load_comparisons
 from prefrank.evaluation import Metrics, evaluate, measure, sample_of
+from prefrank.io.schema import plain
 from prefrank.scoring import RewardModel
 from prefrank.training import DataSource, Recipe, load_recipe
 from prefrank.types import Comparison
@@ -108,7 +109,7 @@ def summary(kind: Kind, runs: Sequence[Run], metrics: Metrics) -> dict[str, Any]
         "tokens_per_pair": sum(run.tokens for run in runs) / passes / pairs,
         "cpu_s_per_1000_pairs": 1000 * sum(run.cpu_s for run in runs) / passes / pairs,
         "runs": [run.to_json() for run in runs],
-        "held_out": metrics.to_json(),
+        "held_out": plain(metrics),
     }
 
 

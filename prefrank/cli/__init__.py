@@ -136,8 +136,8 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _error(said: str) -> Text:
-    return joined(joined("error:", style="bold red"), " ", text(message_of(" ".join(said.split()))))
+def _error(message: str) -> Text:
+    return joined(joined("error:", style="bold red"), " ", text(message_of(" ".join(message.split()))))
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
@@ -168,7 +168,7 @@ def _catch_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    for one in (signal.SIGINT, signal.SIGTERM, number):
-        if signal.getsignal(one) is _stop:
-            signal.signal(one, signal.SIG_DFL)
+    for caught in (signal.SIGINT, signal.SIGTERM, number):
+        if signal.getsignal(caught) is _stop:
+            signal.signal(caught, signal.SIG_DFL)
     raise _Stopped(number)

@@ -167,7 +167,7 @@ def rank(
     temperature = loaded.calibration["temperature"] if calibrated and loaded.calibration else 1.0
     ranked = loaded.rank(prompt, reply)
     if not scoring.pre_rendered:
-        tables.say_control_strings(loaded.control_strings([(prompt, one) for one in reply]))
+        tables.say_control_strings(loaded.control_strings([(prompt, text) for text in reply]))
     record = {"prompt": prompt, "temperature": temperature, "replies": [asdict(entry) for entry in ranked]}
     print_result(record, as_json, lambda: tables.ranking(prompt, ranked, temperature))
 
@@ -193,7 +193,7 @@ def quantise(
     from prefrank.scoring.quantise import quantise_folder
 
     check_outputs({}, local_places(model, data), folders={"OUTPUT": output})
-    found = quantise_folder(
+    parity = quantise_folder(
         model,
         output,
         precision,
@@ -206,7 +206,7 @@ def quantise(
         max_flips=max_flips,
         force=force,
     )
-    print_result(found.to_json(), as_json, lambda: tables.parity(model, output, precision, found))
+    print_result(parity.to_json(), as_json, lambda: tables.parity(model, output, precision, parity))
 
 
 @app.command()
@@ -235,20 +235,25 @@ def runs(
     from prefrank.cli import run_tables
     from prefrank.training.records.runs import differing_keys, find_runs
 
-    found, skipped = find_runs(places or [Path("runs")])
-    folders = [*(one.folder for one in found), *(one.folder for one in skipped)]  # a torn run has files to lose too
+    training_runs, skipped = find_runs(places or [Path("runs")])
+    folders = [
+        *(run.folder for run in training_runs),
+        *(left_out.folder for left_out in skipped),
+    ]  # a torn run has files to lose too
     check_files({"--plot": plot}, [path for folder in folders for path in own_files(folder)])
-    named = len(places or ()) == len(found) > 1  # each place is a run: they are to be compared
-    differing = differing_keys(found)
-    table = (lambda: run_tables.comparison(found, differing)) if named else (lambda: run_tables.runs(found))
+    named = len(places or ()) == len(training_runs) > 1  # each place is a run: they are to be compared
+    differing = differing_keys(training_runs)
+    table = (
+        (lambda: run_tables.comparison(training_runs, differing)) if named else (lambda: run_tables.runs(training_runs))
+    )
     if plot:
         from prefrank.training.records.plots import plot_runs
 
-        plot_runs(found, run_tables.in_picture(run_tables.short_names(found)), plot)
-    listed = {"runs": [run.to_json() for run in found], "differing": differing}
-    print_result(listed | {"skipped": [one.to_json() for one in skipped]}, as_json, table)
-    for one in skipped:
-        say(f"{one.folder} is left out: {one.reason}", style="yellow")
+        plot_runs(training_runs, run_tables.in_picture(run_tables.short_names(training_runs)), plot)
+    listed = {"runs": [run.to_json() for run in training_runs], "differing": differing}
+    print_result(listed | {"skipped": [left_out.to_json() for left_out in skipped]}, as_json, table)
+    for left_out in skipped:
+        say(f"{left_out.folder} is left out: {left_out.reason}", style="yellow")
     if plot:
         say(f"The curves are in {plot}")
 
@@ -340,12 +345,12 @@ def _find_rate(recipe: "Recipe", plot: Path | None, as_json: bool) -> None:
     from prefrank.training.tools.find_rate import find_rate
 
     with progress.training() as report:
-        found = find_rate(recipe, callback=report)
+        search = find_rate(recipe, callback=report)
     if plot:
         from prefrank.training.records.plots import plot_rate_search
 
-        plot_rate_search(found, plot)
-    print_result(found.to_json(), as_json, lambda: run_tables.rate_search(found))
+        plot_rate_search(search, plot)
+    print_result(search.to_json(), as_json, lambda: run_tables.rate_search(search))
     if plot:
         say(f"The curve is in {plot}")
 

@@ -200,10 +200,10 @@ def leaderboard(
     from prefrank.stats.bootstrap import Bootstrap
 
     check_files({"--html": html}, run_files(folder))
-    found = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
+    board = rank_runs(folder, suite=suite, bootstrap=Bootstrap(resamples=resamples))
     if html:
-        write_leaderboard(found, html)
-    print_result(found.to_json(), as_json, lambda: show_all(terminal.leaderboard(found)))
+        write_leaderboard(board, html)
+    print_result(board.to_json(), as_json, lambda: show_all(terminal.leaderboard(board)))
     if html:
         say(f"The page is in {html}")
 
@@ -250,14 +250,14 @@ def calibrate(
     if folder.is_dir():
         check_files({"prefrank.json": resolve_model(str(folder)) / "prefrank.json"}, local_places(*data))
     comparisons = labelled(read_comparisons(data), scoring.head)
-    found = fit(
+    facts = fit(
         folder,
         comparisons,
         fitted_on=", ".join(data),
         **asdict(scoring),
     )
     place = resolve_model(str(folder))  # of a run's folder, its best checkpoint
-    print_result(found, as_json, lambda: show_all(terminal.calibrated(place, found)))
+    print_result(facts, as_json, lambda: show_all(terminal.calibrated(place, facts)))
 
 
 @app.command()

@@ -60,10 +60,12 @@ def scoring_options(*names: str) -> Callable[[Callable[..., None]], Callable[...
         names: of the fields, where a command has use for some only; by default all.
     """
     hints = get_type_hints(ScoringOptions, include_extras=True)
-    chosen = [one for one in fields(ScoringOptions) if not names or one.name in names]
+    chosen = [option for option in fields(ScoringOptions) if not names or option.name in names]
     options = [
-        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
-        for one in chosen
+        inspect.Parameter(
+            option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=hints[option.name]
+        )
+        for option in chosen
     ]
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
@@ -71,7 +73,7 @@ def scoring_options(*names: str) -> Callable[[Callable[..., None]], Callable[...
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            scoring = ScoringOptions(**{one.name: given.pop(one.name) for one in chosen})
+            scoring = ScoringOptions(**{option.name: given.pop(option.name) for option in chosen})
             command(**given, scoring=scoring)
 
         shown = []

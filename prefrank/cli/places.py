@@ -34,8 +34,8 @@ def check_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) -> N
 def local_places(*given: str | Path | None) -> Iterator[Path]:
     """What the values of options may name here, in each of the ways in which they are read: SOURCE, SOURCE:SPLIT,
     NAME=FOLDER, scores:FILE, models and the bases of adapters. What is not there is left to whoever reads it."""
-    for one in map(str, filter(None, given)):
-        whole = [one, one.partition("=")[2]]
+    for value in map(str, filter(None, given)):
+        whole = [value, value.partition("=")[2]]
         whole += [text.removeprefix("scores:") for text in whole]
         for text in dict.fromkeys([*whole, *(text.rpartition(":")[0] for text in whole)]):
             path = Path(os.path.expanduser(text))
@@ -46,15 +46,15 @@ def local_places(*given: str | Path | None) -> Iterator[Path]:
 def recipe_places(recipe: Mapping[str, Any]) -> list[Path]:
     """The model and the data sets of a recipe, as plain values, checked or not."""
     sets = [recipe.get(key) for key in ("datasets", "evaluation")]
-    named = [one for value in sets for one in (value if isinstance(value, list | tuple) else [value])]
-    sources = [one.get("source") if isinstance(one, Mapping) else one for one in named]
-    return list(local_places(*(one for one in (recipe.get("model_name"), *sources) if isinstance(one, str))))
+    named = [data_set for value in sets for data_set in (value if isinstance(value, list | tuple) else [value])]
+    sources = [data_set.get("source") if isinstance(data_set, Mapping) else data_set for data_set in named]
+    return list(local_places(*(name for name in (recipe.get("model_name"), *sources) if isinstance(name, str))))
 
 
 def own_files(run: Path) -> list[Path]:
     """The files and checkpoints of a training run; what else stands in its folder is somebody's notes."""
-    found = [path for name in _RUN_FILES for path in run.glob(name)]
-    return [path.parent if path.parent != run else path for path in found]
+    paths = [path for name in _RUN_FILES for path in run.glob(name)]
+    return [path.parent if path.parent != run else path for path in paths]
 
 
 def _is_run(folder: Path) -> bool:

@@ -24,45 +24,54 @@ _WIDTH = 160
 """Of a pipe or a log: names of runs are long, and a folded row is hard to read by eye and by program."""
 
 
-def runs(found: "Sequence[TrainingRun]") -> None:
+def runs(training_runs: "Sequence[TrainingRun]") -> None:
     """One line a run: how it stands, how good it got, and what it cost."""
     table = new_table(None, "run", "state", "steps", "data", "log loss", "accuracy", "n", "time", "energy", left=2)
     table.columns[3].justify = "left"
-    sources = list(dict.fromkeys(one for run in found for one in run.data))
+    sources = list(dict.fromkeys(source for run in training_runs for source in run.data))
     short = dict(zip(sources, path_ends(sources), strict=True))
-    for run, name in zip(found, short_names(found), strict=True):
+    for run, name in zip(training_runs, short_names(training_runs), strict=True):
         add_row(
             table,
             name,
             _state(run),
             f"{run.step:,}/{run.steps:,}",
-            ", ".join(short[one] for one in run.data),
+            ", ".join(short[source] for source in run.data),
             *_cells(run),
         )
     show(table, width=_WIDTH)
-    _say_errors({name: run.error for run, name in zip(found, short_names(found), strict=True) if run.state == "failed"})
+    _say_errors(
+        {
+            name: run.error
+            for run, name in zip(training_runs, short_names(training_runs), strict=True)
+            if run.state == "failed"
+        }
+    )
 
 
-def comparison(found: "Sequence[TrainingRun]", differing: Mapping[str, Sequence[Any]]) -> None:
+def comparison(training_runs: "Sequence[TrainingRun]", differing: Mapping[str, Sequence[Any]]) -> None:
     """Runs side by side: what differs in their recipes, and every figure."""
-    table = new_table(None, "", *short_names(found))
+    table = new_table(None, "", *short_names(training_runs))
     for key, values in differing.items():
         add_row(table, key, *(_value(value) for value in values))
     table.add_section()
-    rows = {name: [_best_cell(run, name) for run in found] for name in ("log loss", "accuracy", "comparisons", "step")}
+    rows = {
+        name: [_best_cell(run, name) for run in training_runs]
+        for name in ("log loss", "accuracy", "comparisons", "step")
+    }
     for name, cells in rows.items():
         add_row(table, f"best: {name}", *cells)
     sets = dict.fromkeys(
-        name for run in found for name in _last_sets(run) if len(_last_sets(run)) > 2 or name != "overall"
+        name for run in training_runs for name in _last_sets(run) if len(_last_sets(run)) > 2 or name != "overall"
     )
     for name, shown in zip(sets, path_ends(list(sets)), strict=True):
-        add_row(table, f"last: {shown}", *(_figures(_last_sets(run).get(name)) for run in found))
+        add_row(table, f"last: {shown}", *(_figures(_last_sets(run).get(name)) for run in training_runs))
     table.add_section()
-    add_row(table, "state", *map(_state, found))
-    add_row(table, "steps", *(f"{run.step:,}/{run.steps:,}" for run in found))
-    add_row(table, "time", *(_time(run) for run in found))
-    add_row(table, "energy", *(_energy(run) for run in found))
-    add_row(table, "peak memory", *(_memory(run) for run in found))
+    add_row(table, "state", *map(_state, training_runs))
+    add_row(table, "steps", *(f"{run.step:,}/{run.steps:,}" for run in training_runs))
+    add_row(table, "time", *(_time(run) for run in training_runs))
+    add_row(table, "energy", *(_energy(run) for run in training_runs))
+    add_row(table, "peak memory", *(_memory(run) for run in training_runs))
     show(table, width=_WIDTH)
 
 
@@ -83,22 +92,22 @@ def sweep(rows: "Sequence[SweepRow]") -> None:
         say(f"≈ marks the best and {others} within 1.96 standard errors of it")
 
 
-def rate_search(found: "RateSearch") -> None:
+def rate_search(search: "RateSearch") -> None:
     """What a range test suggests, and its losses in some steps."""
     table = new_table("Learning rate against loss", "learning rate", "loss", "smoothed", left=0)
-    last = len(found.rates) - 1
+    last = len(search.rates) - 1
     for n in dict.fromkeys(round(place * last / 14) for place in range(15)):
-        add_row(table, f"{found.rates[n]:.1e}", f"{found.losses[n]:.3f}", f"{found.smoothed[n]:.3f}")
+        add_row(table, f"{search.rates[n]:.1e}", f"{search.losses[n]:.3f}", f"{search.smoothed[n]:.3f}")
     show(table, width=_WIDTH)
-    if found.suggestion is None:
-        say(f"no suggestion; {found.rule}")
+    if search.suggestion is None:
+        say(f"no suggestion; {search.rule}")
     else:
-        say("suggested: ", joined(f"learning_rate={found.suggestion:.2g}", style="bold"), f"; {found.rule}")
+        say("suggested: ", joined(f"learning_rate={search.suggestion:.2g}", style="bold"), f"; {search.rule}")
 
 
-def short_names(found: "Sequence[TrainingRun]") -> list[str]:
+def short_names(training_runs: "Sequence[TrainingRun]") -> list[str]:
     """Paths without the part that all have in common."""
-    paths = [str(run.folder) for run in found]
+    paths = [str(run.folder) for run in training_runs]
     if len(paths) < 2:
         return paths
     common = os.path.commonpath([os.path.abspath(path) for path in paths])
@@ -144,7 +153,7 @@ def _best_cell(run: "TrainingRun", name: str) -> str:
 
 def _last_sets(run: "TrainingRun") -> dict[str, Any]:
     """Metrics of the last evaluation, by set."""
-    evaluations = [one for one in run.curve if "evaluation" in one]
+    evaluations = [line for line in run.curve if "evaluation" in line]
     return evaluations[-1]["evaluation"] if evaluations else {}
 
 

@@ -84,16 +84,16 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
     show(table)
 
 
-def checkpoint(name: str, found: Mapping[str, Any]) -> None:
+def checkpoint(name: str, info: Mapping[str, Any]) -> None:
     """What a checkpoint is; of its training and calibration what is asked most."""
-    record = Fields(found, str(Path(found["folder"]) / "prefrank.json"))
+    record = Fields(info, str(Path(info["folder"]) / "prefrank.json"))
     training, calibration = record.object("training", None), record.object("calibration", None)
-    told = dict(found) | {"training": (training and _trained(training)) or None, "calibration": None}
-    told["heads"] = ", ".join(found["heads"])
-    told["dtypes"] = ", ".join(f"{dtype} ({count:,} tensors)" for dtype, count in found["dtypes"].items())
+    shown = dict(info) | {"training": (training and _trained(training)) or None, "calibration": None}
+    shown["heads"] = ", ".join(info["heads"])
+    shown["dtypes"] = ", ".join(f"{dtype} ({count:,} tensors)" for dtype, count in info["dtypes"].items())
     if calibration:
-        told["calibration"] = _present(calibration, "temperature", "fitted_on", "pairs", "prompts")
-    facts(name, told)
+        shown["calibration"] = _present(calibration, "temperature", "fitted_on", "pairs", "prompts")
+    facts(name, shown)
     if training or calibration:
         say("the whole record: prefrank info --json")
 
@@ -108,11 +108,12 @@ def _trained(training: Fields) -> dict[str, Any]:
     sets = metrics.object("sets", None) if metrics else None
     recipe = training.object("recipe", None)
     read = data.objects("read", ()) if data else ()
-    names = dict(zip(names := [one.text("name") for one in read], short_names(names), strict=True))
+    names = dict(zip(names := [data_set.text("name") for data_set in read], short_names(names), strict=True))
     on = [
-        names[one.text("name")] + (f" ({count:,})" if (count := one.integer("comparisons", None)) is not None else "")
-        for one in read  # a stream has no count
-        if one.get("role") == "training"
+        names[data_set.text("name")]
+        + (f" ({count:,})" if (count := data_set.integer("comparisons", None)) is not None else "")
+        for data_set in read  # a stream has no count
+        if data_set.get("role") == "training"
     ]
     with_length = _with_length(training.object("scores", None))
     held_out = {names.get(name, name): _held_out(sets.object(name)) for name in sets or () if sets}
@@ -167,15 +168,15 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def parity(source: str, target: Path, precision: str, found: "Parity") -> None:
+def parity(source: str, target: Path, precision: str, measured: "Parity") -> None:
     """What integer weights do to the scores, and where the folder is."""
     values = {
-        "replies scored by both": f"{found.rows:,}",
-        "rms difference": f"{found.rms:.2g} ({found.rms_percent:.2g} % of the scores' spread)",
-        "largest difference": f"{found.largest:.2g} ({found.largest_percent:.2g} %)",
-        "found in a row of": f"{found.largest_tokens} tokens",
-        "rank correlation": f"{found.spearman:.6f}",
-        "pairs in another order": f"{found.flips_percent:.2g} % of {found.pairs:,}",
+        "replies scored by both": f"{measured.rows:,}",
+        "rms difference": f"{measured.rms:.2g} ({measured.rms_percent:.2g} % of the scores' spread)",
+        "largest difference": f"{measured.largest:.2g} ({measured.largest_percent:.2g} %)",
+        "found in a row of": f"{measured.largest_tokens} tokens",
+        "rank correlation": f"{measured.spearman:.6f}",
+        "pairs in another order": f"{measured.flips_percent:.2g} % of {measured.pairs:,}",
     }
     facts(f"{source} in float32 and {precision}", values)
     say_place(f"The {precision} model", target)
@@ -271,8 +272,8 @@ def draw(drawn: Sequence[Mapping[str, Any]]) -> None:
     keys = ("comparisons", "drawn", "beyond_per_prompt", "longer_preferred", "shorter_preferred")
     columns = ("comparisons", "drawn", "beyond\nper prompt", "longer\npreferred", "shorter\npreferred")
     table = new_table("Drawn for each epoch", "set", *columns)
-    for one, name in zip(drawn, short_names([one["name"] for one in drawn]), strict=True):
-        add_row(table, name, *(f"{one[key]:,}" if key in one else "-" for key in keys))
+    for data_set, name in zip(drawn, short_names([data_set["name"] for data_set in drawn]), strict=True):
+        add_row(table, name, *(f"{data_set[key]:,}" if key in data_set else "-" for key in keys))
     show(table)
 
 

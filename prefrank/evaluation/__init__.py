@@ -7,14 +7,15 @@ in modules of their own, which need the packages of the `evaluate` extra.
 
 from prefrank.evaluation.baselines import baselines, longer_wins, random_scorer, shorter_wins, tfidf_scorer
 from prefrank.evaluation.compare_runs import compare_runs
-from prefrank.evaluation.items import Item, Sample, as_item, sample_of
+from prefrank.evaluation.items import Item, as_item
 from prefrank.evaluation.metrics import Counts, Metrics, measure
+from prefrank.evaluation.one_scorer import Evaluation, Scorer, data_hash, evaluate
 from prefrank.evaluation.protocols import SUITES, load_suite
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.evaluation.results import Run, sample_of_run
-from prefrank.evaluation.run import Evaluation, Scorer, data_hash, evaluate
 from prefrank.evaluation.run_file import read_run, write_run
 from prefrank.evaluation.running import Entrant, Task, comparisons_suite, run_all
+from prefrank.evaluation.samples import Sample, sample_of
 from prefrank.evaluation.scorers import OpenedScorer, open_scorer
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.estimates import Estimate, estimate_all

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from prefrank.evaluation.items import Sample
+from prefrank.evaluation.samples import Sample
 from prefrank.evaluation.slices import share_of
 from prefrank.io.schema import Between
 from prefrank.stats.bootstrap import Bootstrap

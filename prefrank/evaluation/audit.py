@@ -21,8 +21,9 @@ from jaxtyping import Float64
 from prefrank.checks import check_strings, check_whole
 from prefrank.errors import BadData, BadInput, short, suggest
 from prefrank.evaluation.audit_results import Audit, Combination
-from prefrank.evaluation.items import Item, Pairs, flatten
-from prefrank.evaluation.run import check_items
+from prefrank.evaluation.items import Item
+from prefrank.evaluation.one_scorer import check_items
+from prefrank.evaluation.samples import Pairs, flatten
 from prefrank.scoring import RewardModel
 from prefrank.scoring.opened import plain_folder, quiet_transformers
 from prefrank.text.rendering import written_by

@@ -15,9 +15,9 @@ from jaxtyping import Float64
 
 from prefrank.data import split_of
 from prefrank.errors import BadData, NotFound
-from prefrank.evaluation.items import Pairs, flatten, shares
 from prefrank.evaluation.metrics import log_losses
-from prefrank.evaluation.run import Scorer
+from prefrank.evaluation.one_scorer import Scorer
+from prefrank.evaluation.samples import Pairs, flatten, shares
 from prefrank.types import Comparison, Prompt, Score
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)

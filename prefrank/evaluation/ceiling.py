@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
-from prefrank.evaluation.items import ItemFacts, Pairs, Sample
+from prefrank.evaluation.items import ItemFacts
+from prefrank.evaluation.samples import Pairs, Sample
 from prefrank.stats.arrays import distinct
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.estimates import Estimate, estimate_all

@@ -7,10 +7,10 @@ from itertools import combinations
 from prefrank.errors import BadInput, short
 from prefrank.evaluation.comparing import compare, mcnemar, verdict
 from prefrank.evaluation.credits import credits, in_subset, mean_over, subsets_of
-from prefrank.evaluation.items import Sample
 from prefrank.evaluation.protocols.suite import Suite
 from prefrank.evaluation.results import PairedTest, PairedTests, Run, sample_of_run
 from prefrank.evaluation.running import comparisons_suite
+from prefrank.evaluation.samples import Sample
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.figures import Figure
 from prefrank.stats.significance import holm

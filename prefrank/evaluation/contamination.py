@@ -27,7 +27,8 @@ from prefrank.data.overlap import (
 )
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.credits import credits, mean_over
-from prefrank.evaluation.items import Item, Sample, as_item
+from prefrank.evaluation.items import Item, as_item
+from prefrank.evaluation.samples import Sample
 from prefrank.stats.arrays import distinct
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.estimates import Estimate, estimate_all

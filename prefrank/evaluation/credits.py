@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from prefrank.evaluation.items import Sample
+from prefrank.evaluation.samples import Sample
 from prefrank.stats.figures import Figure, mean_figure, mean_of
 
 Ties = Literal["half", "wrong"]

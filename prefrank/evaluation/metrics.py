@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.items import Pairs, Sample
+from prefrank.evaluation.samples import Pairs, Sample
 from prefrank.stats.arrays import distinct, in_blocks
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.bounds import Free, Share, Signed

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prefrank.evaluation.run import Scorer
+from prefrank.evaluation.one_scorer import Scorer
 from prefrank.types import Prompt
 
 Kind = Literal["model", "transformers", "http", "python", "file"]

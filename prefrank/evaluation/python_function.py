@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any
 
 from prefrank.errors import BadInput, NotFound, PrefrankError, short, suggest
+from prefrank.evaluation.one_scorer import as_score
 from prefrank.evaluation.opened_scorer import OpenedScorer, Pair
-from prefrank.evaluation.run import as_score
 from prefrank.types import Score
 from prefrank.wire.inputs import QUERIES, Turns, query_of
 

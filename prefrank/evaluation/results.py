@@ -18,9 +18,10 @@ from prefrank.evaluation.audit_results import Audit
 from prefrank.evaluation.calibration import Calibration
 from prefrank.evaluation.comparing import McNemar
 from prefrank.evaluation.contamination import Contamination
-from prefrank.evaluation.items import ItemFacts, Sample, check_facts
+from prefrank.evaluation.items import ItemFacts, check_facts
 from prefrank.evaluation.metrics import Metrics
 from prefrank.evaluation.protocols.suite import Chart
+from prefrank.evaluation.samples import Sample
 from prefrank.evaluation.slices import Slice
 from prefrank.evaluation.style import Style
 from prefrank.io.schema import MOST, Between, Wrong

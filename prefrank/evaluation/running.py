@@ -17,8 +17,9 @@ from prefrank.evaluation.abstention import abstention
 from prefrank.evaluation.calibration import calibration
 from prefrank.evaluation.ceiling import noise_ceiling
 from prefrank.evaluation.contamination import Contamination, accuracies, contamination
-from prefrank.evaluation.items import Item, Sample, sample_of
+from prefrank.evaluation.items import Item
 from prefrank.evaluation.metrics import accuracy_figure, measure_subsets
+from prefrank.evaluation.one_scorer import Scorer, data_hash, plain_values, score_once, versions
 from prefrank.evaluation.protocols import missing_rows
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.evaluation.results import (
@@ -31,7 +32,7 @@ from prefrank.evaluation.results import (
     SuiteResult,
     WorstError,
 )
-from prefrank.evaluation.run import Scorer, data_hash, plain_values, score_once, versions
+from prefrank.evaluation.samples import Sample, sample_of
 from prefrank.evaluation.slices import slices
 from prefrank.evaluation.style import style
 from prefrank.evaluation.temperature_fit import Temperature, stored_temperature

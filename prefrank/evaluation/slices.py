@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.items import Pairs, Sample
+from prefrank.evaluation.samples import Pairs, Sample
 from prefrank.stats.arrays import in_groups
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.bounds import Share

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.items import Sample
+from prefrank.evaluation.samples import Sample
 from prefrank.evaluation.slices import figure_of, share_of
 from prefrank.stats.arrays import distinct, in_groups
 from prefrank.stats.bootstrap import Bootstrap

@@ -15,9 +15,10 @@ from jaxtyping import Float64
 
 from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadData, BadInput, short
-from prefrank.evaluation.items import Item, Sample, sample_of, shares
+from prefrank.evaluation.items import Item
 from prefrank.evaluation.metrics import log_losses
-from prefrank.evaluation.run import check_items, data_hash, score_once
+from prefrank.evaluation.one_scorer import check_items, data_hash, score_once
+from prefrank.evaluation.samples import Sample, sample_of, shares
 from prefrank.io.json_files import Fields
 from prefrank.stats.arrays import distinct
 from prefrank.stats.regression import best_slope

@@ -14,11 +14,11 @@ from typing import Any
 
 from prefrank.errors import NotFound, PrefrankError, suggest
 from prefrank.evaluation.comparing import groups
-from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import metric_figures
 from prefrank.evaluation.protocols import SUITES
 from prefrank.evaluation.results import Run, ScorerRecord, SuiteResult, sample_of_run
 from prefrank.evaluation.run_file import read_run
+from prefrank.evaluation.samples import Sample
 from prefrank.io.schema import plain
 from prefrank.reports.numbers import three_places
 from prefrank.stats.bootstrap import Bootstrap

@@ -54,7 +54,7 @@ def _cut(part: str, longest: int) -> str:
 
 def joined(*parts: Part, style: str = "", between: str = "") -> Text:
     """Parts one after the other; the strings among them in a style."""
-    return Text(between).join(Text(text(one).plain, style) if isinstance(one, str) else one for one in parts)
+    return Text(between).join(Text(text(part).plain, style) if isinstance(part, str) else part for part in parts)
 
 
 def stacked(*parts: Part) -> Text:

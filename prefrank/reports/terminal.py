@@ -156,9 +156,9 @@ def _stack(value: str, under: str) -> Text:
     return stacked(value, joined(under, style="dim"))
 
 
-def leaderboard(found: Leaderboard) -> Iterator[Shown]:
+def leaderboard(leaderboard: Leaderboard) -> Iterator[Shown]:
     """A table for each suite and data, best first."""
-    for board in found.boards:
+    for board in leaderboard.boards:
         title = f"{board.title}: {board.figure}, {board.items:,} items, data {board.data[:12]}"
         table = new_table(title, "", "model", "value", "95 % interval", "group", "n", "evaluated", left=2)
         for place, name in zip(board.places, short_names([place.name for place in board.places]), strict=True):
@@ -174,17 +174,17 @@ def leaderboard(found: Leaderboard) -> Iterator[Shown]:
             )
         yield Sheet(table)
     yield joined("models that share a letter cannot be told apart (paired tests on the same items, Holm-adjusted)")
-    yield from (joined(note, style="yellow") for note in found.notes)
-    yield from (joined(f"not used: {file}: {why}", style="yellow") for file, why in found.broken.items())
+    yield from (joined(note, style="yellow") for note in leaderboard.notes)
+    yield from (joined(f"not used: {file}: {why}", style="yellow") for file, why in leaderboard.broken.items())
 
 
-def calibrated(folder: Path, found: Mapping[str, Any]) -> Iterator[Shown]:
+def calibrated(folder: Path, facts: Mapping[str, Any]) -> Iterator[Shown]:
     """A temperature that was fitted, and where it is kept."""
     yield joined(
-        joined(f"temperature {found['temperature']:.3g}", style="bold"),
-        f" in {folder / 'prefrank.json'}: log loss {found['log_loss']:.3f}, scaled {found['scaled_log_loss']:.3f} on"
-        f" prompts it was not fitted on; {found['pairs']:,} pairs of {found['prompts']:,} prompts of",
-        f" {found['fitted_on']}",
+        joined(f"temperature {facts['temperature']:.3g}", style="bold"),
+        f" in {folder / 'prefrank.json'}: log loss {facts['log_loss']:.3f}, scaled {facts['scaled_log_loss']:.3f} on"
+        f" prompts it was not fitted on; {facts['pairs']:,} pairs of {facts['prompts']:,} prompts of",
+        f" {facts['fitted_on']}",
     )
 
 

@@ -13,7 +13,7 @@ from prefrank import RewardModel
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.audit import _TEXTS, _attempt, _compared, _open_theirs, audit
 from prefrank.evaluation.audit_results import Audit, Combination
-from prefrank.evaluation.items import flatten
+from prefrank.evaluation.samples import flatten
 from prefrank.io.schema import plain, read
 from prefrank.types import Comparison, Preference, Turn, as_prompt
 from tests.evaluation.making import comparison, preference, ranking

@@ -11,7 +11,7 @@ import pytest
 
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.comparing import compare
-from prefrank.evaluation.items import Item, Sample, sample_of
+from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.best_of_n import (
     BEST_OF_N,
     OWN_BEST_OF_N,
@@ -24,6 +24,7 @@ from prefrank.evaluation.protocols.best_of_n import (
     rated_item,
 )
 from prefrank.evaluation.protocols.suite import SuiteData
+from prefrank.evaluation.samples import Sample, sample_of
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.correlation import rank_correlations
 from prefrank.stats.estimates import Estimate, estimate_all

@@ -15,6 +15,7 @@ from prefrank.evaluation import Bootstrap, Sample, measure
 from prefrank.evaluation.abstention import abstention
 from prefrank.evaluation.calibration import calibration
 from prefrank.evaluation.temperature_fit import Temperature, _fit, cross_fitted, fit_temperature, stored_temperature
+from prefrank.io import schema
 from prefrank.types import Preference
 from tests.evaluation.samples import facts, pair_sample, random_sample, scores
 
@@ -158,8 +159,8 @@ def test_a_given_temperature_is_used_and_named() -> None:
     plain = calibration(drawn(6, 300), FEW).raw
     assert result.scaled.bins == plain.bins
     assert result.scaled.ece.to_json() == pytest.approx(plain.ece.to_json())
-    assert result.to_json()["temperature"] == 2.0
-    assert result.to_json()["fitted_on"] == "starter:validation"
+    assert result.temperature == 2.0
+    assert result.fitted_on == "starter:validation"
     facts = {"temperature": 2.0, "pairs": 500, "prompts": 400, "fitted_on": "starter:validation", "model": "abc"}
     assert stored_temperature(facts) == given
     assert (result.temperature, result.fitted_on) == (given.value, given.fitted_on)
@@ -200,7 +201,7 @@ def test_undecided_pairs_alone_give_no_figure_but_losses() -> None:
         (),
     )
     assert raw.log_loss.value > math.log(2)
-    assert abstention(sample).to_json() == []
+    assert abstention(sample).points == ()
     assert abstention(sample).area is None
 
 
@@ -243,13 +244,13 @@ def test_probabilities_that_are_rounded_to_one_still_have_an_order() -> None:
 
 def test_the_json_has_the_run_files_keys_and_no_nan() -> None:
     for leads in ([1.0, -1.0] * 30, [NAN] * 3, drawn(9, 100).lead.tolist()):
-        result = json.loads(json.dumps(calibration(pair_sample(leads), FEW).to_json(), allow_nan=False))
+        result = json.loads(json.dumps(schema.plain(calibration(pair_sample(leads), FEW)), allow_nan=False))
         assert set(result) == {"temperature", "fitted_on", "raw", "scaled", "note"}
         assert set(result["raw"]) == {
             *("ece", "ece_equal_mass", "mce", "log_loss", "brier", "auroc", "n", "bins", "bins_equal_mass"),
         }
         assert set(result["raw"]["bins"][0]) == {"confidence", "accuracy", "low", "high", "n"}
-        points = json.loads(json.dumps(abstention(pair_sample(leads)).to_json(), allow_nan=False))
+        points = json.loads(json.dumps(schema.plain(abstention(pair_sample(leads)))["points"], allow_nan=False))
         assert set(points[0]) == {"coverage", "threshold", "accuracy", "low", "high", "n"}
     assert set(result["scaled"]) == set(result["raw"])
 

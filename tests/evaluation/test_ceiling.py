@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from prefrank.evaluation import Bootstrap, sample_of
 from prefrank.evaluation.ceiling import noise_ceiling, vote_agreement
-from prefrank.evaluation.items import Sample
 from prefrank.evaluation.metrics import measure
+from prefrank.evaluation.samples import Sample
 from prefrank.types import Comparison, Preference
 from tests.evaluation.making import comparison, preference, scored
 

@@ -11,6 +11,7 @@ from prefrank.errors import BadData, BadInput
 from prefrank.evaluation import Bootstrap, sample_of
 from prefrank.evaluation.contamination import WAYS, _near, _numbered, contamination
 from prefrank.evaluation.items import Item
+from prefrank.io import schema
 from prefrank.types import Comparison, Preference, as_prompt
 from tests.evaluation.making import comparison, preference, scored
 
@@ -133,7 +134,7 @@ def test_without_dirty_items_their_accuracy_has_no_value() -> None:
 
 def test_the_record_is_strict_json_with_the_exclusion_list() -> None:
     record = json.loads(
-        json.dumps(contamination([pair("a")], [pair("A!", "7", source="t")]).to_json(), allow_nan=False)
+        json.dumps(schema.plain(contamination([pair("a")], [pair("A!", "7", source="t")])), allow_nan=False)
     )
     assert record["dirty"] == [
         {"subset": "t", "id": "7", "ways": ["same prompt", "near prompt"], "example": "train/0"}

@@ -16,12 +16,13 @@ from prefrank.evaluation import items as item_module
 from prefrank.evaluation.audit import audit
 from prefrank.evaluation.baselines import longer_wins, random_scorer
 from prefrank.evaluation.compare_runs import check_runs, compare_runs
-from prefrank.evaluation.items import Item, flatten
+from prefrank.evaluation.items import Item
+from prefrank.evaluation.one_scorer import data_hash
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.evaluation.results import Run, sample_of_run
-from prefrank.evaluation.run import data_hash
 from prefrank.evaluation.run_file import read_run, write_run
 from prefrank.evaluation.running import Entrant, Task, comparisons_suite, run_all
+from prefrank.evaluation.samples import flatten
 from prefrank.io.schema import plain
 from prefrank.stats import arrays
 from prefrank.stats.arrays import in_groups

@@ -5,8 +5,8 @@ import pytest
 
 from prefrank.errors import PrefrankError
 from prefrank.evaluation import measure as metrics
-from prefrank.evaluation.items import Sample, sample_of
 from prefrank.evaluation.protocols.open_assistant import OPEN_ASSISTANT, measure
+from prefrank.evaluation.samples import Sample, sample_of
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.estimates import estimate_all
 from prefrank.stats.figures import Figure

@@ -7,9 +7,10 @@ import pytest
 
 from prefrank.data import split_of
 from prefrank.evaluation import longer_wins, sample_of, shorter_wins
-from prefrank.evaluation.items import Item, Sample
+from prefrank.evaluation.items import Item
+from prefrank.evaluation.one_scorer import score_once
 from prefrank.evaluation.protocols.probes import KINDS, PROBES, measure, read
-from prefrank.evaluation.run import score_once
+from prefrank.evaluation.samples import Sample
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.estimates import estimate_all
 from prefrank.stats.figures import Figure

@@ -10,7 +10,7 @@ import pytest
 
 from prefrank.errors import BadData, NotFound
 from prefrank.evaluation.ceiling import noise_ceiling
-from prefrank.evaluation.items import Item, Sample, sample_of
+from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.votes import (
     LFQA_EXPERTS,
     LLMFAO,
@@ -21,6 +21,7 @@ from prefrank.evaluation.protocols.votes import (
     measure,
     thresholds,
 )
+from prefrank.evaluation.samples import Sample, sample_of
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.estimates import estimate_all
 from prefrank.stats.figures import Figure

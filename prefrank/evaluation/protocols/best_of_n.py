@@ -25,9 +25,10 @@ from prefrank.data.fields import as_list, as_number, as_row, field, short, text,
 from prefrank.data.own import own
 from prefrank.errors import BadData
 from prefrank.evaluation.credits import ACCURACY, credits, mean_over
-from prefrank.evaluation.items import Item, Sample
+from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
+from prefrank.evaluation.samples import Sample
 from prefrank.io.rows import SUFFIXES, Record
 from prefrank.stats.correlation import rank_correlations
 from prefrank.stats.figures import Bounds, Figure, mean_figure, ratio, undefined

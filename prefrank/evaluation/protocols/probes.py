@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.evaluation.credits import credits, in_subset, mean_over
-from prefrank.evaluation.items import Item, Sample
+from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.evaluation.samples import Sample
 from prefrank.stats.figures import Figure, mean_of
 from prefrank.types import Preference, Prompt, Turn
 

@@ -21,9 +21,10 @@ from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_texts, as_turns, field, text, user
 from prefrank.errors import BadData, suggest
 from prefrank.evaluation.credits import credits, in_subset, mean_over
-from prefrank.evaluation.items import Item, ItemFacts, Sample
+from prefrank.evaluation.items import Item, ItemFacts
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.evaluation.samples import Sample
 from prefrank.io.rows import Record
 from prefrank.stats.figures import Bounds, Figure, combine, mean_figure, mean_of
 

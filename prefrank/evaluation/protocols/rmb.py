@@ -14,9 +14,10 @@ from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_list, as_row, as_turns, field, maybe_text, text
 from prefrank.errors import BadData
 from prefrank.evaluation.credits import in_subset, mean_over, subsets_of, wins
-from prefrank.evaluation.items import Item, Sample
+from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.evaluation.samples import Sample
 from prefrank.io.rows import Record
 from prefrank.stats.figures import Figure, mean_of
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from prefrank.evaluation.items import Item, Sample
+from prefrank.evaluation.items import Item
+from prefrank.evaluation.samples import Sample
 from prefrank.stats.figures import Figure
 
 

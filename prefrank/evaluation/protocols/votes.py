@@ -19,10 +19,11 @@ from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
 from prefrank.data.fields import FileRow, as_number, field, maybe_text, short, text, user
 from prefrank.errors import BadData
 from prefrank.evaluation.credits import ACCURACY, credits, mean_over, pairwise
-from prefrank.evaluation.items import Item, Sample, difference
+from prefrank.evaluation.items import Item
 from prefrank.evaluation.metrics import log_losses
 from prefrank.evaluation.protocols.reading import published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
+from prefrank.evaluation.samples import Sample, difference
 from prefrank.io.csv_rows import csv_table
 from prefrank.io.rows import Record
 from prefrank.stats.arrays import distinct

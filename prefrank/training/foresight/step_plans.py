@@ -51,7 +51,7 @@ class StepPlan:
 
 
 MOST_PLANNED = 20_000
-"""Steps that are planned; a longer epoch is foreseen by its first ones, which are drawn at random like all."""
+"""Steps that are planned; a longer epoch is forecast by its first ones, which are drawn at random like all."""
 
 
 def plan_steps(feed: Feed, *, max_tokens: int) -> list[StepPlan]:

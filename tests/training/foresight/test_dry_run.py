@@ -20,7 +20,7 @@ from prefrank.training.records.events import Started
 from tests.training.conftest import make_comparisons, write_jsonl
 
 
-def test_what_is_foreseen_is_what_training_does(recipe, pairs):
+def test_what_is_forecast_is_what_training_does(recipe, pairs):
     forecast = dry_run(recipe(num_train_epochs=2.5))
     heard = []
     trained = train(recipe(num_train_epochs=2.5), callback=heard.append)
@@ -175,7 +175,7 @@ def test_a_first_step_that_does_not_fit_leaves_the_counts(recipe, monkeypatch):
     assert "does not fit into memory" in forecast.notes[0]
 
 
-def test_streams_are_foreseen_from_a_sample(recipe, tmp_path):
+def test_streams_are_forecast_from_a_sample(recipe, tmp_path):
     data = write_jsonl(tmp_path / "data.jsonl", make_comparisons(300))
     keys = {"datasets": [{"source": str(data), "stream": True}], "evaluation": [], "max_steps": 200}
     forecast = dry_run(recipe(**keys))
@@ -184,7 +184,7 @@ def test_streams_are_foreseen_from_a_sample(recipe, tmp_path):
     assert any("stream" in note for note in forecast.notes)
 
 
-def test_adapters_are_foreseen_with_their_own_gradients_alone(recipe, bert):
+def test_adapters_are_forecast_with_their_own_gradients_alone(recipe, bert):
     memory = dry_run(recipe(lora_rank=2, new_head=True)).memory
     size = 4 * sum(p.numel() for p in load_network(bert).parameters())
     assert memory.gradients < size / 4
@@ -230,7 +230,7 @@ def test_a_folder_that_holds_a_run_is_refused_too(recipe, tmp_path):
     assert sorted((tmp_path / "run").rglob("*")) == before
 
 
-def test_a_long_epoch_is_foreseen_by_its_first_steps_and_the_forecast_says_so(recipe, monkeypatch):
+def test_a_long_epoch_is_forecast_by_its_first_steps_and_the_forecast_says_so(recipe, monkeypatch):
     whole = dry_run(recipe(per_device_train_batch_size=1))
     monkeypatch.setattr(import_module("prefrank.training.foresight.step_plans"), "MOST_PLANNED", 3)
     part = dry_run(recipe(per_device_train_batch_size=1))
@@ -241,7 +241,7 @@ def test_a_long_epoch_is_foreseen_by_its_first_steps_and_the_forecast_says_so(re
     assert part.flops == pytest.approx(whole.flops, rel=0.3)
 
 
-def test_a_run_that_goes_on_is_foreseen_from_where_it_stands(recipe, tmp_path):
+def test_a_run_that_goes_on_is_forecast_from_where_it_stands(recipe, tmp_path):
     train(recipe(max_steps=4))
     whole, rest = dry_run(recipe(max_steps=4, overwrite=True)), dry_run(recipe(max_steps=4, resume=True))
     assert (rest.first_step, rest.steps, rest.flops, rest.seconds.steps) == (4, 4, 0, (0, 0))

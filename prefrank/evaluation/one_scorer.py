@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from prefrank.errors import BadData, BadInput, short
-from prefrank.evaluation.items import Item, Sample, as_item, sample_of
+from prefrank.evaluation.items import Item, as_item
 from prefrank.evaluation.metrics import Metrics, measure_subsets
+from prefrank.evaluation.samples import Sample, sample_of
 from prefrank.io.schema import plain
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.types import Comparison, Preferences, Prompt, RankedPairs, Score
