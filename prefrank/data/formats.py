@@ -4,12 +4,12 @@ A registry is a dict. Of several formats that fit a row, one whose columns conta
 two that are left, none is: the row is refused.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from prefrank.data.arena import FLAGS, arena_battle, arena_vote, battle_of_texts
-from prefrank.data.candidates import Candidate, Drop, under_system
+from prefrank.data.candidates import Candidate, Candidates, Drop, under_system
 from prefrank.data.conversations import (
     conversation_pair,
     has_ranked_answers,
@@ -52,8 +52,7 @@ from prefrank.io.rows import Record
 
 ANY_ROW = (*SYSTEM_COLUMNS, "id")
 """Columns that are read in every format whose rows are candidates."""
-Found = Iterator[tuple[Record, Candidate | Drop]]
-Reader = Callable[[Iterable[Record]], Found]
+Reader = Callable[[Iterable[Record]], Candidates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def each_row(read: Callable[[FileRow], Candidate | Drop]) -> Reader:
     What any row may have is read here: a `system` turn before the prompt, and an `id`, which tells votes from copies.
     """
 
-    def reader(records: Iterable[Record]) -> Found:
+    def reader(records: Iterable[Record]) -> Candidates:
         for record in records:
             try:
                 candidate = under_system(read(record.row), system_of(record.row))

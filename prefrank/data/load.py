@@ -22,6 +22,7 @@ from prefrank.data.candidates import (
     MERGED,
     OTHER_SPLIT,
     Candidate,
+    Candidates,
     Drop,
     carry_over,
     heads_of,
@@ -31,7 +32,7 @@ from prefrank.data.candidates import (
 )
 from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
 from prefrank.data.fields import text
-from prefrank.data.formats import Found, Reader
+from prefrank.data.formats import Reader
 from prefrank.data.oasst import oasst
 from prefrank.data.report import Loaded, ReadingReport, Tally
 from prefrank.data.sources import DataFile, Located, known_split, locate
@@ -215,7 +216,7 @@ def _reader(files: Sequence[DataFile], lang: str | None) -> Reader:
 
 
 def _settled(
-    candidates: Found, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
+    candidates: Candidates, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
 ) -> Iterator[Comparison]:
     """The comparisons to keep, each once, with distinct ids; equal prompts share one value in memory."""
     ids: set[str] = set()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from prefrank.data.candidates import FEW_REPLIES, Candidate, Drop, from_ranks
+from prefrank.data.candidates import FEW_REPLIES, Candidate, Candidates, Drop, from_ranks
 from prefrank.data.fields import FileRow, as_list, as_number, as_row, field, maybe_text, short, text
 from prefrank.errors import BadData
 from prefrank.io.rows import Record
@@ -46,7 +46,7 @@ class Message:
     """Where it stands; the row itself is not kept, as whole rows of a large export fill the memory."""
 
 
-def oasst(records: Iterable[Record], lang: str | None = None) -> Iterator[tuple[Record, Candidate | Drop]]:
+def oasst(records: Iterable[Record], lang: str | None = None) -> Candidates:
     """One candidate for each prompter message that has replies, in the order of the file.
 
     Args:

@@ -5,9 +5,9 @@ ones are not compared, since nobody said which is better. A prompt whose replies
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from prefrank.data.candidates import DUPLICATE, Candidate, Drop, bare, under_system
+from prefrank.data.candidates import DUPLICATE, Candidate, Candidates, Drop, bare, under_system
 from prefrank.data.conversations import instructed
 from prefrank.data.fields import FileRow, as_text, as_turns, field, label, system_of, text, user
 from prefrank.data.hh import PROMPTS_DIFFER
@@ -19,13 +19,12 @@ from prefrank.types import Preference, Prompt, Turn
 
 ONE_LABEL = "all replies of the prompt have one label"
 Reply = tuple[Prompt, str, bool]
-Found = Iterator[tuple[Record, Candidate | Drop]]
 
 
-def by_prompt(read: Callable[[FileRow], Reply | Drop]) -> Callable[[Iterable[Record]], Found]:
+def by_prompt(read: Callable[[FileRow], Reply | Drop]) -> Callable[[Iterable[Record]], Candidates]:
     """A reader of comparisons from a reader of single replies."""
 
-    def reader(records: Iterable[Record]) -> Found:
+    def reader(records: Iterable[Record]) -> Candidates:
         groups: dict[tuple[str, Prompt], list[tuple[Record, str, bool]]] = defaultdict(list)
         seen: set[object] = set()
         for record in records:

@@ -7,7 +7,7 @@ strength is the published one, 1 slightly better to 3 much better, never made up
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from prefrank.data.candidates import (
     FEW_REPLIES,
     Candidate,
+    Candidates,
     Drop,
     from_ratings_of,
     pooled,
@@ -48,7 +49,7 @@ _ROLE = re.compile(r"\s*<extra_id_1>(User|Assistant)\s*\n")
 _ROLES: dict[str, Role] = {"User": "user", "Assistant": "assistant"}
 
 
-def helpsteer_ratings(records: Iterable[Record]) -> Iterator[tuple[Record, Candidate | Drop]]:
+def helpsteer_ratings(records: Iterable[Record]) -> Candidates:
     """nvidia/HelpSteer and HelpSteer2: one response rated 0 to 4 on five attributes; those of one prompt compared."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:

@@ -7,12 +7,13 @@ weigh batches; every choice has weight 1.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from prefrank.data.candidates import (
     EMPTY_REPLY,
     FEW_REPLIES,
     Candidate,
+    Candidates,
     Drop,
     best_against_rest,
     from_ratings_of,
@@ -58,7 +59,7 @@ def summary_pair(row: FileRow) -> Candidate | Drop:
     return Candidate(prompt, replies, best_against_rest(2, choice), voter=maybe_text(row, "worker"))
 
 
-def rated_summaries(records: Iterable[Record]) -> Iterator[tuple[Record, Candidate | Drop]]:
+def rated_summaries(records: Iterable[Record]) -> Candidates:
     """`axis`: the summaries of one `info.id`, ordered by `overall`; a summary rated twice takes its mean."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
