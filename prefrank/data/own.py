@@ -191,15 +191,19 @@ def _pair(row: FileRow) -> Candidate | Drop:
     else:
         refuse_other_texts(row, _READ_WITHOUT_PROMPT, [turn.text for turn in (*chosen, *rejected)])
         prompt = ()
-    for turns in (chosen, rejected):
-        if not turns or turns[-1].role != "assistant":
-            return Drop(NOT_ONE_REPLY)
-        if turns[-1].message().keys() & {"tool_calls", "function_call"}:
-            return Drop(TOOL_CALL)
+    if drop := drop_without_reply(chosen) or drop_without_reply(rejected):
+        return drop
     context, other = (continued(prompt, turns[:-1]) for turns in (chosen, rejected))
     if context is None or context != other:
         return Drop(PROMPTS_DIFFER)
     return Candidate(context, (chosen[-1].text, rejected[-1].text), (stated,), id, voter)
+
+
+def drop_without_reply(turns: Prompt) -> Drop | None:
+    """The drop of turns that do not end in a reply."""
+    if not turns or turns[-1].role != "assistant":
+        return Drop(NOT_ONE_REPLY)
+    return Drop(TOOL_CALL) if turns[-1].message().keys() & {"tool_calls", "function_call"} else None
 
 
 def _preference_of(row: FileRow) -> Preference | Drop:

@@ -11,7 +11,7 @@ from prefrank.data.candidates import DUPLICATE, Candidate, Candidates, Drop, bar
 from prefrank.data.conversations import instructed
 from prefrank.data.fields import FileRow, as_text, as_turns, field, label, system_of, text, user
 from prefrank.data.hh import PROMPTS_DIFFER
-from prefrank.data.own import NOT_ONE_REPLY, TOOL_CALL, continued, unread
+from prefrank.data.own import continued, drop_without_reply, unread
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
 from prefrank.io.rows import Record
@@ -91,11 +91,7 @@ def kto_conversation(row: FileRow) -> Reply | Drop:
 
 
 def _last(row: FileRow, turns: Prompt, name: str) -> Reply | Drop:
-    if not turns or turns[-1].role != "assistant":
-        return Drop(NOT_ONE_REPLY)
-    if turns[-1].message().keys() & {"tool_calls", "function_call"}:
-        return Drop(TOOL_CALL)
-    return _reply(row, turns[:-1], turns[-1].text, name)
+    return drop_without_reply(turns) or _reply(row, turns[:-1], turns[-1].text, name)
 
 
 def _reply(row: FileRow, prompt: Prompt, reply: str, name: str) -> Reply | Drop:
