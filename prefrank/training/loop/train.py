@@ -49,11 +49,7 @@ from prefrank.training.records.events import (
     ignore,
 )
 from prefrank.training.records.output import clear_output, open_output, remove_old
-from prefrank.training.records.run_checkpoints import (
-    read_state,
-    save_checkpoint,
-    state_of,
-)
+from prefrank.training.records.run_checkpoints import read_state, save_checkpoint, state_of
 from prefrank.training.records.run_log import RunLog, Speed, check_trackers
 from prefrank.training.records.score_record import score_record
 from prefrank.training.start import load_model, use_bf16
