@@ -17,6 +17,8 @@ from common import finish, say, show
 from score_models import padding
 from score_worker import VARIANTS
 
+from prefrank.stats.correlation import rank_correlation
+
 EXACT = 1e-5
 """A variant is exact if no score is further than this from transformers' in float32."""
 LARGEST_ERROR, LARGEST_FLIPS = 1e-2, 0.5
@@ -102,22 +104,9 @@ def difference(reference: Sequence[float], scores: Sequence[float]) -> Differenc
         largest=float(np.abs(gaps).max()),
         rms=float(np.sqrt(np.mean(gaps**2))),
         spread=float(a.std()),
-        rank_correlation=correlation(ranks(a), ranks(b)),
+        rank_correlation=rank_correlation(a, b) or 0.0,
         flips_percent=float(100 * flipped.mean()) if len(flipped) else 0.0,
     )
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's; 0 where one of the two is constant."""
-    spreads = float(a.std() * b.std())
-    return float(np.mean((a - a.mean()) * (b - b.mean()))) / spreads if spreads else 0.0
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts) - 1
-    return (last - (counts - 1) / 2)[inverse]
 
 
 @dataclass(frozen=True, slots=True)

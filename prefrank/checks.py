@@ -2,8 +2,25 @@
 
 import math
 from collections.abc import Collection
+from numbers import Integral, Real
+from typing import TypeGuard
 
 from prefrank.errors import BadInput, short
+
+
+def is_count(value: object) -> bool:
+    """Whether it is a whole number of at least 1, numpy's too."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number, numpy's too."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number past every float
+        return False
 
 
 def check_whole(name: str, value: object, *, least: int, most: int | None = None) -> None:
@@ -26,18 +43,13 @@ def check_number(
     Raises:
         BadInput: it is not.
     """
-    try:
-        fits = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-        fits = fits and float(value) >= least and above < float(value) < below  # type: ignore[arg-type]
-    except OverflowError:
-        fits = False
-    if not fits:
+    if not (isinstance(value, int | float) and is_finite(value) and value >= least and above < value < below):
         bound = f" above {above:g}" if above > -math.inf else f" of at least {least:g}" if least > -math.inf else ""
         bound += f" and below {below:g}" if below < math.inf else ""
         raise BadInput(f"{name} is {short(value)}; wanted a finite number{bound}")
 
 
-def check_texts(name: str, values: object) -> None:
+def check_strings(name: str, values: object) -> None:
     """See that an option is a list of strings, at least one, and no string itself.
 
     Raises:

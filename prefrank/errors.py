@@ -15,7 +15,6 @@ PrefrankError
 import difflib
 import re
 from collections.abc import Iterable
-from numbers import Integral
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters, line ends, marks that turn the direction of writing, and halves of characters."""
@@ -131,11 +130,6 @@ def suggest(name: str, known: Iterable[str]) -> str:
         return f"; did you mean {near[0]!r}?"
     names = ", ".join(known)
     return f"; known: {names if len(names) <= _LONGEST else f'{names[: _LONGEST // 2]}... ({len(known):,} in all)'}"
-
-
-def is_count(value: object) -> bool:
-    """Whether a value that a caller gave is a whole number of at least 1; a bool is none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def short(value: object) -> str:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "palette": set(),
     "wire": BASE,
     "stats": BASE,
-    "data": BASE,
+    "data": BASE | {"stats"},
     "text": BASE,
     "native": BASE,
     "model": BASE | {"native"},

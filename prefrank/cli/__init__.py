@@ -27,7 +27,7 @@ from prefrank.reports.rich_tables import joined, text
 
 EXTRAS = {
     "train": ("accelerate", "peft", "psutil", "pydantic", "yaml", "tensorboard"),
-    "evaluate": ("httpx", "jinja2", "matplotlib", "py3langid", "scipy", "sklearn"),
+    "evaluate": ("httpx", "jinja2", "matplotlib", "py3langid", "sklearn"),
 }
 
 

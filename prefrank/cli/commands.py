@@ -249,7 +249,7 @@ def runs(
     if plot:
         from prefrank.training.records.plots import plot_runs
 
-        plot_runs(training_runs, run_tables.in_picture(run_tables.short_names(training_runs)), plot)
+        plot_runs(training_runs, run_tables.in_picture(run_tables.run_names(training_runs)), plot)
     listed = {"runs": [run.to_json() for run in training_runs], "differing": differing}
     print_result(listed | {"skipped": [left_out.to_json() for left_out in skipped]}, as_json, table)
     for left_out in skipped:

@@ -10,7 +10,7 @@ from rich.text import Text
 from prefrank.cli.progress import clock
 from prefrank.cli.screen import say, show
 from prefrank.errors import printable
-from prefrank.io.names import short_names as path_ends
+from prefrank.io.names import short_names
 from prefrank.reports.rich_tables import Part, add_row, joined, new_table
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def runs(training_runs: "Sequence[TrainingRun]") -> None:
     table = new_table(None, "run", "state", "steps", "data", "log loss", "accuracy", "n", "time", "energy", left=2)
     table.columns[3].justify = "left"
     sources = list(dict.fromkeys(source for run in training_runs for source in run.data))
-    short = dict(zip(sources, path_ends(sources), strict=True))
-    for run, name in zip(training_runs, short_names(training_runs), strict=True):
+    short = dict(zip(sources, short_names(sources), strict=True))
+    for run, name in zip(training_runs, run_names(training_runs), strict=True):
         add_row(
             table,
             name,
@@ -43,7 +43,7 @@ def runs(training_runs: "Sequence[TrainingRun]") -> None:
     _say_errors(
         {
             name: run.error
-            for run, name in zip(training_runs, short_names(training_runs), strict=True)
+            for run, name in zip(training_runs, run_names(training_runs), strict=True)
             if run.state == "failed"
         }
     )
@@ -51,7 +51,7 @@ def runs(training_runs: "Sequence[TrainingRun]") -> None:
 
 def comparison(training_runs: "Sequence[TrainingRun]", differing: Mapping[str, Sequence[Any]]) -> None:
     """Runs side by side: what differs in their recipes, and every figure."""
-    table = new_table(None, "", *short_names(training_runs))
+    table = new_table(None, "", *run_names(training_runs))
     for key, values in differing.items():
         add_row(table, key, *(_value(value) for value in values))
     table.add_section()
@@ -64,7 +64,7 @@ def comparison(training_runs: "Sequence[TrainingRun]", differing: Mapping[str, S
     sets = dict.fromkeys(
         name for run in training_runs for name in _last_sets(run) if len(_last_sets(run)) > 2 or name != "overall"
     )
-    for name, shown in zip(sets, path_ends(list(sets)), strict=True):
+    for name, shown in zip(sets, short_names(list(sets)), strict=True):
         add_row(table, f"last: {shown}", *(_figures(_last_sets(run).get(name)) for run in training_runs))
     table.add_section()
     add_row(table, "state", *map(_state, training_runs))
@@ -105,7 +105,7 @@ def rate_search(search: "RateSearch") -> None:
         say("suggested: ", joined(f"learning_rate={search.suggestion:.2g}", style="bold"), f"; {search.rule}")
 
 
-def short_names(training_runs: "Sequence[TrainingRun]") -> list[str]:
+def run_names(training_runs: "Sequence[TrainingRun]") -> list[str]:
     """Paths without the part that all have in common."""
     paths = [str(run.folder) for run in training_runs]
     if len(paths) < 2:

@@ -12,7 +12,7 @@ from typing import Any
 
 from prefrank.data.candidates import EMPTY_PROMPT, EMPTY_REPLY, Candidate, Drop
 from prefrank.data.conversations import two_conversations
-from prefrank.data.fields import Row, as_list, as_number, as_row, as_turns, field, index_of, maybe_text, text, user
+from prefrank.data.fields import FileRow, as_list, as_number, as_row, as_turns, field, index_of, maybe_text, text, user
 from prefrank.data.own import NOT_TEXT
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
@@ -30,7 +30,7 @@ _WINNERS = {
 }
 
 
-def arena_vote(row: Row) -> Candidate | Drop:
+def arena_vote(row: FileRow) -> Candidate | Drop:
     """lmsys/chatbot_arena_conversations, lmsys/mt_bench_human_judgments, lmarena-ai/arena-human-preference-100k, -140k.
 
     `turn` is the turn voted on: what follows it, in MT-Bench's conversations, was not seen. A later vote of a session
@@ -49,7 +49,7 @@ def arena_vote(row: Row) -> Candidate | Drop:
     return candidate if isinstance(candidate, Drop) else replace(candidate, preferences=(winner,), id=id, voter=judge)
 
 
-def _conversations(row: Row) -> tuple[list[Any], list[Any]]:
+def _conversations(row: FileRow) -> tuple[list[Any], list[Any]]:
     """Both sides as messages: of this vote alone, or of its whole session where earlier votes came before it."""
     later = row.get("evaluation_order") not in (None, 1) or row.get("conversation_a") is None
     if later and row.get("full_conversation"):
@@ -77,7 +77,7 @@ def _has_other_parts(messages: list[Any]) -> bool:
     return any(isinstance(part, Mapping) and part.get("type", "text") != "text" for part in parts)
 
 
-def _winner(row: Row) -> Preference | Drop:
+def _winner(row: FileRow) -> Preference | Drop:
     winner = field(row, "winner")
     if winner is None or winner == "":
         return Drop(NO_LABEL)
@@ -86,7 +86,7 @@ def _winner(row: Row) -> Preference | Drop:
     return _WINNERS[winner]
 
 
-def arena_battle(row: Row) -> Candidate | Drop:
+def arena_battle(row: FileRow) -> Candidate | Drop:
     """lmarena-ai/arena-human-preference-55k: `prompt` and two responses as JSON lists of texts, one for each turn."""
     flags = [0 if (value := field(row, name)) is None else index_of(value, name, 2) for name in FLAGS]
     if sum(flags) != 1:
@@ -112,7 +112,7 @@ def _alternating(questions: list[Any], replies: list[Any]) -> Prompt:
     return as_turns(turns, "prompt and response")
 
 
-def battle_of_texts(row: Row) -> Candidate | Drop:
+def battle_of_texts(row: FileRow) -> Candidate | Drop:
     """The same battle with plain texts: `prompt`, `response_a`, `response_b`, `winner` (the WSDM Cup's files)."""
     winner = _winner(row)
     if isinstance(winner, Drop):
@@ -137,7 +137,7 @@ def _has_surrogate(text: str) -> bool:
     return any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
-def _id(row: Row, name: str) -> str:
+def _id(row: FileRow, name: str) -> str:
     """The row's own name, where it is one: MT-Bench numbers questions, not votes."""
     value = row.get(name)
     return value if isinstance(value, str) else str(value) if name == "id" and isinstance(value, int) else ""

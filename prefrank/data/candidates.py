@@ -7,13 +7,14 @@ are; nothing here makes an order up.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, combinations
 from statistics import fmean
 
 from prefrank.errors import BadData
+from prefrank.io.rows import Record
 from prefrank.types import MAIN_HEAD, Comparison, Preference, Preferences, Prompt, RankedPairs, Ratings, Turn
 
 DUPLICATE = "duplicate"
@@ -57,6 +58,10 @@ class Drop:
 
     reason: str
     left_out: tuple[str, ...] = ()
+
+
+Candidates = Iterator[tuple[Record, Candidate | Drop]]
+"""What a reader makes of a file, each with the record it begins at."""
 
 
 _LONG = 64

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
-from prefrank.data.fields import Row, short
+from prefrank.data.fields import FileRow, short
 from prefrank.errors import BadData
 from prefrank.io.columns import with_values
 from prefrank.io.json_array import UNUSUAL, unusual
@@ -40,7 +40,7 @@ _PRINTED = re.compile(r"\s*\[?\s*\{'(?:role|content|from|value)': ?['\"]")
 """Messages as Python prints them."""
 
 
-def with_types(row: Row) -> Row:
+def with_types(row: FileRow) -> FileRow:
     """A row of a CSV file with numbers, lists and objects where its columns hold them; an empty number is none."""
     values: dict[str, Any] = {}
     for name, cell in row.items():
@@ -55,14 +55,14 @@ def with_types(row: Row) -> Row:
     return with_values(row, values) if values else row
 
 
-def with_objects(row: Row, names: Iterable[str]) -> Row:
+def with_objects(row: FileRow, names: Iterable[str]) -> FileRow:
     """A row of a CSV file with objects where dotted names of columns reach into their JSON."""
     parents = {name.partition(".")[0] for name in names if name not in row}
     objects = {name: _strictly(row[name], name) for name in parents & row.keys()}
     return with_values(row, objects) if objects else row
 
 
-def with_messages(row: Row) -> Row:
+def with_messages(row: FileRow) -> FileRow:
     """The row with messages where a text of it is their JSON; see `messages_or_text`."""
     values = {}
     for name in _TEXTS_OR_MESSAGES:

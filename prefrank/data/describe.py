@@ -14,6 +14,7 @@ import numpy as np
 
 from prefrank.data.overlap import prompt_key
 from prefrank.data.report import Loaded, unread_files
+from prefrank.stats.intervals import Z_95, wilson_of_share
 from prefrank.types import Comparison, Prompt, RankedPairs
 
 
@@ -162,7 +163,9 @@ def longer_wins(comparisons: Iterable[Comparison]) -> Share:
             if not p.tie:
                 points += 0.5 if lead == 0 else float((lead > 0) == (p.probability > 0.5))
                 n += 1
-    return wilson(points, n)
+    if n == 0:
+        return Share(math.nan, 0, math.nan, math.nan)
+    return Share(points / n, n, *wilson_of_share(points / n, n, Z_95))
 
 
 def _longer_wins_of(pairs: RankedPairs, replies: Sequence[str]) -> tuple[float, int]:
@@ -174,16 +177,6 @@ def _longer_wins_of(pairs: RankedPairs, replies: Sequence[str]) -> tuple[float, 
         lead = (length[place] - length)[rank[place] < rank]
         points += np.count_nonzero(lead > 0) + np.count_nonzero(lead == 0) / 2
     return float(points), len(pairs) - pairs.ties
-
-
-def wilson(points: float | int, n: int) -> Share:
-    """The share points / n with its 95 % Wilson score interval (Wilson 1927, "Probable inference", eq. 3)."""
-    if n == 0:
-        return Share(math.nan, 0, math.nan, math.nan)
-    z, share = 1.959963984540054, points / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Share(share, n, max(0.0, centre - half), min(1.0, centre + half))
 
 
 _Forms = Mapping[str, Sequence[object]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefrank.errors import BadData, short, suggest
 from prefrank.io.columns import field
-from prefrank.io.rows import Row
+from prefrank.io.rows import FileRow
 from prefrank.types import Prompt, Role, Turn, as_turn
 
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt", "systemPrompt")
@@ -35,11 +35,11 @@ def as_text(value: object, name: str) -> str:
     return value
 
 
-def text(row: Row, name: str) -> str:
+def text(row: FileRow, name: str) -> str:
     return as_text(field(row, name), name)
 
 
-def maybe_text(row: Row, name: str) -> str:
+def maybe_text(row: FileRow, name: str) -> str:
     """The text at `name`; "" where the column is missing or null."""
     value = row.get(name) if "." not in name else field(row, name.rpartition(".")[0]).get(name.rpartition(".")[2])
     return "" if value is None else as_text(value, name)
@@ -58,7 +58,7 @@ def as_number(value: object, name: str) -> float:
     raise BadData(f"{name!r} holds {short(value)}; wanted a finite number")
 
 
-def number(row: Row, name: str, default: float | None = None) -> float:
+def number(row: FileRow, name: str, default: float | None = None) -> float:
     """The number at `name`; the default, where there is one, if the column is missing or null."""
     if default is not None and row.get(name) is None:
         return default
@@ -95,13 +95,13 @@ def as_texts(value: object, name: str) -> tuple[str, ...]:
     return tuple(as_text(item, f"{name}[{i}]") for i, item in enumerate(as_list(value, name)))
 
 
-def as_row(value: object, name: str) -> Row:
+def as_row(value: object, name: str) -> FileRow:
     if not isinstance(value, Mapping):
         raise BadData(f"{name!r} holds {short(value)}; wanted an object")
     return value
 
 
-def as_rows(row: Row, name: str) -> list[Row]:
+def as_rows(row: FileRow, name: str) -> list[FileRow]:
     """The objects in the list at `name`."""
     return [as_row(entry, name) for entry in as_list(field(row, name), name)]
 
@@ -124,7 +124,7 @@ def as_turns(value: object, name: str) -> Prompt:
     return tuple(_turn(as_row(item, f"{name}[{i}]"), f"{name}[{i}]") for i, item in enumerate(value))
 
 
-def _turn(message: Row, name: str) -> Turn:
+def _turn(message: FileRow, name: str) -> Turn:
     if message.get("role") is None and message.get("from") is not None:
         message = {"role": _sharegpt_role(message["from"], name), "content": message.get("value")}
     elif isinstance(role := message.get("role"), str) and role in SHAREGPT:
@@ -144,7 +144,7 @@ def _sharegpt_role(speaker: object, name: str) -> Role:
     return SHAREGPT[speaker]
 
 
-def label(row: Row, name: str) -> str:
+def label(row: FileRow, name: str) -> str:
     """A string or a number that names something, such as an `id`; "" where the column is missing or null.
 
     A whole number is the same name as a float, as which it is written where another row has none.
@@ -155,7 +155,7 @@ def label(row: Row, name: str) -> str:
     return str(value) if isinstance(value, int) else maybe_text(row, name)
 
 
-def system_of(row: Row) -> str:
+def system_of(row: FileRow) -> str:
     """The text of the row's system column, without white space at its ends; "" where there is none.
 
     Raises:
@@ -167,7 +167,7 @@ def system_of(row: Row) -> str:
     return next(iter(texts.values()), "")
 
 
-def known_keys(row: Row, name: str, known: Iterable[str]) -> None:
+def known_keys(row: FileRow, name: str, known: Iterable[str]) -> None:
     """Refuse a key that would be read by nobody."""
     for key in row:
         if key not in (known := tuple(known)):

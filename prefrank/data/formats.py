@@ -4,12 +4,12 @@ A registry is a dict. Of several formats that fit a row, one whose columns conta
 two that are left, none is: the row is refused.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from prefrank.data.arena import FLAGS, arena_battle, arena_vote, battle_of_texts
-from prefrank.data.candidates import Candidate, Drop, under_system
+from prefrank.data.candidates import Candidate, Candidates, Drop, under_system
 from prefrank.data.conversations import (
     conversation_pair,
     has_ranked_answers,
@@ -21,7 +21,7 @@ from prefrank.data.conversations import (
     swift_query,
     swift_response,
 )
-from prefrank.data.fields import SYSTEM_COLUMNS, Row, label, system_of
+from prefrank.data.fields import SYSTEM_COLUMNS, FileRow, label, system_of
 from prefrank.data.hints import hint
 from prefrank.data.implicit import QUESTIONS, is_transcript, refuse_second_prompt
 from prefrank.data.instructions import (
@@ -52,8 +52,7 @@ from prefrank.io.rows import Record
 
 ANY_ROW = (*SYSTEM_COLUMNS, "id")
 """Columns that are read in every format whose rows are candidates."""
-Found = Iterator[tuple[Record, Candidate | Drop]]
-Reader = Callable[[Iterable[Record]], Found]
+Reader = Callable[[Iterable[Record]], Candidates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +72,10 @@ class Format:
     keys: frozenset[str]
     columns: tuple[str, ...] | None = None
     by_row: bool = True
-    fits: Callable[[Row], bool] = lambda row: True
+    fits: Callable[[FileRow], bool] = lambda row: True
     whole: bool = False
 
-    def is_of(self, row: Row, names: Set[str]) -> bool:
+    def is_of(self, row: FileRow, names: Set[str]) -> bool:
         """Whether a row with columns of these names is of this format."""
         return self.keys <= names and self.fits(row)
 
@@ -103,13 +102,13 @@ class Format:
         return self.columns is None or any(name == column or column.startswith(f"{name}.") for column in known)
 
 
-def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
+def each_row(read: Callable[[FileRow], Candidate | Drop]) -> Reader:
     """A reader of records from a reader of one row: its errors get file and line.
 
     What any row may have is read here: a `system` turn before the prompt, and an `id`, which tells votes from copies.
     """
 
-    def reader(records: Iterable[Record]) -> Found:
+    def reader(records: Iterable[Record]) -> Candidates:
         for record in records:
             try:
                 candidate = under_system(read(record.row), system_of(record.row))
@@ -122,11 +121,11 @@ def each_row(read: Callable[[Row], Candidate | Drop]) -> Reader:
     return reader
 
 
-def _without(*names: str) -> Callable[[Row], bool]:
+def _without(*names: str) -> Callable[[FileRow], bool]:
     return lambda row: not any(map(row.get, names))
 
 
-def _ends_in_reply(row: Row) -> bool:
+def _ends_in_reply(row: FileRow) -> bool:
     """Whether `messages` end in a reply that `label` calls good or bad: no class of a text, as ms-swift has too."""
     messages = row.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
@@ -269,7 +268,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
+def recognise(row: FileRow, where: str, columns: Columns | None = None) -> str:
     """The name of the row's format.
 
     Args:
@@ -303,7 +302,7 @@ def recognise(row: Row, where: str, columns: Columns | None = None) -> str:
     )
 
 
-def _is_given(row: Row, name: str) -> bool:
+def _is_given(row: FileRow, name: str) -> bool:
     """Whether there is more than null or an empty text in a column of the row."""
     return name not in row or row.get(name) not in (None, "")
 

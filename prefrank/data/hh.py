@@ -8,7 +8,7 @@ that, have equal or empty replies, or end in a human turn; they are dropped with
 import re
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
-from prefrank.data.fields import Row, short, text
+from prefrank.data.fields import FileRow, short, text
 from prefrank.errors import BadData
 from prefrank.types import Prompt, Role, Turn
 
@@ -43,7 +43,7 @@ def turns_of(value: str) -> Prompt:
     return tuple(Turn(_ROLES[who], content) for who, content in transcript(value))
 
 
-def hh(row: Row) -> Candidate | Drop:
+def hh(row: FileRow) -> Candidate | Drop:
     """`chosen` and `rejected` transcripts as a prompt and two replies."""
     *prompt, chosen = transcript(text(row, "chosen"))
     *other_prompt, rejected = transcript(text(row, "rejected"))

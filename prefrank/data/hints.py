@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 
-from prefrank.data.fields import Row
+from prefrank.data.fields import FileRow
 
 _SECOND = "a reward model learns from two replies to one prompt, such as chosen and rejected"
 _GATHERED = "gather those of one prompt in a row: prompt, replies, ratings"
@@ -44,7 +44,7 @@ NO_COMPARISON: tuple[tuple[frozenset[str], str], ...] = tuple(
 """Columns of common files that compare nothing, and what such a file is; the first that fits is said."""
 
 
-def hint(row: Row) -> str:
+def hint(row: FileRow) -> str:
     """What the row seems to be, in brackets, or the column that has nearly a known name, such as `replis`."""
     if row.keys() <= {"prompt", "text", "id"}:
         return f" (it looks like texts without replies; {_SECOND})"

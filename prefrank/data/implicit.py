@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
-from prefrank.data.fields import Row, short, text, user
+from prefrank.data.fields import FileRow, short, text, user
 from prefrank.data.hh import ENDS_IN_HUMAN, PROMPTS_DIFFER, hh
 from prefrank.errors import BadData
 
@@ -59,13 +59,13 @@ _ABOUT = frozenset(_ABOUT_WORDS.split())
 """Words for what is said about a row: a column whose name ends with one holds no prompt."""
 
 
-def is_transcript(row: Row) -> bool:
+def is_transcript(row: FileRow) -> bool:
     """Whether both sides are transcripts as Anthropic HH writes them, and no column states the prompt."""
     sides = (row.get("chosen"), row.get("rejected"))
     return row.get("prompt") is None and all(isinstance(side, str) and _TRANSCRIPT.match(side) for side in sides)
 
 
-def split_texts(row: Row, known: Iterable[str]) -> Candidate | Drop:
+def split_texts(row: FileRow, known: Iterable[str]) -> Candidate | Drop:
     """Prompt and replies of two strings that each hold a whole conversation.
 
     Args:
@@ -98,7 +98,7 @@ def split_texts(row: Row, known: Iterable[str]) -> Candidate | Drop:
     return Candidate(user(heads[0]), tuple(replies), best_against_rest(2))
 
 
-def refuse_second_prompt(row: Row, read: Collection[str], texts: Iterable[str]) -> None:
+def refuse_second_prompt(row: FileRow, read: Collection[str], texts: Iterable[str]) -> None:
     """Refuse a row in which a column beside the prompt may be it too, or a part of it.
 
     Args:
@@ -116,7 +116,7 @@ def refuse_second_prompt(row: Row, read: Collection[str], texts: Iterable[str]) 
             raise BadData(f"{first!r} and {name!r} each hold a text that may be the prompt; {_cure(row, first, name)}")
 
 
-def _cure(row: Row, first: str, name: str) -> str:
+def _cure(row: FileRow, first: str, name: str) -> str:
     """What to do about a second text, as far as naming columns helps."""
     if name == "input" and "chosen" in row:
         return f"keep one, or join them: columns: {{instruction: {first}, input: input}}"
@@ -125,7 +125,7 @@ def _cure(row: Row, first: str, name: str) -> str:
     return "keep one, or join them in one column"
 
 
-def refuse_other_texts(row: Row, known: Iterable[str], texts: Iterable[str]) -> None:
+def refuse_other_texts(row: FileRow, known: Iterable[str], texts: Iterable[str]) -> None:
     """Refuse a row without `prompt` where another column holds a text that may be the prompt.
 
     Args:
@@ -143,13 +143,13 @@ def refuse_other_texts(row: Row, known: Iterable[str], texts: Iterable[str]) -> 
         )
 
 
-def _texts(row: Row, known: Iterable[str]) -> list[str]:
+def _texts(row: FileRow, known: Iterable[str]) -> list[str]:
     """Names of the columns that hold texts and are neither read nor about the row."""
     read = set(known)
     return [name for name in map(str, row) if name not in read and not _is_about(name) and _holds_text(row, name)]
 
 
-def _holds_text(row: Row, name: str) -> bool:
+def _holds_text(row: FileRow, name: str) -> bool:
     """Whether there is a text with a letter, as a date or a number written as a string has none."""
     try:
         return any(map(_LETTER.search, texts_of(row[name])))
@@ -173,6 +173,6 @@ def texts_of(value: Any) -> list[str]:
     return [text for part in value for text in texts_of(part)] if isinstance(value, list) else []
 
 
-def _others(row: Row, known: Iterable[str]) -> str:
+def _others(row: FileRow, known: Iterable[str]) -> str:
     others = [name for name in map(str, row) if name not in set(known)]
     return f"; other columns: {short(', '.join(others))}" if others else ""

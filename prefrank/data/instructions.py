@@ -8,7 +8,7 @@ from typing import Any
 
 from prefrank.data.candidates import Candidate, Drop, best_against_rest
 from prefrank.data.conversations import instructed, pair
-from prefrank.data.fields import Row, as_list, as_rows, field, index_of, maybe_number, text, user
+from prefrank.data.fields import FileRow, as_list, as_rows, field, index_of, maybe_number, text, user
 from prefrank.data.own import own, unread
 from prefrank.data.pairs import NO_LABEL, asked
 from prefrank.errors import BadData, short
@@ -18,7 +18,7 @@ from prefrank.types import MAIN_HEAD, Preference, Prompt
 SAFETY = "safety"
 
 
-def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -> Callable[[Row], Candidate | Drop]:
+def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -> Callable[[FileRow], Candidate | Drop]:
     """A reader of pairs whose question stands in the column of that name, after its `history`.
 
     distilabel's `status` may say that a pair is a tie.
@@ -29,7 +29,7 @@ def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -
         rejected: the worse one's.
     """
 
-    def read(row: Row) -> Candidate | Drop:
+    def read(row: FileRow) -> Candidate | Drop:
         if reason := unread(row):
             return reason
         with_input = question == "instruction"
@@ -41,13 +41,13 @@ def pair_of(question: str, chosen: str = "chosen", rejected: str = "rejected") -
     return read
 
 
-def stack_exchange(row: Row) -> Candidate:
+def stack_exchange(row: FileRow) -> Candidate:
     """lvwerra/stack-exchange-paired: `response_j` had more votes than `response_k`."""
     replies = (text(row, "response_j"), text(row, "response_k"))
     return Candidate(user(text(row, "question")), replies, best_against_rest(2))
 
 
-def two_outputs(row: Row) -> Candidate | Drop:
+def two_outputs(row: FileRow) -> Candidate | Drop:
     """NCSOFT/offsetbias (`label`) and AlpacaFarm (`preference`): the number, 1 or 2, of the better output."""
     name = "label" if "label" in row else "preference"
     better = maybe_number(field(row, name), name)
@@ -59,7 +59,7 @@ def two_outputs(row: Row) -> Candidate | Drop:
     return Candidate(instructed(row), replies, best_against_rest(2, int(better) - 1))
 
 
-def safe_rlhf(row: Row) -> Candidate | Drop:
+def safe_rlhf(row: FileRow) -> Candidate | Drop:
     """PKU-Alignment/PKU-SafeRLHF: which response is better (the main head) and which is safer (head `safety`)."""
     heads = {"better_response_id": MAIN_HEAD, "safer_response_id": SAFETY}
     best = {name: index_of(row[name], name, 2) for name in heads if row.get(name) is not None}
@@ -69,7 +69,7 @@ def safe_rlhf(row: Row) -> Candidate | Drop:
     return Candidate(user(text(row, "prompt")), (text(row, "response_0"), text(row, "response_1")), preferences)
 
 
-def code_ultrafeedback(row: Row) -> Candidate | Drop:
+def code_ultrafeedback(row: FileRow) -> Candidate | Drop:
     """coseal/CodeUltraFeedback: responses of four models and a model's rating of each, 1 to 5, on one `preference`,
     such as readability. The two lists are in different orders, so a rating is found by its model's name."""
     responses, annotations = as_rows(row, "responses"), as_rows(row, "annotations")
@@ -82,7 +82,7 @@ def code_ultrafeedback(row: Row) -> Candidate | Drop:
     )
 
 
-def generations(row: Row) -> Candidate | Drop:
+def generations(row: FileRow) -> Candidate | Drop:
     """distilabel's ratings of several generations: `instruction` and `ratings`, in older versions `input`, `rating`."""
     ratings = field(row, "ratings" if "ratings" in row else "rating")
     if ratings is None:

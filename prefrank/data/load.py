@@ -16,11 +16,13 @@ from typing import Literal
 
 import numpy as np
 
+from prefrank.checks import is_count
 from prefrank.data.candidates import (
     DUPLICATE,
     MERGED,
     OTHER_SPLIT,
     Candidate,
+    Candidates,
     Drop,
     carry_over,
     heads_of,
@@ -30,11 +32,11 @@ from prefrank.data.candidates import (
 )
 from prefrank.data.catalogue import EVALUATION_SPLITS, SOURCES, SUMMARY_SPLITS
 from prefrank.data.fields import text
-from prefrank.data.formats import Found, Reader
+from prefrank.data.formats import Reader
 from prefrank.data.oasst import oasst
 from prefrank.data.report import Loaded, ReadingReport, Tally
 from prefrank.data.sources import DataFile, Located, known_split, locate
-from prefrank.errors import BadData, BadInput, NotFound, is_count, short
+from prefrank.errors import BadData, BadInput, NotFound, short
 from prefrank.io.columns import Columns
 from prefrank.io.rows import Record
 from prefrank.types import Comparison, Prompt, RankedPairs
@@ -214,7 +216,7 @@ def _reader(files: Sequence[DataFile], lang: str | None) -> Reader:
 
 
 def _settled(
-    candidates: Found, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
+    candidates: Candidates, located: Located, wanted: Callable[[Prompt], bool] | None, tally: Tally
 ) -> Iterator[Comparison]:
     """The comparisons to keep, each once, with distinct ids; equal prompts share one value in memory."""
     ids: set[str] = set()

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from prefrank.data.candidates import FEW_REPLIES, Candidate, Drop, from_ranks
-from prefrank.data.fields import Row, as_list, as_number, as_row, field, maybe_text, short, text
+from prefrank.data.candidates import FEW_REPLIES, Candidate, Candidates, Drop, from_ranks
+from prefrank.data.fields import FileRow, as_list, as_number, as_row, field, maybe_text, short, text
 from prefrank.errors import BadData
 from prefrank.io.rows import Record
 from prefrank.types import Prompt, Role, Turn
@@ -46,7 +46,7 @@ class Message:
     """Where it stands; the row itself is not kept, as whole rows of a large export fill the memory."""
 
 
-def oasst(records: Iterable[Record], lang: str | None = None) -> Iterator[tuple[Record, Candidate | Drop]]:
+def oasst(records: Iterable[Record], lang: str | None = None) -> Candidates:
     """One candidate for each prompter message that has replies, in the order of the file.
 
     Args:
@@ -89,8 +89,8 @@ def _messages(record: Record) -> Iterator[Message]:
         yield from _tree(as_row(field(row, "prompt"), "prompt"), maybe_text(row, "tree_state"), at)
 
 
-def _tree(root: Row, tree_state: str, at: Record) -> Iterator[Message]:
-    waiting: list[tuple[Row, str]] = [(root, "")]
+def _tree(root: FileRow, tree_state: str, at: Record) -> Iterator[Message]:
+    waiting: list[tuple[FileRow, str]] = [(root, "")]
     while waiting:
         node, parent = waiting.pop()
         yield (message := _message(node, parent, tree_state, at))
@@ -98,7 +98,7 @@ def _tree(root: Row, tree_state: str, at: Record) -> Iterator[Message]:
         waiting += [(as_row(child, "replies"), message.id) for child in reversed(children)]
 
 
-def _message(node: Row, parent: str, tree_state: str, at: Record) -> Message:
+def _message(node: FileRow, parent: str, tree_state: str, at: Record) -> Message:
     role, rank = text(node, "role"), node.get("rank")
     if role not in _ROLES:
         raise BadData(f"'role' holds {short(role)}; wanted prompter or assistant")
@@ -116,7 +116,7 @@ def _message(node: Row, parent: str, tree_state: str, at: Record) -> Message:
     )
 
 
-def _flag(node: Row, name: str) -> bool | None:
+def _flag(node: FileRow, name: str) -> bool | None:
     value: Any = node.get(name)
     if value is not None and not isinstance(value, bool):
         raise BadData(f"{name!r} holds {short(value)}; wanted true or false")

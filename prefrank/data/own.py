@@ -8,7 +8,7 @@ from typing import Any
 from prefrank.data.candidates import Candidate, Drop, bare, from_ratings_of, from_scores, joined
 from prefrank.data.fields import (
     SYSTEM_COLUMNS,
-    Row,
+    FileRow,
     as_list,
     as_number,
     as_row,
@@ -50,7 +50,7 @@ NOT_TEXT = "images, audio or video"
 TOOLS = "tool descriptions, which are not read"
 
 
-def unread(row: Row) -> Drop | None:
+def unread(row: FileRow) -> Drop | None:
     """Why a row cannot be read as text alone: it comes with images, sound or tools."""
     if any(row.get(name) not in (None, [], "") for name in _MEDIA):
         return Drop(NOT_TEXT)
@@ -59,7 +59,7 @@ def unread(row: Row) -> Drop | None:
     return None
 
 
-def own(row: Row) -> Candidate | Drop:
+def own(row: FileRow) -> Candidate | Drop:
     """One row of our own format.
 
     Raises:
@@ -87,7 +87,7 @@ def own(row: Row) -> Candidate | Drop:
     return _judged(row, prompt, replies, name)
 
 
-def _judged(row: Row, prompt: Prompt, replies: tuple[str, ...], name: str) -> Candidate:
+def _judged(row: FileRow, prompt: Prompt, replies: tuple[str, ...], name: str) -> Candidate:
     """`ranks` or `ratings`: one list, or one for each head by name."""
     judgements = row[name]
     lists = {
@@ -121,7 +121,7 @@ def _numbers(value: object, name: str, count: int) -> list[float | None]:
     return [None if item is None else as_number(item, name) for item in values]
 
 
-def _prompt(row: Row) -> Prompt:
+def _prompt(row: FileRow) -> Prompt:
     """The prompt after its `history`.
 
     A string is one user turn, or the turns of a transcript that ends where the reply begins; a blank one is none.
@@ -159,7 +159,7 @@ def _preference(value: Any, name: str, count: int) -> Preference:
     return _stated(entry, winner, index_of(field(entry, "loser"), f"{name}.loser", count))
 
 
-def _stated(row: Row, winner: int, loser: int) -> Preference:
+def _stated(row: FileRow, winner: int, loser: int) -> Preference:
     """What a row or an entry says of a pair; strength 0 alone says that it is a tie."""
     strength = None if row.get("strength") is None else number(row, "strength")
     if strength is not None and (strength < 0 or strength != int(strength)):
@@ -175,7 +175,7 @@ def _stated(row: Row, winner: int, loser: int) -> Preference:
     )
 
 
-def _pair(row: Row) -> Candidate | Drop:
+def _pair(row: FileRow) -> Candidate | Drop:
     """`chosen` and `rejected`: each a string, or messages that end in the reply, with or without `prompt`."""
     stated = _preference_of(row)
     if isinstance(stated, Drop):
@@ -191,18 +191,22 @@ def _pair(row: Row) -> Candidate | Drop:
     else:
         refuse_other_texts(row, _READ_WITHOUT_PROMPT, [turn.text for turn in (*chosen, *rejected)])
         prompt = ()
-    for turns in (chosen, rejected):
-        if not turns or turns[-1].role != "assistant":
-            return Drop(NOT_ONE_REPLY)
-        if turns[-1].message().keys() & {"tool_calls", "function_call"}:
-            return Drop(TOOL_CALL)
+    if drop := drop_without_reply(chosen) or drop_without_reply(rejected):
+        return drop
     context, other = (continued(prompt, turns[:-1]) for turns in (chosen, rejected))
     if context is None or context != other:
         return Drop(PROMPTS_DIFFER)
     return Candidate(context, (chosen[-1].text, rejected[-1].text), (stated,), id, voter)
 
 
-def _preference_of(row: Row) -> Preference | Drop:
+def drop_without_reply(turns: Prompt) -> Drop | None:
+    """The drop of turns that do not end in a reply."""
+    if not turns or turns[-1].role != "assistant":
+        return Drop(NOT_ONE_REPLY)
+    return Drop(TOOL_CALL) if turns[-1].message().keys() & {"tool_calls", "function_call"} else None
+
+
+def _preference_of(row: FileRow) -> Preference | Drop:
     """What a row says of its pair: the chosen reply is better, unless its two scores are equal or say otherwise."""
     stated = _stated(row, 0, 1)
     for names in SCORES:

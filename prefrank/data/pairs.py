@@ -11,7 +11,7 @@ from itertools import chain
 
 from prefrank.data.candidates import LABEL_AGAINST_SCORES, Candidate, Drop, best_against_rest, from_ranks
 from prefrank.data.fields import (
-    Row,
+    FileRow,
     as_list,
     as_text,
     as_texts,
@@ -74,14 +74,14 @@ def _unmarked(match: re.Match[str]) -> str:
     return match["rest"] or (match["space"] if after[:1].isalnum() else "")
 
 
-def webgpt(row: Row) -> Candidate:
+def webgpt(row: FileRow) -> Candidate:
     """openai/webgpt_comparisons. "An answer is preferred if and only if its score is positive"; 0 is a tie (card)."""
     lead = number(row, "score_0") - number(row, "score_1")
     answers = (without_markers(text(row, "answer_0")), without_markers(text(row, "answer_1")))
     return Candidate(user(text(row, "question.full_text")), answers, from_ranks([-lead, lead]))
 
 
-def shp(row: Row) -> Candidate | Drop:
+def shp(row: FileRow) -> Candidate | Drop:
     """stanfordnlp/SHP: `labels` 1 prefers A; a higher score means something only for the later comment (card)."""
     a_wins = index_of(field(row, "labels"), "labels", 2) == 1
     winner, loser = ("A", "B") if a_wins else ("B", "A")
@@ -96,7 +96,7 @@ def shp(row: Row) -> Candidate | Drop:
     return Candidate(user(text(row, "history")), replies, best_against_rest(2))
 
 
-def hellaswag(row: Row) -> Candidate | Drop:
+def hellaswag(row: FileRow) -> Candidate | Drop:
     """Rowan/hellaswag and its copies: the gold ending against all three distractors; `label` is an int or a string."""
     endings = as_texts(field(row, "endings"), "endings")
     if field(row, "label") == "":
@@ -105,13 +105,13 @@ def hellaswag(row: Row) -> Candidate | Drop:
     return Candidate(user(text(row, "ctx")), endings, best_against_rest(len(endings), gold))
 
 
-def oa_private(row: Row) -> Candidate:
+def oa_private(row: FileRow) -> Candidate:
     """Open Assistant's rm_*.jsonl: prompt, history [[prompter, assistant], ...], pos, neg_replies."""
     replies = (text(row, "pos"), *as_texts(field(row, "neg_replies"), "neg_replies"))
     return Candidate(asked(row, text(row, "prompt")), replies, best_against_rest(len(replies)))
 
 
-def ranked_list(row: Row) -> Candidate:
+def ranked_list(row: FileRow) -> Candidate:
     """instruction, input, output [best, ..., worst], history [[question, answer], ...]."""
     question = "\n\n".join(
         part for part in (text(row, "instruction").strip(), maybe_text(row, "input").strip()) if part
@@ -120,12 +120,12 @@ def ranked_list(row: Row) -> Candidate:
     return Candidate(asked(row, question), replies, from_ranks(range(len(replies))))
 
 
-def asked(row: Row, question: str) -> Prompt:
+def asked(row: FileRow, question: str) -> Prompt:
     """The turns of `history`, then the question."""
     return (*earlier_turns(row), Turn("user", question))
 
 
-def earlier_turns(row: Row) -> Prompt:
+def earlier_turns(row: FileRow) -> Prompt:
     """The turns of `history`: exchanges [question, answer], or messages."""
     history = as_list(row.get("history") or [], "history")
     if all(isinstance(turn, Mapping) for turn in history):

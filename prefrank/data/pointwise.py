@@ -5,13 +5,13 @@ ones are not compared, since nobody said which is better. A prompt whose replies
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from prefrank.data.candidates import DUPLICATE, Candidate, Drop, bare, under_system
+from prefrank.data.candidates import DUPLICATE, Candidate, Candidates, Drop, bare, under_system
 from prefrank.data.conversations import instructed
-from prefrank.data.fields import Row, as_text, as_turns, field, label, system_of, text, user
+from prefrank.data.fields import FileRow, as_text, as_turns, field, label, system_of, text, user
 from prefrank.data.hh import PROMPTS_DIFFER
-from prefrank.data.own import NOT_ONE_REPLY, TOOL_CALL, continued, unread
+from prefrank.data.own import continued, drop_without_reply, unread
 from prefrank.data.pairs import NO_LABEL
 from prefrank.errors import BadData, short
 from prefrank.io.rows import Record
@@ -19,13 +19,12 @@ from prefrank.types import Preference, Prompt, Turn
 
 ONE_LABEL = "all replies of the prompt have one label"
 Reply = tuple[Prompt, str, bool]
-Found = Iterator[tuple[Record, Candidate | Drop]]
 
 
-def by_prompt(read: Callable[[Row], Reply | Drop]) -> Callable[[Iterable[Record]], Found]:
+def by_prompt(read: Callable[[FileRow], Reply | Drop]) -> Callable[[Iterable[Record]], Candidates]:
     """A reader of comparisons from a reader of single replies."""
 
-    def reader(records: Iterable[Record]) -> Found:
+    def reader(records: Iterable[Record]) -> Candidates:
         groups: dict[tuple[str, Prompt], list[tuple[Record, str, bool]]] = defaultdict(list)
         seen: set[object] = set()
         for record in records:
@@ -59,7 +58,7 @@ def _compared(prompt: Prompt, group: list[tuple[str, bool]]) -> Candidate | Drop
     return Candidate(prompt, replies, tuple(Preference(a, b) for a in good for b in bad))
 
 
-def _label(row: Row, name: str) -> bool | None:
+def _label(row: FileRow, name: str) -> bool | None:
     """True or false, also as words or as 1 and 0; None where the row has no label."""
     value = field(row, name)
     if isinstance(value, str):
@@ -69,7 +68,7 @@ def _label(row: Row, name: str) -> bool | None:
     return None if value is None else bool(value)
 
 
-def kto(row: Row) -> Reply | Drop:
+def kto(row: FileRow) -> Reply | Drop:
     """TRL's unpaired preference: `prompt`, `completion`, `label`; the first two as texts or as messages."""
     prompt, completion = field(row, "prompt"), field(row, "completion")
     turns = user(prompt) if isinstance(prompt, str) else as_turns(prompt, "prompt")
@@ -80,26 +79,22 @@ def kto(row: Row) -> Reply | Drop:
     return Drop(PROMPTS_DIFFER) if context is None else _last(row, (*context, last), "label")
 
 
-def kto_instruction(row: Row) -> Reply | Drop:
+def kto_instruction(row: FileRow) -> Reply | Drop:
     """LLaMA-Factory: `instruction`, `input`, `output`, `kto_tag`."""
     return _reply(row, instructed(row), text(row, "output"), "kto_tag")
 
 
-def kto_conversation(row: Row) -> Reply | Drop:
+def kto_conversation(row: FileRow) -> Reply | Drop:
     """LLaMA-Factory's `conversations` or `messages` with `kto_tag`; ms-swift's `messages` with `label`."""
     name = "conversations" if "conversations" in row else "messages"
     return _last(row, as_turns(field(row, name), name), "kto_tag" if "kto_tag" in row else "label")
 
 
-def _last(row: Row, turns: Prompt, name: str) -> Reply | Drop:
-    if not turns or turns[-1].role != "assistant":
-        return Drop(NOT_ONE_REPLY)
-    if turns[-1].message().keys() & {"tool_calls", "function_call"}:
-        return Drop(TOOL_CALL)
-    return _reply(row, turns[:-1], turns[-1].text, name)
+def _last(row: FileRow, turns: Prompt, name: str) -> Reply | Drop:
+    return drop_without_reply(turns) or _reply(row, turns[:-1], turns[-1].text, name)
 
 
-def _reply(row: Row, prompt: Prompt, reply: str, name: str) -> Reply | Drop:
+def _reply(row: FileRow, prompt: Prompt, reply: str, name: str) -> Reply | Drop:
     good = _label(row, name)
     if good is None:
         return Drop(NO_LABEL)

@@ -7,7 +7,7 @@ strength is the published one, 1 slightly better to 3 much better, never made up
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 from prefrank.data.candidates import (
     FEW_REPLIES,
     Candidate,
+    Candidates,
     Drop,
     from_ratings_of,
     pooled,
     under_system,
 )
 from prefrank.data.fields import (
-    Row,
+    FileRow,
     as_list,
     as_number,
     as_row,
@@ -48,7 +49,7 @@ _ROLE = re.compile(r"\s*<extra_id_1>(User|Assistant)\s*\n")
 _ROLES: dict[str, Role] = {"User": "user", "Assistant": "assistant"}
 
 
-def helpsteer_ratings(records: Iterable[Record]) -> Iterator[tuple[Record, Candidate | Drop]]:
+def helpsteer_ratings(records: Iterable[Record]) -> Candidates:
     """nvidia/HelpSteer and HelpSteer2: one response rated 0 to 4 on five attributes; those of one prompt compared."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
@@ -70,7 +71,7 @@ def _at(record: Record, read: Any) -> Any:
         raise BadData(f"{record.where}: {error}") from None
 
 
-def _rated_response(row: Row) -> tuple[tuple[Ratings, ...], tuple[str]]:
+def _rated_response(row: FileRow) -> tuple[tuple[Ratings, ...], tuple[str]]:
     ratings = tuple(
         Ratings((as_number(field(row, name), name),), MAIN_HEAD if name == "helpfulness" else name)
         for name in ATTRIBUTES
@@ -85,19 +86,19 @@ def _helpsteer_prompt(prompt: str) -> Prompt:
     return (*user(first), *later)
 
 
-def helpsteer_pair(row: Row) -> Candidate:
+def helpsteer_pair(row: FileRow) -> Candidate:
     """nvidia/HelpSteer2, `preference`: two responses and a strength from -3 (the first much better) to 3."""
     replies = (text(row, "response_1"), text(row, "response_2"))
     return Candidate(_helpsteer_prompt(text(row, "prompt")), replies, (_signed(row, "preference_strength"),))
 
 
-def helpsteer3(row: Row) -> Candidate:
+def helpsteer3(row: FileRow) -> Candidate:
     """nvidia/HelpSteer3, `preference`: messages, two responses and a strength from -3 (the first much better) to 3."""
     replies = (text(row, "response1"), text(row, "response2"))
     return Candidate(as_turns(field(row, "context"), "context"), replies, (_signed(row, "overall_preference"),))
 
 
-def _signed(row: Row, name: str) -> Preference:
+def _signed(row: FileRow, name: str) -> Preference:
     value = as_number(field(row, name), name)
     if value not in range(-3, 4):
         raise BadData(f"{name!r} holds {short(value)}; wanted a whole number from -3 to 3")
@@ -107,7 +108,7 @@ def _signed(row: Row, name: str) -> Preference:
     return Preference(0, 1, strength=strength) if value < 0 else Preference(1, 0, strength=strength)
 
 
-def ultrafeedback(row: Row) -> Candidate | Drop:
+def ultrafeedback(row: FileRow) -> Candidate | Drop:
     """openbmb/UltraFeedback: four completions, rated by GPT-4 as a whole (1 to 10) and on four aspects (1 to 5).
 
     They are ordered by the mean of their aspects, since some overall scores are wrong (a known fault: completions
@@ -134,12 +135,12 @@ def ultrafeedback(row: Row) -> Candidate | Drop:
     return Candidate(prompt, replies, preferences, left_out=left_out, ratings=tuple(ratings))
 
 
-def _aspect(completion: Row, aspect: str) -> object:
+def _aspect(completion: FileRow, aspect: str) -> object:
     annotations = as_row(completion.get("annotations") or {}, "annotations")
     return as_row(annotations.get(aspect) or {}, f"annotations.{aspect}").get("Rating")
 
 
-def _fine_score(completion: Row, aspects: Sequence[float | None]) -> float | None:
+def _fine_score(completion: FileRow, aspects: Sequence[float | None]) -> float | None:
     """The mean of the aspects that were rated, or the published one."""
     given = [value for value in aspects if value is not None]
     return fmean(given) if given else maybe_number(completion.get("fine-grained_score"), "fine-grained_score")
@@ -150,7 +151,7 @@ def _opposed(preference: Preference, scores: Sequence[float | None]) -> bool:
     return not preference.tie and winner is not None and loser is not None and winner < loser
 
 
-def finegrained(row: Row) -> Candidate:
+def finegrained(row: FileRow) -> Candidate:
     """allenai/FineGrainedRLHF, long-form answers: of each two of four, 1 or 2 is better, 0 neither.
 
     The prompt is the passages that people judged by, then the question, so that cutting takes passages first.

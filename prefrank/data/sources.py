@@ -30,8 +30,8 @@ from prefrank.data.hh import SUBSETS
 from prefrank.data.implicit import PROMPTS
 from prefrank.errors import BadData, BadInput, NotFound, short, suggest
 from prefrank.io.columns import Columns, mapped
-from prefrank.io.inputs import check_plain
-from prefrank.io.rows import SUFFIXES, Record, Row, first_row, is_csv, is_data_file, read_records
+from prefrank.io.plain_files import check_plain
+from prefrank.io.rows import SUFFIXES, FileRow, Record, first_row, is_csv, is_data_file, read_records
 from prefrank.io.saved import STATE, saved_names
 from prefrank.limits import limit, past
 
@@ -201,7 +201,7 @@ def _published(name: str, source: PublishedSet, split: str | None, columns: Colu
     root = _download(source.hub, source.revision, patterns)
     files = {path: word for path, word in _in_layout(source, root, _data_files(root)).items() if word in wanted}
     if not files:
-        raise NotFound(f"{name} is not in {root}; {_advice(source.hub, patterns, source.revision)}")
+        raise NotFound(f"{name} is not in {root}; {_advice(patterns, source.revision)}")
     format = FORMATS[source.format]
     for known in columns or ():
         if not format.reads(known):
@@ -310,7 +310,7 @@ def _format_of(path: Path, columns: Columns | None) -> str | None:
     return recognise(row, where, columns)
 
 
-def _as_read(row: Row, csv: bool, columns: Columns) -> Row:
+def _as_read(row: FileRow, csv: bool, columns: Columns) -> FileRow:
     """A row under the names, and with the values, that readers know.
 
     Whoever names the column of the prompt has said that no other one is it; an `input` or a `history` goes before it.
@@ -357,10 +357,10 @@ def _download(id: str, revision: str | None, patterns: Iterable[str]) -> Path:
         )
     except Exception as error:  # the hub's client lets through the errors of its HTTP library, which varies by version
         why = " ".join(str(error).split())[:160]
-        raise NotFound(f"cannot fetch {id} from the hub ({why}); {_advice(id, wanted, revision)}") from None
+        raise NotFound(f"cannot fetch {id} from the hub ({why}); {_advice(wanted, revision)}") from None
 
 
-def _advice(id: str, patterns: Iterable[str], revision: str | None = None) -> str:
+def _advice(patterns: Iterable[str], revision: str | None = None) -> str:
     branch = f" (revision {revision})" if revision else ""
     files = ", ".join(patterns)
     return f"put its files {files}{branch} in a folder, as on the hub, and give that folder as the source"

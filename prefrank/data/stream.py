@@ -92,7 +92,7 @@ class ComparisonStream:
                 if not isinstance(stated, Drop):
                     file.format.check(record, stated)
                 kept = stated if isinstance(stated, Drop) else settle(stated)
-                if not self._has_split(file, located, record.row.get("split")):
+                if not self._has_split(file, record.row.get("split")):
                     kept = Drop(OTHER_SPLIT)
             except BadData:
                 dropped(MALFORMED)
@@ -105,7 +105,7 @@ class ComparisonStream:
                 id = kept.id or f"{name}:{record.line}"
                 yield Comparison(kept.prompt, kept.replies, kept.preferences, label, id, kept.ratings)
 
-    def _has_split(self, file: DataFile, located: Located, column: object) -> bool:
+    def _has_split(self, file: DataFile, column: object) -> bool:
         """Of the summaries, whose rows of all splits stand in one file: whether the row's own column names ours."""
         return file.format_name != "summaries" or self.split is None or column in SUMMARY_SPLITS[self.split]
 

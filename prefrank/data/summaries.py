@@ -7,18 +7,19 @@ weigh batches; every choice has weight 1.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from prefrank.data.candidates import (
     EMPTY_REPLY,
     FEW_REPLIES,
     Candidate,
+    Candidates,
     Drop,
     best_against_rest,
     from_ratings_of,
     pooled,
 )
-from prefrank.data.fields import Row, as_list, as_number, as_row, field, index_of, maybe_text, text, user
+from prefrank.data.fields import FileRow, as_list, as_number, as_row, field, index_of, maybe_text, text, user
 from prefrank.errors import BadData
 from prefrank.io.rows import Record
 from prefrank.types import MAIN_HEAD, Prompt, Ratings
@@ -30,7 +31,7 @@ CUE = "TL;DR:"
 AXES = (MAIN_HEAD, "accuracy", "coverage", "coherence")
 
 
-def summary_prompt(info: Row) -> Prompt | Drop:
+def summary_prompt(info: FileRow) -> Prompt | Drop:
     """What is to be summarised, in our own words, ending with the cue `TL;DR:`; a drop without post and article."""
     post, article = (maybe_text(info, name).strip() for name in ("post", "article"))
     if post and article:
@@ -45,7 +46,7 @@ def summary_prompt(info: Row) -> Prompt | Drop:
     return Drop(NOTHING_TO_SUMMARIZE)
 
 
-def summary_pair(row: Row) -> Candidate | Drop:
+def summary_pair(row: FileRow) -> Candidate | Drop:
     """`comparisons`: the summary at index `choice` was preferred; judgements by several workers are all kept."""
     summaries = as_list(field(row, "summaries"), "summaries")
     if len(summaries) != 2:
@@ -58,7 +59,7 @@ def summary_pair(row: Row) -> Candidate | Drop:
     return Candidate(prompt, replies, best_against_rest(2, choice), voter=maybe_text(row, "worker"))
 
 
-def rated_summaries(records: Iterable[Record]) -> Iterator[tuple[Record, Candidate | Drop]]:
+def rated_summaries(records: Iterable[Record]) -> Candidates:
     """`axis`: the summaries of one `info.id`, ordered by `overall`; a summary rated twice takes its mean."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -96,7 +97,7 @@ def _rated(key: str, group: list[Record]) -> Candidate | Drop:
     return Candidate(prompt, replies, from_ratings_of(rated[0]), id=key, left_out=tuple(left_out), ratings=rated)
 
 
-def _ratings(row: Row) -> tuple[str, tuple[Ratings, ...]]:
+def _ratings(row: FileRow) -> tuple[str, tuple[Ratings, ...]]:
     """A summary, and its one rating on each axis, `overall` first."""
     axes = as_row(field(row, "summary.axes"), "summary.axes")
     given = {axis: field(axes, axis) if axis == MAIN_HEAD else axes.get(axis) for axis in AXES}

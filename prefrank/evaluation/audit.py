@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from prefrank.checks import check_texts, check_whole
+from prefrank.checks import check_strings, check_whole
 from prefrank.errors import BadData, BadInput, short, suggest
 from prefrank.evaluation.audit_results import Audit, Combination
 from prefrank.evaluation.items import Item
@@ -43,7 +43,7 @@ NUM_COMPARISONS = 32
 _WHOLE = 1 << 20
 """Tokens that prefrank may take at once: batches are as large as the audit says."""
 
-Rows = Sequence[tuple[Prompt, str]]
+_Rows = Sequence[tuple[Prompt, str]]
 Values = Float64[np.ndarray, " N"]
 
 
@@ -131,7 +131,7 @@ def _check(
     known = {"engine": (engines, ENGINES), "format": (formats, FORMATS), "padding side": (sides, SIDES)}
     known |= {"number type": (dtypes, DTYPES)}
     for what, (given, there) in known.items():
-        check_texts(f"the list of {what}s", given)
+        check_strings(f"the list of {what}s", given)
         for name in given:
             if name not in there:
                 raise BadInput(f"there is no {what} {name!r}{suggest(name, there)}")
@@ -141,7 +141,7 @@ def _check(
         check_whole("a batch size", size, least=1)
 
 
-def _rows_of(items: Sequence[Comparison | Item], count: int) -> tuple[Rows, Pairs]:
+def _rows_of(items: Sequence[Comparison | Item], count: int) -> tuple[_Rows, Pairs]:
     """At most `count` items, evenly spaced, as distinct rows; and their preferences between those rows."""
     if not items:
         raise BadData("there are no comparisons to audit with; wanted at least one")
@@ -168,7 +168,7 @@ class _Ready:
     cut: float
 
 
-_Prepare = Callable[[str, Rows], _Ready]
+_Prepare = Callable[[str, _Rows], _Ready]
 
 
 def _attempt(action: Callable[[], Any]) -> Any:
@@ -233,7 +233,7 @@ def _open_ours(load: Callable[..., RewardModel], model: RewardModel, dtype: str)
     return partial(_prepare_ours, model if dtype == "float32" else load(precision=dtype))
 
 
-def _prepare_ours(model: RewardModel, form: str, rows: Rows) -> _Ready:
+def _prepare_ours(model: RewardModel, form: str, rows: _Rows) -> _Ready:
     encoder = model.encoder
     if form == "raw":
         raise BadInput("prefrank never joins prompt and reply into one string")
@@ -249,7 +249,7 @@ def _prepare_ours(model: RewardModel, form: str, rows: Rows) -> _Ready:
     return _Ready(lambda side, size: _in_batches(partial(_score_ours, model), rows, size), float(np.mean(cut)))
 
 
-def _score_ours(model: RewardModel, rows: Rows) -> Values:
+def _score_ours(model: RewardModel, rows: _Rows) -> Values:
     return np.array([score.value for score in model.score_pairs(rows)], np.float64)
 
 
@@ -270,7 +270,7 @@ def _open_theirs(folder: Path, model: RewardModel, dtype: str, trust: bool) -> _
     return partial(_prepare_theirs, tokenizer, network, column, model)
 
 
-def _prepare_theirs(tokenizer: Any, network: Any, column: int, model: RewardModel, form: str, rows: Rows) -> _Ready:
+def _prepare_theirs(tokenizer: Any, network: Any, column: int, model: RewardModel, form: str, rows: _Rows) -> _Ready:
     limit = model.encoder.settings.max_length
     if form == "own":
         own = model.encoder.encode_pairs(rows)

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float64, Int16, Int64
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.metrics import log_losses, wins
-from prefrank.evaluation.samples import Ordered, Pairs, Sample, ordered, shares
+from prefrank.evaluation.metrics import log_losses
+from prefrank.evaluation.samples import Ordered, Pairs, Sample, ordered, shares, wins
 from prefrank.evaluation.slices import figure_of, share_of
 from prefrank.evaluation.temperature_fit import (
     FOLDS,

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from prefrank.evaluation.samples import Sample
+from prefrank.evaluation.samples import Sample, wins
 from prefrank.stats.figures import Figure, mean_figure, mean_of
 
 Ties = Literal["half", "wrong"]
@@ -14,17 +14,12 @@ Ties = Literal["half", "wrong"]
 ACCURACY, MACRO_MEAN = "Accuracy", "Macro mean"
 
 
-def wins(sample: Sample, ties: Ties) -> Float64[np.ndarray, " P"]:
-    """1 for a preference whose better reply leads; equal scores by the rule; a failed score is a loss."""
-    return (sample.lead > 0) + (0.5 if ties == "half" else 0.0) * (sample.lead == 0)
-
-
 def credits(sample: Sample, ties: Ties) -> Float64[np.ndarray, " C"]:
     """Each item's wins over its untied preferences, averaged by their weights; NaN for an item without one."""
     pairs, size = sample.pairs, len(sample.facts)
     weight = np.where(pairs.decided, pairs.weight, 0.0)
     mass = np.bincount(pairs.comparison, weight, size)
-    total = np.bincount(pairs.comparison, weight * wins(sample, ties), size)
+    total = np.bincount(pairs.comparison, weight * wins(sample.lead, 0.5 if ties == "half" else 0.0), size)
     return np.where(mass > 0, total / np.where(mass > 0, mass, 1.0), np.nan)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from prefrank.evaluation.samples import Pairs, Sample
+from prefrank.evaluation.samples import Pairs, Sample, wins
 from prefrank.stats.arrays import distinct, in_blocks
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.stats.bounds import Free, Share, Signed
@@ -81,11 +81,6 @@ class Metrics:
     kendall_tau: Signed
     length_accuracy: Share
     counts: Counts
-
-
-def wins(lead: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
-    """1 for a lead, 1/2 for equal scores, 0 for a loss or a failure."""
-    return (lead > 0) + 0.5 * (lead == 0)
 
 
 def log_losses(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " P"]:

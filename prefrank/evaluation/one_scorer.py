@@ -11,7 +11,6 @@ import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from operator import add
 from typing import Any
 
@@ -22,6 +21,7 @@ from prefrank.evaluation.items import Item, as_item
 from prefrank.evaluation.metrics import Metrics, measure_subsets
 from prefrank.evaluation.samples import Sample, sample_of
 from prefrank.io.schema import plain
+from prefrank.io.versions import versions_of
 from prefrank.stats.bootstrap import Bootstrap
 from prefrank.types import Comparison, Preferences, Prompt, RankedPairs, Score
 
@@ -212,11 +212,5 @@ def _stated(preferences: Preferences) -> Iterator[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages a score depends on; read from their metadata, nothing is imported."""
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return installed
+    """Of Python and the packages a score depends on."""
+    return {"python": platform.python_version(), **versions_of(PACKAGES)}

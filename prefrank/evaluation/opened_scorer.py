@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefrank.evaluation.one_scorer import Scorer
-from prefrank.types import Prompt
+from prefrank.wire.inputs import Pair
 
 Kind = Literal["model", "transformers", "http", "python", "file"]
-Pair = tuple[Prompt, str]
 
 
 @dataclass(frozen=True, slots=True)

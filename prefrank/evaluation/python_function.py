@@ -21,9 +21,9 @@ from typing import Any
 
 from prefrank.errors import BadInput, NotFound, PrefrankError, short, suggest
 from prefrank.evaluation.one_scorer import as_score
-from prefrank.evaluation.opened_scorer import OpenedScorer, Pair
+from prefrank.evaluation.opened_scorer import OpenedScorer
 from prefrank.types import Score
-from prefrank.wire.inputs import QUERIES, Turns, query_of
+from prefrank.wire.inputs import QUERIES, Pair, Turns, query_of
 
 PYTHON = "python:"
 

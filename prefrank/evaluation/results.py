@@ -47,7 +47,7 @@ def check_chart(chart: Chart) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowCounts:
     """What reading a suite's data gave.
 
     Args:
@@ -83,7 +83,7 @@ class SuiteRecord:
     data: str
     ties: str
     where: str
-    rows: Rows
+    rows: RowCounts
     charts: tuple[Annotated[Chart, check_chart], ...]
     noise_ceiling: Share | None
     contamination: Contamination | None

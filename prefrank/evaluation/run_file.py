@@ -14,8 +14,8 @@ from typing import Any
 from prefrank.errors import BadData, BadInput, short
 from prefrank.evaluation.results import Run, SuiteRecord, SuiteResult
 from prefrank.io.atomic import write_file
-from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import parse_json
+from prefrank.io.plain_files import read_bytes
 from prefrank.io.schema import Wrong, plain, read
 from prefrank.limits import limit, past
 

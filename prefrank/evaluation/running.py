@@ -25,7 +25,7 @@ from prefrank.evaluation.protocols.suite import Suite, SuiteData
 from prefrank.evaluation.results import (
     CleanAndContaminated,
     Hardware,
-    Rows,
+    RowCounts,
     Run,
     ScorerRecord,
     SuiteRecord,
@@ -158,7 +158,7 @@ def _suite_record(task: Task, sample: Sample, contaminated: Contamination | None
         data=data_hash(task.data.items),
         ties=suite.ties,
         where=task.where,
-        rows=Rows(task.data.read, dict(task.data.dropped), missing_rows(suite.name, sample.facts)),
+        rows=RowCounts(task.data.read, dict(task.data.dropped), missing_rows(suite.name, sample.facts)),
         charts=suite.charts,
         noise_ceiling=ceiling if voted else None,
         contamination=contaminated,

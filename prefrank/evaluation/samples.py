@@ -16,6 +16,11 @@ from prefrank.limits import limit, past
 from prefrank.types import Comparison, Preference, RankedPairs, Score
 
 
+def wins(lead: Float64[np.ndarray, " P"], equal: float = 0.5) -> Float64[np.ndarray, " P"]:
+    """1 for a lead, 0 for a loss or a failure, and what equal scores count for."""
+    return (lead > 0) + equal * (lead == 0)
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """The P preferences of C items with N replies, seen from their majority side.
@@ -199,8 +204,7 @@ class Sample:
 
     @cached_property
     def wins(self) -> Float64[np.ndarray, " P"]:
-        """1 for a lead, 1/2 for equal scores, 0 for a loss or a failure."""
-        return (self.lead > 0) + 0.5 * (self.lead == 0)
+        return wins(self.lead)
 
     @cached_property
     def sizes(self) -> Ordered:

@@ -11,11 +11,12 @@ from typing import Any
 from prefrank.data.fields import as_list, as_number, as_text, as_turns, field, index_of, system_of
 from prefrank.errors import BadData, BadInput, NotFound, short
 from prefrank.evaluation.items import Item
-from prefrank.evaluation.opened_scorer import OpenedScorer, Pair
+from prefrank.evaluation.opened_scorer import OpenedScorer
 from prefrank.io.columns import Columns, mapped
-from prefrank.io.inputs import check_plain
+from prefrank.io.plain_files import check_plain
 from prefrank.io.rows import SUFFIXES, is_csv, is_data_file, read_records
 from prefrank.types import Prompt, Score, Turn
+from prefrank.wire.inputs import Pair
 
 SCORES = "scores:"
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefrank.errors import BadData, PrefrankError
-from prefrank.io.inputs import check_plain
 from prefrank.io.json_files import repeated
 from prefrank.io.packed import most_rows, unreadable
 from prefrank.io.parquet_batches import parquet_batches
+from prefrank.io.plain_files import check_plain
 from prefrank.io.saved import saved_files
 from prefrank.limits import past
 

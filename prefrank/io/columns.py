@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from prefrank.errors import BadData, BadInput, short, suggest
-from prefrank.io.rows import LazyRow, Row
+from prefrank.io.rows import FileRow, LazyRow
 
 Columns = Mapping[str, str]
 """From a known name, such as `prompt`, to the file's own, such as `question` or `info.post`."""
@@ -30,7 +30,7 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def field(row: Row, name: str) -> Any:
+def field(row: FileRow, name: str) -> Any:
     """The value at a dotted name such as `info.post`; a column that itself has dots in its name wins.
 
     Raises:
@@ -53,7 +53,7 @@ class _View(Mapping[str, Any]):
 
     __slots__ = ("_names", "_row", "_values")
 
-    def __init__(self, row: Row, names: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    def __init__(self, row: FileRow, names: Mapping[str, str], values: Mapping[str, Any]) -> None:
         self._row, self._names, self._values = row, dict(names) | {name: name for name in values}, values
 
     def __getitem__(self, name: str) -> Any:
@@ -69,7 +69,7 @@ class _View(Mapping[str, Any]):
         return len(self._names)
 
 
-def mapped(row: Row, columns: Columns, without: Collection[str] = ()) -> Row:
+def mapped(row: FileRow, columns: Columns, without: Collection[str] = ()) -> FileRow:
     """The row under the names that readers know: columns that the mapping takes are renamed, all others stay.
 
     Args:
@@ -85,6 +85,6 @@ def mapped(row: Row, columns: Columns, without: Collection[str] = ()) -> Row:
     return _View(row, {name: name for name in row if name not in taken}, values)
 
 
-def with_values(row: Row, values: Mapping[str, Any]) -> Row:
+def with_values(row: FileRow, values: Mapping[str, Any]) -> FileRow:
     """The row with some values more, or in place of its own."""
     return _View(row, {name: name for name in row}, values)

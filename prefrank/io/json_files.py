@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from prefrank.errors import BadInput, BadModel, short
-from prefrank.io.inputs import read_bytes
+from prefrank.io.plain_files import read_bytes
 
 Default = TypeVar("Default")
 _MISSING: Any = object()

@@ -15,8 +15,8 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from prefrank.errors import BadInput, CannotWrite, PrefrankError
-from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import Fields, parse_json
+from prefrank.io.plain_files import read_bytes
 
 FILE = "run.lock"
 _OPENING = b'{"prefrank": "lock"'

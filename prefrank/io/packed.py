@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prefrank.errors import BadData, NotFound, PrefrankError
-from prefrank.io.inputs import check_plain
+from prefrank.io.plain_files import check_plain
 from prefrank.limits import limit, past
 
 PACKED_SUFFIXES = (".gz", ".xz", ".zst")

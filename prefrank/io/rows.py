@@ -16,9 +16,9 @@ from prefrank.io.json_rows import BadRow, is_json_array, json_rows, pass_over
 from prefrank.io.packed import PACKED_SUFFIXES, shown
 from prefrank.io.saved import STATE, saved_names
 
-__all__ = ["SUFFIXES", "Record", "Row", "first_row", "is_arrow", "is_data_file", "is_json_array", "read_records"]
+__all__ = ["SUFFIXES", "FileRow", "Record", "first_row", "is_arrow", "is_data_file", "is_json_array", "read_records"]
 
-Row = Mapping[str, Any]
+FileRow = Mapping[str, Any]
 """One row of a file: column names and values."""
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -83,7 +83,7 @@ class LazyRow(Mapping[str, Any]):
 class Record:
     """One row and where it stands."""
 
-    row: Row
+    row: FileRow
     path: Path
     line: int
 
@@ -139,7 +139,7 @@ def no_object(path: Path, line: int, row: object) -> BadData:
     return BadData(f"{shown(path)}:{line}: the row is {short(row)}; wanted an object with named columns")
 
 
-def first_row(path: Path) -> Row | None:
+def first_row(path: Path) -> FileRow | None:
     """The first row, all columns; None for a file without rows.
 
     Raises:
@@ -149,7 +149,7 @@ def first_row(path: Path) -> Row | None:
     return None if record is None else record.row
 
 
-def _arrow_rows(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[int, Row]]:
+def _arrow_rows(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[int, FileRow]]:
     from prefrank.io.arrow_files import arrow_batches
     from prefrank.io.arrow_values import batch_columns
 

@@ -6,11 +6,6 @@ from prefrank.errors import BadData, short
 from prefrank.io.json_files import read_fields, repeated
 
 STATE = "state.json"
-SPLITS = "dataset_dict.json"
-
-
-def is_saved_folder(path: Path) -> bool:
-    return (path / STATE).is_file() or (path / SPLITS).is_file()
 
 
 def saved_names(folder: Path) -> tuple[str, ...]:

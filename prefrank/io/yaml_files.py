@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from prefrank.errors import BadInput, short
-from prefrank.io.inputs import read_text
+from prefrank.io.plain_files import read_text
 from prefrank.limits import limit, past
 
 _FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefrank import native
-from prefrank.errors import BadInput, BadModel, PrefrankError, is_count, short, suggest
+from prefrank.checks import is_count
+from prefrank.errors import BadInput, BadModel, PrefrankError, short, suggest
 from prefrank.model.exact import TorchEngine, select_rows
 from prefrank.model.families import lay_out
 from prefrank.model.native_engine import NativeEngine, unfit

@@ -32,7 +32,7 @@ PACKAGES = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class PackedRows:
     """Where the N rows of a packed batch lie.
 
     Args:
@@ -95,9 +95,9 @@ def obstacle(*, device: torch.device, head_width: int) -> str | None:
     return None
 
 
-def lay_rows(starts: Int64[np.ndarray, " edges"], device: torch.device) -> Rows:
+def lay_rows(starts: Int64[np.ndarray, " edges"], device: torch.device) -> PackedRows:
     """The rows of a batch, from its `Batch.starts` [N + 1], on a device."""
-    return Rows(
+    return PackedRows(
         firsts=torch.tensor(starts[:-1], device=device),
         starts=torch.tensor(starts, dtype=torch.int32, device=device),
         longest=int(np.diff(starts).max()),
@@ -127,7 +127,7 @@ def attend(
     value: Float[Tensor, "T D"],
     *,
     num_heads: int,
-    rows: Rows,
+    rows: PackedRows,
     dropout: float,
     slots: Slots | None = None,
     position_keys: Float[Tensor, "S D"] | None = None,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefrank.errors import BadModel, PrefrankError, short
-from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import parse_json
+from prefrank.io.plain_files import read_bytes
 from prefrank.model.weights import stored_shapes
 
 MODULES = "modules.json"

@@ -25,7 +25,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from prefrank.errors import BadModel, is_count, short
+from prefrank.checks import is_count
+from prefrank.errors import BadModel, short
 from prefrank.model.custom_code import custom_class
 from prefrank.model.empty import empty
 from prefrank.model.foreign import foreign, no_head, shown_names

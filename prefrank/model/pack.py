@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from prefrank.errors import BadInput
-from prefrank.model.flash import Rows, lay_rows
+from prefrank.model.flash import PackedRows, lay_rows
 from prefrank.types import Batch
 
 
@@ -36,7 +36,7 @@ class Pack:
     firsts: Int64[Tensor, " N"]
     group_rows: list[int]
     group_tokens: list[int]
-    fused: Rows | None = None
+    fused: PackedRows | None = None
 
     @property
     def longest(self) -> int:

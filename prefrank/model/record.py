@@ -24,7 +24,7 @@ LAST, NOT_PADDING = "last", "not padding"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ModelRecord:
     """What prefrank knows of a checkpoint beyond its weights.
 
     Args:
@@ -51,7 +51,7 @@ class Record:
     padding_rows: int = 0
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> ModelRecord | None:
     """The record of a checkpoint folder; None for a plain checkpoint.
 
     Raises:
@@ -68,7 +68,7 @@ def read_record(folder: Path) -> Record | None:
         stored.refuse("heads", "a list of different names")
     if (scored := stored.text("scored_token", LAST)) not in (LAST, NOT_PADDING):
         stored.refuse("scored_token", f"{LAST!r} or {NOT_PADDING!r}")
-    return Record(
+    return ModelRecord(
         dict(stored.object("text")),
         stored.text("fingerprint"),
         _facts(stored, "training"),
@@ -98,7 +98,7 @@ def _calibration(stored: Fields) -> dict[str, Any] | None:
 
 
 def text_settings(folder: Path) -> dict[str, Any] | None:
-    """The text settings that a model was trained with, as `Record.text`; an adapter without a record has its base's.
+    """The text settings that a model was trained with, as `ModelRecord.text`; of an adapter without one its base's.
 
     None for a plain checkpoint.
 
@@ -110,7 +110,7 @@ def text_settings(folder: Path) -> dict[str, Any] | None:
     return text_settings(read_adapter(folder).base_folder()) if is_adapter(folder) else None
 
 
-def write_record(folder: Path, record: Record) -> None:
+def write_record(folder: Path, record: ModelRecord) -> None:
     """Write prefrank.json into an existing folder, whole or not at all.
 
     Raises:

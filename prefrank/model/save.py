@@ -17,7 +17,7 @@ from prefrank.model.families import FAMILIES
 from prefrank.model.integer_weights import stored_precision
 from prefrank.model.network import Network, fingerprint
 from prefrank.model.other import OtherNetwork, text_config
-from prefrank.model.record import LAST, NOT_PADDING, Record, write_record
+from prefrank.model.record import LAST, NOT_PADDING, ModelRecord, write_record
 from prefrank.model.weights import QUANTISED, SINGLE, write_tensors
 
 
@@ -75,7 +75,7 @@ def write_checkpoint(
     print_of = fingerprint(network, extra=text.fingerprint_bytes())
     save_network(network, folder, padding=padding)
     text.save(folder)
-    record = Record(
+    record = ModelRecord(
         text.text_json(),
         print_of,
         training,
@@ -89,7 +89,7 @@ def write_checkpoint(
 
 
 def scored_token(network: Network) -> str:
-    """Which token a network's score is read at, in the words of `Record`; of encoders `LAST`, without effect."""
+    """Which token a network's score is read at, in the words of `ModelRecord`; of encoders `LAST`, without effect."""
     passes = isinstance(network, OtherNetwork) and network.scored_padding is not None
     return NOT_PADDING if passes else LAST
 

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from prefrank.errors import BadModel, NotFound, short
 from prefrank.io.atomic import atomic_file
-from prefrank.io.inputs import check_plain
 from prefrank.io.json_files import Fields, read_fields
+from prefrank.io.plain_files import check_plain
 from prefrank.limits import limit, past
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")

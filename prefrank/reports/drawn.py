@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prefrank.evaluation.results import Run, SuiteResult
 from prefrank.reports import charts
 from prefrank.reports.blocks import Block, Fold, Picture, Pictures
-from prefrank.reports.charts import Line, Mark, Row, mark_of
+from prefrank.reports.charts import DotRow, Line, Mark, mark_of
 from prefrank.reports.entries import Entry, models
 from prefrank.reports.numbers import digits
 
@@ -24,7 +24,7 @@ def figure_mark(result: SuiteResult, figure: str, series: int = 0) -> Mark:
     return mark_of(result.figures[figure], series) if figure in result.figures else Mark(None)
 
 
-def rows_in_words(run: Run, rows: Sequence[Row]) -> str:
+def rows_in_words(run: Run, rows: Sequence[DotRow]) -> str:
     return "; ".join(
         f"{row.label}: " + ", ".join(f"{run.scorers[mark.series].name} {digits(mark.value)}" for mark in row.marks)
         for row in rows

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prefrank.io.names import short_names
-from prefrank.reports.charts import Row, dot_whisker_svg, mark_of
+from prefrank.reports.charts import DotRow, dot_whisker_svg, mark_of
 from prefrank.reports.leaderboard import Board, Leaderboard
 from prefrank.reports.numbers import three_places
 from prefrank.reports.page import template, write_page
@@ -64,7 +64,7 @@ def _chart(board: Board) -> str:
     rows = []
     for place in board.places:
         mark = mark_of(place.estimate, 6 if place.kind == "baseline" else 0)
-        rows.append(Row(place.name, (mark,), f"{three_places(place.estimate.value)} {place.group}".strip()))
+        rows.append(DotRow(place.name, (mark,), f"{three_places(place.estimate.value)} {place.group}".strip()))
     are_shares = all(place.estimate.value is None or 0 <= place.estimate.value <= 1 for place in board.places)
     return dot_whisker_svg(
         rows,

@@ -10,7 +10,7 @@ from prefrank.data.cells import messages_or_text
 from prefrank.data.fields import SYSTEM_COLUMNS, as_text, as_turns
 from prefrank.errors import BadData, BadInput, short
 from prefrank.io.columns import field
-from prefrank.io.rows import Row
+from prefrank.io.rows import FileRow
 from prefrank.types import Prompt, Turn
 
 COLUMNS = ("prompt", "system", "reply", "replies", "messages")
@@ -51,7 +51,7 @@ def check_columns(columns: Mapping[str, str] | None, prompt: str | None, reply: 
     return taken
 
 
-def read_row(row: Row, columns: Mapping[str, str]) -> Asked:
+def read_row(row: FileRow, columns: Mapping[str, str]) -> Asked:
     """A row's prompt and replies.
 
     Args:
@@ -89,7 +89,7 @@ def read_row(row: Row, columns: Mapping[str, str]) -> Asked:
     return Asked(prompt, tuple(_reply(reply, f"{column}[{place}]") for place, reply in enumerate(value)), listed=True)
 
 
-def _either(row: Row, name: str, other: str) -> str:
+def _either(row: FileRow, name: str, other: str) -> str:
     """Which of two columns a row has."""
     given = _given(row, name, other)
     if len(given) == 2:
@@ -107,7 +107,7 @@ def _either(row: Row, name: str, other: str) -> str:
     )
 
 
-def _check_alone(row: Row) -> None:
+def _check_alone(row: FileRow) -> None:
     """Raises BadData for a column beside `prompt` that may hold the prompt, or a part of it, and would not be read."""
     if also := next((name for name in BESIDE if isinstance(row.get(name), str | list | Mapping) and row[name]), None):
         raise BadData(
@@ -116,7 +116,7 @@ def _check_alone(row: Row) -> None:
         )
 
 
-def _given(row: Row, *names: str) -> list[str]:
+def _given(row: FileRow, *names: str) -> list[str]:
     return [name for name in names if name in row and row[name] is not None]
 
 
@@ -141,7 +141,7 @@ def _messages(value: Any, name: str) -> Prompt:
     return as_turns([value] if isinstance(value, Mapping) else value, name)
 
 
-def _with_system(prompt: Prompt, row: Row, columns: Mapping[str, str]) -> Prompt:
+def _with_system(prompt: Prompt, row: FileRow, columns: Mapping[str, str]) -> Prompt:
     """The turns after the row's own system turn, where it has one."""
     name = columns["system"] if "system" in columns else system_column(row)
     value = field(row, name) if "system" in columns else row.get(name)
@@ -152,7 +152,7 @@ def _with_system(prompt: Prompt, row: Row, columns: Mapping[str, str]) -> Prompt
     return (Turn("system", text), *prompt) if text and system is None else prompt
 
 
-def system_column(row: Row) -> str:
+def system_column(row: FileRow) -> str:
     """Which of the columns that the data of training read as the system turn a row has; the first where it has none.
 
     Raises:

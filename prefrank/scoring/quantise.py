@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from prefrank.checks import is_count, is_finite
 from prefrank.data import load_comparisons, parse_source
-from prefrank.errors import BadInput, BadModel, is_count, short
+from prefrank.errors import BadInput, BadModel, short
 from prefrank.io.atomic import atomic_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.integer_weights import check_quantised
 from prefrank.model.save import check_target, write_checkpoint
 from prefrank.scoring.reward_model import RewardModel
-from prefrank.scoring.temperature import is_finite
+from prefrank.stats.correlation import rank_correlation
 from prefrank.types import Prompt
 
 MAX_FLIPS = 0.5
@@ -86,7 +87,7 @@ def parity(
         largest=float(off[worst]),
         largest_percent=100 * float(off[worst]) / spread,
         largest_tokens=int(tokens[worst]),
-        spearman=float(np.corrcoef(_ranks(reference), _ranks(scores))[0, 1]) if scores.std() > 0 else 0.0,
+        spearman=rank_correlation(reference, scores) or 0.0,
         pairs=pairs,
         flips_percent=100 * flips / pairs,
     )
@@ -185,9 +186,3 @@ def _rows(data: str, num_rows: int) -> list[tuple[Prompt, str]]:
     )
     kept = np.unique(np.linspace(0, len(distinct) - 1, num_rows).round().astype(int))
     return [distinct[row] for row in kept]
-
-
-def _ranks(values: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """Ranks from 1 up; equal values share the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]

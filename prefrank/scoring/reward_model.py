@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from prefrank.errors import BadInput, BadModel, is_count, short
+from prefrank.checks import is_count, is_finite
+from prefrank.errors import BadInput, BadModel, short
 from prefrank.io.atomic import atomic_folder
 from prefrank.io.pinned import changed_lately
 from prefrank.model import Network, make_engine, run
@@ -30,7 +31,7 @@ from prefrank.model.threads import check_fork, computed, find_device
 from prefrank.model.weights import read_config
 from prefrank.scoring.carried import Origin, origin_of, pack, unpack
 from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies
-from prefrank.scoring.temperature import check_temperature, is_finite, is_for
+from prefrank.scoring.temperature import check_temperature, is_for
 from prefrank.text import TextEncoder, TextSettings, distinct_rows, plan_batches
 from prefrank.types import Prompt, PromptLike, Row, Score
 

@@ -1,26 +1,15 @@
 """The temperature that a folder keeps in its prefrank.json, and which scores it is for."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from prefrank.checks import is_finite
 from prefrank.errors import BadInput, short
 from prefrank.model.hub import resolve_model
-from prefrank.model.record import Record, read_record, write_record
-
-
-def is_finite(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number; a bool is none."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number past every float
-        return False
+from prefrank.model.record import ModelRecord, read_record, write_record
 
 
 def check_temperature(value: object) -> None:
@@ -35,7 +24,7 @@ def is_for(calibration: Mapping[str, Any], fingerprint: str, *, pre_rendered: bo
     return fitted == (fingerprint, pre_rendered, empty_score)
 
 
-def check_calibratable(name: str | Path) -> tuple[Path, Record]:
+def check_calibratable(name: str | Path) -> tuple[Path, ModelRecord]:
     """The folder that a calibration is stored in, and its record.
 
     Raises:

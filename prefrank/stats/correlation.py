@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Shaped
 
 from prefrank.stats.figures import Figure, mean_figure, undefined
-from prefrank.stats.ranks import above, below
+from prefrank.stats.ranks import above, below, mid_ranks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +85,19 @@ def spearman(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], prompts
     return mean_figure(rho + moments.influence(rho), prompts, bounds=None)
 
 
+def pearson(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> float | None:
+    """Pearson's correlation; None where one of the two is the same everywhere."""
+    if not len(x) or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    dx, dy = x - x.mean(), y - y.mean()
+    return float((dx * dy).sum() / math.sqrt((dx * dx).sum() * (dy * dy).sum()))
+
+
+def rank_correlation(x: Shaped[np.ndarray, " n"], y: Shaped[np.ndarray, " n"]) -> float | None:
+    """Spearman's correlation; None where one of the two is the same everywhere."""
+    return pearson(mid_ranks(x), mid_ranks(y))
+
+
 def rank_correlations(x: Float64[np.ndarray, " N"], y: Float64[np.ndarray, " N"]) -> tuple[float, float]:
     """Kendall's tau-b and Spearman's rho of two orders of N things; 0 where all x, or all y, are equal.
 
@@ -98,7 +111,7 @@ def rank_correlations(x: Float64[np.ndarray, " N"], y: Float64[np.ndarray, " N"]
     opposite = _inversions(y_place[np.lexsort((y_place, x_place))])
     scale = np.sqrt(float(len(x) ** 2 - _equals(x_place)) * float(len(x) ** 2 - _equals(y_place)))
     tau = (both - 4 * opposite) / scale if scale > 0 else 0.0
-    return float(tau), _cosine(*(2 * below(np.bincount(place))[place] - len(place) for place in places))
+    return float(tau), rank_correlation(x_place, y_place) or 0.0
 
 
 def _equals(place: Int64[np.ndarray, " N"]) -> int:
@@ -118,8 +131,3 @@ def _inversions(values: Int64[np.ndarray, " N"]) -> int:
         inversions += int(((passed - before) * (1 - right[order])).sum())
         width *= 2
     return inversions
-
-
-def _cosine(a: Float64[np.ndarray, "..."], b: Float64[np.ndarray, "..."]) -> float:
-    scale = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / scale) if scale > 0 else 0.0

@@ -11,6 +11,8 @@ from prefrank.errors import BadInput
 from prefrank.stats.arrays import distinct
 
 Interval = tuple[float, float]
+Z_95 = 1.959963984540054
+"""Standard errors on either side of a 95 % normal interval, right to the last bit, which `z_value` is not quite."""
 
 
 def z_value(confidence: float) -> float:
@@ -39,6 +41,14 @@ def wilson_of_share(share: float, n: int, z: float) -> Interval:
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # At 0 and n successes an end is the share itself, which rounding can miss by a hair.
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def mean_interval(values: Float64[np.ndarray, " n"], z: float) -> Interval | None:
+    """The normal interval of a mean of independent values, z standard errors either way; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    mean, half = float(values.mean()), z * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return mean - half, mean + half
 
 
 def clustered_error(influence: Float64[np.ndarray, " n"], cluster: Int64[np.ndarray, " n"]) -> float:

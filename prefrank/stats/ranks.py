@@ -19,6 +19,12 @@ def above(mass: Shaped[np.ndarray, " D"]) -> Float64[np.ndarray, " D"]:
     return mass.sum() - np.cumsum(mass) + mass / 2
 
 
+def mid_ranks(values: Shaped[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Ranks from ½; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return below(counts)[place]
+
+
 def dense(place: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """The same order as 0, 1, ..., none left out."""
     return (np.cumsum(np.bincount(place) > 0) - 1)[place]

@@ -17,6 +17,7 @@ from typing import Any
 from prefrank.errors import BadInput, BadText
 from prefrank.text.chat import ChatTexts
 from prefrank.text.limit import fit
+from prefrank.text.marks import check_characters
 from prefrank.text.padding import safe_padding, wanted_padding
 from prefrank.text.reader import TextIds
 from prefrank.text.rendered import one_text, pair_of, rendered_row, turns_of
@@ -272,10 +273,4 @@ def check_texts(pairs: Sequence[tuple[Prompt, str]]) -> None:
         for name, text in (*((f"prompt turn {i}", turn.text) for i, turn in enumerate(prompt)), ("the reply", reply)):
             if not isinstance(text, str):
                 raise BadText(f"{name} of pair {number} is of type {type(text).__name__}; wanted a string")
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise BadText(
-                    f"{name} of pair {number} has a lone surrogate (half of a character) at position {error.start};"
-                    " remove it or decode the text again from its bytes"
-                ) from error
+            check_characters(text, f"{name} of pair {number}")

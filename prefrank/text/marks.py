@@ -117,11 +117,11 @@ class Marks:
     def _put_all(self, value: Any) -> Any:
         """Marks in every string of a JSON value; names, which templates compare, have them only for whole strings."""
         if isinstance(value, str):
-            check_whole(value, "a string beside a turn's text")
+            check_characters(value, "a string beside a turn's text")
             return self._whole(value) if value.isidentifier() else self.put(value, "")
         if isinstance(value, dict):
             for key in value:
-                check_whole(key, "a key beside a turn's text")
+                check_characters(key, "a key beside a turn's text")
             return {self._whole(key): self._put_all(each) for key, each in value.items()}
         return [self._put_all(each) for each in value] if isinstance(value, list) else value
 
@@ -129,12 +129,12 @@ class Marks:
         return self.source.control_pattern.sub(lambda match: self._mark(match.group()), text)
 
 
-def check_whole(text: str, what: str) -> None:
+def check_characters(text: str, what: str) -> None:
     """Raise BadText for a text with half of a character."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadText(
-            f"{what} has a lone surrogate (half of a character) at position {error.start}; remove it, or decode"
+            f"{what} has a lone surrogate (half of a character) at position {error.start}; remove it or decode"
             " the text again from its bytes"
         ) from None

@@ -18,8 +18,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from prefrank.errors import BadModel, BadText, NotFound, suggest
-from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import Fields, parse_json, read_fields
+from prefrank.io.plain_files import read_bytes
 from prefrank.limits import limit, past
 from prefrank.text import control, spm
 from prefrank.text.convert import in_transformers

@@ -144,10 +144,6 @@ def test_a_difference_counts_every_pair_in_another_order() -> None:
     assert score_report.difference([0.0, 1.0], [0.5, 0.5]).flips_percent == 100
 
 
-def test_ranks_share_the_mean_where_values_are_equal() -> None:
-    assert score_report.ranks(np.array([5.0, 1.0, 5.0, 9.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
-
-
 @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=20))
 def test_rank_correlation_is_scipys(pairs: list[tuple[int, int]]) -> None:

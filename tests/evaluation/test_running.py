@@ -9,7 +9,7 @@ from prefrank.errors import BadData, BadInput, NotFound
 from prefrank.evaluation import Bootstrap, Item, data_hash, longer_wins, random_scorer
 from prefrank.evaluation.compare_runs import compare_runs
 from prefrank.evaluation.protocols.suite import SuiteData
-from prefrank.evaluation.results import Rows, Run, sample_of_run
+from prefrank.evaluation.results import RowCounts, Run, sample_of_run
 from prefrank.evaluation.run_file import read_run, write_run
 from prefrank.evaluation.running import Entrant, Task, comparisons_suite, run_all
 from prefrank.types import Preference, Prompt, Score, as_prompt
@@ -76,7 +76,7 @@ def test_every_figure_can_be_measured_again_from_the_file(run: Run, tmp_path: Pa
 
 def test_rows_drops_and_origin_are_in_the_file(run: Run) -> None:
     suite = run.suites["set"]
-    assert suite.rows == Rows(45, {"equal replies": 5}, {})
+    assert suite.rows == RowCounts(45, {"equal replies": 5}, {})
     assert (suite.where, suite.ties, len(suite.data)) == ("file.jsonl", "half", 64)
     assert run.command == "prefrank evaluate"
 

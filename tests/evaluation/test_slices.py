@@ -9,8 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from prefrank.errors import BadInput
 from prefrank.evaluation import Bootstrap, Estimate, Sample, measure, wilson
-from prefrank.evaluation.metrics import wins
-from prefrank.evaluation.samples import shares
+from prefrank.evaluation.samples import shares, wins
 from prefrank.evaluation.slices import Slice, mark_worst, share_of, slices
 from prefrank.io.schema import plain
 from prefrank.types import Preference

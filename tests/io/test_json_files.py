@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from prefrank.errors import BadData, BadModel, NotFound
-from prefrank.io.inputs import read_text
 from prefrank.io.json_files import Fields, parse_json, read_object
+from prefrank.io.plain_files import read_text
 
 
 @pytest.mark.parametrize(

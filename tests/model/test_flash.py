@@ -126,7 +126,7 @@ def random_attention(
     return attention, Relative(table=table, order=order.to(device), longest=longest)
 
 
-def packed(lengths: list[int], device: torch.device) -> tuple[Pack, flash.Rows]:
+def packed(lengths: list[int], device: torch.device) -> tuple[Pack, flash.PackedRows]:
     batch = batch_of(lengths)
     pack = pack_batch(batch, vocab_size=VOCAB, max_positions=None, device=device)
     return pack, flash.lay_rows(batch.starts, device)
@@ -138,7 +138,7 @@ def loop(attention: DisentangledAttention, hidden: Tensor, pack: Pack, relative:
 
 
 def in_one_call(
-    attention: DisentangledAttention, hidden: Tensor, rows: flash.Rows, relative: Relative, firsts_only: bool,
+    attention: DisentangledAttention, hidden: Tensor, rows: flash.PackedRows, relative: Relative, firsts_only: bool,
     dropout: float = 0.0,
 ) -> Tensor:  # fmt: skip
     queries = hidden[rows.firsts] if firsts_only else hidden

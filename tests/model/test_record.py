@@ -10,7 +10,7 @@ import pytest
 
 from prefrank.errors import BadModel
 from prefrank.model import load_network
-from prefrank.model.record import RECORD, Record, read_record, text_settings, write_record
+from prefrank.model.record import RECORD, ModelRecord, read_record, text_settings, write_record
 from prefrank.scoring import RewardModel, checkpoint_info
 from prefrank.text import TextSettings
 from prefrank.training.records.runs import find_runs
@@ -48,7 +48,7 @@ def test_a_torn_record_is_one_error_that_names_the_file(kind: str, tmp_path: Pat
 @pytest.mark.parametrize("name", WRONG)
 def test_a_record_with_a_wrong_value_is_an_error_that_names_it(name: str, tmp_path: Path) -> None:
     write(tmp_path, json.dumps(GOOD))
-    assert read_record(tmp_path) == Record(TEXT, "")
+    assert read_record(tmp_path) == ModelRecord(TEXT, "")
     write(tmp_path, json.dumps(GOOD | {name: WRONG[name]}))
     with pytest.raises(BadModel, match=name):
         read_record(tmp_path)
@@ -92,7 +92,7 @@ def test_decoders_read_their_record_too(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_decoder_with_fewer_embeddings_than_its_record_counts_is_refused(tmp_path: Path) -> None:
-    write_record(decoder_folder(tmp_path), Record(TEXT, "", padding_rows=420))
+    write_record(decoder_folder(tmp_path), ModelRecord(TEXT, "", padding_rows=420))
     with pytest.raises(BadModel, match="counts 420 padding_rows, but the model has 420 embeddings"):
         load_network(tmp_path)
 

@@ -7,26 +7,26 @@ import pytest
 
 from prefrank.palette import COLORS
 from prefrank.reports import charts
-from prefrank.reports.charts import Line, Mark, Row
+from prefrank.reports.charts import DotRow, Line, Mark
 from prefrank.reports.charts.drawing import nice_ticks
 from prefrank.reports.charts.matrix import diverging
 from tests.reports.test_html import parsed
 
 
 def test_a_dot_stands_where_its_value_is() -> None:
-    svg = charts.dot_whisker_svg([Row("a", (Mark(0.75, 0.6, 0.9, 1),))], label="a chart of one", limits=(0.5, 1.0))
+    svg = charts.dot_whisker_svg([DotRow("a", (Mark(0.75, 0.6, 0.9, 1),))], label="a chart of one", limits=(0.5, 1.0))
     assert '<svg x="50.00%"' in svg
     assert 'x1="20.00%" x2="80.00%"' in svg
     assert COLORS[1] in svg
 
 
 def test_whiskers_end_at_the_axis() -> None:
-    svg = charts.dot_whisker_svg([Row("a", (Mark(0.9, 0.2, 1.4),))], label="a chart of one", limits=(0.5, 1.0))
+    svg = charts.dot_whisker_svg([DotRow("a", (Mark(0.9, 0.2, 1.4),))], label="a chart of one", limits=(0.5, 1.0))
     assert 'x1="0.00%" x2="100.00%" y1="24"' in svg
 
 
 def test_a_row_without_values_says_so() -> None:
-    svg = charts.dot_whisker_svg([Row("a", (Mark(None), Mark(None)))], label="a chart of nothing")
+    svg = charts.dot_whisker_svg([DotRow("a", (Mark(None), Mark(None)))], label="a chart of nothing")
     assert ">-</text>" in svg
     assert "<circle" not in svg
 

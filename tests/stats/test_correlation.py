@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from prefrank.stats.bootstrap import Bootstrap
-from prefrank.stats.correlation import rank_correlations, spearman
+from prefrank.stats.correlation import pearson, rank_correlation, rank_correlations, spearman
 from prefrank.stats.estimates import estimate_all
 from prefrank.stats.figures import ratio
 
@@ -18,6 +18,15 @@ def test_rank_correlations_are_scipys() -> None:
         x, y = draw.integers(0, 5, 12).astype(float), draw.normal(size=12)
         wanted = [stats.kendalltau(x, y).statistic, stats.spearmanr(x, y).statistic]
         assert rank_correlations(x, y) == pytest.approx(wanted)
+        assert rank_correlation(x, y) == pytest.approx(wanted[1])
+        assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
+
+
+@pytest.mark.parametrize("values", [[], [0.1, 0.1, 0.1]])
+def test_what_does_not_vary_correlates_with_nothing(values: list[float]) -> None:
+    x, y = np.array(values), np.arange(float(len(values)))
+    assert pearson(x, y) is rank_correlation(y, x) is None
+    assert rank_correlations(x, y) == (0.0, 0.0)
 
 
 def test_spearman_over_items_is_scipys_and_moves_as_items_are_left_out() -> None:

@@ -5,13 +5,14 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from prefrank.stats.ranks import above, auroc, below, dense, spearman_in_groups
+from prefrank.stats.ranks import above, auroc, below, dense, mid_ranks, spearman_in_groups
 
 
 def test_half_ranks_are_scipys() -> None:
     values = np.array([3.0, 1.0, 3.0, 2.0, 1.0])
     place = np.unique(values, return_inverse=True)[1]
     ranks = below(np.bincount(place))[place]
+    assert mid_ranks(values).tolist() == ranks.tolist()
     assert ranks + 0.5 == pytest.approx(stats.rankdata(values))
     assert ranks + above(np.bincount(place))[place] == pytest.approx(np.full(5, 5.0))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefrank.errors import BadRecipe
-from prefrank.model.record import Record, read_record, write_record
+from prefrank.model.record import ModelRecord, read_record, write_record
 from prefrank.text import TextEncoder, TextSettings
 from prefrank.training import dry_run, train
 from prefrank.training.start import load_text
@@ -20,7 +20,7 @@ STRINGS = {"system": ("S> ", "\n"), "user": ("Q> ", "\n"), "assistant": ("A> ", 
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A decoder that prefrank trained with turn strings of its own, on rows of 48 tokens."""
     folder = decoder_folder(tmp_path_factory.mktemp("decoder"))
-    write_record(folder, Record(TextSettings("turns", 48, turn_strings=STRINGS).to_json(), ""))
+    write_record(folder, ModelRecord(TextSettings("turns", 48, turn_strings=STRINGS).to_json(), ""))
     return folder
 
 
@@ -75,7 +75,7 @@ def test_what_the_recipe_states_wins_and_the_rest_stays(recipe, bert, tmp_path, 
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((bert / name).read_bytes())
     before = TextSettings("pair", 40, labels=True)
-    write_record(tmp_path, Record(before.to_json(), ""))
+    write_record(tmp_path, ModelRecord(before.to_json(), ""))
     keys = {"max_length": None} | stated
     assert load_text(recipe(model_name=str(tmp_path), **keys), tmp_path).settings == replace(before, **change)
 

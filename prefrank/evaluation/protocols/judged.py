@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from prefrank.data.candidates import Drop
-from prefrank.data.fields import Row, as_row, as_text, field, short, text, user
+from prefrank.data.fields import FileRow, as_row, as_text, field, short, text, user
 from prefrank.data.hh import transcript
 from prefrank.errors import BadData
 from prefrank.evaluation.credits import ACCURACY, MACRO_MEAN, pairwise
@@ -114,7 +114,7 @@ def _examples(path: Path) -> Iterator[Record]:
 
 
 def _task_item(record: Record) -> Item | Drop:
-    targets: Row = as_row(field(record.row, "target_scores"), "target_scores")
+    targets: FileRow = as_row(field(record.row, "target_scores"), "target_scores")
     sides = [[as_text(reply, "reply") for reply, score in targets.items() if score == side] for side in (1, 0)]
     if [len(side) for side in sides] != [1, 1]:
         raise BadData(f"'target_scores' holds {short(dict(targets))}; wanted one reply with 1 and one with 0")

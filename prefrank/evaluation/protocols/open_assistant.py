@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float64
 from prefrank.data import load_comparisons
 from prefrank.evaluation.credits import ACCURACY, credits, mean_over
 from prefrank.evaluation.items import as_item
-from prefrank.evaluation.metrics import best_and_worst, kendall_taus, wins
+from prefrank.evaluation.metrics import best_and_worst, kendall_taus
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
-from prefrank.evaluation.samples import Sample
+from prefrank.evaluation.samples import Sample, wins
 from prefrank.stats.figures import Figure, mean_figure
 
 

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float64
 from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_texts, field, text, user
 from prefrank.errors import BadData, BadInput
-from prefrank.evaluation.credits import in_subset, mean_over, subsets_of, wins
+from prefrank.evaluation.credits import in_subset, mean_over, subsets_of
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Chart, Suite, SuiteData
-from prefrank.evaluation.samples import Sample
+from prefrank.evaluation.samples import Sample, wins
 from prefrank.io.rows import Record
 from prefrank.stats.figures import Figure, combine, mean_of
 
@@ -77,7 +77,7 @@ def matrix(sample: Sample) -> Float64[np.ndarray, "C 3 3"]:
     """
     if (np.bincount(sample.pairs.comparison, minlength=len(sample.facts)) != 9).any():
         raise BadInput("an item of RM-Bench has other than 9 preferences; wanted 3 chosen against 3 rejected replies")
-    return wins(sample, "wrong").reshape(-1, 3, 3)
+    return wins(sample.lead, equal=0.0).reshape(-1, 3, 3)
 
 
 def measure(sample: Sample) -> dict[str, Figure]:

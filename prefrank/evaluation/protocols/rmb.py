@@ -13,11 +13,11 @@ import numpy as np
 from prefrank.data.candidates import Drop
 from prefrank.data.fields import as_list, as_row, as_turns, field, maybe_text, text
 from prefrank.errors import BadData
-from prefrank.evaluation.credits import in_subset, mean_over, subsets_of, wins
+from prefrank.evaluation.credits import in_subset, mean_over, subsets_of
 from prefrank.evaluation.items import Item
 from prefrank.evaluation.protocols.reading import contest, published_files, read_items, records_of
 from prefrank.evaluation.protocols.suite import Suite, SuiteData
-from prefrank.evaluation.samples import Sample
+from prefrank.evaluation.samples import Sample, wins
 from prefrank.io.rows import Record
 from prefrank.stats.figures import Figure, mean_of
 
@@ -109,7 +109,7 @@ def _item(record: Record) -> Item | Drop:
 
 
 def measure(sample: Sample) -> dict[str, Figure]:
-    lost = np.bincount(sample.pairs.comparison, 1 - wins(sample, "wrong"), len(sample.facts))
+    lost = np.bincount(sample.pairs.comparison, 1 - wins(sample.lead, equal=0.0), len(sample.facts))
     values = (lost == 0).astype(np.float64)
     names = subsets_of(sample)
     four = {}

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from prefrank.data.candidates import EMPTY_REPLY, EQUAL_REPLIES, Drop
-from prefrank.data.fields import Row, as_number, field, maybe_text, short, text, user
+from prefrank.data.fields import FileRow, as_number, field, maybe_text, short, text, user
 from prefrank.errors import BadData
 from prefrank.evaluation.credits import ACCURACY, credits, mean_over, pairwise
 from prefrank.evaluation.items import Item
@@ -244,7 +244,7 @@ def read_tulu(folder: Path) -> SuiteData:
     A pair's votes meet in its first row; its later rows are counted as such, and so are rows without a vote.
     """
     records = tuple(records_of(published_files(folder, _TULU)))
-    pairs: dict[tuple[bool, str, frozenset[str]], list[Row]] = {}
+    pairs: dict[tuple[bool, str, frozenset[str]], list[FileRow]] = {}
     for record in records:
         if (answer := record.row.get("preference")) and answer not in tuple(_TULU_VOTES):
             raise BadData(f"{record.where}: 'preference' is {short(answer)}; wanted one of {', '.join(_TULU_VOTES)}")
@@ -263,13 +263,13 @@ def read_tulu(folder: Path) -> SuiteData:
     return read_items(records, item)
 
 
-def _tulu_pair(row: Row) -> tuple[bool, str, frozenset[str]]:
+def _tulu_pair(row: FileRow) -> tuple[bool, str, frozenset[str]]:
     """Equal for votes on the same two replies."""
     replies = frozenset(str(row.get(name)) for name in ("completion_a", "completion_b"))
     return bool(row.get("preference")), str(row.get("prompt")), replies
 
 
-def _tulu_vote(row: Row, first: str) -> Preference:
+def _tulu_vote(row: FileRow, first: str) -> Preference:
     vote = _TULU_VOTES[row["preference"]]
     return vote if row["completion_a"] == first else replace(vote, winner=vote.loser, loser=vote.winner)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
 from prefrank.model.distances import Distances, skew
-from prefrank.model.flash import Rows, Slots, attend
+from prefrank.model.flash import PackedRows, Slots, attend
 from prefrank.model.integer_weights import FixedPositions, check_finite, outside_heap, quantise_table
 from prefrank.model.layout import Layer
 from prefrank.model.pack import Pack
@@ -191,7 +191,7 @@ class DisentangledAttention(nn.Module):
         self,
         queries: Float[Tensor, "M D"],
         hidden: Float[Tensor, "T D"],
-        rows: Rows,
+        rows: PackedRows,
         relative: Relative | None,
     ) -> Float[Tensor, "M D"]:
         positions = dict(zip(self.terms, self._positions(relative), strict=False))

@@ -21,7 +21,7 @@ PROBES = "probes"
 
 
 @dataclass(frozen=True, slots=True)
-class TextSettings:
+class TextFormat:
     """How texts become rows."""
 
     template: str
@@ -43,7 +43,7 @@ class Checkpoint:
     scored_token: str
     positions: int | None
     vocabulary: int
-    text: TextSettings
+    text: TextFormat
     fingerprint: str
     as_saved: bool | None
     training: Mapping[str, Any] | None

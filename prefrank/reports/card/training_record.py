@@ -26,7 +26,7 @@ def _known_loss(loss: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class DataSource:
+class RecipeSource:
     """A data set as the recipe asks for it."""
 
     source: str
@@ -41,10 +41,10 @@ class TrainedRecipe:
     """
 
     model_name: str
-    datasets: tuple[DataSource, ...]
+    datasets: tuple[RecipeSource, ...]
     loss: Annotated[str, _known_loss]
     leaks: str
-    evaluation: tuple[DataSource, ...] | None = None
+    evaluation: tuple[RecipeSource, ...] | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -109,7 +109,7 @@ class SetDrawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedSet:
     """What became of a data set's comparisons as rows of tokens."""
 
     comparisons: int
@@ -128,7 +128,7 @@ class TrainingData:
 
     read: tuple[SetRead, ...]
     drawn: tuple[SetDrawn, ...]
-    encoded: Mapping[str, Encoded]
+    encoded: Mapping[str, EncodedSet]
     digests: Mapping[str, str]
 
     @property

@@ -4,7 +4,7 @@ Charts but for dots and whiskers have a fixed shape, WIDTH units wide, to be sho
 without a value is not drawn and its row says "-". Marks differ in colour and in shape.
 """
 
-from prefrank.reports.charts.dots import Row, dot_whisker_svg, limits_of, track_svg
+from prefrank.reports.charts.dots import DotRow, dot_whisker_svg, limits_of, track_svg
 from prefrank.reports.charts.drawing import ALERT, FAINT, GRID, INK, WIDTH, Mark, mark_of, marker_svg, shorten
 from prefrank.reports.charts.lines import Line, curves_svg, reliability_svg
 from prefrank.reports.charts.matrix import matrix_svg
@@ -16,9 +16,9 @@ __all__ = [
     "GRID",
     "INK",
     "WIDTH",
+    "DotRow",
     "Line",
     "Mark",
-    "Row",
     "curves_svg",
     "dot_whisker_svg",
     "histogram_svg",

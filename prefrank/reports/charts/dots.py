@@ -32,7 +32,7 @@ _PITCH = 10  # pixels from one mark of a row to the next
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DotRow:
     """A row of a dot-and-whisker chart.
 
     Args:
@@ -49,7 +49,7 @@ class Row:
 
 
 def dot_whisker_svg(
-    rows: Sequence[Row],
+    rows: Sequence[DotRow],
     *,
     label: str,
     reference: float | None = 0.5,
@@ -91,7 +91,7 @@ def dot_whisker_svg(
     )
 
 
-def _row(row: Row, top: Real, low: float, high: float) -> list[str]:
+def _row(row: DotRow, top: Real, low: float, high: float) -> list[str]:
     room = 46 if not row.note else max(12, 46 - len(row.note))
     parts = [text_at("0%", top + 14, shorten(row.label, room), weight="600", halo=True)]
     missing = bool(row.marks) and all(mark.value is None for mark in row.marks)
@@ -115,7 +115,7 @@ def _whisker(mark: Mark, y: Real, low: float, high: float) -> list[str]:
     return [*parts, f'<svg x="{x}" y="{y}" overflow="visible">{shape_at(mark.series, 0, 0)}</svg>']
 
 
-def limits_of(rows: Sequence[Row], also: Sequence[float]) -> tuple[float, float]:
+def limits_of(rows: Sequence[DotRow], also: Sequence[float]) -> tuple[float, float]:
     ends = [end for row in rows for mark in row.marks for end in (mark.value, mark.low, mark.high) if end is not None]
     low, high = min([*ends, *also], default=0.0), max([*ends, *also], default=1.0)
     if low >= 0 and high <= 1:  # shares: from a round tenth to 1

@@ -49,7 +49,7 @@ def marker_svg(series: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ChartFrame:
     """From values to places inside WIDTH x `height`."""
 
     x_low: float
@@ -103,7 +103,7 @@ def roomy(values: Sequence[float], share: float) -> tuple[float, float]:
 
 
 def axes(
-    frame: Frame,
+    frame: ChartFrame,
     x_ticks: Sequence[tuple[float, str]],
     y_ticks: Sequence[tuple[float, str]],
     x_label: str,

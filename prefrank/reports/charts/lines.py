@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prefrank.palette import COLORS
 from prefrank.reports.charts.drawing import (
     FAINT,
-    Frame,
+    ChartFrame,
     Mark,
     axes,
     points_of,
@@ -46,7 +46,7 @@ def curves_svg(
     marks = [mark for line in lines for mark in line.marks if mark.value is not None]
     places = [move(place) for line in lines for place in line.places]
     ends = [end for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
-    frame = Frame(*roomy(places, 0.0), *roomy(ends, 0.06))
+    frame = ChartFrame(*roomy(places, 0.0), *roomy(ends, 0.06))
     seen = sorted({place for line in lines for place in line.places})
     x_ticks = [(move(p), tick_text(p)) for p in seen] if doubling else ticks_of(frame.x_low, frame.x_high)
     parts = axes(frame, x_ticks, ticks_of(frame.y_low, frame.y_high), x_label, y_label)
@@ -55,7 +55,7 @@ def curves_svg(
     return whole_svg(parts, frame.height, label)
 
 
-def _curve(frame: Frame, line: Line, places: Sequence[float]) -> list[str]:
+def _curve(frame: ChartFrame, line: Line, places: Sequence[float]) -> list[str]:
     color, dots = COLORS[line.series % len(COLORS)], len(places) <= 12
     points = [(frame.x(place), mark) for place, mark in zip(places, line.marks, strict=True) if mark.value is not None]
     banded = [(x, frame.y(m.low), frame.y(m.high)) for x, m in points if m.low is not None and m.high is not None]
@@ -68,7 +68,7 @@ def _curve(frame: Frame, line: Line, places: Sequence[float]) -> list[str]:
 
 def reliability_svg(lines: Sequence[Line], *, label: str) -> str:
     """How often right against how sure, with the diagonal where both agree."""
-    frame = Frame(0.5, 1.0, 0.0, 1.0)
+    frame = ChartFrame(0.5, 1.0, 0.0, 1.0)
     parts = axes(
         frame, [(t, tick_text(t)) for t in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)], ticks_of(0, 1), "confidence", "share right"
     )

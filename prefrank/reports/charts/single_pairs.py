@@ -10,7 +10,7 @@ from prefrank.reports.charts.drawing import (
     FAINT,
     ORANGE,
     WIDTH,
-    Frame,
+    ChartFrame,
     axes,
     points_of,
     text_at,
@@ -30,7 +30,7 @@ def histogram_svg(
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     edges = np.linspace(low, high, bins + 1)
     shares = [np.histogram(np.clip(each, low, high), edges)[0] / max(1, len(each)) for each in (preferred, other)]
-    frame = Frame(float(low), float(high), 0.0, float(max(np.max(shares) * 1.08, 1e-9)))
+    frame = ChartFrame(float(low), float(high), 0.0, float(max(np.max(shares) * 1.08, 1e-9)))
     parts = axes(frame, ticks_of(frame.x_low, frame.x_high), ticks_of(0, frame.y_high), "score", "share of replies")
     for color, share in zip((BLUE, ORANGE), shares, strict=True):
         steps = [(frame.x(edge), frame.y(value)) for i, value in enumerate(share) for edge in edges[i : i + 2]]
@@ -49,7 +49,7 @@ def lead_by_length_svg(lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray,
     """
     top = float(np.quantile(np.abs(lead), 0.99)) if len(lead) else 1.0
     top = top if top > 0 else 1.0
-    frame = Frame(-1.0, 1.0, -1.08 * top, 1.35 * top, height=290)
+    frame = ChartFrame(-1.0, 1.0, -1.08 * top, 1.35 * top, height=290)
     parts = [
         f'<rect x="{frame.x(-1)}" y="{frame.y(0)}" width="{frame.x(1) - frame.x(-1):.1f}"'
         f' height="{frame.y(frame.y_low) - frame.y(0):.1f}" fill="{ORANGE}" opacity="0.07"/>'
@@ -70,7 +70,9 @@ def lead_by_length_svg(lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray,
     return whole_svg(parts, frame.height, label)
 
 
-def _bubbles(frame: Frame, lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray, " P"], top: float) -> list[str]:
+def _bubbles(
+    frame: ChartFrame, lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray, " P"], top: float
+) -> list[str]:
     columns, rows = np.round(gap * 20), np.round(np.clip(lead / top, -1, 1) * 12)
     # Pairs won and lost are counted apart where a bin holds both.
     numbers = ((columns + 20) * 25 + rows + 12) * 3 + np.sign(lead) + 1  # in the order of the three

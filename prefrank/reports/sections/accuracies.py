@@ -17,7 +17,7 @@ from prefrank.reports.blocks import (
     name_cell,
     per_scorer,
 )
-from prefrank.reports.charts import Row, mark_of
+from prefrank.reports.charts import DotRow, mark_of
 from prefrank.reports.drawn import legend, rows_in_words
 from prefrank.reports.entries import entries, title_of
 from prefrank.reports.numbers import in_words
@@ -81,10 +81,10 @@ def _parts(run: Run, suite: str) -> list[tuple[str, dict[int, Metrics]]]:
     return parts
 
 
-def _rows(run: Run, suite: str) -> list[Row]:
+def _rows(run: Run, suite: str) -> list[DotRow]:
     """One for each part, with one mark for each scorer."""
     return [
-        Row(
+        DotRow(
             name,
             tuple(mark_of(measured.accuracy, number) for number, measured in metrics.items()),
             f"n {next(iter(metrics.values())).accuracy.n:,}",

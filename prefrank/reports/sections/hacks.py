@@ -3,7 +3,7 @@
 from prefrank.evaluation.results import Run
 from prefrank.reports import charts
 from prefrank.reports.blocks import Picture, Pictures, Section, Words
-from prefrank.reports.charts import Row
+from prefrank.reports.charts import DotRow
 from prefrank.reports.drawn import figure_mark, legend, rows_in_words
 from prefrank.reports.entries import entries, models
 from prefrank.reports.numbers import in_words
@@ -20,7 +20,7 @@ def section(run: Run) -> Section | None:
     figures = {kind: estimate for kind, estimate in result.figures.items() if kind != result.headline}
     kinds = sorted(figures, key=lambda kind: (figures[kind].value is None, figures[kind].value or 0.0))
     rows = [
-        Row(
+        DotRow(
             kind,
             tuple(figure_mark(entry.result, kind, entry.number) for entry in everyone),
             f"n {figures[kind].n:,}",

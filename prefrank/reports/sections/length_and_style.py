@@ -19,7 +19,7 @@ from prefrank.reports.blocks import (
     name_cell,
     per_scorer,
 )
-from prefrank.reports.charts import Row, mark_of
+from prefrank.reports.charts import DotRow, mark_of
 from prefrank.reports.decided import decided_pairs
 from prefrank.reports.drawn import legend, pictures_by_model, rows_in_words
 from prefrank.reports.entries import Entry, models, title_for, title_of
@@ -88,7 +88,7 @@ def _bucket_picture(run: Run, suite: str) -> Picture | None:
     for place, bucket in enumerate(of_models[0][1]):
         label = f"{digits(bucket.low, 2)} to {digits(bucket.high, 2)}"
         marks = tuple(mark_of(b[place].accuracy, number) for number, b in of_models if place < len(b))
-        rows.append(Row(label, marks, f"n {bucket.accuracy.n:,}"))
+        rows.append(DotRow(label, marks, f"n {bucket.accuracy.n:,}"))
     title = title_of(run, suite)
     label = f"Accuracy by length difference on {title}: {rows_in_words(run, rows)}"
     return Picture(title, charts.dot_whisker_svg(rows, label=label))

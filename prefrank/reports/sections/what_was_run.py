@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from prefrank.evaluation.protocols import missing_in_words
-from prefrank.evaluation.results import Rows, Run, ScorerRecord
+from prefrank.evaluation.results import RowCounts, Run, ScorerRecord
 from prefrank.io.names import short_names
 from prefrank.reports.blocks import Cell, FactList, Section, Table, name_cell
 
@@ -98,7 +98,7 @@ def _speed(scorer: ScorerRecord) -> str:
     return f"{seconds:,.1f} s" + (f", {tokens / seconds:,.0f} tokens/s" if tokens and seconds >= 0.1 else "")
 
 
-def _left_out(rows: Rows) -> str:
+def _left_out(rows: RowCounts) -> str:
     """Rows dropped by reason, and published rows that were not there."""
     drops = [f"{n:,} dropped: {reason}" for reason, n in rows.dropped.items() if n]
     return "; ".join([*drops, *missing_in_words(rows.missing)]) or "none dropped"

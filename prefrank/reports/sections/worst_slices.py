@@ -18,7 +18,7 @@ from prefrank.reports.blocks import (
     name_cell,
     per_scorer,
 )
-from prefrank.reports.charts import Row, mark_of
+from prefrank.reports.charts import DotRow, mark_of
 from prefrank.reports.drawn import legend, rows_in_words
 from prefrank.reports.entries import Entry, models, title_of
 
@@ -67,7 +67,7 @@ def _picture(run: Run, title: str, sliced: Sequence[Entry]) -> Picture:
     for name, parts in _by_name(sliced).items():
         worst = ", worst" if any(part.worst for _, part in parts) else ""
         marks = tuple(mark_of(part.accuracy, number) for number, part in parts)
-        rows.append(Row(name, marks, f"n {parts[0][1].accuracy.n:,}{worst}", alert=bool(worst)))
+        rows.append(DotRow(name, marks, f"n {parts[0][1].accuracy.n:,}{worst}", alert=bool(worst)))
     label = f"Accuracy by slice on {title}: {rows_in_words(run, rows)}"
     return Picture(title, charts.dot_whisker_svg(rows, label=label))
 

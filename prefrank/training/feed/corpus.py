@@ -23,7 +23,7 @@ from prefrank.training.feed.clean import LEAK, Exclusions, Leak, find_leaks, fin
 from prefrank.training.feed.splits import Choice, choose_split
 from prefrank.training.feed.streams import StreamedSet
 from prefrank.training.recipe import DataSource, Recipe
-from prefrank.training.records.events import Callback, DataRead, Role, ignore
+from prefrank.training.records.events import Callback, DataRead, SetRole, ignore
 from prefrank.types import Comparison
 
 _EVALUATION = 2
@@ -68,7 +68,7 @@ class _Set:
 
     source: DataSource
     rule: str
-    role: Role
+    role: SetRole
     read: Loaded
     kept: tuple[Comparison, ...]
     left_out: dict[str, int]
@@ -255,7 +255,7 @@ def _from_files(recipe: Recipe, source: DataSource, held_out: Exclusions) -> Str
     )
 
 
-def _read(chosen: Choice, role: Role) -> _Set:
+def _read(chosen: Choice, role: SetRole) -> _Set:
     source = chosen.source
     loaded = load_comparisons(
         source.source,

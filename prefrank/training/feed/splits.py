@@ -15,10 +15,10 @@ from prefrank.data.catalogue import ALIASES, SOURCES
 from prefrank.data.load import VALIDATION_SHARE
 from prefrank.data.sources import locate
 from prefrank.training.recipe import DataSource, Recipe
-from prefrank.training.records.events import Role
+from prefrank.training.records.events import SetRole
 
 WHOLE = "all of it, nothing is held out"
-_PURPOSE: dict[Role, str] = {"training": "train", "evaluation": "eval"}
+_PURPOSE: dict[SetRole, str] = {"training": "train", "evaluation": "eval"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Choice:
     rule: str
 
 
-def choose_split(recipe: Recipe, source: DataSource, role: Role) -> Choice:
+def choose_split(recipe: Recipe, source: DataSource, role: SetRole) -> Choice:
     """The part of a data set that is read for a role.
 
     Raises:

@@ -22,7 +22,7 @@ from prefrank.model import Network, head_modules, head_parameter_names, paramete
 from prefrank.model.adapter import WEIGHTS, adapted_modules, adapter_tensors
 from prefrank.model.hub import MINILM, resolve_model
 from prefrank.model.other import OtherNetwork
-from prefrank.model.record import Record, write_record
+from prefrank.model.record import ModelRecord, write_record
 from prefrank.model.save import TextPath, scored_token
 from prefrank.model.weights import write_tensors
 from prefrank.training.recipe import Recipe
@@ -155,7 +155,9 @@ def save_adapter(folder: Path, network: Network, text: TextPath, training: dict[
         inference_mode=True,
     ).save_pretrained(str(folder))
     write_tensors(folder / WEIGHTS, adapter_tensors(network, head_parameter_names(network)))
-    record = Record(text.text_json(), fingerprint, training, heads=network.heads, scored_token=scored_token(network))
+    record = ModelRecord(
+        text.text_json(), fingerprint, training, heads=network.heads, scored_token=scored_token(network)
+    )
     write_record(folder, record)
 
 

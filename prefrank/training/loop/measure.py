@@ -13,14 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from prefrank.errors import Diverged
+from prefrank.stats.intervals import Z_95, Interval, mean_interval, wilson_of_share
 from prefrank.training.feed.examples import Examples
 from prefrank.training.losses.likelihoods import BradleyTerry
 from prefrank.training.losses.preference_loss import PreferenceLoss, Scores, by_head, count_correct
 from prefrank.training.records.events import SetMetrics
 from prefrank.types import RankedPairs
-
-_Z = 1.959963984540054
-"""Standard errors that 95 % of a normal distribution lie within."""
 
 ScoreExamples = Callable[[Examples], Scores]
 """Scores every row of a set, over all devices; the answer is on the CPU and the same on each."""
@@ -93,18 +91,10 @@ def measure(scores: Scores, examples: Examples, *, loss: PreferenceLoss | None =
         pairs=int(decided.sum()),
         ties=int((mine & ~decided).sum()),
         accuracy=accuracy,
-        interval=wilson(accuracy, len(shares)),
+        interval=_wilson(accuracy, len(shares)),
         log_loss=float(losses.mean()) if len(losses) else 0.0,
-        log_loss_interval=_normal(losses),
+        log_loss_interval=mean_interval(losses, Z_95),
     )
-
-
-def _normal(values: Float[np.ndarray, " C"]) -> tuple[float, float] | None:
-    """The 95 % normal interval of a mean; None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    mean, half = float(values.mean()), _Z * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return mean - half, mean + half
 
 
 def _mean_by_owner(
@@ -134,13 +124,13 @@ def pool(metrics: Iterable[SetMetrics]) -> SetMetrics:
         pairs=sum(set_metrics.pairs for set_metrics in sets),
         ties=sum(set_metrics.ties for set_metrics in sets),
         accuracy=accuracy,
-        interval=wilson(accuracy, decided),
+        interval=_wilson(accuracy, decided),
         log_loss=log_loss,
         log_loss_interval=_pooled_normal(sets, log_loss, comparisons),
     )
 
 
-def _pooled_normal(sets: Sequence[SetMetrics], mean: float, comparisons: int) -> tuple[float, float] | None:
+def _pooled_normal(sets: Sequence[SetMetrics], mean: float, comparisons: int) -> Interval | None:
     """The interval of the mean over all sets, from the sets' own; None where one of them has none."""
     intervals = [set_metrics.log_loss_interval for set_metrics in sets]
     if not sets or None in intervals:
@@ -151,11 +141,5 @@ def _pooled_normal(sets: Sequence[SetMetrics], mean: float, comparisons: int) ->
     return mean - half, mean + half
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of n (Wilson 1927); (0, 1) where n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    z = _Z
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+def _wilson(share: float, n: int) -> Interval:
+    return wilson_of_share(share, n, Z_95) if n else (0.0, 1.0)

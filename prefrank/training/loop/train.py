@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefrank.errors import Diverged
+from prefrank.io.versions import versions_of
 from prefrank.model import Network
 from prefrank.model.hub import resolve_model
 from prefrank.text import plan_batches
@@ -48,16 +49,14 @@ from prefrank.training.records.events import (
     ignore,
 )
 from prefrank.training.records.output import clear_output, open_output, remove_old
-from prefrank.training.records.run_checkpoints import (
-    read_state,
-    save_checkpoint,
-    state_of,
-    versions,
-)
+from prefrank.training.records.run_checkpoints import read_state, save_checkpoint, state_of
 from prefrank.training.records.run_log import RunLog, Speed, check_trackers
 from prefrank.training.records.score_record import score_record
 from prefrank.training.start import load_model, use_bf16
 from prefrank.types import Batch
+
+_PACKAGES = ("prefrank", "torch", "transformers", "tokenizers", "accelerate", "numpy")
+"""Whose versions the record keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +384,6 @@ class _Run:
             "data": {**self.account, "drawn": self.feed.account()},
             "metrics": {"step": self.progress.evaluated, "sets": self.progress.metrics},
             "scores": {"step": self.progress.evaluated, "heads": self.progress.scores},
-            "versions": versions(),
+            "versions": versions_of(_PACKAGES),
             **self.log.record(),
         }

@@ -19,7 +19,7 @@ from prefrank.types import MAIN_HEAD, Preference, RankedPairs
 Weigh = Literal["comparison", "pair"]
 Group = Sequence[Preference]
 """The preferences of one comparison; a long ranking's are `RankedPairs`."""
-Columns = tuple[np.ndarray, ...]
+_Columns = tuple[np.ndarray, ...]
 UNKNOWN = -1
 """The strength where none was stated: the reply was better, by some level."""
 _EVEN = 1e-9
@@ -143,7 +143,7 @@ def number_rows(
     )
 
 
-def _columns(group: Group, first: int, outer: float, number: Mapping[str, int], weigh: Weigh) -> Columns:
+def _columns(group: Group, first: int, outer: float, number: Mapping[str, int], weigh: Weigh) -> _Columns:
     """Winner, loser, probability, share, margin, strength and head of each preference of one comparison."""
     if isinstance(group, RankedPairs):
         winner, loser, tie = group.arrays()

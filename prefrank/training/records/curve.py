@@ -14,8 +14,8 @@ from typing import Any
 
 from prefrank.errors import BadData
 from prefrank.io.atomic import write_file
-from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import Fields, kind_of, parse_json
+from prefrank.io.plain_files import read_bytes
 
 FILE = "curve.jsonl"
 _MOST_POINTS = 200

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Role = Literal["training", "evaluation"]
+SetRole = Literal["training", "evaluation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class DataRead:
     """
 
     name: str
-    role: Role
+    role: SetRole
     comparisons: int | None
     record: Mapping[str, Any]
 

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,8 +21,8 @@ import torch
 
 from prefrank.errors import BadData, BadModel, BadRecipe, CannotWrite, PrefrankError, short
 from prefrank.io.atomic import atomic_folder
-from prefrank.io.inputs import check_plain
 from prefrank.io.json_files import read_object
+from prefrank.io.plain_files import check_plain
 from prefrank.model import Network
 from prefrank.model.adapter import merged
 from prefrank.model.record import read_record
@@ -249,14 +248,3 @@ def state_of(folder: Path) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise BadModel(f"the state in {folder / _STATE} is of no such run ({why}); remove that checkpoint") from error
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages behind the run."""
-    installed = {}
-    for name in ("prefrank", "torch", "transformers", "tokenizers", "accelerate", "numpy"):
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return installed

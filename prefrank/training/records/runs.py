@@ -52,10 +52,10 @@ class Best:
         return self.log_loss if self.metric == "log_loss" else -self.accuracy
 
     @property
-    def error(self) -> float | None:
-        """Standard error of the metric that chose, from its interval."""
+    def half_width(self) -> float | None:
+        """Half of the metric's 95 % interval."""
         interval = self.log_loss_interval if self.metric == "log_loss" else self.interval
-        return None if interval is None else (interval[1] - interval[0]) / (2 * 1.96)
+        return None if interval is None else (interval[1] - interval[0]) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +225,11 @@ def rank_runs(runs: Iterable[TrainingRun]) -> list[TrainingRun]:
 
 
 def undecided(run: Best, best: Best) -> bool:
-    """Whether a run is indistinguishable from the best one: they differ by at most 1.96 standard errors.
+    """Whether a run is indistinguishable from the best one: the 95 % interval of their difference holds 0.
 
     The errors are added as if the two had been measured on different comparisons. On the same ones the difference is
     better known than that, so this calls too many runs undecided rather than too few.
     """
-    if run.error is None or best.error is None:
+    if run.half_width is None or best.half_width is None:
         return False
-    return abs(run.loss - best.loss) <= 1.96 * math.hypot(run.error, best.error)
+    return abs(run.loss - best.loss) <= math.hypot(run.half_width, best.half_width)

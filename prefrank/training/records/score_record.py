@@ -3,13 +3,13 @@
 For each head, the scores of every reply of the evaluation sets as a histogram, and how far they go with length.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from prefrank.stats.correlation import pearson, rank_correlation
 from prefrank.training.feed.examples import Examples
 from prefrank.training.losses.preference_loss import Scores, by_head
 
@@ -35,12 +35,12 @@ def score_record(scored: Iterable[tuple[Examples, Scores]]) -> dict[str, Any]:
 def _of_head(scores: Float64[np.ndarray, " N"], characters: Float64[np.ndarray, " N"]) -> dict[str, Any]:
     finite = np.isfinite(scores)
     failures, scores, characters = int((~finite).sum()), scores[finite], characters[finite]
-    ranks = _correlation(_ranks(scores), _ranks(characters))
+    pearson_r, spearman_r = pearson(scores, characters), rank_correlation(scores, characters)
     return {
         "n": len(scores),
         "failures": failures,
         "histogram": _histogram(scores),
-        "length": {"n": len(scores), "pearson": _correlation(scores, characters), "spearman": ranks},
+        "length": {"n": len(scores), "pearson": pearson_r, "spearman": spearman_r},
     }
 
 
@@ -56,17 +56,3 @@ def _histogram(scores: Float64[np.ndarray, " N"]) -> dict[str, Any]:
     edges = np.unique(np.linspace(low, high, _BINS + 1))
     counts = np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
-
-
-def _ranks(values: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
-    """From 1; equal values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
-
-
-def _correlation(x: Float64[np.ndarray, " N"], y: Float64[np.ndarray, " N"]) -> float | None:
-    """Pearson's; None where one of the two is the same everywhere."""
-    if not len(x) or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    dx, dy = x - x.mean(), y - y.mean()
-    return float((dx * dy).sum() / math.sqrt((dx * dx).sum() * (dy * dy).sum()))

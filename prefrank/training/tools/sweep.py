@@ -15,9 +15,9 @@ from typing import Any
 
 from prefrank.errors import BadData, BadRecipe, CannotWrite, Interrupted, NotFound, PrefrankError
 from prefrank.io.atomic import write_file
-from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import parse_json
 from prefrank.io.lock import locked
+from prefrank.io.plain_files import read_bytes
 from prefrank.training.loop.signals import stop_cleanly
 from prefrank.training.loop.train import train
 from prefrank.training.recipe import Recipe
