@@ -145,7 +145,7 @@ def weights_bytes(folder: Path) -> int:
 
 
 def large(options: argparse.Namespace, folder: Path) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
-    """Weights, one record for each way, and what quantising took."""
+    """Weights, one record for each way, and what quantizing took."""
     say(f"making the model of {options.layers} layers in {folder}; {available_bytes() / 1e9:.1f} GB are available")
     (folder / "float32").mkdir()
     weights = make_float(folder / "float32", options.layers)

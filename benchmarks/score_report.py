@@ -22,7 +22,7 @@ from prefrank.stats.correlation import rank_correlation
 EXACT = 1e-5
 """A variant is exact if no score is further than this from transformers' in float32."""
 LARGEST_ERROR, LARGEST_FLIPS = 1e-2, 0.5
-"""What a quantised variant of ours may do: largest error in score spreads, and flipped pairs in percent."""
+"""What a quantized variant of ours may do: largest error in score spreads, and flipped pairs in percent."""
 REFERENCES = ("card", "default", "transformers")
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8")
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -430,7 +430,7 @@ OURS = {
     "ours_int8": "#b3261e",
 }
 PEERS = {"card": "#111111", "onnxruntime": "#8f74b8", "openvino": "#5f9e74", "cross": "#b39355", "infinity": "#b39355"}
-"""By the beginning of the name; the others, which are torch's, are grey."""
+"""By the beginning of the name; the others, which are torch's, are gray."""
 
 
 def style(name: str, exact: bool) -> dict[str, Any]:

@@ -488,7 +488,7 @@ def to_blocks(folder: Path, path: Path) -> None:
 
 
 def compress(folder: Path, path: Path) -> None:
-    """8-bit weights; OpenVINO then quantises activations as it runs."""
+    """8-bit weights; OpenVINO then quantizes activations as it runs."""
     import nncf
     import openvino as ov
 
@@ -497,7 +497,7 @@ def compress(folder: Path, path: Path) -> None:
 
 
 def calibrate(folder: Path, path: Path, rows: Rows) -> None:
-    """Post-training quantisation, calibrated on other rows of the same data."""
+    """Post-training quantization, calibrated on other rows of the same data."""
     import nncf
     import openvino as ov
 

@@ -1,7 +1,7 @@
 """How fast, and in how much memory, does each library train a reward model, for the same updates of the weights?
 
 Makes an environment for the peers and the models' folders (under build/bench, on first use). Every contender gets the
-same token ids, the same comparisons in each optimiser step, the same initial weights, AdamW, schedule and clipping, and
+same token ids, the same comparisons in each optimizer step, the same initial weights, AdamW, schedule and clipping, and
 trains once through its own loop, in a process of its own pinned to the same cores. The loops stop every few steps:
 rounds are interleaved, in rotating order, and only one process runs at a time, the others are stopped. Before anything
 is timed, the gradient of the first step is held against that of one padded batch in transformers; afterwards the losses
@@ -54,7 +54,7 @@ class Task:
     """Some data and a model.
 
     Args:
-        per_step: groups of an optimiser step.
+        per_step: groups of an optimizer step.
         steps: of a round.
         left_out: contenders that a whole run measures on other tasks alone, to end in time.
     """
@@ -85,7 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="default: all, the slowest on MiniLM alone")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--steps", type=int, help="optimiser steps of a round; default: each task's own")
-    parser.add_argument("--per-step", type=int, help="groups of an optimiser step; default: each task's own")
+    parser.add_argument("--per-step", type=int, help="groups of an optimizer step; default: each task's own")
     parser.add_argument("--cores", type=int, nargs="+", default=sorted(os.sched_getaffinity(0)), help="default: all")
     parser.add_argument("--cache", type=Path, default=REPOSITORY / "build/bench")
     parser.add_argument("--quick", action="store_true", help="two tasks, one round of one small step")

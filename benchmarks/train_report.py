@@ -89,7 +89,7 @@ class TaskResult:
     Args:
         pairs: decided pairs of every stretch.
         distinct_tokens: tokens of the different rows of every stretch.
-        per_step: groups of an optimiser step.
+        per_step: groups of an optimizer step.
         others: share of the machine that other processes took, looked at before every round.
     """
 

@@ -44,9 +44,9 @@ class Task:
         rows: of all groups, in the order of training.
         group_size: rows of a group.
         pairs: (winner, loser) of each group, as places in the group; equally many in all.
-        per_step: groups of an optimiser step.
+        per_step: groups of an optimizer step.
         stops: numbers of steps done at which a contender stops, the last one at the end.
-        settings: of the optimiser, the same for all.
+        settings: of the optimizer, the same for all.
         digests: digest of every parameter's initial value -> its name.
         data: folder of the same comparisons as texts.
     """
@@ -116,7 +116,7 @@ class Course:
         self._wait({"base_mb": resident_megabytes()})
 
     def step(self, loss: float) -> None:
-        """An optimiser step is done."""
+        """An optimizer step is done."""
         self.losses.append(loss / self.factor)
         self.done += 1
         if self.done in self.task.stops:
@@ -137,7 +137,7 @@ class Course:
         self.losses, self.work, self.clocks = [], Work(), clock()
 
     def _dump_first_gradient(self) -> None:
-        """Have the first optimiser step write down what gradient it was given, by the parameters' names.
+        """Have the first optimizer step write down what gradient it was given, by the parameters' names.
 
         Loops that build their own model name no parameters to us, so each is known by its initial value.
         """
@@ -170,7 +170,7 @@ def resident_megabytes() -> float:
 
 
 def trl(folder: Path, task: Task, course: Course, *, batch: int = 0, checkpointing: bool = False) -> Any:
-    """RewardTrainer on tokenised pairs; K replies make K(K - 1)/2 of them. `batch` 0: the whole step at once."""
+    """RewardTrainer on tokenized pairs; K replies make K(K - 1)/2 of them. `batch` 0: the whole step at once."""
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import RewardConfig, RewardTrainer
@@ -195,7 +195,7 @@ def trl(folder: Path, task: Task, course: Course, *, batch: int = 0, checkpointi
 
 
 def sentence_transformers(folder: Path, task: Task, course: Course) -> Any:
-    """CrossEncoder with RankNetLoss on lists of replies, which it tokenises as it goes."""
+    """CrossEncoder with RankNetLoss on lists of replies, which it tokenizes as it goes."""
     import torch
     from datasets import Dataset
     from sentence_transformers.cross_encoder import (

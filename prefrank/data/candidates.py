@@ -38,8 +38,8 @@ class Candidate:
         replies: texts, as stated.
         preferences: index pairs into `replies`.
         id: the data set's own name for it; "" takes the file and line.
-        voter: tells equal judgements by two people from a row that was written twice; "" takes the id.
-        left_out: one reason for each reply or judgement that the reader itself left out.
+        voter: tells equal judgments by two people from a row that was written twice; "" takes the id.
+        left_out: one reason for each reply or judgment that the reader itself left out.
         ratings: of the replies, by head; a rating for every reply or None.
     """
 

@@ -29,9 +29,9 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """An accuracy over n judgements with its 95 % interval (Wilson 1927); without judgements all are NaN.
+    """An accuracy over n judgments with its 95 % interval (Wilson 1927); without judgments all are NaN.
 
-    The interval takes judgements as independent; several on one prompt are not, so it is a little narrow.
+    The interval takes judgments as independent; several on one prompt are not, so it is a little narrow.
     """
 
     value: float
@@ -169,7 +169,7 @@ def longer_wins(comparisons: Iterable[Comparison]) -> Share:
 
 
 def _longer_wins_of(pairs: RankedPairs, replies: Sequence[str]) -> tuple[float, int]:
-    """The same of one ranked list: points and judgements, a reply against all others at a time."""
+    """The same of one ranked list: points and judgments, a reply against all others at a time."""
     rank = np.array([pairs.ranks[reply] for reply in pairs.ranked], float)
     length = np.array([len(replies[reply]) for reply in pairs.ranked])
     points = 0.0

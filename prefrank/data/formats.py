@@ -1,4 +1,4 @@
-"""The formats we read: how each is recognised by its columns, which reader it has, which columns it needs.
+"""The formats we read: how each is recognized by its columns, which reader it has, which columns it needs.
 
 A registry is a dict. Of several formats that fit a row, one whose columns contain another's is taken before it; of
 two that are left, none is: the row is refused.

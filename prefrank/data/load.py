@@ -79,7 +79,7 @@ def load_comparisons(
     """Read a source's comparisons.
 
     Args:
-        source: a known name (`SOURCES`), a hub id, or a file or folder, recognised by its contents.
+        source: a known name (`SOURCES`), a hub id, or a file or folder, recognized by its contents.
         split: train, validation or test (valid1 and valid2 too for the summaries); `eval` is validation, or test
             where there is no validation; None reads everything. Where only `train` exists, or files without a
             split, one prompt in five is validation by `split_of`.
@@ -252,7 +252,7 @@ def _settled(
 
 
 def _judgement(kept: Candidate) -> tuple[object, ...]:
-    """What makes two comparisons of the same prompt and replies the same: judgements, voter and id, in whatever order
+    """What makes two comparisons of the same prompt and replies the same: judgments, voter and id, in whatever order
     written.
 
     Rows with ids, or voters, of their own are the votes of several people; the same row without an id is a copy.

@@ -77,7 +77,7 @@ def own(row: FileRow) -> Candidate | Drop:
         raise BadData("'replies' is empty; wanted at least two replies")
     given = [name for name in JUDGEMENTS if row.get(name) is not None]
     if len(given) != 1:
-        came = " and ".join(given) or "no judgement"
+        came = " and ".join(given) or "no judgment"
         raise BadData(f"'replies' came with {came}; wanted one of {', '.join(JUDGEMENTS)}")
     name = given[0]
     if name == "preferences":

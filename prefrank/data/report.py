@@ -27,13 +27,13 @@ class ReadingReport:
         candidates: possible comparisons found in them.
         kept: comparisons made.
         dropped: candidates that gave none, by reason.
-        left_out: replies and judgements left out of their candidates, by reason (an equal or empty reply only of a
+        left_out: replies and judgments left out of their candidates, by reason (an equal or empty reply only of a
             kept candidate).
         replies: replies of the comparisons made.
         pairs: preferences of the comparisons made; two votes on one pair count twice.
         ties: those of them with probability 0.5.
         votes: comparisons that judge the prompt and replies of an earlier one again: under another id, by another
-            voter, or with another judgement.
+            voter, or with another judgment.
     """
 
     source: str

@@ -1,6 +1,6 @@
 """Where comparisons come from: a known name, a hub id, a file or a folder; found here, read by `load`.
 
-A known name and a local folder take one path: the hub's snapshot is a folder, and a folder is recognised by its
+A known name and a local folder take one path: the hub's snapshot is a folder, and a folder is recognized by its
 contents. A file's split is a word of its path (`train`, `validation`, `valid`, `val`, `dev`, `test`); where some files
 of a folder name a split, those that do not (such as an export beside them) are not read, and `ReadingReport.unread`
 says so.

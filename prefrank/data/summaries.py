@@ -32,7 +32,7 @@ AXES = (MAIN_HEAD, "accuracy", "coverage", "coherence")
 
 
 def summary_prompt(info: FileRow) -> Prompt | Drop:
-    """What is to be summarised, in our own words, ending with the cue `TL;DR:`; a drop without post and article."""
+    """What is to be summarized, in our own words, ending with the cue `TL;DR:`; a drop without post and article."""
     post, article = (maybe_text(info, name).strip() for name in ("post", "article"))
     if post and article:
         return Drop(TWO_TO_SUMMARIZE)
@@ -47,7 +47,7 @@ def summary_prompt(info: FileRow) -> Prompt | Drop:
 
 
 def summary_pair(row: FileRow) -> Candidate | Drop:
-    """`comparisons`: the summary at index `choice` was preferred; judgements by several workers are all kept."""
+    """`comparisons`: the summary at index `choice` was preferred; judgments by several workers are all kept."""
     summaries = as_list(field(row, "summaries"), "summaries")
     if len(summaries) != 2:
         raise BadData(f"'summaries' holds {len(summaries)} summaries; wanted 2")

@@ -1,6 +1,6 @@
 """Scorers that know next to nothing, to hold a model against. They go through the same `evaluate` as a model.
 
-A reward model that does not beat the longer reply, or a bag of words, has learnt little. The length scorers use the
+A reward model that does not beat the longer reply, or a bag of words, has learned little. The length scorers use the
 logarithm of the length, so that their Bradley-Terry probability is the reply's share of the pair's characters, which
 keeps their log loss readable; their accuracy does not depend on it.
 """
@@ -21,7 +21,7 @@ from prefrank.evaluation.samples import Pairs, flatten, shares
 from prefrank.types import Comparison, Prompt, Score
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Inverse regularisation strengths tried by the TF-IDF baseline."""
+"""Inverse regularization strengths tried by the TF-IDF baseline."""
 
 SPLIT_SEED = 3
 """Of the inner split: unlike any seed by which data sets are cut, or no training prompt might fall in the fifth."""
@@ -62,7 +62,7 @@ def tfidf_scorer(train: Sequence[Comparison], *, strengths: Sequence[float] = ST
     """Logistic regression on differences of the replies' TF-IDF vectors (words and word pairs, sublinear counts).
 
     P(a beats b) = sigmoid(w . (x_a - x_b)), so a reply's own score is w . x: antisymmetric, without an intercept. Each
-    comparison weighs the same. The strength of regularisation has the least log loss on a fifth of the training
+    comparison weighs the same. The strength of regularization has the least log loss on a fifth of the training
     prompts, held out; the final fit uses all.
 
     Raises:
@@ -75,7 +75,7 @@ def tfidf_scorer(train: Sequence[Comparison], *, strengths: Sequence[float] = ST
     if not held or not kept:
         raise BadData(
             f"the TF-IDF baseline got {len(train)} training comparisons, which leaves {len(kept)} to fit on and"
-            f" {len(held)} to choose its regularisation by; give it more prompts"
+            f" {len(held)} to choose its regularization by; give it more prompts"
         )
     strength = _best_strength(kept, held, strengths)
     vectorizer = _vectorizer(train)

@@ -62,7 +62,7 @@ class Metrics:
         accuracy_by_pair: `accuracy` with every pair counting once.
         log_loss: mean of -log P(label), P = sigmoid(difference of scores) (Bradley-Terry), ties and soft labels
             included; ln 2 = 0.693 is what equal scores get.
-        margin: mean score difference in favour of the preferred reply.
+        margin: mean score difference in favor of the preferred reply.
         best_worst: share of comparisons whose most preferred reply outscores their least preferred one, where people
             compared the two directly. Easier than `accuracy` when K > 2.
         best_worst_published: the same with equal scores as wins, as Open Assistant's trainer counted.

@@ -51,7 +51,7 @@ def load_for_scoring(
     device: torch.device | None = None,
     trust_remote_code: bool = False,
 ) -> Network:
-    """Load a model folder in one of the precisions by name; None is the folder's own: float32, or quantised.
+    """Load a model folder in one of the precisions by name; None is the folder's own: float32, or quantized.
 
     The head is float32 in every precision.
 
@@ -104,7 +104,7 @@ def load_network(
         NotFound: no such folder.
         BadInput: a head that the folder does not have.
         BadModel: torn or missing files, several outputs of another program with no word on which, no reward head,
-            quantised weights, parts that do not fit each other, or a model of the folder's own code that is not
+            quantized weights, parts that do not fit each other, or a model of the folder's own code that is not
             trusted.
     """
     load = partial(_load_network, folder, heads, new_head, dropout, dtype, device, trust_remote_code)
@@ -131,7 +131,7 @@ def _load_network(
     if not new_head and custom_class(raw) is None:
         check_modules(folder, raw)
     if precision := stored_precision(raw):
-        raise BadModel(f"{folder} is quantised to {precision}, which only scores; load the float model it came from")
+        raise BadModel(f"{folder} is quantized to {precision}, which only scores; load the float model it came from")
     family = None if custom_class(raw) else find_family(raw)
     if family is None:
         made = tuple(heads or (ONLY_HEAD,)) if new_head else None
@@ -168,7 +168,7 @@ def _load_network(
 def load_quantised(
     folder: Path, precision: str, *, heads: Sequence[str] | None = None, trust_remote_code: bool = False
 ) -> Network:
-    """Load a folder with integer weights, for scoring on the CPU: a quantised one as it is, a float one by quantising.
+    """Load a folder with integer weights, for scoring on the CPU: a quantized one as it is, a float one by quantizing.
 
     Both give the same network, bit for bit. A float folder is read tensor by tensor and leaves nothing else behind.
 
@@ -178,7 +178,7 @@ def load_quantised(
     Raises:
         BadInput: an unknown precision or head.
         NotFound, BadModel: as `load_network`; also a model that does not run on our encoders, weights that are not
-            numbers, and a folder that is quantised to another precision.
+            numbers, and a folder that is quantized to another precision.
     """
     return read_whole(folder, partial(_load_quantised, folder, precision, heads, trust_remote_code))
 
@@ -192,11 +192,11 @@ def _load_quantised(folder: Path, precision: str, heads: Sequence[str] | None, t
     check_modules(folder, raw)
     stored = stored_precision(raw)
     if stored not in (None, precision):
-        raise BadModel(f"{folder} is quantised to {stored}; to have {precision}, load the float model it came from")
+        raise BadModel(f"{folder} is quantized to {stored}; to have {precision}, load the float model it came from")
     family = None if custom_class(raw) else find_family(raw)
     if family is None or family.lay_out is None:
         kind = short(raw["model_type"])
-        raise BadModel(f"{folder} holds a {kind} model, which cannot be quantised; load it in float32")
+        raise BadModel(f"{folder} holds a {kind} model, which cannot be quantized; load it in float32")
     float_config = {key: value for key, value in raw.items() if key != "quantization_config" or not stored}
     opened = Weights(folder, quantised=stored is not None)
     network = _empty(family, Fields(float_config, raw.file), None, len(opened))
@@ -312,7 +312,7 @@ def _quantise_adapted(folder: Path, precision: str, heads: Sequence[str] | None)
     network = load_network(folder, heads=heads)
     family = family_of(network)
     if family is None or family.lay_out is None:
-        raise BadModel(f"{folder} changes a model that cannot be quantised; load it in float32")
+        raise BadModel(f"{folder} changes a model that cannot be quantized; load it in float32")
     keep_heads(network, network.heads[:1])
     quantise_network(network, precision)
     return network

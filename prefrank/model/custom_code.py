@@ -40,7 +40,7 @@ def check_code(folder: Path, raw: Mapping[str, Any], *, trust_remote_code: bool)
     raise BadModel(
         f"{folder} holds a {made} that is scored by code of its own (auto_map names {_class_name(code[key])} in"
         f" {_file_of(code[key])}), which is not run; read that code, then score with trust_remote_code=True"
-        " (--trust-remote-code); nothing is trained from such a model, merged or quantised"
+        " (--trust-remote-code); nothing is trained from such a model, merged or quantized"
     )
 
 

@@ -1,6 +1,6 @@
 """Integer weights for a whole network: the float layers of its encoder are replaced one by one, in memory.
 
-What integers stand for is in `integer_weights.py`. Which networks can be quantised is the table's word (`families/`):
+What integers stand for is in `integer_weights.py`. Which networks can be quantized is the table's word (`families/`):
 those that the native kernels run.
 """
 
@@ -26,7 +26,7 @@ from prefrank.model.network import Network
 
 
 def replaced_weights(network: Network) -> list[str]:
-    """Names of the float weights that quantising replaces, from below: linear layers, own position projections."""
+    """Names of the float weights that quantizing replaces, from below: linear layers, own position projections."""
     return [
         f"{name}.weight"
         for name, module in network.named_modules()
@@ -42,14 +42,14 @@ def quantise_network(network: Network, precision: str, read: Callable[[str], Ten
 
     Raises:
         BadInput: an unknown precision.
-        BadModel: weights that are quantised already, or not numbers, or a family that cannot be quantised.
+        BadModel: weights that are quantized already, or not numbers, or a family that cannot be quantized.
     """
     check_quantised(precision)
     if before := stored_precision(network.config):
-        raise BadModel(f"the model is quantised to {before} already; quantise the float model it came from")
+        raise BadModel(f"the model is quantized to {before} already; quantize the float model it came from")
     family = family_of(network)
     if family is None or family.lay_out is None:
-        raise BadModel(f"a {short(network.config['model_type'])} model cannot be quantised; load it in float32")
+        raise BadModel(f"a {short(network.config['model_type'])} model cannot be quantized; load it in float32")
     read = read or network.state_dict().__getitem__
     with torch.no_grad():
         if family.fix_positions is not None:
@@ -81,5 +81,5 @@ def check_integers(network: Network, path: Path) -> None:
             continue
         if not (scale.isfinite() & (scale >= 0)).all():
             raise BadModel(
-                f"{path}: the scales of {name} hold NaN, infinite or negative ones; quantise the model again"
+                f"{path}: the scales of {name} hold NaN, infinite or negative ones; quantize the model again"
             )

@@ -154,7 +154,7 @@ def quantise_rows(x: Float[Tensor, "M I"], weight: Tensor) -> tuple[Float64[Tens
 
 
 def stored_precision(config: Mapping[str, Any]) -> str | None:
-    """The precision of a quantised folder or network, from its config.json; None for float weights.
+    """The precision of a quantized folder or network, from its config.json; None for float weights.
 
     Raises:
         BadModel: one that this version does not know.
@@ -166,7 +166,7 @@ def stored_precision(config: Mapping[str, Any]) -> str | None:
     if not isinstance(precision, str) or precision not in QUANTISED:
         raise BadModel(
             f"config.json's quantization_config.precision is {short(precision)}, this prefrank reads"
-            f" {' and '.join(QUANTISED)}; update prefrank, or quantise the float model again"
+            f" {' and '.join(QUANTISED)}; update prefrank, or quantize the float model again"
         )
     return precision
 
@@ -174,7 +174,7 @@ def stored_precision(config: Mapping[str, Any]) -> str | None:
 def check_quantised(precision: str) -> None:
     """Raise BadInput for a name that is not a precision of integer weights."""
     if not isinstance(precision, str) or precision not in QUANTISED:
-        raise BadInput(f"{short(precision)} is not a precision to quantise to{suggest(str(precision), QUANTISED)}")
+        raise BadInput(f"{short(precision)} is not a precision to quantize to{suggest(str(precision), QUANTISED)}")
 
 
 def check_finite(values: Tensor, name: str) -> None:

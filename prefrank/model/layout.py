@@ -29,7 +29,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Norm:
-    """Layer normalisation."""
+    """Layer normalization."""
 
     weight: Float[Tensor, " D"]
     bias: Float[Tensor, " D"]
@@ -60,7 +60,7 @@ class Embeddings:
 class Layer:
     """One encoder layer. `position_keys` and `position_queries` are DeBERTa's relative embeddings [S, D] after this
     layer's projections: what queries read (c2p) and what reads the keys (p2c, with `Layout.scale` folded in). Of a
-    quantised network they are int16, with a scale for each row and head.
+    quantized network they are int16, with a scale for each row and head.
     """
 
     query: Linear
@@ -141,7 +141,7 @@ class Layout:
 
 
 def linear(module: nn.Module) -> Linear:
-    """Of a linear layer, float or quantised."""
+    """Of a linear layer, float or quantized."""
     if isinstance(module, QuantisedLinear):
         return Linear(module.weight.detach(), _detached(module.bias), module.weight_scale.detach())
     assert isinstance(module, nn.Linear)

@@ -254,7 +254,7 @@ class NativeEngine:
             return native.Linear()
         weight, precision = linear.weight, _PRECISIONS[linear.weight.dtype]
         if precision and weight.shape[1] % 4:
-            raise BadInput(f"a layer of {weight.shape[1]} inputs cannot be quantised; wanted a multiple of 4")
+            raise BadInput(f"a layer of {weight.shape[1]} inputs cannot be quantized; wanted a multiple of 4")
         sums, longest = None, 0.0  # without wide copies of whole matrices, which would leave holes in memory
         if weight.dtype == torch.int8:
             sums = torch.from_numpy(128 * weight.numpy().sum(1, dtype=np.int32))

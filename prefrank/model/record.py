@@ -1,7 +1,7 @@
 """`prefrank.json`: the one file prefrank adds to a plain transformers folder, which transformers ignores.
 
 It holds the text settings (so that loading rebuilds the exact text path), the fingerprint of weights, tokenizer and
-settings at saving time, what is known of the training, how a quantised model was made, and the temperature of its
+settings at saving time, what is known of the training, how a quantized model was made, and the temperature of its
 probabilities where one was fitted. A folder without it is a plain checkpoint.
 """
 

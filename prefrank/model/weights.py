@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint folder, whichever of transformers' four layouts it has, or our own quantised one.
+"""Tensors of a checkpoint folder, whichever of transformers' four layouts it has, or our own quantized one.
 
 One file or several with an index, safetensors or pickled (`pytorch_model.bin`, read with `weights_only=True`, so no
 code in it runs). Files of more than 64 MB are mapped, not read: a tensor's pages come into memory when it is first
@@ -31,7 +31,7 @@ from prefrank.limits import limit, past
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 QUANTISED = "quantised.safetensors"
-"""A name of its own, so that transformers, which ignores methods of quantisation it does not know and would take the
+"""A name of its own, so that transformers, which ignores methods of quantization it does not know and would take the
 integers for weights, finds none and says so."""
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
 """Types of stored weights that stand for themselves, without scales."""
@@ -97,7 +97,7 @@ class Weights:
     """The tensors of a model folder; none is read before it is used.
 
     Args:
-        quantised: read the quantised file in place of transformers' own.
+        quantised: read the quantized file in place of transformers' own.
 
     Raises:
         BadModel: no weights, a missing shard, a file that is torn, or tensors that are no plain numbers in memory.
@@ -278,7 +278,7 @@ def _unusable(tensor: Tensor) -> str | None:
     if tensor.is_meta:
         return "has a shape and no values"
     if tensor.is_quantized:
-        return "is quantised in torch's own way"
+        return "is quantized in torch's own way"
     if tensor.nbytes > tensor.untyped_storage().nbytes():
         return f"has the shape {list(tensor.shape)} and fewer values than that"
     return None
@@ -310,7 +310,7 @@ _MAKERS = re.compile(
 )
 """Calls in a pickle that no tensor needs and that make memory out of a number; torch allows them."""
 _ODD_TENSORS = re.compile(rb"ctorch\._utils\n_rebuild_(nested|qtensor|sparse)\w*\n")
-_ODD_NAMES = {b"nested": "nested", b"qtensor": "quantised in torch's own way", b"sparse": "sparse"}
+_ODD_NAMES = {b"nested": "nested", b"qtensor": "quantized in torch's own way", b"sparse": "sparse"}
 """Refused before torch makes them, which it warns of."""
 
 

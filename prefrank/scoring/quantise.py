@@ -1,6 +1,6 @@
-"""Quantise a reward model and say what it does to its scores, on real texts and before anything is written.
+"""Quantize a reward model and say what it does to its scores, on real texts and before anything is written.
 
-A quantised folder carries its parity figures in prefrank.json. One that would reorder replies is refused.
+A quantized folder carries its parity figures in prefrank.json. One that would reorder replies is refused.
 """
 
 import os
@@ -29,7 +29,7 @@ MAX_ERROR = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far the scores of a quantised model are from those of its float32 original, on the same rows.
+    """How far the scores of a quantized model are from those of its float32 original, on the same rows.
 
     Args:
         rows: scored by both.
@@ -123,7 +123,7 @@ def quantise_folder(
 
     Raises:
         BadInput: an unknown precision or head, a target that holds the source, or rows whose scores are all equal.
-        BadModel: scores that differ by more than that, a model that cannot be quantised or is already, torn files.
+        BadModel: scores that differ by more than that, a model that cannot be quantized or is already, torn files.
         NotFound, BadData: no such model or data.
         CannotWrite: the target cannot be written or the disk is full.
     """
@@ -148,7 +148,7 @@ def quantise_folder(
     del model  # the float weights leave memory before the integers come
     model = load(precision=precision)
     if model.files != files:
-        raise BadModel(f"{folder} was replaced while it was quantised; wait until nobody writes there, and try again")
+        raise BadModel(f"{folder} was replaced while it was quantized; wait until nobody writes there, and try again")
     scores = model.score_pairs(pairs)
     figures = parity(
         np.array([score.value for score in reference]),
@@ -168,7 +168,7 @@ def _check(figures: Parity, source: str, precision: str, data: str, max_flips: f
     if figures.flips_percent <= flips and (max_flips is not None or figures.rms_percent <= MAX_ERROR):
         return
     limits = f"at most {flips:g} %" if max_flips is not None else f"at most {flips:g} % and {MAX_ERROR:g} %"
-    advice = "quantise to int16, or " if precision == "int8" else ""
+    advice = "quantize to int16, or " if precision == "int8" else ""
     raise BadModel(
         f"{precision} changes the order of {figures.flips_percent:.2g} % of pairs and scores by"
         f" {figures.rms_percent:.2g} % of their spread (wanted {limits}) for {source} on {figures.rows} rows of {data};"

@@ -47,10 +47,10 @@ class ServerOptions:
         protocol: name in `prefrank.wire.DIALECTS`; by default the URL's path says which.
         model: name of the model to ask for; by default the first one the server lists.
         key: sent as a bearer token, and kept nowhere.
-        turns: of a prompt, all (several become one labelled transcript) or the last user turn alone, where the
+        turns: of a prompt, all (several become one labeled transcript) or the last user turn alone, where the
             protocol takes no messages and not the whole as one text.
         chat_template: folder or hub id whose tokenizer's chat template writes prompt and reply as one text, where the
-            protocol takes that; by default the labelled transcript.
+            protocol takes that; by default the labeled transcript.
         batch: pairs in a request, where the protocol takes several; less if the server says so.
         concurrency: requests at once.
         timeout_s: for one whole answer.

@@ -1,7 +1,7 @@
 """`RewardModel`: load a checkpoint, score replies, rank them, save it again.
 
 A score is the model's raw logit for one (prompt, reply) and does not depend on what it is scored beside. Equal pairs
-are scored once. Nothing is standardised or clipped silently: `empty_score` is the one rule that can replace a score,
+are scored once. Nothing is standardized or clipped silently: `empty_score` is the one rule that can replace a score,
 and only when asked for.
 """
 
@@ -142,7 +142,7 @@ class RewardModel:
                 Other programs' models of several outputs are refused without it.
             device: such as "cpu" or "cuda:1"; the first GPU if there is one.
             precision: float32 (exact, the default), bfloat16 or float16; int16 or int8 on the native kernels, with the
-                error that docs/performance.md states. A quantised folder has its own.
+                error that docs/performance.md states. A quantized folder has its own.
             max_length: tokens per row, in place of the checkpoint's own or the default above; the fingerprint changes
                 with it.
             max_tokens: tokens per batch; by default 1,024 on a CPU and 16,384 on a GPU.

@@ -63,6 +63,6 @@ def clustered_error(influence: Float64[np.ndarray, " n"], cluster: Int64[np.ndar
 def normal_interval(
     centre: float, error: float, *, confidence: float, back: Callable[[float], float] = float
 ) -> Interval:
-    """Symmetric about the centre, its ends taken back to the scale that is reported, such as by tanh from atanh."""
+    """Symmetric about the center, its ends taken back to the scale that is reported, such as by tanh from atanh."""
     half = z_value(confidence) * error
     return back(centre - half), back(centre + half)

@@ -4,7 +4,7 @@ The place looked at is before a single space between two words of letters; for s
 some punctuation or a line's end after a word, and between two Chinese characters. A tokenizer is taken for proven if
 each of its steps is known to do there what it does whatever stands further off:
 
-- normalisers that look at characters (or at what a grapheme or a composition is, which a space ends) alone;
+- normalizers that look at characters (or at what a grapheme or a composition is, which a space ends) alone;
 - a pre-tokenizer that always begins a new piece there, or, without one, byte pairs none of which joins a character with
   a space mark that follows it (so Llama 2 and Gemma). Unigram models without such a pre-tokenizer sum up scores over
   the whole text, in floating point, and are not proven;
@@ -147,7 +147,7 @@ def _others(spec: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _gap(normalizer: Any, around: str) -> str | None:
-    """What a normaliser makes of the one space of a text, where it is still one between letters."""
+    """What a normalizer makes of the one space of a text, where it is still one between letters."""
     shown = normalizer.normalize_str(around) if normalizer else around
     match = _SHOWN.fullmatch(shown)
     return match.group(1) if match else None

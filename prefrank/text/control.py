@@ -1,7 +1,7 @@
 """Control tokens: which they are, and a tokenizer that no text can get them out of.
 
 The library skips special tokens found in text, but not what the vocabulary itself holds: a sentencepiece vocabulary has
-`[SEP]` as a piece like any other, which normalisation may even spell from other characters. So those pieces are given
+`[SEP]` as a piece like any other, which normalization may even spell from other characters. So those pieces are given
 names here that no text can know; their ids stay free.
 """
 

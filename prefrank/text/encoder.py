@@ -146,7 +146,7 @@ class TextEncoder:
         return self.encode_pairs([(prompt, reply) for reply in replies])
 
     def encode_pairs(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Row]:
-        """One row per (prompt, reply), each text tokenised once.
+        """One row per (prompt, reply), each text tokenized once.
 
         Raises:
             BadText: a text with a lone surrogate, or turns that the template cannot hold, naming the pair.
@@ -224,7 +224,7 @@ class TextEncoder:
         return [fit(parts(prompt), encoded(reply), limit, types) for prompt, reply in pairs]
 
     def _encode_texts(self, pairs: Sequence[tuple[Prompt, str]]) -> Callable[[str], TextIds]:
-        """Tokenise every distinct text of the pairs together; the answer looks a text's ids up."""
+        """Tokenize every distinct text of the pairs together; the answer looks a text's ids up."""
         texts = dict.fromkeys(chain.from_iterable((*(turn.text for turn in prompt), reply) for prompt, reply in pairs))
         if self.settings.labels:
             texts.update(dict.fromkeys(f"{turn.role}:" for prompt, _ in pairs for turn in prompt))

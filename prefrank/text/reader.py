@@ -87,7 +87,7 @@ class Reader:
     """Encodes texts with one tokenizer, without control tokens around them.
 
     Args:
-        growth: how many times longer its normalisers may make a text.
+        growth: how many times longer its normalizers may make a text.
         piece: see `PIECE`.
     """
 

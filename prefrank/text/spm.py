@@ -1,4 +1,4 @@
-"""What a sentencepiece file says that a converted tokenizer does not: how texts are normalised, which pieces control.
+"""What a sentencepiece file says that a converted tokenizer does not: how texts are normalized, which pieces control.
 
 Format: sentencepiece's `sentencepiece_model.proto` (ModelProto: pieces, normalizer_spec), read with the package's own
 protobuf classes.

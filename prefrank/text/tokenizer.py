@@ -181,7 +181,7 @@ class FolderTokenizer:
 
     @cached_property
     def growth(self) -> int:
-        """How many times longer the normalisers may make a text."""
+        """How many times longer the normalizers may make a text."""
         return growth(json.loads(self.tokenizer.to_str()))
 
     @cached_property
@@ -328,7 +328,7 @@ def _fields(source: FolderTokenizer, name: str) -> Fields:
 def _converted(folder: Path, files: dict[str, bytes], model: Mapping[str, Any]) -> tuple[bytes, dict[str, bytes]]:
     """The tokenizer.json of a folder without one, and its files as they are to be saved.
 
-    Where transformers' class for the folder normalises texts its own way, whatever tokenizer.json says, the files name
+    Where transformers' class for the folder normalizes texts its own way, whatever tokenizer.json says, the files name
     the generic class, with all that the other knew, so that a saved folder is read alike.
     """
     for name in spm.FILES:

@@ -128,7 +128,7 @@ def _check_step(step: Fields) -> None:
 
 
 def growth(spec: Mapping[str, Any]) -> int:
-    """How many times longer the normalisers of a tokenizer.json may make a text, beyond what Unicode's own forms do."""
+    """How many times longer the normalizers of a tokenizer.json may make a text, beyond what Unicode's own forms do."""
     times = 1
     top = spec if isinstance(spec, Fields) else Fields(spec, "tokenizer.json")
     for step in _flat(top.object("normalizer", None), "normalizers"):

@@ -237,9 +237,9 @@ class Recipe(BaseModel):
     )
     centering: Number = Field(0.0, ge=0, description="Coefficient of (winner + loser)^2 (Eisenstein et al. 2023).")
 
-    # Optimiser
+    # Optimizer
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
-        "adamw", description="AdamW, or with 8-bit moments by bitsandbytes: a quarter of the optimiser's memory."
+        "adamw", description="AdamW, or with 8-bit moments by bitsandbytes: a quarter of the optimizer's memory."
     )
     learning_rate: Number = Field(gt=0, description="Peak learning rate of AdamW.")
     head_learning_rate: Number | None = Field(
@@ -309,7 +309,7 @@ class Recipe(BaseModel):
     )
     sharding: Literal["auto", "none", "full", "zero2", "zero3"] = Field(
         "auto",
-        description="full: weights, gradients and optimiser in shards over all processes (FSDP2); zero2, zero3: by"
+        description="full: weights, gradients and optimizer in shards over all processes (FSDP2); zero2, zero3: by"
         " DeepSpeed; none: whole on each; auto: what the launcher's configuration says.",
     )
     per_device_eval_batch_size: Count = Field(64, ge=1, description="Prompts per evaluation batch.")
@@ -348,7 +348,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _data_can_be_drawn(self) -> "Recipe":
-        """Refuse options of data sets that cannot be honoured together."""
+        """Refuse options of data sets that cannot be honored together."""
         shares = [source.share for source in self.datasets]
         streams = any(source.stream for source in self.datasets)
         if None in shares and len(shares) > 1 and (streams or any(shares)):
@@ -382,5 +382,5 @@ class Recipe(BaseModel):
                 raise ValueError(f"{key} needs all comparisons at hand, but a data set is a stream; leave one out")
 
     def prompts_per_update(self, num_processes: int) -> int:
-        """Comparisons behind one optimiser step, over all devices."""
+        """Comparisons behind one optimizer step, over all devices."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * (self.num_devices or num_processes)

@@ -108,7 +108,7 @@ def labelled(prompt: Prompt) -> str:
 
 
 def query_of(prompt: Prompt, *, turns: Turns = "all") -> str:
-    """A prompt as one text: its own where it is one user turn, else labelled; or the last user turn alone."""
+    """A prompt as one text: its own where it is one user turn, else labeled; or the last user turn alone."""
     if turns == "last":
         users = [turn for turn in prompt if turn.role == "user"]
         return spoken(users[-1] if users else prompt[-1])

@@ -1,4 +1,4 @@
-"""Our own format and TRL's: what each way of stating judgements means, and the one-line error for each mistake."""
+"""Our own format and TRL's: what each way of stating judgments means, and the one-line error for each mistake."""
 
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def test_message_lists_that_compare_no_single_reply_are_dropped(chosen: Any, rej
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (own_row(), "'replies' came with no judgement; wanted one of ranks, ratings, preferences"),
+        (own_row(), "'replies' came with no judgment; wanted one of ranks, ratings, preferences"),
         (own_row(ranks=[0, 1, 2], ratings=[1, 2, 3]), "'replies' came with ranks and ratings"),
         (own_row(ranks=[0, 1]), "3 replies came with 2 ranks; wanted as many of each"),
         (own_row(ratings=[1.0, float("nan"), 2.0]), "'ratings' holds nan; wanted a finite number"),

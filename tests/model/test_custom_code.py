@@ -157,7 +157,7 @@ def test_a_trusted_type_of_its_own_is_loaded_by_automodel(tmp_path: Path) -> Non
     rows = [BATCH.ids[a:b] for a, b in zip(BATCH.starts[:-1], BATCH.starts[1:], strict=True)]
     wanted = torch.stack([tensors["words.weight"][row].mean(0) @ tensors["v_head.weight"][0] for row in rows])
     torch.testing.assert_close(score_batches(network, [BATCH]), wanted, atol=1e-5, rtol=0)
-    with pytest.raises(BadModel, match="cannot be quantised"):
+    with pytest.raises(BadModel, match="cannot be quantized"):
         load_quantised(folder, "int16", trust_remote_code=True)
     (tmp_path / "again").mkdir()
     save_network(network, tmp_path / "again")

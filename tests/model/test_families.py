@@ -110,5 +110,5 @@ def test_without_a_layout_no_kernels_run_it_and_it_cannot_be_quantised(bag: Path
         make_engine(network, kernels="portable")
     with pytest.raises(BadInput, match="'flash' cannot be used: it has no attention"):
         make_engine(network, kernels="flash")
-    with pytest.raises(BadModel, match="holds a 'bag' model, which cannot be quantised"):
+    with pytest.raises(BadModel, match="holds a 'bag' model, which cannot be quantized"):
         load_quantised(bag, "int16")

@@ -211,7 +211,7 @@ def test_a_pickle_of_something_else_than_plain_tensors_is_refused(folder: Path, 
 ODD_TENSORS: dict[str, Callable[[], torch.Tensor]] = {
     "sparse": lambda: torch.ones(1, 32).to_sparse_csr(),
     "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
-    "quantised in torch's own way": lambda: torch.quantize_per_tensor(torch.ones(1, 32), 1.0, 0, torch.qint8),
+    "quantized in torch's own way": lambda: torch.quantize_per_tensor(torch.ones(1, 32), 1.0, 0, torch.qint8),
 }
 
 

@@ -159,7 +159,7 @@ def test_a_network_in_memory_is_quantised_in_place(tmp_path: Path) -> None:
     quantise_network(network, "int16")
     from_folder = load_quantised(tmp_path / "float", "int16")
     assert fingerprint(network, extra=b"") == fingerprint(from_folder, extra=b"") != before
-    with pytest.raises(BadModel, match="quantised to int16 already; quantise the float model it came from"):
+    with pytest.raises(BadModel, match="quantized to int16 already; quantize the float model it came from"):
         quantise_network(network, "int8")
 
 
@@ -245,15 +245,15 @@ def test_a_folder_is_loaded_in_its_own_precision_and_no_other(tmp_path: Path) ->
     folder = quantised(plain(tmp_path))
     network = load_for_scoring(folder, precision=None)
     assert lay_out(network).layers[0].query.weight.dtype == torch.int16
-    with pytest.raises(BadModel, match="is quantised to int16; to have int8, load the float model it came from"):
+    with pytest.raises(BadModel, match="is quantized to int16; to have int8, load the float model it came from"):
         load_for_scoring(folder, precision="int8")
-    with pytest.raises(BadModel, match="is quantised to int16, which only scores; load the float model it came from"):
+    with pytest.raises(BadModel, match="is quantized to int16, which only scores; load the float model it came from"):
         load_for_scoring(folder, precision="float32")
     assert load_for_scoring(tmp_path / "float", precision=None).classifier.weight.dtype == torch.float32
     assert next(load_for_scoring(tmp_path / "float", precision="bfloat16").parameters()).dtype == torch.bfloat16
     with pytest.raises(BadInput, match="there is no precision 'int61'; did you mean 'int16'"):
         load_for_scoring(folder, precision="int61")
-    with pytest.raises(BadInput, match="'float16' is not a precision to quantise to; known: int16, int8"):
+    with pytest.raises(BadInput, match="'float16' is not a precision to quantize to; known: int16, int8"):
         load_quantised(folder, "float16")
 
 
@@ -265,7 +265,7 @@ def test_transformers_refuses_a_quantised_folder(tmp_path: Path) -> None:
 
 def test_a_model_of_transformers_cannot_be_quantised(tmp_path: Path) -> None:
     saved(model_of(*OTHERS["llama"]), tmp_path)
-    with pytest.raises(BadModel, match="holds a 'llama' model, which cannot be quantised; load it in float32"):
+    with pytest.raises(BadModel, match="holds a 'llama' model, which cannot be quantized; load it in float32"):
         load_quantised(tmp_path, "int16")
 
 

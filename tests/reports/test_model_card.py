@@ -305,7 +305,7 @@ def test_training_is_told_as_the_record_has_it(card: str, run_folder: Path) -> N
     kept = read["comparisons"]
     assert f"| pairs.jsonl:train | cc0-1.0 | 40 | {read['read']['kept']} | {kept} |" in card
     assert training["data"]["digests"]["training"] in card
-    assert f"{training['steps']} optimiser steps of 4 comparisons" in card
+    assert f"{training['steps']} optimizer steps of 4 comparisons" in card
     assert f"It learned from {kept} comparisons." in card
     assert "fp32 on cpu" in card
 
@@ -384,9 +384,9 @@ def test_a_lean_is_claimed_only_beyond_chance(run_folder: Path) -> None:
         card = model_card(run_folder, [of_model(run_folder, lean)], PEOPLE | ABOUT_DATA)
         return section_of(card, "Bias, Risks, and Limitations")
 
-    assert "It leans towards longer replies" in limits_with((0.8, 0.75, 0.85), (0.6, 0.5, 0.7))
-    assert "It leans towards shorter replies" in limits_with((0.6, 0.5, 0.7), (0.8, 0.75, 0.85))
-    assert "leans towards" not in limits_with((0.8, 0.65, 0.85), (0.6, 0.5, 0.7)).partition("Length, RM-Bench")[0]
+    assert "It leans toward longer replies" in limits_with((0.8, 0.75, 0.85), (0.6, 0.5, 0.7))
+    assert "It leans toward shorter replies" in limits_with((0.6, 0.5, 0.7), (0.8, 0.75, 0.85))
+    assert "leans toward" not in limits_with((0.8, 0.65, 0.85), (0.6, 0.5, 0.7)).partition("Length, RM-Bench")[0]
 
 
 def test_the_newest_results_of_a_suite_count(run_folder: Path) -> None:
@@ -466,7 +466,7 @@ def test_what_was_streamed_is_told_with_its_licence(run_folder: Path, evaluated:
 
     card = model_card(changed_record(run_folder, tmp_path / "cook", stream), [evaluated], PEOPLE | ABOUT_DATA)
     assert "- pairs.jsonl:train: drawn 1,234; dropped: 2 empty reply." in card
-    assert "- pairs.jsonl was streamed; its licence: cc0-1.0." in card
+    assert "- pairs.jsonl was streamed; its license: cc0-1.0." in card
     assert "It learned from 1,234 comparisons." in card
 
 

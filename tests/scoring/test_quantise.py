@@ -72,7 +72,7 @@ def test_a_model_that_would_be_reordered_is_refused_unless_that_is_asked_for(
         quantise_folder(plain_folder, tmp_path / "int8", "int8", num_rows=200)
     message = str(error.value)
     for part in ("int8 changes the order of", "of pairs and scores by", "(wanted at most 0.5 % and 1 %)",
-                 "on 200 rows of starter; quantise to int16, or allow it with --max-flips or --force"):  # fmt: skip
+                 "on 200 rows of starter; quantize to int16, or allow it with --max-flips or --force"):  # fmt: skip
         assert part in message
     assert os.listdir(tmp_path) == []
     with pytest.raises(BadModel, match=r"\(wanted at most 0.001 %\)"):
@@ -105,7 +105,7 @@ def test_a_source_of_ones_own_decides(plain_folder: Path, tmp_path: Path) -> Non
 
 
 def test_what_cannot_be_quantised_is_said_before_any_work(plain_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="'int4' is not a precision to quantise to; did you mean 'int8'"):
+    with pytest.raises(BadInput, match="'int4' is not a precision to quantize to; did you mean 'int8'"):
         quantise_folder(plain_folder, tmp_path / "out", "int4")
     with pytest.raises(
         BadInput, match="holds the model itself, which would be replaced; give the name of a new folder"
@@ -114,7 +114,7 @@ def test_what_cannot_be_quantised_is_said_before_any_work(plain_folder: Path, tm
     with pytest.raises(BadInput, match="num_rows is 1; wanted a whole number of at least 2"):
         quantise_folder(plain_folder, tmp_path / "out", "int16", num_rows=1)
     quantise_folder(plain_folder, tmp_path / "int16", "int16", num_rows=10)
-    with pytest.raises(BadModel, match="is quantised to int16, which only scores; load the float model it came from"):
+    with pytest.raises(BadModel, match="is quantized to int16, which only scores; load the float model it came from"):
         quantise_folder(tmp_path / "int16", tmp_path / "out", "int8", num_rows=10)
     assert os.listdir(tmp_path) == ["int16"]
 

@@ -1,7 +1,7 @@
 """RewardBench, versions 1 and 2, as their authors' scripts count.
 
 Version 1 (Lambert et al., arXiv 2403.13787; `rewardbench/constants.py`): a section is the mean of its subsets weighted
-by fixed counts, in which 447 maths prompts weigh as much as 984 code prompts. Equal scores are wrong. A section with a
+by fixed counts, in which 447 math prompts weigh as much as 984 code prompts. Equal scores are wrong. A section with a
 subset missing has no value: the authors' script would average over the rest and call it the same.
 
 Version 2 (Malik et al., arXiv 2506.01937; `scripts/run_v2.py`, and `process_single_model` of `rewardbench/utils.py`):

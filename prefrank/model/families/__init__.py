@@ -6,7 +6,7 @@ hold every line against transformers (tests/parity). A family's module has
 - a network, an `nn.Module` that is a `PackedNetwork` and whose parameters have transformers' names; it reads and checks
   config.json when it is made;
 - where the engines that only score can run it, `lay_out`: the network's weights as a `Layout`. Without it the network's
-  own forward pass scores, and the model cannot be quantised.
+  own forward pass scores, and the model cannot be quantized.
 
 Models that are not in the table run through transformers (`other.py`).
 """
@@ -45,7 +45,7 @@ class Family(Generic[N]):
         architecture: transformers' class of its sequence classifiers, which a saved config.json names.
         network: makes the network.
         lay_out: its weights for the engines that only score; None where they cannot run it.
-        fix_positions: what quantising replaces beside linear layers, before them, given a reader of float weights by
+        fix_positions: what quantizing replaces beside linear layers, before them, given a reader of float weights by
             name.
         tiny: settings of config.json that a tiny random model for the tests has beside sizes.
     """
@@ -96,7 +96,7 @@ def family_of(network: Network) -> Family[Any] | None:
 
 
 def lay_out(network: Network) -> Layout | None:
-    """A network's weights, float or quantised, for the engines that only score; None where they cannot run it."""
+    """A network's weights, float or quantized, for the engines that only score; None where they cannot run it."""
     family = family_of(network)
     if family is None or family.lay_out is None:
         return None

@@ -326,7 +326,7 @@ class BertNetwork(nn.Module):
 
 
 def lay_out(network: BertNetwork) -> laid.Layout:
-    """The layout of a network, float or quantised, which shares its weights."""
+    """The layout of a network, float or quantized, which shares its weights."""
     backbone, classifier = network.inner(), network.classifier
     words, projection, layers = backbone.embeddings, backbone.embeddings_project, backbone.encoder.layers()
     attention = layers[0].attention.self

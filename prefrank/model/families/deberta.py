@@ -1,6 +1,6 @@
 """DeBERTa-v2 and v3 on packed batches: embeddings, layers, the convolution of xlarge and xxlarge, and the head.
 
-The convolution runs over each row on its own, so that no row leaks into its neighbour in the pack. The last
+The convolution runs over each row on its own, so that no row leaks into its neighbor in the pack. The last
 layer computes only each row's first token, the one that is pooled; nothing else reads the rest.
 """
 
@@ -237,7 +237,7 @@ class DebertaNetwork(nn.Module):
 
 
 def lay_out(network: DebertaNetwork) -> laid.Layout:
-    """The layout of a network, float or quantised, which shares its weights."""
+    """The layout of a network, float or quantized, which shares its weights."""
     words, encoder, pooler = network.deberta.embeddings, network.deberta.encoder, network.pooler
     layers = encoder.layers()
     attention = layers[0].attention.self

@@ -7,7 +7,7 @@ from prefrank.reports.markdown import plain, sentence
 
 CORE_WATTS, MEMORY_WATTS_PER_GB, OVERHEAD, GRAMS_PER_KWH = 12.0, 0.3725, 1.67, 475.0
 """Green Algorithms (Lannelongue et al. 2021, eq. 1 and the tool's defaults v2.2): an unknown core, memory, the mean
-overhead of data centres, the world's mean electricity."""
+overhead of data centers, the world's mean electricity."""
 
 
 def emissions(training: TrainingRecord | None, facts: Mapping[str, str]) -> str | None:
@@ -24,7 +24,7 @@ def emissions(training: TrainingRecord | None, facts: Mapping[str, str]) -> str 
     return (
         f"{_weight(kwh * GRAMS_PER_KWH / 1000)} CO2eq from {kwh:.2g} kWh: estimated, not measured ({plain(why)}), by"
         f" the rule of Green Algorithms (Lannelongue et al. 2021): {CORE_WATTS:g} W for each busy core over the CPU"
-        f" time, {MEMORY_WATTS_PER_GB} W for each GB of peak memory, times {OVERHEAD} for the data centre and"
+        f" time, {MEMORY_WATTS_PER_GB} W for each GB of peak memory, times {OVERHEAD} for the data center and"
         f" {GRAMS_PER_KWH:g} g/kWh, the world's mean"
     )
 

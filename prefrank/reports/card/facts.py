@@ -12,7 +12,7 @@ REQUIRED = {
     "developers": "who made the model",
     "funded_by": "who paid for it (nobody is an answer)",
     "contact": "an address for questions and complaints",
-    "license": "licence of the model, as the hub writes it, such as apache-2.0",
+    "license": "license of the model, as the hub writes it, such as apache-2.0",
     "repository": "where the model or its code is",
     "intended_use": "what it was made for, and for whom",
     "cloud_provider": "whose machines it was trained on (none: our own is an answer)",
@@ -31,8 +31,8 @@ WITHOUT_RECORD = {
 
 CONDITIONAL = {
     "base_model": "the model it started from, as a hub id (none: trained from scratch is an answer)",
-    "base_license": "licence of the model it started from",
-    "data_license": "licence of the training data; data_license.NAME for one set",
+    "base_license": "license of the model it started from",
+    "data_license": "license of the training data; data_license.NAME for one set",
     "language": "languages of the training data, as ISO 639 codes, such as en, de",
     "co2": "carbon emitted, and how that is known",
 }

@@ -1,4 +1,4 @@
-"""The metadata on top of a card, which the hub reads: licence, languages, base, data, figures as its `model-index`."""
+"""The metadata on top of a card, which the hub reads: license, languages, base, data, figures as its `model-index`."""
 
 import re
 
@@ -50,7 +50,7 @@ def _eval_result(measured: Measured, kind: str, title: str, estimate: Estimate, 
         bounds = f"{confidence} {stated(estimate.low)} to {stated(estimate.high)}, "
     return EvalResult(
         task_type="text-classification",
-        task_name="Reward modelling",
+        task_name="Reward modeling",
         dataset_type=_dataset(measured.name),
         dataset_name=bare(measured.suite.title),
         dataset_config=bare(measured.name),

@@ -100,7 +100,7 @@ class Subject:
         folder: its checkpoint.
         config: config.json.
         training: the training record; None where it is missing or lacks what a card needs.
-        quantised: how a quantised folder was made; None for float weights.
+        quantised: how a quantized folder was made; None for float weights.
         measured: suite -> the newest results.
         facts: answers.
     """
@@ -235,7 +235,7 @@ def _wanted(subject: Subject) -> dict[str, str]:
         wanted["base_license"] = CONDITIONAL["base_license"]
     for source in subject.sources:
         if data_license(source, subject.facts) is None:
-            wanted[f"data_license.{public_name(source)}"] = f"licence of the training data {public_name(source)}"
+            wanted[f"data_license.{public_name(source)}"] = f"license of the training data {public_name(source)}"
     if not subject.languages:
         wanted["language"] = CONDITIONAL["language"]
     if emissions(subject.training, subject.facts) is None:

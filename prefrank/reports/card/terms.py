@@ -1,6 +1,6 @@
-"""Licences, languages and papers of known data sets and base models, and what a public card calls them.
+"""Licenses, languages and papers of known data sets and base models, and what a public card calls them.
 
-The tables say only what the publishers' own pages state; where a page states no licence the table has none, and the
+The tables say only what the publishers' own pages state; where a page states no license the table has none, and the
 user is asked.
 """
 

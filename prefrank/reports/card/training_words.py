@@ -1,4 +1,4 @@
-"""What a card says of the training: the sets and their licences, the recipe to repeat it with, and the papers."""
+"""What a card says of the training: the sets and their licenses, the recipe to repeat it with, and the papers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def training_sets(subject: Subject) -> list[TrainingSet]:
 
 
 def sets_drawn(subject: Subject) -> Iterator[str]:
-    """What was streamed or drawn in part, from which set and under which licence, in Markdown."""
+    """What was streamed or drawn in part, from which set and under which license, in Markdown."""
     if subject.training is None:
         return
     for data_set in subject.training.data.drawn:
@@ -69,7 +69,7 @@ def sets_drawn(subject: Subject) -> Iterator[str]:
     for asked in subject.training.recipe.datasets:
         if asked.stream:
             license = data_license(asked.source, subject.facts)
-            yield f"{plain(public_name(asked.source))} was streamed; its licence: {plain(license)}."
+            yield f"{plain(public_name(asked.source))} was streamed; its license: {plain(license)}."
 
 
 def set_name(name: str) -> str:

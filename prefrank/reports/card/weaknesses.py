@@ -60,9 +60,7 @@ def _of_length(measured: Measured) -> Iterator[str]:
         return
     less, more = sorted(accuracies, key=accuracies.__getitem__)
     high, low = sides[less].high, sides[more].low
-    lean = (
-        f"It leans towards {more} replies" if high is not None and low is not None and high < low else "No clear lean"
-    )
+    lean = f"It leans toward {more} replies" if high is not None and low is not None and high < low else "No clear lean"
     yield (
         f"Length, {plain(measured.suite.title)}: accuracy is {stated_estimate(style.longer)} where people preferred the"
         f" longer reply and {stated_estimate(style.shorter)} where they preferred the shorter one. {lean}; rank"
@@ -153,7 +151,7 @@ def advice(subject: Subject) -> Iterator[str]:
             f" {calibration.temperature:.3g} before the sigmoid (fitted: {plain(calibration.fitted_on)})."
         )
     if subject.probes is None:
-        yield "It was not measured on prefrank's probes; measure it before optimising against it."
+        yield "It was not measured on prefrank's probes; measure it before optimizing against it."
     elif weak := [name for name, estimate in _parts(subject.probes).items() if (estimate.value or 0.0) < _FEW_SURE]:
         yield f"Filter replies before scoring where these cheats can occur: {', '.join(map(plain, weak))}."
     yield (

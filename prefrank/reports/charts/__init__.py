@@ -1,7 +1,7 @@
 """Charts of evaluations as inline SVG, made by hand: small, the same bytes for the same figures, no script, no font.
 
 Charts but for dots and whiskers have a fixed shape, WIDTH units wide, to be shown at about that many pixels. A mark
-without a value is not drawn and its row says "-". Marks differ in colour and in shape.
+without a value is not drawn and its row says "-". Marks differ in color and in shape.
 """
 
 from prefrank.reports.charts.dots import DotRow, dot_whisker_svg, limits_of, track_svg

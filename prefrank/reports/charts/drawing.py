@@ -20,7 +20,7 @@ class Mark:
     """A value with its interval; None where there is none.
 
     Args:
-        series: number of the scorer, which sets colour and shape.
+        series: number of the scorer, which sets color and shape.
     """
 
     value: float | None
@@ -161,7 +161,7 @@ def points_of(corners: Sequence[tuple[Real, Real]]) -> str:
 def shape_at(series: int, x: Real, y: Real) -> str:
     color = COLORS[series % len(COLORS)]
     look = f'fill="{color}" stroke="#ffffff" stroke-width="1"'
-    match (series + series // len(COLORS)) % 4:  # colours come again after eight, in other shapes
+    match (series + series // len(COLORS)) % 4:  # colors come again after eight, in other shapes
         case 0:
             return f'<circle cx="{x:g}" cy="{y:g}" r="4.5" {look}/>'
         case 1:

@@ -1,4 +1,4 @@
-"""Shares as coloured cells."""
+"""Shares as colored cells."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from prefrank.reports.numbers import Real
 
 
 def matrix_svg(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Mark], *, label: str) -> str:
-    """Shares as coloured cells: orange below one half, blue above.
+    """Shares as colored cells: orange below one half, blue above.
 
     Args:
         cells: row by row.
@@ -43,7 +43,7 @@ def _cell(mark: Mark, x: Real, y: Real, wide: Real, tall: Real) -> list[str]:
 
 
 def diverging(share: float | None) -> tuple[str, str]:
-    """White at one half, the house's orange at 0, its blue at 1, grey for nothing; and the ink to be read on it."""
+    """White at one half, the house's orange at 0, its blue at 1, gray for nothing; and the ink to be read on it."""
     if share is None:
         return "#eceff2", INK
     end = np.array([0x0B, 0x3D, 0x66] if share >= 0.5 else [0xD9, 0x73, 0x0D])

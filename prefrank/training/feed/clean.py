@@ -1,6 +1,6 @@
 """Which comparisons are left out of training: repeats, and what evaluation sets hold or nearly hold.
 
-Surprising: several people's judgements of the same replies are not duplicates of each other. Within a data set they are
+Surprising: several people's judgments of the same replies are not duplicates of each other. Within a data set they are
 merged, each vote counting; only what another data set repeats word for word is left out.
 """
 
@@ -55,7 +55,7 @@ class Repeats:
     """What is left of C comparisons.
 
     Args:
-        kept: [C] each comparison, with the judgements of those merged into it; None where it is gone.
+        kept: [C] each comparison, with the judgments of those merged into it; None where it is gone.
         reasons: [C] why it is gone, "" where it is not.
         contradicting: [C] whether it prefers the other one of two replies that an earlier comparison judged.
     """
@@ -110,7 +110,7 @@ def find_repeats(comparisons: Sequence[Comparison], sets: Sequence[int], *, merg
 
 
 def _merged(again: Sequence[tuple[Comparison, int]]) -> Comparison:
-    """The first of some comparisons and their sets, with each judgement as often as the set that has it most often."""
+    """The first of some comparisons and their sets, with each judgment as often as the set that has it most often."""
     first = again[0][0]
     by_set: dict[int, Counter[Preference]] = defaultdict(Counter)
     preferences: Counter[Preference] = Counter()

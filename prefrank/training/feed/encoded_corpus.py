@@ -62,7 +62,7 @@ def encode_corpus(recipe: Recipe, corpus: Corpus, encoder: TextEncoder, callback
     )
     if counted.dropped_without_label_of_heads == counted.comparisons:
         raise BadRecipe(
-            f"heads is {', '.join(recipe.heads)}, but no training comparison is labelled so;"
+            f"heads is {', '.join(recipe.heads)}, but no training comparison is labeled so;"
             f" the data have {', '.join(training.left_heads)}"
         )
     if not len(training):

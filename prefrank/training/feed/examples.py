@@ -24,7 +24,7 @@ _PAIRS = 1 << 16
 """Pairs of a long ranking that are written at a time."""
 
 _CHUNK = 256
-"""Comparisons tokenised in one call: enough to keep the tokenizer's threads busy, few enough to report progress."""
+"""Comparisons tokenized in one call: enough to keep the tokenizer's threads busy, few enough to report progress."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -135,7 +135,7 @@ def check_warmup(recipe: Recipe, steps: int) -> None:
 
 
 def count_steps(recipe: Recipe, order: Order) -> int:
-    """Optimiser steps of the whole run."""
+    """Optimizer steps of the whole run."""
     return recipe.max_steps or order.steps(recipe.num_train_epochs)
 
 

@@ -1,1 +1,1 @@
-"""The training loop and its parts: steps, optimisers, processes, adapters and evaluation."""
+"""The training loop and its parts: steps, optimizers, processes, adapters and evaluation."""

@@ -33,7 +33,7 @@ def freeze(network: Network, recipe: Recipe) -> None:
 
 
 def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
-    """The optimiser's groups: by peak learning rate; no weight decay for biases and norms (all of one axis)."""
+    """The optimizer's groups: by peak learning rate; no weight decay for biases and norms (all of one axis)."""
     depths = parameters_by_depth(network)
     num_layers = len(depths) - 2
     rates = {name: _rate(depth, num_layers, recipe) for depth, names in enumerate(depths) for name in names}
@@ -56,7 +56,7 @@ def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) over the trained parameters, or its 8-bit form (Dettmers et al. 2022).
 
     Raises:
-        BadRecipe: an optimiser whose package is not installed.
+        BadRecipe: an optimizer whose package is not installed.
     """
     options = {"fused": True} if recipe.optimizer == "adamw" else {}  # one pass over the weights, on CPUs too
     return _optimizer_class(recipe)(

@@ -50,7 +50,7 @@ def most_of_processes(accelerator: Accelerator, mine: int) -> int:
 def free_memory(recipe: Recipe, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
     """Bytes that graphs may take on a device beyond one micro-batch's, before the first step.
 
-    What `max_memory` leaves beside the weights, less gradients and optimiser state to come (two moments), and of that
+    What `max_memory` leaves beside the weights, less gradients and optimizer state to come (two moments), and of that
     four fifths: passes need some memory that no graph keeps.
     """
     if recipe.max_memory is None:

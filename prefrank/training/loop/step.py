@@ -1,4 +1,4 @@
-"""The gradient of one optimiser step over any set of comparisons, in the memory of one micro-batch.
+"""The gradient of one optimizer step over any set of comparisons, in the memory of one micro-batch.
 
 A reward loss couples rows only through their scores, and each of its terms only rows of one comparison. So whole
 comparisons are split over parts of at most `max_tokens` tokens. A part is scored, the loss gives d loss / d score, one

@@ -48,7 +48,7 @@ class Replicated:
         self.count = accelerator.num_processes
 
     def take(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimiser, made from this network's parameters as they are placed."""
+        """The optimizer, made from this network's parameters as they are placed."""
         self.optimizer = optimizer
 
     @property
@@ -94,7 +94,7 @@ class Replicated:
         yield self.network if self.accelerator.is_main_process else None
 
     def state(self) -> dict[str, Any]:
-        """The optimiser's state by parameter name, whole, on the main process; every process must ask."""
+        """The optimizer's state by parameter name, whole, on the main process; every process must ask."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         state: dict[str, Any] = {}
         for parameter, values in self.optimizer.state.items():
@@ -156,7 +156,7 @@ class Replicated:
 
 
 class Sharded(Replicated):
-    """Weights, gradients and optimiser state in shards over all processes: `fully_shard`, known as FSDP2."""
+    """Weights, gradients and optimizer state in shards over all processes: `fully_shard`, known as FSDP2."""
 
     lockstep = True
     sharing = None
@@ -202,7 +202,7 @@ class Sharded(Replicated):
 
 
 class DeepSpeed(Replicated):
-    """ZeRO stage 2 (gradients and optimiser in shards) or 3 (weights too); the engine clips and makes the step."""
+    """ZeRO stage 2 (gradients and optimizer in shards) or 3 (weights too); the engine clips and makes the step."""
 
     lockstep = True
     sharing = None
@@ -365,7 +365,7 @@ def _check_like(values: Mapping[str, Any], parameter: Tensor, *, adamw: bool) ->
 
 
 def _placed(value: Any, key: str, parameter: Tensor) -> Any:
-    """One saved value of a parameter's state where the optimiser looks for it; it counts steps on the CPU."""
+    """One saved value of a parameter's state where the optimizer looks for it; it counts steps on the CPU."""
     if not isinstance(value, Tensor) or key == "step":
         return value
     if isinstance(parameter, DTensor) and value.shape == parameter.shape:

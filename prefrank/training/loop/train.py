@@ -1,8 +1,8 @@
 """The training loop: comparisons in, checkpoints out.
 
-One optimiser step takes a fixed number of comparisons, over all devices, whatever the micro-batches; which ones is a
+One optimizer step takes a fixed number of comparisons, over all devices, whatever the micro-batches; which ones is a
 pure function of seed and step, and so is every dropout mask. A resumed run therefore needs the weights, the
-optimiser's state and a step number, and goes on bit for bit on a CPU. How the processes of a run share the model is the
+optimizer's state and a step number, and goes on bit for bit on a CPU. How the processes of a run share the model is the
 business of `strategies.py`. Nothing here prints: events go to `callback`.
 """
 
@@ -66,7 +66,7 @@ class Trained:
     Args:
         last: checkpoint folder of the last step.
         best: checkpoint folder of the best evaluation; None if nothing was evaluated.
-        steps: optimiser steps done.
+        steps: optimizer steps done.
         metrics: evaluation set -> its metrics after the last step.
     """
 
@@ -210,7 +210,7 @@ class _Run:
         return early or self.progress.step >= self.steps
 
     def _step(self) -> StepDone:
-        """One optimiser step over one step's comparisons."""
+        """One optimizer step over one step's comparisons."""
         recipe, number = self.recipe, self.progress.step
         examples, chosen = self.feed.take(number)
         count = sum(len(examples.preferences[c]) for c in chosen) if recipe.weigh == "pair" else len(chosen)

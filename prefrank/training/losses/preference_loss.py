@@ -132,7 +132,7 @@ class PreferenceLoss(nn.Module):
         return self.likelihood.probabilities(lead, head=head)
 
     def add_to(self, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
-        """Let the optimiser train the loss's own parameters too, at their own rate and without weight decay."""
+        """Let the optimizer train the loss's own parameters too, at their own rate and without weight decay."""
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad and parameter.numel()]
         if learned:
             rate = recipe.loss_learning_rate
@@ -163,14 +163,14 @@ def nll(
 def squared_scores(
     winner: Float[Tensor, " P"], loser: Float[Tensor, " P"], weight: Float[Tensor, " P"]
 ) -> Float[Tensor, ""]:
-    """Sum of weight * 0.5 * (r_w^2 + r_l^2), which pulls scores towards 0 (Open Assistant's RMLoss, beta term)."""
+    """Sum of weight * 0.5 * (r_w^2 + r_l^2), which pulls scores toward 0 (Open Assistant's RMLoss, beta term)."""
     return (weight * 0.5 * (winner**2 + loser**2)).sum()
 
 
 def squared_centre(
     winner: Float[Tensor, " P"], loser: Float[Tensor, " P"], weight: Float[Tensor, " P"]
 ) -> Float[Tensor, ""]:
-    """Sum of weight * (r_w + r_l)^2, which centres each pair on 0 (Eisenstein et al. 2023, arXiv 2312.09244)."""
+    """Sum of weight * (r_w + r_l)^2, which centers each pair on 0 (Eisenstein et al. 2023, arXiv 2312.09244)."""
     return (weight * (winner + loser) ** 2).sum()
 
 
@@ -266,7 +266,7 @@ def _check_labels(recipe: Recipe, examples: Examples, counts: Float[np.ndarray, 
     if unlabelled:
         others = [head for head in [*examples.heads, *examples.left_heads] if head not in unlabelled]
         raise BadRecipe(
-            f"heads names {', '.join(unlabelled)}, but no training comparison is labelled so;"
+            f"heads names {', '.join(unlabelled)}, but no training comparison is labeled so;"
             f" the data have {', '.join(others)}"
         )
     if recipe.loss in ("rao_kupper", "davidson") and recipe.tie_parameter is None and not counts[:, 0].any():

@@ -55,7 +55,7 @@ class Started:
     """The first step is next.
 
     Args:
-        steps: optimiser steps of the whole run.
+        steps: optimizer steps of the whole run.
         first_step: steps already done, above 0 for a resumed run.
         comparisons: training comparisons in one epoch.
         prompts_per_step: comparisons behind one step.
@@ -75,7 +75,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimiser step, over all devices.
+    """One optimizer step, over all devices.
 
     Args:
         step: number of steps done.

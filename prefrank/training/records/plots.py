@@ -1,6 +1,6 @@
 """Pictures of runs as PNG: their curves side by side, and a learning-rate search.
 
-The colours are safe for colour-blind readers (after Okabe & Ito 2008); from the ninth run on, line styles distinguish
+The colors are safe for color-blind readers (after Okabe & Ito 2008); from the ninth run on, line styles distinguish
 runs too. Logged losses are faint, their running means bold.
 """
 
@@ -51,7 +51,7 @@ def plot_runs(runs: Sequence[TrainingRun], names: Sequence[str], path: Path) -> 
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     accuracy.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     for axis in (held_out, accuracy):
-        axis.set_xlabel("optimiser steps")
+        axis.set_xlabel("optimizer steps")
     handles, labels = loss.get_legend_handles_labels()
     columns = 1 if max(map(len, names)) > 50 else min(len(names), 2 if max(map(len, names)) > 25 else 4)
     rows = -(-len(names) // columns)

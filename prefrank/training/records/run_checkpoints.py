@@ -41,7 +41,7 @@ class Progress:
     """The progress of a run; saved with every checkpoint.
 
     Args:
-        step: optimiser steps done.
+        step: optimizer steps done.
         best: the least value of the best metric so far (accuracy counts as its negative).
         mark: the value from which early stopping counts improvements.
         waited: evaluations since then.

@@ -35,7 +35,7 @@ class RateSearch:
     Args:
         rates: learning_rate of each step, rising.
         losses: mean loss of each step, in nats a comparison.
-        smoothed: centred means of the losses.
+        smoothed: centered means of the losses.
         suggestion: for learning_rate; None where the loss never fell clearly.
         rule: how the suggestion was made, or why there is none.
     """

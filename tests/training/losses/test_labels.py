@@ -159,7 +159,7 @@ def test_each_loss_starts_from_the_training_labels(encoder, recipe, changes, com
         (
             {"heads": ["overall", "wit"]},
             [comparison(*BOTH_HEADS)],
-            "heads names wit, but no training comparison is labelled so; the data have overall, accuracy",
+            "heads names wit, but no training comparison is labeled so; the data have overall, accuracy",
         ),
         ({"heads": ["overall", "overall"]}, [comparison(*TIED)], "wanted each name once"),
         (
@@ -293,7 +293,7 @@ def test_two_heads_train_together_and_are_measured_apart(recipe, tmp_path):
 def test_the_dry_run_refuses_what_training_would(recipe):
     with pytest.raises(BadRecipe, match="loss is davidson"):
         dry_run(recipe(loss="davidson"))
-    with pytest.raises(BadRecipe, match="heads is wit, but no training comparison is labelled so; the data have"):
+    with pytest.raises(BadRecipe, match="heads is wit, but no training comparison is labeled so; the data have"):
         dry_run(recipe(heads="wit"))
 
 
