@@ -184,7 +184,7 @@ def parity(source: str, target: Path, precision: str, measured: "Parity") -> Non
 
 def dry_run(forecast: "Forecast") -> None:
     """A run before it is made: what is read, how long rows are, and what it will take."""
-    sets = list(dict.fromkeys([*forecast.encoding, *(one["name"] for one in forecast.data)]))
+    sets = list(dict.fromkeys([*forecast.encoding, *(data["name"] for data in forecast.data)]))
     short = dict(zip(sets, short_names(sets), strict=True))
     columns = ("comparisons", "rows", "tokens", "prompts\ncut", "replies\ncut", "equal\nafter\ncutting")
     table = new_table("Data", "set", *columns)
@@ -192,9 +192,9 @@ def dry_run(forecast: "Forecast") -> None:
         keys = ("comparisons", "rows", "tokens", "rows_with_cut_prompt", "rows_with_cut_reply", _EQUAL)
         add_row(table, short[name], *(f"{counts[key]:,}" for key in keys))
     show(table)
-    for one in forecast.data:
-        held = f" ({one['held_out']:,} in the other part)" if one["held_out"] else ""
-        say(f"{short[one['name']]}, for {one['role']}: {one['rule']}{held}")
+    for data in forecast.data:
+        held = f" ({data['held_out']:,} in the other part)" if data["held_out"] else ""
+        say(f"{short[data['name']]}, for {data['role']}: {data['rule']}{held}")
     if left_out := _left_out(forecast):
         table = new_table("Left out", "set", "why", "count", left=2)
         for name, why, count in left_out:
@@ -233,10 +233,10 @@ def dry_run(forecast: "Forecast") -> None:
 
 def _left_out(forecast: "Forecast") -> list[tuple[str, str, int]]:
     """(set, why, comparisons or rows) of all that is read and not used."""
-    found = [(one["name"], why, count) for one in forecast.data for why, count in one["dropped"].items()]
+    drops = [(data["name"], why, count) for data in forecast.data for why, count in data["dropped"].items()]
     for name, counts in forecast.encoding.items():
-        found += [(name, key.partition("dropped_")[2], n) for key, n in counts.items() if key.startswith("dropped_")]
-    return [(name, why.replace("_", " "), count) for name, why, count in found if count]
+        drops += [(name, key.partition("dropped_")[2], n) for key, n in counts.items() if key.startswith("dropped_")]
+    return [(name, why.replace("_", " "), count) for name, why, count in drops if count]
 
 
 def _layouts(layouts: "Sequence[LayoutForecast]") -> None:
@@ -264,7 +264,7 @@ def _listed(parts: Mapping[str, str]) -> str:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {one.name: getattr(value, one.name) for one in fields(value)}
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def draw(drawn: Sequence[Mapping[str, Any]]) -> None:
