@@ -71,11 +71,11 @@ class Contamination:
         train_prompts: distinct prompts among them, by their words.
         items: items looked for.
         prompts: distinct prompts among them.
-        found: way -> how many items were found in it; "any" counts each item once.
-        dirty: those items, in the items' order.
+        counts: way -> how many items were found in it; "any" counts each item once.
+        contaminated: those items, in the items' order.
         leaks: "source/id" of every training comparison that holds something of them, in their order.
         clean_accuracy: of the other items, equal scores half; None without scores.
-        dirty_accuracy: of the contaminated items.
+        contaminated_accuracy: of the contaminated items.
         difference: contaminated minus clean.
         ways: what each way means.
     """
@@ -84,11 +84,11 @@ class Contamination:
     train_prompts: int
     items: int
     prompts: int
-    found: Mapping[str, int]
-    dirty: tuple[ContaminatedItem, ...]
+    counts: Mapping[str, int]
+    contaminated: tuple[ContaminatedItem, ...]
     leaks: tuple[str, ...]
     clean_accuracy: Estimate | None = None
-    dirty_accuracy: Estimate | None = None
+    contaminated_accuracy: Estimate | None = None
     difference: Estimate | None = None
     ways: Mapping[str, str] = field(default_factory=lambda: dict(WAYS))
 
@@ -138,8 +138,8 @@ def contamination(
         train_prompts=len(ours.prompts),
         items=len(given),
         prompts=len(theirs.prompts),
-        found={way: int((hit.example >= 0).sum()) for way, hit in hits.items()} | {"any": int(contaminated.sum())},
-        dirty=tuple(
+        counts={way: int((hit.example >= 0).sum()) for way, hit in hits.items()} | {"any": int(contaminated.sum())},
+        contaminated=tuple(
             ContaminatedItem(
                 given[at].subset,
                 given[at].id,
@@ -150,7 +150,7 @@ def contamination(
         ),
         leaks=tuple(name[number] for number in leaks.tolist()),
         clean_accuracy=measured.get("clean"),
-        dirty_accuracy=measured.get("dirty"),
+        contaminated_accuracy=measured.get("contaminated"),
         difference=measured.get("difference"),
     )
 
@@ -298,4 +298,4 @@ def accuracies(sample: Sample, contaminated: Bool[np.ndarray, " C"], bootstrap: 
     values = credits(sample, "half")
     clean_part, contaminated_part = mean_over(sample, values, ~contaminated), mean_over(sample, values, contaminated)
     difference = combine([(1.0, contaminated_part), (-1.0, clean_part)])
-    return estimate_all({"clean": clean_part, "dirty": contaminated_part, "difference": difference}, bootstrap)
+    return estimate_all({"clean": clean_part, "contaminated": contaminated_part, "difference": difference}, bootstrap)

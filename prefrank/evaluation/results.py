@@ -95,7 +95,7 @@ class CleanAndContaminated:
     """Accuracy on the items that the training set holds nothing of, on the others, and the second less the first."""
 
     clean: Share | None
-    dirty: Share | None
+    contaminated: Share | None
     difference: Signed | None
 
 

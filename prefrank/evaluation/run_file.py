@@ -80,12 +80,20 @@ def _content(path: Path) -> bytes:
 
 def _from_format_1(run: dict[str, Any]) -> dict[str, Any]:
     """The same run with today's keys; a value of a wrong type stays as it is, for the schema to name."""
-    suites = _each(run["suites"], lambda suite: _renamed(suite, {"from": "where"}) | _part(suite, "items", _item_1))
+    suites = _each(run["suites"], _suite_1)
     scorers = [
         scorer | {"results": _each(scorer.get("results"), _result_1)} if isinstance(scorer, dict) else scorer
         for scorer in (run["scorers"] if isinstance(run["scorers"], list) else ())
     ]
     return run | {"suites": suites, "scorers": scorers if isinstance(run["scorers"], list) else run["scorers"]}
+
+
+_CONTAMINATION_1 = {"found": "counts", "dirty": "contaminated", "dirty_accuracy": "contaminated_accuracy"}
+
+
+def _suite_1(suite: dict[str, Any]) -> dict[str, Any]:
+    contamination = _inside(suite, "contamination", lambda value: _renamed(value, _CONTAMINATION_1))
+    return _renamed(suite, {"from": "where"}) | _part(suite, "items", _item_1) | contamination
 
 
 def _item_1(item: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +104,7 @@ def _result_1(result: dict[str, Any]) -> dict[str, Any]:
     changed = dict(result)
     if isinstance(points := result.get("abstention"), list):
         changed["abstention"] = {"points": points, "area": None}
+    changed |= _inside(result, "contamination", lambda value: _renamed(value, _CONTAMINATION_1))
     changed |= _part(result, "slices", lambda part: _renamed(part, {"slice": "name"}))
     if isinstance(style := result.get("style"), dict):
         changed["style"] = style | _part(style, "buckets", lambda part: _renamed(part, {"from": "low", "to": "high"}))
@@ -116,6 +125,11 @@ def _part(value: Mapping[str, Any], key: str, change: Any) -> dict[str, Any]:
     if not isinstance(parts := value.get(key), list):
         return {}
     return {key: [change(part) if isinstance(part, dict) else part for part in parts]}
+
+
+def _inside(value: Mapping[str, Any], key: str, change: Any) -> dict[str, Any]:
+    """The same for an object under a key."""
+    return {key: change(part)} if isinstance(part := value.get(key), dict) else {}
 
 
 def _renamed(value: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

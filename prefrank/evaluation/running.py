@@ -238,9 +238,9 @@ def _temperature(entrant: Entrant, task: Task) -> Temperature | None:
 
 def clean_and_contaminated(sample: Sample, overlap: Contamination, bootstrap: Bootstrap) -> CleanAndContaminated:
     """Accuracy on the items that the training set holds nothing of, on the others, and the difference."""
-    contaminated = {(item.subset, item.id) for item in overlap.dirty}
-    dirty = np.array([(facts.subset, facts.id) in contaminated for facts in sample.facts])
-    return CleanAndContaminated(**accuracies(sample, dirty, bootstrap))
+    names = {(item.subset, item.id) for item in overlap.contaminated}
+    contaminated = np.array([(facts.subset, facts.id) in names for facts in sample.facts])
+    return CleanAndContaminated(**accuracies(sample, contaminated, bootstrap))
 
 
 def worst_errors(sample: Sample, items: Sequence[Item], *, count: int = ERRORS_KEPT) -> tuple[WorstError, ...]:

@@ -29,8 +29,8 @@ def pair(prompt: str, id: str = "0", *, source: str = "train", good: str = "good
 
 def ways_of(train: str, test: str) -> tuple[str, ...]:
     result = contamination([pair("something else entirely"), pair(train, "1")], [pair(test, source="test")])
-    assert result.leaks == (("train/1",) if result.dirty else ())
-    return result.dirty[0].ways if result.dirty else ()
+    assert result.leaks == (("train/1",) if result.contaminated else ())
+    return result.contaminated[0].ways if result.contaminated else ()
 
 
 def test_the_same_words_are_the_same_prompt() -> None:
@@ -63,27 +63,27 @@ def test_other_prompts_are_clean_even_of_one_template() -> None:
     )
     train = [pair(template + f"what is a{n} and where does b{n} come from and who made c{n} d{n}?") for n in range(9)]
     test = [pair(template + f"how do e{n} f{n} and g{n} differ, and which h{n} costs less?") for n in range(9)]
-    assert contamination(train, test).dirty == ()
+    assert contamination(train, test).contaminated == ()
 
 
 def test_a_long_reply_is_found_word_for_word_and_a_short_one_is_not() -> None:
     test = [pair("why?", source="test", bad=f"  {REPLY.upper()}"), pair("why not?", "1", source="test", good="Yes.")]
     train = [pair("how?", good=REPLY), pair("when?", "1", good="Yes."), pair("where?", "2", bad=REPLY)]
     result = contamination(train, test)
-    assert [(item.id, item.ways, item.example) for item in result.dirty] == [("0", ("same reply",), "train/0")]
+    assert [(item.id, item.ways, item.example) for item in result.contaminated] == [("0", ("same reply",), "train/0")]
     assert result.leaks == ("train/0", "train/2")
 
 
-def test_every_item_of_a_dirty_prompt_and_every_leak_are_named() -> None:
+def test_every_item_of_a_contaminated_prompt_and_every_leak_are_named() -> None:
     train = [pair("a b c", "0"), pair("clean one", "1"), pair("A B C", "2")]
     test = [pair("a b c", "0", source="x"), pair("d e f", "1", source="x"), pair("a, b, c", "2", source="y")]
     result = contamination(train, test)
-    assert [(item.subset, item.id, item.example) for item in result.dirty] == [
+    assert [(item.subset, item.id, item.example) for item in result.contaminated] == [
         ("x", "0", "train/0"),
         ("y", "2", "train/0"),
     ]
     assert result.leaks == ("train/0", "train/2")
-    assert result.found == {"same prompt": 2, "near prompt": 2, "shared words": 0, "same reply": 0, "any": 2}
+    assert result.counts == {"same prompt": 2, "near prompt": 2, "shared words": 0, "same reply": 0, "any": 2}
     assert (result.train, result.train_prompts, result.items, result.prompts) == (3, 2, 3, 2)
 
 
@@ -110,24 +110,24 @@ def test_near_prompts_are_those_that_a_comparison_of_all_pairs_finds() -> None:
     assert set(map(tuple, _near(ours, theirs).tolist())) == brute
 
 
-def test_accuracies_of_the_clean_and_the_dirty_part_by_hand() -> None:
+def test_accuracies_of_the_clean_and_the_contaminated_part_by_hand() -> None:
     test = [pair(prompt, prompt, source="test") for prompt in ("a", "b", "c", "d")]
     sample = sample_of(test, [scored(values) for values in ([1, 0], [2, 0], [1, 0], [0, 1])])
     result = contamination([pair("a"), pair("b", "1")], test, sample, bootstrap=FAST)
-    assert result.dirty_accuracy is not None
+    assert result.contaminated_accuracy is not None
     assert result.clean_accuracy is not None
     assert result.difference is not None
-    assert (result.dirty_accuracy.value, result.dirty_accuracy.n) == (1.0, 2)
+    assert (result.contaminated_accuracy.value, result.contaminated_accuracy.n) == (1.0, 2)
     assert (result.clean_accuracy.value, result.clean_accuracy.n) == (0.5, 2)
     assert (result.difference.value, result.difference.n) == (0.5, 4)
 
 
-def test_without_dirty_items_their_accuracy_has_no_value() -> None:
+def test_without_contaminated_items_their_accuracy_has_no_value() -> None:
     test = [pair("a", source="test")]
     result = contamination([pair("b")], test, sample_of(test, [scored([1, 0])]), bootstrap=FAST)
     assert result.clean_accuracy is not None
     assert result.clean_accuracy.value == 1.0
-    for missing in (result.dirty_accuracy, result.difference):
+    for missing in (result.contaminated_accuracy, result.difference):
         assert missing is not None
         assert missing.value is None
 
@@ -136,7 +136,7 @@ def test_the_record_is_strict_json_with_the_exclusion_list() -> None:
     record = json.loads(
         json.dumps(schema.plain(contamination([pair("a")], [pair("A!", "7", source="t")])), allow_nan=False)
     )
-    assert record["dirty"] == [
+    assert record["contaminated"] == [
         {"subset": "t", "id": "7", "ways": ["same prompt", "near prompt"], "example": "train/0"}
     ]  # fmt: skip
     assert record["ways"] == dict(WAYS)
@@ -180,9 +180,9 @@ def test_open_assistants_prompts_stand_in_alpaca_eval(shared_data: Path, alpaca:
     for split, same, any_way in (("validation", 46, 47), ("train", 107, 107)):
         train = list(load_comparisons(shared_data / "oasst1-en", split=split).comparisons)
         result = contamination(train, alpaca)
-        exact = {f"{item.subset}/{item.id}" for item in result.dirty if "same prompt" in item.ways}
+        exact = {f"{item.subset}/{item.id}" for item in result.contaminated if "same prompt" in item.ways}
         assert exact == same_words(train, alpaca)
-        assert (result.found["same prompt"], result.found["any"]) == (same, any_way)
+        assert (result.counts["same prompt"], result.counts["any"]) == (same, any_way)
 
 
 @pytest.mark.shared_data
@@ -197,4 +197,4 @@ def test_llmbar_shares_prompts_with_alpaca_eval_and_none_with_pandalm(shared_dat
     pandalm = [item(f"{row['instruction']}\n{row['input']}".strip(), row["idx"], "pandalm") for row in rows]
     for train, test, count in ((alpaca, llmbar, 70), (pandalm, alpaca, 169), (pandalm, llmbar, 0)):
         result = contamination(as_train(train), test)
-        assert result.found["same prompt"] == len(same_words(as_train(train), test)) == count
+        assert result.counts["same prompt"] == len(same_words(as_train(train), test)) == count

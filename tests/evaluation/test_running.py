@@ -225,10 +225,10 @@ def test_one_scorer_alone_is_no_comparison(run: Run) -> None:
 def test_what_stands_in_the_training_set_is_counted_and_measured_apart() -> None:
     train = [comparison(["a", "b"], [preference(0, 1)], prompt=f"question {n} of set", id=str(n)) for n in range(5, 15)]
     run = run_all(entrants(), [part()], bootstrap=FAST, train=train)
-    assert run.suites["set"].contamination.found["any"] == 10
+    assert run.suites["set"].contamination.counts["any"] == 10
     parts = run.scorers[0].results["set"].contamination
-    assert (parts.dirty.n, parts.clean.n) == (10, 30)
-    assert parts.dirty.value == 0.9
+    assert (parts.contaminated.n, parts.clean.n) == (10, 30)
+    assert parts.contaminated.value == 0.9
     assert parts.clean.value == pytest.approx(0.9)
 
 

@@ -132,12 +132,12 @@ def _of_contamination(measured: Measured) -> Iterator[str]:
     if contamination is None:
         return
     apart = ""
-    if accuracies and accuracies.clean and accuracies.dirty and accuracies.dirty.n:
-        clean, dirty = stated_estimate(accuracies.clean), stated_estimate(accuracies.dirty)
-        apart = f"; accuracy on the others {clean}, on these {dirty}"
+    if accuracies and accuracies.clean and accuracies.contaminated and accuracies.contaminated.n:
+        clean, contaminated = stated_estimate(accuracies.clean), stated_estimate(accuracies.contaminated)
+        apart = f"; accuracy on the others {clean}, on these {contaminated}"
     yield (
-        f"Overlap, {plain(measured.suite.title)}: {len(contamination.dirty):,} of {contamination.items:,} items stand,"
-        f" or nearly stand, in the training data{apart}."
+        f"Overlap, {plain(measured.suite.title)}: {len(contamination.contaminated):,} of {contamination.items:,} items"
+        f" stand, or nearly stand, in the training data{apart}."
     )
 
 

@@ -18,11 +18,11 @@ def section(run: Run) -> Section | None:
     clean = [
         (
             entry.scorer.name,
-            (name_cell(title_of(run, suite)), *map(figure_cell, (parts.clean, parts.dirty, parts.difference))),
+            (name_cell(title_of(run, suite)), *map(figure_cell, (parts.clean, parts.contaminated, parts.difference))),
         )
         for suite in checked
         for entry in models(run, suite)
-        if checked[suite].dirty and (parts := entry.result.contamination)
+        if checked[suite].contaminated and (parts := entry.result.contamination)
     ]
     kinds = ("Suite", "Accuracy on clean items", "On the found ones", "Found minus clean")
     tables = [Table("Items found in the training data", head, rows), *per_scorer("Does it matter?", kinds, clean)]
@@ -30,9 +30,9 @@ def section(run: Run) -> Section | None:
 
 
 def _row(title: str, contamination: Contamination, ways: Sequence[str]) -> tuple[Cell, ...]:
-    counts = [contamination.found.get(way, 0) for way in ways]
+    counts = [contamination.counts.get(way, 0) for way in ways]
     cells = [Cell(f"{n:,}", tone="bad" if n else "") for n in counts]
-    items = [f"{item.subset}/{item.id}" for item in contamination.dirty]
+    items = [f"{item.subset}/{item.id}" for item in contamination.contaminated]
     more = f" and {len(items) - 5:,} more" if len(items) > 5 else ""
     which = Cell(", ".join(items[:5]) + more if items else "none", tone="text")
     return (name_cell(title), Cell(f"{contamination.train:,}"), Cell(f"{contamination.items:,}"), *cells, which)
