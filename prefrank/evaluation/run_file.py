@@ -89,7 +89,8 @@ def _from_format_1(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _item_1(item: dict[str, Any]) -> dict[str, Any]:
-    return item | {"preferences": {"ranks": item["ranks"]}} if "ranks" in item and not item["preferences"] else item
+    ranked = "ranks" in item and item.get("preferences") == []
+    return item | {"preferences": {"ranks": item["ranks"]}} if ranked else item
 
 
 def _result_1(result: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,13 @@ def test_a_part_that_is_wrong_is_named(
     assert str(caught.value).startswith(f"{tmp_path / 'run.json'} is no whole run file: ")
 
 
+def test_an_item_of_format_1_with_ranks_and_nothing_else_is_refused(tmp_path: Path) -> None:
+    run = changed(lambda r: r["suites"]["helpful"].update(items=[{"ranks": [1, 0]}]))
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(BadData, match=r"suites.helpful.items\[0\].subset is missing"):
+        read_run(tmp_path / "run.json")
+
+
 @pytest.mark.parametrize("number", ["NaN", "1e999", "9" * 400, "9" * 5000])
 def test_numbers_that_are_none_are_refused(number: str, tmp_path: Path) -> None:
     run = changed(lambda r: result(r)["figures"]["Accuracy"].update(value="HERE"))
