@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadData, BadInput, short
-from prefrank.evaluation.results import Run, SuiteRecord, SuiteResult
+from prefrank.evaluation.results import Run, SuiteRecord, SuiteResult, check_run
 from prefrank.io.atomic import write_file
 from prefrank.io.inputs import read_bytes
 from prefrank.io.json_files import parse_json
@@ -27,8 +27,9 @@ def write_run(path: Path, run: Run) -> None:
 
     Raises:
         CannotWrite: the file cannot be written.
-        BadInput: a number that is not finite, which JSON does not have.
+        BadInput: no run, or a number in it that is not finite, which JSON does not have.
     """
+    check_run(run)
     try:
         text = json.dumps({"format": FORMAT} | plain(run), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as error:

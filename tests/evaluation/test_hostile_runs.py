@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -160,6 +161,12 @@ def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="a number that is not finite"):
         write_run(tmp_path / "nan.json", broken)
     assert not (tmp_path / "nan.json").exists()
+
+
+def test_parsed_json_is_not_written_as_a_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="give one of read_run or run_all"):
+        inspect.unwrap(write_run)(tmp_path / "run.json", json.loads(whole()))  # without the tests' own check of types
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_a_check_says_where_in_a_list_it_is(tmp_path: Path) -> None:
