@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from prefrank.errors import BadData, BadInput
 from prefrank.evaluation.items import ItemFacts
-from prefrank.evaluation.results import PairedTest, PairedTests, Run, ScorerRecord, SuiteRecord, SuiteResult
+from prefrank.evaluation.results import PairedTest, PairedTests, Run, ScorerRecord, SuiteRecord, SuiteResult, check_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,13 @@ def merged(runs: Sequence[Run]) -> Run:
     get a number.
 
     Raises:
-        BadInput: no run.
+        BadInput: no run, or something else in its place.
         BadData: two runs say that their data are equal, and they are not.
     """
     if not runs:
         raise BadInput("there is no run to report; give at least one run file")
+    for run in runs:
+        check_run(run)
     suites: dict[str, SuiteRecord] = {}
     shares: dict[tuple[str, str, str], list[_Share]] = {}
     pairs: list[PairedTest] = []

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from prefrank.errors import NotFound, suggest
+from prefrank.errors import BadInput, NotFound, short, suggest
 from prefrank.evaluation.abstention import Abstention
 from prefrank.evaluation.audit_results import Audit
 from prefrank.evaluation.calibration import Calibration
@@ -296,6 +296,16 @@ class Run:
         ]
         valued = [(scorer, estimate) for scorer, estimate in baselines if estimate.value is not None]
         return max(valued, key=lambda pair: pair[1].value or 0.0, default=None)
+
+
+def check_run(run: object) -> None:
+    """Check that this is a run; until format 2 it was a dict.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if not isinstance(run, Run):
+        raise BadInput(f"the run is {short(run)}; give one of read_run or run_all")
 
 
 def sample_of_run(run: Run, scorer: str, suite: str) -> Sample:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadData, BadInput, short
-from prefrank.evaluation.results import Run, SuiteRecord, SuiteResult
+from prefrank.evaluation.results import Run, SuiteRecord, SuiteResult, check_run
 from prefrank.io.atomic import write_file
 from prefrank.io.json_files import parse_json
 from prefrank.io.plain_files import read_bytes
@@ -27,8 +27,9 @@ def write_run(path: Path, run: Run) -> None:
 
     Raises:
         CannotWrite: the file cannot be written.
-        BadInput: a number that is not finite, which JSON does not have.
+        BadInput: no run, or a number in it that is not finite, which JSON does not have.
     """
+    check_run(run)
     try:
         text = json.dumps({"format": FORMAT} | plain(run), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as error:
@@ -97,7 +98,8 @@ def _suite_1(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def _item_1(item: dict[str, Any]) -> dict[str, Any]:
-    return item | {"preferences": {"ranks": item["ranks"]}} if "ranks" in item and not item["preferences"] else item
+    ranked = "ranks" in item and item.get("preferences") == []
+    return item | {"preferences": {"ranks": item["ranks"]}} if ranked else item
 
 
 def _result_1(result: dict[str, Any]) -> dict[str, Any]:

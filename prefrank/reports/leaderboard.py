@@ -171,8 +171,10 @@ def _read(folder: Path) -> tuple[list[_Entry], dict[str, str]]:
             run = read_run(path)
         except PrefrankError as error:
             broken[path.name] = " ".join(str(error).replace(f"{path} ", "", 1).split())
-        else:
-            entries += [_entry(path.name, run, suite, scorer) for scorer in run.scorers for suite in scorer.results]
+            continue
+        if not any(scorer.results for scorer in run.scorers):
+            broken[path.name] = "holds no results"
+        entries += [_entry(path.name, run, suite, scorer) for scorer in run.scorers for suite in scorer.results]
     return entries, broken
 
 

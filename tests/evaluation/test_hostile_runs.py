@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -101,6 +102,13 @@ def test_a_part_that_is_wrong_is_named(
     assert str(caught.value).startswith(f"{tmp_path / 'run.json'} is not a whole run file: ")
 
 
+def test_an_item_of_format_1_with_ranks_and_nothing_else_is_refused(tmp_path: Path) -> None:
+    run = changed(lambda r: r["suites"]["helpful"].update(items=[{"ranks": [1, 0]}]))
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(BadData, match=r"suites.helpful.items\[0\].subset is missing"):
+        read_run(tmp_path / "run.json")
+
+
 @pytest.mark.parametrize("number", ["NaN", "1e999", "9" * 400, "9" * 5000])
 def test_numbers_that_are_none_are_refused(number: str, tmp_path: Path) -> None:
     run = changed(lambda r: result(r)["figures"]["Accuracy"].update(value="HERE"))
@@ -153,6 +161,12 @@ def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="a number that is not finite"):
         write_run(tmp_path / "nan.json", broken)
     assert not (tmp_path / "nan.json").exists()
+
+
+def test_parsed_json_is_not_written_as_a_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="give one of read_run or run_all"):
+        inspect.unwrap(write_run)(tmp_path / "run.json", json.loads(whole()))  # without the tests' own check of types
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_a_check_says_where_in_a_list_it_is(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Several runs as one: what is joined, what is kept apart, and what was spent."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -102,3 +103,5 @@ def test_a_merged_run_has_every_command_and_the_last_time() -> None:
 def test_no_run_is_refused() -> None:
     with pytest.raises(BadInput, match="at least one run file"):
         merged([])
+    with pytest.raises(BadInput, match="give one of read_run or run_all"):
+        inspect.unwrap(merged)([{"suites": {}, "scorers": []}])  # without the tests' own check of types

@@ -184,6 +184,13 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(
     assert len(the_board(found).places) == 4
 
 
+def test_a_run_without_results_is_named_too(tmp_path: Path, board_of: Callable[..., Leaderboard]) -> None:
+    (tmp_path / "none.json").write_text(json.dumps(only(made())))
+    with pytest.raises(NotFound, match=r"there is no run file in .* \(none.json: holds no results\)"):
+        leaderboard(tmp_path)
+    assert board_of(made()).broken == {"none.json": "holds no results"}
+
+
 def test_a_figure_that_does_not_follow_from_the_scores_is_reported(board_of: Callable[..., Leaderboard]) -> None:
     run = made()
     run["scorers"][3]["results"]["helpful"]["figures"]["accuracy"]["value"] = 0.999

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrank.errors import BadInput
-from prefrank.evaluation.results import PairedTest, Run, ScorerRecord, SuiteRecord, SuiteResult
+from prefrank.evaluation.results import PairedTest, Run, ScorerRecord, SuiteRecord, SuiteResult, check_run
 from prefrank.io.json_files import Fields, read_fields
 from prefrank.io.schema import read
 from prefrank.reports.card.emissions import emissions
@@ -211,6 +211,7 @@ def _newest_results(runs: Sequence[Run], model: str) -> dict[str, Measured]:
     """The newest results of each suite; suites in the order in which they first appear."""
     newest: dict[str, Measured] = {}
     for run in runs:
+        check_run(run)
         for scorer in run.scorers:
             for suite in scorer.results if scorer.model == model else ():
                 if suite not in newest or newest[suite].run.created < run.created:
