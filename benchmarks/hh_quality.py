@@ -105,18 +105,20 @@ def table(results: dict[str, dict[str, Metrics]]) -> None:
     show("pairs in the right order, with 95 % intervals over prompts", ["", *sizes, "log loss\n(all)"], rows)
 
 
-def lead(model: Evaluation, other: Evaluation, places: Sequence[int]) -> Estimate:
+def difference(model: Evaluation, other: Evaluation, places: Sequence[int]) -> Estimate:
     """Accuracy of the model less that of another scorer on the same pairs; prompts are resampled for both at once."""
     mine, theirs = (metric_figures(evaluation.sample.take(places))["accuracy"] for evaluation in (model, other))
-    return estimate_all({"lead": minus(mine, theirs)}, model.bootstrap)["lead"]
+    return estimate_all({"difference": minus(mine, theirs)}, model.bootstrap)["difference"]
 
 
-def leads(evaluations: dict[str, Evaluation], comparisons: Sequence[Comparison]) -> dict[str, dict[str, Estimate]]:
+def differences(
+    evaluations: dict[str, Evaluation], comparisons: Sequence[Comparison]
+) -> dict[str, dict[str, Estimate]]:
     """By how much the model beats each baseline, on helpful pairs, on harmless ones, and on all."""
     words = {"helpful": "helpful", "harmless": "harmless", "all": ""}
     places = {name: [i for i, c in enumerate(comparisons) if word in c.source] for name, word in words.items()}
     model, *others = evaluations.values()
-    return {other.name: {name: lead(model, other, at) for name, at in places.items() if at} for other in others}
+    return {other.name: {name: difference(model, other, at) for name, at in places.items() if at} for other in others}
 
 
 def points(estimate: Estimate) -> str:
@@ -136,10 +138,10 @@ def main() -> None:
     evaluations = {n: evaluate(s, comparisons, name=n) for n, s in scorers(model, train).items()}
     results = {name: grouped(result, comparisons) for name, result in evaluations.items()}
     table(results)
-    ahead = leads(evaluations, comparisons)
+    ahead = differences(evaluations, comparisons)
     columns = [f"{name}\nn = {estimate.n:,}" for name, estimate in next(iter(ahead.values())).items()]
     rows = [[name, *map(points, groups.values())] for name, groups in ahead.items()]
-    show("the reward model's lead in points, on the same pairs", ["over", *columns], rows)
+    show("the reward model's accuracy less a baseline's in points, on the same pairs", ["baseline", *columns], rows)
     counts = evaluations["reward model"].overall.counts
     print(f"{counts.cut_prompts:,} of {counts.replies:,} prompts and {counts.cut_replies:,} replies were cut to fit")
     if training:
@@ -152,7 +154,7 @@ def main() -> None:
             "data": evaluations["reward model"].data,
             "versions": evaluations["reward model"].versions,
             "training": training.to_json() if training else None,
-            "lead": {n: {g: plain(estimate) for g, estimate in groups.items()} for n, groups in ahead.items()},
+            "difference": {n: {g: plain(estimate) for g, estimate in groups.items()} for n, groups in ahead.items()},
             "results": {n: {g: plain(metrics) for g, metrics in groups.items()} for n, groups in results.items()},
         }
     )

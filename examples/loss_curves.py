@@ -1,4 +1,4 @@
-"""What each loss makes of a lead in score: the chances of win, tie and loss. Usage: loss_curves.py OUT.png"""
+"""What each loss makes of a score difference: the chances of win, tie and loss. Usage: loss_curves.py OUT.png"""
 
 import sys
 
@@ -20,17 +20,17 @@ MODELS = {
 
 
 def main(path: str) -> None:
-    lead = torch.linspace(-6, 6, 241)
+    difference = torch.linspace(-6, 6, 241)
     figure, axes = plt.subplots(1, len(MODELS), figsize=(15, 3.4), sharey=True)
     for axis, (name, model) in zip(axes, MODELS.items(), strict=True):
-        win, tie, loss = (outcome.detach() for outcome in model.probabilities(lead))
+        win, tie, loss = (outcome.detach() for outcome in model.probabilities(difference))
         for values, label, color in ((win, "win", "#2a6fbb"), (tie, "tie", "#8a8a8a"), (loss, "loss", "#c0562f")):
-            axis.plot(lead, values, label=label, color=color)
-        head = torch.zeros(len(lead), dtype=torch.int64)
+            axis.plot(difference, values, label=label, color=color)
+        head = torch.zeros(len(difference), dtype=torch.int64)
         for strength in (1, 2, 3) if name.startswith("ordinal") else ():
-            level = model.outcomes(lead, torch.full_like(head, strength), head).win.exp().detach()
-            axis.plot(lead, level, "--", color="#2a6fbb", linewidth=0.5 + 0.4 * strength)
-        axis.set(title=name, xlabel="lead in score", ylim=(0, 1.02))
+            level = model.outcomes(difference, torch.full_like(head, strength), head).win.exp().detach()
+            axis.plot(difference, level, "--", color="#2a6fbb", linewidth=0.5 + 0.4 * strength)
+        axis.set(title=name, xlabel="score difference", ylim=(0, 1.02))
     axes[2].legend(frameon=False)
     figure.savefig(path, dpi=100, bbox_inches="tight")
 

@@ -30,7 +30,7 @@ class Preference:
         loser: index into the comparison's replies.
         probability: of the winner winning, 0 to 1; 0.5 is a tie.
         weight: how much this preference counts inside its comparison, above 0.
-        margin: by how much the winner's score should lead, in score units (0: any lead will do).
+        margin: by how much the winner's score should exceed the loser's, in score units (0: however little).
         strength: how much better the likelier winner was called, on the data set's own scale of levels: 0 about the
             same (a tie), 1 slightly better, then 2, 3, ...; None where nobody said.
         head: which of several labels this is, such as "accuracy"; each head is an output of its own.

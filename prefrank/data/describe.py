@@ -159,9 +159,9 @@ def longer_wins(comparisons: Iterable[Comparison]) -> Share:
             points, n = points + won, n + judged
             continue
         for p in comparison.preferences:
-            lead = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])
+            difference = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])
             if not p.tie:
-                points += 0.5 if lead == 0 else float((lead > 0) == (p.probability > 0.5))
+                points += 0.5 if difference == 0 else float((difference > 0) == (p.probability > 0.5))
                 n += 1
     if n == 0:
         return Share(math.nan, 0, math.nan, math.nan)
@@ -174,8 +174,8 @@ def _longer_wins_of(pairs: RankedPairs, replies: Sequence[str]) -> tuple[float, 
     length = np.array([len(replies[reply]) for reply in pairs.ranked])
     points = 0.0
     for place in range(len(rank)):
-        lead = (length[place] - length)[rank[place] < rank]
-        points += np.count_nonzero(lead > 0) + np.count_nonzero(lead == 0) / 2
+        difference = (length[place] - length)[rank[place] < rank]
+        points += np.count_nonzero(difference > 0) + np.count_nonzero(difference == 0) / 2
     return float(points), len(pairs) - pairs.ties
 
 

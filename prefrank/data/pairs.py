@@ -76,19 +76,19 @@ def _unmarked(match: re.Match[str]) -> str:
 
 def webgpt(row: FileRow) -> Candidate:
     """openai/webgpt_comparisons. "An answer is preferred if and only if its score is positive"; 0 is a tie (card)."""
-    lead = number(row, "score_0") - number(row, "score_1")
+    difference = number(row, "score_0") - number(row, "score_1")
     answers = (without_markers(text(row, "answer_0")), without_markers(text(row, "answer_1")))
-    return Candidate(user(text(row, "question.full_text")), answers, from_ranks([-lead, lead]))
+    return Candidate(user(text(row, "question.full_text")), answers, from_ranks([-difference, difference]))
 
 
 def shp(row: FileRow) -> Candidate | Drop:
     """stanfordnlp/SHP: `labels` 1 prefers A; a higher score means something only for the later comment (card)."""
     a_wins = index_of(field(row, "labels"), "labels", 2) == 1
     winner, loser = ("A", "B") if a_wins else ("B", "A")
-    lead = number(row, f"score_{winner}") - number(row, f"score_{loser}")
-    if lead == 0:
+    difference = number(row, f"score_{winner}") - number(row, f"score_{loser}")
+    if difference == 0:
         return Drop(EQUAL_SCORES)
-    if lead < 0:
+    if difference < 0:
         return Drop(LABEL_AGAINST_SCORES)
     if number(row, f"created_at_utc_{winner}") < number(row, f"created_at_utc_{loser}"):
         return Drop(EARLIER_WON)

@@ -21,7 +21,7 @@ class Point:
     Args:
         coverage: their share of all, by weight. Pairs of equal confidence are kept together, so it can be above what
             was asked for.
-        threshold: the least lead, either way, that is kept.
+        threshold: the least margin, either way, that is kept.
         accuracy, low, high: and its interval.
         n: pairs.
     """
@@ -49,7 +49,7 @@ class Abstention:
 
 
 def abstention(sample: Sample, bootstrap: Bootstrap | None = None) -> Abstention:
-    """Accuracy at coverage 100, 95, ..., 5 %, the largest leads kept; no point without decided pairs.
+    """Accuracy at coverage 100, 95, ..., 5 %, the largest margins kept; no point without decided pairs.
 
     A pair keeps its weight when others of its item are left out. Failed scores are the first to be left out.
     """

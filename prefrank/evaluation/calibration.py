@@ -1,7 +1,7 @@
 """Calibration: are a model's probabilities worth their name?
 
-P(ahead wins) = sigmoid(lead / T); a pair's confidence is the larger of P and 1 - P, and it is right if the preferred
-reply leads (half right if neither does). T is fitted by log loss (Guo et al. 2017, arXiv 1706.04599, section 4.2).
+P(ahead wins) = sigmoid(margin / T); a pair's confidence is the larger of P and 1 - P, and it is right if its margin is
+above 0 (half right if it is 0). T is fitted by log loss (Guo et al. 2017, arXiv 1706.04599, section 4.2).
 
 - "scaled" figures are always held out: with a temperature that was fitted elsewhere, or cross-fitted, each pair's
   temperature coming from other prompts.
@@ -121,15 +121,15 @@ def calibration(
         if temperature is None:
             check_prompts(sample, FOLDS)  # before anything is fitted
         fitted = temperature or fit_temperature(sample, fitted_on="cross-fitted, each of these prompts by others")
-        scaled = divided(sample.lead, temperature.value) if temperature else cross_fitted(sample, seed=settings.seed)
+        scaled = divided(sample.margin, temperature.value) if temperature else cross_fitted(sample, seed=settings.seed)
     except BadInput as error:
         note = str(error)
-    leads = {"raw": sample.lead} | ({"scaled": scaled} if scaled is not None else {})
+    margins = {"raw": sample.margin} | ({"scaled": scaled} if scaled is not None else {})
     judged = {
-        key: _judged(lead, pairs, sample.sizes if key == "raw" else ordered(np.abs(np.nan_to_num(lead))))
-        for key, lead in leads.items()
+        key: _judged(margin, pairs, sample.sizes if key == "raw" else ordered(np.abs(np.nan_to_num(margin))))
+        for key, margin in margins.items()
     }
-    figures = {key: _figures(lead, judged[key], pairs) for key, lead in leads.items()}
+    figures = {key: _figures(margin, judged[key], pairs) for key, margin in margins.items()}
     estimates = estimate_all(
         {f"{key} {name}": figure for key, by_name in figures.items() for name, figure in by_name.items()}, settings
     )
@@ -137,7 +137,7 @@ def calibration(
         _reliability(
             judged[key], pairs, {name: estimates[f"{key} {name}"] for name in figures[key]}, settings.confidence
         )
-        for key in leads
+        for key in margins
     )
     if not fitted or not rest:
         return Calibration(None, None, raw, None, note)
@@ -149,7 +149,7 @@ class _Judged:
     """Decided pairs as calibration sees them; arrays are [P], weights 0 for the others.
 
     Args:
-        place: of the lead's size among the distinct sizes, which order pairs where the confidence is rounded to 1.
+        place: of the margin's size among the distinct sizes, which order pairs where the confidence is rounded to 1.
         numbers: of the bins of equal width and of equal mass.
     """
 
@@ -160,28 +160,28 @@ class _Judged:
     numbers: tuple[Int16[np.ndarray, " P"], Int16[np.ndarray, " P"]]
 
 
-def _judged(lead: Float64[np.ndarray, " P"], pairs: Pairs, sizes: Ordered) -> _Judged:
+def _judged(margin: Float64[np.ndarray, " P"], pairs: Pairs, sizes: Ordered) -> _Judged:
     weight, place, confidences = pairs.share, sizes.place, sigmoid(sizes.values)
     masses = np.bincount(place, weight)
     positions = (2 * confidences - 1, below(masses) / (masses.sum() or 1.0))
     width, mass = (np.minimum((each * NUM_BINS).astype(np.int16), NUM_BINS - 1)[place] for each in positions)
-    return _Judged(weight, wins(lead), place, confidences[place], (width, mass))
+    return _Judged(weight, wins(margin), place, confidences[place], (width, mass))
 
 
-def _figures(lead: Float64[np.ndarray, " P"], judged: _Judged, pairs: Pairs) -> dict[str, Figure]:
+def _figures(margin: Float64[np.ndarray, " P"], judged: _Judged, pairs: Pairs) -> dict[str, Figure]:
     """Everything that gets an interval, by its name in `Reliability`.
 
     A bin's gap has a side, and with the sides as they came out an expected error is a mean over pairs of (right -
     confidence) or its opposite; AUROC is one of itself plus each pair's influence on it.
     """
-    every = shares(pairs, np.ones(len(lead), bool))
-    brier = np.empty(len(lead))
-    for part in in_blocks(len(lead)):
-        win, label = sigmoid(lead[part]), pairs.probability[part]
+    every = shares(pairs, np.ones(len(margin), bool))
+    brier = np.empty(len(margin))
+    for part in in_blocks(len(margin)):
+        win, label = sigmoid(margin[part]), pairs.probability[part]
         brier[part] = label * (1 - win) ** 2 + (1 - label) * win**2
     weight, off = judged.weight, judged.right - judged.confidence
     figures = {
-        "log_loss": figure_of(log_losses(lead, pairs), every, pairs, bounds=None),
+        "log_loss": figure_of(log_losses(margin, pairs), every, pairs, bounds=None),
         "brier": figure_of(brier, every, pairs),
         "auroc": _auroc_figure(judged, pairs),
     }

@@ -145,7 +145,7 @@ def _compare_on(
     differences = compare(mine, theirs, bootstrap, strata=first.prompt_strata)
     decided = first.pairs.decided
     prompts = first.pairs.prompt[first.pairs.comparison][decided]
-    counts = mcnemar(first.lead[decided] > 0, second.lead[decided] > 0, prompts)
+    counts = mcnemar(first.margin[decided] > 0, second.margin[decided] > 0, prompts)
     return [
         PairedTest(
             a=a,

@@ -19,7 +19,7 @@ def credits(sample: Sample, ties: Ties) -> Float64[np.ndarray, " C"]:
     pairs, size = sample.pairs, len(sample.facts)
     weight = np.where(pairs.decided, pairs.weight, 0.0)
     mass = np.bincount(pairs.comparison, weight, size)
-    total = np.bincount(pairs.comparison, weight * wins(sample.lead, 0.5 if ties == "half" else 0.0), size)
+    total = np.bincount(pairs.comparison, weight * wins(sample.margin, 0.5 if ties == "half" else 0.0), size)
     return np.where(mass > 0, total / np.where(mass > 0, mass, 1.0), np.nan)
 
 

@@ -83,30 +83,30 @@ class Metrics:
     counts: Counts
 
 
-def log_losses(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " P"]:
-    """Cross-entropy of P(ahead wins) = sigmoid(lead) against the labels (Bradley and Terry 1952), in nats."""
-    losses = np.empty(len(lead))
+def log_losses(margin: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " P"]:
+    """Cross-entropy of P(ahead wins) = sigmoid(margin) against the labels (Bradley and Terry 1952), in nats."""
+    losses = np.empty(len(margin))
     with np.errstate(invalid="ignore"):  # a failed score's loss stays NaN
-        for part in in_blocks(len(lead)):
-            own, label, lost = lead[part], pairs.probability[part], losses[part]
+        for part in in_blocks(len(margin)):
+            own, label, lost = margin[part], pairs.probability[part], losses[part]
             np.multiply(label, np.logaddexp(0, -own), out=lost)
             unsure = label < 1
             lost[unsure] += (1 - label[unsure]) * np.logaddexp(0, own[unsure])
     return losses
 
 
-def kendall_taus(lead: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " C"]:
+def kendall_taus(margin: Float64[np.ndarray, " P"], pairs: Pairs) -> Float64[np.ndarray, " C"]:
     """tau-b = (agreements - disagreements) / sqrt(untied preferences * untied scores), per comparison.
 
     For a complete ranking this is the usual tau-b; otherwise only pairs that people compared count. Equal scores
     throughout order nothing: 0. A failed score: -1. NaN where there is no tau: K = 2, or every preference tied.
     """
     size = len(pairs.prompt)
-    agreed = np.bincount(pairs.comparison, np.where(pairs.decided, np.sign(np.nan_to_num(lead)), 0), size)
+    agreed = np.bincount(pairs.comparison, np.where(pairs.decided, np.sign(np.nan_to_num(margin)), 0), size)
     decided = np.bincount(pairs.comparison, pairs.decided, size)
-    apart = np.bincount(pairs.comparison, np.nan_to_num(lead) != 0, size)
+    apart = np.bincount(pairs.comparison, np.nan_to_num(margin) != 0, size)
     tau = agreed / np.sqrt(np.maximum(decided * apart, 1))
-    tau = np.where(np.bincount(pairs.comparison, np.isnan(lead), size) > 0, -1.0, tau)
+    tau = np.where(np.bincount(pairs.comparison, np.isnan(margin), size) > 0, -1.0, tau)
     return np.where((np.diff(pairs.first) > 2) & (decided > 0), tau, np.nan)
 
 
@@ -153,17 +153,17 @@ def mean(
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def metric_figures(sample: Sample) -> dict[str, Figure]:
     """Every estimate of `Metrics` before it has an interval."""
-    pairs, lead = sample.pairs, sample.lead
-    decided, ends, tau = pairs.decided, best_and_worst(pairs), kendall_taus(lead, pairs)
+    pairs, margin = sample.pairs, sample.margin
+    decided, ends, tau = pairs.decided, best_and_worst(pairs), kendall_taus(margin, pairs)
     kept = ~np.isnan(tau)
     return {
         "accuracy": accuracy_figure(sample),
-        "accuracy_ties_lost": mean(np.where(lead > 0, 1.0, 0.0), decided, pairs),
+        "accuracy_ties_lost": mean(np.where(margin > 0, 1.0, 0.0), decided, pairs),
         "accuracy_by_pair": mean(sample.wins, decided, pairs, by_pair=True),
-        "log_loss": mean(log_losses(lead, pairs), np.ones_like(decided), pairs, bounds=None),
-        "margin": mean(lead, decided, pairs, bounds=None),
+        "log_loss": mean(log_losses(margin, pairs), np.ones_like(decided), pairs, bounds=None),
+        "margin": mean(margin, decided, pairs, bounds=None),
         "best_worst": mean(sample.wins, ends, pairs, unit="comparisons"),
-        "best_worst_published": mean(np.where(lead >= 0, 1.0, 0.0), ends, pairs, unit="comparisons"),
+        "best_worst_published": mean(np.where(margin >= 0, 1.0, 0.0), ends, pairs, unit="comparisons"),
         "kendall_tau": mean_figure(
             tau[kept], pairs.prompt[kept], n=int(kept.sum()), unit="comparisons", bounds=(-1.0, 1.0)
         ),
@@ -203,17 +203,17 @@ def measure_subsets(sample: Sample, bootstrap: Bootstrap | None = None) -> tuple
 
 
 def _counts(sample: Sample) -> Counts:
-    lead, pairs = sample.lead, sample.pairs
+    margin, pairs = sample.margin, sample.pairs
     scores = [score for each in sample.scores for score in each]
     return Counts(
         comparisons=len(pairs.prompt),
         prompts=len(distinct(pairs.prompt)),
         replies=len(scores),
-        pairs=len(lead),
+        pairs=len(margin),
         ties=int((~pairs.decided).sum()),
-        score_ties=int((pairs.decided & (lead == 0)).sum()),
+        score_ties=int((pairs.decided & (margin == 0)).sum()),
         failures=int(np.isnan(sample.values).sum()),
-        failed_pairs=int((pairs.decided & np.isnan(lead)).sum()),
+        failed_pairs=int((pairs.decided & np.isnan(margin)).sum()),
         cut_prompts=sum(score.cut_prompt > 0 for score in scores),
         cut_replies=sum(score.cut_reply > 0 for score in scores),
     )

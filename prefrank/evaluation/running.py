@@ -246,13 +246,13 @@ def clean_and_contaminated(sample: Sample, overlap: Contamination, bootstrap: Bo
 def worst_errors(sample: Sample, items: Sequence[Item], *, count: int = ERRORS_KEPT) -> tuple[WorstError, ...]:
     """The decided pairs that are most wrong, at most one for each item, with their texts, for people to read."""
     pairs = sample.pairs
-    wrong = np.flatnonzero(pairs.decided & (sample.lead < 0))
-    item, lead = pairs.comparison[wrong], sample.lead[wrong]
+    wrong = np.flatnonzero(pairs.decided & (sample.margin < 0))
+    item, margin = pairs.comparison[wrong], sample.margin[wrong]
     starts = np.flatnonzero(np.diff(item, prepend=-1))  # pairs are in the items' order
-    least = np.minimum.reduceat(lead, starts) if len(starts) else lead
-    worst = np.flatnonzero(lead == np.repeat(least, np.diff(starts, append=len(lead))))
+    least = np.minimum.reduceat(margin, starts) if len(starts) else margin
+    worst = np.flatnonzero(margin == np.repeat(least, np.diff(starts, append=len(margin))))
     worst = worst[np.flatnonzero(np.diff(item[worst], prepend=-1))]  # an item's first where several are equal
-    chosen = worst[np.argsort(lead[worst], kind="stable")][:count]
+    chosen = worst[np.argsort(margin[worst], kind="stable")][:count]
     both = zip(item[chosen].tolist(), wrong[chosen].tolist(), strict=True)
     return tuple(_error(sample, items[number], number, pair) for number, pair in both)
 
@@ -264,7 +264,7 @@ def _error(sample: Sample, item: Item, number: int, pair: int) -> WorstError:
     return WorstError(
         subset=item.subset,
         id=item.id,
-        margin=float(sample.lead[pair]),
+        margin=float(sample.margin[pair]),
         prompt=_cut("\n\n".join(f"{turn.role}: {spoken(turn)}" for turn in item.prompt), from_end=True),
         preferred=_cut(item.replies[ahead]),
         other=_cut(item.replies[behind]),

@@ -16,9 +16,9 @@ from prefrank.limits import limit, past
 from prefrank.types import Comparison, Preference, RankedPairs, Score
 
 
-def wins(lead: Float64[np.ndarray, " P"], equal: float = 0.5) -> Float64[np.ndarray, " P"]:
-    """1 for a lead, 0 for a loss or a failure, and what equal scores count for."""
-    return (lead > 0) + equal * (lead == 0)
+def wins(margin: Float64[np.ndarray, " P"], equal: float = 0.5) -> Float64[np.ndarray, " P"]:
+    """1 for a margin above 0, 0 for one below or a failure, and what equal scores count for."""
+    return (margin > 0) + equal * (margin == 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,19 +197,19 @@ class Sample:
         return np.array([length for facts in self.facts for length in facts.lengths], np.float64)
 
     @cached_property
-    def lead(self) -> Float64[np.ndarray, " P"]:
+    def margin(self) -> Float64[np.ndarray, " P"]:
         """Score of the preferred reply minus the other's; NaN where either failed. A difference too large for a
-        float becomes the largest one, so that sums of leads make sense."""
+        float becomes the largest one, so that sums of margins make sense."""
         return difference(self.values[self.pairs.ahead], self.values[self.pairs.behind])
 
     @cached_property
     def wins(self) -> Float64[np.ndarray, " P"]:
-        return wins(self.lead)
+        return wins(self.margin)
 
     @cached_property
     def sizes(self) -> Ordered:
-        """The leads either way, 0 for a failure: the one order of a scorer's pairs that all figures share."""
-        return ordered(np.abs(np.nan_to_num(self.lead)))
+        """The margins either way, 0 for a failure: the one order of a scorer's pairs that all figures share."""
+        return ordered(np.abs(np.nan_to_num(self.margin)))
 
     @cached_property
     def longer(self) -> Float64[np.ndarray, " P"]:

@@ -6,7 +6,7 @@ Differences are taken preferred minus other, so that every term changes sign wit
   prompts (`clustered_error`). It counts that a pair's coming or going moves the ranks.
 - Every pair weighs as in `accuracy`: its share of its item. For the likelihood ratio the weights are brought down
   until they add up to the number of prompts that count (Kish 1965), or ten pairs of a prompt would pass for ten.
-- A failed score orders nothing: its pair is lost in accuracies, has a lead of 0 in the regression, and is left out of
+- A failed score orders nothing: its pair is lost in accuracies, has a margin of 0 in the regression, and is left out of
   correlations.
 """
 
@@ -66,15 +66,16 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """Logistic regression of which reply is preferred, without intercept, on lead and differences of style.
+    """Logistic regression of which reply is preferred, without intercept, on margin and differences of style.
 
     Args:
-        terms: lead, tanh of the length difference, headers, list items, bold; each difference divided by its root mean
-            square. A term that differs in fewer than 10 prompts, or that others add up to, is left out.
-        statistic: likelihood ratio of the lead's term, 2 (log L - log L without it).
+        terms: margin, tanh of the length difference, headers, list items, bold; each difference divided by its root
+            mean square. A term that differs in fewer than 10 prompts, or that others add up to, is left out.
+        statistic: likelihood ratio of the margin's term, 2 (log L - log L without it).
         p: of that under chi-squared with one degree of freedom.
         at_equal_style: P(people prefer the reply with the higher score) where all style terms are 0: the regression's,
-            for the leads less what length and style explain of them. A bonus for length in the scores changes nothing.
+            for the margins less what length and style explain of them. A bonus for length in the scores changes
+            nothing.
         n: pairs.
     """
 
@@ -90,7 +91,7 @@ class Style:
     """What length and style have to do with the scores.
 
     Args:
-        pearson, spearman: of lead and length difference, over decided pairs.
+        pearson, spearman: of margin and length difference, over decided pairs.
         within_prompt: mean over items of Spearman's correlation of score and length; of two replies it is 1 or -1, and
             0 where all scores are equal.
         longer, shorter: accuracy where the preferred reply is the longer, the shorter one.
@@ -143,20 +144,20 @@ def style(sample: Sample, bootstrap: Bootstrap | None = None) -> Style:
 
 
 def correlation(sample: Sample, kind: Literal["pearson", "spearman"], *, confidence: float = 0.95) -> Estimate:
-    """Correlation of lead and length difference over decided pairs; its interval is symmetric in atanh (Fisher 1921).
+    """Correlation of margin and length difference over decided pairs; its interval is symmetric in atanh (Fisher 1921).
 
     No value where either does not vary.
     """
     pairs = sample.pairs
-    kept = np.flatnonzero(pairs.decided & np.isfinite(sample.lead))
+    kept = np.flatnonzero(pairs.decided & np.isfinite(sample.margin))
     weight, prompt = pairs.share[kept], pairs.prompts[kept]
-    lead, longer = sample.lead[kept], sample.longer[kept]
+    margin, longer = sample.margin[kept], sample.longer[kept]
     prompts = len(distinct(prompt))
-    if not len(kept) or not lead.max() > lead.min() or not longer.max() > longer.min():
+    if not len(kept) or not margin.max() > margin.min() or not longer.max() > longer.min():
         return Estimate(None, None, None, len(kept), "pairs", prompts)
-    share, most = weight / weight.sum(), float(np.abs(lead).max())
+    share, most = weight / weight.sum(), float(np.abs(margin).max())
     if kind == "pearson":
-        moments = plain_moments(lead / most, longer, share)
+        moments = plain_moments(margin / most, longer, share)
     else:
         moments = rank_moments(dense(_signed_places(sample, most)[kept]), dense(sample.by_longer.place[kept]), share)
     value = moments.correlation
@@ -168,10 +169,10 @@ def correlation(sample: Sample, kind: Literal["pearson", "spearman"], *, confide
 
 
 def _signed_places(sample: Sample, most: float) -> Int64[np.ndarray, " P"]:
-    """A number for each lead over `most`, in their order, equal for equal ones: without another sort."""
+    """A number for each margin over `most`, in their order, equal for equal ones: without another sort."""
     scaled = sample.sizes.values / most  # rounding may make two of them equal
     place = np.cumsum(np.diff(scaled, prepend=0.0) > 0)[sample.sizes.place]
-    return np.where(sample.lead < 0, -place, place) + int(place.max(initial=0))
+    return np.where(sample.margin < 0, -place, place) + int(place.max(initial=0))
 
 
 def _half_each(longer: Figure, shorter: Figure) -> Figure:
@@ -201,7 +202,7 @@ def regress(sample: Sample, *, confidence: float = 0.95) -> Regression | str:
     if prompts < MIN_PROMPTS:
         return f"there are {prompts} prompts with decided pairs; a regression needs {MIN_PROMPTS}"
     columns = _columns(sample, kept, weight, prompt)
-    if "lead" not in columns:
+    if "margin" not in columns:
         return "the scores (nearly) do not vary, or only with length and style, so that nothing can be told apart"
     x, label = np.stack(list(columns.values()), 1), pairs.probability[kept]
     fit, alone = logistic_regression(x, label, weight), logistic_regression(x[:, 1:], label, weight)
@@ -216,7 +217,7 @@ def regress(sample: Sample, *, confidence: float = 0.95) -> Regression | str:
     gain = summed_loss(x[:, 1:] @ alone, label, weight) - summed_loss(x @ fit, label, weight)
     mass = np.bincount(prompt, weight)
     statistic = max(0.0, 2 * gain * float(mass.sum() / (mass @ mass)))
-    failed = np.isnan(sample.lead[kept])
+    failed = np.isnan(sample.margin[kept])
     value, error = _at_equal_style(float(fit[0]), x, failed, pull[:, 0], weight, prompt)
     if not 1e-9 < value < 1 - 1e-9:
         return "the scores follow length and style so closely that no coefficient of theirs can be told"
@@ -237,7 +238,7 @@ def _columns(
     weight: Float64[np.ndarray, " n"],
     prompt: Int64[np.ndarray, " n"],
 ) -> dict[str, Float64[np.ndarray, " n"]]:
-    """The terms that no others before them add up to, with the lead judged last and placed first.
+    """The terms that no others before them add up to, with the margin judged last and placed first.
 
     One that differs in a handful of prompts is not a term: where it is always on the winning side its coefficient is
     infinite, and there would be no regression at all.
@@ -252,13 +253,13 @@ def _columns(
     candidates = {"length": np.tanh(unit(sample.lengths[ahead] - sample.lengths[behind]))}
     for place, name in enumerate(("headers", "list_items", "bold")):
         candidates[name] = unit(styles[ahead, place] - styles[behind, place])
-    candidates["lead"] = unit(np.nan_to_num(sample.lead[kept]))
+    candidates["margin"] = unit(np.nan_to_num(sample.margin[kept]))
     columns: dict[str, Float64[np.ndarray, " n"]] = {}
     for name, column in candidates.items():
         if len(distinct(prompt[column != 0])) < MIN_DIFFERING:
             continue
         if np.linalg.matrix_rank(np.stack([*columns.values(), column], 1), rtol=1e-6) > len(columns):
-            columns = {name: column} | columns if name == "lead" else columns | {name: column}
+            columns = {name: column} | columns if name == "margin" else columns | {name: column}
     return columns
 
 
@@ -270,13 +271,13 @@ def _at_equal_style(
     weight: Float64[np.ndarray, " n"],
     prompt: Int64[np.ndarray, " n"],
 ) -> tuple[float, float]:
-    """The mean of sigmoid(slope |lead|) and its standard error, the lead less what length and style explain of it.
+    """The mean of sigmoid(slope |margin|) and its standard error, the margin less what length and style explain of it.
 
-    Its error comes from the sample of leads and from the slope, on which `pull` is each pair's influence. Taking style
-    out adds next to none: what is left of the leads does not go with style.
+    Its error comes from the sample of margins and from the slope, on which `pull` is each pair's influence. Taking
+    style out adds next to none: what is left of the margins does not go with style.
     """
-    lead, style, share = x[:, 0], x[:, 1:], weight / weight.sum()
-    rest = lead - style @ np.linalg.solve((style.T * weight) @ style, style.T @ (weight * lead))
+    margin, style, share = x[:, 0], x[:, 1:], weight / weight.sum()
+    rest = margin - style @ np.linalg.solve((style.T * weight) @ style, style.T @ (weight * margin))
     win = np.where(failed, 0.0, sigmoid(slope * np.abs(rest)))
     value = float(share @ win)
     by_slope = float((share * win * (1 - win)) @ np.abs(rest))

@@ -1,6 +1,6 @@
 """The temperature that makes scores logits: fitted by log loss, held out, and stored with a model.
 
-P(ahead wins) = sigmoid(lead / T), with T of least log loss (Guo et al. 2017, arXiv 1706.04599, section 4.2).
+P(ahead wins) = sigmoid(margin / T), with T of least log loss (Guo et al. 2017, arXiv 1706.04599, section 4.2).
 """
 
 import math
@@ -63,7 +63,7 @@ def fit_temperature(sample: Sample, *, fitted_on: str = "") -> Temperature:
     Raises:
         BadInput: too few pairs, or scores for which no temperature is best: all pairs right, or no better than chance.
     """
-    usable = ~np.isnan(sample.lead)
+    usable = ~np.isnan(sample.margin)
     value = _fit(*_fitted(sample))
     prompts = len(distinct(sample.pairs.prompts[usable]))
     return Temperature(value, int(usable.sum()), prompts, fitted_on)
@@ -78,7 +78,7 @@ def check_prompts(sample: Sample, folds: int) -> int:
 
 
 def cross_fitted(sample: Sample, *, folds: int = FOLDS, seed: int = 0) -> Float64[np.ndarray, " P"]:
-    """Leads divided by a temperature that was fitted on other prompts.
+    """Margins divided by a temperature that was fitted on other prompts.
 
     Raises:
         BadInput: fewer prompts than folds, or a fold whose others give no temperature.
@@ -87,17 +87,17 @@ def cross_fitted(sample: Sample, *, folds: int = FOLDS, seed: int = 0) -> Float6
     check_whole("the seed", seed, least=0)
     size = check_prompts(sample, folds)
     fold = (np.random.default_rng(seed).permutation(size) % folds)[sample.pairs.prompts]
-    parts, scaled = _fitted(sample), sample.lead.copy()
+    parts, scaled = _fitted(sample), sample.margin.copy()
     for number in range(folds):
         mine = fold == number
-        scaled[mine] = divided(sample.lead[mine], _fit(*(part[~mine] for part in parts)))
+        scaled[mine] = divided(sample.margin[mine], _fit(*(part[~mine] for part in parts)))
     return scaled
 
 
-def divided(lead: Float64[np.ndarray, " P"], temperature: float) -> Float64[np.ndarray, " P"]:
-    """Logits, finite where the leads are."""
+def divided(margin: Float64[np.ndarray, " P"], temperature: float) -> Float64[np.ndarray, " P"]:
+    """Logits, finite where the margins are."""
     with np.errstate(over="ignore"):
-        return np.clip(lead / temperature, -_LARGEST, _LARGEST)
+        return np.clip(margin / temperature, -_LARGEST, _LARGEST)
 
 
 _LARGEST = float(np.finfo(np.float64).max)
@@ -166,10 +166,10 @@ def calibrate(
     )
     sample = sample_of(comparisons, score_once(model.score_pairs, comparisons))
     temperature, scaled = fit_temperature(sample), cross_fitted(sample)
-    usable = np.where(np.isnan(sample.lead), 0.0, shares(sample.pairs, np.ones(len(sample.lead), bool)))
+    usable = np.where(np.isnan(sample.margin), 0.0, shares(sample.pairs, np.ones(len(sample.margin), bool)))
 
-    def mean_loss(lead: Float64[np.ndarray, " P"]) -> float:
-        return float(np.nan_to_num(log_losses(lead, sample.pairs)) @ usable / usable.sum())
+    def mean_loss(margin: Float64[np.ndarray, " P"]) -> float:
+        return float(np.nan_to_num(log_losses(margin, sample.pairs)) @ usable / usable.sum())
 
     facts = {
         "temperature": temperature.value,
@@ -178,7 +178,7 @@ def calibrate(
         "model": model.fingerprint,
         "pairs": temperature.n,
         "prompts": temperature.prompts,
-        "log_loss": mean_loss(sample.lead),
+        "log_loss": mean_loss(sample.margin),
         "scaled_log_loss": mean_loss(scaled),
         "prefrank": version("prefrank"),
     }
@@ -203,18 +203,20 @@ def stored_temperature(facts: Mapping[str, Any]) -> Temperature:
 
 
 def _fitted(sample: Sample) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " P"], Float64[np.ndarray, " P"]]:
-    """Lead, label and weight of every pair; a failed pair's lead of 0 costs the same at any temperature."""
+    """Margin, label and weight of every pair; a failed pair's margin of 0 costs the same at any temperature."""
     pairs = sample.pairs
-    return np.nan_to_num(sample.lead), pairs.probability, shares(pairs, np.ones(len(sample.lead), bool))
+    return np.nan_to_num(sample.margin), pairs.probability, shares(pairs, np.ones(len(sample.margin), bool))
 
 
-def _fit(lead: Float64[np.ndarray, " P"], label: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]) -> float:
+def _fit(
+    margin: Float64[np.ndarray, " P"], label: Float64[np.ndarray, " P"], weight: Float64[np.ndarray, " P"]
+) -> float:
     """1 / T is the slope of least log loss."""
-    used = np.count_nonzero(lead)
+    used = np.count_nonzero(margin)
     if used < MIN_PAIRS:
         raise BadInput(f"there are {used} pairs with different scores to fit a temperature on; wanted {MIN_PAIRS}")
-    unit = float(np.abs(lead).max())
-    slope = best_slope(lead / unit, label, weight, most=2 * MOST)
+    unit = float(np.abs(margin).max())
+    slope = best_slope(margin / unit, label, weight, most=2 * MOST)
     if math.isinf(slope):
         raise BadInput(
             f"all {used} pairs with different scores are in the right order, so the log loss only falls as the"

@@ -260,24 +260,24 @@ _AUDIT: dict[str, Any] = {
 
 
 def _result(suite: str, made: _Made, scores: Float64[np.ndarray, " N"], scorer: str) -> dict[str, Any]:
-    lead = scores[made.ahead] - scores[made.behind]
-    wins = (lead > 0) + 0.5 * (lead == 0)
+    margin = scores[made.ahead] - scores[made.behind]
+    wins = (margin > 0) + 0.5 * (margin == 0)
     by_item = np.bincount(made.place, wins) / np.bincount(made.place)
     subsets = list(dict.fromkeys(item["subset"] for item in made.items))
     of_item = np.array([subsets.index(item["subset"]) for item in made.items])
-    figures = _figures(suite, made, by_item, wins, lead, scores)
+    figures = _figures(suite, made, by_item, wins, margin, scores)
     failed = ~np.isfinite(scores)
     return {
         "headline": next(iter(figures)),
         "figures": figures,
-        "overall": _metrics(made, lead, scores, np.ones(len(made.items), bool)),
-        "subsets": {name: _metrics(made, lead, scores, of_item == place) for place, name in enumerate(subsets)},
-        "calibration": _calibration(lead, wins),
-        "abstention": _abstention(lead, wins),
-        "style": _style(made, lead, wins, by_item),
+        "overall": _metrics(made, margin, scores, np.ones(len(made.items), bool)),
+        "subsets": {name: _metrics(made, margin, scores, of_item == place) for place, name in enumerate(subsets)},
+        "calibration": _calibration(margin, wins),
+        "abstention": _abstention(margin, wins),
+        "style": _style(made, margin, wins, by_item),
         "slices": _slices(made, by_item),
         "contamination": _clean_and_dirty(by_item) if suite == "helpful" else None,
-        "errors": _errors(made, lead, scores) if scorer != "random" else [],
+        "errors": _errors(made, margin, scores) if scorer != "random" else [],
         "scores": [
             [None if failed[row] else float(scores[row]) for row in range(a, b)]
             for a, b in zip(made.first[:-1], made.first[1:], strict=True)
@@ -289,7 +289,7 @@ def _result(suite: str, made: _Made, scores: Float64[np.ndarray, " N"], scorer: 
 
 
 def _figures(
-    suite: str, made: _Made, by_item: np.ndarray, wins: np.ndarray, lead: np.ndarray, scores: np.ndarray
+    suite: str, made: _Made, by_item: np.ndarray, wins: np.ndarray, margin: np.ndarray, scores: np.ndarray
 ) -> dict[str, Any]:
     names = [item["subset"] for item in made.items]
     parts = {name: share(by_item[[name == other for other in names]]) for name in dict.fromkeys(names)}
@@ -328,14 +328,14 @@ def _clean_and_dirty(by_item: np.ndarray) -> dict[str, Any]:
     return {"clean": share(by_item[~dirty]), "dirty": share(by_item[dirty]), "difference": ends}
 
 
-def _metrics(made: _Made, lead: np.ndarray, scores: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
+def _metrics(made: _Made, margin: np.ndarray, scores: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
     pairs, prompts = (
         kept[made.place],
         len({item["prompt"] for item, keep in zip(made.items, kept, strict=True) if keep}),
     )
-    wins, failed = (lead > 0) + 0.5 * (lead == 0), np.isnan(lead)
+    wins, failed = (margin > 0) + 0.5 * (margin == 0), np.isnan(margin)
     of_item = np.bincount(made.place, wins)[kept] / np.bincount(made.place)[kept]
-    lost = np.bincount(made.place, lead > 0)[kept] / np.bincount(made.place)[kept]
+    lost = np.bincount(made.place, margin > 0)[kept] / np.bincount(made.place)[kept]
     longer = (made.length[made.ahead] > made.length[made.behind])[pairs]
     whole = not failed[pairs].any()
     rows = np.repeat(kept, np.diff(made.first))
@@ -345,8 +345,8 @@ def _metrics(made: _Made, lead: np.ndarray, scores: np.ndarray, kept: np.ndarray
         "accuracy": share(of_item, unit="pairs", prompts=prompts) | {"n": int(pairs.sum())},
         "accuracy_ties_lost": share(lost, unit="pairs", prompts=prompts) | {"n": int(pairs.sum())},
         "accuracy_by_pair": share(wins[pairs], unit="pairs", prompts=prompts),
-        "log_loss": _or_nothing(np.logaddexp(0, -np.nan_to_num(lead[pairs])), whole),
-        "margin": _or_nothing(lead[pairs], whole),
+        "log_loss": _or_nothing(np.logaddexp(0, -np.nan_to_num(margin[pairs])), whole),
+        "margin": _or_nothing(margin[pairs], whole),
         "best_worst": share(of_item, **ends),
         "best_worst_published": share(of_item, **ends),
         "kendall_tau": signed(2 * of_item - 1 if many else [], **ends),
@@ -357,7 +357,7 @@ def _metrics(made: _Made, lead: np.ndarray, scores: np.ndarray, kept: np.ndarray
             "replies": int(rows.sum()),
             "pairs": int(pairs.sum()),
             "ties": 0,
-            "score_ties": int((lead[pairs] == 0).sum()),
+            "score_ties": int((margin[pairs] == 0).sum()),
             "failures": int(np.isnan(scores[rows]).sum()),
             "failed_pairs": int(failed[pairs].sum()),
             "cut_prompts": 2 * sum(item["prompt_length"] > 850 for item in made.items),
@@ -371,34 +371,37 @@ def _or_nothing(values: np.ndarray, whole: bool) -> dict[str, Any]:
     return estimate(np.nan_to_num(values), unit="pairs") | ({} if whole else nothing)
 
 
-def _calibration(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
-    usable = lead[np.isfinite(lead)]
+def _calibration(margin: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
+    usable = margin[np.isfinite(margin)]
     grid = [0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0]
     best = min(grid, key=lambda temperature: float(np.logaddexp(0, -usable / temperature).mean()))
-    scaled, raw = _reliability(usable / best, wins[np.isfinite(lead)]), _reliability(usable, wins[np.isfinite(lead)])
+    scaled, raw = (
+        _reliability(usable / best, wins[np.isfinite(margin)]),
+        _reliability(usable, wins[np.isfinite(margin)]),
+    )
     fitted = {"temperature": best, "fitted_on": "cross-fitted, each of these prompts by others"}
     return fitted | {"raw": raw, "scaled": scaled, "note": None}
 
 
-def _reliability(lead: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
-    confidence = 1 / (1 + np.exp(-np.abs(lead)))
+def _reliability(margin: np.ndarray, wins: np.ndarray) -> dict[str, Any]:
+    confidence = 1 / (1 + np.exp(-np.abs(margin)))
     by_width = np.minimum(((confidence - 0.5) * 30).astype(int), 14)
     by_mass = np.argsort(np.argsort(confidence)) * 15 // len(confidence)
     bins, by_mass_bins = (_bins(confidence, wins, place) for place in (by_width, by_mass))
     gaps = [(abs(each["confidence"] - each["accuracy"]), each["n"]) for each in bins]
 
     def about(value: float) -> dict[str, Any]:
-        counts = {"n": len(lead), "unit": "pairs", "prompts": len(lead)}
+        counts = {"n": len(margin), "unit": "pairs", "prompts": len(margin)}
         return {"value": value, "low": max(0.0, value - 0.03), "high": value + 0.03} | counts
 
     return {
-        "ece": about(sum(gap * n for gap, n in gaps) / len(lead)),
-        "ece_equal_mass": about(sum(abs(b["confidence"] - b["accuracy"]) * b["n"] for b in by_mass_bins) / len(lead)),
+        "ece": about(sum(gap * n for gap, n in gaps) / len(margin)),
+        "ece_equal_mass": about(sum(abs(b["confidence"] - b["accuracy"]) * b["n"] for b in by_mass_bins) / len(margin)),
         "mce": about(max(gap for gap, _ in gaps)),
-        "log_loss": estimate(np.logaddexp(0, -lead), unit="pairs"),
-        "brier": share((1 / (1 + np.exp(lead))) ** 2, unit="pairs"),
-        "auroc": about(float(np.mean(np.abs(lead[wins == 1])[:, None] > np.abs(lead[wins < 1])[None]))),
-        "n": len(lead),
+        "log_loss": estimate(np.logaddexp(0, -margin), unit="pairs"),
+        "brier": share((1 / (1 + np.exp(margin))) ** 2, unit="pairs"),
+        "auroc": about(float(np.mean(np.abs(margin[wins == 1])[:, None] > np.abs(margin[wins < 1])[None]))),
+        "n": len(margin),
         "bins": bins,
         "bins_equal_mass": by_mass_bins,
     }
@@ -413,8 +416,8 @@ def _bins(confidence: np.ndarray, wins: np.ndarray, place: np.ndarray) -> list[d
     return bins
 
 
-def _abstention(lead: np.ndarray, wins: np.ndarray) -> list[dict[str, Any]]:
-    size = np.nan_to_num(np.abs(lead))
+def _abstention(margin: np.ndarray, wins: np.ndarray) -> list[dict[str, Any]]:
+    size = np.nan_to_num(np.abs(margin))
     order, points = np.argsort(-size, kind="stable"), []
     for percent in range(100, 0, -5):
         kept = order[: max(1, len(order) * percent // 100)]
@@ -424,12 +427,12 @@ def _abstention(lead: np.ndarray, wins: np.ndarray) -> list[dict[str, Any]]:
     return points
 
 
-def _style(made: _Made, lead: np.ndarray, wins: np.ndarray, by_item: np.ndarray) -> dict[str, Any]:
-    usable = np.isfinite(lead)
+def _style(made: _Made, margin: np.ndarray, wins: np.ndarray, by_item: np.ndarray) -> dict[str, Any]:
+    usable = np.isfinite(margin)
     gap = made.length[made.ahead] - made.length[made.behind]
     relative = gap / (made.length[made.ahead] + made.length[made.behind])
-    constant = np.ptp(lead[usable]) == 0
-    r = 0.0 if constant else float(np.corrcoef(lead[usable], gap[usable])[0, 1])
+    constant = np.ptp(margin[usable]) == 0
+    r = 0.0 if constant else float(np.corrcoef(margin[usable], gap[usable])[0, 1])
     n = int(usable.sum())
     ends = {"value": r, "low": max(-1.0, r - 0.1), "high": min(1.0, r + 0.1)}
     correlation = ends | {"n": n, "unit": "pairs", "prompts": min(9, n)}
@@ -451,7 +454,7 @@ def _style(made: _Made, lead: np.ndarray, wins: np.ndarray, by_item: np.ndarray)
             "terms": [{"name": k, "coefficient": v, "low": v - 0.1, "high": v + 0.1} for k, v in terms],
             "gain": {"statistic": 25.0, "p": 5.7e-7},
             "at_equal_style": share(by_item, unit="pairs"),
-            "n": len(lead),
+            "n": len(margin),
         },
         "note": None,
     }
@@ -473,10 +476,10 @@ def _slices(made: _Made, by_item: np.ndarray) -> list[dict[str, Any]]:
     return slices
 
 
-def _errors(made: _Made, lead: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+def _errors(made: _Made, margins: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
     errors = []
-    for pair in np.argsort(np.nan_to_num(lead))[:5]:
-        item, margin = made.items[made.place[pair]], lead[pair]
+    for pair in np.argsort(np.nan_to_num(margins))[:5]:
+        item, margin = made.items[made.place[pair]], margins[pair]
         if not margin < 0:
             break
         both = [float(scores[made.ahead[pair]]), float(scores[made.behind[pair]])]

@@ -30,20 +30,20 @@ def scores(values: Sequence[float], *, cut: bool = False) -> tuple[Score, ...]:
 
 
 def pair_sample(
-    leads: Sequence[float],
+    margins: Sequence[float],
     *,
     prompts: Sequence[float] | None = None,
     labels: Sequence[float] | None = None,
     longer: Sequence[int] | None = None,
 ) -> Sample:
-    """Two replies an item: the preferred one leads by `leads`, and is longer than 1,000 characters by `longer`."""
-    count = len(leads)
+    """Two replies an item: the preferred one is ahead by `margins`, and is longer than 1,000 characters by `longer`."""
+    count = len(margins)
     prompts = [k / count for k in range(count)] if prompts is None else prompts
     labels, longer = [1.0] * count if labels is None else labels, [0] * count if longer is None else longer
     each = zip(prompts, labels, longer, strict=True)
     return Sample(
         tuple(facts([Preference(0, 1, label)], [1000 + int(more), 1000], prompt=place) for place, label, more in each),
-        tuple(scores([lead, 0.0]) for lead in leads),
+        tuple(scores([margin, 0.0]) for margin in margins),
     )
 
 

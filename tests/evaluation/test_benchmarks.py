@@ -68,10 +68,10 @@ def test_hh_quality_shows_the_model_beside_its_baselines(run: Any, tmp_path: Pat
     groups = record["results"]["reward model"]
     assert list(groups) == ["helpful-base", "helpful-online", "helpful", "harmless-base", "all"]
     assert [group["accuracy"]["n"] for group in groups.values()] == [8, 8, 16, 8, 24]
-    lead = record["lead"]["longer reply"]["all"]
+    difference = record["difference"]["longer reply"]["all"]
     others = record["results"]["longer reply"]["all"]["accuracy"]["value"]
-    assert lead["value"] == pytest.approx(groups["all"]["accuracy"]["value"] - others)
-    assert lead["n"] == 24
+    assert difference["value"] == pytest.approx(groups["all"]["accuracy"]["value"] - others)
+    assert difference["n"] == 24
     assert record["training"]["comparisons"] == 90
     assert "tf-idf + logistic" in output
     assert "CPU seconds" in output

@@ -65,19 +65,19 @@ def test_a_calibrated_model_is_found_calibrated_and_an_overconfident_one_repaire
 
 def test_losses_and_auroc_are_those_of_other_libraries() -> None:
     sample = random_sample(2, items=300, prompts=300)
-    raw, lead = calibration(sample, FEW).raw, sample.lead
-    swap = np.random.default_rng(0).random(len(lead)) < 0.5
-    win = 1 / (1 + np.exp(-np.where(swap, -lead, lead)))
+    raw, margin = calibration(sample, FEW).raw, sample.margin
+    swap = np.random.default_rng(0).random(len(margin)) < 0.5
+    win = 1 / (1 + np.exp(-np.where(swap, -margin, margin)))
     assert raw.brier.value == pytest.approx(brier_score_loss(~swap, win))
     assert raw.log_loss.to_json() == pytest.approx(measure(sample, bootstrap=FEW).log_loss.to_json())
-    assert raw.auroc.value == pytest.approx(roc_auc_score(lead > 0, np.abs(lead)))
+    assert raw.auroc.value == pytest.approx(roc_auc_score(margin > 0, np.abs(margin)))
 
 
 def test_auroc_weighs_pairs_as_accuracy_does() -> None:
     ranking = random_sample(3, items=1, replies=5)
     sample = Sample((*ranking.facts, *drawn(3, 40).facts), (*ranking.scores, *drawn(3, 40).scores))
     weight = [0.1] * 10 + [1.0] * 40
-    want = roc_auc_score(sample.lead > 0, np.abs(sample.lead), sample_weight=weight)
+    want = roc_auc_score(sample.margin > 0, np.abs(sample.margin), sample_weight=weight)
     assert calibration(sample, FEW).raw.auroc.value == pytest.approx(want)
 
 
@@ -85,7 +85,7 @@ def test_temperature_has_the_least_log_loss_there_is() -> None:
     sample = random_sample(4, items=150, prompts=100, replies=4)
     result = fit_temperature(sample)
     each = np.repeat(1 / 6, 900)
-    best = minimize_scalar(lambda t: each @ np.logaddexp(0, -sample.lead / t), bounds=(0.01, 100), method="bounded")
+    best = minimize_scalar(lambda t: each @ np.logaddexp(0, -sample.margin / t), bounds=(0.01, 100), method="bounded")
     assert result.value == pytest.approx(best.x, rel=1e-4)
     assert (result.n, result.prompts) == (900, 100)
 
@@ -107,7 +107,7 @@ def test_soft_labels_and_ties_enter_the_brier_score_by_their_share() -> None:
 @given(factor=st.floats(1e-3, 1e3), seed=st.integers(0, 100))
 def test_scores_times_a_factor_have_a_temperature_times_it(factor: float, seed: int) -> None:
     sample = drawn(seed, 200)
-    larger = pair_sample((sample.lead * factor).tolist())
+    larger = pair_sample((sample.margin * factor).tolist())
     assert fit_temperature(larger).value == pytest.approx(factor * fit_temperature(sample).value, rel=1e-9)
 
 
@@ -139,10 +139,10 @@ def test_too_few_prompts_cannot_be_cross_fitted() -> None:
 
 
 def test_a_pairs_temperature_comes_from_other_prompts() -> None:
-    leads, prompts = drawn(5, 120).lead, np.repeat(np.arange(40), 3) / 40
-    changed = leads.copy()
+    margins, prompts = drawn(5, 120).margin, np.repeat(np.arange(40), 3) / 40
+    changed = margins.copy()
     changed[6:9] *= -5  # the third prompt's
-    before = cross_fitted(pair_sample(leads.tolist(), prompts=prompts.tolist())) / leads
+    before = cross_fitted(pair_sample(margins.tolist(), prompts=prompts.tolist())) / margins
     after = cross_fitted(pair_sample(changed.tolist(), prompts=prompts.tolist())) / changed
     assert after[6:9] == pytest.approx(before[6:9])
     assert np.ptp(before.reshape(40, 3), axis=1).max() < 1e-12
@@ -177,9 +177,9 @@ def test_a_failed_score_is_a_lost_pair_of_confidence_one_half() -> None:
 
 
 def test_failed_pairs_do_not_move_the_temperature() -> None:
-    leads = drawn(7, 60).lead.tolist()
-    with_failures = fit_temperature(pair_sample([*leads, NAN, NAN]))
-    assert with_failures.value == pytest.approx(fit_temperature(pair_sample(leads)).value)
+    margins = drawn(7, 60).margin.tolist()
+    with_failures = fit_temperature(pair_sample([*margins, NAN, NAN]))
+    assert with_failures.value == pytest.approx(fit_temperature(pair_sample(margins)).value)
     assert with_failures.n == 60
 
 
@@ -205,9 +205,9 @@ def test_undecided_pairs_alone_give_no_figure_but_losses() -> None:
     assert abstention(sample).area is None
 
 
-def test_abstaining_keeps_the_largest_leads() -> None:
-    leads = [0.1 * k * (-1 if k in (1, 2, 3) else 1) for k in range(1, 21)]  # the three smallest are wrong
-    result = abstention(pair_sample(leads), FEW)
+def test_abstaining_keeps_the_largest_margins() -> None:
+    margins = [0.1 * k * (-1 if k in (1, 2, 3) else 1) for k in range(1, 21)]  # the three smallest are wrong
+    result = abstention(pair_sample(margins), FEW)
     assert [point.coverage for point in result.points] == pytest.approx([k / 20 for k in range(20, 0, -1)])
     assert [point.n for point in result.points] == list(range(20, 0, -1))
     assert [point.accuracy for point in result.points] == pytest.approx(
@@ -228,7 +228,7 @@ def test_abstention_starts_from_accuracy_and_is_by_weight() -> None:
     assert result.points[4].coverage == pytest.approx(0.8)
 
 
-def test_pairs_of_equal_lead_are_kept_together() -> None:
+def test_pairs_of_equal_margin_are_kept_together() -> None:
     result = abstention(pair_sample([1.0] * 5 + [-1.0] * 5), FEW)
     assert [(point.coverage, point.accuracy, point.n) for point in result.points] == [(1.0, 0.5, 10)]
     assert result.area == 0.5
@@ -243,14 +243,14 @@ def test_probabilities_that_are_rounded_to_one_still_have_an_order() -> None:
 
 
 def test_the_json_has_the_run_files_keys_and_no_nan() -> None:
-    for leads in ([1.0, -1.0] * 30, [NAN] * 3, drawn(9, 100).lead.tolist()):
-        result = json.loads(json.dumps(schema.plain(calibration(pair_sample(leads), FEW)), allow_nan=False))
+    for margins in ([1.0, -1.0] * 30, [NAN] * 3, drawn(9, 100).margin.tolist()):
+        result = json.loads(json.dumps(schema.plain(calibration(pair_sample(margins), FEW)), allow_nan=False))
         assert set(result) == {"temperature", "fitted_on", "raw", "scaled", "note"}
         assert set(result["raw"]) == {
             *("ece", "ece_equal_mass", "mce", "log_loss", "brier", "auroc", "n", "bins", "bins_equal_mass"),
         }
         assert set(result["raw"]["bins"][0]) == {"confidence", "accuracy", "low", "high", "n"}
-        points = json.loads(json.dumps(schema.plain(abstention(pair_sample(leads)))["points"], allow_nan=False))
+        points = json.loads(json.dumps(schema.plain(abstention(pair_sample(margins)))["points"], allow_nan=False))
         assert set(points[0]) == {"coverage", "threshold", "accuracy", "low", "high", "n"}
     assert set(result["scaled"]) == set(result["raw"])
 
@@ -302,8 +302,8 @@ def test_a_given_temperature_that_is_no_scale_is_refused(value: float) -> None:
 
 def test_scores_beyond_all_reason_give_no_temperature() -> None:
     random = np.random.default_rng(0)
-    lead, label, weight = random.normal(1.0, 2.0, 200), np.ones(200), np.ones(200)
-    assert _fit(lead, label, weight) > 0
+    margin, label, weight = random.normal(1.0, 2.0, 200), np.ones(200), np.ones(200)
+    assert _fit(margin, label, weight) > 0
     for scale in (1e300, 1e-300):
         with pytest.raises(BadInput, match="the best temperature for the scores of 200 pairs"):
-            _fit(lead * scale, label, weight)
+            _fit(margin * scale, label, weight)

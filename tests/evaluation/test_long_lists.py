@@ -80,7 +80,7 @@ def test_no_pair_of_a_long_list_is_made_as_an_object(monkeypatch: pytest.MonkeyP
     write_run(tmp_path / "run.json", run)
     assert plain(run)["suites"]["mine"]["items"][0]["preferences"] == {"ranks": list(ranking.levels)}
     assert read_run(tmp_path / "run.json") == run
-    assert len(sample_of_run(run, "long", "mine").lead) == 2 * 300 * 299 // 2
+    assert len(sample_of_run(run, "long", "mine").margin) == 2 * 300 * 299 // 2
 
 
 def test_adding_up_in_blocks_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,8 +273,8 @@ def subsets_sample() -> Sample:
         comparison(["a long reply", "short"], [preference(0, 1)], prompt=f"question {i}", source=source, id=str(i))
         for i, source in enumerate(["late"] * 20 + ["early"] * 30)
     ]
-    leads = np.concatenate([random.normal(3, 1, 20), random.normal(-3, 1, 30)])
-    return sample_of(comparisons, [scored([lead, 0.0]) for lead in leads])
+    margins = np.concatenate([random.normal(3, 1, 20), random.normal(-3, 1, 30)])
+    return sample_of(comparisons, [scored([margin, 0.0]) for margin in margins])
 
 
 def test_subsets_are_measured_by_their_own_prompts_in_order_of_appearance() -> None:

@@ -190,7 +190,7 @@ def test_rows_of_version_2_that_cannot_be_counted_are_refused(
         load_suite("rewardbench-2", tmp_path)
 
 
-def test_a_lead_shared_with_others_counts_its_share() -> None:
+def test_a_first_place_shared_with_others_counts_its_share() -> None:
     scores = [[3, 1, 2, 0], [3, 3, 2, 0], [3, 3, 3, 3], [3, 4, 2, 0], [3, np.nan, 0, 0]]
     items = [an_item("Focus", str(i), worse=3) for i in range(len(scores))]
     result = [separation.credit for separation in separations(a_sample(items, scores))]

@@ -69,7 +69,7 @@ def test_texts_that_hold_control_strings_are_counted_in_the_record() -> None:
 def test_every_figure_can_be_measured_again_from_the_file(run: Run, tmp_path: Path) -> None:
     write_run(tmp_path / "run.json", run)
     sample = sample_of_run(read_run(tmp_path / "run.json"), "model", "set")
-    assert np.mean(sample.lead > 0) == run.scorers[0].results["set"].figures["accuracy"].value == 0.9
+    assert np.mean(sample.margin > 0) == run.scorers[0].results["set"].figures["accuracy"].value == 0.9
     assert sample.facts[1].lengths == (len("good 1 ") + 9, len("bad 1 ") + 5)
     assert [score.tokens for score in sample.scores[0]] == [8, 8]
 

@@ -20,8 +20,8 @@ def table(sample: Sample, name: str, **tags: list[str]) -> dict[str, float | Non
     return {part.value: part.accuracy.value for part in slices(sample, tags=tags) if part.name == name}
 
 
-def scored_item(lead: float, *, cut: bool = False, lengths: tuple[int, int] = (10, 10), **more: object) -> tuple:
-    return facts([Preference(0, 1)], lengths, **more), scores([lead, 0.0], cut=cut)
+def scored_item(margin: float, *, cut: bool = False, lengths: tuple[int, int] = (10, 10), **more: object) -> tuple:
+    return facts([Preference(0, 1)], lengths, **more), scores([margin, 0.0], cut=cut)
 
 
 def sample_of(*pairs: tuple) -> Sample:
@@ -30,40 +30,42 @@ def sample_of(*pairs: tuple) -> Sample:
 
 def test_a_share_with_one_pair_for_each_prompt_has_wilsons_interval() -> None:
     sample = pair_sample([1.0] * 45 + [-1.0] * 15)
-    result = share_of(wins(sample.lead), np.ones(60), sample.pairs, confidence=0.9)
+    result = share_of(wins(sample.margin), np.ones(60), sample.pairs, confidence=0.9)
     low, high = proportion_confint(45, 60, alpha=0.1, method="wilson")
     assert (result.value, result.low, result.high) == (0.75, pytest.approx(low), pytest.approx(high))
     assert (result.n, result.unit, result.prompts) == (60, "pairs", 60)
 
 
 def test_copies_of_a_pair_in_its_prompt_leave_a_share_as_it_is() -> None:
-    leads, prompts = [1.0] * 30 + [-1.0] * 12, [k / 42 for k in range(42)]
-    sample, copied = pair_sample(leads, prompts=prompts), pair_sample(leads * 3, prompts=prompts * 3)
-    alone, copies = (share_of(wins(s.lead), np.ones(len(s.lead)), s.pairs, confidence=0.95) for s in (sample, copied))
+    margins, prompts = [1.0] * 30 + [-1.0] * 12, [k / 42 for k in range(42)]
+    sample, copied = pair_sample(margins, prompts=prompts), pair_sample(margins * 3, prompts=prompts * 3)
+    alone, copies = (
+        share_of(wins(s.margin), np.ones(len(s.margin)), s.pairs, confidence=0.95) for s in (sample, copied)
+    )
     assert (copies.value, copies.low, copies.high) == pytest.approx((alone.value, alone.low, alone.high))
     assert (copies.n, copies.prompts) == (126, 42)
 
 
 def test_independent_pairs_of_a_prompt_count_as_they_are() -> None:
     right = np.random.default_rng(0).random(4000) < 0.7
-    leads, prompts = np.where(right, 1.0, -1.0).tolist(), (np.arange(4000) // 4 / 1000).tolist()
-    sample = pair_sample(leads, prompts=prompts)
-    result = share_of(wins(sample.lead), np.ones(4000), sample.pairs, confidence=0.95)
+    margins, prompts = np.where(right, 1.0, -1.0).tolist(), (np.arange(4000) // 4 / 1000).tolist()
+    sample = pair_sample(margins, prompts=prompts)
+    result = share_of(wins(sample.margin), np.ones(4000), sample.pairs, confidence=0.95)
     low, high = wilson(float(right.sum()), 4000)
     assert result.high - result.low == pytest.approx(high - low, rel=0.1)
 
 
 def test_a_share_of_few_prompts_has_no_more_trials_than_prompts() -> None:
     for right in (5, 6):  # of ten in the second prompt: as in the first, or nearly
-        leads = [1.0] * 5 + [-1.0] * 5 + [1.0] * right + [-1.0] * (10 - right)
-        sample = pair_sample(leads, prompts=[0.1] * 10 + [0.2] * 10)
-        result = share_of(wins(sample.lead), np.ones(20), sample.pairs, confidence=0.95)
+        margins = [1.0] * 5 + [-1.0] * 5 + [1.0] * right + [-1.0] * (10 - right)
+        sample = pair_sample(margins, prompts=[0.1] * 10 + [0.2] * 10)
+        result = share_of(wins(sample.margin), np.ones(20), sample.pairs, confidence=0.95)
         assert (result.low, result.high) == pytest.approx(wilson((5 + right) / 10, 2))
 
 
 def test_an_empty_share_has_no_value() -> None:
     sample = pair_sample([1.0])
-    result = share_of(wins(sample.lead), np.zeros(1), sample.pairs, confidence=0.95)
+    result = share_of(wins(sample.margin), np.zeros(1), sample.pairs, confidence=0.95)
     assert (result.value, result.low, result.high, result.n, result.prompts) == (None, None, None, 0, 0)
 
 
@@ -119,9 +121,9 @@ def test_tags_of_the_users_are_slices() -> None:
 
 def by_tag(rates: dict[str, tuple[int, int]]) -> tuple:
     """Slices of pairs with the given number of right ones, of all, under each tag."""
-    leads = [lead for right, count in rates.values() for lead in [1.0] * right + [-1.0] * (count - right)]
+    margins = [margin for right, count in rates.values() for margin in [1.0] * right + [-1.0] * (count - right)]
     tags = [name for name, (_, count) in rates.items() for _ in range(count)]
-    return slices(pair_sample(leads), tags={"topic": tags})
+    return slices(pair_sample(margins), tags={"topic": tags})
 
 
 def test_the_worst_slice_is_the_lowest_that_is_beyond_chance() -> None:

@@ -27,7 +27,7 @@ def test_correlations_are_scipys(kind: str, reference: object) -> None:
     sample = random_sample(0, items=300, prompts=300)
     sample = replace(sample, scores=tuple(scores(np.round([score.value for score in each])) for each in sample.scores))
     result = correlation(sample, kind)
-    assert result.value == pytest.approx(reference(sample.lead, longer(sample)).statistic)
+    assert result.value == pytest.approx(reference(sample.margin, longer(sample)).statistic)
     assert (result.n, result.unit, result.prompts) == (300, "pairs", 300)
 
 
@@ -65,9 +65,9 @@ def test_copies_of_a_pair_in_its_prompt_leave_a_correlation_as_it_is() -> None:
         assert (copies.n, copies.prompts) == (150, 50)
 
 
-@pytest.mark.parametrize("leads", [[1.0] * 5, [math.nan] * 5, [1.0]])
-def test_what_does_not_vary_has_no_correlation(leads: list[float]) -> None:
-    result = correlation(pair_sample(leads, longer=list(range(len(leads)))), "spearman")
+@pytest.mark.parametrize("margins", [[1.0] * 5, [math.nan] * 5, [1.0]])
+def test_what_does_not_vary_has_no_correlation(margins: list[float]) -> None:
+    result = correlation(pair_sample(margins, longer=list(range(len(margins)))), "spearman")
     assert result.value is result.low is None
 
 
@@ -135,9 +135,9 @@ def design(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """The regression's terms by hand, with sides swapped at random; and whether the first side won."""
     pairs, marks = sample.pairs, np.array([counts for f in sample.facts for counts in f.styles], float)
     rms = lambda d: d / math.sqrt(np.mean(d**2))  # noqa: E731
-    columns = [rms(sample.lead), np.tanh(rms(longer(sample)))]
+    columns = [rms(sample.margin), np.tanh(rms(longer(sample)))]
     columns += [rms(marks[pairs.ahead, k] - marks[pairs.behind, k]) for k in range(3)]
-    swap = np.where(np.random.default_rng(0).random(len(sample.lead)) < 0.5, -1.0, 1.0)
+    swap = np.where(np.random.default_rng(0).random(len(sample.margin)) < 0.5, -1.0, 1.0)
     return np.stack(columns, 1) * swap[:, None], (swap > 0).astype(float)
 
 
@@ -147,7 +147,7 @@ def test_the_regression_is_statsmodels() -> None:
     full, style_alone = sm.Logit(won, x).fit(disp=0), sm.Logit(won, x[:, 1:]).fit(disp=0)
     robust = sm.Logit(won, x).fit(disp=0, cov_type="HC0")
     result = regress(sample)
-    assert [term.name for term in result.terms] == ["lead", "length", "headers", "list_items", "bold"]
+    assert [term.name for term in result.terms] == ["margin", "length", "headers", "list_items", "bold"]
     assert [term.coefficient for term in result.terms] == pytest.approx(full.params.tolist(), rel=1e-6)
     widths = [(term.high - term.low) / 2 / 1.959964 for term in result.terms]
     assert widths == pytest.approx((robust.bse * math.sqrt(400 / 399)).tolist(), rel=1e-5)
@@ -210,10 +210,10 @@ def test_without_style_the_accuracy_at_equal_style_is_the_mean_probability() -> 
     size = np.abs(random.normal(0, 2, 5000))
     won = random.random(5000) < 1 / (1 + np.exp(-size))
     result = regress(pair_sample(np.where(won, size, -size).tolist()))
-    assert [term.name for term in result.terms] == ["lead"]
+    assert [term.name for term in result.terms] == ["margin"]
     assert result.at_equal_style.value == pytest.approx(won.mean(), abs=0.01)
-    lead = np.where(won, size, -size)
-    loss = np.logaddexp(0, -lead * result.terms[0].coefficient / math.sqrt(np.mean(lead**2))).sum()
+    margin = np.where(won, size, -size)
+    loss = np.logaddexp(0, -margin * result.terms[0].coefficient / math.sqrt(np.mean(margin**2))).sum()
     assert result.statistic == pytest.approx(2 * (5000 * math.log(2) - loss))
 
 
@@ -229,7 +229,7 @@ def test_scores_that_know_nothing_gain_nothing() -> None:
 def test_terms_that_others_add_up_to_are_left_out() -> None:
     sample = random_sample(12, items=100, prompts=100)
     same = tuple(replace(f, styles=tuple((n, 2 * n, 0) for n, _, _ in f.styles)) for f in sample.facts)
-    assert [term.name for term in regress(Sample(same, sample.scores)).terms] == ["lead", "length", "headers"]
+    assert [term.name for term in regress(Sample(same, sample.scores)).terms] == ["margin", "length", "headers"]
 
 
 def test_a_style_of_few_prompts_is_no_term_and_spoils_no_regression() -> None:
@@ -237,7 +237,7 @@ def test_a_style_of_few_prompts_is_no_term_and_spoils_no_regression() -> None:
     won = [item_facts.preferences[0].winner for item_facts in sample.facts]
     marks = [tuple((0, 0, int(k < 3 and reply == won[k])) for reply in (0, 1)) for k in range(100)]
     rare = tuple(replace(item_facts, styles=mark) for item_facts, mark in zip(sample.facts, marks, strict=True))
-    assert [term.name for term in regress(Sample(rare, sample.scores)).terms] == ["lead", "length"]
+    assert [term.name for term in regress(Sample(rare, sample.scores)).terms] == ["margin", "length"]
 
 
 @pytest.mark.parametrize(
@@ -270,9 +270,9 @@ def test_a_failed_score_is_lost_at_equal_style_too() -> None:
 
 def test_soft_labels_have_the_coefficients_and_errors_of_fractional_answers() -> None:
     random = np.random.default_rng(16)
-    leads, labels = random.normal(size=300), random.uniform(0.55, 1.0, 300)
-    result = regress(pair_sample(leads.tolist(), labels=labels.tolist())).terms[0]
-    x = (leads / math.sqrt(np.mean(leads**2)))[:, None]
+    margins, labels = random.normal(size=300), random.uniform(0.55, 1.0, 300)
+    result = regress(pair_sample(margins.tolist(), labels=labels.tolist())).terms[0]
+    x = (margins / math.sqrt(np.mean(margins**2)))[:, None]
     want = sm.GLM(labels, x, family=sm.families.Binomial()).fit(cov_type="HC0")
     assert result.coefficient == pytest.approx(want.params[0])
     assert (result.high - result.low) / 2 / 1.959964 == pytest.approx(want.bse[0] * math.sqrt(300 / 299), rel=1e-5)
@@ -280,7 +280,7 @@ def test_soft_labels_have_the_coefficients_and_errors_of_fractional_answers() ->
 
 def test_soft_labels_count_by_their_probability() -> None:
     result = regress(pair_sample([1.0, 2.0] * 20, labels=[0.7, 0.9] * 20))
-    # unit of lead: sqrt(2.5); the slope solves 0.7 + 2 * 0.9 = s(a) + 2 s(2 a), a = slope / unit
+    # unit of margin: sqrt(2.5); the slope solves 0.7 + 2 * 0.9 = s(a) + 2 s(2 a), a = slope / unit
     a = result.terms[0].coefficient / math.sqrt(2.5)
     assert 1 / (1 + math.exp(-a)) + 2 / (1 + math.exp(-2 * a)) == pytest.approx(0.7 + 2 * 0.9)
 

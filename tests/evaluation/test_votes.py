@@ -59,14 +59,14 @@ def test_figures_of_three_pairs_by_hand() -> None:
     assert result["Log loss"] == pytest.approx((first + second + math.log(2)) / 3)
 
 
-def test_how_much_people_agree_is_ranked_against_the_lead() -> None:
-    # One-sidedness 1/3, 0, 1; the leads are in the same order, then in the opposite one.
-    assert values(measure(sample(("LLR", 2, 0), ("TTT", 1, 0), ("RRR", 0, 3))))["Lead and agreement"] == pytest.approx(
-        1
-    )
-    assert values(measure(sample(("LLR", 2, 0), ("TTT", 3, 0), ("RRR", 0, 1))))["Lead and agreement"] == pytest.approx(
-        -1
-    )
+def test_how_much_people_agree_is_ranked_against_the_margin() -> None:
+    # One-sidedness 1/3, 0, 1; the margins are in the same order, then in the opposite one.
+    assert values(measure(sample(("LLR", 2, 0), ("TTT", 1, 0), ("RRR", 0, 3))))[
+        "Margin and agreement"
+    ] == pytest.approx(1)
+    assert values(measure(sample(("LLR", 2, 0), ("TTT", 3, 0), ("RRR", 0, 1))))[
+        "Margin and agreement"
+    ] == pytest.approx(-1)
 
 
 def test_turning_the_replies_round_changes_nothing() -> None:
@@ -78,7 +78,7 @@ def test_turning_the_replies_round_changes_nothing() -> None:
 def test_votes_in_both_directions_meet_on_one_ballot() -> None:
     ballots = ballots_of(sample(("LRTRL", 3, 1), ("T", 0, 2)))
     assert ballots.votes.tolist() == [[2, 1, 2], [0, 1, 0]]
-    assert ballots.lead.tolist() == [2, -2]
+    assert ballots.margin.tolist() == [2, -2]
     assert ballots.majority.tolist() == [[False] * 3, [False, True, False]]
 
 
@@ -119,7 +119,7 @@ def test_three_classes_count_ties_of_people_and_of_scores() -> None:
     assert result["Three classes/majority"] == 1
 
 
-def test_leads_of_one_size_are_ties_together_or_not_at_all() -> None:
+def test_margins_of_one_size_are_ties_together_or_not_at_all() -> None:
     rows = [("T", 1, 0), ("L", 1, 0), ("L", 1, 0)] * 3
     assert values(measure(sample(*rows, prompts="abcdefghi")))["Three classes/votes"] == pytest.approx(2 / 3)
 
@@ -140,12 +140,12 @@ def test_failures_agree_with_nobody() -> None:
     result = values(measure(sample(("LLL", math.nan, 0), ("TTT", math.inf, 0), ("RRR", math.nan, math.nan))))
     assert [result[name] for name in ("Accuracy", "Majority", "Share of the ceiling")] == [0, 0, 0]
     assert [result[name] for name in ("Three classes/votes", "Three classes/majority")] == [0, 0]
-    assert result["Log loss"] is result["Lead and agreement"] is None
+    assert result["Log loss"] is result["Margin and agreement"] is None
 
 
 def test_only_ties_leave_no_accuracy() -> None:
     result = values(measure(sample(("TT", 1, 0), ("TTT", 0, 3))))
-    assert result["Accuracy"] is result["Majority"] is result["Lead and agreement"] is None
+    assert result["Accuracy"] is result["Majority"] is result["Margin and agreement"] is None
 
 
 PAIRS: list[dict[str, Any]] = [

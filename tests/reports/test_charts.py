@@ -90,7 +90,7 @@ def test_charts_of_one_point_are_drawn() -> None:
     for svg in (
         charts.curves_svg(line, label="a curve of one", x_label="x", y_label="y"),
         charts.reliability_svg(line, label="a diagram of one"),
-        charts.lead_by_length_svg(np.array([0.0]), np.array([0.0]), label="a chart of one pair"),
+        charts.margin_by_length_svg(np.array([0.0]), np.array([0.0]), label="a chart of one pair"),
         charts.histogram_svg(np.array([1.0]), np.array([1.0]), label="a histogram of one"),
     ):
         assert parsed(svg)
@@ -98,8 +98,8 @@ def test_charts_of_one_point_are_drawn() -> None:
 
 
 def test_each_side_of_the_length_chart_has_its_accuracy() -> None:
-    lead, gap = np.array([1.0, -1.0, 2.0, 0.0]), np.array([-0.5, -0.4, 0.3, 0.6])
-    svg = charts.lead_by_length_svg(lead, gap, label="a chart of four pairs")
+    margin, gap = np.array([1.0, -1.0, 2.0, 0.0]), np.array([-0.5, -0.4, 0.3, 0.6])
+    svg = charts.margin_by_length_svg(margin, gap, label="a chart of four pairs")
     assert "shorter preferred: 0.50 right" in svg
     assert "longer preferred: 0.75 right" in svg
 

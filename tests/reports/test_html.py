@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from prefrank.errors import BadInput, CannotWrite
-from prefrank.evaluation import Entrant, Item, Run, Task, comparisons_suite, longer_wins, run_all
+from prefrank.evaluation import (
+    Entrant,
+    Item,
+    Run,
+    Task,
+    comparisons_suite,
+    longer_wins,
+    read_run,
+    run_all,
+    write_run,
+)
 from prefrank.evaluation.merging import merged
 from prefrank.evaluation.protocols.suite import SuiteData
 from prefrank.reports.decided import decided_pairs
@@ -300,6 +310,18 @@ def test_hacks_that_win_are_named(run: dict[str, Any]) -> None:
 
 
 # Several runs
+
+
+def test_names_of_figures_and_terms_in_older_files_stay_as_they_are(run: dict[str, Any], tmp_path: Path) -> None:
+    older = copy.deepcopy(run)
+    result = older["scorers"][0]["results"]["helpful"]
+    result["figures"]["Lead and agreement"] = estimate(np.array([0.1, 0.3]))
+    result["style"]["regression"]["terms"][0]["name"] = "lead"
+    write_run(tmp_path / "run.json", as_run(older))
+    again = read_run(tmp_path / "run.json")
+    assert again == as_run(older)
+    assert "Lead and agreement" in (text := words(render_report([again, as_run(run)])))
+    assert "Pairs lead length" in text
 
 
 def test_what_several_runs_hold_stands_on_one_page() -> None:

@@ -170,6 +170,6 @@ def test_a_full_disk_leaves_the_record_that_was_there(folder: Path, monkeypatch:
 def test_win_probability_takes_a_temperature_and_uses_none_unasked(folder: Path) -> None:
     store_calibration(folder, {"temperature": 0.1, "model": RewardModel.load(folder).fingerprint})
     first, second = RewardModel.load(folder).score("how do I bake bread", ["mix flour water", "what?"])
-    lead = first.value - second.value
-    assert win_probability(first, second) == pytest.approx(1 / (1 + math.exp(-lead)))
-    assert win_probability(first, second, temperature=0.1) == pytest.approx(1 / (1 + math.exp(-lead / 0.1)))
+    margin = first.value - second.value
+    assert win_probability(first, second) == pytest.approx(1 / (1 + math.exp(-margin)))
+    assert win_probability(first, second, temperature=0.1) == pytest.approx(1 / (1 + math.exp(-margin / 0.1)))

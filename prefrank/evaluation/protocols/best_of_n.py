@@ -198,7 +198,7 @@ def equal_scores(sample: Sample) -> Figure:
     """Share of an item's untied preferences whose two scores are equal, averaged over items."""
     pairs, size = sample.pairs, len(sample.facts)
     decided = np.bincount(pairs.comparison, pairs.decided, size)
-    equal = np.bincount(pairs.comparison, pairs.decided & (sample.lead == 0), size)
+    equal = np.bincount(pairs.comparison, pairs.decided & (sample.margin == 0), size)
     kept = decided > 0
     return mean_figure(equal[kept] / decided[kept], pairs.prompt[kept], bounds=(0.0, 1.0))
 

@@ -23,7 +23,7 @@ from prefrank.stats.figures import Figure, mean_figure
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def measure(sample: Sample) -> dict[str, Figure]:
     """The suite's figures; any ranked comparisons will do."""
-    pairs, lead = sample.pairs, sample.lead
+    pairs, margin = sample.pairs, sample.margin
     ends = best_and_worst(pairs)
 
     def of_ends(result: Float64[np.ndarray, " P"] | Bool[np.ndarray, " P"]) -> Figure:
@@ -31,13 +31,13 @@ def measure(sample: Sample) -> dict[str, Figure]:
         prompts = pairs.prompt[pairs.comparison[ends]]
         return mean_figure(result[ends].astype(np.float64), prompts, unit="comparisons", bounds=(0.0, 1.0))
 
-    tau = kendall_taus(lead, pairs)
+    tau = kendall_taus(margin, pairs)
     ranked = ~np.isnan(tau)
     return {
         ACCURACY: mean_over(sample, credits(sample, "half"), np.ones(len(sample.facts), bool)),
-        "Best against worst": of_ends(wins(lead)),
-        "Best against worst/as published": of_ends(lead >= 0),
-        "Best against worst/failures, published as right": of_ends(np.isnan(lead)),
+        "Best against worst": of_ends(wins(margin)),
+        "Best against worst/as published": of_ends(margin >= 0),
+        "Best against worst/failures, published as right": of_ends(np.isnan(margin)),
         "Kendall tau": mean_figure(tau[ranked], pairs.prompt[ranked], unit="comparisons", bounds=(-1.0, 1.0)),
     }
 

@@ -5,9 +5,9 @@ by fixed counts, in which 447 math prompts weigh as much as 984 code prompts. Eq
 subset missing has no value: the authors' script would average over the rest and call it the same.
 
 Version 2 (Malik et al., arXiv 2506.01937; `scripts/run_v2.py`, and `process_single_model` of `rewardbench/utils.py`):
-one right reply among four, where a lead shared with k - 1 others counts 1/k; and "Ties", where several replies are
-right and should score closer to each other than to the wrong ones. A perfect "Ties" is 1.01, and so the overall score
-can exceed 1 a little.
+one right reply among four, where a first place shared with k - 1 others counts 1/k; and "Ties", where several replies
+are right and should score closer to each other than to the wrong ones. A perfect "Ties" is 1.01, and so the overall
+score can exceed 1 a little.
 """
 
 from collections.abc import Collection, Mapping

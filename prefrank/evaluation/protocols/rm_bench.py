@@ -77,7 +77,7 @@ def matrix(sample: Sample) -> Float64[np.ndarray, "C 3 3"]:
     """
     if (np.bincount(sample.pairs.comparison, minlength=len(sample.facts)) != 9).any():
         raise BadInput("an item of RM-Bench has other than 9 preferences; wanted 3 chosen against 3 rejected replies")
-    return wins(sample.lead, equal=0.0).reshape(-1, 3, 3)
+    return wins(sample.margin, equal=0.0).reshape(-1, 3, 3)
 
 
 def measure(sample: Sample) -> dict[str, Figure]:

@@ -109,7 +109,7 @@ def _item(record: Record) -> Item | Drop:
 
 
 def measure(sample: Sample) -> dict[str, Figure]:
-    lost = np.bincount(sample.pairs.comparison, 1 - wins(sample.lead, equal=0.0), len(sample.facts))
+    lost = np.bincount(sample.pairs.comparison, 1 - wins(sample.margin, equal=0.0), len(sample.facts))
     values = (lost == 0).astype(np.float64)
     names = subsets_of(sample)
     four = {}

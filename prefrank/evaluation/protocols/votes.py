@@ -1,8 +1,8 @@
 """Several people's votes on one pair, ties among them: what a scorer agrees with, voter by voter and with the majority.
 
 Every vote is a preference of its item (a tie has probability 0.5).
-- A tie between people is an answer here, not a gap: with three classes a scorer says "tie" where its lead is at most a
-  threshold. The threshold is chosen on other prompts than those it is judged on (cross-fitting), else it would flatter.
+- A tie between people is an answer here, not a gap: with three classes a scorer says "tie" where its margin is at most
+  a threshold, which is chosen on other prompts than those it is judged on (cross-fitting), else it would flatter.
 - No scorer can agree with people who disagree among themselves, so the accuracy is also given as a share of the most
   that any scorer could reach on the same votes.
 - A failed score agrees with nobody; correlation and log loss have no value then.
@@ -45,12 +45,12 @@ class Ballots:
 
     Args:
         votes: [B, 3] how many for the first reply, for a tie, for the second.
-        lead: [B] score of the first less that of the second; NaN where one failed.
+        margin: [B] score of the first less that of the second; NaN where one failed.
         prompts: [B] as in `Sample.pairs`.
     """
 
     votes: Float64[np.ndarray, "B 3"]
-    lead: Float64[np.ndarray, " B"]
+    margin: Float64[np.ndarray, " B"]
     prompts: Int64[np.ndarray, " B"]
 
     @property
@@ -65,8 +65,8 @@ class Ballots:
     @property
     def choice(self) -> Float64[np.ndarray, "B 3"]:
         """1 for what the scores say without a threshold, half of each side for equal ones; nothing for a failure."""
-        equal = 0.5 * (self.lead == 0)
-        return np.stack([(self.lead > 0) + equal, np.zeros_like(equal), (self.lead < 0) + equal], 1)
+        equal = 0.5 * (self.margin == 0)
+        return np.stack([(self.margin > 0) + equal, np.zeros_like(equal), (self.margin < 0) + equal], 1)
 
 
 def ballots_of(sample: Sample) -> Ballots:
@@ -76,8 +76,8 @@ def ballots_of(sample: Sample) -> Ballots:
     _, place, ballot = np.unique(first * len(sample.values) + second, return_index=True, return_inverse=True)
     choice = np.where(pairs.decided, np.where(pairs.ahead == first, 0, 2), 1)
     votes = np.bincount(3 * ballot + choice, pairs.weight, 3 * len(place)).reshape(-1, 3)
-    lead = difference(sample.values[first[place]], sample.values[second[place]])
-    return Ballots(votes, lead, pairs.prompt[pairs.comparison[place]])
+    margin = difference(sample.values[first[place]], sample.values[second[place]])
+    return Ballots(votes, margin, pairs.prompt[pairs.comparison[place]])
 
 
 def thresholds(
@@ -91,7 +91,7 @@ def thresholds(
     """For each pair the threshold that agrees best on other prompts; None where there is only one prompt.
 
     Args:
-        size: [B] of the lead, NaN where a score failed.
+        size: [B] of the margin, NaN where a score failed.
         as_side: [B] agreement where the scores' side is the answer.
         as_tie: [B] agreement where "tie" is.
     """
@@ -109,18 +109,18 @@ def thresholds(
 
 def _best_threshold(size: Float64[np.ndarray, " n"], gain: Float64[np.ndarray, " n"]) -> float:
     """The least t >= 0 with the most summed gain over sizes up to t."""
-    ends, place = np.unique(np.append(size, 0.0), return_inverse=True)  # equal leads are ties together or not at all
+    ends, place = np.unique(np.append(size, 0.0), return_inverse=True)  # equal margins are ties together or not at all
     return float(ends[np.cumsum(np.bincount(place[:-1], gain, len(ends))).argmax()])
 
 
 def three_way(ballots: Ballots, target: Float64[np.ndarray, "B 3"], *, seed: int = 0) -> Figure:
-    """Agreement on first, tie or second, a lead up to a cross-fitted threshold being a tie.
+    """Agreement on first, tie or second, a margin up to a cross-fitted threshold being a tie.
 
     Args:
         target: [B, 3] what saying each of the three is worth on each pair.
     """
-    size, at = np.abs(ballots.lead), np.arange(len(target))
-    as_side, as_tie = target[at, np.where(ballots.lead < 0, 2, 0)], target[:, 1]
+    size, at = np.abs(ballots.margin), np.arange(len(target))
+    as_side, as_tie = target[at, np.where(ballots.margin < 0, 2, 0)], target[:, 1]
     limit = thresholds(size, as_side, as_tie, ballots.prompts, seed=seed)
     if limit is None:
         return undefined(ballots.prompts)
@@ -130,7 +130,7 @@ def three_way(ballots: Ballots, target: Float64[np.ndarray, "B 3"], *, seed: int
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a sum has no value
 def measure(sample: Sample) -> dict[str, Figure]:
-    """Agreement with single votes (the headline), with majorities, and of leads with how much people agree."""
+    """Agreement with single votes (the headline), with majorities, and of margins with how much people agree."""
     ballots, everywhere = ballots_of(sample), np.ones(len(sample.facts), bool)
     clear, several = ballots.majority.any(1), ballots.votes.sum(1) >= 2
     sided = ballots.majority[:, [0, 2]].any(1)
@@ -138,7 +138,7 @@ def measure(sample: Sample) -> dict[str, Figure]:
     halves = ballots.shares[:, [0, 2]] + 0.5 * ballots.shares[:, [1]]  # a tied vote is half for each side
     got = (ballots.choice[:, [0, 2]] * halves).sum(1)
     one_sided = np.abs(ballots.shares[:, 0] - ballots.shares[:, 2])
-    chosen = Ballots(ballots.votes[clear], ballots.lead[clear], ballots.prompts[clear])
+    chosen = Ballots(ballots.votes[clear], ballots.margin[clear], ballots.prompts[clear])
     return {
         ACCURACY: mean_over(sample, credits(sample, "half"), everywhere),
         "Majority": mean_figure(right[sided], ballots.prompts[sided], bounds=(0.0, 1.0)),
@@ -146,14 +146,14 @@ def measure(sample: Sample) -> dict[str, Figure]:
         "Three classes/majority": three_way(chosen, chosen.majority.astype(np.float64)),
         "Share of the ceiling": ratio(got[several], halves[several].max(1), ballots.prompts[several]),
         "Log loss": _log_loss(sample),
-        "Lead and agreement": spearman(np.abs(ballots.lead), one_sided, ballots.prompts),
+        "Margin and agreement": spearman(np.abs(ballots.margin), one_sided, ballots.prompts),
     }
 
 
 def _log_loss(sample: Sample) -> Figure:
     """Log loss of the votes, each a label: the cross-entropy against the shares of the votes, in nats."""
     pairs, size = sample.pairs, len(sample.facts)
-    total = np.bincount(pairs.comparison, pairs.weight * log_losses(sample.lead, pairs), size)
+    total = np.bincount(pairs.comparison, pairs.weight * log_losses(sample.margin, pairs), size)
     return mean_figure(total / np.bincount(pairs.comparison, pairs.weight, size), pairs.prompt, bounds=None)
 
 

@@ -64,7 +64,7 @@ def _of_length(measured: Measured) -> Iterator[str]:
     yield (
         f"Length, {plain(measured.suite.title)}: accuracy is {stated_estimate(style.longer)} where people preferred the"
         f" longer reply and {stated_estimate(style.shorter)} where they preferred the shorter one. {lean}; rank"
-        f" correlation of score lead and length difference {stated_estimate(style.spearman)}."
+        f" correlation of score margin and length difference {stated_estimate(style.spearman)}."
     )
 
 
@@ -143,7 +143,7 @@ def _of_contamination(measured: Measured) -> Iterator[str]:
 
 def advice(subject: Subject) -> Iterator[str]:
     """What follows from the weaknesses."""
-    yield "Compare scores of replies to one prompt only, and read a small lead as a guess."
+    yield "Compare scores of replies to one prompt only, and read a small margin as a guess."
     calibration = subject.main.result.calibration
     if calibration.temperature is not None:
         yield (

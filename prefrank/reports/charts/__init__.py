@@ -8,7 +8,7 @@ from prefrank.reports.charts.dots import DotRow, dot_whisker_svg, limits_of, tra
 from prefrank.reports.charts.drawing import ALERT, FAINT, GRID, INK, WIDTH, Mark, mark_of, marker_svg, shorten
 from prefrank.reports.charts.lines import Line, curves_svg, reliability_svg
 from prefrank.reports.charts.matrix import matrix_svg
-from prefrank.reports.charts.single_pairs import histogram_svg, lead_by_length_svg
+from prefrank.reports.charts.single_pairs import histogram_svg, margin_by_length_svg
 
 __all__ = [
     "ALERT",
@@ -22,8 +22,8 @@ __all__ = [
     "curves_svg",
     "dot_whisker_svg",
     "histogram_svg",
-    "lead_by_length_svg",
     "limits_of",
+    "margin_by_length_svg",
     "mark_of",
     "marker_svg",
     "matrix_svg",

@@ -1,4 +1,4 @@
-"""Charts of single pairs: histograms of scores, and leads against differences of length."""
+"""Charts of single pairs: histograms of scores, and margins against differences of length."""
 
 import math
 
@@ -40,14 +40,14 @@ def histogram_svg(
     return whole_svg(parts, frame.height, label)
 
 
-def lead_by_length_svg(lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray, " P"], *, label: str) -> str:
-    """Lead of the preferred reply against how much longer it is; each circle's area counts the pairs around it.
+def margin_by_length_svg(margin: Float64[np.ndarray, " P"], gap: Float64[np.ndarray, " P"], *, label: str) -> str:
+    """Margin of the preferred reply against how much longer it is; each circle's area counts the pairs around it.
 
     Args:
-        lead: [P] finite.
+        margin: [P] finite.
         gap: [P] (length of preferred - other) / (both), -1 to 1.
     """
-    top = float(np.quantile(np.abs(lead), 0.99)) if len(lead) else 1.0
+    top = float(np.quantile(np.abs(margin), 0.99)) if len(margin) else 1.0
     top = top if top > 0 else 1.0
     frame = ChartFrame(-1.0, 1.0, -1.08 * top, 1.35 * top, height=290)
     parts = [
@@ -59,23 +59,23 @@ def lead_by_length_svg(lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray,
         [(t, tick_text(t)) for t in (-1.0, -0.5, 0.0, 0.5, 1.0)],
         ticks_of(frame.y_low, frame.y_high),
         "length of preferred - other, over both",
-        "lead of the preferred reply",
+        "margin of the preferred reply",
     )
     parts.append(vertical_line(frame.x(0), frame.top, frame.height - frame.bottom, FAINT, dashed=True))
-    parts += _bubbles(frame, lead, gap, top)
+    parts += _bubbles(frame, margin, gap, top)
     for kept, x, anchor, words in ((gap < 0, 48, "start", "shorter"), (gap > 0, WIDTH - 18, "end", "longer")):
-        right = f"{np.mean((lead[kept] > 0) + 0.5 * (lead[kept] == 0)):.2f} right" if kept.any() else "-"
+        right = f"{np.mean((margin[kept] > 0) + 0.5 * (margin[kept] == 0)):.2f} right" if kept.any() else "-"
         parts.append(text_at(x, 40, f"{words} preferred: {right}", anchor=anchor, size=11.5))
         parts.append(text_at(x, 54, f"n {kept.sum():,}", anchor=anchor, size=11.5, color=FAINT))
     return whole_svg(parts, frame.height, label)
 
 
 def _bubbles(
-    frame: ChartFrame, lead: Float64[np.ndarray, " P"], gap: Float64[np.ndarray, " P"], top: float
+    frame: ChartFrame, margin: Float64[np.ndarray, " P"], gap: Float64[np.ndarray, " P"], top: float
 ) -> list[str]:
-    columns, rows = np.round(gap * 20), np.round(np.clip(lead / top, -1, 1) * 12)
+    columns, rows = np.round(gap * 20), np.round(np.clip(margin / top, -1, 1) * 12)
     # Pairs won and lost are counted apart where a bin holds both.
-    numbers = ((columns + 20) * 25 + rows + 12) * 3 + np.sign(lead) + 1  # in the order of the three
+    numbers = ((columns + 20) * 25 + rows + 12) * 3 + np.sign(margin) + 1  # in the order of the three
     bins, counts = np.unique(numbers.astype(np.int64), return_counts=True)
     keys = np.stack([bins // 75 - 20.0, bins // 3 % 25 - 12.0, bins % 3 - 1.0])
     unit = 7.5 / math.sqrt(max(1, counts.max(initial=1)))

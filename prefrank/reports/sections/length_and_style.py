@@ -32,12 +32,12 @@ def section(run: Run) -> Section | None:
     if not everyone:
         return None
     words = Words(
-        "A reward model should not care for length as such. Lead is the score of the preferred reply minus the other's;"
-        " a circle's area counts pairs, and those in the shaded half are lost. Where length decides, circles fill the"
-        " upper right and the lower left. Balanced accuracy is the mean of the two sides."
+        "A reward model should not care for length as such. The margin is the score of the preferred reply minus the"
+        " other's; a circle's area counts pairs, and those in the shaded half are lost. Where length decides, circles"
+        " fill the upper right and the lower left. Balanced accuracy is the mean of the two sides."
     )
     sides = ("Pairs, longer / shorter", "Preferred is longer", "Preferred is shorter", "Balanced")
-    relations = ("Lead and length, Pearson", "Lead and length, Spearman", "Score and length in a prompt")
+    relations = ("Margin and length, Pearson", "Margin and length, Spearman", "Score and length in a prompt")
     rows = [(entry.scorer.name, _length_row(title_of(run, suite), entry.result.style)) for suite, entry in everyone]
     blocks: list[Block] = [
         words,
@@ -67,8 +67,8 @@ def _length_row(suite: str, style: Style) -> tuple[Cell, ...]:
 def _length_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
     pairs = decided_pairs(run.suites[suite], entry.result)
     with np.errstate(over="ignore"):
-        lead = pairs.preferred - pairs.other
-    kept = np.isfinite(lead)
+        margin = pairs.preferred - pairs.other
+    kept = np.isfinite(margin)
     if not kept.any():
         return None
     both = pairs.preferred_length + pairs.other_length
@@ -76,8 +76,8 @@ def _length_picture(run: Run, suite: str, entry: Entry) -> Picture | None:
     title = title_for(run, suite, entry.scorer)
     failed = int((~kept).sum())
     note = f"{kept.sum():,} pairs" + (f"; {failed:,} with a failed score left out." if failed else ".")
-    label = f"Lead of the preferred reply against relative length difference, {title}, {note}"
-    return Picture(title, charts.lead_by_length_svg(lead[kept], gap[kept], label=label), note)
+    label = f"Margin of the preferred reply against relative length difference, {title}, {note}"
+    return Picture(title, charts.margin_by_length_svg(margin[kept], gap[kept], label=label), note)
 
 
 def _bucket_picture(run: Run, suite: str) -> Picture | None:

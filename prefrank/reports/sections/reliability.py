@@ -23,7 +23,7 @@ def section(run: Run) -> Section | None:
     if not rows:
         return None
     words = Words(
-        "A lead of d says that the preferred reply wins with probability 1 / (1 + exp(−d / T)). Of pairs called with"
+        "A margin of d says that the preferred reply wins with probability 1 / (1 + exp(−d / T)). Of pairs called with"
         " confidence 0.8, a share of 0.8 should be right. T = 1 is the model as it is; the scaled figures use a"
         " temperature that was fitted on other prompts. Each point holds as many pairs as the next."
     )

@@ -16,14 +16,14 @@ def section(run: Run) -> Section | None:
                 cases = tuple(map(_case, result.errors[:SHOWN]))
                 title = f"{title_for(run, suite, scorer)}: the worst {len(cases)} of {len(result.errors)} kept"
                 blocks.append(Fold(title, (Cases(cases),)))
-    words = Words("Where the other reply led by most. Texts are cut. Read them: labels are wrong at times, too.")
+    words = Words("Where the margin is furthest below 0. Texts are cut. Read them: labels are wrong at times, too.")
     return Section("errors", "Worst errors to read", (words, *blocks)) if blocks else None
 
 
 def _case(error: WorstError) -> Case:
     preferred, other = (digits(score) if score is not None else "failed" for score in error.scores)
-    lead = "a score failed" if error.margin is None else f"lead {digits(error.margin)}"
-    title = f"{error.subset} · {error.id} · {lead}"
+    margin = "a score failed" if error.margin is None else f"margin {digits(error.margin)}"
+    title = f"{error.subset} · {error.id} · {margin}"
     return Case(title, _cut(error.prompt), _cut(error.preferred), _cut(error.other), preferred, other)
 
 

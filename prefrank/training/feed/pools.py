@@ -114,8 +114,8 @@ def side_of(comparison: Comparison) -> Literal[-1, 0, 1]:
         return cast(Literal[-1, 0, 1], int(np.sign(np.sign(lengths[winner] - lengths[loser])[~tie].sum())))
     total = 0.0
     for p in comparison.preferences:
-        lead = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])
-        total += ((lead > 0) - (lead < 0)) * p.weight * (p.probability - 0.5)
+        difference = len(comparison.replies[p.winner]) - len(comparison.replies[p.loser])
+        total += ((difference > 0) - (difference < 0)) * p.weight * (p.probability - 0.5)
     return 1 if total > 0 else -1 if total < 0 else 0
 
 

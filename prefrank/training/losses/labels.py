@@ -70,7 +70,7 @@ class Preferences:
         loser: [P] row of the other reply.
         probability: [P] of the winner winning; 0.5 is a tie.
         weight: [P] what each preference counts; those of one comparison sum to 1 unless pairs were asked for.
-        margin: [P] by how much the winner's score should lead.
+        margin: [P] by how much the winner's score should exceed the loser's.
         strength: [P] level of strength, -1 where nobody stated it.
         head: [P] which score it speaks of.
         choices: empty unless the examples are ranked.
@@ -242,14 +242,14 @@ def rank_replies(preferences: Group, size: int, *, places: int) -> tuple[int, ..
         pair, side = ((p.winner, p.loser), 1.0) if p.winner < p.loser else ((p.loser, p.winner), -1.0)
         votes[pair] = votes.get(pair, 0.0) + side * p.weight * (p.probability - 0.5)
     block = list(range(size))
-    for (a, b), lead in votes.items():
-        if abs(lead) < _EVEN:
+    for (a, b), balance in votes.items():
+        if abs(balance) < _EVEN:
             block = [block[a] if member == block[b] else member for member in block]
     below: dict[int, list[int]] = {block[reply]: [] for pair in votes for reply in pair}
     waiting = dict.fromkeys(below, 0)
-    for (a, b), lead in votes.items():
-        if abs(lead) >= _EVEN:
-            upper, lower = (block[a], block[b]) if lead > 0 else (block[b], block[a])
+    for (a, b), balance in votes.items():
+        if abs(balance) >= _EVEN:
+            upper, lower = (block[a], block[b]) if balance > 0 else (block[b], block[a])
             below[upper].append(lower)
             waiting[lower] += 1
     members = {member: block.count(member) for member in below}

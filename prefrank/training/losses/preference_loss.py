@@ -114,7 +114,7 @@ class PreferenceLoss(nn.Module):
         return loss
 
     def _nll(self, table: Float[Tensor, "N H"], preferences: Preferences) -> Float[Tensor, " P"]:
-        """-log P of each preference, the lead less its margins, the label smoothed."""
+        """-log P of each preference, the score difference less its margins, the label smoothed."""
         winner, loser = sides(table, preferences)
         side = torch.sign(preferences.probability - 0.5)
         margin = preferences.margin + self.settings.margin * side * preferences.strength.clamp(min=0)
@@ -126,10 +126,10 @@ class PreferenceLoss(nn.Module):
         return nll(self.likelihood, winner - loser, preferences)
 
     def probabilities(
-        self, lead: Float[Tensor, " P"], *, head: int = 0
+        self, difference: Float[Tensor, " P"], *, head: int = 0
     ) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"], Float[Tensor, " P"]]:
-        """P(win), P(tie), P(loss) of a reply whose score leads another's by so much; they sum to 1."""
-        return self.likelihood.probabilities(lead, head=head)
+        """P(win), P(tie), P(loss) of a reply whose score is above another's by so much; they sum to 1."""
+        return self.likelihood.probabilities(difference, head=head)
 
     def add_to(self, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
         """Let the optimizer train the loss's own parameters too, at their own rate and without weight decay."""
@@ -144,7 +144,7 @@ class PreferenceLoss(nn.Module):
 
 
 def nll(
-    likelihood: Likelihood, lead: Float[Tensor, " P"], preferences: Preferences, label_smoothing: float = 0.0
+    likelihood: Likelihood, difference: Float[Tensor, " P"], preferences: Preferences, label_smoothing: float = 0.0
 ) -> Float[Tensor, " P"]:
     """-log P of each preference: cross-entropy against soft labels.
 
@@ -154,7 +154,7 @@ def nll(
     Args:
         label_smoothing: chance, 0 to 0.5, that a label is the wrong way round; a tie has no other way.
     """
-    outcomes = likelihood.outcomes(lead, preferences.strength, preferences.head)
+    outcomes = likelihood.outcomes(difference, preferences.strength, preferences.head)
     target = preferences.probability + label_smoothing * (1.0 - 2.0 * preferences.probability)
     mixed = -target * outcomes.win - (1.0 - target) * outcomes.loss
     return mixed if outcomes.tie is None else torch.where(preferences.probability == 0.5, -outcomes.tie, mixed)

@@ -38,7 +38,7 @@ def test_equal_scores_are_one_half_right_and_ln_2(examples):
 
 def test_log_loss_by_hand(examples):
     scores = torch.tensor([1.0, 0.0, 0.0, 0.0, 2.0, 1.0, 0.0])
-    soft = lambda lead: math.log(1 + math.exp(-lead))  # noqa: E731
+    soft = lambda difference: math.log(1 + math.exp(-difference))  # noqa: E731
     triple = (soft(1) + soft(1) + soft(0)) / 3
     expected = (triple + soft(2) + (soft(1) + soft(-1)) / 2) / 3
     assert measure(scores, examples).log_loss == pytest.approx(expected)

@@ -221,8 +221,8 @@ def test_metrics_are_those_of_each_head_and_of_the_losss_own_likelihood(encoder,
     assert (overall.comparisons, overall.decided, overall.pairs, overall.ties, overall.accuracy) == (2, 2, 2, 1, 0.5)
     assert (accuracy.comparisons, accuracy.pairs, accuracy.ties, accuracy.accuracy) == (1, 1, 0, 1.0)
 
-    def win(lead: float) -> float:
-        return math.exp(lead) / (math.exp(lead) + 2)
+    def win(difference: float) -> float:
+        return math.exp(difference) / (math.exp(difference) + 2)
 
     tie = 1 - win(0.5) - win(-0.5)
     expected = ((-math.log(win(1.0)) - math.log(tie)) / 2 - math.log(win(-1.0))) / 2

@@ -79,7 +79,7 @@ def test_one_pair_by_hand():
     assert loss_of(BradleyTerry(), [1.0, -0.5], pair()) == pytest.approx(math.log(1 + math.exp(-1.5)))
 
 
-def test_a_margin_is_taken_off_the_lead():
+def test_a_margin_is_taken_off_the_difference():
     assert loss_of(BradleyTerry(), [1.0, -0.5], pair(margin=2.0)) == pytest.approx(math.log(1 + math.exp(0.5)))
 
 
@@ -136,39 +136,41 @@ def test_a_ranked_prompt_matches_the_instructgpt_mean_over_k_choose_2(size):
 # Ties and strengths
 
 
-@pytest.mark.parametrize("lead", [0.3, -1.7])
-def test_rao_kupper_by_hand(lead):
-    win = math.exp(lead) / (math.exp(lead) + THETA)
-    loss = 1 / (1 + THETA * math.exp(lead))
+@pytest.mark.parametrize("difference", [0.3, -1.7])
+def test_rao_kupper_by_hand(difference):
+    win = math.exp(difference) / (math.exp(difference) + THETA)
+    loss = 1 / (1 + THETA * math.exp(difference))
     for probability, expected in ((1.0, win), (0.5, 1 - win - loss), (0.0, loss)):
-        assert loss_of(RAO_KUPPER, [lead, 0.0], pair(probability)) == pytest.approx(-math.log(expected), rel=1e-5)
+        assert loss_of(RAO_KUPPER, [difference, 0.0], pair(probability)) == pytest.approx(-math.log(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("lead", [0.3, -1.7])
-def test_davidson_by_hand(lead):
-    shares = [math.exp(lead), NU * math.exp(lead / 2), 1.0]
+@pytest.mark.parametrize("difference", [0.3, -1.7])
+def test_davidson_by_hand(difference):
+    shares = [math.exp(difference), NU * math.exp(difference / 2), 1.0]
     for probability, share in zip((1.0, 0.5, 0.0), shares, strict=True):
         expected = -math.log(share / sum(shares))
-        assert loss_of(LIKELIHOODS["davidson"], [lead, 0.0], pair(probability)) == pytest.approx(expected, rel=1e-5)
+        assert loss_of(LIKELIHOODS["davidson"], [difference, 0.0], pair(probability)) == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 def test_levels_of_strength_by_hand():
-    lead, cuts = 0.6, [0.4, 1.1, 2.5, math.inf]
+    difference, cuts = 0.6, [0.4, 1.1, 2.5, math.inf]
     for strength in (1, 2, 3):
         low, high = cuts[strength - 1], cuts[strength]
-        better = sigmoid(lead - low) - sigmoid(lead - high)
-        worse = sigmoid(-lead - low) - sigmoid(-lead - high)
-        assert loss_of(LEVELS, [lead, 0.0], pair(strength=strength)) == pytest.approx(-math.log(better), rel=1e-5)
-        assert loss_of(LEVELS, [0.0, lead], pair(strength=strength)) == pytest.approx(-math.log(worse), rel=1e-5)
-    tie = sigmoid(0.4 - lead) - sigmoid(-0.4 - lead)
-    assert loss_of(LEVELS, [lead, 0.0], pair(0.5, strength=0)) == pytest.approx(-math.log(tie), rel=1e-5)
+        better = sigmoid(difference - low) - sigmoid(difference - high)
+        worse = sigmoid(-difference - low) - sigmoid(-difference - high)
+        assert loss_of(LEVELS, [difference, 0.0], pair(strength=strength)) == pytest.approx(-math.log(better), rel=1e-5)
+        assert loss_of(LEVELS, [0.0, difference], pair(strength=strength)) == pytest.approx(-math.log(worse), rel=1e-5)
+    tie = sigmoid(0.4 - difference) - sigmoid(-0.4 - difference)
+    assert loss_of(LEVELS, [difference, 0.0], pair(0.5, strength=0)) == pytest.approx(-math.log(tie), rel=1e-5)
 
 
 def test_a_strength_that_nobody_stated_is_any_and_one_beyond_the_last_level_is_the_last():
-    lead = 0.6
-    assert loss_of(LEVELS, [lead, 0.0], pair()) == pytest.approx(-math.log(sigmoid(lead - 0.4)), rel=1e-5)
-    assert loss_of(LEVELS, [lead, 0.0], pair(strength=9)) == loss_of(LEVELS, [lead, 0.0], pair(strength=3))
-    assert loss_of(NO_TIES, [lead, 0.0], pair()) == pytest.approx(-math.log(sigmoid(lead)), rel=1e-5)
+    difference = 0.6
+    assert loss_of(LEVELS, [difference, 0.0], pair()) == pytest.approx(-math.log(sigmoid(difference - 0.4)), rel=1e-5)
+    assert loss_of(LEVELS, [difference, 0.0], pair(strength=9)) == loss_of(LEVELS, [difference, 0.0], pair(strength=3))
+    assert loss_of(NO_TIES, [difference, 0.0], pair()) == pytest.approx(-math.log(sigmoid(difference)), rel=1e-5)
 
 
 def test_without_a_tie_in_the_model_a_tie_is_half_a_win_and_half_a_loss():
@@ -187,9 +189,9 @@ def test_a_tie_pulls_unequal_scores_together_and_equal_ones_nowhere():
 
 @each_likelihood
 def test_win_tie_and_loss_sum_to_one_and_mirror_each_other(likelihood):
-    lead = torch.linspace(-30, 30, 121, dtype=torch.float64)
-    win, tie, loss = likelihood.probabilities(lead)
-    assert torch.allclose(win + tie + loss, torch.ones_like(lead), atol=1e-6)
+    difference = torch.linspace(-30, 30, 121, dtype=torch.float64)
+    win, tie, loss = likelihood.probabilities(difference)
+    assert torch.allclose(win + tie + loss, torch.ones_like(difference), atol=1e-6)
     assert torch.allclose(win, loss.flip(0))
     assert torch.allclose(tie, tie.flip(0))
     assert (win.diff() > 0).any()
@@ -198,11 +200,11 @@ def test_win_tie_and_loss_sum_to_one_and_mirror_each_other(likelihood):
 
 @each_likelihood
 def test_levels_and_tie_sum_to_one(likelihood):
-    lead, levels = torch.tensor([-3.0, 0.0, 0.4, 5.0], dtype=torch.float64), 3
+    difference, levels = torch.tensor([-3.0, 0.0, 0.4, 5.0], dtype=torch.float64), 3
     head = torch.zeros(4, dtype=torch.int64)
-    win, tie, loss = likelihood.probabilities(lead)
+    win, tie, loss = likelihood.probabilities(difference)
     if isinstance(likelihood, Ordinal):
-        each = [likelihood.outcomes(lead, torch.full_like(head, s), head) for s in range(1, levels + 1)]
+        each = [likelihood.outcomes(difference, torch.full_like(head, s), head) for s in range(1, levels + 1)]
         count = likelihood.cut_points().shape[1]
         assert torch.allclose(sum(one.win.exp() for one in each[:count]), win, atol=1e-6)
         assert torch.allclose(sum(one.loss.exp() for one in each[:count]), loss, atol=1e-6)
@@ -211,10 +213,10 @@ def test_levels_and_tie_sum_to_one(likelihood):
 
 @each_likelihood
 def test_the_loss_of_a_pair_is_minus_the_log_of_its_probability(likelihood):
-    lead = 0.8
-    win, tie, loss = (probability.item() for probability in likelihood.probabilities(torch.tensor([lead])))
+    difference = 0.8
+    win, tie, loss = (probability.item() for probability in likelihood.probabilities(torch.tensor([difference])))
     whole = PreferenceLoss(likelihood)
-    scores = torch.tensor([lead, 0.0])
+    scores = torch.tensor([difference, 0.0])
     assert whole.log_loss(scores, pair()).item() == pytest.approx(-math.log(win), rel=1e-5)
     assert whole.log_loss(scores, pair(0.0)).item() == pytest.approx(-math.log(loss), rel=1e-5)
     if tie:
@@ -222,9 +224,9 @@ def test_the_loss_of_a_pair_is_minus_the_log_of_its_probability(likelihood):
 
 
 def test_with_one_level_and_no_ties_the_ordinal_model_is_bradley_terry():
-    lead = torch.linspace(-5, 5, 11)
+    difference = torch.linspace(-5, 5, 11)
     one_level = Ordinal(np.zeros((1, 0)), ties=False)
-    for ours, theirs in zip(one_level.probabilities(lead), BradleyTerry().probabilities(lead), strict=True):
+    for ours, theirs in zip(one_level.probabilities(difference), BradleyTerry().probabilities(difference), strict=True):
         assert torch.allclose(ours, theirs)
 
 
@@ -278,9 +280,9 @@ def test_the_tie_parameter_is_learned_from_ties():
 
 def test_cut_points_are_recovered_from_labels_drawn_from_them():
     draw, count = np.random.default_rng(0), 2000
-    lead = torch.tensor(draw.normal(0, 1.5, count), dtype=torch.float32)
-    # a logistic variable around the lead falls between two cut-points, or beyond the last
-    fallen = lead.numpy() + draw.logistic(size=count)
+    difference = torch.tensor(draw.normal(0, 1.5, count), dtype=torch.float32)
+    # a logistic variable around the difference falls between two cut-points, or beyond the last
+    fallen = difference.numpy() + draw.logistic(size=count)
     strengths = np.searchsorted([0.4, 1.1, 2.5], np.abs(fallen))
     groups = [
         [Preference(int(x < 0), int(x >= 0), 1.0 if s else 0.5, strength=int(s))]
@@ -288,7 +290,7 @@ def test_cut_points_are_recovered_from_labels_drawn_from_them():
     ]
     labels = number_rows(groups, range(0, 2 * count, 2))
     likelihood = Ordinal(start_cut_points(np.bincount(strengths)[None].astype(float), ties=True), ties=True)
-    scores = torch.stack([lead, torch.zeros(count)], 1).flatten()
+    scores = torch.stack([difference, torch.zeros(count)], 1).flatten()
     optimizer = torch.optim.Adam(likelihood.parameters(), lr=0.1)
     for _ in range(50):
         optimizer.zero_grad()
