@@ -89,6 +89,7 @@ def _from_format_1(run: dict[str, Any]) -> dict[str, Any]:
     return run | {"suites": suites, "scorers": scorers if isinstance(run["scorers"], list) else run["scorers"]}
 
 
+_FIGURES_1 = {"Lead and agreement": "Margin and agreement"}
 _CONTAMINATION_1 = {"found": "counts", "dirty": "contaminated", "dirty_accuracy": "contaminated_accuracy"}
 
 
@@ -106,14 +107,20 @@ def _result_1(result: dict[str, Any]) -> dict[str, Any]:
     changed = dict(result)
     if isinstance(points := result.get("abstention"), list):
         changed["abstention"] = {"points": points, "area": None}
+    changed |= _inside(result, "figures", lambda figures: _renamed(figures, _FIGURES_1))
     changed |= _inside(result, "contamination", lambda value: _renamed(value, _CONTAMINATION_1))
     changed |= _part(result, "slices", lambda part: _renamed(part, {"slice": "name"}))
     if isinstance(style := result.get("style"), dict):
         changed["style"] = style | _part(style, "buckets", lambda part: _renamed(part, {"from": "low", "to": "high"}))
-        if isinstance(regression := style.get("regression"), dict) and isinstance(regression.get("gain"), dict):
-            changed["style"]["regression"] = regression | regression["gain"]
+        changed["style"] |= _inside(style, "regression", _regression_1)
     # What format 1 let be null or left out
     return {key: value for key, value in changed.items() if value is not None or key not in ("shares", "errors")}
+
+
+def _regression_1(regression: dict[str, Any]) -> dict[str, Any]:
+    gain = regression.get("gain")
+    terms = _part(regression, "terms", lambda term: term | ({"name": "margin"} if term.get("name") == "lead" else {}))
+    return regression | (gain if isinstance(gain, dict) else {}) | terms
 
 
 def _each(parts: Any, change: Any) -> Any:
