@@ -263,6 +263,7 @@ def test_several_votes_in_an_item_share_its_weight() -> None:
     assert result.ece.value == pytest.approx((sure[0] - 0.5) / 2 + (1 - sure[1]) / 2)
 
 
+@pytest.mark.slow
 def test_calibration_errors_and_auroc_have_the_intervals_of_resampling_prompts() -> None:
     sample, random = drawn(5, 300), np.random.default_rng(0)
     raw = calibration(sample, Bootstrap(resamples=2000)).raw
@@ -278,6 +279,7 @@ def test_calibration_errors_and_auroc_have_the_intervals_of_resampling_prompts()
     assert raw.mce.n < raw.ece.n == 300
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_calibration_error_holds_a_large_true_gap() -> None:
     """Confidence 0.8 throughout and half of the pairs right: the gap is 0.3."""
     random, held = np.random.default_rng(1), 0

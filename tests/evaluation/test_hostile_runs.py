@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -25,11 +26,14 @@ def whole() -> str:
 
 
 @functools.cache
-def in_format(number: int, folder: Path) -> str:
+def in_format(number: int) -> str:
     """The same run as either format has it."""
-    (folder / "run.json").write_text(whole())
-    write_run(folder / "2.json", read_run(folder / "run.json"))
-    return whole() if number == 1 else (folder / "2.json").read_text()
+    if number == 1:
+        return whole()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "1.json").write_text(whole())
+        write_run(Path(folder) / "2.json", read_run(Path(folder) / "1.json"))
+        return (Path(folder) / "2.json").read_text()
 
 
 def changed(change: Callable[[dict[str, Any]], object], text: str | None = None) -> dict[str, Any]:
@@ -44,16 +48,17 @@ def result(run: dict[str, Any]) -> dict[str, Any]:
 
 def test_both_formats_hold_one_run(tmp_path: Path) -> None:
     for number in (1, 2):
-        (tmp_path / f"{number}.json").write_text(in_format(number, tmp_path))
+        (tmp_path / f"{number}.json").write_text(in_format(number))
     assert json.loads((tmp_path / "2.json").read_text())["format"] == 2
     assert read_run(tmp_path / "1.json") == read_run(tmp_path / "2.json")
 
 
 def test_a_key_that_format_2_does_not_have_is_refused_and_one_of_format_1_passed_over(tmp_path: Path) -> None:
     for number in (1, 2):
-        run = json.loads(in_format(number, tmp_path))
+        run = json.loads(in_format(number))
         result(run)["odd"] = 1
         (tmp_path / f"odd{number}.json").write_text(json.dumps(run))
+    (tmp_path / "2.json").write_text(in_format(2))
     assert read_run(tmp_path / "odd1.json") == read_run(tmp_path / "2.json")
     with pytest.raises(BadData, match=r"scorers\[0\].results.helpful.odd is not known here"):
         read_run(tmp_path / "odd2.json")
@@ -96,7 +101,7 @@ def test_a_key_that_format_2_does_not_have_is_refused_and_one_of_format_1_passed
 def test_a_part_that_is_wrong_is_named(
     number: int, change: Callable[[dict[str, Any]], object], says: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "run.json").write_text(json.dumps(changed(change, in_format(number, tmp_path))))
+    (tmp_path / "run.json").write_text(json.dumps(changed(change, in_format(number))))
     with pytest.raises(BadData, match=says) as caught:
         read_run(tmp_path / "run.json")
     assert str(caught.value).startswith(f"{tmp_path / 'run.json'} is not a whole run file: ")
@@ -155,7 +160,7 @@ def test_half_a_character_in_a_text_is_written_and_read_back(tmp_path: Path) -> 
 
 
 def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
-    in_format(2, tmp_path)
+    (tmp_path / "2.json").write_text(in_format(2))
     run = read_run(tmp_path / "2.json")
     broken = replace(run, scorers=(replace(run.scorers[0], scoring_s=float("nan")),))
     with pytest.raises(BadInput, match="a number that is not finite"):

@@ -192,6 +192,7 @@ def test_long_texts_are_cut(run: dict[str, Any]) -> None:
     assert "so " * 500 not in page
 
 
+@pytest.mark.slow
 def test_two_thousand_items_stay_under_a_megabyte_and_a_half() -> None:
     assert len(render_report(made_run(items=2000)).encode()) < 1_500_000
 
