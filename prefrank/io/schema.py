@@ -9,9 +9,10 @@ What an annotation cannot say stands in it as `Annotated[type, check]`, with a c
 
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
+from itertools import repeat
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from prefrank.errors import PrefrankError, short
@@ -124,7 +125,7 @@ def _reader(kind: Any, strict: bool) -> _Read:
         return _choice_reader(parts)
     if origin is tuple:
         if parts[-1] is Ellipsis:
-            return _list_reader(_reader(parts[0], strict))
+            return _list_reader(_reader(parts[0], strict), sound=_SOUND.get(parts[0]))
         return _fixed_reader([_reader(part, strict) for part in parts])
     if origin in (Union, types.UnionType):
         return _union_reader(parts, strict)
@@ -241,28 +242,47 @@ def _choice_reader(choices: tuple[Any, ...]) -> _Read:
     return read_choice
 
 
-def _list_reader(read_part: _Read) -> _Read:
+def _list_reader(read_part: _Read, *, sound: Callable[[list[Any]], bool] | None = None) -> _Read:
+    """Args:
+    sound: tells at once that nothing is wrong in a list, and that its values are read as they are.
+    """
+
     def read_list(value: Any) -> tuple[Any, ...]:
         if type(value) is not list:
             raise Wrong(value, "a list")
-        made = []
-        for place, part in enumerate(value):
-            try:
-                made.append(read_part(part))
-            except Wrong as wrong:
-                raise wrong.inside(f"[{place}]") from None
-        return tuple(made)
+        if sound is not None and sound(value):
+            return tuple(value)
+        return _read_parts(repeat(read_part), value)
 
     return read_list
 
 
-def _fixed_reader(readers: list[_Read]) -> _Read:
-    read_parts = _list_reader(lambda value: value)
+def _read_parts(readers: Iterable[_Read], parts: list[Any]) -> tuple[Any, ...]:
+    made = []
+    for place, (read_part, part) in enumerate(zip(readers, parts, strict=False)):
+        try:
+            made.append(read_part(part))
+        except Wrong as wrong:
+            raise wrong.inside(f"[{place}]") from None
+    return tuple(made)
 
+
+def _all_counts(values: list[Any]) -> bool:
+    return set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= MOST
+
+
+def _all_numbers(values: list[Any]) -> bool:
+    return set(map(type, values)) == {float} and all(map(math.isfinite, values))
+
+
+_SOUND: dict[Any, Callable[[list[Any]], bool]] = {int: _all_counts, float: _all_numbers, float | None: _all_numbers}
+
+
+def _fixed_reader(readers: list[_Read]) -> _Read:
     def read_fixed(value: Any) -> tuple[Any, ...]:
-        if len(parts := read_parts(value)) != len(readers):
+        if type(value) is not list or len(value) != len(readers):
             raise Wrong(value, f"a list of {len(readers)}")
-        return _list_reader(lambda both: both[0](both[1]))(list(zip(readers, parts, strict=True)))
+        return _read_parts(readers, value)
 
     return read_fixed
 

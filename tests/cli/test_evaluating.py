@@ -273,8 +273,8 @@ def test_columns_hold_for_training_data_too_where_it_has_them(run: Run, model: s
         output = tmp_path / f"{name}.json"
         code, _, err = run(*arguments, "--train", str(tmp_path / f"{name}.jsonl"), "--json", str(output))
         assert code == 0, err
-        found = json.loads(output.read_text())["suites"]["own.jsonl"]["contamination"]["found"]
-        assert found["any"] == 60
+        counts = json.loads(output.read_text())["suites"]["own.jsonl"]["contamination"]["counts"]
+        assert counts["any"] == 60
     (tmp_path / "other.jsonl").write_text('{"ask": "x", "good": "y", "bad": "z"}\n')
     code, _, err = run(*arguments, "--train", str(tmp_path / "other.jsonl"))
     assert code == 3
