@@ -6,18 +6,16 @@ transformers reads it; where that is None, at the row's last token (`padding.py`
 Every other model runs on groups of rows of equal length, without padding, because what padding does to it (mixing,
 windows, mean or last-token pooling) differs from model to model.
 
-The head runs in float32 on what the backbone gives, whatever the weights' type and autocast say. This is the only
-module that imports transformers, and only when such a model is loaded. Parameters carry `model.` before transformers'
-own names. A folder's own code runs only with `trust_remote_code`; its model then scores by its own forward pass.
+The head runs in float32 on what the backbone gives, whatever the weights' type and autocast say. transformers is imported
+only when such a model is loaded. Parameters carry `model.` before transformers' own names. A folder's own code runs only
+with `trust_remote_code`; its model then scores by its own forward pass.
 """
 
 import copy
 import inspect
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,6 +31,7 @@ from prefrank.model.foreign import foreign, no_head, shown_names
 from prefrank.model.heads import HeadLinear, head_names, widened
 from prefrank.model.network import head_modules
 from prefrank.model.pack import Pack, pack_batch
+from prefrank.model.quiet import quiet_transformers
 from prefrank.model.weights import FLOATS, Weights
 from prefrank.types import Batch
 
@@ -428,41 +427,3 @@ def _one_line(folder: Path, raw: Mapping[str, Any]) -> Iterator[None]:
         raise BadModel(
             f"transformers cannot load {folder} as a sequence classifier: {reason}{foreign(folder, raw)}"
         ) from error
-
-
-class _Quiet:
-    """Blocks of `quiet_transformers` that this process is in, and what was set before the first."""
-
-    def __init__(self) -> None:
-        self.lock, self.blocks, self.level, self.bars = Lock(), 0, 0, True
-
-
-_QUIET: dict[int, _Quiet] = {}
-"""By process: a fork has none of its parent's threads, one of which may hold the lock."""
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars, advice and load reports, which we check ourselves.
-
-    transformers has one level for the whole program and no other way to say this. What was set before is set again when
-    the last of the threads that are in such a block leaves it.
-    """
-    from transformers.utils import logging
-
-    quiet = _QUIET.setdefault(os.getpid(), _Quiet())
-    with quiet.lock:
-        quiet.blocks += 1
-        if quiet.blocks == 1:
-            quiet.level, quiet.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-            logging.set_verbosity_error()
-            logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        with quiet.lock:
-            quiet.blocks -= 1
-            if not quiet.blocks:
-                logging.set_verbosity(quiet.level)
-                if quiet.bars:
-                    logging.enable_progress_bar()

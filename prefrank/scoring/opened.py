@@ -10,7 +10,7 @@ from typing import Any
 
 from prefrank.model.adapter import is_adapter, read_whole
 from prefrank.model.hub import resolve_model
-from prefrank.model.other import quiet_transformers as quiet_transformers  # for evaluation, which may not import models
+from prefrank.model.quiet import quiet_transformers as quiet_transformers  # for evaluation, which may not import models
 from prefrank.model.record import read_record
 from prefrank.scoring.merge import merge_adapter
 from prefrank.scoring.reward_model import RewardModel

@@ -10,7 +10,8 @@ import transformers
 from transformers.utils import logging
 
 from prefrank.model import load_network, score_batches
-from prefrank.model.other import OtherNetwork, quiet_transformers
+from prefrank.model.other import OtherNetwork
+from prefrank.model.quiet import quiet_transformers
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, reference_scores, saved, scramble
 
 LENGTHS = [2, 3, 3, 5, 9, 9, 17, 33]
