@@ -6,9 +6,9 @@ transformers reads it; where that is None, at the row's last token (`padding.py`
 Every other model runs on groups of rows of equal length, without padding, because what padding does to it (mixing,
 windows, mean or last-token pooling) differs from model to model.
 
-The head runs in float32 on what the backbone gives, whatever the weights' type and autocast say. transformers is imported
-only when such a model is loaded. Parameters carry `model.` before transformers' own names. A folder's own code runs only
-with `trust_remote_code`; its model then scores by its own forward pass.
+The head runs in float32 on what the backbone gives, whatever the weights' type and autocast say. transformers is
+imported only when such a model is loaded. Parameters carry `model.` before transformers' own names. A folder's own code
+runs only with `trust_remote_code`; its model then scores by its own forward pass.
 """
 
 import copy
