@@ -24,7 +24,7 @@ setup(
     ext_modules=[
         Extension(
             f"prefrank.native._{name}",
-            [str(ROOM / "engine.cpp")],
+            [str(path) for path in sorted(ROOM.glob("*.cpp"))],
             depends=[str(path) for path in sorted(ROOM.glob("*.h"))],
             extra_compile_args=[*COMMON, *own],
             optional=True,

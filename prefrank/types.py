@@ -21,6 +21,7 @@ __all__ = [
     "MESSAGE_EXTRAS",
     "ROLES",
     "Batch",
+    "Causal",
     "Comparison",
     "Counts",
     "Message",
@@ -33,6 +34,7 @@ __all__ = [
     "Role",
     "Row",
     "Score",
+    "Tree",
     "Turn",
     "as_prompt",
     "as_turn",
@@ -208,21 +210,60 @@ class Row:
     lost: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """N rows packed without padding.
+@dataclass(frozen=True, slots=True)
+class Causal:
+    """What decides which tokens the rows of a network that reads from left to right can have in common.
 
     Args:
-        ids: [T] the rows' token ids, one after the other.
+        padding: a row is scored at its rightmost token that is not this one, or at its first where all are; what comes
+            after cannot be seen there. None: at its last.
+        fixed_until: rows of up to so many tokens read one table of positions, longer ones another; None: all one.
+        by_length: whether the longer rows have a table for each length (rope's `dynamic`), not one (`longrope`).
+    """
+
+    padding: int | None = None
+    fixed_until: int | None = None
+    by_length: bool = False
+
+    def table(self, length: int) -> int:
+        """Which table of positions a row of this length reads: 0 for the fixed one. Rows of two share nothing."""
+        if self.fixed_until is None or length <= self.fixed_until:
+            return 0
+        return length if self.by_length else 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tree:
+    """How N rows are made of S segments of a batch, so that what they begin with in common is there once.
+
+    Args:
+        parents: [S] the segment that each one goes on from, which stands before it; -1 where rows begin.
+        leaves: [N] the segment at whose end each row ends.
+        lengths: [N] tokens of each whole row, those after the scored one included, which are not in the batch.
+    """
+
+    parents: Int64[np.ndarray, " S"]
+    leaves: Int64[np.ndarray, " N"]
+    lengths: Int64[np.ndarray, " N"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """N rows packed without padding, in S segments.
+
+    Args:
+        ids: [T] the segments' token ids, one after the other.
         types: [T] their token types.
         rows: [N] the position of each row in the caller's order.
-        starts: [N+1] row n is `ids[starts[n]:starts[n + 1]]`.
+        starts: [S+1] segment s is `ids[starts[s]:starts[s + 1]]`.
+        tree: which segments a row is made of; None: each row is a segment of its own, in order.
     """
 
     ids: Int64[np.ndarray, " T"]
     types: Int8[np.ndarray, " T"]
     rows: Int64[np.ndarray, " N"]
-    starts: Int64[np.ndarray, " N+1"]
+    starts: Int64[np.ndarray, " edges"]
+    tree: Tree | None = None
 
 
 Counts = int | np.integer | Sequence[int] | np.ndarray

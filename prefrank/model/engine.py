@@ -25,6 +25,7 @@ from prefrank.checks import is_count
 from prefrank.errors import BadInput, BadModel, PrefrankError, short, suggest
 from prefrank.model.exact import TorchEngine, select_rows
 from prefrank.model.families import lay_out
+from prefrank.model.layout import DecoderLayout
 from prefrank.model.native_engine import NativeEngine, unfit
 from prefrank.model.network import Network
 from prefrank.types import Batch
@@ -158,6 +159,8 @@ def make_engine(
             raise BadInput(f"this model has no kernels {kernels!r}: it runs on torch alone; leave kernels out")
         return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     quantised = layout.layers[0].query.scale is not None
+    if isinstance(layout, DecoderLayout):
+        return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     if quantised and kernels == TORCH:
         raise BadInput("integer weights run on the native kernels only; leave kernels out, or load in float32")
     fits = bool(native.available()) and unfit(layout) is None

@@ -16,6 +16,8 @@ from prefrank.model.distances import Distances
 from prefrank.model.heads import widened
 from prefrank.model.integer_weights import QuantisedLinear
 from prefrank.model.packed_encoder import Activation, AddNorm, Intermediate
+from prefrank.model.rope import Rope
+from prefrank.types import Causal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +140,66 @@ class Layout:
     def positionless(self) -> bool:
         """Whether layer 0's input depends on the token id alone."""
         return self.embeddings.positions is None and not self.embeddings.typed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecoderLayer:
+    """One decoder layer: norm, attention with grouped queries, norm, gated feed-forward.
+
+    Args:
+        query: to num_heads x head_width; `key` and `value` to num_kv_heads x head_width.
+        output: back to D.
+        gate: its activation is multiplied with what `up` gives.
+        attention_norm, feed_forward_norm: weights of the root mean square norms [D] before the two halves.
+        query_norm, key_norm: weights [head_width] of such norms of each head's queries and keys, before their rotation.
+        window: how many tokens up to its own a query sees; None: all.
+    """
+
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    gate: Linear
+    up: Linear
+    down: Linear
+    attention_norm: Tensor
+    feed_forward_norm: Tensor
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    window: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecoderLayout:
+    """A whole decoder. Float weights may be narrow (bfloat16, float16): engines widen them as they read them.
+
+    Args:
+        num_kv_heads: of keys and values; num_heads is a multiple of it.
+        scale: of attention scores.
+        activation: of the gate.
+        norm_eps: of every norm.
+        rope: the rotation of queries and keys.
+        causal: which tokens rows may share, and where they are scored.
+        words: [V, D].
+        norm: [D], of the scored tokens, before the head.
+        output: the head, in float32.
+        max_positions: tokens of the longest row, None for no limit.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    scale: float
+    activation: Activation
+    norm_eps: float
+    rope: Rope
+    causal: Causal
+    words: Tensor
+    layers: tuple[DecoderLayer, ...]
+    norm: Tensor
+    output: Linear
+    vocab_size: int
+    max_positions: int | None
 
 
 def linear(module: nn.Module) -> Linear:

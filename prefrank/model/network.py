@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from prefrank.model.weights import as_bytes
-from prefrank.types import Batch
+from prefrank.types import Batch, Causal
 
 
 @runtime_checkable
@@ -26,7 +26,8 @@ class Network(Protocol):
     gives them; `uncut` is what that layer held before it was cut to some of its heads, by name, {} where it was not.
     `config` is the raw config.json; `max_positions` the longest row it takes, None for no limit; `vocab_size` one more
     than the largest token id. With `gradient_checkpointing` set to True, training keeps no activations inside layers
-    and computes them twice. With `fused`, attention is one kernel call, where `obstacle` is None.
+    and computes them twice. With `fused`, attention is one kernel call, where `obstacle` is None. `causal` says which
+    tokens the rows of a batch may have in common; None where every row stands for itself.
     """
 
     config: dict[str, Any]
@@ -37,6 +38,7 @@ class Network(Protocol):
     vocab_size: int
     gradient_checkpointing: bool
     fused: bool
+    causal: Causal | None
     training: bool
 
     def __call__(self, batch: Batch) -> Tensor: ...

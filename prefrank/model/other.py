@@ -32,8 +32,9 @@ from prefrank.model.heads import HeadLinear, head_names, widened
 from prefrank.model.network import head_modules
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.quiet import quiet_transformers
+from prefrank.model.segments import scored_places
 from prefrank.model.weights import FLOATS, Weights
-from prefrank.types import Batch
+from prefrank.types import Batch, Causal
 
 _NO_TOKEN = -1
 _OLD_BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias", ".position_ids")
@@ -60,6 +61,7 @@ class OtherNetwork(nn.Module):
         self.heads = heads
         self.uncut: dict[str, Tensor] = {}
         self.fused = False
+        self.causal: Causal | None = None
         self.output_layer = f"model.{_output_layer(model, len(heads))}"
         self.architecture = type(model).__name__
         self.vocab_size: int = text.vocab_size
@@ -243,19 +245,6 @@ def text_config(raw: dict[str, Any]) -> dict[str, Any]:
     """The part of config.json that is of the text model: a part of its own where a model sees more than text."""
     part = raw.get("text_config")
     return part if isinstance(part, dict) else raw
-
-
-def scored_places(batch: Batch, padding: int | None) -> Int64[np.ndarray, " N"]:
-    """Index inside each row of the token that a decoder is scored at: the rightmost that is not `padding`, 0 where all
-    are, as in transformers; with None the last.
-    """
-    places = np.diff(batch.starts) - 1
-    if padding is None:
-        return places
-    other = np.flatnonzero(batch.ids != padding)
-    before = np.searchsorted(other, batch.starts[1:]) - 1
-    places = np.where(before >= 0, other[before] if len(other) else 0, 0) - batch.starts[:-1]
-    return np.maximum(places, 0)
 
 
 def _read_head(network: OtherNetwork, folder: Path, device: torch.device) -> None:

@@ -83,7 +83,7 @@ def check_batch(batch: Batch, *, vocab_size: int, max_positions: int | None, typ
     whole = len(lengths) and batch.starts[0] == 0 and batch.starts[-1] == len(batch.ids) == len(batch.types)
     if not whole or lengths.min() < 1:
         raise BadInput("a batch has no rows, empty ones, or ends that are not those of its tokens; plan it again")
-    longest = lengths.max()
+    longest = lengths.max() if batch.tree is None else batch.tree.lengths.max()
     if max_positions is not None and longest > max_positions:
         raise BadInput(f"a row has {longest} tokens, the model takes {max_positions}; encode with a max_length")
     if batch.ids.max() >= vocab_size or batch.ids.min() < 0:

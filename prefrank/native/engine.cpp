@@ -5,17 +5,12 @@
 // The last layer is computed for each row's first token alone, which is all that is pooled. Its keys and
 // values are not: with one query a head, q.(W x) is (W^T q).x, and the mix of W x is W times the mix of x. Where a model
 // knows no absolute positions, layer 0 projects each distinct token once.
-#include <algorithm>
 #include <new>
 #include <unordered_map>
 
-#include "attention.h"
+#include "blocks.h"
 
 extern "C" {
-struct Norm {
-    const float *weight, *bias;
-    float eps;
-};
 struct Layer {
     Linear query, key, value, attention_output, up, down;
     Norm attention_norm, output_norm;
@@ -42,18 +37,6 @@ struct Model {
 };
 }
 
-struct Matrix {  // [rows, width] floats with a stride that spreads over the cache, and room to read past the end
-    std::vector<float> data;
-    int64_t stride = 0;
-    float* shape(int64_t rows, int64_t width) {
-        stride = spread(width + NV * V);
-        resized(data, rows * stride + 64);
-        return data.data();
-    }
-    float* row(int64_t i) { return data.data() + i * stride; }
-    Rows rows(int64_t count) const { return {data.data(), stride, count}; }
-};
-
 struct Work {
     Matrix x, embedded, q, k, v, mixed, h, y, unfolded, firsts;
     Products products;
@@ -62,37 +45,6 @@ struct Work {
     std::vector<int64_t> distinct, place;
     std::vector<float> folded, scores, reading;
 };
-
-static void normalise(float* x, int64_t width, const Norm& norm) {
-    vf total{};
-    const int64_t whole = width / V * V;
-    for (int64_t k = 0; k < whole; k += V) total += load(x + k);
-    float mean = sum(total);
-    for (int64_t k = whole; k < width; ++k) mean += x[k];
-    mean /= width;
-    vf squares{};
-    for (int64_t k = 0; k < whole; k += V) {
-        vf y = load(x + k) - mean;
-        squares += y * y;
-    }
-    float variance = sum(squares);
-    for (int64_t k = whole; k < width; ++k) variance += (x[k] - mean) * (x[k] - mean);
-    const float by = 1.0f / std::sqrt(variance / width + norm.eps);
-    for (int64_t k = 0; k < width; ++k) x[k] = (x[k] - mean) * by * norm.weight[k] + norm.bias[k];
-}
-
-static void project(Products& products, const Linear& layer, const Rows& rows, float factor, Matrix& out,
-                    int activation = LINEAR) {
-    out.shape(rows.rows, layer.outputs);
-    products.linear(layer, rows, factor, out.data.data(), out.stride, false, activation);
-}
-
-// x = norm(x + W rows + b)
-static void add_and_normalise(Products& products, const Linear& layer, const Rows& rows, const Norm& norm, float* x,
-                              int64_t stride) {
-    products.linear(layer, rows, 1.0f, x, stride, true);
-    for (int64_t i = 0; i < rows.rows; ++i) normalise(x + i * stride, layer.outputs, norm);
-}
 
 // The feed-forward block in slices of rows, so that the wide tensor between its two matrices stays in the cache.
 static void feed_forward(const Layer& layer, int activation, Work& work, Matrix& x, int64_t count) {
@@ -124,11 +76,6 @@ static void embed(const Model& m, Work& w, const int64_t* ids, const int64_t* po
     if (!projected) return;
     project(w.products, e.projection, first.rows(count), 1.0f, out);
     if (e.projected_first) for (int64_t t = 0; t < count; ++t) normalise(out.row(t), m.width, e.norm);
-}
-
-static void copy_rows(const Matrix& from, const int64_t* place, int64_t count, int64_t width, Matrix& to) {
-    to.shape(count, width);
-    for (int64_t t = 0; t < count; ++t) std::memcpy(to.row(t), from.data.data() + (place ? place[t] : t) * from.stride, 4 * width);
 }
 
 static void project_heads(const Layer& layer, float scale, Work& w, const Rows& rows) {
@@ -171,18 +118,6 @@ static void convolve(const Model& m, Work& w, const int64_t* starts, int64_t row
         for (int64_t k = 0; k < width; ++k) w.x.row(t)[k] += w.y.row(t)[k];
         normalise(w.x.row(t), width, m.convolution_norm);
     }
-}
-
-static INLINE float dot(const float* a, const float* b, int64_t width) {
-    vf total{};
-    const int64_t whole = width / V * V;
-    for (int64_t k = 0; k < whole; k += V) total += load(a + k) * load(b + k);
-    float rest = sum(total);
-    for (int64_t k = whole; k < width; ++k) rest += a[k] * b[k];
-    return rest;
-}
-static INLINE void add_scaled(float* to, const float* x, float by, int64_t width) {
-    for (int64_t k = 0; k < width; ++k) to[k] += x[k] * by;
 }
 
 // One row of the last layer: its first token's query q against all tokens x, mixed into `out`.

@@ -350,7 +350,7 @@ class RewardModel:
     def _score_distinct(self, pairs: list[tuple[Prompt, str]]) -> list[Score]:
         rows = self.encoder.encode_pairs(pairs)
         distinct, places = distinct_rows(rows)  # texts that differ may be cut to the same tokens
-        batches = plan_batches(distinct, max_tokens=self._budget(distinct))
+        batches = plan_batches(distinct, max_tokens=self._budget(distinct), causal=self.network.causal)
         values = computed(partial(run, self.engine, batches)).numpy()[places].tolist()
         return [self._as_score(*each) for each in zip(pairs, rows, values, strict=True)]
 

@@ -1,7 +1,9 @@
 """Rows to packed batches under a token budget.
 
-Rows are sorted by length so that those of one batch are alike (attention runs per group of equal lengths); each batch
-remembers where its rows stood, so the caller's order comes back. A score does not depend on the plan.
+Rows are sorted by length so that those of one batch are alike (attention runs per group of equal lengths). For a
+network that reads from left to right they stand together by how they begin instead, and each beginning is in a batch
+once (`sharing.py`). Each batch remembers where its rows stood, so the caller's order comes back. A score does not
+depend on the plan.
 """
 
 from collections.abc import Sequence
@@ -10,13 +12,24 @@ import numpy as np
 from jaxtyping import Int64
 
 from prefrank.errors import BadInput
-from prefrank.types import Batch, Row
+from prefrank.text.sharing import GrowingTree, Ordered, put_in_order
+from prefrank.types import Batch, Causal, Row
+
+KEYS_PER_TOKEN = 8
+"""Of a causal batch's budget: its rows together may read so many keys for each token that it may hold."""
 
 
-def plan_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
-    """Pack every row once, shortest first, at most `max_tokens` tokens a batch; a longer row stands alone."""
+def plan_batches(rows: Sequence[Row], *, max_tokens: int, causal: Causal | None = None) -> list[Batch]:
+    """Pack every row once, shortest first, at most `max_tokens` tokens a batch; a longer row stands alone.
+
+    Args:
+        causal: of a network that reads from left to right: what rows begin with in common is in a batch, and counts,
+            once. Batches come by their longest rows then.
+    """
     if max_tokens < 1:
         raise BadInput(f"max_tokens is {max_tokens}; wanted at least 1 token a batch")
+    if causal is not None and rows:
+        return _plan_trees(put_in_order(rows, causal), max_tokens)
     order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
     batches: list[Batch] = []
     group: list[int] = []
@@ -29,6 +42,40 @@ def plan_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
         group.append(n)
         tokens += length
     return [*batches, pack(rows, group)] if group else batches
+
+
+def _plan_trees(ordered: Ordered, max_tokens: int) -> list[Batch]:
+    """Batches of rows that stand together, each as full as it may be; where one is full it ends before the row of its
+    later half that has least in common with the one before it, so that few beginnings are in two batches.
+    """
+    batches: list[Batch] = []
+    first, count = 0, len(ordered.ids)
+    while first < count:
+        tree = GrowingTree(ordered, first)
+        sizes: list[int] = []
+        while first + len(sizes) < count:
+            length = len(ordered.ids[first + len(sizes)])
+            full = tree.tokens + tree.cost() > max_tokens or tree.keys + length > KEYS_PER_TOKEN * max_tokens
+            if sizes and full:
+                break
+            tree.add()
+            sizes.append(tree.tokens)
+        end = first + len(sizes)
+        if end < count:
+            half = first + 1 + int(np.searchsorted(sizes, tree.tokens / 2))
+            late = ordered.common[half : end + 1][::-1]
+            shorter = end - int(np.argmin(late)) if len(late) else end
+            if shorter < end:
+                end, tree = shorter, GrowingTree(ordered, first)
+                for _ in range(first, end):
+                    tree.add()
+        batches.append(tree.batch())
+        first = end
+    return sorted(batches, key=_longest)
+
+
+def _longest(batch: Batch) -> int:
+    return int(batch.tree.lengths.max()) if batch.tree else 0
 
 
 def distinct_rows(rows: Sequence[Row]) -> tuple[list[Row], Int64[np.ndarray, " N"]]:

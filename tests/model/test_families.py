@@ -53,6 +53,7 @@ class Bag(nn.Module):
     output_layer = "score"
     backbone = "bag"
     gradient_checkpointing = fused = False
+    causal = None
 
     def __init__(self, raw: Mapping[str, Any], *, dropout: float | None = None) -> None:
         super().__init__()

@@ -14,8 +14,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefrank import RewardModel
 from prefrank.model import Network, load_network, save_network, score_batches
-from prefrank.model.other import OtherNetwork, scored_places
+from prefrank.model.other import OtherNetwork
 from prefrank.model.save import write_checkpoint
+from prefrank.model.segments import scored_places
 from prefrank.scoring import checkpoint_info
 from prefrank.text import TextEncoder
 from prefrank.types import Batch, Row, as_prompt

@@ -5,8 +5,8 @@ hold every line against transformers (tests/parity). A family's module has
 
 - a network, an `nn.Module` that is a `PackedNetwork` and whose parameters have transformers' names; it reads and checks
   config.json when it is made;
-- where the engines that only score can run it, `lay_out`: the network's weights as a `Layout`. Without it the network's
-  own forward pass scores, and the model cannot be quantized.
+- where the engines that only score can run it, `lay_out`: the network's weights as a `Layout`, or a decoder's as a
+  `DecoderLayout`. Without it the network's own forward pass scores, and the model cannot be quantized.
 
 Models that are not in the table run through transformers (`other.py`).
 """
@@ -22,7 +22,7 @@ from prefrank.io.json_files import Fields
 from prefrank.model.families import bert, deberta
 from prefrank.model.families.bert import BertNetwork
 from prefrank.model.families.deberta import DebertaNetwork
-from prefrank.model.layout import Layout
+from prefrank.model.layout import DecoderLayout, Layout
 from prefrank.model.network import Network, PackedNetwork
 from prefrank.model.other import OtherNetwork
 
@@ -52,7 +52,7 @@ class Family(Generic[N]):
 
     architecture: str
     network: MakesNetwork[N]
-    lay_out: Callable[[N], Layout] | None = None
+    lay_out: Callable[[N], Layout | DecoderLayout] | None = None
     fix_positions: Callable[[N, Callable[[str], Tensor]], None] | None = None
     tiny: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ def family_of(network: Network) -> Family[Any] | None:
     return None if isinstance(network, OtherNetwork) else FAMILIES[network.config["model_type"]]
 
 
-def lay_out(network: Network) -> Layout | None:
+def lay_out(network: Network) -> Layout | DecoderLayout | None:
     """A network's weights, float or quantized, for the engines that only score; None where they cannot run it."""
     family = family_of(network)
     if family is None or family.lay_out is None:

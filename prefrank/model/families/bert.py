@@ -40,7 +40,7 @@ from prefrank.model.packed_encoder import (
     run_layer,
     split_heads,
 )
-from prefrank.types import Batch
+from prefrank.types import Batch, Causal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +292,7 @@ class BertNetwork(nn.Module):
         self.max_positions: int | None = config.encoder.num_positions - config.first_position
         self.gradient_checkpointing = False
         self.fused = False
+        self.causal: Causal | None = None
         self.heads: tuple[str, ...] = (ONLY_HEAD,)
         self.uncut: dict[str, Tensor] = {}
         self.backbone = config.kind.backbone

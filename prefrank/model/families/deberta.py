@@ -36,7 +36,7 @@ from prefrank.model.packed_encoder import (
     run_layer,
     shared,
 )
-from prefrank.types import Batch
+from prefrank.types import Batch, Causal
 
 
 class Layer(nn.Module):
@@ -206,6 +206,7 @@ class DebertaNetwork(nn.Module):
         self.max_positions: int | None = config.encoder.num_positions if config.absolute else None
         self.gradient_checkpointing = False
         self.fused = False
+        self.causal: Causal | None = None
         self.heads: tuple[str, ...] = (ONLY_HEAD,)
         self.backbone = "deberta"
         self.uncut: dict[str, Tensor] = {}

@@ -1,0 +1,105 @@
+"""Rows that begin alike share segments: every row is whole, nothing is there twice that need not be, budgets hold."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefrank.model.segments import segments_of
+from prefrank.text import plan_batches
+from prefrank.text.sharing import LEAST_SHARED, scored_length
+from prefrank.types import Batch, Causal, Row
+
+
+def row(ids: list[int]) -> Row:
+    return Row(np.array(ids, np.int64), np.zeros(len(ids), np.int8), 0, 0, 0)
+
+
+@st.composite
+def families(draw: st.DrawFn) -> list[Row]:
+    """Rows that grow out of parts of each other, copies and beginnings included."""
+    rows: list[list[int]] = []
+    for _ in range(draw(st.integers(1, 12))):
+        before = draw(st.sampled_from(rows)) if rows and draw(st.booleans()) else []
+        kept = before[: draw(st.integers(0, len(before)))]
+        own = draw(st.lists(st.integers(0, 3), min_size=0 if kept else 1, max_size=30))
+        rows.append(kept + own)
+    return [row(ids) for ids in rows]
+
+
+CAUSAL = st.builds(
+    Causal, padding=st.none() | st.integers(0, 1), fixed_until=st.none() | st.integers(1, 30), by_length=st.booleans()
+)
+
+
+def ids_of(batch: Batch, n: int, causal: Causal) -> np.ndarray:
+    """Row n of a batch, put together again."""
+    segments = segments_of(batch, causal)
+    assert batch.tree is not None
+    leaf = int(batch.tree.leaves[n])
+    path = [*segments.ancestors(leaf), leaf]
+    places = np.concatenate([np.arange(batch.starts[s], batch.starts[s + 1]) for s in path])
+    assert places[-1] == segments.ends[n]
+    assert segments.positions[places].tolist() == list(range(len(places)))
+    return batch.ids[places]
+
+
+@settings(deadline=None)
+@given(families(), CAUSAL, st.sampled_from([1, 10, 40, 100, 1000]))
+def test_every_row_is_in_one_batch_up_to_its_scored_token(rows: list[Row], causal: Causal, budget: int) -> None:
+    seen = []
+    for batch in plan_batches(rows, max_tokens=budget, causal=causal):
+        assert len(batch.ids) <= budget or len(batch.rows) == 1
+        for n, place in enumerate(batch.rows.tolist()):
+            ids = rows[place].ids
+            np.testing.assert_array_equal(ids_of(batch, n, causal), ids[: scored_length(ids, causal.padding)])
+            seen.append(place)
+    assert sorted(seen) == list(range(len(rows)))
+
+
+@settings(deadline=None)
+@given(families(), CAUSAL)
+def test_segments_stand_in_rows_of_one_table(rows: list[Row], causal: Causal) -> None:
+    (batch,) = plan_batches(rows, max_tokens=10_000, causal=causal)
+    segments = segments_of(batch, causal)
+    assert batch.tree is not None
+    for leaf, place in zip(batch.tree.leaves.tolist(), batch.rows.tolist(), strict=True):
+        table = causal.table(len(rows[place].ids))
+        assert {causal.table(int(segments.lengths[s])) for s in (leaf, *segments.ancestors(leaf))} == {table}
+
+
+@settings(deadline=None)
+@given(families())
+def test_no_two_children_of_a_segment_begin_alike_for_long(rows: list[Row]) -> None:
+    (batch,) = plan_batches(rows, max_tokens=10_000, causal=Causal())
+    assert batch.tree is not None
+    parts = [batch.ids[a:b].tolist() for a, b in zip(batch.starts[:-1], batch.starts[1:], strict=True)]
+    beginnings = [
+        (int(parent), tuple(part[:LEAST_SHARED]))
+        for parent, part in zip(batch.tree.parents, parts, strict=True)
+        if len(part) >= LEAST_SHARED
+    ]
+    assert len(set(beginnings)) == len(beginnings)
+
+
+def test_a_prompt_with_four_replies_is_there_once() -> None:
+    prompt = list(range(100, 200))
+    rows = [row([*prompt, *range(start, start + 20)]) for start in (0, 20, 40, 60)]
+    (batch,) = plan_batches(rows, max_tokens=1000, causal=Causal())
+    assert len(batch.ids) == 100 + 4 * 20
+    assert batch.tree is not None
+    assert batch.tree.parents.tolist() == [-1, 0, 0, 0, 0]
+    assert batch.tree.leaves.tolist() == [1, 2, 3, 4]
+
+
+def test_a_full_batch_ends_between_two_prompts() -> None:
+    first, second = list(range(100, 140)), list(range(200, 240))
+    rows = [row([*prompt, n, *[n] * 9]) for prompt in (first, second) for n in range(3)]
+    batches = plan_batches(rows, max_tokens=2 * 70 - 1, causal=Causal())
+    assert [len(batch.ids) for batch in batches] == [70, 70]
+
+
+def test_a_row_that_begins_another_ends_inside_it() -> None:
+    (batch,) = plan_batches([row(list(range(30))), row(list(range(12)))], max_tokens=100, causal=Causal())
+    assert batch.ids.tolist() == list(range(30))
+    assert batch.starts.tolist() == [0, 12, 30]
+    assert segments_of(batch, Causal()).ends[np.argsort(batch.rows)].tolist() == [29, 11]
