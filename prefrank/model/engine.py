@@ -165,6 +165,8 @@ def make_engine(
         raise BadInput("integer weights run on the native kernels only; leave kernels out, or load in float32")
     fits = bool(native.available()) and unfit(layout) is None
     if kernels == TORCH or (kernels is None and not quantised and not fits):
+        if layout.biases is not None:
+            return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
         return _limited(TorchEngine(layout, deterministic=deterministic), network, num_threads)
     return NativeEngine(layout, kernels, streams=num_threads or torch.get_num_threads())
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prefrank.model.distances import Distances
+from prefrank.model.distances import Buckets, Distances
 from prefrank.model.heads import widened
 from prefrank.model.integer_weights import QuantisedLinear
 from prefrank.model.packed_encoder import Activation, AddNorm, Intermediate
@@ -117,6 +117,7 @@ class Layout:
         scale: of attention scores, applied to queries.
         activation: between the two feed-forward matrices.
         distances: None where the model has no relative positions.
+        biases: MPNet's, added to the scores of every layer, one per head: rows as `distances` says.
         max_positions: tokens of the longest row, None for no limit.
     """
 
@@ -126,10 +127,11 @@ class Layout:
     embeddings: Embeddings
     layers: tuple[Layer, ...]
     convolution: Convolution | None
-    distances: Distances | None
+    distances: Distances | Buckets | None
     head: Head
     vocab_size: int
     max_positions: int | None
+    biases: Float[Tensor, "S H"] | None = None
 
     @property
     def width(self) -> int:

@@ -92,7 +92,8 @@ def check_shapes(layout: laid.Layout) -> None:
         wants("the table of types", embeddings.types, (max(len(embeddings.types), 1 + embeddings.typed), narrow))
     linear("the projection of embeddings", embeddings.projection, width, narrow)
     norm("the norm of embeddings", embeddings.norm, width if embeddings.projected_first else narrow)
-    rows = 0 if layout.distances is None else 2 * layout.distances.span
+    rows = 0 if layout.distances is None else layout.distances.size
+    wants("the table of biases", layout.biases, (rows, heads))
     inner = len(layout.layers[0].up.weight)
     for number, layer in enumerate(layout.layers):
         for name, part in layer.attention_linears.items():
@@ -225,6 +226,7 @@ class NativeEngine:
             last_position_keys=self._pointer(keys),
             last_position_queries=self._pointer(queries),
             last_positions=self._pointer(_fold_positions(key, queries, layout.num_heads)),
+            biases=self._pointer(layout.biases),
             relative_rows=0 if table is None else len(table),
         )
         if layout.convolution is not None:

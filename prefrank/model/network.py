@@ -195,5 +195,7 @@ def _depth(name: str, layer: int | None, top: bool, count: int) -> int:
         return layer + 1
     if _HEAD.search(name):
         return count + 1
-    shared = "embed" in name or name.endswith((".encoder.LayerNorm.weight", ".encoder.LayerNorm.bias"))
+    shared = "embed" in name or name.endswith(
+        (".encoder.LayerNorm.weight", ".encoder.LayerNorm.bias", ".encoder.relative_attention_bias.weight")
+    )
     return count if top and not shared else 0

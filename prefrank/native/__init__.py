@@ -100,6 +100,7 @@ class Model(ctypes.Structure):
         ("output", Linear),
         *((name, c_void_p) for name in ("last_key", "last_key_bias", "last_value", "last_value_bias")),
         *((name, c_void_p) for name in ("last_position_keys", "last_position_queries", "last_positions")),
+        ("biases", c_void_p),
         ("relative_rows", c_int32),
     )
 

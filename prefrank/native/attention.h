@@ -59,6 +59,25 @@ template <class Op> struct Places {
     }
 };
 
+// One number by distance and head, added to the scores: [heads, stride], column = key - query + zero.
+struct Biases {
+    std::vector<float> table;
+    int64_t stride = 0, zero = 0;
+
+    // `from` is [S, heads]; row_of[distance + longest] names a row of it, the distance being query - key.
+    void lay(const float* from, int64_t num_heads, const int32_t* row_of, int64_t longest) {
+        zero = longest + MR, stride = 2 * longest + MR + V;  // a tile reads past the last query, a vector past the last key
+        resized(table, num_heads * stride);
+        for (int64_t h = 0; h < num_heads; ++h)
+            for (int64_t c = 0; c < stride; ++c) {
+                const int64_t distance = zero - c;
+                table[h * stride + c] = distance < -longest || distance > longest ? 0 : from[row_of[distance + longest] * num_heads + h];
+            }
+    }
+    // What query 0 reads, by key; query i reads i places before it.
+    const float* at(int64_t head) const { return table.data() + head * stride + zero; }
+};
+
 template <class Op> struct Attention {
     Places<Op> keys, queries;  // PK by falling distance (columns go with j), PQ by rising distance (with i)
     std::vector<int32_t> rows, q_words, k_words, k_turned, v_words, p_words;
@@ -89,9 +108,10 @@ template <class Op> struct Attention {
         else return to_float(acc) * row_scale[row] * load(column_scale);
     }
 
-    // One head of one row: q, k, v and out are [length, d] inside matrices of `stride` floats a row.
+    // One head of one row: q, k, v and out are [length, d] inside matrices of `stride` floats a row. `bias` is null or
+    // what query 0 adds to the score of each key, and query i reads i places before it.
     void head(const float* q, const float* k, const float* v, int64_t stride, float* out, int64_t out_stride,
-              int64_t length, int64_t d, int64_t h, bool c2p_term, bool p2c_term) {
+              int64_t length, int64_t d, int64_t h, bool c2p_term, bool p2c_term, const float* bias) {
         const int64_t words = (d + Op::per_word - 1) / Op::per_word, wide = whole_vectors(length), s_stride = spread(wide);
         const float limit = top(d);
         const Side queries_side = side(q, stride, length, d, limit, q_words, q_scale);
@@ -130,6 +150,7 @@ template <class Op> struct Attention {
                         const int64_t to = j + n * V;
                         vf x = value(acc, by_query, scale_of(r), by_key + to);
                         if (c2p_term) x += load(c + r * c2p_stride + MR - 1 - r + to);
+                        if (bias) x += load(bias + to - (i0 + i + r));
                         store(s + (i + r) * s_stride + to, x);
                     });
                 });

@@ -1,6 +1,6 @@
 // Scores of packed rows: a whole encoder over plain buffers, behind a C interface.
 //
-// Which files of prefrank this mirrors: model/families/bert.py and model/families/deberta.py, of which tests hold it to
+// Which files of prefrank this mirrors: the families of model/families/, of which tests hold it to
 // 1e-5. Nothing here is shared between calls but weights, so any number of threads may score at once, one chunk each.
 // The last layer is computed for each row's first token alone, which is all that is pooled. Its keys and
 // values are not: with one query a head, q.(W x) is (W^T q).x, and the mix of W x is W times the mix of x. Where a model
@@ -33,6 +33,7 @@ struct Model {
     // The last layer's, in float32: [D, D] with biases, relative tables [S, D], and W_k^T PQ by head and row [H, S, D].
     const float *last_key, *last_key_bias, *last_value, *last_value_bias;
     const float *last_position_keys, *last_position_queries, *last_positions;
+    const float* biases;  // MPNet's, [S, heads], null: none
     int32_t relative_rows;
 };
 }
@@ -42,6 +43,7 @@ struct Work {
     Products products;
     Attention<Float32> exact;
     Attention<Int16> integer;
+    Biases biases;
     std::vector<int64_t> distinct, place;
     std::vector<float> folded, scores, reading;
 };
@@ -98,7 +100,7 @@ static void attend(const Model& m, const Layer& layer, Attention<Op>& attention,
             const int64_t t = starts[n], at = t * w.q.stride + h * d;
             attention.head(w.q.data.data() + at, w.k.data.data() + at, w.v.data.data() + at, w.q.stride,
                            w.mixed.data.data() + t * w.mixed.stride + h * d, w.mixed.stride, starts[n + 1] - t, d, h,
-                           layer.position_keys.words, layer.position_queries.words);
+                           layer.position_keys.words, layer.position_queries.words, m.biases ? w.biases.at(h) : nullptr);
         }
 }
 
@@ -141,6 +143,7 @@ static void attend_first(const Model& m, Work& w, const float* q, const float* x
                 extra = dot(m.last_key_bias + h * d, m.last_position_queries + place * width + h * d, d);
             }
             if (m.last_position_keys) extra += dot(q + h * d, m.last_position_keys + place * width + h * d, d);
+            if (m.biases) extra += m.biases[place * m.heads + h];
             scores[j] = dot(x + j * stride, side, width) + extra;
         }
         const float by = 1.0f / Attention<Float32>::exponentials(scores, length, wide);
@@ -171,6 +174,7 @@ static void score(const Model* model, const int64_t* ids, const int64_t* positio
     static thread_local Work w;
     const Model& m = *model;
     const int64_t count = starts[rows];
+    if (m.biases) w.biases.lay(m.biases, m.heads, row_of, longest);
     for (int32_t number = 0; number < m.layers; ++number) {
         const Layer& layer = m.layer[number];
         if (number == 0 && m.positionless) {

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from prefrank.io.json_files import Fields
-from prefrank.model.families import bert, deberta
+from prefrank.model.families import bert, deberta, mpnet
 from prefrank.model.families.bert import BertNetwork
 from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.mpnet import MPNetNetwork
 from prefrank.model.layout import DecoderLayout, Layout
 from prefrank.model.network import Network, PackedNetwork
 from prefrank.model.other import OtherNetwork
@@ -76,6 +77,9 @@ FAMILIES: dict[str, Family[Any]] = {
     "electra": Family("ElectraForSequenceClassification", BertNetwork, bert.lay_out, tiny={"embedding_size": 32}),
     "deberta-v2": Family(
         "DebertaV2ForSequenceClassification", DebertaNetwork, deberta.lay_out, deberta.fix_positions, _DEBERTA_V3
+    ),
+    "mpnet": Family(
+        "MPNetForSequenceClassification", MPNetNetwork, mpnet.lay_out, tiny={"max_position_embeddings": 66}
     ),
 }
 

@@ -27,6 +27,7 @@ from torch import nn
 
 from prefrank.model import Network, parameters_by_depth
 from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.mpnet import MPNetNetwork
 from prefrank.training.foresight.activations import kept_bytes, without_weights
 from prefrank.training.foresight.memory import Memory, average_bytes, optimizer_bytes, size_of
 from prefrank.training.recipe import MAX_LENGTH, Recipe
@@ -75,7 +76,7 @@ def forecast_layouts(
     rows, length = largest_micro_batch(recipe)
     kept, layer = kept_bytes(config, recipe, rows=rows, length=length, checkpointing=False)
     few, _ = kept_bytes(config, recipe, rows=rows, length=length, checkpointing=True)
-    scores = config["num_attention_heads"] * length if isinstance(network, DebertaNetwork) else 0
+    scores = config["num_attention_heads"] * length if isinstance(network, DebertaNetwork | MPNetNetwork) else 0
     at_work = 2 * 4 * rows * length * (config["hidden_size"] + scores)
     passes = {False: (kept, at_work), True: (few, at_work + max(layer, _autocast_copies(network, recipe)))}
     return [
