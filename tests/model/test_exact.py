@@ -54,7 +54,10 @@ def scores_alone(engine: TorchEngine, batch: Batch) -> Tensor:
     return torch.cat([engine(row) for row in alone(batch)])
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - (TABLE.keys() - LAID_OUT)))
+NO_BIASES = sorted(name for name in CONFIGS.keys() - (TABLE.keys() - LAID_OUT) if not name.startswith("mpnet"))
+
+
+@pytest.mark.parametrize("name", NO_BIASES)
 def test_scores_equal_those_of_the_network_and_of_transformers(name: str, tmp_path: Path) -> None:
     reference = model_of(*CONFIGS[name])
     network = load_network(saved(reference, tmp_path))

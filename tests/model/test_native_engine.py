@@ -56,6 +56,19 @@ def test_rows_past_the_relative_range_score_as_on_the_autograd_path(
     torch.testing.assert_close(NativeEngine(lay_out(network), kernels)(batch), wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kernels", HERE)
+def test_mpnets_rows_as_long_as_its_table_allows_score_as_in_transformers(kernels: str, tmp_path: Path) -> None:
+    """Distances reach from the log steps to past their end, in several blocks of queries."""
+    reference = model_of("MPNet", {"max_position_embeddings": 602})
+    engine = NativeEngine(lay_out(load_network(saved(reference, tmp_path))), kernels)
+    batch = batch_of([600, 130, 1, 512, 127])
+    with torch.no_grad():
+        theirs = torch.cat([reference_scores(reference, row) for row in alone(batch)])
+    torch.testing.assert_close(engine(batch), theirs, atol=1e-5, rtol=0)
+    with pytest.raises(BadInput, match="a row has 601 tokens, the model takes 600"):
+        engine(batch_of([601]))
+
+
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "relu", "silu", "tanh", "linear", "quick_gelu", "sigmoid"])
 def test_every_activation_is_the_one_of_transformers(act: str, tmp_path: Path) -> None:
     network = load_network(saved(model_of("DebertaV2", V3 | {"hidden_act": act, "pooler_hidden_act": act}), tmp_path))
@@ -71,6 +84,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
         "bert": ("Bert", WIDE),
         "deberta": ("DebertaV2", V3 | WIDE),
         "xxlarge": ("DebertaV2", V3 | WIDE | {"conv_kernel_size": 3}),
+        "mpnet": ("MPNet", WIDE),
     }
     networks: dict[str, Network] = {}
     for name, source in sources.items():
@@ -81,7 +95,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Network]:
 
 
 @pytest.mark.parametrize("precision", ["float32", "int16", "int8"])
-@pytest.mark.parametrize("name", ["bert", "deberta", "xxlarge"])
+@pytest.mark.parametrize("name", ["bert", "deberta", "xxlarge", "mpnet"])
 @settings(deadline=None, max_examples=10)
 @given(data=st.data())
 def test_a_score_has_the_same_bits_alone_in_any_batch_order_budget_and_thread_count(
@@ -102,7 +116,7 @@ def test_a_score_has_the_same_bits_alone_in_any_batch_order_budget_and_thread_co
 
 
 @pytest.mark.parametrize("precision", ["int16", "int8"])
-@pytest.mark.parametrize("name", ["bert", "deberta", "xxlarge"])
+@pytest.mark.parametrize("name", ["bert", "deberta", "xxlarge", "mpnet"])
 def test_integer_scores_are_near_and_alike_on_every_instruction_set(
     name: str, precision: str, networks: dict[str, Network]
 ) -> None:
@@ -175,6 +189,14 @@ def test_a_broken_weight_is_seen_in_the_score(tmp_path: Path) -> None:
             for kernels in HERE:
                 assert NativeEngine(lay_out(network), kernels)(batch).isnan().all(), name
             parameter.view(-1)[0] = before
+
+
+def test_a_broken_bias_is_seen_where_a_distance_reads_it(tmp_path: Path) -> None:
+    network = load_network(saved(model_of(*CONFIGS["mpnet"]), tmp_path))
+    with torch.no_grad():
+        network.mpnet.encoder.relative_attention_bias.weight[16 + 8, 1] = torch.nan  # keys from 8 tokens on
+    for kernels in HERE:
+        assert NativeEngine(lay_out(network), kernels)(batch_of([8, 9])).isnan().tolist() == [False, True]
 
 
 def test_names_and_batches_that_cannot_be_scored_are_refused(networks: dict[str, Network]) -> None:

@@ -1,5 +1,6 @@
 """What the rest of prefrank asks of any network: scores in order, a fingerprint, parameters by depth."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from prefrank.model import (
     parameters_by_depth,
     score_batches,
 )
-from prefrank.model.distances import bucket, skew
+from prefrank.model.distances import Buckets, bucket, skew
 from prefrank.types import Batch, reply_types
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, saved
 
-ONE_OF_EACH = ["bert", "roberta", "electra projected", "deberta v2 xxlarge", "llama", "gpt2", "modernbert mean"]
+ONE_OF_EACH = ["bert", "roberta", "electra projected", "mpnet", "deberta v2 xxlarge", "llama", "gpt2", "modernbert mean"]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_a_score_that_is_not_a_number_is_returned(tmp_path: Path) -> None:
     assert score_batches(network, [batch_of([3])]).isnan().all()
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "deberta v2 xxlarge", "deberta absolute, types"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet", "deberta v2 xxlarge", "deberta absolute, types"])
 def test_checkpointed_layers_give_the_same_gradients(name: str, tmp_path: Path) -> None:
     folder = saved(model_of(*CONFIGS[name]), tmp_path)
     results = []
@@ -86,8 +87,9 @@ def test_checkpointed_layers_give_the_same_gradients(name: str, tmp_path: Path) 
 def test_a_row_beyond_the_position_table_is_refused(networks: dict[str, Network]) -> None:
     assert networks["bert"].max_positions == 64
     assert networks["roberta"].max_positions == 64, "66 rows, of which padding_idx + 1 are not positions"
+    assert networks["mpnet"].max_positions == 64
     assert networks["deberta v2 xxlarge"].max_positions is None
-    for name in ("bert", "roberta", "llama"):
+    for name in ("bert", "roberta", "mpnet", "llama"):
         with pytest.raises(BadInput, match="a row has 65 tokens, the model takes 64"):
             networks[name](batch_of([3, 65]))
 
@@ -139,6 +141,7 @@ def test_depths_hold_what_belongs_to_them(networks: dict[str, Network]) -> None:
     assert deberta[-1] == ["pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias"]
     bert = parameters_by_depth(networks["bert"])
     assert bert[-1] == ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]
+    assert "mpnet.encoder.relative_attention_bias.weight" in parameters_by_depth(networks["mpnet"])[0]
     assert "electra.embeddings_project.weight" in parameters_by_depth(networks["electra projected"])[0]
     llama = parameters_by_depth(networks["llama"])
     assert llama[0] == ["model.model.embed_tokens.weight"]
@@ -155,6 +158,17 @@ def test_buckets_by_hand() -> None:
     wanted = torch.tensor([0, 1, 4, 5, 5, 6, 6, 7, 7, 8, 9])
     assert torch.equal(bucket(distances, buckets=8, max_distance=64), wanted)
     assert torch.equal(bucket(-distances, buckets=8, max_distance=64), -wanted)
+
+
+def test_buckets_of_mpnet_by_hand() -> None:
+    """16 for keys up to the query, 16 for keys after it: 8 of one distance each, then steps at 8 x 2^(n/2), the last of
+    which is open.
+    """
+    steps = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]
+    wanted = [bucket for bucket, (low, high) in enumerate(pairwise([*steps, 201])) for _ in range(low, high)]
+    rows = Buckets(32, max_distance=128).rows(200).tolist()
+    assert rows[200:] == wanted
+    assert rows[:200] == [16 + bucket for bucket in wanted[:0:-1]]
 
 
 @given(rows=st.integers(1, 6), width=st.integers(1, 6))

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
+from prefrank.errors import BadModel
 from prefrank.model import load_network
-from tests.parity.reference import CONFIGS, V3, alone, batch_of, model_of, reference_scores, saved
+from prefrank.model.families.mpnet import DISTANCES, MPNetNetwork
+from tests.parity.reference import CONFIGS, SMALL, V3, alone, batch_of, model_of, reference_scores, saved
 
 KEY_BIASES = ("key.bias", "key_proj.bias", "k_proj.bias", "attn.k.bias", "encoder.LayerNorm.bias")
 LENGTHS = [1, 2, 3, 3, 3, 5, 9, 9, 17, 31, 33, 64]
@@ -70,3 +73,40 @@ def test_rows_past_the_relative_range_score_as_in_transformers(options: dict, tm
     with torch.no_grad():
         theirs = torch.cat([reference_scores(reference, row) for row in alone(batch)])
         torch.testing.assert_close(network(batch), theirs, atol=1e-5, rtol=0)
+
+
+def test_mpnets_distances_are_put_into_transformers_buckets() -> None:
+    ours = DISTANCES.rows(3000)
+    assert torch.equal(ours, MPNetEncoder.relative_position_bucket(torch.arange(3000, -3001, -1)))
+
+
+def test_mpnets_rows_as_long_as_its_table_allows_score_as_in_transformers(tmp_path: Path) -> None:
+    reference = model_of("MPNet", {"max_position_embeddings": 602})
+    network = load_network(saved(reference, tmp_path), dropout=0.0)
+    assert network.max_positions == 600
+    batch = batch_of([600, 130, 1, 512, 127, 127])
+    theirs = torch.cat([reference_scores(reference, row) for row in alone(batch)])
+    with torch.no_grad():
+        torch.testing.assert_close(network(batch), theirs, atol=1e-5, rtol=0)
+    scores = network.train()(batch)
+    torch.testing.assert_close(scores, theirs, atol=1e-5, rtol=0)
+    ours, wanted = (gradients(each.square().sum(), model) for each, model in ((scores, network), (theirs, reference)))
+    table = "mpnet.encoder.relative_attention_bias.weight"
+    torch.testing.assert_close(ours[table], wanted[table], rtol=1e-5, atol=1e-5 * wanted[table].abs().max().item())
+    assert torch.equal(wanted[table].any(1), torch.arange(32) != 16), "of row 16 the key were after and at the query"
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"relative_attention_num_buckets": 31}, "relative_attention_num_buckets is 31; wanted 32"),
+        ({"relative_attention_num_buckets": 64}, "relative_attention_num_buckets is 64; wanted 32"),
+        ({"relative_attention_num_buckets": "32"}, "relative_attention_num_buckets is '32'; wanted a whole number"),
+        ({"max_position_embeddings": 2}, "max_position_embeddings is 2; wanted more than 2"),
+        ({"vocab_size": 1}, "vocab_size is 1; wanted more than 1"),
+    ],
+)
+def test_an_mpnet_that_transformers_could_not_run_is_refused(keys: dict, words: str) -> None:
+    MPNetNetwork({"model_type": "mpnet", **SMALL})
+    with pytest.raises(BadModel, match=words):
+        MPNetNetwork({"model_type": "mpnet", **SMALL, **keys})
