@@ -117,7 +117,7 @@ class Layout:
         scale: of attention scores, applied to queries.
         activation: between the two feed-forward matrices.
         distances: None where the model has no relative positions.
-        biases: MPNet's, added to the scores of every layer, one per head: rows as `distances` says.
+        biases: MPNet's, which every layer adds to its scores; `distances` says which row.
         max_positions: tokens of the longest row, None for no limit.
     """
 

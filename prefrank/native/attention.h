@@ -1,4 +1,5 @@
-// Attention inside each row of a packed batch, head by head: plain, or DeBERTa's with its two position terms.
+// Attention inside each row of a packed batch, head by head: plain, or DeBERTa's with its two position terms, or MPNet's
+// with a bias by distance.
 //
 // score[i, j] = q_i.k_j + q_i.PK[i - j] + PQ[i - j].k_j, softmax over j, times the values. (He et al. 2021, eq. 4.)
 // PK and PQ are laid out by distance, transposed, once per layer and chunk; then what a tile of queries reads of PK, and

@@ -1,7 +1,7 @@
 // Scores of packed rows: a whole encoder over plain buffers, behind a C interface.
 //
-// Which files of prefrank this mirrors: the families of model/families/, of which tests hold it to
-// 1e-5. Nothing here is shared between calls but weights, so any number of threads may score at once, one chunk each.
+// It mirrors the encoders of model/families/, to which tests hold it to 1e-5. Nothing here is shared between calls but
+// weights, so any number of threads may score at once, one chunk each.
 // The last layer is computed for each row's first token alone, which is all that is pooled. Its keys and
 // values are not: with one query a head, q.(W x) is (W^T q).x, and the mix of W x is W times the mix of x. Where a model
 // knows no absolute positions, layer 0 projects each distinct token once.

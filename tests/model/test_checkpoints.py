@@ -285,7 +285,8 @@ def test_a_bare_backbone_takes_a_new_head(tmp_path: Path) -> None:
     ("kind", "name"),
     [("BertForMaskedLM", "bert"), ("BertForPreTraining", "bert"), ("RobertaModel", "roberta"),
      ("RobertaForMaskedLM", "roberta"), ("ElectraForPreTraining", "electra"), ("ElectraForMaskedLM", "electra"),
-     ("DebertaV2ForMaskedLM", "deberta-v2"), ("DebertaV2Model", "deberta v2 xxlarge")],
+     ("DebertaV2ForMaskedLM", "deberta-v2"), ("DebertaV2Model", "deberta v2 xxlarge"), ("MPNetModel", "mpnet"),
+     ("MPNetForMaskedLM", "mpnet")],
 )  # fmt: skip
 def test_pretraining_checkpoints_take_a_new_head(kind: str, name: str, tmp_path: Path) -> None:
     backbone = getattr(transformers, kind)(model_of(*CONFIGS[name]).config)

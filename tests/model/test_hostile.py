@@ -18,6 +18,7 @@ import torch
 from prefrank import RewardModel
 from prefrank.errors import BadInput, BadModel, NotFound, PrefrankError
 from prefrank.model import load_network, make_engine
+from prefrank.model.distances import Buckets
 from prefrank.model.families import lay_out
 from prefrank.model.integer_network import quantise_network
 from prefrank.model.layout import Norm
@@ -117,6 +118,11 @@ def test_kernels_are_given_buffers_of_their_sizes_only(plain: Path) -> None:
     short = torch.ones(31)
     with pytest.raises(BadInput, match=r"norm of embeddings is \[31\]"):
         check_shapes(replace(layout, embeddings=replace(layout.embeddings, norm=Norm(short, short, 1e-12))))
+    check_shapes(biased := replace(layout, distances=Buckets(32, 128), biases=torch.ones(32, layout.num_heads)))
+    with pytest.raises(BadInput, match=r"the table of biases is \[31, 4\]"):
+        check_shapes(replace(biased, biases=torch.ones(31, 4)))
+    with pytest.raises(BadInput, match=r"the table of biases is \[32, 4\] of torch.float16"):
+        check_shapes(replace(biased, biases=torch.ones(32, 4).half()))
 
 
 @pytest.mark.parametrize(

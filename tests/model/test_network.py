@@ -21,7 +21,16 @@ from prefrank.model.distances import Buckets, bucket, skew
 from prefrank.types import Batch, reply_types
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, saved
 
-ONE_OF_EACH = ["bert", "roberta", "electra projected", "mpnet", "deberta v2 xxlarge", "llama", "gpt2", "modernbert mean"]
+ONE_OF_EACH = [
+    "bert",
+    "roberta",
+    "electra projected",
+    "mpnet",
+    "deberta v2 xxlarge",
+    "llama",
+    "gpt2",
+    "modernbert mean",
+]
 
 
 @pytest.fixture(scope="module")

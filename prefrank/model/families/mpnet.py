@@ -35,7 +35,7 @@ from prefrank.model.packed_encoder import (
     run_layer,
     split_heads,
 )
-from prefrank.types import Batch
+from prefrank.types import Batch, Causal
 
 PADDING = 1
 FIRST_POSITION = PADDING + 1
@@ -123,18 +123,17 @@ class SelfAttention(nn.Module):
         self, firsts: Float[Tensor, "N D"], hidden: Float[Tensor, "T D"], pack: Pack, biases: list[Tensor]
     ) -> Float[Tensor, "N D"]:
         """Attention of each row's first token without keys and values: q.(W x) is (W^T q).x, and sum a (W x) is
-        W sum a x. The key's own bias adds the same to all scores of a query: softmax leaves it out.
+        W sum a x.
         """
         query = (self.q(firsts) * self.scale).unflatten(-1, (self.num_heads, -1))
         matrices = self.k.weight.unflatten(0, (self.num_heads, -1))
         asking = torch.bmm(query.transpose(0, 1), matrices).transpose(0, 1)
-        parts = zip(
-            pack.group_rows, asking.split(pack.group_rows), hidden.split(pack.group_tokens), biases, strict=True
-        )
+        constant = (query * self.k.bias.unflatten(0, (self.num_heads, -1))).sum(-1, keepdim=True)
+        groups = pack.group_rows, asking.split(pack.group_rows), constant.split(pack.group_rows)
         means, weights = [], []
-        for rows, u, tokens, bias in parts:
+        for rows, u, c, tokens, bias in zip(*groups, hidden.split(pack.group_tokens), biases, strict=True):
             x = tokens.unflatten(0, (rows, -1))
-            shares = self.dropout((u @ x.mT + bias[:, 0]).softmax(-1))
+            shares = self.dropout((u @ x.mT + c + bias[:, 0]).softmax(-1))
             means.append(shares @ x)
             weights.append(shares.sum(-1))
         return project_by_head(torch.cat(means), self.v, torch.cat(weights))
@@ -233,6 +232,7 @@ class MPNetNetwork(nn.Module):
         self.max_positions: int | None = config.num_positions - FIRST_POSITION
         self.gradient_checkpointing = False
         self.fused = False
+        self.causal: Causal | None = None
         self.heads: tuple[str, ...] = (ONLY_HEAD,)
         self.uncut: dict[str, Tensor] = {}
         self.backbone = "mpnet"
@@ -278,7 +278,9 @@ def lay_out(network: MPNetNetwork) -> laid.Layout:
         convolution=None,
         distances=DISTANCES,
         biases=encoder.relative_attention_bias.weight.detach(),
-        head=laid.Head(laid.head_linear(classifier.dense), classifier.activation, laid.head_linear(classifier.out_proj)),
+        head=laid.Head(
+            laid.head_linear(classifier.dense), classifier.activation, laid.head_linear(classifier.out_proj)
+        ),
         vocab_size=network.vocab_size,
         max_positions=network.max_positions,
     )

@@ -17,6 +17,7 @@ DEBERTA = {
     "norm_rel_ebd": "layer_norm", "share_att_key": True, "position_biased_input": False, "type_vocab_size": 0,
     "max_relative_positions": -1,
 }  # fmt: skip
+MPNET = {**BERT, "model_type": "mpnet"}
 
 
 def recipe_of(**keys: Any) -> Recipe:

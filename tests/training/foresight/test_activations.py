@@ -31,12 +31,14 @@ def kept_by_all(config: dict[str, Any], recipe: Any, rows: int, length: int, *, 
 
 
 KINDS = ["roberta", "electra projected", "deberta v2 xxlarge", "deberta own position projections", "deberta c2p",
-         "deberta no buckets", "deberta absolute, types"]  # fmt: skip
+         "deberta no buckets", "deberta absolute, types", "mpnet"]  # fmt: skip
 
 
 def config_of(name: str) -> dict[str, Any]:
     kind, keys = CONFIGS[name]
-    family = {"DebertaV2": "deberta-v2", "Roberta": "roberta", "Electra": "electra", "Bert": "bert"}[kind]
+    family = {"DebertaV2": "deberta-v2", "Roberta": "roberta", "Electra": "electra", "Bert": "bert", "MPNet": "mpnet"}[
+        kind
+    ]
     return {**WIDE, **keys, "num_hidden_layers": 5, "model_type": family}
 
 

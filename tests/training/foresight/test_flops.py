@@ -4,11 +4,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prefrank.training.foresight.activations import without_weights
 from prefrank.training.foresight.flops import row_flops
-from tests.training.foresight.small import BERT, DEBERTA, batch_of, recipe_of
+from tests.training.foresight.small import BERT, DEBERTA, MPNET, batch_of, recipe_of
 
 
 @pytest.mark.parametrize(
-    ("config", "frozen", "checkpointing"), [(BERT, 0, False), (DEBERTA, 0, True), (DEBERTA, 2, False)]
+    ("config", "frozen", "checkpointing"),
+    [(BERT, 0, False), (DEBERTA, 0, True), (DEBERTA, 2, False), (MPNET, 0, False), (MPNET, 2, True)],
 )
 def test_operations_are_those_torch_counts(config, frozen, checkpointing):
     recipe = recipe_of(freeze_layers=frozen)

@@ -60,8 +60,8 @@ def scores_of(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["bert", "roberta", "electra", "deberta v2 xxlarge", "deberta own position projections", "llama", "modernbert cls",
-     "distilbert", "gpt2"],
+    ["bert", "roberta", "electra", "mpnet", "deberta v2 xxlarge", "deberta own position projections", "llama",
+     "modernbert cls", "distilbert", "gpt2"],
 )  # fmt: skip
 def test_adapters_and_head_are_trained_and_nothing_else(kind, recipe, tmp_path):
     network = adapted(recipe, saved(model_of(*(CONFIGS | OTHERS)[kind]), tmp_path))
@@ -78,7 +78,7 @@ def test_adapters_and_head_are_trained_and_nothing_else(kind, recipe, tmp_path):
     assert in_groups == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "deberta-v2", "llama", "gpt2"])
 def test_merging_changes_no_score_and_leaves_no_trace(kind, recipe, tmp_path):
     folder = saved(model_of(*(CONFIGS | OTHERS)[kind]), tmp_path)
     network, plain = adapted(recipe, folder), load_network(folder)

@@ -23,6 +23,7 @@ from prefrank.training.loop.step import (
 )
 from prefrank.training.losses.likelihoods import BradleyTerry
 from prefrank.training.losses.preference_loss import LossSettings, PreferenceLoss
+from tests.parity.reference import model_of, saved
 from tests.tiny import wordpiece_folder
 from tests.training.conftest import make_comparisons
 
@@ -86,7 +87,8 @@ def padded_gradients(folder: Path, examples: Examples) -> dict[str, Tensor]:
         ids[n, : len(row.ids)] = torch.from_numpy(row.ids)
         mask[n, : len(row.ids)] = 1
         types[n, row.reply_start : len(row.ids)] = 1
-    scores = model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits[:, 0].float()
+    typed = {} if model.config.model_type == "mpnet" else {"token_type_ids": types}
+    scores = model(input_ids=ids, attention_mask=mask, **typed).logits[:, 0].float()
     (LOSS(scores, examples.labels(range(len(examples)))) / len(examples)).backward()
     return gradients(model)
 
@@ -129,6 +131,13 @@ def test_cached_packed_sorted_and_plain_padded_gradients_agree(folder, examples)
             pytest.fail(f"{name}: {error}")
 
 
+def test_so_do_those_of_an_mpnet_whose_table_of_biases_every_micro_batch_reads(examples, tmp_path):
+    folder = saved(model_of("MPNet", {"vocab_size": 200, "max_position_embeddings": 128}), tmp_path)
+    reference, order = padded_gradients(folder, examples), list(range(len(examples)))
+    assert_same(our_gradients(folder, examples, order, max_tokens=200, cached=False, shared=True), reference)
+    assert_same(our_gradients(folder, examples, order, max_tokens=150, cached=True), reference)
+
+
 def test_cached_and_direct_give_the_same_scores(bert, examples):
     network = load_network(bert, dropout=0.0).train()
     rows = rows_of(examples, [0, 1, 2])
@@ -169,7 +178,7 @@ def test_sharing_tables_keeps_the_gradient_of_frozen_parts_away(folder, examples
     words.requires_grad_(False)
     accumulate_gradient(network, examples, [0], LOSS, divide_by=1, max_tokens=20, sharing=network.sharing)
     assert words.grad is None
-    assert network.classifier.weight.grad is not None
+    assert network.get_parameter(f"{network.output_layer}.weight").grad is not None
 
 
 def test_the_bytes_autograd_keeps_are_counted_once_and_parameters_not_at_all():
