@@ -23,6 +23,7 @@ Head = Callable[[Any, Tensor], Tensor]
 HEADS: dict[str, Head] = {
     "bert": lambda m, x: m.classifier(torch.tanh(m.bert.pooler.dense(x))),
     "roberta": lambda m, x: m.classifier.out_proj(torch.tanh(m.classifier.dense(x))),
+    "mpnet": lambda m, x: m.classifier.out_proj(torch.tanh(m.classifier.dense(x))),
     "electra": lambda m, x: m.classifier.out_proj(F.gelu(m.classifier.dense(x))),
     "deberta-v2": lambda m, x: m.classifier(F.gelu(m.pooler.dense(x))),
     "llama": lambda m, x: m.score(x),
