@@ -71,7 +71,7 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Scaled dot-product attention inside each row, with a bias for each pair of tokens."""
+    """Scaled dot-product attention inside each row, with a bias for each pair of tokens; `o` is for its output."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class SelfAttention(nn.Module):
     ) -> Float[Tensor, "M D"]:
         """`biases` are [H, L, L] for each group of rows."""
         if len(queries) < len(hidden) and can_fold(self.k, self.v, device=hidden.device):
-            return self.o(self._first_tokens(queries, hidden, pack, biases))
+            return self._first_tokens(queries, hidden, pack, biases)
         groups = zip(
             pack.group_rows,
             self.q(queries).split(group_queries),
@@ -102,7 +102,7 @@ class SelfAttention(nn.Module):
             biases,
             strict=True,
         )
-        return self.o(torch.cat([self._attend(*group) for group in groups]))
+        return torch.cat([self._attend(*group) for group in groups])
 
     def _attend(
         self,
@@ -140,23 +140,13 @@ class SelfAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention, added to its input and normed."""
+    """Names the parts of a layer's attention: `attn`, and the norm after its output is added to the input."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.attn = SelfAttention(config)
         self.LayerNorm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = Dropout(config.hidden_dropout)
-
-    def forward(
-        self,
-        queries: Float[Tensor, "M D"],
-        hidden: Float[Tensor, "T D"],
-        pack: Pack,
-        group_queries: list[int],
-        biases: list[Tensor],
-    ) -> Float[Tensor, "M D"]:
-        return self.LayerNorm(self.dropout(self.attn(queries, hidden, pack, group_queries, biases)) + queries)
 
 
 class Layer(nn.Module):
@@ -169,11 +159,15 @@ class Layer(nn.Module):
         self.output = AddNorm(config, config.feed_forward_width)
 
     def forward(
-        self, hidden: Float[Tensor, "T D"], pack: Pack, biases: list[Tensor], firsts_only: bool
+        self, hidden: Float[Tensor, "T D"], pack: Pack, firsts_only: bool, biases: list[Tensor]
     ) -> Float[Tensor, "M D"]:
         queries = hidden[pack.firsts] if firsts_only else hidden
         group_queries = pack.group_rows if firsts_only else pack.group_tokens
-        attended = self.attention(queries, hidden, pack, group_queries, biases)
+        return self._after_attention(self.attention.attn(queries, hidden, pack, group_queries, biases), queries)
+
+    def _after_attention(self, seen: Float[Tensor, "M D"], hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        part = self.attention
+        attended = part.LayerNorm(part.dropout(part.attn.o(seen)) + hidden)
         return self.output(self.intermediate(attended), attended)
 
 
@@ -192,8 +186,8 @@ class Encoder(nn.Module):
     def forward(self, hidden: Float[Tensor, "T D"], pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
         biases = self._biases(pack)
         for layer in self.layer[:-1]:
-            hidden = run_layer(layer, checkpointed, hidden, pack, biases, False)
-        return run_layer(self.layer[-1], checkpointed, hidden, pack, biases, True)
+            hidden = run_layer(layer, checkpointed, hidden, pack, False, biases)
+        return run_layer(self.layer[-1], checkpointed, hidden, pack, True, biases)
 
     def _biases(self, pack: Pack) -> list[Tensor]:
         """The biases [H, L, L] of each group of rows: corners of those of the longest row."""
