@@ -124,7 +124,7 @@ def score(
     from prefrank.scoring.files import score_file
 
     named = parse_columns(columns) if columns is not None else None
-    check_files({"--output": Path(output)}, [*local_places(model), *local_places(source)])
+    check_files({"--output": Path(output)}, local_places(model, source, scoring.template))
     loaded = scoring.load(model)
     with folder_for(Path(output)), progress.scoring() as report:
         done = score_file(
@@ -177,7 +177,7 @@ def rank(
 
 
 @app.command()
-@scoring_options("head", "kernels", "num_threads", "max_tokens")
+@scoring_options("head", "kernels", "num_threads", "max_tokens", "template")
 def quantise(
     model: Annotated[str, typer.Argument(help="A float model folder or hub id.")],
     output: Annotated[Path, typer.Argument(help="The new folder.")],
@@ -205,6 +205,7 @@ def quantise(
         kernels=scoring.kernels,
         num_threads=scoring.num_threads,
         max_tokens=scoring.max_tokens,
+        template=scoring.template,
         data=data,
         num_rows=rows,
         max_flips=max_flips,
@@ -214,16 +215,19 @@ def quantise(
 
 
 @app.command()
+@scoring_options("template")
 def merge(
     adapter: Annotated[str, typer.Argument(help="A LoRA adapter: a folder or hub id, as peft writes them.")],
     output: Annotated[Path, typer.Argument(help="The new folder.")],
+    *,
+    scoring: ScoringOptions,
 ) -> None:
     """Write a LoRA adapter and its base as one plain model folder."""
     from prefrank.cli import tables
     from prefrank.scoring import merge_adapter
 
     check_outputs({}, local_places(adapter), folders={"OUTPUT": output})
-    tables.say_place("The merged model", merge_adapter(adapter, output))
+    tables.say_place("The merged model", merge_adapter(adapter, output, template=scoring.template))
 
 
 @app.command()
@@ -282,9 +286,9 @@ def describe(
     count = None
     if model:
         from prefrank.model.hub import resolve_model
-        from prefrank.text import TextEncoder
+        from prefrank.text import load_tokenizer
 
-        count = TextEncoder.load(resolve_model(model)).count_tokens
+        count = load_tokenizer(resolve_model(model)).texts.count
     name, split = parse_source(source)
     named = parse_columns(columns) if columns else None
     loaded = {split: load_comparisons(name, split=split, columns=named)} if split else load_splits(name, columns=named)
@@ -293,7 +297,7 @@ def describe(
 
 
 @app.command()
-@scoring_options("head", "max_length", "precision", "kernels", "trust_remote_code")
+@scoring_options("head", "max_length", "precision", "kernels", "template", "trust_remote_code")
 def info(
     model: Annotated[str, typer.Argument(help="A model folder or hub id.")],
     as_json: AsJson = False,
@@ -310,6 +314,7 @@ def info(
         max_length=scoring.max_length,
         precision=scoring.precision,
         kernels=scoring.kernels,
+        template=scoring.template,
         trust_remote_code=scoring.trust_remote_code,
     )
     print_result(facts, as_json, lambda: tables.checkpoint(model, facts))

@@ -104,7 +104,8 @@ def evaluate(
     if not (data or suite):
         raise BadInput("there is nothing to evaluate on; give --data, --suite or both (prefrank suites lists them)")
     # What would fail after hours of scoring fails now
-    places = local_places(*(model or ()), *(data or ()), *(suite or ()), *(train or ()), server_template)
+    named_files = (*(data or ()), *(suite or ()), *(train or ()), server_template, scoring.template)
+    places = local_places(*(model or ()), *named_files)
     check_files({"--json": output, "--html": html}, places)
     if html:
         import jinja2  # noqa: F401
@@ -302,6 +303,7 @@ def _audited(run: "Run", opened: "Mapping[str, OpenedScorer]", task: "Task", opt
                         device=options.device,
                         max_length=options.max_length,
                         pre_rendered=options.pre_rendered,
+                        template=options.template,
                         trust_remote_code=options.trust_remote_code,
                         progress=report,
                     )

@@ -42,6 +42,10 @@ class ScoringOptions:
     pre_rendered: Annotated[
         bool, typer.Option("--pre-rendered", help="Read control strings in texts as control tokens.")
     ] = False
+    template: Annotated[
+        str | None,
+        typer.Option(help="Of a decoder that comes without one: a Jinja file, or turns (User: and Assistant:)."),
+    ] = None
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that the model's folder brings.")
     ] = False

@@ -55,6 +55,7 @@ def audit(
     device: str | None = None,
     max_length: int | None = None,
     pre_rendered: bool = False,
+    template: str | None = None,
     trust_remote_code: bool = False,
     engines: Sequence[str] = ENGINES,
     formats: Sequence[str] = tuple(FORMATS),
@@ -73,6 +74,7 @@ def audit(
         device: such as "cpu"; the first GPU if there is one.
         max_length: replaces the checkpoint's tokens per row.
         pre_rendered, trust_remote_code: as `RewardModel.load`, for both engines.
+        template: as `RewardModel.load`; transformers' own formats know nothing of it.
         batch_sizes: one row at a time is always among them.
         num_comparisons: at most this many, evenly spaced.
         progress: called with each combination when it is done.
@@ -91,7 +93,7 @@ def audit(
         raise BadData(f"none of the {len(items)} comparisons prefers one reply; wanted at least one that does")
     sizes = [size for size in sorted(set(batch_sizes)) if size > 1]
     combinations: list[Combination] = []
-    with plain_folder(name) as folder:
+    with plain_folder(name, template=template) as (folder, named):
         load = partial(
             RewardModel.load,
             folder,
@@ -100,6 +102,7 @@ def audit(
             max_length=max_length,
             max_tokens=_WHOLE,
             pre_rendered=pre_rendered,
+            template=named,
             trust_remote_code=trust_remote_code,
         )
         model = load(precision="float32")

@@ -37,6 +37,7 @@ class ModelOptions:
     deterministic: bool = False
     empty_score: float | None = None
     pre_rendered: bool = False
+    template: str | None = None
     trust_remote_code: bool = False
 
 
@@ -98,6 +99,7 @@ def _open_model(name: str, options: ModelOptions) -> OpenedScorer:
         deterministic=options.deterministic,
         empty_score=options.empty_score,
         pre_rendered=options.pre_rendered,
+        template=options.template,
         trust_remote_code=options.trust_remote_code,
     )
     return OpenedScorer(

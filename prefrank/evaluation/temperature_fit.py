@@ -118,6 +118,7 @@ def calibrate(
     deterministic: bool = False,
     empty_score: float | None = None,
     pre_rendered: bool = False,
+    template: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Score comparisons with a saved model, fit its temperature and store it in the folder's prefrank.json.
@@ -162,6 +163,7 @@ def calibrate(
         deterministic=deterministic,
         empty_score=empty_score,
         pre_rendered=pre_rendered,
+        template=template,
         trust_remote_code=trust_remote_code,
     )
     sample = sample_of(comparisons, score_once(model.score_pairs, comparisons))

@@ -6,6 +6,7 @@ importing that package, and checked by hash.
 
 import hashlib
 import os
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def resolve_model(name: str) -> Path:
 
     Raises:
         NotFound: no such folder, package or hub id, or no way to reach the hub.
-        BadModel: the packaged weights are not the published ones.
+        BadModel: the packaged weights are not the published ones; a GGUF file.
     """
     if not name.strip():  # which the system would read as the current folder
         raise NotFound(f"the name of the model is empty; give a model folder, a hub id (owner/name) or {MINILM}")
@@ -40,8 +41,20 @@ def resolve_model(name: str) -> Path:
         reason = error.strerror if isinstance(error, OSError) else error
         raise NotFound(f"there is no model {short(name)} ({reason}); give a model folder or a hub id") from error
     if exists:
+        check_gguf([folder])
         raise NotFound(f"{name} is not a folder; wanted the folder that holds config.json and the weights")
     return _packaged_minilm() if name == MINILM else _from_hub(name)
+
+
+def check_gguf(paths: Iterable[Path]) -> None:
+    """Raise BadModel where one of these, in place of a model folder's files, is a file of llama.cpp's format."""
+    for path in paths:
+        if path.suffix.lower() == ".gguf":
+            raise BadModel(
+                f"{path} is a GGUF file, and prefrank reads transformers folders; convert it once: load model and"
+                f" tokenizer with transformers' from_pretrained(FOLDER, gguf_file={path.name!r}), and save both with"
+                " save_pretrained(NEW_FOLDER)"
+            )
 
 
 def _of_run(folder: Path) -> Path:

@@ -28,6 +28,7 @@ from prefrank.io.atomic import atomic_file
 from prefrank.io.json_files import Fields, read_fields
 from prefrank.io.plain_files import check_plain
 from prefrank.limits import limit, past
+from prefrank.model.hub import check_gguf
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 QUANTISED = "quantised.safetensors"
@@ -61,6 +62,7 @@ def read_config(folder: Path) -> Fields:
         raise NotFound(f"there is no model folder {folder}")
     path = folder / "config.json"
     if not path.exists():
+        check_gguf(sorted(folder.glob("*")))
         inside = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/config.json"))
         where = f"; there is one in {', '.join(inside[:3])}, which may be meant" if inside else ""
         raise BadModel(f"{folder} has no config.json; wanted a transformers model folder{where}")
@@ -236,6 +238,7 @@ def _weight_files(folder: Path) -> list[Path]:
         index = folder / f"{name}.index.json"
         if index.exists():
             return [folder / shard for shard in _shards(index)]
+    check_gguf(sorted(folder.glob("*")))
     raise BadModel(f"{folder} has no weights; wanted {SINGLE[0]} or {SINGLE[1]}, or an index of shards")
 
 

@@ -22,6 +22,7 @@ def checkpoint_info(
     max_length: int | None = None,
     precision: str | None = None,
     kernels: str | None = None,
+    template: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Facts of a reward model folder or hub id, as plain values.
@@ -44,6 +45,7 @@ def checkpoint_info(
         max_length=max_length,
         precision=precision,
         kernels=kernels,
+        template=template,
         trust_remote_code=trust_remote_code,
     )
     return read_whole(folder, partial(_info, folder, load, trust_remote_code))

@@ -14,18 +14,19 @@ from prefrank.model.save import check_target, write_checkpoint
 from prefrank.text import TextEncoder, TextSettings
 
 
-def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
+def merge_adapter(adapter: str | Path, target: str | Path, *, template: str | None = None) -> Path:
     """Write the merged model of an adapter, with all its heads and its text settings, whole or not at all.
 
     An adapter that carries no text settings has those of its base.
 
     Args:
         adapter: a folder or hub id as peft writes them; its base is the one that its adapter_config.json names.
+        template: as `RewardModel.load`, of a decoder that comes without one.
         target: the new folder.
 
     Raises:
-        BadInput: a folder that is not an adapter, or a target that holds it.
-        BadModel: torn files, another kind of adapter, or one that does not fit its base.
+        BadInput: a folder that is not an adapter, a target that holds it, or as `TextEncoder.load`.
+        BadModel: torn files, another kind of adapter, one that does not fit its base, or a decoder without a template.
         NotFound: no such adapter, or no such base.
         CannotWrite: the target cannot be written or the disk is full.
     """
@@ -33,14 +34,14 @@ def merge_adapter(adapter: str | Path, target: str | Path) -> Path:
     if not is_adapter(folder):
         raise BadInput(f"{adapter} is not an adapter; wanted a folder with adapter_config.json and no config.json")
     check_target(target, folder, "adapter")
-    network, text, record = read_whole(folder, partial(_read, folder))
+    network, text, record = read_whole(folder, partial(_read, folder, template))
     with atomic_folder(Path(target)) as temporary:
         write_checkpoint(temporary, network, text, record.training if record else None)
     return Path(target)
 
 
-def _read(folder: Path) -> tuple[Network, TextEncoder, ModelRecord | None]:
+def _read(folder: Path, template: str | None) -> tuple[Network, TextEncoder, ModelRecord | None]:
     network, stored = load_network(folder), text_settings(folder)
     settings = None if stored is None else TextSettings.from_json(stored)
-    text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions)
+    text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions, template=template)
     return network, text, read_record(folder)

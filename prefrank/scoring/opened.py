@@ -24,7 +24,7 @@ class OpenedModel:
         model: ready to score.
         ours: whether prefrank saved it; otherwise its text settings are the defaults.
         format: text settings, head, precision, kernels and device, whatever of them was asked for; `empty_score`,
-            `pre_rendered` and `trust_remote_code` where they were.
+            `pre_rendered`, `named_template` and `trust_remote_code` where they were.
     """
 
     model: RewardModel
@@ -45,6 +45,7 @@ def open_model(
     deterministic: bool = False,
     empty_score: float | None = None,
     pre_rendered: bool = False,
+    template: str | None = None,
     trust_remote_code: bool = False,
 ) -> OpenedModel:
     """Load a folder or hub id; the arguments are those of `RewardModel.load`.
@@ -66,6 +67,7 @@ def open_model(
         deterministic=deterministic,
         empty_score=empty_score,
         pre_rendered=pre_rendered,
+        template=template,
         trust_remote_code=trust_remote_code,
     )
     model, ours = read_whole(folder, lambda: (load(), read_record(folder) is not None))
@@ -83,22 +85,27 @@ def open_model(
         settings["empty_score"] = empty_score
     if pre_rendered:
         settings["pre_rendered"] = True
+    if template is not None:
+        settings["named_template"] = template
     if trust_remote_code:
         settings["trust_remote_code"] = True
     return OpenedModel(model, ours, model.encoder.text_json() | settings)
 
 
 @contextmanager
-def plain_folder(name: str | Path) -> Iterator[Path]:
-    """The folder that every program loads the model from: of a run its best checkpoint, of an adapter a merged copy
-    for as long as it is used, of a hub id its files here.
+def plain_folder(name: str | Path, *, template: str | None = None) -> Iterator[tuple[Path, str | None]]:
+    """The folder that every program loads the model from, and the template that is still to be named for it. Of a run
+    it is its best checkpoint, of an adapter a merged copy for as long as it is used, of a hub id its files here.
+
+    Args:
+        template: as `RewardModel.load`; a merged copy has it.
 
     Raises:
         NotFound, BadModel: as `RewardModel.load`.
     """
     folder = resolve_model(str(name))
     if not is_adapter(folder):
-        yield folder
+        yield folder, template
         return
     with TemporaryDirectory(prefix="prefrank-") as place:
-        yield merge_adapter(folder, Path(place) / "merged")
+        yield merge_adapter(folder, Path(place) / "merged", template=template), None

@@ -102,6 +102,7 @@ def quantise_folder(
     kernels: str | None = None,
     num_threads: int | None = None,
     max_tokens: int | None = None,
+    template: str | None = None,
     data: str = "starter",
     num_rows: int = 500,
     max_flips: float | None = None,
@@ -115,6 +116,7 @@ def quantise_folder(
         precision: "int16" or "int8".
         head: of a model with several, the one to keep; by default the first of those that prefrank trained.
         kernels, num_threads, max_tokens: as `RewardModel.load`, for the scoring of both.
+        template: as `RewardModel.load`; the new folder has it.
         data: SOURCE or SOURCE:SPLIT whose prompts and replies are scored by both models.
         num_rows: at most this many of its (prompt, reply) rows, evenly spaced.
         max_flips: percent of pairs whose order may change. By default 0.5, and the root mean square difference may be
@@ -141,6 +143,7 @@ def quantise_folder(
         kernels=kernels,
         num_threads=num_threads,
         max_tokens=max_tokens,
+        template=template,
     )
     model = load(precision="float32")
     reference = model.score_pairs(pairs)

@@ -130,12 +130,14 @@ class RewardModel:
         deterministic: bool = False,
         num_threads: int | None = None,
         pre_rendered: bool = False,
+        template: str | None = None,
         trust_remote_code: bool = False,
     ) -> "RewardModel":
         """Load a folder or hub id: one of ours, any sequence classifier of transformers, or a LoRA adapter of either.
 
         A plain checkpoint (no prefrank.json) gets the text defaults of `TextEncoder.load`: of its length, what its
-        tokenizer and config say, up to 4,096 tokens.
+        tokenizer and config say, up to 4,096 tokens. A decoder that comes without a template is refused unless one is
+        named.
 
         Args:
             head: of a model with several, the one that scores; by default the first of those that prefrank trained.
@@ -153,14 +155,19 @@ class RewardModel:
             num_threads: cores to use, by default torch's number of threads.
             pre_rendered: take the model's control strings in texts as its control tokens, for prompts that a chat
                 template has been through already; otherwise a text is text.
+            template: of a decoder that comes without one: a Jinja file, or `turns` for plain `User:` and `Assistant:`
+                turns; the fingerprint says which.
             trust_remote_code: run the Python code that the folder brings, where its model is made of such.
 
         Raises:
             NotFound: no such folder or hub id.
-            BadModel: not a reward model, torn files, several outputs of another program with no word on which.
-            BadInput: a head, precision or kernels that are unknown or not to be had here.
+            BadModel: not a reward model, torn files, several outputs of another program with no word on which, a
+                decoder without a template.
+            BadInput: a head, precision or kernels that are unknown or not to be had here; a template for a model that
+                has its own.
         """
-        for option, value in {"head": head, "device": device, "precision": precision, "kernels": kernels}.items():
+        names = {"head": head, "device": device, "precision": precision, "kernels": kernels, "template": template}
+        for option, value in names.items():
             if value is not None and (not isinstance(value, str) or not value):
                 raise BadInput(f"{option} is {short(value)}; give a name, or leave it out")
         if max_length is not None and not is_count(max_length):
@@ -179,6 +186,7 @@ class RewardModel:
             precision=precision,
             max_length=max_length,
             pre_rendered=pre_rendered,
+            template=template,
             trust_remote_code=trust_remote_code,
             options=options,
         )
@@ -206,6 +214,7 @@ class RewardModel:
         precision: str | None,
         max_length: int | None,
         pre_rendered: bool,
+        template: str | None,
         trust_remote_code: bool,
         options: Mapping[str, Any],
     ) -> "tuple[RewardModel, str | None]":
@@ -224,6 +233,7 @@ class RewardModel:
             positions=network.max_positions,
             max_length=max_length,
             pre_rendered=pre_rendered,
+            template=template,
         )
         model = cls(
             network,

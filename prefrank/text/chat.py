@@ -15,6 +15,7 @@ import numpy as np
 from prefrank.errors import BadText
 from prefrank.text.frames import REPEATED, try_template
 from prefrank.text.held import check_calls, check_held
+from prefrank.text.limit import in_steps
 from prefrank.text.marks import Marks
 from prefrank.text.reader import TextLayout
 from prefrank.text.rendering import Rendered, render_chat
@@ -101,12 +102,13 @@ class ChatTexts:
         """Shorten the texts of the turns that are left, oldest first, leave out all of these but the last where the
         template lets us, shorten what says how to answer, then the reply, until the row fits."""
         emptied, halved, tries = False, set[bool](), Counter[int | None]()
+        begun: dict[int, tuple[str, int]] = {}
         while not rendered.fits:
             over = len(rendered) - self.settings.max_length
             place = self._next_to_cut(prompt)
             cuttable = [n for n, turn in enumerate(prompt) if turn.role not in KEPT_ROLES]
             if not emptied and len(cuttable) > 1 and place not in cuttable:
-                emptied, shorter = True, _from(prompt, cuttable[-1])
+                emptied, shorter, begun = True, _from(prompt, cuttable[-1]), {}
                 with suppress(BadText):
                     prompt, rendered = shorter, self._rendered(shorter, reply, number, rendered.marks)
                 continue
@@ -118,7 +120,8 @@ class ChatTexts:
             over <<= max(tries[place] - TRIES, 0)
             if place is not None:
                 old = prompt[place]
-                new = replace(old, text=self._cut_start(old.text, over, keep_one=old.role in KEPT_ROLES))
+                begun[place], text = self._cut_on(old, begun.get(place, (old.text, 0)), over)
+                new = replace(old, text=text)
                 prompt = (*prompt[:place], new, *prompt[place + 1 :])
             elif reply:
                 old = Turn("assistant", reply)
@@ -164,6 +167,22 @@ class ChatTexts:
             if turn.role in KEPT_ROLES and len(turn.text.strip()) > 1 and self._count(turn.text) > 1:
                 return place
         return None
+
+    def _cut_on(self, turn: Turn, begun: tuple[str, int], over: int) -> tuple[tuple[str, int], str]:
+        """A turn's text without `over` more of its tokens, or as many as the step makes of them.
+
+        Args:
+            begun: the text before any cut, and how many of its tokens went; given back with those that went now. In
+                steps all are counted from there, so that it does not matter in how many cuts a text was shortened.
+        """
+        step, keep_one = self.settings.cut_step, turn.role in KEPT_ROLES
+        if step > 1:
+            whole, cut = begun
+            cut = in_steps(cut + over, self._count(whole), step)
+            text = self._cut_start(whole, cut, keep_one=keep_one)
+            if len(text) < len(turn.text):
+                return (whole, cut), text
+        return begun, self._cut_start(turn.text, over, keep_one=keep_one)
 
     def _cut_start(self, text: str, over: int, *, keep_one: bool) -> str:
         """Without at least `over` tokens' worth of characters at its start; of a text of which one is to be kept, at

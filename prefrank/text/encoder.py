@@ -14,16 +14,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from prefrank.errors import BadInput, BadText
+from prefrank.errors import BadInput, BadText, short
 from prefrank.text.chat import ChatTexts
+from prefrank.text.defaults import default_length, default_settings, own_template, with_template
 from prefrank.text.limit import fit
 from prefrank.text.marks import check_characters
 from prefrank.text.padding import safe_padding, wanted_padding
 from prefrank.text.reader import TextIds
 from prefrank.text.rendered import one_text, pair_of, rendered_row, turns_of
-from prefrank.text.settings import PLAIN_TURNS, TextSettings, TokenTypes
+from prefrank.text.settings import PLAIN_TURNS, TextSettings
 from prefrank.text.templates import (
-    PairTokens,
     Parts,
     check_turns,
     pair_parts,
@@ -34,15 +34,6 @@ from prefrank.text.templates import (
 )
 from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer
 from prefrank.types import Prompt, Row, Turn
-
-OA_TURNS = {
-    "system": ("<|system|>", "{eos}"),
-    "user": ("<|prompter|>", "{eos}"),
-    "assistant": ("<|assistant|>", "{eos}"),
-}
-"""The turn tokens of Open Assistant's decoder reward models (their model cards' usage section)."""
-MOST_TOKENS = 4096
-"""The longest row that is a default: what a CPU scores in seconds, and memory holds."""
 
 
 class TextEncoder:
@@ -72,18 +63,36 @@ class TextEncoder:
         positions: int | None = None,
         max_length: int | None = None,
         pre_rendered: bool = False,
+        template: str | None = None,
     ) -> "TextEncoder":
         """Read a checkpoint's tokenizer; without `settings` (a plain checkpoint) take the defaults stated below.
 
         The defaults: the pair encoding where the tokenizer has one, with turns joined by the separator and no labels
         (as Open Assistant trained); else the tokenizer's chat template; else Open Assistant's turn tokens where the
-        vocabulary has them; else plain `User:` and `Assistant:` turns. At most `max_length` tokens; by default what the
-        tokenizer's `model_max_length` and the model's `positions` allow, up to 4,096, and 512 where neither says.
+        vocabulary has both, as its published decoders have no chat template; else none: the caller has to name one. At
+        most `max_length` tokens; by default what the tokenizer's `model_max_length` and the model's `positions` allow,
+        up to 4,096, and 512 where neither says. Decoders are cut in steps of 64 tokens.
+
+        Args:
+            template: of a decoder that comes without one: the path of a Jinja file, a name among the tokenizer's other
+                templates, or `turns` for plain `User:` and `Assistant:` turns.
+
+        Raises:
+            BadModel: nothing says how the model reads prompt and reply, and no template is named; a tokenizer that
+                cannot be read.
+            BadInput: a template is named for a model that has its own.
+            NotFound: there is no such template.
         """
         source = load_tokenizer(folder)
+        if template is not None and (own := own_template(source, settings)):
+            raise BadInput(
+                f"the template is {short(template)}, but the model in {folder} has {own}; leave template out"
+            )
         if settings is None:
             length = default_length(source, positions) if max_length is None else max_length
-            settings = default_settings(source, length)
+            settings = default_settings(source, length, named=template is not None)
+        if template is not None:
+            source, settings = with_template(source, settings, template)
         return cls(source, settings, pre_rendered=pre_rendered)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -221,7 +230,8 @@ class TextEncoder:
             return turn_parts(self.source, prompt, encoded, settings)
 
         limit, types = settings.max_length, settings.token_types
-        return [fit(parts(prompt), encoded(reply), limit, types) for prompt, reply in pairs]
+        step = 1 if settings.template == "pair" else settings.cut_step
+        return [fit(parts(prompt), encoded(reply), limit, types, step=step) for prompt, reply in pairs]
 
     def _encode_texts(self, pairs: Sequence[tuple[Prompt, str]]) -> Callable[[str], TextIds]:
         """Tokenize every distinct text of the pairs together; the answer looks a text's ids up."""
@@ -239,32 +249,6 @@ class TextEncoder:
 def _made_again(source: FolderTokenizer, settings: TextSettings, pre_rendered: bool) -> TextEncoder:
     """What unpickling calls: templates and their caches are made again."""
     return TextEncoder(source, settings, pre_rendered=pre_rendered)
-
-
-def default_settings(source: FolderTokenizer, max_length: int) -> TextSettings:
-    """The text settings of a checkpoint that carries none (see `TextEncoder.load`)."""
-    pair = pair_tokens(source)
-    if pair is not None and pair.closed:
-        return TextSettings("pair", max_length, token_types=_token_types(source, pair))
-    if source.chat_template is not None:
-        return TextSettings("chat", max_length, token_types="none", row_ends="files")
-    vocabulary = source.tokenizer
-    oa = all(vocabulary.token_to_id(token) is not None for token in ("<|prompter|>", "<|assistant|>"))
-    strings = OA_TURNS if oa else None
-    return TextSettings("turns", max_length, turn_strings=strings, token_types="none", row_ends="files")
-
-
-def _token_types(source: FolderTokenizer, pair: PairTokens) -> TokenTypes:
-    types = pair.types
-    if not any((*types.before, types.first, *types.middle, types.second, *types.after)) or not source.gives_types:
-        return "none"
-    return "reply" if pair.typed_by_reply else "tokenizer"
-
-
-def default_length(source: FolderTokenizer, positions: int | None) -> int:
-    """Tokens of a row where nobody chose: what tokenizer and model allow, up to 4,096; 512 where neither says."""
-    lengths = [length for length in (source.default_length, positions) if length is not None]
-    return min(*lengths, MOST_TOKENS) if lengths else 512
 
 
 def check_texts(pairs: Sequence[tuple[Prompt, str]]) -> None:

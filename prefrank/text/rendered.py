@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from prefrank.errors import BadText
+from prefrank.text.limit import in_steps
 from prefrank.text.reader import Tokens, joined
 from prefrank.text.settings import TextSettings
 from prefrank.text.templates import Ids, PairTokens
@@ -41,7 +42,7 @@ def rendered_row(
     source: FolderTokenizer, settings: TextSettings, opening: Ids, closing: str, prompt: str, reply: str
 ) -> Row:
     """A row of `chat`: the texts as they stand, after what opens a row and before what closes it, where they lack that.
-    Of too many tokens the prompt loses its oldest, then the reply its last."""
+    Of too many tokens the prompt loses its oldest, in steps, then the reply its last."""
     text = prompt + reply + _missing(prompt + reply, closing)
     tokens = source.rendered.tokens(text)
     if tokens.ids[: len(opening)].tolist() != opening:
@@ -51,8 +52,8 @@ def rendered_row(
     end = _first(tokens.starts >= len(text) - len(closing)) if closing else len(ids)
     start = min(_first(tokens.ends > len(prompt)), end)
     over = max(len(ids) - settings.max_length, 0)
-    cut_prompt = min(over, max(start - len(opening), 0))
-    cut_reply = min(over - cut_prompt, end - start)
+    cut_prompt = in_steps(over, max(start - len(opening), 0), settings.cut_step)
+    cut_reply = min(max(over - cut_prompt, 0), end - start)
     left = np.concatenate([ids[: len(opening)], ids[len(opening) + cut_prompt : end - cut_reply], ids[end:]])
     none = settings.token_types == "none"
     types = np.zeros(len(left), np.int8) if none else reply_types(len(left), start - cut_prompt)

@@ -6,6 +6,9 @@
   opens with its role as plain text; a prompt of one user turn never has a label and equals the plain pair encoding.
 - `chat`: the tokenizer's chat template (decoders).
 - `turns`: fixed opening and closing strings around each turn (decoders without a chat template).
+
+A decoder reads a prompt once for all of its replies, as far as their rows begin alike. So that rows which are cut still
+do, new decoders lose the tokens of a turn in steps of `CUT_STEP`: replies of nearly one length then leave the same.
 """
 
 from collections.abc import Callable
@@ -18,6 +21,9 @@ Template = Literal["pair", "chat", "turns"]
 TokenTypes = Literal["reply", "tokenizer", "none"]
 RowEnds = Literal["config", "files"]
 MOST_LENGTH = 2**31
+CUT_STEP = 64
+"""`cut_step` of decoders that carry no settings, and so of what is trained from them."""
+MOST_STEP = 4096
 PLAIN_TURNS = {"system": ("System: ", "\n\n"), "user": ("User: ", "\n\n"), "assistant": ("Assistant: ", "{eos}")}
 """Opening and closing of each role where a decoder has no turn tokens of its own."""
 
@@ -37,6 +43,8 @@ class TextSettings:
         row_ends: where BOS and EOS are looked for (for `chat` and `turns`): `files` are the post-processor and all of
             the tokenizer's and the model's configuration; `config` is tokenizer_config.json alone, which checkpoints
             that do not say were trained with.
+        cut_step: for `chat` and `turns`, tokens that a turn which is cut loses at a time, 1 to 4,096: their number is
+            rounded up to a multiple. Of its last so many tokens, none goes for that. 1 in checkpoints that do not say.
     """
 
     template: Template
@@ -45,6 +53,7 @@ class TextSettings:
     turn_strings: dict[str, tuple[str, str]] | None = None
     token_types: TokenTypes = "reply"
     row_ends: RowEnds = "config"
+    cut_step: int = 1
 
     def __post_init__(self) -> None:
         if self.template not in get_args(Template):
@@ -59,10 +68,12 @@ class TextSettings:
             raise BadModel(f"row_ends is {short(self.row_ends)}; wanted one of {', '.join(get_args(RowEnds))}")
         if not _is_length(self.max_length):
             raise BadModel(f"max_length is {short(self.max_length)} tokens; wanted a whole number, at least 8")
+        if not _is_step(self.cut_step):
+            raise BadModel(f"cut_step is {short(self.cut_step)} tokens; wanted {_STEPS}")
 
     def to_json(self) -> dict[str, Any]:
         """Fields that came later are left out at their defaults, so that older checkpoints keep their fingerprints."""
-        later = {"token_types": "reply", "row_ends": "config"}
+        later = {"token_types": "reply", "row_ends": "config", "cut_step": 1}
         return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
     @classmethod
@@ -99,6 +110,13 @@ def _is_length(value: Any) -> bool:
     return type(value) is int and 8 <= value <= MOST_LENGTH
 
 
+_STEPS = f"a whole number from 1 to {MOST_STEP:,}"
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MOST_STEP
+
+
 def _is_text(value: Any) -> bool:
     """Whether it is a string of whole characters."""
     return isinstance(value, str) and value == value.encode(errors="replace").decode()
@@ -123,5 +141,6 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "token_types": (f"one of {', '.join(get_args(TokenTypes))}", get_args(TokenTypes).__contains__),
     "row_ends": (f"one of {', '.join(get_args(RowEnds))}", get_args(RowEnds).__contains__),
+    "cut_step": (_STEPS, _is_step),
 }
 """What a file's values are."""

@@ -194,8 +194,8 @@ class Recipe(BaseModel):
 
     chat_template: Name | None = Field(
         None,
-        description="A decoder's chat template: a name among its tokenizer's, or a Jinja file, looked for from the"
-        " recipe's folder; null: as the model has it.",
+        description="A decoder's chat template: a name among its tokenizer's, a Jinja file, looked for from the"
+        " recipe's folder, or turns for plain User: and Assistant: turns; null: as the model has it.",
     )
     pre_rendered: bool = Field(
         False, description="Texts were already rendered by the chat template: their control strings are tokens."

@@ -14,7 +14,7 @@ from prefrank.model.adapter import text_folder
 from prefrank.model.checkpoint import heads_in
 from prefrank.model.hub import resolve_model
 from prefrank.model.record import text_settings
-from prefrank.text import TextEncoder, TextSettings, with_chat_template
+from prefrank.text import TextEncoder, TextSettings, default_length, default_settings, load_tokenizer, with_template
 from prefrank.training.loop.lora import ADAPTER, add_adapters, check_lora, restore_adapters
 from prefrank.training.loop.optim import freeze
 from prefrank.training.recipe import Recipe
@@ -28,27 +28,27 @@ def load_text(recipe: Recipe, folder: Path, *, positions: int | None = None, res
         resumed: the folder is a checkpoint of this very run, and so has the recipe's chat template already.
 
     Raises:
-        BadModel: a record that is torn, or of a newer version.
+        BadModel: a record that is torn, or of a newer version; a decoder that comes without a template, where the
+            recipe names none.
         BadRecipe: a setting without effect on this model.
         NotFound: no chat template of that name, and no such file.
     """
     stated = text_settings(folder)
     stored = None if stated is None else TextSettings.from_json(stated)
-    encoder = TextEncoder.load(text_folder(folder), stored, positions=positions)
-    source, settings = encoder.source, encoder.settings
+    source, named = load_tokenizer(text_folder(folder)), None if resumed else recipe.chat_template
+    settings = stored or default_settings(source, default_length(source, positions), named=named is not None)
     if recipe.max_length is not None:
         settings = replace(settings, max_length=recipe.max_length)
     if recipe.turns == "labels" and settings.template != "pair":
         raise BadRecipe(f"turns is labels, but {recipe.model_name} marks turns its own way; leave turns out")
     if recipe.turns is not None:
         settings = replace(settings, labels=recipe.turns == "labels")
-    if recipe.chat_template is not None and not resumed:
+    if named is not None:
         if settings.template == "pair":
             raise BadRecipe(
                 f"chat_template is set, but {recipe.model_name} takes prompt and reply as a pair; leave it out"
             )
-        source = with_chat_template(source, recipe.chat_template)
-        settings = replace(settings, template="chat", turn_strings=None)
+        source, settings = with_template(source, settings, named)
     return TextEncoder(source, settings, pre_rendered=recipe.pre_rendered)
 
 
