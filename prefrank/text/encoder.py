@@ -86,7 +86,7 @@ class TextEncoder:
         source = load_tokenizer(folder)
         if template is not None and (own := own_template(source, settings)):
             raise BadInput(
-                f"the template is {short(template)}, but the model in {folder} has {own}; leave template out"
+                f"a template is given ({short(template)}), but the model in {folder} has {own}; leave it out"
             )
         if settings is None:
             length = default_length(source, positions) if max_length is None else max_length

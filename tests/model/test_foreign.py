@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 import transformers
 
+from prefrank import RewardModel
 from prefrank.errors import BadModel
 from prefrank.model import load_network
 from prefrank.model.checkpoint import load_for_scoring, load_quantised
@@ -161,3 +162,15 @@ def test_a_config_in_a_subfolder_is_pointed_at(tmp_path: Path) -> None:
     saved(model_of(*CONFIGS["bert"]), tmp_path / "0_Transformer")
     with pytest.raises(BadModel, match=r"has no config.json.*there is one in 0_Transformer"):
         load_for_scoring(tmp_path, precision=None)
+
+
+def test_a_gguf_file_is_said_with_how_to_convert_it(tmp_path: Path) -> None:
+    file = tmp_path / "model" / "tiny-Q4.gguf"
+    file.parent.mkdir()
+    file.write_bytes(b"GGUF")
+    for name in (file, file.parent):
+        with pytest.raises(BadModel, match=r"tiny-Q4.gguf is a GGUF file, .*gguf_file='tiny-Q4.gguf'\), and save both"):
+            RewardModel.load(name)
+    (file.parent / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(BadModel, match=r"is a GGUF file"):
+        RewardModel.load(file.parent)

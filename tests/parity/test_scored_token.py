@@ -105,13 +105,13 @@ def in_transformers(folder: Path, rows: list[Row]) -> Tensor:
         return model(**batch).logits[:, 0]
 
 
-def trained(folder: Path) -> tuple[OtherNetwork, TextEncoder]:
+def trained(folder: Path, template: str | None = None) -> tuple[OtherNetwork, TextEncoder]:
     """As training starts: a new head."""
     network = load_network(folder, new_head=True)
     assert isinstance(network, OtherNetwork)
     with torch.no_grad():
         network.model.score.weight.normal_()
-    return network, TextEncoder.load(folder, max_length=128)
+    return network, TextEncoder.load(folder, max_length=128, template=template)
 
 
 def own_scores(network: Network, text: TextEncoder, rows: list[Row]) -> Tensor:
@@ -153,7 +153,7 @@ def test_a_folder_of_ours_scores_alike_in_padded_batches_of_transformers(
 
 @pytest.mark.parametrize("case", FOLDERS)
 def test_turns_without_a_chat_template_are_padded_safely_too(case: str, tmp_path: Path) -> None:
-    network, text = trained(decoder(tmp_path / "plain", "llama", case, template=False))
+    network, text = trained(decoder(tmp_path / "plain", "llama", case, template=False), "turns")
     assert text.settings.template == "turns"
     folder = tmp_path / "ours"
     folder.mkdir()

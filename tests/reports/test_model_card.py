@@ -511,6 +511,7 @@ def test_both_pieces_of_code_run_and_agree(
         folder = decoder_folder(tmp_path / "llama")
         if kind == "turn strings":
             forget_template(folder)
+            folder = RewardModel.load(folder, template="turns").save(tmp_path / "ours")
         runs, facts = [of_model(folder)], PEOPLE | ABOUT_DATA | UNRECORDED
         monkeypatch.chdir(tmp_path)
     ours, theirs = code_blocks(model_card(folder, runs, facts))

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from prefrank.errors import BadModel, BadText
+from prefrank.errors import BadInput, BadModel, BadText, NotFound
 from prefrank.text import TextEncoder, TextSettings, load_tokenizer
 from prefrank.types import Turn, as_prompt
 from tests.tiny import chat_folder, wordpiece_folder
@@ -197,15 +198,52 @@ def test_a_chat_reply_too_long_alone_is_cut_at_its_end(chat: Path) -> None:
     assert row.ids[-1] == encoder.source.tokenizer.token_to_id("<|end|>")
 
 
-def test_decoders_without_a_template_take_open_assistants_turn_tokens_or_plain_ones(tmp_path: Path) -> None:
-    oa = TextEncoder.load(chat_folder(tmp_path / "oa", None, ("<|prompter|>", "<|assistant|>")), max_length=99)
-    (row,) = oa.encode(as_prompt("hello"), ["there"])
-    text = oa.source.tokenizer.decode(row.ids.tolist(), skip_special_tokens=False)
-    assert text == "<|prompter|>hello<|end|><|assistant|>there<|end|>"
-    plain = TextEncoder.load(chat_folder(tmp_path / "plain", None), max_length=99)
-    (row,) = plain.encode(as_prompt("hello"), ["there"])
-    text = plain.source.tokenizer.decode(row.ids.tolist(), skip_special_tokens=False)
-    assert text == "User: hello\n\nAssistant: there<|end|>"
+def text_of_row(encoder: TextEncoder) -> str:
+    (row,) = encoder.encode(as_prompt("hello"), ["there"])
+    return encoder.source.tokenizer.decode(row.ids.tolist(), skip_special_tokens=False)
+
+
+def test_decoders_with_open_assistants_turn_tokens_take_them(tmp_path: Path) -> None:
+    oa = TextEncoder.load(chat_folder(tmp_path, None, ("<|prompter|>", "<|assistant|>")), max_length=99)
+    assert text_of_row(oa) == "<|prompter|>hello<|end|><|assistant|>there<|end|>"
+
+
+def test_a_decoder_without_a_template_is_refused_until_one_is_named(tmp_path: Path) -> None:
+    folder, mine = chat_folder(tmp_path / "bare", None), tmp_path / "mine.jinja"
+    mine.write_text("{% for m in messages %}{{ m.role }}> {{ m.content }}<|end|>{% endfor %}")
+    with pytest.raises(
+        BadModel, match=r"bare has no chat template and no encoding of pairs, .*; name .*--template, or"
+    ):
+        TextEncoder.load(folder)
+    assert text_of_row(TextEncoder.load(folder, template="turns")) == "User: hello\n\nAssistant: there<|end|>"
+    named = TextEncoder.load(folder, template=str(mine))
+    assert text_of_row(named) == "user> hello<|end|>assistant> there<|end|>"
+    assert len({TextEncoder.load(folder, template=name).fingerprint_bytes() for name in ("turns", str(mine))}) == 2
+    with pytest.raises(NotFound, match="no chat template 'none', and there is no such file"):
+        TextEncoder.load(folder, template="none")
+    (tmp_path / "saved").mkdir()
+    named.save(tmp_path / "saved")
+    assert TextEncoder.load(tmp_path / "saved").fingerprint_bytes() == named.fingerprint_bytes()
+
+
+def test_a_template_among_others_is_never_chosen_for_the_caller(tmp_path: Path) -> None:
+    folder = chat_folder(tmp_path, None)
+    path = folder / "tokenizer_config.json"
+    templates = [{"name": "rag", "template": "{{ messages[-1].content }}"}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": templates}))
+    with pytest.raises(BadModel, match=r"no chat template \(it has others: rag\)"):
+        TextEncoder.load(folder)
+    assert text_of_row(TextEncoder.load(folder, template="rag")) == "there"
+
+
+def test_a_model_that_has_a_template_takes_no_other(wordpiece: Path, chat: Path) -> None:
+    for folder, given_settings, own in (
+        (wordpiece, None, "an encoding of pairs"),
+        (chat, None, "a chat template"),
+        (chat, TextSettings("turns", 64), "the text settings that it was trained with"),
+    ):
+        with pytest.raises(BadInput, match=rf"a template is given \('turns'\), but .* has {own}; leave it out"):
+            TextEncoder.load(folder, given_settings, template="turns")
 
 
 def test_a_pair_template_needs_a_pair_encoding(chat: Path) -> None:

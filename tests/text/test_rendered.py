@@ -83,6 +83,7 @@ def test_rendered_turns_are_the_row_of_their_texts(
     tokens: tuple[str, ...], texts: list[str], reply: str, limit: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = chat_folder(tmp_path_factory.mktemp("turns"), None, tokens)
+    template = None if tokens else "turns"
     said = texts[: (len(texts) - 1) // 2 * 2 + 1]
     prompt = tuple(Turn("assistant" if n % 2 else "user", text) for n, text in enumerate(said))
     assistant = "<|assistant|>" if tokens else "Assistant: "
@@ -91,8 +92,8 @@ def test_rendered_turns_are_the_row_of_their_texts(
         "assistant": (assistant, "<|end|>"),
     }
     head = "".join(turn.text.join(around[turn.role]) for turn in prompt)
-    (want,) = TextEncoder.load(folder, max_length=limit).encode(prompt, [reply])
-    encoder = TextEncoder.load(folder, max_length=limit, pre_rendered=True)
+    (want,) = TextEncoder.load(folder, max_length=limit, template=template).encode(prompt, [reply])
+    encoder = TextEncoder.load(folder, max_length=limit, template=template, pre_rendered=True)
     for first, second in (
         (head + assistant, reply), (head + assistant, f"{reply}<|end|>"), (f"{head}{assistant}{reply}<|end|>", ""),
         (head, reply), (head, f"{assistant}{reply}"),
@@ -101,5 +102,5 @@ def test_rendered_turns_are_the_row_of_their_texts(
         assert row.ids.tolist() == want.ids.tolist()
         assert (row.reply_start, row.cut_prompt, row.cut_reply) == (want.reply_start, want.cut_prompt, want.cut_reply)
     (bare,) = encoder.encode(as_prompt(texts[0]), [reply])
-    (plain,) = TextEncoder.load(folder, max_length=limit).encode(as_prompt(texts[0]), [reply])
+    (plain,) = TextEncoder.load(folder, max_length=limit, template=template).encode(as_prompt(texts[0]), [reply])
     assert bare.ids.tolist() == plain.ids.tolist()

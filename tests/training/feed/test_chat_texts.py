@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from prefrank import RewardModel
 from prefrank.cli import progress, tables
-from prefrank.errors import BadData, BadRecipe, NotFound
+from prefrank.errors import BadData, BadModel, BadRecipe, NotFound
 from prefrank.text import TextEncoder
 from prefrank.training import dry_run, load_recipe, train
 from prefrank.training.feed.examples import encode
@@ -80,6 +80,30 @@ def test_a_chat_template_that_is_not_there_or_has_no_effect_is_refused(chat, dec
     bert = bert_folder(tmp_path / "bert")
     with pytest.raises(BadRecipe, match=r"chat_template is set, but .* takes prompt and reply as a pair; leave it out"):
         load_text(chat(model_name=str(bert), chat_template="loud"), bert)
+
+
+def test_a_backbone_without_a_template_is_trained_with_the_one_that_the_recipe_names(chat, tmp_path):
+    folder = decoder_folder(tmp_path / "bare")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["chat_template"]
+    path.write_text(json.dumps(config))
+    for run in (train, dry_run):
+        with pytest.raises(BadModel, match=r"nothing says how .*; name the template .* chat_template in a recipe"):
+            run(chat(model_name=str(folder)))
+    keys = {"chat_template": "turns", "max_length": None, "max_steps": 2, "save_steps": 1}
+    last = train(chat(model_name=str(folder), **keys)).last
+    text = json.loads((last / "prefrank.json").read_text())["text"]
+    assert (text["template"], text["turn_strings"], text["cut_step"], text["max_length"]) == ("turns", None, 64, 256)
+    last = last.rename(tmp_path / "gone")
+    resumed = train(chat(model_name=str(folder), resume=True, **keys)).last
+    assert json.loads((resumed / "prefrank.json").read_text())["text"] == text
+    again = load_text(chat(model_name=str(last)), last)
+    assert again.settings.template == "turns", "a model of ours says it itself"
+
+
+def test_plain_turns_may_take_the_place_of_a_decoders_own_template(chat, decoder):
+    assert load_text(chat(chat_template="turns"), decoder).settings.template == "turns"
 
 
 def test_a_resumed_run_keeps_the_chat_template_it_was_started_with(chat, tmp_path):
