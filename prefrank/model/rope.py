@@ -125,7 +125,7 @@ def _yarn(asked: _Asked) -> Rope:
         """The channel that turns so often over the original length."""
         return (width * math.log(asked.original / (turns * 2 * math.pi))) / (2 * math.log(asked.theta))
 
-    low, high = place(fast or 32), place(slow or 1)
+    low, high = place(fast or 32.0), place(slow or 1.0)
     if settings.flag("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, width - 1)
