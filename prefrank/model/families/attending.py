@@ -68,25 +68,24 @@ def read_all(segments: Segments, window: int | None, *, like: Tensor) -> Reading
         like: a hidden state, for device and type.
     """
     sizes, bases = np.diff(segments.starts).tolist(), segments.bases.tolist()
-    # The first query sees `window` tokens, of which its own is one.
+    # Of a segment's first query the window holds itself and the `window - 1` tokens before it.
     skipped = [0 if window is None else max(0, base - window + 1) for base in bases]
-    block = CPU_BLOCK if like.device.type == "cpu" else BLOCK
-    spans = [
-        list(_spans(size, base - skip, window, block)) for size, base, skip in zip(sizes, bases, skipped, strict=True)
-    ]
-    most, longest = (
-        max(column) for column in zip(*((n, end - first) for s in spans for n, first, end in s), strict=True)
-    )
-    mask = _Mask(most, longest, window, like)
-    calls = [[Call(queries, first, end, mask.of(queries, end - first)) for queries, first, end in s] for s in spans]
     places = [path[skip:] for path, skip in zip(_paths(segments), skipped, strict=True)]
-    whole = (segments.parents < 0).all()
+    most = min(CPU_BLOCK if like.device.type == "cpu" else BLOCK, max(sizes))
+    longest = max(map(len, places))
+    mask = _Mask(most, longest if window is None else min(longest, most + window), window, like)
     return Reading(
         ends=None,
-        places=None if whole else torch.from_numpy(np.concatenate(places)).to(like.device),
+        places=torch.from_numpy(np.concatenate(places)).to(like.device) if (segments.parents >= 0).any() else None,
         queries=sizes,
         keys=[len(part) for part in places],
-        calls=calls,
+        calls=[
+            [
+                Call(queries, first, end, mask.of(queries, end - first))
+                for queries, first, end in _blocks(size, base - skip, window, most)
+            ]
+            for size, base, skip in zip(sizes, bases, skipped, strict=True)
+        ],
     )
 
 
@@ -114,12 +113,12 @@ def _paths(segments: Segments) -> list[Int64[np.ndarray, " L"]]:
     return paths
 
 
-def _spans(size: int, before: int, window: int | None, block: int) -> Iterator[tuple[int, int, int]]:
+def _blocks(size: int, before: int, window: int | None, most: int) -> Iterator[tuple[int, int, int]]:
     """A segment in blocks: queries of each, and the first and the end of the keys that they read, of which `before`
     stand before the segment.
     """
-    for start in range(before, before + size, block):
-        end = min(start + block, before + size)
+    for start in range(before, before + size, most):
+        end = min(start + most, before + size)
         yield end - start, 0 if window is None else max(0, start - window + 1), end
 
 

@@ -104,7 +104,9 @@ class Layer(nn.Module):
     def forward(self, hidden: Float[Tensor, "T D"], angles: Angles, reading: Reading) -> Float[Tensor, "M D"]:
         attended = self.self_attn(self.input_layernorm(hidden), angles, reading)
         asking = hidden if reading.ends is None else hidden.index_select(0, reading.ends)
-        hidden = asking + self.dropout(attended)
+        return self._feed_forward(asking + self.dropout(attended))
+
+    def _feed_forward(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
