@@ -40,10 +40,11 @@ def test_every_line_gives_a_network_of_its_own(model_type: str, tmp_path: Path) 
 
 
 def test_what_is_not_in_the_table_runs_through_transformers(tmp_path: Path) -> None:
-    assert family_of(load_network(saved(model_of(*OTHERS["llama"]), tmp_path))) is None
+    assert family_of(load_network(saved(model_of(*OTHERS["gemma"]), tmp_path))) is None
     assert find_family(Fields({"model_type": "bert"}, "config.json")) is FAMILIES["bert"]
     assert find_family(Fields({"model_type": "bert", "is_decoder": True}, "config.json")) is None
-    assert find_family(Fields({"model_type": "llama"}, "config.json")) is None
+    assert find_family(Fields({"model_type": "llama", "is_decoder": True}, "config.json")) is FAMILIES["llama"]
+    assert find_family(Fields({"model_type": "gemma"}, "config.json")) is None
 
 
 class Bag(nn.Module):

@@ -24,8 +24,9 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     for model_type, family in FAMILIES.items()
 }
 """A model of every line of the table of families, by model_type."""
-LAID_OUT = [model_type for model_type, family in FAMILIES.items() if family.lay_out is not None]
-"""Those that the engines which only score can run, and that can be quantised."""
+ENCODERS = [model_type for model_type, family in FAMILIES.items() if not family.decoder]
+LAID_OUT = [model_type for model_type in ENCODERS if FAMILIES[model_type].lay_out is not None]
+"""Encoders that the engines which only score can run, and that can be quantised."""
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = TABLE | {
     "bert gelu_new, odd heads, one type": (
         "Bert", {"hidden_act": "gelu_new", "num_attention_heads": 5, "hidden_size": 35, "type_vocab_size": 1},
@@ -58,11 +59,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = TABLE | {
     "deberta unnormed relative embeddings": ("DebertaV2", V3 | {"norm_rel_ebd": "none", "pooler_hidden_act": "tanh"}),
     "deberta narrow embeddings": ("DebertaV2", V3 | {"embedding_size": 20}),
 }  # fmt: skip
-"""Every line of the table, and what else its families' code has branches for."""
+"""Every line of the table, and what else its encoders' code has branches for."""
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"num_key_value_heads": 2}),
     "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
     "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 8}),
+    "gemma": ("Gemma", {"num_key_value_heads": 2, "head_dim": 8}),
     "gpt_neox": ("GPTNeoX", {}),
     "gpt2": ("GPT2", {}),
     "modernbert cls": ("ModernBert", {"classifier_pooling": "cls", "pad_token_id": 0, "local_attention": 8}),
