@@ -1,8 +1,9 @@
 """C++ kernels that score packed rows on a CPU, over plain buffers: built where there is a compiler, absent elsewhere.
 
-The sources (`engine.cpp` for encoders, `decoder.cpp`, and their headers) are compiled three times, for any processor, for AVX2 and for AVX-512 with
-VNNI; which library runs is chosen when it is first needed, by what the processor can do. Nothing else in prefrank needs
-them for a right answer. `prefrank.model.native_engine` fills the structures below from a model.
+The sources (`engine.cpp` for encoders, `decoder.cpp`, and their headers) are compiled three times, for any processor,
+for AVX2 and for AVX-512 with VNNI; which library runs is chosen when it is first needed, by what the processor can do.
+Nothing else in prefrank needs them for a right answer. `prefrank.model.native_engine` and `native_decoder` fill the
+structures below from a model.
 """
 
 import ctypes
