@@ -26,6 +26,8 @@ from prefrank.errors import BadInput, BadModel, PrefrankError, short, suggest
 from prefrank.model.exact import TorchEngine, select_rows
 from prefrank.model.families import lay_out
 from prefrank.model.layout import DecoderLayout
+from prefrank.model.native_decoder import NativeDecoderEngine
+from prefrank.model.native_decoder import unfit as unfit_decoder
 from prefrank.model.native_engine import NativeEngine, unfit
 from prefrank.model.network import Network
 from prefrank.types import Batch
@@ -159,16 +161,17 @@ def make_engine(
             raise BadInput(f"this model has no kernels {kernels!r}: it runs on torch alone; leave kernels out")
         return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     quantised = layout.layers[0].query.scale is not None
-    if isinstance(layout, DecoderLayout):
-        return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     if quantised and kernels == TORCH:
         raise BadInput("integer weights run on the native kernels only; leave kernels out, or load in float32")
-    fits = bool(native.available()) and unfit(layout) is None
-    if kernels == TORCH or (kernels is None and not quantised and not fits):
-        if layout.biases is not None:
+    obstacle = unfit_decoder(layout) if isinstance(layout, DecoderLayout) else unfit(layout)
+    if kernels == TORCH or (kernels is None and not quantised and not (native.available() and obstacle is None)):
+        if isinstance(layout, DecoderLayout) or layout.biases is not None:
             return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
         return _limited(TorchEngine(layout, deterministic=deterministic), network, num_threads)
-    return NativeEngine(layout, kernels, streams=num_threads or torch.get_num_threads())
+    streams = num_threads or torch.get_num_threads()
+    if isinstance(layout, DecoderLayout):
+        return NativeDecoderEngine(layout, kernels, streams=streams)
+    return NativeEngine(layout, kernels, streams=streams)
 
 
 def _flash(network: Network, deterministic: bool) -> Engine:

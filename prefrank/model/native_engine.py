@@ -14,27 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
-from torch.nn import functional as F
 
 from prefrank import native
 from prefrank.errors import BadInput
 from prefrank.model import layout as laid
 from prefrank.model.integer_weights import table_in_float
+from prefrank.model.native_parts import ACTIVATION_NUMBERS, INTEGERS, fill_linear, multiply, pointer, wants
 from prefrank.model.pack import check_batch
-from prefrank.model.packed_encoder import ACTIVATIONS, Activation
 from prefrank.types import Batch
-
-_ACTIVATIONS: dict[Activation, int] = {
-    F.gelu: 0,
-    ACTIVATIONS["gelu_new"]: 1,
-    F.relu: 2,
-    F.silu: 3,
-    torch.tanh: 4,
-    ACTIVATIONS["linear"]: 5,
-    ACTIVATIONS["quick_gelu"]: 6,
-    torch.sigmoid: 7,
-}
-_PRECISIONS = {torch.float32: 0, torch.int16: 1, torch.int8: 2}
 
 
 def unfit(layout: laid.Layout) -> str | None:
@@ -46,7 +33,7 @@ def unfit(layout: laid.Layout) -> str | None:
         return f"its weights are on {weight.device}"
     if weight.dtype != torch.float32:
         return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
-    if any(activation not in _ACTIVATIONS for activation in activations):
+    if any(activation not in ACTIVATION_NUMBERS for activation in activations):
         return "it has an activation they do not know"
     if convolution and convolution.groups > 1:
         return "its convolution has groups"
@@ -65,11 +52,6 @@ def check_shapes(layout: laid.Layout) -> None:
     words = embeddings.words
     narrow = words.shape[-1]
 
-    def wants(what: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype = float32) -> None:
-        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != dtype):
-            given = f"{list(tensor.shape)} of {tensor.dtype}"
-            raise BadInput(f"the kernels cannot run this model: {what} is {given}; wanted {list(shape)} of {dtype}")
-
     def linear(what: str, layer: laid.Linear | None, outputs: int, inputs: int, *, wide: bool = False) -> None:
         if layer is None:
             return
@@ -77,7 +59,7 @@ def check_shapes(layout: laid.Layout) -> None:
         wants(what, layer.weight, (outputs, inputs), dtype)
         wants(f"the bias of {what}", layer.bias, (outputs,))
         wants(f"the scales of {what}", layer.scale, (outputs,))
-        if layer.weight.dtype not in _PRECISIONS or (layer.scale is None) != (layer.weight.dtype == float32):
+        if layer.weight.dtype not in (float32, *INTEGERS) or (layer.scale is None) != (layer.weight.dtype == float32):
             raise BadInput(f"the kernels cannot run this model: {what} is of {layer.weight.dtype}")
 
     def norm(what: str, part: laid.Norm, size: int) -> None:
@@ -170,12 +152,7 @@ class NativeEngine:
 
     def multiply(self, linear: laid.Linear, x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
         """x W^T + b through the kernels alone, as they do it inside a layer."""
-        outputs = len(linear.weight)
-        out = torch.empty(len(x), -(-outputs // 16) * 16)
-        self._library.prefrank_multiply(
-            self._linear(linear), x.data_ptr(), x.stride(0), len(x), out.data_ptr(), out.stride(0)
-        )
-        return out[:, :outputs]
+        return multiply(self._library, linear, x)
 
     def _rows_by_distance(self, longest: int) -> Int32[np.ndarray, " R"] | None:
         """Made again only for a longer row; another thread's table is as good."""
@@ -200,8 +177,8 @@ class NativeEngine:
             heads=layout.num_heads,
             inner=len(layout.layers[0].up.weight),
             layers=len(layout.layers),
-            activation=_ACTIVATIONS[layout.activation],
-            head_activation=_ACTIVATIONS[layout.head.activation],
+            activation=ACTIVATION_NUMBERS[layout.activation],
+            head_activation=ACTIVATION_NUMBERS[layout.head.activation],
             positionless=layout.positionless,
             integers=layout.layers[0].query.scale is not None,
             scale=layout.scale,
@@ -234,7 +211,7 @@ class NativeEngine:
             flat = layout.convolution.weight.permute(0, 2, 1).reshape(layout.width, -1).contiguous()
             model.convolution = self._linear(laid.Linear(flat, layout.convolution.bias))
             model.convolution_norm = self._norm(layout.convolution.norm)
-            model.conv_activation, model.conv_kernel = _ACTIVATIONS[layout.convolution.activation], kernel
+            model.conv_activation, model.conv_kernel = ACTIVATION_NUMBERS[layout.convolution.activation], kernel
         return model
 
     def _layer(self, layer: laid.Layer) -> native.Layer:
@@ -252,26 +229,7 @@ class NativeEngine:
         )
 
     def _linear(self, linear: laid.Linear | None) -> native.Linear:
-        if linear is None:
-            return native.Linear()
-        weight, precision = linear.weight, _PRECISIONS[linear.weight.dtype]
-        if precision and weight.shape[1] % 4:
-            raise BadInput(f"a layer of {weight.shape[1]} inputs cannot be quantized; wanted a multiple of 4")
-        sums, longest = None, 0.0  # without wide copies of whole matrices, which would leave holes in memory
-        if weight.dtype == torch.int8:
-            sums = torch.from_numpy(128 * weight.numpy().sum(1, dtype=np.int32))
-        if weight.dtype == torch.int16:
-            longest = max(float(block.double().norm(dim=1).max()) for block in weight.split(128))
-        return native.Linear(
-            weight=self._pointer(weight),
-            bias=self._pointer(linear.bias),
-            scale=self._pointer(linear.scale),
-            offset=self._pointer(sums),
-            longest=longest,
-            outputs=weight.shape[0],
-            inputs=weight.shape[1],
-            precision=precision,
-        )
+        return fill_linear(linear, self._kept)
 
     def _relative(self, table: Tensor | None, scale: Float[Tensor, "S H"] | None) -> native.Relative:
         if table is None:
@@ -286,11 +244,7 @@ class NativeEngine:
         return native.Norm(weight=self._pointer(norm.weight), bias=self._pointer(norm.bias), eps=norm.eps)
 
     def _pointer(self, tensor: Tensor | None) -> int | None:
-        if tensor is None:
-            return None
-        tensor = tensor.contiguous()
-        self._kept.append(tensor)
-        return tensor.data_ptr()
+        return pointer(tensor, self._kept)
 
 
 def _in_float(linear: laid.Linear) -> Float[Tensor, "O I"]:

@@ -1,8 +1,9 @@
 """C++ kernels that score packed rows on a CPU, over plain buffers: built where there is a compiler, absent elsewhere.
 
-One source (`engine.cpp` and its headers) is compiled three times, for any processor, for AVX2 and for AVX-512 with
-VNNI; which library runs is chosen when it is first needed, by what the processor can do. Nothing else in prefrank needs
-them for a right answer. `prefrank.model.native_engine` fills the structures below from a model.
+The sources (`engine.cpp` for encoders, `decoder.cpp`, and their headers) are compiled three times, for any processor,
+for AVX2 and for AVX-512 with VNNI; which library runs is chosen when it is first needed, by what the processor can do.
+Nothing else in prefrank needs them for a right answer. `prefrank.model.native_engine` and `native_decoder` fill the
+structures below from a model.
 """
 
 import ctypes
@@ -105,6 +106,39 @@ class Model(ctypes.Structure):
     )
 
 
+class DecoderLayer(ctypes.Structure):
+    """A decoder layer: see decoder.cpp, as for those below."""
+
+    _fields_ = (
+        *((name, Linear) for name in ("query", "key", "value", "output", "gate", "up", "down")),
+        *((name, c_void_p) for name in ("attention_norm", "feed_forward_norm", "query_norm", "key_norm")),
+        ("window", c_int64),
+    )
+
+
+class Decoder(ctypes.Structure):
+    """A whole decoder."""
+
+    _fields_ = (
+        ("layer", POINTER(DecoderLayer)),
+        ("words", c_void_p),
+        ("norm", c_void_p),
+        ("head", Linear),
+        *((name, c_int32) for name in ("width", "heads", "kv_heads", "head_width", "layers", "activation")),
+        *((name, c_int32) for name in ("words_precision", "rotated")),
+        *((name, c_float) for name in ("scale", "eps")),
+    )
+
+
+class Trees(ctypes.Structure):
+    """The segments of a decoder's batch."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("ids", "starts", "parents", "bases", "leaves", "cosines", "sines")),
+        *((name, c_int64) for name in ("segments", "rows")),
+    )
+
+
 def available() -> tuple[str, ...]:
     """The kernels that were built and that this processor can run, best first."""
     portable = _open("portable")
@@ -145,9 +179,16 @@ def load(name: str) -> ctypes.CDLL:
         POINTER(Model), *(c_void_p,) * 4, c_int64, c_void_p, c_int64, c_void_p,
     )  # fmt: skip
     library.prefrank_score.restype = c_int32
+    library.prefrank_score_decoder.argtypes = (POINTER(Decoder), POINTER(Trees), c_void_p)
+    library.prefrank_score_decoder.restype = c_int32
     library.prefrank_multiply.argtypes = (POINTER(Linear), c_void_p, c_int64, c_int64, c_void_p, c_int64)
     library.prefrank_multiply.restype = None
     return library
+
+
+def _decoder_sizes() -> int:
+    parts = (Decoder, DecoderLayer, Trees)
+    return sum(1000**place * ctypes.sizeof(part) for place, part in enumerate(parts))
 
 
 @functools.cache
@@ -159,7 +200,10 @@ def _open(name: str) -> ctypes.CDLL | None:
         if path.exists():
             library = ctypes.CDLL(str(path))
             library.prefrank_sizes.restype = c_int64
+            if not hasattr(library, "prefrank_decoder_sizes"):
+                return None
+            library.prefrank_decoder_sizes.restype = c_int64
             # Built from another version's sources, it would read the structures wrongly: as good as not built.
             fits = library.prefrank_sizes() == ctypes.sizeof(Model) + 1000 * ctypes.sizeof(Layer)
-            return library if fits else None
+            return library if fits and library.prefrank_decoder_sizes() == _decoder_sizes() else None
     return None

@@ -23,7 +23,7 @@ struct Matrix {  // [rows, width] floats with a stride that spreads over the cac
     Rows rows(int64_t count) const { return {data.data(), stride, count}; }
 };
 
-static void normalise(float* x, int64_t width, const Norm& norm) {
+inline void normalise(float* x, int64_t width, const Norm& norm) {
     vf total{};
     const int64_t whole = width / V * V;
     for (int64_t k = 0; k < whole; k += V) total += load(x + k);
@@ -41,14 +41,14 @@ static void normalise(float* x, int64_t width, const Norm& norm) {
     for (int64_t k = 0; k < width; ++k) x[k] = (x[k] - mean) * by * norm.weight[k] + norm.bias[k];
 }
 
-static void project(Products& products, const Linear& layer, const Rows& rows, float factor, Matrix& out,
+inline void project(Products& products, const Linear& layer, const Rows& rows, float factor, Matrix& out,
                     int activation = LINEAR) {
     out.shape(rows.rows, layer.outputs);
     products.linear(layer, rows, factor, out.data.data(), out.stride, false, activation);
 }
 
 // x = norm(x + W rows + b)
-static void add_and_normalise(Products& products, const Linear& layer, const Rows& rows, const Norm& norm, float* x,
+inline void add_and_normalise(Products& products, const Linear& layer, const Rows& rows, const Norm& norm, float* x,
                               int64_t stride) {
     products.linear(layer, rows, 1.0f, x, stride, true);
     for (int64_t i = 0; i < rows.rows; ++i) normalise(x + i * stride, layer.outputs, norm);
@@ -66,7 +66,7 @@ static INLINE void add_scaled(float* to, const float* x, float by, int64_t width
     for (int64_t k = 0; k < width; ++k) to[k] += x[k] * by;
 }
 
-static void copy_rows(const Matrix& from, const int64_t* place, int64_t count, int64_t width, Matrix& to) {
+inline void copy_rows(const Matrix& from, const int64_t* place, int64_t count, int64_t width, Matrix& to) {
     to.shape(count, width);
     for (int64_t t = 0; t < count; ++t) std::memcpy(to.row(t), from.data.data() + (place ? place[t] : t) * from.stride, 4 * width);
 }

@@ -5,6 +5,7 @@
 // Weights are read as they lie in the checkpoint (mapped, shared between threads and processes); a panel of them is
 // transposed into a buffer that stays in the second-level cache, at about 1 % of the product's time.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -96,17 +97,18 @@ struct RowPointers {
     }
 };
 
-// [rows, words] at `from` to [words, stride] at `to`; columns from `rows` up to `padded` are zero.
-inline void transpose_words(const int32_t* from, int64_t from_stride, int64_t rows, int64_t words, int32_t* to,
-                            int64_t stride, int64_t padded) {
+// [rows, words] at `from`, widened, to [words, stride] at `to`; columns from `rows` up to `padded` are zero.
+template <class T>
+inline void transpose_words(const T* from, int64_t from_stride, int64_t rows, int64_t words, int32_t* to, int64_t stride,
+                            int64_t padded) {
     int64_t whole = rows / V * V, deep = words / V * V;
     for (int64_t r = 0; r < whole; r += V) {
         for (int64_t k = 0; k < deep; k += V) transpose(from + r * from_stride + k, from_stride, to + k * stride + r, stride);
         for (int64_t k = deep; k < words; ++k)
-            for (int64_t i = r; i < r + V; ++i) to[k * stride + i] = from[i * from_stride + k];
+            for (int64_t i = r; i < r + V; ++i) to[k * stride + i] = word(from[i * from_stride + k]);
     }
     for (int64_t k = 0; k < words; ++k) {
-        for (int64_t i = whole; i < rows; ++i) to[k * stride + i] = from[i * from_stride + k];
+        for (int64_t i = whole; i < rows; ++i) to[k * stride + i] = word(from[i * from_stride + k]);
         for (int64_t i = rows; i < padded; ++i) to[k * stride + i] = 0;
     }
 }
@@ -120,7 +122,8 @@ struct Linear {
     float longest;        // int16: the largest Euclidean norm of an output's integer weights
     int32_t outputs, inputs, precision;
 };
-enum Precision { FLOAT32, INT16, INT8 };
+enum Precision { FLOAT32, INT16, INT8, BFLOAT16, FLOAT16 };  // the last two are multiplied as float32
+inline bool in_integers(int precision) { return precision == INT16 || precision == INT8; }
 
 // Rows of activations [rows, width], `stride` floats apart; and the same rows as integers, with their scales.
 struct Rows {
@@ -164,14 +167,17 @@ template <class Op> INLINE float quantise_row(const float* x, int64_t width, flo
     return (float)(1.0 / ratio);
 }
 
+constexpr int64_t PANEL = NV * V;  // outputs that are multiplied at a time
+
 struct Products {
-    std::vector<int32_t> panel;  // [K, NV x V] of transposed weights
-    std::vector<int32_t> words;  // [M, K] of integer activations
-    std::vector<float> scales;   // [M]
+    std::vector<int32_t> weights;  // [K, PANEL]: a panel of them, transposed
+    std::vector<float> other;      // [M, PANEL]: a panel's outputs
+    std::vector<int32_t> words;    // [M, K] of integer activations
+    std::vector<float> scales;     // [M]
 
     // The integers of `rows` for layers of this precision whose weights have at most this norm.
     Rows quantise(Rows rows, int64_t width, int precision, float longest) {
-        if (precision == FLOAT32) return rows;
+        if (!in_integers(precision)) return rows;
         int per_word = precision == INT16 ? 2 : 4;
         rows.word_stride = (width + per_word - 1) / per_word + 16;
         rows.words = resized(words, rows.rows * rows.word_stride);
@@ -189,51 +195,80 @@ struct Products {
     // out = factor (x W^T + b), activated; or out += that, where `add`. Columns are written up to a whole vector.
     void linear(const Linear& layer, const Rows& rows, float factor, float* out, int64_t stride, bool add = false,
                 int activation = LINEAR) {
-        if (layer.precision == FLOAT32) run<Float32>(layer, rows, factor, out, stride, add, activation);
-        else if (layer.precision == INT16) run<Int16>(layer, rows, factor, out, stride, add, activation);
-        else run<Int8>(layer, rows, factor, out, stride, add, activation);
-    }
-
-    template <class Op>
-    void run(const Linear& layer, const Rows& rows, float factor, float* out, int64_t out_stride, bool add, int activation) {
-        constexpr int64_t width = NV * V;
-        const int64_t words = layer.inputs / Op::per_word;
-        const int32_t* weight = (const int32_t*)layer.weight;
-        const int32_t* a = Op::per_word == 1 ? (const int32_t*)rows.x : rows.words;
-        const int64_t stride = Op::per_word == 1 ? rows.stride : rows.word_stride;
-        int32_t* b = resized(panel, words * width);
-        for (int64_t n = 0; n < layer.outputs; n += width) {
-            const int64_t columns = layer.outputs - n < width ? layer.outputs - n : width;
-            float bias[width] = {}, scale[width] = {};
-            int32_t offset[width] = {};
-            for (int64_t j = 0; j < columns; ++j) {
-                scale[j] = factor * (layer.scale ? layer.scale[n + j] : 1.0f);
-                bias[j] = factor * (layer.bias ? layer.bias[n + j] : 0.0f);
-                offset[j] = layer.offset ? layer.offset[n + j] : 0;
-            }
-            transpose_words(weight + n * words, words, columns, words, b, width, width);
-            for (int64_t m = 0; m < rows.rows; m += MR) {
-                RowPointers at(a, stride, m, rows.rows);
-                by_vectors((columns + V - 1) / V, [&](auto N, int64_t j) {
-                    tile<Op, N>(at.row, b + j, width, words, [&](int r, int v, typename Op::Acc acc) INLINED {
-                        if (m + r >= rows.rows) return;
-                        const int64_t c = j + v * V;
-                        if constexpr (Op::per_word == 4) acc -= load(offset + c);
-                        vf sum = as_sum<Op>(acc) * load(scale + c);
-                        if constexpr (Op::per_word != 1) sum *= rows.scale[m + r];
-                        sum += load(bias + c);
-                        float* to = out + (m + r) * out_stride + n + c;
-                        store(to, add ? load(to) + sum : sum);
-                    });
-                });
-            }
+        for (int64_t n = 0; n < layer.outputs; n += PANEL) {
+            panel(layer, n, rows, factor, out + n, stride, add);
             if (activation == LINEAR) continue;
             with_activation(activation, [&](auto A) {  // while the panel's outputs are in the cache
-                for (int64_t m = 0; m < rows.rows; ++m)
-                    for (int64_t c = 0; c < columns; c += V) {
-                        float* to = out + m * out_stride + n + c;
-                        store(to, activate<A>(load(to)));
-                    }
+                over(rows.rows, layer.outputs - n, out + n, stride, [&](float* to, int64_t, int64_t) INLINED {
+                    store(to, activate<A>(load(to)));
+                });
+            });
+        }
+    }
+
+    // out = activated(gate of x) times (up of x), panel by panel, so that both are in the cache when they meet.
+    void gated(const Linear& gate, const Linear& up, const Rows& rows, int activation, float* out, int64_t stride) {
+        resized(other, rows.rows * PANEL);
+        for (int64_t n = 0; n < gate.outputs; n += PANEL) {
+            panel(gate, n, rows, 1.0f, out + n, stride, false);
+            panel(up, n, rows, 1.0f, other.data(), PANEL, false);
+            with_activation(activation, [&](auto A) {
+                over(rows.rows, gate.outputs - n, out + n, stride, [&](float* to, int64_t m, int64_t c) INLINED {
+                    store(to, activate<A>(load(to)) * load(other.data() + m * PANEL + c));
+                });
+            });
+        }
+    }
+
+    // f(place, row, column) for each vector of a panel's outputs.
+    template <class F> static INLINE void over(int64_t rows, int64_t columns, float* out, int64_t stride, F&& f) {
+        for (int64_t m = 0; m < rows; ++m)
+            for (int64_t c = 0; c < columns && c < PANEL; c += V) f(out + m * stride + c, m, c);
+    }
+
+    // Outputs n to n + PANEL of a layer, to `out`.
+    void panel(const Linear& layer, int64_t n, const Rows& rows, float factor, float* out, int64_t stride, bool add) {
+        switch (layer.precision) {
+            case INT16: return multiply<Int16, int32_t>(layer, n, rows, factor, out, stride, add);
+            case INT8: return multiply<Int8, int32_t>(layer, n, rows, factor, out, stride, add);
+            case BFLOAT16: return multiply<Float32, Bfloat16>(layer, n, rows, factor, out, stride, add);
+            case FLOAT16: return multiply<Float32, Half>(layer, n, rows, factor, out, stride, add);
+            default: return multiply<Float32, int32_t>(layer, n, rows, factor, out, stride, add);
+        }
+    }
+
+    template <class Op, class Weight>
+    void multiply(const Linear& layer, int64_t n, const Rows& rows, float factor, float* out, int64_t stride, bool add) {
+        const int64_t words = layer.inputs / Op::per_word, columns = std::min<int64_t>(layer.outputs - n, PANEL);
+        float bias[PANEL] = {}, scale[PANEL] = {};
+        int32_t offset[PANEL] = {};
+        for (int64_t j = 0; j < columns; ++j) {
+            scale[j] = factor * (layer.scale ? layer.scale[n + j] : 1.0f);
+            bias[j] = factor * (layer.bias ? layer.bias[n + j] : 0.0f);
+            offset[j] = layer.offset ? layer.offset[n + j] : 0;
+        }
+        int32_t* b = resized(weights, words * PANEL);
+        transpose_words((const Weight*)layer.weight + n * words, words, columns, words, b, PANEL, PANEL);
+        product<Op>(rows, words, columns, [&](int64_t m, int64_t c, typename Op::Acc acc) INLINED {
+            if constexpr (Op::per_word == 4) acc -= load(offset + c);
+            vf sum = as_sum<Op>(acc) * load(scale + c);
+            if constexpr (Op::per_word != 1) sum *= rows.scale[m];
+            sum += load(bias + c);
+            float* to = out + m * stride + c;
+            store(to, add ? load(to) + sum : sum);
+        });
+    }
+
+    // f(row, column, accumulator) for each vector of the rows times the panel that lies in `weights`.
+    template <class Op, class F> INLINE void product(const Rows& rows, int64_t words, int64_t columns, F&& f) {
+        const int32_t* a = Op::per_word == 1 ? (const int32_t*)rows.x : rows.words;
+        const int64_t stride = Op::per_word == 1 ? rows.stride : rows.word_stride;
+        for (int64_t m = 0; m < rows.rows; m += MR) {
+            RowPointers at(a, stride, m, rows.rows);
+            by_vectors((columns + V - 1) / V, [&](auto N, int64_t j) {
+                tile<Op, N>(at.row, weights.data() + j, PANEL, words, [&](int r, int v, typename Op::Acc acc) INLINED {
+                    if (m + r < rows.rows) f(m + r, j + v * V, acc);
+                });
             });
         }
     }

@@ -78,6 +78,28 @@ typedef uint8_t Bytes __attribute__((vector_size(V)));
 INLINE void store_short(void* p, vi x) { Shorts y = __builtin_convertvector(x, Shorts); std::memcpy(p, &y, sizeof y); }
 INLINE void store_byte(void* p, vi x) { Bytes y = __builtin_convertvector(x, Bytes); std::memcpy(p, &y, sizeof y); }
 
+// 16-bit weights as files hold them, and the float32 word that each stands for: exactly, subnormals and NaN included.
+struct Bfloat16 { uint16_t bits; };
+struct Half { uint16_t bits; };
+INLINE int32_t word(int32_t x) { return x; }
+INLINE int32_t word(Bfloat16 x) { return (int32_t)((uint32_t)x.bits << 16); }
+INLINE vi widened(const void* p) {
+    typedef uint16_t Words __attribute__((vector_size(2 * V)));
+    Words x;
+    std::memcpy(&x, p, sizeof x);
+    return __builtin_convertvector(x, vi);
+}
+INLINE vi load(const Bfloat16* p) { return widened(p) << 16; }
+INLINE vi load(const Half* p) {
+    const vi x = widened(p), size = (x & 0x7fff) << 13;
+    const vi infinite = size >= splat(0x0f800000) ? splat(0x7f800000) : vi{};
+    return as_int(as_float(size) * 0x1p112f) | infinite | (x & 0x8000) << 16;
+}
+INLINE int32_t word(Half x) {
+    Half all[V] = {x};
+    return load(all)[0];
+}
+
 INLINE float largest(vf x) {
     float most = x[0];
     for (int i = 1; i < V; ++i) most = x[i] > most ? x[i] : most;
@@ -172,7 +194,7 @@ INLINE void transpose_lanes(vi (&x)[V]) {
 }
 
 // Row r of the V x V block at `from` becomes column r at `to`.
-INLINE void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
+template <class T> INLINE void transpose(const T* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
     vi x[V];
     each<V>([&](auto r) INLINED { x[r] = load(from + r * from_stride); });
     transpose_lanes(x);
