@@ -27,7 +27,7 @@ from prefrank.model.exact import TorchEngine, select_rows
 from prefrank.model.families import lay_out
 from prefrank.model.layout import DecoderLayout
 from prefrank.model.native_engine import NativeEngine, unfit
-from prefrank.model.network import Network
+from prefrank.model.network import Network, precision_of
 from prefrank.types import Batch
 
 TORCH = "torch"
@@ -64,7 +64,7 @@ class NetworkEngine:
         self.network = network
         self.kernels = kernels
         self.deterministic = deterministic
-        self.precision = str(next(iter(network.parameters())).dtype).removeprefix("torch.")
+        self.precision = precision_of(network)
 
     def __call__(self, batch: Batch) -> Float[Tensor, " N"]:
         parts = [select_rows(batch, [n]) for n in range(len(batch.rows))] if self.deterministic else [batch]

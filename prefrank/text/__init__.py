@@ -3,6 +3,7 @@
 from prefrank.text.batches import distinct_rows, pack, plan_batches
 from prefrank.text.encoder import TextEncoder, check_texts, default_settings
 from prefrank.text.settings import PLAIN_TURNS, TextSettings
+from prefrank.text.sharing import count_tokens
 from prefrank.text.tokenizer import FolderTokenizer, load_tokenizer, with_chat_template
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "TextEncoder",
     "TextSettings",
     "check_texts",
+    "count_tokens",
     "default_settings",
     "distinct_rows",
     "load_tokenizer",
