@@ -105,8 +105,8 @@ def load_network(
         dropout: replaces every dropout rate of the config; it is not saved.
         dtype: of the weights in memory, but for the head's, which are float32 at least.
         trust_remote_code: run the code that the folder brings, if its model is made of such.
-        keep_narrow: on the CPU leave a decoder's bfloat16 and float16 weights in the mapped file (`PackedDecoder.wide`):
-            half the memory and the scores of float32, to the bit; not for training.
+        keep_narrow: on the CPU leave a decoder's bfloat16 and float16 weights as they are, in the mapped file
+            (`PackedDecoder.wide`): half the memory and the scores of float32, to the bit; not for training.
 
     Raises:
         NotFound: no such folder.

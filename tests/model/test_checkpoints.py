@@ -144,7 +144,7 @@ def test_a_saved_network_loads_in_transformers_and_back(name: str, tmp_path: Pat
     )
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert (model.config.num_labels, model.config.id2label) == (1, {0: "REWARD"})
-    assert model.config.hidden_dropout_prob == 0.1, "an override of one run is not the model's own rate"
+    assert 0.5 not in model.config.to_dict().values(), "an override of one run is not the model's own rate"
     with torch.no_grad():
         theirs = reference_scores(model, BATCH)
     torch.testing.assert_close(score_batches(network, [BATCH]), theirs, atol=1e-5, rtol=0)
