@@ -448,10 +448,11 @@ def _check(
     those of `narrow`.
     """
     expected = network.state_dict()
-    if missing := expected.keys() - tensors.keys():
+    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    if missing and not unexpected:
         raise BadModel(f"the weights in {folder} lack {shown_names(missing)}; copy or download them again")
-    if unexpected := tensors.keys() - expected.keys():
-        names = shown_names(unexpected)
+    if unexpected:
+        names = shown_names(unexpected) + (f", and they lack {shown_names(missing)}" if missing else "")
         raise BadModel(
             f"the weights in {folder} do not fit its config.json: it knows no {names}{foreign(folder, network.config)}"
         )

@@ -26,7 +26,7 @@ from prefrank.model.save import save_network, write_checkpoint
 from prefrank.text import TextEncoder
 from prefrank.types import Batch
 from tests.parity.reference import CONFIGS, OTHERS, batch_of, model_of, saved
-from tests.tiny import bert_folder, neox_folder
+from tests.tiny import bert_folder, decoder_folder, neox_folder
 
 WEIGHTS = "model.safetensors"
 HEAD = "classifier.weight"
