@@ -131,6 +131,13 @@ def precision_of(network: Network) -> str:
     return stored_precision(network.config) or str(dtype).removeprefix("torch.")
 
 
+def trained_positions(network: Network) -> int | None:
+    """Tokens of the longest row that a network was trained for, to which texts are cut unless more is asked for."""
+    if network.max_positions is None and network.causal is not None:
+        return network.causal.fixed_until  # rope's `dynamic` takes any length
+    return network.max_positions
+
+
 def outer_name(network: Network) -> str:
     """What stands before transformers' own names in a network's: nothing in ours."""
     return "" if isinstance(network, PackedNetwork) else "model."

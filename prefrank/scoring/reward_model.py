@@ -24,7 +24,7 @@ from prefrank.model import Network, make_engine, run
 from prefrank.model.adapter import is_adapter, read_whole, text_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.integer_weights import stored_precision
-from prefrank.model.network import precision_of, weights_digest, with_text
+from prefrank.model.network import precision_of, trained_positions, weights_digest, with_text
 from prefrank.model.record import read_record, text_settings
 from prefrank.model.save import write_checkpoint
 from prefrank.model.threads import check_fork, computed, find_device
@@ -222,7 +222,7 @@ class RewardModel:
         encoder = TextEncoder.load(
             text_folder(folder),
             settings,
-            positions=network.max_positions,
+            positions=trained_positions(network),
             max_length=max_length,
             pre_rendered=pre_rendered,
         )

@@ -1,5 +1,6 @@
 """Folders of decoders that transformers ran before: the same fingerprints, scores, calibrations and files."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from prefrank.model.record import read_record, write_record
 from prefrank.model.save import write_checkpoint
 from prefrank.model.weights import read_config
 from prefrank.scoring import checkpoint_info
+from prefrank.scoring.carried import pack, unpack
 from prefrank.text import TextEncoder
 from tests.model.test_checkpoints import as_bin, as_bin_shards, as_old_bin, as_safetensors_shards, tensors_of
 from tests.parity.reference import TABLE, batch_of, model_of, saved
@@ -40,8 +42,9 @@ def through_transformers(folder: Path, dtype: torch.dtype = torch.float32) -> Ot
     return load_other(folder, read_config(folder), new_heads=None, dropout=None, dtype=dtype, device=CPU)
 
 
-def plain(folder: Path, name: str = "llama", **options: Any) -> Path:
-    return saved(model_of(*TABLE[name], **options), folder)
+def plain(folder: Path, name: str = "llama", *, num_labels: int = 1, **options: Any) -> Path:
+    kind, size = TABLE[name]
+    return saved(model_of(kind, size | options, num_labels=num_labels), folder)
 
 
 def narrowed(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
@@ -238,3 +241,33 @@ def test_a_saved_folder_is_a_plain_one_of_transformers(tmp_path: Path) -> None:
     assert type(model).__name__ == "MistralForSequenceClassification"
     assert model.config.id2label == {0: "helpful", 1: "kind"}
     assert set(model.state_dict()) == set(tensors_of(tmp_path / "ours"))
+
+
+ROPES: dict[str, dict[str, Any]] = {
+    "dynamic": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0},
+    "longrope": {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "factor": 4.0,
+                 "rope_theta": 10_000.0, "original_max_position_embeddings": 16},
+}  # fmt: skip
+
+OF_ROPES: dict[str, dict[str, Any]] = {"dynamic": {"max_position_embeddings": 16}, "longrope": {}}
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_networks_of_every_rope_travel_as_bytes_and_are_copied(name: str, tmp_path: Path) -> None:
+    folder = plain(tmp_path, **OF_ROPES[name], rope_parameters=ROPES[name])
+    network = load_network(folder)
+    wanted = score_batches(network, [BATCH])
+    assert torch.equal(score_batches(unpack(pack(network, None)), [BATCH]), wanted)
+    assert torch.equal(score_batches(copy.deepcopy(network), [BATCH]), wanted)
+
+
+def test_texts_are_cut_to_the_trained_length_though_positions_stretch(tmp_path: Path) -> None:
+    """As it was before, so that plain folders keep their fingerprint."""
+    folder = decoder_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"rope_parameters": ROPES["dynamic"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = RewardModel.load(folder, device="cpu")
+    assert model.encoder.settings.max_length == 256
+    assert RewardModel(through_transformers(folder), model.encoder).fingerprint == model.fingerprint
+    longer = RewardModel.load(folder, device="cpu", max_length=1000)
+    assert longer.score("bake " * 500, ["mix flour"])[0].tokens > 256
