@@ -14,6 +14,7 @@ from prefrank.model import exact, head_modules, load_network, make_engine
 from prefrank.model.engine import run
 from prefrank.model.exact import TorchEngine
 from prefrank.model.families import lay_out
+from prefrank.model.network import outer_name
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, saved
 
 LENGTHS = [3, 5, 5, 9, 17, 31]
@@ -72,7 +73,7 @@ def test_in_half_precision(name: str, dtype: torch.dtype, tmp_path: Path) -> Non
     theirs = wanted(reference.double(), name, seen)
     torch.testing.assert_close(scores, theirs, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(theirs.to(dtype).float(), theirs, atol=1e-5, rtol=1e-5), "a head in half precision"
-    assert {key.removeprefix("model.") for key in network.state_dict()} == set(reference.state_dict())
+    assert {key.removeprefix(outer_name(network)) for key in network.state_dict()} == set(reference.state_dict())
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -133,11 +134,11 @@ def test_heads_of_adapters_are_float32_too(tmp_path: Path) -> None:
     config = LoraConfig(task_type="SEQ_CLS", target_modules=targets)
     get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
     network: Any = load_network(tmp_path / "adapter", dtype=torch.bfloat16)
-    assert network.model.score.weight.dtype == torch.float32
-    assert network.model.model.norm.weight.dtype == torch.bfloat16
-    with torch.no_grad(), inputs_of(network.model.score) as seen:
+    assert network.score.weight.dtype == torch.float32
+    assert network.model.norm.weight.dtype == torch.bfloat16
+    with torch.no_grad(), inputs_of(network.score) as seen:
         scores = network(BATCH)
-        theirs = (seen[0].double() @ network.model.score.weight.double().mT).view(-1).float()
+        theirs = (seen[0].double() @ network.score.weight.double().mT).view(-1).float()
     torch.testing.assert_close(scores, theirs, atol=1e-5, rtol=1e-5)
 
 
