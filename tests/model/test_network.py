@@ -144,9 +144,9 @@ def test_depths_hold_what_belongs_to_them(networks: dict[str, Network]) -> None:
     assert llama[0] == ["model.embed_tokens.weight"]
     assert llama[-2][-1] == "model.norm.weight"
     assert llama[-1] == ["score.weight"]
-    neox = parameters_by_depth(networks["gpt_neox"])
-    assert neox[0] == ["model.gpt_neox.embed_in.weight"]
-    assert neox[-1] == ["model.score.weight"]
+    gpt = parameters_by_depth(networks["gpt2"])
+    assert gpt[0] == ["model.transformer.wte.weight", "model.transformer.wpe.weight"]
+    assert gpt[-1] == ["model.score.weight"]
     modern = parameters_by_depth(networks["modernbert mean"])
     assert "model.model.final_norm.weight" in modern[-2]
     assert "model.head.dense.weight" in modern[-1]
