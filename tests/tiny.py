@@ -88,6 +88,22 @@ def decoder_folder(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def neox_folder(folder: Path, *, seed: int = 0) -> Path:
+    """A random two-layer GPT-NeoX reward model with a chat template: a decoder that runs through transformers."""
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForSequenceClassification
+
+    chat_folder(folder)
+    end = json.loads((folder / "tokenizer.json").read_text())["added_tokens"][-1]["id"]
+    torch.manual_seed(seed)
+    config = GPTNeoXConfig(
+        vocab_size=420, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=256, num_labels=1, pad_token_id=end, eos_token_id=end, initializer_range=0.2,
+    )  # fmt: skip
+    GPTNeoXForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
 def seed_folder(folder: Path) -> Path:
     """A random DeBERTa-v2 with exactly the files of the model card's checkpoint: spm.model, pytorch_model.bin, no JSON
     tokenizer, and the convolution layer of the large models."""

@@ -26,8 +26,7 @@ from prefrank.io.json_files import read_fields
 from prefrank.io.pinned import read_as_one
 from prefrank.limits import limit, past
 from prefrank.model.hub import resolve_model
-from prefrank.model.network import Network
-from prefrank.model.other import OtherNetwork
+from prefrank.model.network import Network, outer_name
 from prefrank.model.weights import open_safetensors
 
 Value = TypeVar("Value")
@@ -206,7 +205,7 @@ def apply_adapter(network: Network, adapter: Adapter, *, keep_output: bool = Fal
         BadModel: a name or shape that the base does not have.
     """
     own = dict(network.named_parameters())
-    prefix = "model." if isinstance(network, OtherNetwork) else ""
+    prefix = outer_name(network)
     for module, (a, b) in adapter.factors.items():
         weight = _own(own, f"{prefix}{module}.weight", adapter)
         change = low_rank(a.to(weight.device), b.to(weight.device), adapter.scale)
@@ -297,5 +296,4 @@ def adapter_tensors(network: Network, head: list[str]) -> dict[str, Tensor]:
 
 def _file_name(network: Network, name: str) -> str:
     """The name in an adapter's file of a parameter of a network that trains LoRA."""
-    inner = name.removeprefix("model.") if isinstance(network, OtherNetwork) else name
-    return _PREFIX + inner.replace(".default.weight", ".weight")
+    return _PREFIX + name.removeprefix(outer_name(network)).replace(".default.weight", ".weight")

@@ -28,15 +28,15 @@ from prefrank.model.foreign import check_modules, foreign, no_head, shown_names
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, check_heads, head_names, keep_heads
 from prefrank.model.integer_network import check_integers, quantise_network, replaced_weights
 from prefrank.model.integer_weights import QUANTISED, check_quantised, stored_precision
-from prefrank.model.network import Network, PackedNetwork, head_parameter_names
-from prefrank.model.other import OtherNetwork, load_other
+from prefrank.model.network import Network, PackedDecoder, PackedNetwork, as_decoder, head_parameter_names
+from prefrank.model.other import load_other
 from prefrank.model.record import LAST, RECORD, read_record
-from prefrank.model.weights import ALIGNMENT, FLOATS, Weights, read_config
+from prefrank.model.weights import ALIGNMENT, FLOATS, NARROW, Weights, read_config
 from prefrank.model.weights import QUANTISED as QUANTISED_FILE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LEFT_OUT = re.compile(
-    r"(?:^|\.)(?:position_ids|token_type_ids)$"
+    r"(?:^|\.)(?:position_ids|token_type_ids|inv_freq|masked_bias)$"
     r"|(?:^|\.)pooler\.dense\.|embeddings\.position_embeddings\.weight$"
     r"|^(?:cls|lm_head|(?:lm|mask|discriminator|generator)_predictions|generator_lm_head)\."
 )
@@ -71,7 +71,12 @@ def load_for_scoring(
     if precision not in DTYPES:
         raise BadInput(f"there is no precision {precision!r}{suggest(str(precision), [*DTYPES, *QUANTISED])}")
     network = load_network(
-        folder, heads=heads, dtype=DTYPES[precision], device=device, trust_remote_code=trust_remote_code
+        folder,
+        heads=heads,
+        dtype=DTYPES[precision],
+        device=device,
+        trust_remote_code=trust_remote_code,
+        keep_narrow=precision == "float32",
     )
     keep_heads(network, network.heads[:1])
     return network
@@ -86,6 +91,7 @@ def load_network(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     trust_remote_code: bool = False,
+    keep_narrow: bool = False,
 ) -> Network:
     """Load a model folder, in evaluation mode, all files of one version though the folder may be replaced meanwhile.
 
@@ -99,6 +105,8 @@ def load_network(
         dropout: replaces every dropout rate of the config; it is not saved.
         dtype: of the weights in memory, but for the head's, which are float32 at least.
         trust_remote_code: run the code that the folder brings, if its model is made of such.
+        keep_narrow: on the CPU leave a decoder's bfloat16 and float16 weights as they are, in the mapped file
+            (`PackedDecoder.wide`): half the memory and the scores of float32, to the bit; not for training.
 
     Raises:
         NotFound: no such folder.
@@ -107,7 +115,7 @@ def load_network(
             quantized weights, parts that do not fit each other, or a model of the folder's own code that is not
             trusted.
     """
-    load = partial(_load_network, folder, heads, new_head, dropout, dtype, device, trust_remote_code)
+    load = partial(_load_network, folder, heads, new_head, dropout, dtype, device, trust_remote_code, keep_narrow)
     return read_whole(folder, load)
 
 
@@ -119,6 +127,7 @@ def _load_network(
     dtype: torch.dtype,
     device: torch.device | None,
     trust_remote_code: bool,
+    keep_narrow: bool,
 ) -> Network:
     device = torch.device("cpu") if device is None or device.type == "cpu" else device  # a core has no number
     if heads is not None and (not heads or len(set(heads)) < len(heads) or "" in heads):
@@ -149,20 +158,38 @@ def _load_network(
         return other
     stored = Weights(folder)
     network = _empty(family, raw, dropout, len(stored))
-    weights = stored.take(_renaming(network))
+    weights = stored.take(_renaming(network, new_head=new_head))
     _set_outputs(network, tuple(heads or (ONLY_HEAD,)) if new_head else _stored_heads(folder, network, weights))
     head = _new_head(network, weights.tensors) if new_head else {}
     _check(folder, network, weights.tensors | head)
     wide, upper = torch.promote_types(dtype, torch.float32), set(head_parameter_names(network))
+    kept = _stay_narrow(network, weights, upper) if keep_narrow and device.type == "cpu" else frozenset[str]()
     tensors = {
-        name: _placed(weights, name, wide if name in upper else dtype, device)
+        name: _placed(weights, name, wide if name in upper else dtype, device, keep=kept)
         for name in weights.tensors
         if name not in head
     }
     tensors |= {name: tensor.to(device, wide) for name, tensor in head.items()}
     network.load_state_dict(tensors, assign=True)
+    _choose_token(folder, network, new_head=new_head)
     _keep(folder, network, heads)
     return network.eval()
+
+
+def _stay_narrow(network: PackedNetwork, weights: Weights, upper: Container[str]) -> frozenset[str]:
+    """Names of a decoder's matrices below its head that are used in the narrow type they are stored in, wherever they
+    lie: what multiplies by them widens them first.
+    """
+    if not isinstance(network, PackedDecoder):
+        return frozenset()
+    matrices = {name: tensor for name, tensor in weights.tensors.items() if tensor.ndim == 2 and name not in upper}
+    kept = frozenset(
+        name
+        for name, tensor in matrices.items()
+        if tensor.dtype in NARROW and tensor.is_contiguous() and tensor.data_ptr() % tensor.itemsize == 0
+    )
+    network.wide = bool(kept)
+    return kept
 
 
 def load_quantised(
@@ -205,16 +232,18 @@ def _load_quantised(folder: Path, precision: str, heads: Sequence[str] | None, t
             quantise_network(network, precision)  # for the names, shapes and types; there are no numbers yet
     weights = opened.take(_renaming(network))
     _set_outputs(network, _stored_heads(folder, network, weights))
-    _check(folder, network, weights.tensors, exactly=stored is not None)
+    narrow = _stay_narrow(network, weights, set(head_parameter_names(network)))
+    _check(folder, network, weights.tensors, exactly=stored is not None, narrow=narrow)
     if stored:
         network.load_state_dict(weights.tensors, assign=True)
         check_integers(network, folder / QUANTISED_FILE)
     else:
-        replaced = replaced_weights(network)
+        kept = narrow.union(replaced_weights(network))
         cpu = torch.device("cpu")
-        tensors = {name: _placed(weights, name, torch.float32, cpu, keep=replaced) for name in weights.tensors}
+        tensors = {name: _placed(weights, name, torch.float32, cpu, keep=kept) for name in weights.tensors}
         network.load_state_dict(tensors, assign=True)
         quantise_network(network, precision, weights.read_once)
+    _choose_token(folder, network)
     _keep(folder, network, heads)
     keep_heads(network, network.heads[:1])
     return network.eval()
@@ -262,8 +291,7 @@ def _load_adapted(
         with torch.random.fork_rng(devices=[]):  # the head drawn here is replaced by the adapter's: nobody's draws move
             network = load(names, True)
     apply_adapter(network, adapter, keep_output=new_head)
-    if isinstance(network, OtherNetwork):
-        _choose_token(folder, network, new_head=new_head)
+    _choose_token(folder, network, new_head=new_head)
     if not new_head:
         check_heads(folder, network.heads, heads, ours=(folder / RECORD).is_file() or not count)
         keep_heads(network, heads or network.heads)
@@ -289,14 +317,17 @@ def _narrowed(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return network.to(device)
 
 
-def _choose_token(folder: Path, network: OtherNetwork, *, new_head: bool) -> None:
+def _choose_token(folder: Path, network: Network, *, new_head: bool = False) -> None:
     """Which token a decoder is scored at, and the embeddings without what saving added; see `padding.py`."""
+    decoder = as_decoder(network)
+    if decoder is None:
+        return
     if (record := read_record(folder)) and record.padding_rows:
-        network.drop_rows(folder, record.padding_rows)
+        decoder.drop_rows(folder, record.padding_rows)
     if new_head or _scores_last(folder):
-        network.score_last_token()
+        decoder.score_last_token()
     else:
-        network.pass_over_padding()
+        decoder.pass_over_padding()
 
 
 def _scores_last(folder: Path) -> bool:
@@ -362,13 +393,19 @@ def _keep(folder: Path, network: Network, heads: Sequence[str] | None) -> None:
     keep_heads(network, heads or network.heads)
 
 
-def _renaming(network: PackedNetwork) -> Callable[[str], str | None]:
-    """A function from a stored name to the network's; None for what a reward model may leave out."""
+def _renaming(network: PackedNetwork, *, new_head: bool = False) -> Callable[[str], str | None]:
+    """A function from a stored name to the network's; None for what a reward model may leave out.
+
+    Args:
+        new_head: a decoder's own head may be left out too, whatever it is.
+    """
     expected = network.state_dict()
+    bare = new_head and isinstance(network, PackedDecoder)
 
     def rename(stored: str) -> str | None:
         name = _modern_name(stored, expected, network.backbone)
-        return name if name in expected or not _LEFT_OUT.search(stored) else None
+        left_out = _LEFT_OUT.search(stored) or (bare and not stored.startswith(f"{network.backbone}."))
+        return name if name in expected or not left_out else None
 
     return rename
 
@@ -399,13 +436,23 @@ def _new_head(network: PackedNetwork, stored: Mapping[str, Tensor]) -> dict[str,
     return head
 
 
-def _check(folder: Path, network: PackedNetwork, tensors: Mapping[str, Tensor], *, exactly: bool = False) -> None:
-    """Raise BadModel for names, shapes or types that are not the network's; `exactly`, for float types too."""
+def _check(
+    folder: Path,
+    network: PackedNetwork,
+    tensors: Mapping[str, Tensor],
+    *,
+    exactly: bool = False,
+    narrow: Container[str] = (),
+) -> None:
+    """Raise BadModel for names, shapes or types that are not the network's; `exactly`, for float types too, but for
+    those of `narrow`.
+    """
     expected = network.state_dict()
-    if missing := expected.keys() - tensors.keys():
+    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    if missing and not unexpected:
         raise BadModel(f"the weights in {folder} lack {shown_names(missing)}; copy or download them again")
-    if unexpected := tensors.keys() - expected.keys():
-        names = shown_names(unexpected)
+    if unexpected:
+        names = shown_names(unexpected) + (f", and they lack {shown_names(missing)}" if missing else "")
         raise BadModel(
             f"the weights in {folder} do not fit its config.json: it knows no {names}{foreign(folder, network.config)}"
         )
@@ -414,7 +461,8 @@ def _check(folder: Path, network: PackedNetwork, tensors: Mapping[str, Tensor], 
             shapes = f"{list(tensor.shape)[:8]}, its config.json asks for {list(expected[name].shape)}"
             raise BadModel(f"in {folder} the tensor {name} is {shapes}; do the files belong together?")
         wanted = expected[name].dtype
-        if tensor.dtype != wanted and (exactly or tensor.dtype not in FLOATS or not wanted.is_floating_point):
+        exact = exactly and name not in narrow
+        if tensor.dtype != wanted and (exact or tensor.dtype not in FLOATS or not wanted.is_floating_point):
             raise BadModel(
                 f"in {folder} the tensor {name} is of {_dtype_name(tensor.dtype)}; wanted {_dtype_name(wanted)}"
             )

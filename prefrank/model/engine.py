@@ -29,7 +29,7 @@ from prefrank.model.layout import DecoderLayout
 from prefrank.model.native_decoder import NativeDecoderEngine
 from prefrank.model.native_decoder import unfit as unfit_decoder
 from prefrank.model.native_engine import NativeEngine, unfit
-from prefrank.model.network import Network
+from prefrank.model.network import Network, precision_of
 from prefrank.types import Batch
 
 TORCH = "torch"
@@ -66,7 +66,7 @@ class NetworkEngine:
         self.network = network
         self.kernels = kernels
         self.deterministic = deterministic
-        self.precision = str(next(iter(network.parameters())).dtype).removeprefix("torch.")
+        self.precision = precision_of(network)
 
     def __call__(self, batch: Batch) -> Float[Tensor, " N"]:
         parts = [select_rows(batch, [n]) for n in range(len(batch.rows))] if self.deterministic else [batch]

@@ -1,4 +1,4 @@
-"""Integer weights for a whole network: the float layers of its encoder are replaced one by one, in memory.
+"""Integer weights for a whole network: the linear layers inside its layers are replaced one by one, in memory.
 
 What integers stand for is in `integer_weights.py`. Which networks can be quantized is the table's word (`families/`):
 those that the native kernels run.
@@ -22,7 +22,7 @@ from prefrank.model.integer_weights import (
     quantise_weight,
     stored_precision,
 )
-from prefrank.model.network import Network
+from prefrank.model.network import Network, layer_of
 
 
 def replaced_weights(network: Network) -> list[str]:
@@ -30,12 +30,12 @@ def replaced_weights(network: Network) -> list[str]:
     return [
         f"{name}.weight"
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and ".encoder.layer." in name
+        if isinstance(module, nn.Linear) and layer_of(f"{name}.weight") is not None
     ]
 
 
 def quantise_network(network: Network, precision: str, read: Callable[[str], Tensor] | None = None) -> None:
-    """Replace the linear layers of a network's encoder, one by one.
+    """Replace the linear layers inside a network's layers, one by one.
 
     Args:
         read: gives a weight by its name, in any float type, and need not keep it; by default the network's own.

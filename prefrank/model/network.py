@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from prefrank.model.weights import as_bytes
+from prefrank.model.integer_weights import stored_precision
+from prefrank.model.weights import bytes_in, widest
 from prefrank.types import Batch, Causal
 
 
@@ -75,6 +77,72 @@ class PackedNetwork(Network, Protocol):
     def eval(self) -> Any: ...
 
 
+@runtime_checkable
+class Decoder(Network, Protocol):
+    """A network that may be scored at one token of each row: `decoder` says whether it is.
+
+    `scored_padding` is the token that is passed over to find it: the rightmost that is another; None for the last one.
+    """
+
+    decoder: bool
+
+    @property
+    def scored_padding(self) -> int | None: ...
+
+    def score_last_token(self) -> None:
+        """Read scores at each row's last token, whatever that is; no token stands for padding then."""
+        ...
+
+    def pass_over_padding(self) -> None:
+        """Read scores at the rightmost token that is not config.json's padding, as transformers does."""
+        ...
+
+    def drop_rows(self, folder: Path, count: int) -> None:
+        """Take off the last rows of the table of embeddings, which were added for a padding token when it was saved.
+
+        Raises:
+            BadModel: the folder's table is not longer than that.
+        """
+        ...
+
+
+@runtime_checkable
+class PackedDecoder(PackedNetwork, Decoder, Protocol):
+    """A decoder of one of our families. With `wide`, weights may be bfloat16 or float16 and all is computed in float32,
+    to the same bits as with weights in float32.
+    """
+
+    wide: bool
+
+
+def as_decoder(network: Network) -> Decoder | None:
+    """The network where it is a decoder, scored at one token of each row; else None."""
+    return network if isinstance(network, Decoder) and network.decoder else None
+
+
+def is_wide(network: Network) -> bool:
+    """Whether its narrow weights stand for the same numbers in float32."""
+    return isinstance(network, PackedDecoder) and network.wide
+
+
+def precision_of(network: Network) -> str:
+    """What a network computes in, by name: that of its integers, else the type of what is below the head."""
+    dtype = torch.float32 if is_wide(network) else next(iter(network.parameters())).dtype
+    return stored_precision(network.config) or str(dtype).removeprefix("torch.")
+
+
+def trained_positions(network: Network) -> int | None:
+    """Tokens of the longest row that a network was trained for, to which texts are cut unless more is asked for."""
+    if network.max_positions is None and network.causal is not None:
+        return network.causal.fixed_until  # rope's `dynamic` takes any length
+    return network.max_positions
+
+
+def outer_name(network: Network) -> str:
+    """What stands before transformers' own names in a network's: nothing in ours."""
+    return "" if isinstance(network, PackedNetwork) else "model."
+
+
 def score_batches(network: Network, batches: Sequence[Batch]) -> Float[Tensor, "N *H"]:
     """Scores of all rows, in the order `Batch.rows` gives, on the CPU: evaluation mode, no gradient.
 
@@ -110,7 +178,11 @@ class Digest(Protocol):
 def fingerprint(network: Network, *, extra: bytes) -> str:
     """sha256 over the sorted (name, dtype, shape, bytes) of the weights, then `extra`; hexadecimal.
 
-    `extra` is what else decides a score: tokenizer and text settings.
+    A decoder's names have `model.` before transformers' own, whichever network runs it. Narrow weights that stand for
+    float32 (`is_wide`) count as such.
+
+    Args:
+        extra: what else decides a score: tokenizer and text settings.
     """
     return with_text(weights_digest(network)[0], extra)
 
@@ -133,20 +205,24 @@ def weights_digest(network: Network, uncut: Mapping[str, Tensor] | None = None) 
     Returns:
         The second is None where weights come after the output layer, which would have to be read again for it.
     """
-    digest = hashlib.sha256()
-    tensors, uncut = sorted(network.state_dict().items()), uncut or {}
-    start = len(tensors) - len(uncut)
-    _add(digest, tensors[:start])
+    digest, wide = hashlib.sha256(), is_wide(network)
+    prefix = "model." if isinstance(network, PackedDecoder) else ""  # as when transformers ran it
+    tensors = [(f"{prefix}{name}", tensor) for name, tensor in sorted(network.state_dict().items())]
+    cut = [(f"{prefix}{name}", tensor) for name, tensor in sorted((uncut or {}).items())]
+    start = len(tensors) - len(cut)
+    _add(digest, tensors[:start], wide=wide)
     whole = digest.copy()
-    _add(digest, tensors[start:])
-    _add(whole, sorted(uncut.items()))
-    return digest, whole if {name for name, _ in tensors[start:]} == uncut.keys() else None
+    _add(digest, tensors[start:], wide=wide)
+    _add(whole, cut, wide=wide)
+    return digest, whole if [name for name, _ in tensors[start:]] == [name for name, _ in cut] else None
 
 
-def _add(digest: Digest, tensors: Sequence[tuple[str, Tensor]]) -> None:
+def _add(digest: Digest, tensors: Sequence[tuple[str, Tensor]], *, wide: bool) -> None:
     for name, tensor in tensors:
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(as_bytes(tensor))
+        dtype = widest(tensor.dtype) if wide else tensor.dtype
+        digest.update(f"{name}\0{dtype}\0{tuple(tensor.shape)}\0".encode())
+        for part in bytes_in(dtype, tensor):
+            digest.update(part)
 
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
@@ -163,7 +239,7 @@ def parameters_by_depth(network: Network) -> list[list[str]]:
     layer, and a pooler as head.
     """
     names = [name for name, _ in network.named_parameters()]
-    layers = [_layer_of(name) for name in names]
+    layers = [layer_of(name) for name in names]
     count = 1 + max((layer for layer in layers if layer is not None), default=-1)
     depths: list[list[str]] = [[] for _ in range(count + 2)]
     top = False
@@ -183,7 +259,8 @@ def head_modules(network: Network) -> list[str]:
     return list(dict.fromkeys(match.group()[:-1] for match in map(_HEAD.match, head_parameter_names(network)) if match))
 
 
-def _layer_of(name: str) -> int | None:
+def layer_of(name: str) -> int | None:
+    """The number of the layer that a parameter is inside; None of embeddings, head, and what all layers share."""
     if ".encoder.conv." in name:
         return 0  # DeBERTa-v2's convolution belongs to layer 0
     match = _LAYER.search(name)

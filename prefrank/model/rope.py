@@ -8,6 +8,7 @@ same numbers. Both ways to ask for them are read: `rope_parameters` (transformer
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -105,14 +106,20 @@ def _dynamic(asked: _Asked) -> Rope:
     if width < 4:
         asked.settings.refuse("rope_type", f"default, since only {width} channels turn")
 
-    def at(length: int | Tensor) -> Frequencies:
-        theta = asked.theta * ((factor * length / most) - (factor - 1)) ** (width / (width - 2))
-        return asked.plain(theta).numpy()
-
-    # transformers has a tensor for the length of a row, and rounds to float32 on the way.
     return Rope(
-        at(most), fixed_until=most, by_length=True, longer=lambda length: at(torch.tensor(length, device="cpu"))
+        _grown(asked, factor, most), fixed_until=most, by_length=True, longer=partial(_grown_in_float32, asked, factor)
     )
+
+
+def _grown(asked: _Asked, factor: float, length: int | Tensor) -> Frequencies:
+    """Frequencies of a row of a length."""
+    exponent = asked.width / (asked.width - 2)
+    return asked.plain(asked.theta * ((factor * length / asked.max_positions) - (factor - 1)) ** exponent).numpy()
+
+
+def _grown_in_float32(asked: _Asked, factor: float, length: int) -> Frequencies:
+    """transformers has a tensor for the length of a row, and rounds to float32 on the way."""
+    return _grown(asked, factor, torch.tensor(length, device="cpu"))
 
 
 def _yarn(asked: _Asked) -> Rope:
@@ -161,7 +168,12 @@ def _longrope(asked: _Asked) -> Rope:
     short, long = (
         (1.0 / (_factors(settings, key, len(powers)) * powers)).numpy() for key in ("short_factor", "long_factor")
     )
-    return Rope(short, scaling=scaling, fixed_until=original, longer=lambda _: long)
+    return Rope(short, scaling=scaling, fixed_until=original, longer=partial(_same, long))
+
+
+def _same(frequencies: Frequencies, length: int) -> Frequencies:
+    """The same for every length; like all functions of a network one that can be pickled."""
+    return frequencies
 
 
 def _factors(settings: Fields, key: str, count: int) -> Tensor:

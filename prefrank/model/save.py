@@ -10,12 +10,14 @@ import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from prefrank.errors import BadInput, short
 from prefrank.model.families import FAMILIES
 from prefrank.model.integer_weights import stored_precision
-from prefrank.model.network import Network, fingerprint
+from prefrank.model.network import Network, PackedDecoder, as_decoder, fingerprint, is_wide
 from prefrank.model.other import OtherNetwork, text_config
 from prefrank.model.record import LAST, NOT_PADDING, ModelRecord, write_record
 from prefrank.model.weights import QUANTISED, SINGLE, write_tensors
@@ -69,8 +71,8 @@ def write_checkpoint(
     a new token for it makes another fingerprint, which a calibration goes with.
     """
     padding, rows = None, 0
-    if isinstance(network, OtherNetwork) and network.decoder:
-        text, padding = text.with_padding(network.scored_padding, never=_ends(network.config))
+    if decoder := as_decoder(network):
+        text, padding = text.with_padding(decoder.scored_padding, never=_ends(network.config))
         rows = max(0, padding + 1 - network.vocab_size)
     print_of = fingerprint(network, extra=text.fingerprint_bytes())
     save_network(network, folder, padding=padding)
@@ -90,8 +92,8 @@ def write_checkpoint(
 
 def scored_token(network: Network) -> str:
     """Which token a network's score is read at, in the words of `ModelRecord`; of encoders `LAST`, without effect."""
-    passes = isinstance(network, OtherNetwork) and network.scored_padding is not None
-    return NOT_PADDING if passes else LAST
+    decoder = as_decoder(network)
+    return LAST if decoder is None or decoder.scored_padding is None else NOT_PADDING
 
 
 def _ends(config: dict[str, Any]) -> frozenset[int]:
@@ -123,11 +125,24 @@ def save_network(network: Network, folder: Path, *, padding: int | None = None) 
         except SafetensorError as error:
             raise _as_os_error(error) from error
     else:
-        name = QUANTISED if stored_precision(network.config) else SINGLE[0]
-        write_tensors(folder / name, network.state_dict())
+        quantised = stored_precision(network.config) is not None
+        tensors = _with_padding(network, padding)
+        write_tensors(
+            folder / (QUANTISED if quantised else SINGLE[0]), tensors, wide=is_wide(network) and not quantised
+        )
     path.write_text(json.dumps(_config_to_save(network, padding), indent=2) + "\n", encoding="utf-8")
     for weights in folder.glob("*.safetensors"):  # transformers makes files that only their owner can read
         weights.chmod(path.stat().st_mode & 0o777)
+
+
+def _with_padding(network: Network, padding: int | None) -> dict[str, Tensor]:
+    """A network's tensors; zeros for the embeddings up to the padding token's that a decoder of ours does not have."""
+    tensors: dict[str, Tensor] = network.state_dict()
+    if isinstance(network, PackedDecoder) and padding is not None and padding >= network.vocab_size:
+        name = f"{network.backbone}.embed_tokens.weight"
+        words = tensors[name]
+        tensors[name] = torch.cat([words, words.new_zeros(padding + 1 - len(words), words.shape[1])])
+    return tensors
 
 
 def _as_os_error(error: SafetensorError) -> OSError:
@@ -140,13 +155,13 @@ def _as_os_error(error: SafetensorError) -> OSError:
 def _config_to_save(network: Network, padding: int | None) -> dict[str, Any]:
     """The config.json it came with, for the network's heads; `id2label` is where transformers counts outputs."""
     raw = copy.deepcopy(network.config)
-    if isinstance(network, OtherNetwork) and network.decoder:
+    if decoder := as_decoder(network):
         text = text_config(raw)
-        text["pad_token_id"] = network.scored_padding if padding is None else padding
+        text["pad_token_id"] = decoder.scored_padding if padding is None else padding
         text["vocab_size"] = max(network.vocab_size, 0 if padding is None else padding + 1)
     kept = {key: value for key, value in raw.items() if key not in ("num_labels", "torch_dtype")}
     name = network.architecture if isinstance(network, OtherNetwork) else FAMILIES[kept["model_type"]].architecture
-    dtype = next(network.parameters()).dtype
+    dtype = torch.float32 if is_wide(network) else next(network.parameters()).dtype
     return {
         **kept,
         "architectures": [name],

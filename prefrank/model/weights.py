@@ -14,7 +14,7 @@ import json
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,12 @@ QUANTISED = "quantised.safetensors"
 integers for weights, finds none and says so."""
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
 """Types of stored weights that stand for themselves, without scales."""
+NARROW = (torch.bfloat16, torch.float16)
+"""Of `FLOATS`, those that float32 holds exactly and torch computes with."""
 ALIGNMENT = 64
 """Of tensors, in bytes, as torch allocates them: MKL adds up in another order where they lie otherwise."""
 _PASSING_BYTES = 1 << 26
+_CONVERTED_AT_ONCE = 1 << 20
 _MAPPED_BYTES = 1 << 26
 """Files of fewer are read: that takes no time, and what another program does to the file then harms nothing."""
 _TYPES = {
@@ -201,8 +204,11 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for path in _weight_files(folder) for name, tensor in _open(path).items()}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, wide: bool = False) -> None:
     """Write a safetensors file, under its name when it is whole.
+
+    Args:
+        wide: bfloat16 and float16 as float32.
 
     Unlike the library's writer, this one starts tensors at multiples of 64 bytes in the file, so that they can be used
     where they are mapped. The format allows no gaps, so those whose size is not a multiple, such as the bias of one
@@ -211,19 +217,37 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         CannotWrite: the disk is full, or the folder cannot be written.
     """
-    order = sorted(tensors, key=lambda name: (tensors[name].nbytes % ALIGNMENT > 0, -tensors[name].itemsize, name))
+    dtypes = {name: widest(tensor.dtype) if wide else tensor.dtype for name, tensor in tensors.items()}
+    sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in tensors.items()}
+    order = sorted(tensors, key=lambda name: (sizes[name] % ALIGNMENT > 0, -dtypes[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in order:
-        tensor = tensors[name]
-        place = [end, end := end + tensor.nbytes]
-        header[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+        place = [end, end := end + sizes[name]]
+        header[name] = {"dtype": _TYPES[dtypes[name]], "shape": list(tensors[name].shape), "data_offsets": place}
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
-            file.write(as_bytes(tensors[name]))
+            for part in bytes_in(dtypes[name], tensors[name]):
+                file.write(part)
+
+
+def widest(dtype: torch.dtype) -> torch.dtype:
+    """float32 for narrow floats; every other type is itself."""
+    return torch.float32 if dtype in NARROW else dtype
+
+
+def bytes_in(dtype: torch.dtype, tensor: Tensor) -> Iterator[memoryview]:
+    """A tensor's bytes in another type, in row-major order and a few megabytes at a time; of its own type without a
+    copy.
+    """
+    if tensor.dtype == dtype:
+        yield as_bytes(tensor)
+        return
+    for part in tensor.detach().reshape(-1).split(_CONVERTED_AT_ONCE):
+        yield as_bytes(part.to(dtype))
 
 
 def as_bytes(tensor: Tensor) -> memoryview:

@@ -10,7 +10,7 @@ from prefrank.model import fingerprint, load_network
 from prefrank.model.adapter import is_adapter, read_adapter, read_whole
 from prefrank.model.hub import resolve_model
 from prefrank.model.integer_weights import QUANTISED
-from prefrank.model.other import OtherNetwork
+from prefrank.model.network import PackedNetwork, as_decoder
 from prefrank.model.record import read_record
 from prefrank.scoring.reward_model import RewardModel
 
@@ -56,7 +56,8 @@ def _info(folder: Path, load: Callable[[], RewardModel], trust_remote_code: bool
     parameters = list(model.network.parameters())
     config = model.network.config
     quantised = model.engine.precision in QUANTISED
-    whole = model.network if quantised else load_network(folder, trust_remote_code=trust_remote_code)
+    is_whole = quantised or not model.network.uncut
+    whole = model.network if is_whole else load_network(folder, trust_remote_code=trust_remote_code)
     whole_fingerprint = model.fingerprint
     if len(whole.heads) > 1:  # the record's is of the model with all its heads
         whole_fingerprint = fingerprint(whole, extra=model.encoder.fingerprint_bytes())
@@ -82,11 +83,10 @@ def _info(folder: Path, load: Callable[[], RewardModel], trust_remote_code: bool
 
 def _scored_token(model: RewardModel) -> str:
     """Where in a row the score is read."""
-    if not isinstance(model.network, OtherNetwork):
-        return "the first"
-    if not model.network.decoder:
-        return "as the model pools"
-    padding = model.network.scored_padding
+    decoder = as_decoder(model.network)
+    if decoder is None:
+        return "the first" if isinstance(model.network, PackedNetwork) else "as the model pools"
+    padding = decoder.scored_padding
     if padding is None:
         return "the last"
     token = model.encoder.source.tokenizer.id_to_token(padding)

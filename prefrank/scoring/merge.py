@@ -9,6 +9,7 @@ from prefrank.io.atomic import atomic_folder
 from prefrank.model import Network, load_network
 from prefrank.model.adapter import is_adapter, read_whole, text_folder
 from prefrank.model.hub import resolve_model
+from prefrank.model.network import trained_positions
 from prefrank.model.record import ModelRecord, read_record, text_settings
 from prefrank.model.save import check_target, write_checkpoint
 from prefrank.text import TextEncoder, TextSettings
@@ -43,5 +44,6 @@ def merge_adapter(adapter: str | Path, target: str | Path, *, template: str | No
 def _read(folder: Path, template: str | None) -> tuple[Network, TextEncoder, ModelRecord | None]:
     network, stored = load_network(folder), text_settings(folder)
     settings = None if stored is None else TextSettings.from_json(stored)
-    text = TextEncoder.load(text_folder(folder), settings, positions=network.max_positions, template=template)
+    positions = trained_positions(network)
+    text = TextEncoder.load(text_folder(folder), settings, positions=positions, template=template)
     return network, text, read_record(folder)

@@ -24,7 +24,7 @@ from prefrank.model import Network, make_engine, run
 from prefrank.model.adapter import is_adapter, read_whole, text_folder
 from prefrank.model.hub import resolve_model
 from prefrank.model.integer_weights import stored_precision
-from prefrank.model.network import weights_digest, with_text
+from prefrank.model.network import precision_of, trained_positions, weights_digest, with_text
 from prefrank.model.record import read_record, text_settings
 from prefrank.model.save import write_checkpoint
 from prefrank.model.threads import check_fork, computed, find_device
@@ -32,8 +32,8 @@ from prefrank.model.weights import read_config
 from prefrank.scoring.carried import Origin, origin_of, pack, unpack
 from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies
 from prefrank.scoring.temperature import check_temperature, is_for
-from prefrank.text import TextEncoder, TextSettings, distinct_rows, plan_batches
-from prefrank.types import Prompt, PromptLike, Row, Score
+from prefrank.text import TextEncoder, TextSettings, count_tokens, distinct_rows, plan_batches
+from prefrank.types import Causal, Prompt, PromptLike, Row, Score
 
 _TRIES = 4
 _WAIT_S = 0.2
@@ -147,7 +147,8 @@ class RewardModel:
                 error that docs/performance.md states. A quantized folder has its own.
             max_length: tokens per row, in place of the checkpoint's own or the default above; the fingerprint changes
                 with it.
-            max_tokens: tokens per batch; by default 1,024 on a CPU and 16,384 on a GPU.
+            max_tokens: tokens per batch, those that rows begin with in common counted once; by default 1,024 on a CPU,
+                4,096 for decoders, and 16,384 on a GPU.
             kernels: what runs the model: torch, or avx512, avx2 or portable on a CPU, or flash on a GPU (the gpu
                 extra); by default the fastest there is, and never flash.
             deterministic: equal to the bit in any batch, order and thread count. The native kernels always are; torch
@@ -176,8 +177,6 @@ class RewardModel:
         folder = resolve_model(str(name))
         options: dict[str, Any] = {"kernels": kernels, "deterministic": deterministic, "num_threads": num_threads}
         options |= {"empty_score": empty_score, "max_tokens": max_tokens}
-        if max_tokens is None:
-            options["max_tokens"] = 1024 if place.type == "cpu" else 16_384
         read = partial(
             cls._read,
             folder,
@@ -222,6 +221,8 @@ class RewardModel:
         record = read_record(folder)
         origin = origin_of(folder, precision=precision, head=head, device=place, trust_remote_code=trust_remote_code)
         network = computed(origin.load)
+        if options["max_tokens"] is None:
+            options = {**options, "max_tokens": _most_tokens(place, network)}
         stored = text_settings(folder)
         settings = None if stored is None else TextSettings.from_json(stored)
         saved = settings
@@ -230,7 +231,7 @@ class RewardModel:
         encoder = TextEncoder.load(
             text_folder(folder),
             settings,
-            positions=network.max_positions,
+            positions=trained_positions(network),
             max_length=max_length,
             pre_rendered=pre_rendered,
             template=template,
@@ -258,7 +259,7 @@ class RewardModel:
         """
         config = read_config(folder)  # the network's own says what it was made into
         precision = stored_precision(config) or str(config.get("dtype", "float32"))
-        if self.engine.precision != precision or self._saved_digest is None:
+        if precision_of(self.network) != precision or self._saved_digest is None:
             return False
         return with_text(self._saved_digest, text) != saved
 
@@ -360,13 +361,15 @@ class RewardModel:
     def _score_distinct(self, pairs: list[tuple[Prompt, str]]) -> list[Score]:
         rows = self.encoder.encode_pairs(pairs)
         distinct, places = distinct_rows(rows)  # texts that differ may be cut to the same tokens
-        batches = plan_batches(distinct, max_tokens=self._budget(distinct), causal=self.network.causal)
+        causal = self.network.causal
+        batches = plan_batches(distinct, max_tokens=self._budget(distinct, causal), causal=causal)
         values = computed(partial(run, self.engine, batches)).numpy()[places].tolist()
         return [self._as_score(*each) for each in zip(pairs, rows, values, strict=True)]
 
-    def _budget(self, rows: list[Row]) -> int:
+    def _budget(self, rows: list[Row], causal: Causal | None) -> int:
         """Tokens per batch, so that every stream gets as many batches as the others."""
-        streams, tokens = self.engine.streams, sum(len(row.ids) for row in rows)
+        streams = self.engine.streams
+        tokens = 0 if streams == 1 else count_tokens(rows, causal)
         rounds = -(-tokens // (self.max_tokens * streams))
         return max(1, -(-tokens // (rounds * streams))) if streams > 1 and rounds else self.max_tokens
 
@@ -374,6 +377,15 @@ class RewardModel:
         if self.empty_score is not None and not pair[1].strip():
             value = self.empty_score
         return Score(value, len(row.ids), row.cut_prompt, row.cut_reply, self.fingerprint)
+
+
+def _most_tokens(place: torch.device, network: Network) -> int:
+    """Tokens of a batch, unless they are given. Where rows share their beginnings a batch should hold all replies to a
+    prompt, and narrow weights are widened once for each batch: hence more for decoders on a CPU.
+    """
+    if place.type != "cpu":
+        return 16_384
+    return 1024 if network.causal is None else 4096
 
 
 def _unpickled(network: Origin | bytes, encoder: TextEncoder, known: dict[str, Any], wanted: str) -> RewardModel:

@@ -43,6 +43,16 @@ def scored_length(ids: Int64[np.ndarray, " L"], padding: int | None) -> int:
     return int(other[-1]) + 1 if len(other) else 1
 
 
+def count_tokens(rows: Sequence[Row], causal: Causal | None) -> int:
+    """Tokens that are computed of rows: all, or where a network reads from left to right those that differ, as they
+    would be in one batch.
+    """
+    if causal is None or not rows:
+        return sum(len(row.ids) for row in rows)
+    ordered = put_in_order(rows, causal)
+    return sum(map(len, ordered.ids)) - int(ordered.common.sum())
+
+
 def put_in_order(rows: Sequence[Row], causal: Causal) -> Ordered:
     """Sort rows by table and then by token ids, the shorter first where one begins another."""
     ends = [scored_length(row.ids, causal.padding) for row in rows]

@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 
 from prefrank.model import Network
 from prefrank.model.adapter import read_whole
+from prefrank.model.network import trained_positions
 from prefrank.text import TextEncoder
 from prefrank.training.feed.corpus import Corpus, read_corpus
 from prefrank.training.feed.encoded_corpus import EncodedCorpus, encode_corpus
@@ -77,7 +78,7 @@ def prepare(
     def load_both() -> tuple[N, TextEncoder]:
         set_seed(recipe.seed)
         network = load()
-        positions = None if network is None else network.max_positions
+        positions = None if network is None else trained_positions(network)
         return network, load_text(recipe, folder, positions=positions, resumed=resumed)
 
     network, encoder = read_whole(folder, load_both)

@@ -16,7 +16,7 @@ from prefrank.errors import BadModel, NotFound, PrefrankError
 from prefrank.model import head_parameter_names, load_network, save_network, score_batches
 from prefrank.model import weights as weights_module
 from prefrank.model.weights import Weights
-from tests.parity.reference import CONFIGS, TABLE, V3, batch_of, model_of, reference_scores, saved, scramble
+from tests.parity.reference import CONFIGS, TABLE, V3, alone, batch_of, model_of, reference_scores, saved, scramble
 
 FAMILIES = [*TABLE, "electra projected", "deberta v2 xxlarge"]
 BATCH = batch_of([2, 5, 5, 17, 31])
@@ -135,7 +135,7 @@ def test_a_numbered_cpu_is_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_saved_network_loads_in_transformers_and_back(name: str, tmp_path: Path) -> None:
-    network = load_network(plain(tmp_path, name), dropout=0.5)
+    network = load_network(plain(tmp_path, name), dropout=0.3)
     folder = tmp_path / "ours"
     folder.mkdir()
     save_network(network, folder)
@@ -144,9 +144,9 @@ def test_a_saved_network_loads_in_transformers_and_back(name: str, tmp_path: Pat
     )
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert (model.config.num_labels, model.config.id2label) == (1, {0: "REWARD"})
-    assert model.config.hidden_dropout_prob == 0.1, "an override of one run is not the model's own rate"
+    assert 0.3 not in model.config.to_dict().values(), "an override of one run is not the model's own rate"
     with torch.no_grad():
-        theirs = reference_scores(model, BATCH)
+        theirs = torch.cat([reference_scores(model, row).view(1) for row in alone(BATCH)])
     torch.testing.assert_close(score_batches(network, [BATCH]), theirs, atol=1e-5, rtol=0)
     assert torch.equal(scores_of(folder), score_batches(network, [BATCH]))
 

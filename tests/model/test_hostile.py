@@ -27,7 +27,7 @@ from prefrank.model.save import save_network, write_checkpoint
 from prefrank.text import TextEncoder
 from prefrank.types import Batch
 from tests.parity.reference import CONFIGS, OTHERS, batch_of, model_of, saved
-from tests.tiny import bert_folder, decoder_folder
+from tests.tiny import bert_folder, decoder_folder, neox_folder
 
 WEIGHTS = "model.safetensors"
 HEAD = "classifier.weight"
@@ -172,11 +172,14 @@ def test_a_config_that_cannot_be_the_weights_is_refused_before_anything_is_made(
 
 @pytest.mark.parametrize("new_head", [False, True])
 @pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size"])
-def test_the_same_holds_for_models_of_transformers(key: str, new_head: bool, tmp_path: Path) -> None:
-    folder = saved(model_of(*OTHERS["llama"]), tmp_path / "llama")
+@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
+def test_the_same_holds_for_decoders_and_models_of_transformers(
+    name: str, key: str, new_head: bool, tmp_path: Path
+) -> None:
+    folder = saved(model_of(*OTHERS[name]), tmp_path / name)
     for value in (10**9, 99_999 if key == "num_hidden_layers" else 2**40):
         configure(folder, **{key: value})
-        with pytest.raises(BadModel, match=r"wanted|describes a model") as error:
+        with pytest.raises(BadModel, match=r"wanted|describes a model|asks for") as error:
             load_network(folder, new_head=new_head)
         assert "\n" not in str(error.value)
 
@@ -433,11 +436,11 @@ def test_heads_are_known_to_be_those_that_were_saved(make: Callable[[Path], Path
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64], ids=str)
 def test_weights_that_are_no_floats_are_not_cast_by_transformers(tmp_path: Path, dtype: torch.dtype) -> None:
-    folder, name = decoder_folder(tmp_path), "model.layers.0.mlp.up_proj.weight"
+    folder, name = neox_folder(tmp_path), "gpt_neox.layers.0.mlp.dense_h_to_4h.weight"
     put(folder, **{name: torch.zeros(48, 32).to(dtype)})
     refused(folder, name, "wanted floats")
-    put(folder, **{name: None, name.removeprefix("model."): torch.zeros(48, 32).to(dtype)})
-    refused(folder, name.removeprefix("model."), "wanted floats")
+    put(folder, **{name: None, name.removeprefix("gpt_neox."): torch.zeros(48, 32).to(dtype)})
+    refused(folder, name.removeprefix("gpt_neox."), "wanted floats")
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"])
@@ -447,7 +450,7 @@ def test_a_program_that_config_json_names_is_not_looked_for(
 ) -> None:
     from transformers import modeling_utils
 
-    folder = decoder_folder(tmp_path)
+    folder = neox_folder(tmp_path)
     wanted = RewardModel.load(folder).score("how do I", ["bake"])[0].value
     monkeypatch.setattr(modeling_utils, "is_kernels_available", lambda: True)
     monkeypatch.setattr(modeling_utils, "lazy_import_flash_attention", lambda *_, **__: pytest.fail("looked for"))

@@ -264,8 +264,8 @@ def test_transformers_refuses_a_quantised_folder(tmp_path: Path) -> None:
 
 
 def test_a_model_of_transformers_cannot_be_quantised(tmp_path: Path) -> None:
-    saved(model_of(*OTHERS["llama"]), tmp_path)
-    with pytest.raises(BadModel, match="holds a 'llama' model, which cannot be quantized; load it in float32"):
+    saved(model_of(*OTHERS["gpt_neox"]), tmp_path)
+    with pytest.raises(BadModel, match="holds a 'gpt_neox' model, which cannot be quantized; load it in float32"):
         load_quantised(tmp_path, "int16")
 
 

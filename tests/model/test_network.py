@@ -153,9 +153,12 @@ def test_depths_hold_what_belongs_to_them(networks: dict[str, Network]) -> None:
     assert "mpnet.encoder.relative_attention_bias.weight" in parameters_by_depth(networks["mpnet"])[0]
     assert "electra.embeddings_project.weight" in parameters_by_depth(networks["electra projected"])[0]
     llama = parameters_by_depth(networks["llama"])
-    assert llama[0] == ["model.model.embed_tokens.weight"]
-    assert llama[-2][-1] == "model.model.norm.weight"
-    assert llama[-1] == ["model.score.weight"]
+    assert llama[0] == ["model.embed_tokens.weight"]
+    assert llama[-2][-1] == "model.norm.weight"
+    assert llama[-1] == ["score.weight"]
+    gpt = parameters_by_depth(networks["gpt2"])
+    assert gpt[0] == ["model.transformer.wte.weight", "model.transformer.wpe.weight"]
+    assert gpt[-1] == ["model.score.weight"]
     modern = parameters_by_depth(networks["modernbert mean"])
     assert "model.model.final_norm.weight" in modern[-2]
     assert "model.head.dense.weight" in modern[-1]

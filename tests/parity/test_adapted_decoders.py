@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from prefrank import RewardModel
 from prefrank.errors import BadModel
 from prefrank.model import load_network, score_batches
-from prefrank.model.other import OtherNetwork
+from prefrank.model.network import as_decoder
 from prefrank.model.save import write_checkpoint
 from prefrank.scoring import merge_adapter
 from prefrank.text import TextEncoder
@@ -79,8 +79,8 @@ def test_a_record_of_ours_decides(scored: str | None, padding: bool, tmp_path: P
     record = {"format": 1, "text": {}, "fingerprint": "", "training": None, "heads": ["REWARD"]}
     record |= {"scored_token": scored} if scored else {}
     (tmp_path / "adapter" / "prefrank.json").write_text(json.dumps(record))
-    network = load_network(tmp_path / "adapter")
-    assert isinstance(network, OtherNetwork)
+    network = as_decoder(load_network(tmp_path / "adapter"))
+    assert network is not None
     end = AutoTokenizer.from_pretrained(base).eos_token_id
     assert network.scored_padding == (end if padding else None)
 

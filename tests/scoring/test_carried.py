@@ -16,7 +16,7 @@ import torch
 from prefrank import RewardModel, card_rank_model_fn, native
 from prefrank.errors import BadInput, BadModel
 from prefrank.model import threads
-from tests.tiny import bert_folder, decoder_folder, seed_folder
+from tests.tiny import bert_folder, decoder_folder, neox_folder, seed_folder
 
 PROMPT = "how do I bake bread at home"
 REPLIES = ["mix flour water", "", "[SEP] no <|end|>", "flour " * 200]
@@ -27,6 +27,7 @@ KINDS = {
     "int16": (seed_folder, {"precision": "int16"}),
     "deberta": (seed_folder, {"deterministic": True}),
     "decoder": (decoder_folder, {"num_threads": 1}),
+    "transformers": (neox_folder, {"num_threads": 1}),
     "bfloat16": (decoder_folder, {"precision": "bfloat16", "num_threads": 1}),
 }
 

@@ -24,6 +24,7 @@ from prefrank.model.families.bert import BertNetwork
 from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.families.decoder import DecoderNetwork
 from prefrank.model.families.mpnet import MPNetNetwork
+from prefrank.model.integer_weights import stored_precision
 from prefrank.model.layout import DecoderLayout, Layout
 from prefrank.model.network import Network, PackedNetwork
 from prefrank.model.other import OtherNetwork
@@ -105,8 +106,11 @@ def find_family(config: Fields) -> Family[Any] | None:
         BadModel: a model_type that is missing or no text.
     """
     family = FAMILIES.get(config.text("model_type"))
-    encoder = family is not None and not family.decoder
-    return None if encoder and config.flag("is_decoder", False) else family
+    if family is None:
+        return None
+    if family.decoder:  # other programs' integers are unpacked by transformers, with the libraries that it names
+        return None if config.get("quantization_config") and stored_precision(config) is None else family
+    return None if config.flag("is_decoder", False) else family
 
 
 def family_of(network: Network) -> Family[Any] | None:

@@ -21,7 +21,7 @@ from prefrank.errors import BadModel, BadRecipe
 from prefrank.model import Network, head_modules, head_parameter_names, parameters_by_depth
 from prefrank.model.adapter import WEIGHTS, adapted_modules, adapter_tensors
 from prefrank.model.hub import MINILM, resolve_model
-from prefrank.model.other import OtherNetwork
+from prefrank.model.network import outer_name
 from prefrank.model.record import ModelRecord, write_record
 from prefrank.model.save import TextPath, scored_token
 from prefrank.model.weights import write_tensors
@@ -118,11 +118,11 @@ def _is_transposed(module: nn.Module) -> bool:
 
 def _root(network: Network) -> Any:
     """The module whose names are transformers'."""
-    return network.model if isinstance(network, OtherNetwork) else network
+    return network.get_submodule(outer_name(network).rstrip("."))
 
 
 def _inner(network: Network, name: str) -> str:
-    return name.removeprefix("model.") if isinstance(network, OtherNetwork) else name
+    return name.removeprefix(outer_name(network))
 
 
 def save_adapter(folder: Path, network: Network, text: TextPath, training: dict[str, Any], *, fingerprint: str) -> None:

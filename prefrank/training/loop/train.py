@@ -49,7 +49,7 @@ from prefrank.training.records.events import (
     ignore,
 )
 from prefrank.training.records.output import clear_output, open_output, remove_old
-from prefrank.training.records.run_checkpoints import read_state, save_checkpoint, state_of
+from prefrank.training.records.run_checkpoints import read_state, save_checkpoint, state_of, with_own_names
 from prefrank.training.records.run_log import RunLog, Speed, check_trackers
 from prefrank.training.records.score_record import score_record
 from prefrank.training.start import load_model, use_bf16
@@ -361,7 +361,7 @@ class _Run:
 
     def load_state(self, folder: Path) -> None:
         """Go on from a checkpoint, whichever layout wrote it; its weights were loaded with the network."""
-        state = read_state(folder)
+        state = with_own_names(read_state(folder), self.network)
         with state_of(folder):
             self.metrics = {name: SetMetrics(**values) for name, values in self.progress.metrics.items()}
             self.strategy.load_more(folder / "state")

@@ -230,6 +230,24 @@ def read_state(folder: Path) -> dict[str, Any]:
     return dict(state)
 
 
+def with_own_names(state: Mapping[str, Any], network: Network) -> dict[str, Any]:
+    """A state whose parameters are called as the network's: those of a decoder that ran through transformers when it
+    was saved have one `model.` more.
+    """
+    own = {name for name, _ in network.named_parameters()}
+
+    def renamed(key: Any) -> Any:
+        inner = key.removeprefix("model.") if isinstance(key, str) else key
+        return inner if key not in own and inner in own else key
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {renamed(key): walk(item) for key, item in value.items()}
+        return [walk(item) for item in value] if isinstance(value, list) else value
+
+    return {key: walk(value) for key, value in state.items()}
+
+
 def _is_mapping(state: Any, key: str) -> bool:
     return isinstance(state, dict) and isinstance(state.get(key), dict)
 

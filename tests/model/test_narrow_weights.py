@@ -1,0 +1,151 @@
+"""Decoders in bfloat16 and float16 that stay so in memory and score in float32, to the bit."""
+
+import copy
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from prefrank import RewardModel
+from prefrank.model import fingerprint, load_for_scoring, load_network, save_network, score_batches
+from prefrank.model.checkpoint import load_quantised
+from prefrank.model.network import is_wide, precision_of
+from prefrank.model.weights import Weights, bytes_in
+from prefrank.scoring import checkpoint_info
+from tests.model.test_checkpoints import mapped_files, tensors_of
+from tests.model.test_decoder_folders import BATCH, NAMES, PROMPT, REPLIES, WEIGHTS, narrowed, plain
+from tests.tiny import decoder_folder
+
+NARROW = [torch.bfloat16, torch.float16]
+MATRIX, NORM = "model.layers.0.mlp.up_proj.weight", "model.norm.weight"
+
+
+def widened(folder: Path, target: Path) -> Path:
+    """A copy of a folder whose weights are the same numbers in float32."""
+    shutil.copytree(folder, target)
+    tensors = {name: tensor.float() for name, tensor in tensors_of(folder).items()}
+    safetensors.torch.save_file(tensors, target / WEIGHTS, {"format": "pt"})
+    return target
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_and_fingerprint_are_those_of_the_weights_in_float32(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    folder = narrowed(plain(tmp_path / "narrow", name), dtype)
+    narrow, wide = (load_for_scoring(place, precision=None) for place in (folder, widened(folder, tmp_path / "wide")))
+    assert is_wide(narrow)
+    assert not is_wide(wide)
+    assert precision_of(narrow) == precision_of(wide) == "float32"
+    types = {name: tensor.dtype for name, tensor in narrow.state_dict().items()}
+    matrices = {name for name, tensor in narrow.state_dict().items() if tensor.ndim == 2}
+    assert {types[name] for name in matrices} == {dtype, torch.float32}
+    assert types["score.weight"] == types[NORM] == torch.float32
+    assert torch.equal(score_batches(narrow, [BATCH]), score_batches(wide, [BATCH]))
+    assert fingerprint(narrow, extra=b"x") == fingerprint(wide, extra=b"x")
+
+
+def test_training_and_other_precisions_convert_as_they_are_asked_to(tmp_path: Path) -> None:
+    folder = narrowed(plain(tmp_path))
+    trained, half = load_network(folder), load_for_scoring(folder, precision="float16")
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    assert {p.dtype for name, p in half.named_parameters() if name != "score.weight"} == {torch.float16}
+    assert not is_wide(trained)
+    assert not is_wide(half)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> RewardModel:
+    folder = narrowed(decoder_folder(tmp_path / "narrow"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    return RewardModel.load(folder, device="cpu")
+
+
+def test_a_model_tells_its_precision(model: RewardModel, tmp_path: Path) -> None:
+    assert model.engine.precision == "float32"
+    facts = checkpoint_info(str(tmp_path / "narrow"))
+    assert facts["precision"] == "float32"
+    assert facts["fingerprint"] == model.fingerprint
+    asked = RewardModel.load(tmp_path / "narrow", device="cpu", precision="bfloat16", kernels="torch")
+    assert asked.engine.precision == "bfloat16"
+    assert asked.fingerprint != model.fingerprint
+
+
+def test_it_is_saved_in_float32_with_its_fingerprint(model: RewardModel, tmp_path: Path) -> None:
+    scores = model.score(PROMPT, REPLIES)
+    folder = model.save(tmp_path / "saved")
+    tensors = tensors_of(folder)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    stored = tensors_of(tmp_path / "narrow")
+    assert all(torch.equal(tensors[name], tensor.float()) for name, tensor in stored.items())
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
+    again = RewardModel.load(folder, device="cpu")  # a warning would be an error
+    assert again.score(PROMPT, REPLIES) == scores
+    assert RewardModel.load(widened(tmp_path / "narrow", tmp_path / "wide"), device="cpu").fingerprint
+
+
+def test_in_a_folder_of_ours_it_is_known_by_its_fingerprint(model: RewardModel, tmp_path: Path) -> None:
+    """Other programs narrow folders of ours; nothing is said of one that was not checked."""
+    folder = narrowed(model.save(tmp_path / "saved"))
+    again = RewardModel.load(folder, device="cpu")
+    assert is_wide(again.network)
+    assert again.fingerprint == model.fingerprint
+    assert again.score(PROMPT, REPLIES) == model.score(PROMPT, REPLIES)
+
+
+def test_it_travels_and_is_copied(model: RewardModel) -> None:
+    wanted = model.score(PROMPT, REPLIES)
+    assert pickle.loads(pickle.dumps(model)).score(PROMPT, REPLIES) == wanted
+    made = RewardModel(copy.deepcopy(model.network), model.encoder)  # of no folder: it travels as bytes
+    assert is_wide(made.network)
+    again = pickle.loads(pickle.dumps(made))
+    assert is_wide(again.network)
+    assert again.score(PROMPT, REPLIES) == made.score(PROMPT, REPLIES) == wanted
+
+
+@pytest.mark.parametrize("precision", ["int16", "int8"])
+def test_it_is_quantised_as_the_same_numbers_in_float32(precision: str, tmp_path: Path) -> None:
+    folder = narrowed(plain(tmp_path / "narrow", "qwen2"))
+    narrow = load_quantised(folder, precision)
+    wide = load_quantised(widened(folder, tmp_path / "wide"), precision)
+    assert narrow.state_dict()["model.embed_tokens.weight"].dtype == torch.bfloat16
+    assert narrow.state_dict()[MATRIX].dtype == {"int16": torch.int16, "int8": torch.int8}[precision]
+    assert fingerprint(narrow, extra=b"") == fingerprint(wide, extra=b"")
+    assert torch.equal(score_batches(narrow, [BATCH]), score_batches(wide, [BATCH]))
+    near = score_batches(load_network(folder), [BATCH])
+    close = {"int16": 0.02, "int8": 0.2}[precision]
+    torch.testing.assert_close(score_batches(narrow, [BATCH]), near, atol=close, rtol=0)
+
+    target = tmp_path / "quantised"
+    target.mkdir()
+    save_network(narrow, target)
+    again = load_for_scoring(target, precision=None)
+    assert is_wide(again)
+    assert precision_of(again) == precision
+    assert fingerprint(again, extra=b"") == fingerprint(narrow, extra=b"")
+    assert torch.equal(score_batches(again, [BATCH]), score_batches(narrow, [BATCH]))
+
+
+def test_weights_stay_in_the_mapped_file_wherever_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefrank.model.weights._MAPPED_BYTES", 0)
+    folder = narrowed(plain(tmp_path))
+    copied: list[str] = []
+    read = Weights.read_once
+    monkeypatch.setattr(Weights, "read_once", lambda self, name: (copied.append(name), read(self, name))[1])
+    network = load_for_scoring(folder, precision=None)
+    assert all("norm" in name or name == "score.weight" for name in copied)
+    assert mapped_files(network, tmp_path) == {str(folder / WEIGHTS)}
+
+
+def test_bytes_of_a_large_tensor_are_converted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefrank.model.weights._CONVERTED_AT_ONCE", 7)
+    tensor = torch.randn(5, 9).bfloat16()
+    parts = [bytes(part) for part in bytes_in(torch.float32, tensor[1:])]
+    assert len(parts) == 6
+    assert b"".join(parts) == tensor[1:].float().numpy().tobytes()
