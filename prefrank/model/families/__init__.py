@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from prefrank.io.json_files import Fields
-from prefrank.model.families import bert, deberta, mpnet
+from prefrank.model.families import bert, deberta, decoder, mpnet
 from prefrank.model.families.bert import BertNetwork
 from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.decoder import DecoderNetwork
 from prefrank.model.families.mpnet import MPNetNetwork
 from prefrank.model.layout import DecoderLayout, Layout
 from prefrank.model.network import Network, PackedNetwork
@@ -49,6 +50,7 @@ class Family(Generic[N]):
         fix_positions: what quantizing replaces beside linear layers, before them, given a reader of float weights by
             name.
         tiny: settings of config.json that a tiny random model for the tests has beside sizes.
+        decoder: whether the models read from left to right.
     """
 
     architecture: str
@@ -56,9 +58,11 @@ class Family(Generic[N]):
     lay_out: Callable[[N], Layout | DecoderLayout] | None = None
     fix_positions: Callable[[N, Callable[[str], Tensor]], None] | None = None
     tiny: Mapping[str, Any] = field(default_factory=dict)
+    decoder: bool = False
 
 
 _AFTER_PADDING = {"max_position_embeddings": 66, "type_vocab_size": 1}
+_GROUPED = {"num_key_value_heads": 2, "pad_token_id": None}
 _DEBERTA_V3 = {
     "relative_attention": True,
     "position_buckets": 8,
@@ -68,6 +72,11 @@ _DEBERTA_V3 = {
     "position_biased_input": False,
     "type_vocab_size": 0,
 }
+
+
+def _decoder(architecture: str, **tiny: Any) -> Family[DecoderNetwork]:
+    return Family(architecture, DecoderNetwork, decoder.lay_out, tiny=_GROUPED | tiny, decoder=True)
+
 
 FAMILIES: dict[str, Family[Any]] = {
     "bert": Family("BertForSequenceClassification", BertNetwork, bert.lay_out),
@@ -81,6 +90,11 @@ FAMILIES: dict[str, Family[Any]] = {
     "mpnet": Family(
         "MPNetForSequenceClassification", MPNetNetwork, mpnet.lay_out, tiny={"max_position_embeddings": 66}
     ),
+    "llama": _decoder("LlamaForSequenceClassification"),
+    "mistral": _decoder("MistralForSequenceClassification", sliding_window=5),
+    "qwen2": _decoder("Qwen2ForSequenceClassification"),
+    "qwen3": _decoder("Qwen3ForSequenceClassification", head_dim=10),
+    "phi3": _decoder("Phi3ForSequenceClassification", partial_rotary_factor=0.5),
 }
 
 
@@ -90,8 +104,9 @@ def find_family(config: Fields) -> Family[Any] | None:
     Raises:
         BadModel: a model_type that is missing or no text.
     """
-    kind = config.text("model_type")
-    return None if config.flag("is_decoder", False) else FAMILIES.get(kind)
+    family = FAMILIES.get(config.text("model_type"))
+    encoder = family is not None and not family.decoder
+    return None if encoder and config.flag("is_decoder", False) else family
 
 
 def family_of(network: Network) -> Family[Any] | None:
