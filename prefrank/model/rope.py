@@ -110,7 +110,9 @@ def _dynamic(asked: _Asked) -> Rope:
         return asked.plain(theta).numpy()
 
     # transformers has a tensor for the length of a row, and rounds to float32 on the way.
-    return Rope(at(most), fixed_until=most, by_length=True, longer=lambda length: at(torch.tensor(length, device="cpu")))
+    return Rope(
+        at(most), fixed_until=most, by_length=True, longer=lambda length: at(torch.tensor(length, device="cpu"))
+    )
 
 
 def _yarn(asked: _Asked) -> Rope:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from prefrank.errors import BadModel
 from prefrank.io.json_files import Fields
 from prefrank.model import layout as laid
-from prefrank.model.families.attending import Reading, attend, gate, read_segments, rotate
+from prefrank.model.families.attending import Reading, attend, read_all, read_ends
+from prefrank.model.families.decoder_parts import Norm, gate, project, rotate
 from prefrank.model.families.decoder_spec import DecoderSpec, read_decoder_spec
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, widened
 from prefrank.model.pack import check_batch
@@ -28,28 +28,6 @@ from prefrank.model.segments import segments_of
 from prefrank.types import Batch, Causal
 
 Angles = tuple[Float[Tensor, "T r"], Float[Tensor, "T r"]]
-
-
-def project(layer: nn.Module, x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
-    """A linear layer; weights that are narrower than x, as a network that computes wide holds them, are widened."""
-    if not isinstance(layer, Linear) or layer.weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
-        return layer(x)
-    wide = {name: parameter.to(x.dtype) for name, parameter in layer.named_parameters()}
-    return functional_call(layer, wide, (x,))
-
-
-class Norm(nn.Module):
-    """x over its root mean square (Zhang and Sennrich 2019, arXiv 1910.07467), in float32, times weights."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Float[Tensor, "*m D"]) -> Float[Tensor, "*m D"]:
-        wide = widened(x)
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight.to(x.dtype) * wide.to(x.dtype)
 
 
 class SelfAttention(nn.Module):
@@ -218,12 +196,11 @@ class DecoderNetwork(nn.Module):
         hidden = widened(hidden) if self.wide else hidden
         lengths = np.repeat(segments.lengths, np.diff(segments.starts))
         cosines, sines = self.spec.rope.angles(segments.positions, lengths)
-        angles = cosines.to(device), sines.to(device)
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        angles = cosines.to(device, wide), sines.to(device, wide)
         windows = self.spec.windows
-        readings = {
-            window: read_segments(segments, window, like=hidden, ends_only=False) for window in set(windows[:-1])
-        }
-        last = read_segments(segments, windows[-1], like=hidden, ends_only=True)
+        readings = {window: read_all(segments, window, like=hidden) for window in set(windows[:-1])}
+        last = read_ends(segments, windows[-1], like=hidden)
         for layer, window in zip(self.model.layers, windows[:-1], strict=False):
             hidden = run_layer(layer, self.gradient_checkpointing, hidden, angles, readings[window])
         hidden = run_layer(self.model.layers[-1], self.gradient_checkpointing, hidden, angles, last)
