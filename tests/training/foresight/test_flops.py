@@ -1,9 +1,9 @@
-import numpy as np
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from prefrank.training.foresight.activations import without_weights
-from prefrank.training.foresight.flops import row_flops
+from prefrank.training.foresight.flops import flops_of
+from prefrank.training.loop.extent import extent_of
 from tests.training.foresight.small import BERT, DEBERTA, MPNET, batch_of, recipe_of
 
 
@@ -16,12 +16,12 @@ def test_operations_are_those_torch_counts(config, frozen, checkpointing):
     network = without_weights({**config, "num_hidden_layers": 12}, recipe)
     network.gradient_checkpointing = checkpointing
     batch = batch_of(100, 200)
-    lengths = np.diff(batch.starts)
+    extent = extent_of(batch, None)
     with FlopCounterMode(display=False) as counter:
         network(batch)
-    row = row_flops(network)
-    assert row.forward(lengths) == pytest.approx(counter.get_total_flops(), rel=0.12)
+    flops = flops_of(network)
+    assert flops.forward(extent) == pytest.approx(counter.get_total_flops(), rel=0.12)
     network.train()
     with FlopCounterMode(display=False) as counter:
         network(batch).sum().backward()
-    assert row.training(lengths) == pytest.approx(counter.get_total_flops(), rel=0.12)
+    assert flops.training(extent) == pytest.approx(counter.get_total_flops(), rel=0.12)
