@@ -6,6 +6,7 @@ comparisons stand together by their prompts first, and a part holds as many as f
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Int64
@@ -87,24 +88,20 @@ def _plan_alike(examples: Examples, chosen: Sequence[int], max_tokens: int, caus
     sizes = [examples.size(comparison) for comparison in chosen]
     owner = np.repeat(np.arange(len(chosen)), sizes)[ordered.order]
     places = np.split(np.argsort(owner, kind="stable"), np.cumsum(sizes)[:-1])
-    queue = _by_family(ordered, places)
-    parts: list[list[int]] = []
-    first = 0
 
-    def fits(count: int) -> bool:
-        together = np.sort(np.concatenate([places[number] for number in queue[first : first + count]]))
+    def fits(numbers: Sequence[int]) -> bool:
+        together = np.sort(np.concatenate([places[number] for number in numbers]))
         return _is_one_batch(_only(ordered, together), max_tokens)
 
-    while first < len(queue):
-        count = _largest(fits, len(queue) - first)
-        parts.append([chosen[number] for number in queue[first : first + count]])
-        first += count
-    return parts
+    parts: list[list[int]] = []
+    for part in _fill(_families(ordered, places), fits):  # of a family in two parts, the prompt would be computed twice
+        parts += [part] if fits(part) else _fill([[number] for number in part], fits)
+    return [[chosen[number] for number in part] for part in parts]
 
 
-def _by_family(ordered: Ordered, places: Sequence[Int64[np.ndarray, " _"]]) -> list[int]:
-    """Numbers of comparisons, those of one family together: rows that have half of the shorter one in common. Families
-    come by their longest rows.
+def _families(ordered: Ordered, places: Sequence[Int64[np.ndarray, " _"]]) -> list[list[int]]:
+    """Numbers of comparisons by family: those with rows that have half of the shorter one in common. Families come by
+    their longest rows.
     """
     lengths = np.array([len(ids) for ids in ordered.ids])
     families: list[list[int]] = []
@@ -113,8 +110,7 @@ def _by_family(ordered: Ordered, places: Sequence[Int64[np.ndarray, " _"]]) -> l
         if not families or 2 * ordered.common[place] < lengths[place - 1 : place + 1].min():
             families.append([])
         families[-1].append(number)
-    families.sort(key=lambda family: max(int(lengths[places[number]].max()) for number in family))
-    return [number for family in families for number in family]
+    return sorted(families, key=lambda family: max(int(lengths[places[number]].max()) for number in family))
 
 
 def _only(ordered: Ordered, places: Int64[np.ndarray, " n"]) -> Ordered:
@@ -141,13 +137,23 @@ def _is_one_batch(ordered: Ordered, max_tokens: int) -> bool:
     return True
 
 
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest count up to `most` that fits, or 1: what does not fit does not with more."""
-    low, high = 1, 2
-    while high <= most and fits(high):
-        low, high = high, 2 * high
-    high = min(high, most + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+def _fill(units: Sequence[list[int]], fits: Callable[[Sequence[int]], bool]) -> list[list[int]]:
+    """Units put together, one after the other, as many as fit; one that does not fit stands alone."""
+    parts: list[list[int]] = []
+    first = 0
+    while first < len(units):
+        most = len(units) - first
+
+        def holds(count: int, first: int = first) -> bool:
+            return fits(list(chain(*units[first : first + count])))
+
+        low, high = 1, 2
+        while high <= most and holds(high):
+            low, high = high, 2 * high
+        high = min(high, most + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if holds(middle) else (low, middle)
+        parts.append(list(chain(*units[first : first + low])))
+        first += low
+    return parts
