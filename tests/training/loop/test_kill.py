@@ -54,7 +54,7 @@ def in_a_process(values: dict[str, Any], kill_after: float | None = None) -> tup
 
 @pytest.mark.parametrize(
     ("kind", "points"),
-    [("bert", 3), pytest.param("bert", 20, marks=pytest.mark.slow), pytest.param("decoder", 8, marks=pytest.mark.slow)],
+    [("bert", 3), pytest.param("bert", 20, marks=pytest.mark.slow), pytest.param("decoder", 5, marks=pytest.mark.slow)],
 )
 def test_a_run_killed_at_random_points_resumes_to_the_same_bits(recipe, tmp_path, kind, points):
     keys = {"num_train_epochs": 3, "save_steps": 2, "eval_steps": 3, "dropout": 0.2, "ema_decay": 0.8, "max_tokens": 60}
