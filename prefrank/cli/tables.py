@@ -215,6 +215,8 @@ def dry_run(forecast: "Forecast") -> None:
     add_row(table, "evaluations", f"{forecast.evaluations:,} of {forecast.evaluation_rows:,} rows")
     padded = forecast.step_tokens / (1 - forecast.padding_saved)
     add_row(table, "padding saved", f"{forecast.padding_saved:.0%} of the {padded:,.0f} tokens of a padded step")
+    if (shared := 1 - forecast.computed_tokens / forecast.step_tokens) > 0:
+        add_row(table, "sharing saved", f"{shared:.0%} of the {forecast.step_tokens:,.0f} tokens of a step's rows")
     add_row(table, "encodings saved", f"{forecast.rows:,} rows in place of {forecast.pairwise_rows:,} in pairs")
     if forecast.flops is not None:
         add_row(table, "operations", f"{forecast.flops:.2g} of floating point in the steps")

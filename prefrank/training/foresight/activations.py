@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
 from prefrank.model.families import find_family
+from prefrank.model.families.decoder import DecoderNetwork, SelfAttention
 from prefrank.model.network import PackedNetwork
 from prefrank.model.packed_encoder import Linear
 from prefrank.training.loop.lora import add_adapters
@@ -49,17 +50,24 @@ def without_weights(config: Mapping[str, Any], recipe: Recipe) -> PackedNetwork 
 def kept_bytes(
     config: Mapping[str, Any], recipe: Recipe, *, rows: int, length: int, checkpointing: bool
 ) -> tuple[int, int]:
-    """What one of our encoders keeps of a micro-batch: in all, and for each of its layers in the middle.
+    """What one of our networks keeps of a micro-batch: in all, and for each of its layers in the middle.
 
     Args:
         config: the model's raw config.json.
         recipe: trained in bfloat16 autocast unless its `bf16` is False.
-        rows: of the micro-batch.
+        rows: of the micro-batch, which share nothing.
         length: of every row, in tokens.
         checkpointing: whether layers are computed again in the backward pass.
     """
-    heads, widths = config["num_attention_heads"], ("hidden_size", "intermediate_size", "embedding_size")
-    unit = heads // gcd(heads, *(config[key] for key in widths if key in config))
+    heads = config["num_attention_heads"]
+    fixed: dict[str, Any] = {**config, "vocab_size": 8, "conv_groups": 1}
+    widths = {key: config[key] for key in ("hidden_size", "intermediate_size", "embedding_size") if key in config}
+    whole = without_weights(config, recipe)
+    if isinstance(whole, DecoderNetwork):
+        widths["num_key_value_heads"] = whole.spec.num_kv_heads
+        fixed |= {"head_dim": whole.spec.head_width, "pad_token_id": None, "sliding_window": None}
+        fixed.pop("layer_types", None)  # windows keep a mask, once for all layers, which is left out
+    unit = heads // gcd(heads, *widths.values())
     target = heads, rows, length
     axes = zip(target, ([unit * n for n in _HEADS], _ROWS, _LENGTHS), strict=True)
     sizes = [small if wanted > small[-1] else [wanted] for wanted, small in axes]
@@ -71,9 +79,9 @@ def kept_bytes(
         """With so many trained layers, and one below them where some are frozen."""
         total = 0.0
         for fewer in sizes[0]:
-            shape = {key: config[key] * fewer // heads for key in widths if key in config}
+            shape = {key: width * fewer // heads for key, width in widths.items()}
             shape |= {"num_attention_heads": fewer, "num_hidden_layers": frozen + layers}
-            network = _relative({**config, **shape}, recipe.model_copy(update={"freeze_layers": frozen}))
+            network = _relative({**fixed, **shape}, recipe.model_copy(update={"freeze_layers": frozen}))
             network.gradient_checkpointing = checkpointing
             for case in product(*sizes[1:]):
                 factor = prod(map(_lagrange, sizes, (fewer, *case), target))
@@ -91,7 +99,7 @@ def _lagrange(nodes: Sequence[int], node: int, place: int) -> float:
 
 def _relative(config: Mapping[str, Any], recipe: Recipe) -> PackedNetwork:
     """A small network on the CPU, of zeros, that keeps what it would keep on a GPU."""
-    network = without_weights({**config, "vocab_size": 8, "conv_groups": 1}, recipe)
+    network = without_weights(config, recipe)
     assert network is not None
     network.get_submodule("").to_empty(device="cpu").train()
     for tensor in network.state_dict().values():
@@ -102,6 +110,8 @@ def _relative(config: Mapping[str, Any], recipe: Recipe) -> PackedNetwork:
             module.p = 0.0
         if isinstance(module, Linear):
             module.whole = False  # so that the last layer is computed as on a GPU
+        if isinstance(module, SelfAttention):
+            module.dropout = 0.0  # of which a GPU keeps the seed alone
     return network
 
 

@@ -25,7 +25,7 @@ from prefrank.training.feed.encoded_corpus import EncodedCorpus
 from prefrank.training.feed.encoding_counts import remarks
 from prefrank.training.feed.feeds import Feed, StreamFeed
 from prefrank.training.foresight.activations import without_weights
-from prefrank.training.foresight.flops import row_flops
+from prefrank.training.foresight.flops import flops_of
 from prefrank.training.foresight.layouts import LayoutForecast, forecast_layouts
 from prefrank.training.foresight.memory import Memory, average_bytes, forget_peak, optimizer_bytes, size_of
 from prefrank.training.foresight.probe import Probe, Seconds
@@ -53,7 +53,8 @@ class Forecast:
         rows: encoded replies of the training data, each once; of streams, of a sample, as are tokens and histogram.
         tokens: of all rows.
         pairwise_rows: rows if every preference encoded both of its replies.
-        step_tokens: mean of a step, in the first epoch.
+        step_tokens: of all rows of a step, a mean over the first epoch.
+        computed_tokens: of a step, those that are computed: rows of a decoder share what they begin with.
         padding_saved: share of those tokens in padded batches of the same comparisons that is padding.
         histogram: (longest length in the bin, rows), by row length.
         prompts_per_step: comparisons behind one step.
@@ -78,6 +79,7 @@ class Forecast:
     tokens: int
     pairwise_rows: int
     step_tokens: float
+    computed_tokens: float
     padding_saved: float
     histogram: tuple[tuple[int, int], ...]
     prompts_per_step: int
@@ -116,7 +118,10 @@ def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Forecast:
     network, encoder, encoded, feed, progress = ready.network, ready.encoder, ready.encoded, ready.feed, ready.progress
     loss = ready.loss.to(device)
     recipe = recipe.model_copy(update={"max_length": encoder.settings.max_length})
-    plans = plan_steps(feed, max_tokens=recipe.max_tokens)
+    config = read_config(folder) if network is None else network.config
+    shape = without_weights(config, recipe) if network is None else network
+    causal = None if shape is None else shape.causal
+    plans = plan_steps(feed, max_tokens=recipe.max_tokens, causal=causal)
     preparing = time.perf_counter() - began
     left = feed.steps - progress.step
     evaluations = _evaluations(recipe, feed.steps, progress.step) if encoded.evaluation else 0
@@ -134,13 +139,12 @@ def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Forecast:
             )
         except (MemoryError, torch.OutOfMemoryError):
             fits = False
-    config = read_config(folder) if network is None else network.config
-    shape = without_weights(config, recipe) if network is None else network
     devices = recipe.num_devices or 1
     asked = devices > 1 or not fits
     layouts = forecast_layouts(config, recipe, devices=devices, steps=left) if asked else []
     lengths = np.diff(encoded.training.starts)
-    step_tokens = float(np.mean([plan.lengths.sum() for plan in plans]))
+    step_tokens = float(np.mean([plan.tokens for plan in plans]))
+    flops = None if shape is None else flops_of(shape)
     return Forecast(
         data=ready.account["read"],
         encoding=encoded.counts,
@@ -150,6 +154,7 @@ def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Forecast:
         tokens=int(lengths.sum()),
         pairwise_rows=2 * sum(len(group) for group in encoded.training.preferences),
         step_tokens=step_tokens,
+        computed_tokens=float(np.mean([plan.computed for plan in plans])),
         padding_saved=1 - step_tokens * len(plans) / _padded_tokens(plans, recipe.per_device_train_batch_size),
         histogram=_histogram(lengths),
         prompts_per_step=feed.per_step,
@@ -157,7 +162,7 @@ def dry_run(recipe: Recipe, *, callback: Callback = ignore) -> Forecast:
         steps=feed.steps,
         evaluations=evaluations,
         evaluation_rows=sum(len(examples.reply_starts) for examples in encoded.evaluation.values()),
-        flops=None if shape is None else left * sum(plan.flops(row_flops(shape)) for plan in plans) / len(plans),
+        flops=None if flops is None else left * sum(plan.flops(flops) for plan in plans) / len(plans),
         device=str(device),
         memory=memory,
         seconds=seconds,

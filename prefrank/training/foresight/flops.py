@@ -4,26 +4,28 @@ A row of L tokens takes, forward, in each layer
 
     2 P L + 4 D (1 + R) L^2
 
-with P numbers in the layer's matrices, width D, and R relative position terms (c2p and p2c of DeBERTa, else 0): two
-operations a multiplication, L^2 for the scores and for what they weigh (Kaplan et al. 2020, arXiv 2001.08361, table 1).
+with P numbers in the layer's matrices, D in a token's queries, and R relative position terms (c2p and p2c of DeBERTa,
+else 0): two operations a multiplication, L^2 for the scores and for what they weigh (Kaplan et al. 2020, arXiv
+2001.08361, table 1). Where a network reads from left to right, tokens that rows share count once, and L^2 is the number
+of pairs of a token and one that it sees: half as many, or what a segment of a tree sees of those before it.
 The backward pass takes as much for the gradients of inputs, from the lowest trained layer up, and as much again for
 those of trained weights and of attention. What is computed twice, by gradient checkpointing or because no graph was
 kept, counts twice. Embeddings and heads are left out; the last layer counts as the others do, though only first tokens
 go through all of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
-from jaxtyping import Int64
+from typing import Any
 
 from prefrank.model import Network, parameters_by_depth
 from prefrank.model.families.disentangled import DisentangledAttention
+from prefrank.training.loop.extent import Extent
 
 
 @dataclass(frozen=True, slots=True)
-class RowFlops:
-    """Operations of a row of L tokens: `tokens` L + `pairs` L^2, of a forward pass and of what training adds.
+class Flops:
+    """Operations of an extent: `tokens` a token and `pairs` a pair, of a forward pass and with what training adds.
 
     Args:
         tokens, pairs: of the forward pass.
@@ -35,24 +37,23 @@ class RowFlops:
     training_tokens: int
     training_pairs: int
 
-    def forward(self, lengths: Int64[np.ndarray, " N"]) -> int:
-        """Operations to score rows of these lengths."""
-        return self.tokens * int(lengths.sum()) + self.pairs * int((lengths.astype(np.int64) ** 2).sum())
+    def forward(self, extent: Extent) -> int:
+        """Operations to score so much."""
+        return self.tokens * extent.tokens + self.pairs * extent.pairs
 
-    def training(self, lengths: Int64[np.ndarray, " N"]) -> int:
-        """Operations of a forward and a backward pass over rows of these lengths."""
-        squares = int((lengths.astype(np.int64) ** 2).sum())
-        return self.training_tokens * int(lengths.sum()) + self.training_pairs * squares
+    def training(self, extent: Extent) -> int:
+        """Operations of a forward and a backward pass."""
+        return self.training_tokens * extent.tokens + self.training_pairs * extent.pairs
 
 
-def row_flops(network: Network) -> RowFlops:
-    """What a network's rows cost, with the parameters that are trained now."""
+def flops_of(network: Network) -> Flops:
+    """What a network's passes cost, with the parameters that are trained now."""
     depths = parameters_by_depth(network)
     parameters = dict(network.named_parameters())
     trained_from = next(
         (depth for depth, names in enumerate(depths) if any(parameters[name].requires_grad for name in names)), 0
     )
-    width = int(network.config.get("hidden_size") or network.config.get("n_embd") or 0)
+    width = _query_width(network.config)
     modules = network.named_modules()
     terms = next((len(module.terms) for _, module in modules if isinstance(module, DisentangledAttention)), 0)
     attention = 4 * width * (1 + terms)
@@ -66,4 +67,12 @@ def row_flops(network: Network) -> RowFlops:
         tokens, pairs = tokens + inner, pairs + attention
         training_tokens += inner * (1 + slopes * (1 + again)) + changed
         training_pairs += attention * (1 + slopes * (2 + again))
-    return RowFlops(tokens, pairs, training_tokens, training_pairs)
+    return Flops(tokens, pairs, training_tokens, training_pairs)
+
+
+def _query_width(config: Mapping[str, Any]) -> int:
+    """Numbers in the queries of a token, all heads together; 0 if the config does not say."""
+    width, heads = config.get("head_dim"), config.get("num_attention_heads")
+    if isinstance(width, int) and isinstance(heads, int):
+        return width * heads
+    return int(config.get("hidden_size") or config.get("n_embd") or 0)

@@ -1,8 +1,8 @@
 """The memory of a run on devices that are not here, from config.json and the recipe alone: one model, several layouts.
 
 Activations are measured on small relatives of the model (activations.py), for the largest micro-batch that the recipe
-allows: `max_tokens` of rows of `max_length`. The rest are numbers of parameters. What the layouts add is by rule, and
-they are called as in the recipe's `sharding`:
+allows: `max_tokens` of rows of `max_length`, which share nothing. The rest are numbers of parameters. What the layouts
+add is by rule, and they are called as in the recipe's `sharding`:
 
 - none: everything on every device.
 - full (FSDP2): weights, gradients, optimizer state and averages in shards. Gathered at one time: what stands outside
@@ -11,12 +11,12 @@ they are called as in the recipe's `sharding`:
   the gradient of one layer before it is added up over devices.
 - zero3: as full, with that copy. No averages with either.
 
-While a layer is at work, two float32 tensors of its width stand beside the activations, and two of its attention's
-scores where those are no single kernel's; with checkpointing also all that the layer keeps or, at the end of the
-forward pass, autocast's copies of the trained matrices.
+While a layer is at work, two float32 tensors of its width stand beside the activations, two of its attention's scores
+where those are no single kernel's, and two of its feed-forward's width where that has a gate; with checkpointing also
+all that the layer keeps or, at the end of the forward pass, autocast's copies of the trained matrices.
 Not counted: what kernels and collectives take for themselves (CUDA, cuBLAS and NCCL: about 1 to 2 GB; DeepSpeed's
-buckets of 5e8 numbers: 2 GB each), holes between tensors, and what micro-batches of a step share (relative positions:
-up to 2 % of a peak with checkpointing).
+buckets of 5e8 numbers: 2 GB each), holes between tensors, what micro-batches of a step share (relative positions: up to
+2 % of a peak with checkpointing), and copies of keys and values of prompts that a decoder's rows share.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ from torch import nn
 
 from prefrank.model import Network, parameters_by_depth
 from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.decoder import DecoderNetwork
 from prefrank.model.families.mpnet import MPNetNetwork
 from prefrank.training.foresight.activations import kept_bytes, without_weights
 from prefrank.training.foresight.memory import Memory, average_bytes, optimizer_bytes, size_of
@@ -77,7 +78,8 @@ def forecast_layouts(
     kept, layer = kept_bytes(config, recipe, rows=rows, length=length, checkpointing=False)
     few, _ = kept_bytes(config, recipe, rows=rows, length=length, checkpointing=True)
     scores = config["num_attention_heads"] * length if isinstance(network, DebertaNetwork | MPNetNetwork) else 0
-    at_work = 2 * 4 * rows * length * (config["hidden_size"] + scores)
+    gate = network.spec.feed_forward_width if isinstance(network, DecoderNetwork) else 0
+    at_work = 2 * 4 * rows * length * (config["hidden_size"] + scores + gate)
     passes = {False: (kept, at_work), True: (few, at_work + max(layer, _autocast_copies(network, recipe)))}
     return [
         LayoutForecast(layout, devices, checkpointing, _memory(network, recipe, layout, devices, *sizes, steps=steps))

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from prefrank.errors import CannotWrite
@@ -28,12 +29,14 @@ from prefrank.model import Network, score_batches
 from prefrank.text import TextEncoder, plan_batches
 from prefrank.training.feed.examples import Examples
 from prefrank.training.feed.order import seed_step
-from prefrank.training.foresight.flops import row_flops
+from prefrank.training.foresight.flops import flops_of
 from prefrank.training.foresight.memory import Memory, average_bytes, forget_peak, peak, size_of
 from prefrank.training.foresight.step_plans import StepPlan
+from prefrank.training.loop.extent import extent_apart
 from prefrank.training.loop.optim import make_optimizer, rate_factor, set_rates
+from prefrank.training.loop.parts import rows_of
 from prefrank.training.loop.processes import free_memory
-from prefrank.training.loop.step import Forward, Graphs, accumulate_gradient, rows_of, saved_bytes
+from prefrank.training.loop.step import Forward, Graphs, accumulate_gradient, saved_bytes
 from prefrank.training.losses.preference_loss import PreferenceLoss
 from prefrank.training.recipe import Recipe
 from prefrank.training.records.run_checkpoints import save_checkpoint
@@ -77,12 +80,13 @@ class Probe:
     ) -> None:
         self.network, self.loss, self.recipe, self.encoder, self.steps = network, loss, recipe, encoder, steps
         self.device = next(network.parameters()).device
-        self.bf16, self.row = use_bf16(recipe, self.device), row_flops(network)
+        self.bf16, self.flops = use_bf16(recipe, self.device), flops_of(network)
         self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.averages = average_bytes(self.trained, recipe, steps=steps)
         self.optimizer = make_optimizer(network, recipe)
         loss.add_to(self.optimizer, recipe)
-        self.graphs = Graphs(free_memory(recipe, self.optimizer, self.device), network.parameters())
+        room = free_memory(recipe, self.optimizer, self.device)
+        self.graphs = Graphs(room, network.parameters(), network.causal)
 
     def run(
         self,
@@ -111,11 +115,11 @@ class Probe:
         process = 0 if self.device.type == "cuda" else max(0, used - weights)
         forget_peak()
         self._step(plans[0], self._forward)
-        work, seconds = sum(plan.work(self.row) for plan in plans) / len(plans), []
+        work, seconds = sum(plan.work(self.flops) for plan in plans) / len(plans), []
         for plan in (plans[1 % len(plans)], plans[2 % len(plans)]):
             passes, update = self._step(plan, self._forward)
-            seconds.append(self.steps * (passes * work / plan.work(self.row) + update))
-        activations = self._activations(max(plans, key=lambda plan: plan.largest(self.row)))
+            seconds.append(self.steps * (passes * work / plan.work(self.flops) + update))
+        activations = self._activations(max(plans, key=lambda plan: plan.largest(self.flops)))
         evaluating = evaluations * self._evaluate(sets) if evaluations else 0.0
         best, whole = self._save()
         states = [value for state in self.optimizer.state.values() for value in state.values()]
@@ -152,6 +156,7 @@ class Probe:
             self.loss,
             divide_by=len(plan.chosen),
             max_tokens=recipe.max_tokens,
+            causal=self.network.causal,
             weigh=recipe.weigh,
             graphs=self.graphs,
             sharing=self.network.sharing,
@@ -179,15 +184,20 @@ class Probe:
 
     def _evaluate(self, sets: Mapping[str, Examples]) -> float:
         """Seconds of one evaluation of all sets, from a part of the first."""
-        first = next(iter(sets.values()))
+        first, causal = next(iter(sets.values())), self.network.causal
         chunk = range(min(len(first), self.recipe.per_device_eval_batch_size))
-        batches = plan_batches(rows_of(first, chunk), max_tokens=self.recipe.max_tokens)
+        rows = rows_of(first, chunk)
+        batches = plan_batches(rows, max_tokens=self.recipe.max_tokens, causal=causal)
         began = self._clock()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             score_batches(self.network, batches)
         seconds = self._clock() - began
-        done = sum(self.row.forward(np.diff(batch.starts)) for batch in batches)
-        return seconds * sum(self.row.forward(np.diff(examples.starts)) for examples in sets.values()) / max(1, done)
+
+        def apart(lengths: Int64[np.ndarray, " N"]) -> int:
+            return self.flops.forward(extent_apart(lengths, causal))
+
+        done = apart(np.array([len(row.ids) for row in rows]))  # what they share, the others share too
+        return seconds * sum(apart(np.diff(examples.starts)) for examples in sets.values()) / max(1, done)
 
     def _save(self) -> tuple[float, float]:
         """Seconds to write a checkpoint without what resuming needs, and one with it.

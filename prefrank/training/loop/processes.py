@@ -14,12 +14,13 @@ def add_sums(accelerator: Accelerator, own: StepSums) -> StepSums:
     if accelerator.num_processes == 1:
         return own
     values = torch.tensor(
-        [own.loss, own.correct, own.preferences, own.tokens, len(own.not_finite)],
+        [own.loss, own.correct, own.preferences, own.tokens, own.computed, len(own.not_finite)],
         dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32,
     )
-    loss, correct, preferences, tokens, bad = accelerator.reduce(values.to(accelerator.device), "sum").tolist()
+    total = accelerator.reduce(values.to(accelerator.device), "sum").tolist()
+    loss, correct, preferences, tokens, computed, bad = total
     names = own.not_finite or (("a comparison of another process",) if bad else ())
-    return StepSums(loss, correct, int(preferences), int(tokens), names)
+    return StepSums(loss, correct, int(preferences), int(tokens), int(computed), names)
 
 
 def any_process(accelerator: Accelerator, mine: bool) -> bool:

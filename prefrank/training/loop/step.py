@@ -7,6 +7,9 @@ al. 2021 (arXiv 2101.06983) with one number per sequence, and exact. A part of o
 larger one, such as a prompt with hundreds of replies, needs a second for every micro-batch whose graph there was no
 memory to keep; the generators are set back before it, so that both passes drop the same activations.
 
+Rows of a network that reads from left to right share what they begin with, once in each micro-batch. Where a prompt is
+in several, each adds its own share of the prompt's gradient, which is the sum of what its replies ask for.
+
 Back-propagation always runs from the longest micro-batch to the shortest, so the number of graphs that memory allows
 to keep changes no bit of the sum.
 """
@@ -23,9 +26,11 @@ from torch import Tensor
 
 from prefrank.text import plan_batches
 from prefrank.training.feed.examples import Examples
+from prefrank.training.loop.extent import Extent, extent_of
+from prefrank.training.loop.parts import Lockstep, plan_comparisons, rows_of
 from prefrank.training.losses.labels import Preferences, Weigh
 from prefrank.training.losses.preference_loss import count_correct
-from prefrank.types import Batch, Row
+from prefrank.types import Batch, Causal
 
 Forward = Callable[[Batch], Float[Tensor, "n *H"]]
 """Scores a batch with its graph; the caller has set train mode and mixed precision."""
@@ -43,7 +48,8 @@ class StepSums:
         loss: as the loss gives it, undivided.
         correct: preferences whose scores stand in the right order; ties and equal scores count one half.
         preferences: how many there were.
-        tokens: of all rows.
+        tokens: of all rows, each counted whole.
+        computed: tokens of all micro-batches: those that their rows share once, and none after the scored ones.
         not_finite: names of comparisons with a score or loss that is not finite; they added nothing to the gradient.
     """
 
@@ -51,6 +57,7 @@ class StepSums:
     correct: float = 0.0
     preferences: int = 0
     tokens: int = 0
+    computed: int = 0
     not_finite: tuple[str, ...] = ()
 
     def __add__(self, other: "StepSums") -> "StepSums":
@@ -59,6 +66,7 @@ class StepSums:
             self.correct + other.correct,
             self.preferences + other.preferences,
             self.tokens + other.tokens,
+            self.computed + other.computed,
             self.not_finite + other.not_finite,
         )
 
@@ -69,22 +77,24 @@ class Graphs:
     Args:
         room: bytes that the graphs may take together; one micro-batch's is kept whatever it takes.
         own: tensors that are there anyway, such as parameters.
+        causal: of the network.
     """
 
-    def __init__(self, room: int, own: Iterable[Tensor] = ()) -> None:
-        self.room, self._own = room, tuple(own)
-        self._per_token: float | None = None
+    def __init__(self, room: int, own: Iterable[Tensor] = (), causal: Causal | None = None) -> None:
+        self.room, self._own, self._causal = room, tuple(own), causal
+        self._measured: tuple[Extent, int] | None = None
 
     def num_kept(self, forward: Forward, batches: Sequence[Batch]) -> int:
         """How many of these batches, the longest ones (they come shortest first), may keep their graphs."""
         if not self.room or len(batches) == 1:
             return 1
-        if self._per_token is None:  # the longest rows take the most per token; this pass is made once in a run
+        extents = [extent_of(batch, self._causal) for batch in reversed(batches)]
+        if self._measured is None:  # the longest rows take the most; this pass is made once in a run
             before = _generators()
-            self._per_token = saved_bytes(self._own, lambda: forward(batches[-1]))[1] / len(batches[-1].ids)
+            self._measured = extents[0], saved_bytes(self._own, lambda: forward(batches[-1]))[1]
             _set_generators(before)
-        tokens = np.cumsum([len(batch.ids) for batch in reversed(batches)])
-        return max(1, int((tokens * self._per_token <= self.room).sum()))
+        extent, size = self._measured
+        return max(1, int((np.cumsum([one.kept_over(extent) * size for one in extents]) <= self.room).sum()))
 
 
 def saved_bytes(own: Iterable[Tensor], run: Callable[[], Tensor]) -> tuple[Tensor, int]:
@@ -103,27 +113,6 @@ def saved_bytes(own: Iterable[Tensor], run: Callable[[], Tensor]) -> tuple[Tenso
     return answer, sum(storage.nbytes() for storage in kept.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Lockstep:
-    """Passes that processes which share one sharded model make together; who has less to do repeats a spare row.
-
-    Args:
-        plans: of every process, the micro-batches of each of its parts.
-        spare: a batch to repeat.
-    """
-
-    plans: tuple[tuple[int, ...], ...]
-    spare: Batch
-
-    @property
-    def num_parts(self) -> int:
-        return max(map(len, self.plans))
-
-    def passes(self, part: int) -> int:
-        """Passes with a graph that every process makes in this part; one fewer has none."""
-        return max(plan[part] for plan in self.plans if part < len(plan))
-
-
 def accumulate_gradient(
     forward: Forward,
     examples: Examples,
@@ -132,6 +121,7 @@ def accumulate_gradient(
     *,
     divide_by: int | float,
     max_tokens: int,
+    causal: Causal | None = None,
     weigh: Weigh = "comparison",
     graphs: Graphs | None = None,
     sharing: Sharing | None = None,
@@ -142,12 +132,13 @@ def accumulate_gradient(
     Args:
         divide_by: the global count, over all devices, so that accumulating is exact however the step is split.
         max_tokens: of one micro-batch.
+        causal: of a network that reads from left to right, so that rows share what they begin with.
         graphs: what memory there is for more than one micro-batch's graph.
         sharing: of the network, where it has one and is whole on this device.
         lockstep: with a model sharded over processes, the passes of all of them.
     """
     sums = StepSums()
-    parts = plan_comparisons(examples, chosen, max_tokens=max_tokens)
+    parts = plan_comparisons(examples, chosen, max_tokens=max_tokens, causal=causal)
     with _share(sharing, examples, chosen):
         for number, part in enumerate(parts):
             preferences = examples.labels(part, weigh=weigh)
@@ -158,15 +149,11 @@ def accumulate_gradient(
             def mean(scores: Float[Tensor, "N *H"], total: ScoreLoss = total) -> Float[Tensor, ""]:
                 return total(scores) / divide_by
 
-            scores = backpropagate(
-                forward,
-                rows_of(examples, part),
-                mean,
-                max_tokens=max_tokens,
-                graphs=graphs,
-                spare=None if lockstep is None else (lockstep.passes(number), lockstep.spare),
-            )
-            sums = sums + _sum_part(scores, examples, part, preferences, total)
+            batches = plan_batches(rows_of(examples, part), max_tokens=max_tokens, causal=causal)
+            spare = None if lockstep is None else (lockstep.passes(number), lockstep.spare)
+            scores = backpropagate(forward, batches, mean, graphs=graphs, spare=spare)
+            computed = sum(len(batch.ids) for batch in batches)
+            sums = sums + _sum_part(scores, examples, part, preferences, total, computed=computed)
         if lockstep is not None:
             for number in range(len(parts), lockstep.num_parts):
                 _repeat_spare(forward, lockstep, number)
@@ -179,55 +166,22 @@ def _share(sharing: Sharing | None, examples: Examples, chosen: Sequence[int]) -
     return sharing(np.concatenate([examples.tokens_of(comparison) for comparison in chosen]).astype(np.int64))
 
 
-def plan_comparisons(examples: Examples, chosen: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Split comparisons, by length, into parts of at most `max_tokens` tokens; a longer one is a part by itself."""
-    parts: list[list[int]] = []
-    room = -1
-    for comparison in sorted(chosen, key=examples.longest):
-        tokens = examples.tokens(comparison)
-        if tokens > room:
-            parts.append([])
-            room = max_tokens
-        parts[-1].append(comparison)
-        room -= tokens
-    return parts
-
-
-def plan_lockstep(examples: Examples, shares: Sequence[Sequence[int]], *, max_tokens: int) -> Lockstep:
-    """The passes of every process of a step, from each one's share of its comparisons."""
-    plans = tuple(
-        tuple(
-            len(plan_batches(rows_of(examples, part), max_tokens=max_tokens))
-            for part in plan_comparisons(examples, share, max_tokens=max_tokens)
-        )
-        for share in shares
-    )
-    shortest = min((comparison for share in shares for comparison in share), key=examples.longest)
-    return Lockstep(plans, plan_batches(rows_of(examples, [shortest])[:1], max_tokens=max_tokens)[0])
-
-
-def rows_of(examples: Examples, chosen: Sequence[int]) -> list[Row]:
-    """Every row of the chosen comparisons, in their order."""
-    return [row for comparison in chosen for row in examples.rows(comparison)]
-
-
 def backpropagate(
     forward: Forward,
-    rows: Sequence[Row],
+    batches: Sequence[Batch],
     loss: ScoreLoss,
     *,
-    max_tokens: int,
     graphs: Graphs | None = None,
     spare: tuple[int, Batch] | None = None,
 ) -> Float[Tensor, "N *H"]:
-    """Add d loss(scores) / d parameters to every `.grad`; returns the scores of the rows, in their order.
+    """Add d loss(scores) / d parameters to every `.grad`; returns the scores of the batches' rows, in their order.
 
     Parameters of the loss itself get their gradient too. A loss that is not finite adds nothing.
 
     Args:
+        batches: of all rows, as `plan_batches` makes them.
         spare: passes with a graph to make in all, and what to run in those beyond the rows' own.
     """
-    batches = plan_batches(rows, max_tokens=max_tokens)
     num_kept = 1 if spare or graphs is None else graphs.num_kept(forward, batches)
     generators, parts = [], []
     for number, batch in enumerate(batches):
@@ -300,6 +254,8 @@ def _sum_part(
     part: Sequence[int],
     preferences: Preferences,
     loss: ScoreLoss,
+    *,
+    computed: int,
 ) -> StepSums:
     with torch.no_grad():
         value = loss(scores)
@@ -314,5 +270,6 @@ def _sum_part(
         correct=float(count_correct(scores, preferences).sum()),
         preferences=len(preferences.winner),
         tokens=sum(examples.tokens(comparison) for comparison in part),
+        computed=computed,
         not_finite=tuple(examples.names[comparison] for comparison in bad),
     )

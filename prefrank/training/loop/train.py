@@ -32,9 +32,10 @@ from prefrank.training.feed.order import seed_step
 from prefrank.training.loop.best import judged, loss_of
 from prefrank.training.loop.measure import Evaluate, evaluate_sets, name_some, pool
 from prefrank.training.loop.optim import Schedule, WeightAverage, make_optimizer, rate_factor, set_rates
+from prefrank.training.loop.parts import plan_lockstep, rows_of
 from prefrank.training.loop.processes import add_sums, any_process, free_memory, most_of_processes
 from prefrank.training.loop.signals import catch_signals, stop_cleanly
-from prefrank.training.loop.step import Graphs, StepSums, accumulate_gradient, plan_lockstep, rows_of
+from prefrank.training.loop.step import Graphs, StepSums, accumulate_gradient
 from prefrank.training.loop.strategies import make_strategy
 from prefrank.training.prepare import Prepared, prepare
 from prefrank.training.recipe import Recipe
@@ -162,7 +163,8 @@ class _Run:
             every=recipe.eval_steps,
             final=self.steps,
         )
-        self.graphs = Graphs(free_memory(recipe, self.optimizer, accelerator.device), network.parameters())
+        room = free_memory(recipe, self.optimizer, accelerator.device)
+        self.graphs = Graphs(room, network.parameters(), network.causal)
         self.bf16 = use_bf16(recipe, accelerator.device)
         self.metrics: Mapping[str, SetMetrics] = {}
         self.kept: Path | None = None
@@ -211,7 +213,7 @@ class _Run:
 
     def _step(self) -> StepDone:
         """One optimizer step over one step's comparisons."""
-        recipe, number = self.recipe, self.progress.step
+        recipe, number, causal = self.recipe, self.progress.step, self.network.causal
         examples, chosen = self.feed.take(number)
         count = sum(len(examples.preferences[c]) for c in chosen) if recipe.weigh == "pair" else len(chosen)
         seed_step(recipe.seed, step=number, process=self.accelerator.process_index)
@@ -220,6 +222,11 @@ class _Run:
         self.network.train()
         self.strategy.zero_grad()
         shares = [chosen[first :: self.strategy.count] for first in range(self.strategy.count)]
+        lockstep = (
+            plan_lockstep(examples, shares, max_tokens=recipe.max_tokens, causal=causal)
+            if self.strategy.lockstep
+            else None
+        )
         own = accumulate_gradient(
             self._forward,
             examples,
@@ -227,10 +234,11 @@ class _Run:
             self.loss,
             divide_by=self.strategy.divisor(count),
             max_tokens=recipe.max_tokens,
+            causal=causal,
             weigh=recipe.weigh,
             graphs=self.graphs,
             sharing=self.strategy.sharing,
-            lockstep=plan_lockstep(examples, shares, max_tokens=recipe.max_tokens) if self.strategy.lockstep else None,
+            lockstep=lockstep,
         )
         self.strategy.add_gradients(self.loss)
         sums = add_sums(self.accelerator, own)
@@ -249,6 +257,7 @@ class _Run:
             seconds_left=(self.steps - self.progress.step) * seconds,
             learning_rate=recipe.learning_rate * factor,
             grad_norm=norm,
+            computed=sums.computed,
         )
 
     def _forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
@@ -302,18 +311,19 @@ class _Run:
         """Scores of all rows of a set, each process doing its share of the comparisons."""
         count, size, me = self.strategy.count, self.recipe.per_device_eval_batch_size, self.accelerator.process_index
         heads = [len(self.network.heads)] if len(self.network.heads) > 1 else []
+        plan = partial(plan_batches, max_tokens=self.recipe.max_tokens, causal=self.network.causal)
         scores = torch.zeros(len(examples.reply_starts), *heads)
         self.network.train(False)
         for first in range(0, len(examples), count * size):
             chunk = range(first + me, min(first + count * size, len(examples)), count)
             places = [np.arange(examples.groups[c], examples.groups[c + 1]) for c in chunk]
-            batches = plan_batches(rows_of(examples, chunk), max_tokens=self.recipe.max_tokens)
+            batches = plan(rows_of(examples, chunk))
             # Agreed before the first pass: one process must not ask while another is still in a pass
             passes = most_of_processes(self.accelerator, len(batches)) if self.strategy.lockstep else len(batches)
             for batch in batches:
                 scores[torch.from_numpy(np.concatenate(places)[batch.rows])] = self._forward_only(batch)
             if passes > len(batches):
-                spare = plan_batches(rows_of(examples, [first])[:1], max_tokens=self.recipe.max_tokens)[0]
+                spare = plan(rows_of(examples, [first])[:1])[0]
                 for _ in range(passes - len(batches)):
                     self._forward_only(spare)
         return self.accelerator.reduce(scores.to(self.accelerator.device), "sum").cpu()

@@ -87,6 +87,7 @@ class StepDone:
         seconds_left: until the last step, at that speed.
         learning_rate: of the body's top layer in this step.
         grad_norm: before clipping.
+        computed: tokens of all micro-batches: fewer than `tokens` where rows of a decoder share what they begin with.
     """
 
     step: int
@@ -98,6 +99,7 @@ class StepDone:
     seconds_left: float
     learning_rate: float
     grad_norm: float
+    computed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

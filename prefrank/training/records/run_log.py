@@ -144,6 +144,9 @@ class RunLog:
             "learning_rate": last.learning_rate,
             "tokens_per_s": last.tokens_per_s,
         }
+        tokens, computed = sum(step.tokens for step in self._waiting), sum(step.computed for step in self._waiting)
+        if 0 < computed < tokens:
+            values["tokens_shared"] = 1 - computed / tokens
         self._waiting.clear()
         self._curve.add({"step": last.step, **values, "wall_s": self._meter.totals()["wall_s"]})
         self._send({f"train/{name}": value for name, value in values.items()}, last.step, evaluation=False)

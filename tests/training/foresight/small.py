@@ -18,6 +18,11 @@ DEBERTA = {
     "max_relative_positions": -1,
 }  # fmt: skip
 MPNET = {**BERT, "model_type": "mpnet"}
+LLAMA = {
+    "model_type": "llama", "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 512, "pad_token_id": 0,
+}  # fmt: skip
+QWEN3 = {**LLAMA, "model_type": "qwen3", "head_dim": 32}
 
 
 def recipe_of(**keys: Any) -> Recipe:

@@ -6,7 +6,7 @@ import torch
 from prefrank.model.packed_encoder import Linear
 from prefrank.training.foresight.activations import kept_bytes, without_weights
 from prefrank.training.loop.step import saved_bytes
-from tests.parity.reference import CONFIGS
+from tests.parity.reference import CONFIGS, TABLE
 from tests.training.foresight.small import BERT, DEBERTA, batch_of, recipe_of
 
 WIDE = {
@@ -30,16 +30,16 @@ def kept_by_all(config: dict[str, Any], recipe: Any, rows: int, length: int, *, 
         return saved_bytes(network.parameters(), lambda: network(batch))[1]
 
 
-KINDS = ["roberta", "electra projected", "deberta v2 xxlarge", "deberta own position projections", "deberta c2p",
-         "deberta no buckets", "deberta absolute, types", "mpnet"]  # fmt: skip
+DECODERS = ["llama", "mistral", "qwen2", "qwen3", "phi3"]
+KINDS = [*DECODERS, "roberta", "electra projected", "deberta v2 xxlarge", "deberta own position projections",
+         "deberta c2p", "deberta no buckets", "deberta absolute, types", "mpnet"]  # fmt: skip
 
 
 def config_of(name: str) -> dict[str, Any]:
     kind, keys = CONFIGS[name]
-    family = {"DebertaV2": "deberta-v2", "Roberta": "roberta", "Electra": "electra", "Bert": "bert", "MPNet": "mpnet"}[
-        kind
-    ]
-    return {**WIDE, **keys, "num_hidden_layers": 5, "model_type": family}
+    family = next(name for name, (one, _) in TABLE.items() if one == kind)
+    window = {"sliding_window": 64} if "sliding_window" in keys else {}  # more than any row has
+    return {**WIDE, **keys, **window, "num_hidden_layers": 5, "model_type": family}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -48,6 +48,13 @@ def test_small_relatives_tell_what_the_whole_model_keeps(name, checkpointing):
     recipe, config = recipe_of(dropout=0.0, bf16=False), config_of(name)
     kept, _ = kept_bytes(config, recipe, rows=4, length=20, checkpointing=checkpointing)
     assert kept == pytest.approx(kept_by_all(config, recipe, 4, 20, checkpointing=checkpointing), rel=1e-3)
+
+
+def test_a_config_that_names_the_kind_of_each_layer_has_relatives_with_fewer():
+    recipe, config = recipe_of(dropout=0.0, bf16=False), config_of("qwen3")
+    named = config | {"layer_types": ["full_attention"] * config["num_hidden_layers"], "head_dim": 10}
+    kept, _ = kept_bytes(named, recipe, rows=4, length=20, checkpointing=False)
+    assert kept == pytest.approx(kept_by_all(named, recipe, 4, 20, checkpointing=False), rel=1e-3)
 
 
 @pytest.mark.parametrize("keys", [{"freeze_layers": 2}, {"freeze_layers": 5}, {"lora_rank": 2}, {"bf16": True}])

@@ -8,12 +8,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from prefrank.model.families.bert import BertNetwork
 from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.decoder import DecoderNetwork
 from prefrank.model.families.mpnet import MPNetNetwork
 from prefrank.training.foresight.activations import without_weights
 from prefrank.training.foresight.layouts import forecast_layouts, largest_micro_batch
 from prefrank.training.foresight.memory import size_of
 from prefrank.training.loop.optim import make_optimizer
-from tests.training.foresight.small import BERT, DEBERTA, MPNET, batch_of, recipe_of
+from tests.training.foresight.small import BERT, DEBERTA, LLAMA, MPNET, QWEN3, batch_of, recipe_of
 
 
 def test_layouts_divide_what_they_share():
@@ -64,7 +65,16 @@ def allocated(run: Callable[[], None], folder: Path) -> int:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("make", "config"), [(BertNetwork, BERT), (DebertaNetwork, DEBERTA), (MPNetNetwork, MPNET)])
+@pytest.mark.parametrize(
+    ("make", "config"),
+    [
+        (BertNetwork, BERT),
+        (DebertaNetwork, DEBERTA),
+        (MPNetNetwork, MPNET),
+        (DecoderNetwork, LLAMA),
+        (DecoderNetwork, QWEN3),
+    ],
+)
 def test_a_forecast_is_what_the_allocator_gives_to_real_passes(make, config, checkpointing, tmp_path):
     config = {**config, "hidden_size": 256, "intermediate_size": 1024}
     recipe = recipe_of(max_tokens=512, bf16=False)

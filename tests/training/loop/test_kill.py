@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from prefrank.training import make_recipe, train
 from prefrank.training.records.events import Event, Started
+from tests.tiny import decoder_folder
 
 
 def run(values: dict[str, Any], kill_after: float | None, queue: Any) -> None:
@@ -51,9 +52,14 @@ def in_a_process(values: dict[str, Any], kill_after: float | None = None) -> tup
     return first, None if queue.empty() else queue.get(), process.exitcode
 
 
-@pytest.mark.parametrize("points", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_points_resumes_to_the_same_bits(recipe, tmp_path, points):
+@pytest.mark.parametrize(
+    ("kind", "points"),
+    [("bert", 3), pytest.param("bert", 20, marks=pytest.mark.slow), pytest.param("decoder", 5, marks=pytest.mark.slow)],
+)
+def test_a_run_killed_at_random_points_resumes_to_the_same_bits(recipe, tmp_path, kind, points):
     keys = {"num_train_epochs": 3, "save_steps": 2, "eval_steps": 3, "dropout": 0.2, "ema_decay": 0.8, "max_tokens": 60}
+    if kind == "decoder":
+        keys["model_name"] = str(decoder_folder(tmp_path / "decoder"))
     values = recipe(**keys).model_dump(mode="json")
     whole = tmp_path / "whole"
     _, seconds, code = in_a_process(values | {"output_dir": str(whole)})

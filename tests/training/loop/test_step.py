@@ -12,15 +12,8 @@ from transformers import AutoModelForSequenceClassification, DebertaV2Config, De
 from prefrank.model import load_network
 from prefrank.text import TextEncoder, TextSettings, plan_batches
 from prefrank.training.feed.examples import Examples, encode
-from prefrank.training.loop.step import (
-    Graphs,
-    accumulate_gradient,
-    backpropagate,
-    plan_comparisons,
-    plan_lockstep,
-    rows_of,
-    saved_bytes,
-)
+from prefrank.training.loop.parts import plan_comparisons, plan_lockstep, rows_of
+from prefrank.training.loop.step import Graphs, accumulate_gradient, backpropagate, saved_bytes
 from prefrank.training.losses.likelihoods import BradleyTerry
 from prefrank.training.losses.preference_loss import LossSettings, PreferenceLoss
 from tests.parity.reference import model_of, saved
@@ -102,7 +95,7 @@ def our_gradients(
     if cached:
         preferences = examples.labels(order)
         loss = lambda scores: LOSS(scores, preferences) / len(order)  # noqa: E731
-        backpropagate(network, rows_of(examples, order), loss, max_tokens=max_tokens)
+        backpropagate(network, plan_batches(rows_of(examples, order), max_tokens=max_tokens), loss)
     else:
         accumulate_gradient(network, examples, order, LOSS, divide_by=len(order), max_tokens=max_tokens, **options)
     return gradients(network)
@@ -141,8 +134,7 @@ def test_so_do_those_of_an_mpnet_whose_table_of_biases_every_micro_batch_reads(e
 def test_cached_and_direct_give_the_same_scores(bert, examples):
     network = load_network(bert, dropout=0.0).train()
     rows = rows_of(examples, [0, 1, 2])
-    one = backpropagate(network, rows, torch.sum, max_tokens=WHOLE)
-    many = backpropagate(network, rows, torch.sum, max_tokens=1)
+    one, many = (backpropagate(network, plan_batches(rows, max_tokens=n), torch.sum) for n in (WHOLE, 1))
     assert torch.allclose(one, many, atol=1e-6)
 
 
@@ -219,7 +211,8 @@ def test_processes_in_lockstep_make_the_same_number_of_passes(bert, examples):
 
 def test_dropout_is_on_in_the_direct_pass_too(bert, examples):
     network = load_network(bert, dropout=0.3).train()
-    one, other = (backpropagate(network, rows_of(examples, [0]), torch.sum, max_tokens=WHOLE) for _ in range(2))
+    batches = plan_batches(rows_of(examples, [0]), max_tokens=WHOLE)
+    one, other = (backpropagate(network, batches, torch.sum) for _ in range(2))
     assert not torch.equal(one, other)
 
 
@@ -254,7 +247,7 @@ def test_no_more_than_one_micro_batchs_graph_lives_at_a_time(bert, examples, cac
 
     def step() -> None:
         if cached:
-            backpropagate(network, rows, torch.sum, max_tokens=budget)
+            backpropagate(network, batches, torch.sum)
         else:
             loss = lambda scores, preferences: scores.sum()  # noqa: E731
             accumulate_gradient(network, examples, range(len(examples)), loss, divide_by=1, max_tokens=budget)
