@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from prefrank.model.distances import skew
 from prefrank.model.layout import Convolution, Layer, Layout, Linear, Norm
 from prefrank.model.pack import Pack, pack_batch
-from prefrank.model.packed_encoder import ONEDNN
+from prefrank.model.linear import ONEDNN
 from prefrank.types import Batch
 
 # Measured on Zen 4 (1 MB of L2) with DeBERTa-v3-base's shape: twice or half of each costs less than 3 %.

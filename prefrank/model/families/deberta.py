@@ -27,35 +27,14 @@ from prefrank.model.flash import lay_slots, obstacle
 from prefrank.model.heads import ONLY_HEAD, HeadLinear
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.packed_encoder import (
-    AddNorm,
-    Attention,
     Dropout,
     Embedding,
-    Intermediate,
+    Layer,
     Linear,
     run_layer,
     shared,
 )
 from prefrank.types import Batch, Causal
-
-
-class Layer(nn.Module):
-    """Attention and feed-forward; with `firsts_only` just for each row's first token: [T, D] -> [N, D]."""
-
-    def __init__(self, config: DebertaConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config.encoder, DisentangledAttention(config))
-        self.intermediate = Intermediate(config.encoder)
-        self.output = AddNorm(config.encoder, config.encoder.feed_forward_width)
-
-    def forward(
-        self, hidden: Float[Tensor, "T D"], pack: Pack, relative: Relative | None, firsts_only: bool
-    ) -> Float[Tensor, "M D"]:
-        queries = hidden[pack.firsts] if firsts_only else hidden
-        group_queries = pack.group_rows if firsts_only else pack.group_tokens
-        seen = self.attention.self(queries, hidden, pack, group_queries, relative)
-        attended = self.attention.output(seen, queries)
-        return self.output(self.intermediate(attended), attended)
 
 
 class Convolution(nn.Module):
@@ -110,7 +89,7 @@ class Encoder(nn.Module):
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
         encoder = config.encoder
-        self.layer = nn.ModuleList(Layer(config) for _ in range(encoder.num_layers))
+        self.layer = nn.ModuleList(Layer(encoder, DisentangledAttention(config)) for _ in range(encoder.num_layers))
         self.rel_embeddings = nn.Embedding(2 * config.distances.span, encoder.width) if config.relative else None
         self.LayerNorm = nn.LayerNorm(encoder.width, eps=encoder.norm_eps) if config.normed else None
         self.conv = Convolution(config) if config.conv_kernel else None
@@ -122,7 +101,7 @@ class Encoder(nn.Module):
         for number, layer in enumerate(self.layer):
             convolved = self.conv is not None and number == 0
             last = number == len(self.layer) - 1
-            hidden = run_layer(layer, checkpointed, hidden, pack, relative, last and not convolved)
+            hidden = run_layer(layer, checkpointed, hidden, pack, last and not convolved, relative)
             if self.conv is not None and convolved:
                 hidden = self.conv(embedded, hidden, pack)
                 hidden = hidden[pack.firsts] if last else hidden
@@ -135,7 +114,7 @@ class Encoder(nn.Module):
         table = self.rel_embeddings.weight
         return table if self.LayerNorm is None else self.LayerNorm(table)
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Layer[DisentangledAttention]]:
         """The layers, from below."""
         return [layer for layer in self.layer if isinstance(layer, Layer)]
 
@@ -266,7 +245,7 @@ def lay_out(network: DebertaNetwork) -> laid.Layout:
     )
 
 
-def _lay_out_layer(layer: Layer, table: Float[Tensor, "S D"] | None) -> laid.Layer:
+def _lay_out_layer(layer: Layer[DisentangledAttention], table: Float[Tensor, "S D"] | None) -> laid.Layer:
     inner = layer.attention.self
     projections = inner.query_proj, inner.key_proj, inner.value_proj
     plain = laid.layer(*projections, layer.attention.output, layer.intermediate, layer.output)
