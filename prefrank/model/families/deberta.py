@@ -6,6 +6,7 @@ layer computes only each row's first token, the one that is pooled; nothing else
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,11 +96,19 @@ class Encoder(nn.Module):
         self.conv = Convolution(config) if config.conv_kernel else None
         self.distances = config.distances
 
-    def forward(self, embedded: Float[Tensor, "T D"], pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
+    def forward(
+        self,
+        embedded: Float[Tensor, "T D"],
+        pack: Pack,
+        checkpointed: bool,
+        positions: list[list[Tensor]] | None,
+    ) -> Float[Tensor, "N D"]:
         relative = self._relative(pack)
         hidden = embedded
         for number, layer in enumerate(self.layer):
             convolved = self.conv is not None and number == 0
+            if relative is not None and positions is not None:
+                relative = replace(relative, projected=positions[number])
             last = number == len(self.layer) - 1
             hidden = run_layer(layer, checkpointed, hidden, pack, last and not convolved, relative)
             if self.conv is not None and convolved:
@@ -114,6 +123,11 @@ class Encoder(nn.Module):
         table = self.rel_embeddings.weight
         return table if self.LayerNorm is None else self.LayerNorm(table)
 
+    def positions(self) -> list[list[Tensor]]:
+        """What each layer makes of the relative embeddings."""
+        table = self.table()
+        return [[] if table is None else layer.attention.self.project(table) for layer in self.layers()]
+
     def layers(self) -> list[Layer[DisentangledAttention]]:
         """The layers, from below."""
         return [layer for layer in self.layer if isinstance(layer, Layer)]
@@ -126,7 +140,7 @@ class Encoder(nn.Module):
             yield
             return
         attentions = [layer.attention.self for layer in self.layers()]
-        with shared(lambda: [part for attention in attentions for part in attention.project(table)]) as leaves:
+        with shared(lambda: [part for parts in self.positions() for part in parts]) as leaves:
             given = iter(leaves)
             for attention in attentions:
                 attention.step_positions = [next(given) for _ in attention.terms]
@@ -153,8 +167,8 @@ class Backbone(nn.Module):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
 
-    def forward(self, pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
-        return self.encoder(self.embeddings(pack), pack, checkpointed)
+    def forward(self, pack: Pack, checkpointed: bool, positions: list[list[Tensor]] | None) -> Float[Tensor, "N D"]:
+        return self.encoder(self.embeddings(pack), pack, checkpointed, positions)
 
 
 class ContextPooler(nn.Module):
@@ -209,10 +223,11 @@ class DebertaNetwork(nn.Module):
         with self.deberta.embeddings.word_embeddings.sharing(ids), self.deberta.encoder.sharing():
             yield
 
-    def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
+    def forward(self, batch: Batch, positions: list[list[Tensor]] | None = None) -> Float[Tensor, "N *H"]:
+        """`positions` are `Encoder.positions`, where the weights stay as they are."""
         device, limit = self.classifier.weight.device, self.max_positions
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
-        firsts = self.deberta(pack, self.gradient_checkpointing)
+        firsts = self.deberta(pack, self.gradient_checkpointing, positions)
         return self.classifier(self.dropout(self.pooler(firsts))).squeeze(-1).float()
 
 

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
 from prefrank.model.distances import Distances, skew
+from prefrank.model.families.tiles import attend_in_tiles
 from prefrank.model.flash import PackedRows, Slots, attend
 from prefrank.model.integer_weights import FixedPositions, check_finite, outside_heap, quantise_table
 from prefrank.model.layout import Layer
+from prefrank.model.linear import only_read
 from prefrank.model.pack import Pack
 from prefrank.model.packed_encoder import (
     MOST,
@@ -117,12 +119,14 @@ class Relative:
         table: the relative embeddings, by bucket.
         order: row of `table` for each distance from -longest to longest.
         longest: tokens of the longest row.
+        projected: what the layer makes of `table` (`DisentangledAttention.project`), where that is known already.
         slots: where attention is one kernel call, what it reads of `table`.
     """
 
     table: Float[Tensor, "S D"]
     order: Int64[Tensor, " R"]
     longest: int
+    projected: list[Tensor] | None = None
     slots: Slots | None = None
 
     def ascending(self, lowest: int, count: int) -> Int64[Tensor, " C"]:
@@ -165,6 +169,8 @@ class DisentangledAttention(nn.Module):
     ) -> Float[Tensor, "M D"]:
         if pack.fused is not None:
             return self._in_one_call(queries, hidden, pack.fused, relative)
+        if relative is not None and len(queries) == len(hidden) and only_read(self):
+            return self._in_tiles(hidden, pack, relative)
         positions = [split_heads(table, 1, self.num_heads) for table in self._positions(relative)]
         folded = len(queries) < len(hidden) and can_fold(self.value_proj, device=hidden.device)
         parts = zip(
@@ -186,6 +192,20 @@ class DisentangledAttention(nn.Module):
             means.append(shares.squeeze(2) @ x.unflatten(0, (rows, -1)))
             weights.append(shares.sum(-1).squeeze(2))
         return project_by_head(torch.cat(means), self.value_proj, torch.cat(weights))
+
+    def _in_tiles(self, hidden: Float[Tensor, "T D"], pack: Pack, relative: Relative) -> Float[Tensor, "T D"]:
+        tables = dict(zip(self.terms, self._positions(relative), strict=True))
+        keys, queries = (
+            table.index_select(0, order).unflatten(1, (self.num_heads, -1)).transpose(0, 1) if table is not None else None
+            for table, order in ((tables.get("c2p"), relative.order.flip(0)), (tables.get("p2c"), relative.order))
+        )
+        query = self.query_proj(hidden).mul_(self.scale)
+        seen = torch.empty_like(query)
+        parts = (x.split(pack.group_tokens) for x in (query, self.key_proj(hidden), self.value_proj(hidden), seen))
+        for rows, *group in zip(pack.group_rows, *parts, strict=True):
+            q, k, v, out = (split_heads(x, rows, self.num_heads) for x in group)
+            attend_in_tiles(q, k, v, keys, queries, out)
+        return seen
 
     def _in_one_call(
         self,
@@ -220,6 +240,8 @@ class DisentangledAttention(nn.Module):
     def _positions(self, relative: Relative | None) -> list[Float[Tensor, "S D"]]:
         if relative is None:
             return []
+        if relative.projected is not None:
+            return relative.projected
         return self.project(relative.table) if self.step_positions is None else self.step_positions
 
     def _shares(
@@ -249,6 +271,9 @@ class DisentangledAttention(nn.Module):
             if term == "c2p":
                 falling = relative.ascending(-length, asking + length).flip(0)
                 scores = scores + skew(q @ table.index_select(2, falling).mT, length)
+            elif asking == 1 and not torch.is_grad_enabled():  # each key meets one position
+                falling = relative.ascending(1 - length, length).flip(0)
+                scores = scores + (k * table.index_select(2, falling)).sum(-1)[:, :, None]
             else:
                 rising = relative.ascending(1 - length, length + asking)
                 scores = scores + skew(k @ table.index_select(2, rising).mT, asking).mT
