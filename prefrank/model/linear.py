@@ -84,10 +84,10 @@ class _Product(torch.autograd.Function):
 
 def activated(layer: nn.Module, x: Float[Tensor, "M I"], activation: Activation) -> Float[Tensor, "M O"]:
     """activation(layer(x)), in one pass over the result where no gradient is recorded and oneDNN knows both."""
-    known = isinstance(layer, Linear) and layer.whole and activation in _EPILOGUES
-    if not known or torch.is_grad_enabled() or not _by_onednn(x):
-        return activation(layer(x))
-    return _multiply(x, layer.weight, layer.bias, _EPILOGUES[activation])
+    in_one = activation in _EPILOGUES and not torch.is_grad_enabled() and _by_onednn(x)
+    if in_one and isinstance(layer, Linear) and layer.whole:
+        return _multiply(x, layer.weight, layer.bias, _EPILOGUES[activation])
+    return activation(layer(x))
 
 
 def only_read(part: nn.Module) -> bool:

@@ -20,8 +20,9 @@ from prefrank import native
 from prefrank.errors import BadInput
 from prefrank.model import layout as laid
 from prefrank.model.integer_weights import table_in_float
+from prefrank.model.linear import Activation
 from prefrank.model.pack import check_batch
-from prefrank.model.packed_encoder import ACTIVATIONS, Activation
+from prefrank.model.packed_encoder import ACTIVATIONS
 from prefrank.types import Batch
 
 _ACTIVATIONS: dict[Activation, int] = {

@@ -20,16 +20,15 @@ from prefrank.io.json_files import Fields
 from prefrank.model import layout as laid
 from prefrank.model.flash import attend, obstacle
 from prefrank.model.heads import ONLY_HEAD, HeadLinear
+from prefrank.model.linear import Activation, Linear
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.packed_encoder import (
     MOST,
     MOST_WIDTH,
-    Activation,
     Dropout,
     Embedding,
     EncoderConfig,
     Layer,
-    Linear,
     can_fold,
     join_heads,
     project_by_head,

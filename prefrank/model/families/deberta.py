@@ -7,6 +7,7 @@ layer computes only each row's first token, the one that is pooled; nothing else
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,22 +17,16 @@ from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
 from prefrank.model import layout as laid
-from prefrank.model.families.disentangled import (
-    DebertaConfig,
-    DisentangledAttention,
-    Relative,
-    fix_layer,
-    lay_out_positions,
-    read_deberta_config,
-)
+from prefrank.model.families.deberta_config import DebertaConfig, read_deberta_config
+from prefrank.model.families.disentangled import DisentangledAttention, Relative, fix_layer, lay_out_positions
 from prefrank.model.flash import lay_slots, obstacle
 from prefrank.model.heads import ONLY_HEAD, HeadLinear
+from prefrank.model.linear import Linear
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.packed_encoder import (
     Dropout,
     Embedding,
     Layer,
-    Linear,
     run_layer,
     shared,
 )
@@ -229,6 +224,12 @@ class DebertaNetwork(nn.Module):
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
         firsts = self.deberta(pack, self.gradient_checkpointing, positions)
         return self.classifier(self.dropout(self.pooler(firsts))).squeeze(-1).float()
+
+
+def scorer(network: DebertaNetwork) -> Callable[[Batch], Tensor]:
+    """The forward pass with relative positions projected once, as the weights stay."""
+    with torch.no_grad():
+        return partial(network, positions=network.deberta.encoder.positions())
 
 
 def lay_out(network: DebertaNetwork) -> laid.Layout:

@@ -4,7 +4,6 @@ the distances between a tile's own tokens.
 
 from collections.abc import Iterator
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
