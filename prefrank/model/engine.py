@@ -11,11 +11,13 @@ cannot compute on the thread that it was forked on (OpenMP waits there for threa
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Lock, Thread
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,14 +25,14 @@ from torch import Tensor
 from prefrank import native
 from prefrank.checks import is_count
 from prefrank.errors import BadInput, BadModel, PrefrankError, short, suggest
-from prefrank.model.exact import TorchEngine, select_rows
-from prefrank.model.families import lay_out
-from prefrank.model.layout import DecoderLayout
+from prefrank.model.families import lay_out, scorer
+from prefrank.model.integer_weights import stored_precision
+from prefrank.model.layout import DecoderLayout, Layout
 from prefrank.model.native_decoder import NativeDecoderEngine
 from prefrank.model.native_decoder import unfit as unfit_decoder
 from prefrank.model.native_engine import NativeEngine, unfit
 from prefrank.model.network import Network, precision_of
-from prefrank.types import Batch
+from prefrank.types import Batch, Tree
 
 TORCH = "torch"
 FLASH = "flash"
@@ -58,29 +60,65 @@ class Engine(Protocol):
 
 
 class NetworkEngine:
-    """A network's own forward pass as an engine: what runs through transformers, or on a GPU's fused attention."""
+    """A network's own forward pass as an engine: on any device, in the dtype of its weights.
+
+    A score that is not a number is returned as it is.
+
+    Args:
+        kernels: "torch", or "flash" for a network whose attention is one kernel call.
+        deterministic: a row's score is the same to the bit in any batch, at the same number of threads: every row is
+            computed by itself, so that the shapes of all products, which decide the order of their sums, follow from
+            its length alone.
+
+    Raises:
+        BadModel: weights that do not fit together.
+    """
 
     streams = 1
 
     def __init__(self, network: Network, kernels: str, *, deterministic: bool) -> None:
-        self.network = network
         self.kernels = kernels
         self.deterministic = deterministic
         self.precision = precision_of(network)
+        with _errors_of_the_model(), torch.no_grad():
+            self._scorer = scorer(network)
 
     def __call__(self, batch: Batch) -> Float[Tensor, " N"]:
-        parts = [select_rows(batch, [n]) for n in range(len(batch.rows))] if self.deterministic else [batch]
-        try:
-            with torch.inference_mode():
-                scores = torch.cat([self.network(part) for part in parts]).cpu()
-        except (PrefrankError, torch.OutOfMemoryError):
-            raise
-        except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            if "allocate" in reason:  # torch has no error of its own for a CPU's memory
-                raise
-            raise BadModel(f"the model cannot be run ({reason}); do its config.json and its weights fit?") from error
+        parts = rows_alone(batch) if self.deterministic else [batch]
+        with _errors_of_the_model(), torch.inference_mode():
+            scores = torch.cat([self._scorer(part) for part in parts]).cpu()
         return scores.clone()  # outside inference mode: an ordinary tensor
+
+
+@contextmanager
+def _errors_of_the_model() -> Iterator[None]:
+    """What torch raises of weights that do not fit together is a BadModel; running out of memory stays what it is."""
+    try:
+        yield
+    except (PrefrankError, torch.OutOfMemoryError):
+        raise
+    except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if "allocate" in reason:  # torch has no error of its own for a CPU's memory
+            raise
+        raise BadModel(f"the model cannot be run ({reason}); do its config.json and its weights fit?") from error
+
+
+def rows_alone(batch: Batch) -> Iterator[Batch]:
+    """Each row of a batch as a batch of its own: whole and in one segment, whatever it shared."""
+    tree = batch.tree
+    for row in range(len(batch.rows)):
+        segment = row if tree is None else int(tree.leaves[row])
+        tokens = np.arange(batch.starts[segment], batch.starts[segment + 1])
+        while tree is not None and (segment := int(tree.parents[segment])) >= 0:
+            tokens = np.concatenate([np.arange(batch.starts[segment], batch.starts[segment + 1]), tokens])
+        yield Batch(
+            ids=batch.ids[tokens],
+            types=batch.types[tokens],
+            rows=np.zeros(1, np.int64),
+            starts=np.array([0, len(tokens)]),
+            tree=None if tree is None else Tree(np.array([-1]), np.array([0]), tree.lengths[row : row + 1]),
+        )
 
 
 class LimitedEngine:
@@ -139,8 +177,8 @@ def make_engine(
     Args:
         kernels: "torch", or one of `prefrank.native.available()`; by default the fastest that fits. "flash" is a GPU's
             attention in one kernel call (`flash.py`), which is only used when it is asked for.
-        deterministic: the same bits for a row in any batch. The native kernels always are; torch then scores each
-            row by itself.
+        deterministic: the same bits for a row in any batch. The native kernels always give them; torch then scores
+            each row by itself.
         num_threads: cores to use, by default torch's number of threads: streams of the native kernels, threads of a
             torch operation. On a GPU it changes nothing. Nothing else in the program is changed by it.
 
@@ -156,22 +194,24 @@ def make_engine(
         raise BadInput(f"the model has the heads {', '.join(network.heads)}; load it with head= to score with one")
     if kernels == FLASH:
         return _flash(network, deterministic)
-    if (layout := lay_out(network)) is None:
-        if kernels not in (None, TORCH):
-            raise BadInput(f"this model has no kernels {kernels!r}: it runs on torch alone; leave kernels out")
-        return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
-    quantised = layout.layers[0].query.scale is not None
+    quantised = stored_precision(network.config) is not None
     if quantised and kernels == TORCH:
         raise BadInput("integer weights run on the native kernels only; leave kernels out, or load in float32")
-    obstacle = unfit_decoder(layout) if isinstance(layout, DecoderLayout) else unfit(layout)
-    if kernels == TORCH or (kernels is None and not quantised and not (native.available() and obstacle is None)):
-        if isinstance(layout, DecoderLayout) or layout.biases is not None:
-            return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
-        return _limited(TorchEngine(layout, deterministic=deterministic), network, num_threads)
+    layout = None if kernels == TORCH else lay_out(network)
+    if layout is None and kernels not in (None, TORCH):
+        raise BadInput(f"this model has no kernels {kernels!r}: it runs on torch alone; leave kernels out")
+    if layout is None or (kernels is None and not quantised and not _fits(layout)):
+        return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     streams = num_threads or torch.get_num_threads()
     if isinstance(layout, DecoderLayout):
         return NativeDecoderEngine(layout, kernels, streams=streams)
     return NativeEngine(layout, kernels, streams=streams)
+
+
+def _fits(layout: Layout | DecoderLayout) -> bool:
+    """Whether there are kernels here that can run a model."""
+    obstacle = unfit_decoder(layout) if isinstance(layout, DecoderLayout) else unfit(layout)
+    return bool(native.available()) and obstacle is None
 
 
 def _flash(network: Network, deterministic: bool) -> Engine:

@@ -1,10 +1,9 @@
 """A trained network laid out for scoring: plain arrays in the order in which an engine reads them.
 
-The module tree of a family (`families/`) is the autograd path and the oracle. The engines that only score, `exact.py`
-in PyTorch and `native_engine.py` in C++, read this instead; each family's `lay_out` makes it of the parts below. No
-weight is copied: every matrix is the network's own tensor, so a model of 6 GB stays 6 GB. Only what depends on the
-weights alone is computed, once: the projections of DeBERTa's relative positions, which transformers computes again in
-every layer of every batch.
+The module tree of a family (`families/`) is what torch runs, and the oracle. The kernels in C++ (`native_engine.py`)
+read this instead; each family's `lay_out` makes it of the parts below. No weight is copied: every matrix is the
+network's own tensor, so a model of 6 GB stays 6 GB. Only what depends on the weights alone is computed, once: the
+projections of DeBERTa's relative positions, which transformers computes again in every layer of every batch.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from prefrank.model.distances import Buckets, Distances
 from prefrank.model.heads import widened
 from prefrank.model.integer_weights import QuantisedLinear
-from prefrank.model.packed_encoder import Activation, AddNorm, Intermediate
+from prefrank.model.linear import Activation
+from prefrank.model.packed_encoder import AddNorm, Intermediate
 from prefrank.model.rope import Rope
 from prefrank.types import Causal
 

@@ -1,13 +1,12 @@
 """What encoders of every family share: the reading of config.json and the blocks around attention.
 
-Parameter names follow transformers, so `LayerNorm` and `self` are attribute names here on purpose. `Linear` and
-`Dropout` are torch's with less work on a CPU; elsewhere, and in other dtypes, they are torch's own.
+Parameter names follow transformers, so `LayerNorm` and `self` are attribute names here on purpose. `Dropout` is torch's
+with less work on a CPU; elsewhere it is torch's own.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,11 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from prefrank.errors import BadInput, suggest
 from prefrank.io.json_files import Fields
 from prefrank.limits import limit
+from prefrank.model.linear import Activation, Linear, activated, in_blocks, tanh_gelu
+from prefrank.model.pack import Pack
 
-Activation = Callable[[Tensor], Tensor]
 Inner = TypeVar("Inner", bound=nn.Module)
-
-_tanh_gelu = partial(F.gelu, approximate="tanh")
 
 
 def _quick_gelu(x: Tensor) -> Tensor:
@@ -38,10 +36,10 @@ def _linear(x: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": F.gelu,
     "gelu_python": F.gelu,
-    "gelu_new": _tanh_gelu,
-    "gelu_fast": _tanh_gelu,
-    "gelu_accurate": _tanh_gelu,
-    "gelu_pytorch_tanh": _tanh_gelu,
+    "gelu_new": tanh_gelu,
+    "gelu_fast": tanh_gelu,
+    "gelu_accurate": tanh_gelu,
+    "gelu_pytorch_tanh": tanh_gelu,
     "quick_gelu": _quick_gelu,
     "linear": _linear,
     "mish": F.mish,
@@ -144,46 +142,6 @@ def read_encoder_config(
     )
 
 
-# F.linear in float32 is MKL's, on Zen 4 a tenth slower than oneDNN's, but faster on Zen 3, which has no AVX-512.
-# The operator is the one torch.compile calls; the public way to oneDNN copies the input.
-ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
-
-
-class Linear(nn.Linear):
-    """torch's linear layer, forward and backward by oneDNN where that is the faster library.
-
-    `whole` is False where the weights come from other processes when the layer is called, and only then.
-    """
-
-    whole = True
-
-    def forward(self, x: Float[Tensor, "*m I"]) -> Float[Tensor, "*m O"]:
-        plain = x.dtype != torch.float32 or x.device.type != "cpu" or x.ndim != 2 or not len(x)
-        if not ONEDNN or plain or torch.is_autocast_enabled("cpu"):
-            return F.linear(x, self.weight, self.bias)
-        return _Product.apply(x, self.weight, self.bias)
-
-
-class _Product(torch.autograd.Function):
-    """x W^T + b. Of the three products only that for the weights' gradient is faster by MKL."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        slope = slope.contiguous()
-        for_x, for_weight, for_bias = ctx.needs_input_grad
-        return (
-            torch.ops.mkldnn._linear_pointwise(slope, weight.mT, None, "none", [], "") if for_x else None,
-            slope.mT @ x if for_weight else None,
-            slope.sum(0) if for_bias else None,
-        )
-
-
 class Dropout(nn.Dropout):
     """torch's dropout from a sixth of the random numbers on a CPU: 16 bits an element, not a float of 24.
 
@@ -275,7 +233,7 @@ class Intermediate(nn.Module):
         self.activation = config.activation
 
     def forward(self, x: Float[Tensor, "M D"]) -> Float[Tensor, "M W"]:
-        return self.activation(self.dense(x))
+        return activated(self.dense, x, self.activation)
 
 
 class Attention(nn.Module, Generic[Inner]):
@@ -285,6 +243,29 @@ class Attention(nn.Module, Generic[Inner]):
         super().__init__()
         self.self = inner
         self.output = AddNorm(config, config.width)
+
+
+class Layer(nn.Module, Generic[Inner]):
+    """Attention and feed-forward; with `firsts_only` just for each row's first token: [T, D] -> [N, D]."""
+
+    def __init__(self, config: EncoderConfig, inner: Inner) -> None:
+        super().__init__()
+        self.attention = Attention(config, inner)
+        self.intermediate = Intermediate(config)
+        self.output = AddNorm(config, config.feed_forward_width)
+
+    def forward(
+        self, hidden: Float[Tensor, "T D"], pack: Pack, firsts_only: bool, *positions: Any
+    ) -> Float[Tensor, "M D"]:
+        """`positions` are what the attention is given of them beside the hidden states."""
+        queries = hidden[pack.firsts] if firsts_only else hidden
+        group_queries = pack.group_rows if firsts_only else pack.group_tokens
+        seen = self.attention.self(queries, hidden, pack, group_queries, *positions)
+        return in_blocks(self, self._after_attention, seen, queries)
+
+    def _after_attention(self, seen: Float[Tensor, "M D"], hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        attended = self.attention.output(seen, hidden)
+        return self.output(self.intermediate(attended), attended)
 
 
 def split_heads(x: Float[Tensor, "M D"], rows: int, num_heads: int) -> Float[Tensor, "n H l d"]:

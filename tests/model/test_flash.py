@@ -20,7 +20,8 @@ from prefrank.errors import BadInput
 from prefrank.io.json_files import Fields
 from prefrank.model import flash, load_network, score_batches
 from prefrank.model.families.bert import SelfAttention
-from prefrank.model.families.disentangled import DisentangledAttention, Relative, read_deberta_config
+from prefrank.model.families.deberta_config import read_deberta_config
+from prefrank.model.families.disentangled import DisentangledAttention, Relative
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.packed_encoder import read_encoder_config
 from tests.parity.reference import CONV, V3, VOCAB, batch_of, model_of, saved

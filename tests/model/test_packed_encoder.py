@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from prefrank.model.packed_encoder import Dropout, Embedding, Linear
+from prefrank.model.packed_encoder import Dropout, Embedding
 
 
 def test_dropout_drops_at_its_rate_and_keeps_the_expectation():
@@ -35,25 +35,6 @@ def test_dropout_follows_torchs_generator_and_rests_outside_training():
     assert not torch.equal(outputs[0], outputs[2])
     assert torch.equal(layer.eval()(x), x)
     assert torch.equal(Dropout(0.0)(x), x)
-
-
-@pytest.mark.parametrize("frozen", [(), ("weight",), ("x",), ("bias", "x")])
-def test_a_linear_layer_and_its_gradients_are_torchs(frozen):
-    torch.manual_seed(0)
-    ours, theirs = Linear(24, 40), nn.Linear(24, 40)
-    theirs.load_state_dict(ours.state_dict())
-    results = []
-    for layer in (ours, theirs):
-        x = torch.linspace(-1, 1, 33 * 24).view(33, 24).requires_grad_("x" not in frozen)
-        for name, parameter in layer.named_parameters():
-            parameter.requires_grad_(name not in frozen)
-        y = layer(x)
-        (y * torch.linspace(0, 1, 40)).sum().backward()
-        results.append([y, x.grad, layer.weight.grad, layer.bias.grad])
-    for ours, theirs in zip(*results, strict=True):
-        assert (ours is None) == (theirs is None)
-        if ours is not None:
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_shared_by_a_step_give_the_tables_whole_gradient():

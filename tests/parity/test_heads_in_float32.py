@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrank.model import exact, head_modules, load_network, make_engine
+from prefrank.model import head_modules, load_network, make_engine
 from prefrank.model.engine import run
-from prefrank.model.exact import TorchEngine
-from prefrank.model.families import lay_out
 from prefrank.model.network import outer_name
 from tests.parity.reference import CONFIGS, OTHERS, alone, batch_of, model_of, saved
 
@@ -109,18 +107,11 @@ def test_pooling_by_the_mean_is_in_float32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", NATIVE)
-def test_in_the_exact_engine(name: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_torchs_engine(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     reference = model(name)
-    engine = TorchEngine(lay_out(load_network(saved(reference, tmp_path), dtype=dtype)))
-    seen: list[Tensor] = []
-
-    def last_layer(*args: Any) -> Tensor:
-        seen.append(plain(*args))
-        return seen[0]
-
-    plain = exact._last_layer
-    monkeypatch.setattr(exact, "_last_layer", last_layer)
-    scores = engine(BATCH)
+    network: Any = load_network(saved(reference, tmp_path), dtype=dtype)
+    with inputs_of(network.get_submodule(head_modules(network)[0])) as seen:
+        scores = make_engine(network, kernels="torch")(BATCH)
     assert seen[0].dtype == dtype
     torch.testing.assert_close(scores, wanted(reference.double(), name, seen), atol=1e-5, rtol=1e-5)
 

@@ -6,7 +6,7 @@ hold every line against transformers (tests/parity). A family's module has
 - a network, an `nn.Module` that is a `PackedNetwork` and whose parameters have transformers' names; it reads and checks
   config.json when it is made;
 - where the engines that only score can run it, `lay_out`: the network's weights as a `Layout`, or a decoder's as a
-  `DecoderLayout`. Without it the network's own forward pass scores, and the model cannot be quantized.
+  `DecoderLayout`. Without it torch alone scores, by the network's own forward pass, and the model cannot be quantized.
 
 Models that are not in the table run through transformers (`other.py`).
 """
@@ -28,6 +28,7 @@ from prefrank.model.integer_weights import stored_precision
 from prefrank.model.layout import DecoderLayout, Layout
 from prefrank.model.network import Network, PackedNetwork
 from prefrank.model.other import OtherNetwork
+from prefrank.types import Batch
 
 N_co = TypeVar("N_co", bound=PackedNetwork, covariant=True)
 N = TypeVar("N", bound=PackedNetwork)
@@ -50,6 +51,8 @@ class Family(Generic[N]):
         lay_out: its weights for the engines that only score; None where they cannot run it.
         fix_positions: what quantizing replaces beside linear layers, before them, given a reader of float weights by
             name.
+        scorer: the network's forward pass for weights that stay as they are, with what depends on them alone computed
+            once; None where nothing does.
         tiny: settings of config.json that a tiny random model for the tests has beside sizes.
         decoder: whether the models read from left to right.
     """
@@ -59,6 +62,7 @@ class Family(Generic[N]):
     lay_out: Callable[[N], Layout | DecoderLayout] | None = None
     fix_positions: Callable[[N, Callable[[str], Tensor]], None] | None = None
     tiny: Mapping[str, Any] = field(default_factory=dict)
+    scorer: Callable[[N], Callable[[Batch], Tensor]] | None = None
     decoder: bool = False
 
 
@@ -86,7 +90,12 @@ FAMILIES: dict[str, Family[Any]] = {
     "camembert": Family("CamembertForSequenceClassification", BertNetwork, bert.lay_out, tiny=_AFTER_PADDING),
     "electra": Family("ElectraForSequenceClassification", BertNetwork, bert.lay_out, tiny={"embedding_size": 32}),
     "deberta-v2": Family(
-        "DebertaV2ForSequenceClassification", DebertaNetwork, deberta.lay_out, deberta.fix_positions, _DEBERTA_V3
+        "DebertaV2ForSequenceClassification",
+        DebertaNetwork,
+        deberta.lay_out,
+        deberta.fix_positions,
+        _DEBERTA_V3,
+        deberta.scorer,
     ),
     "mpnet": Family(
         "MPNetForSequenceClassification", MPNetNetwork, mpnet.lay_out, tiny={"max_position_embeddings": 66}
@@ -125,3 +134,9 @@ def lay_out(network: Network) -> Layout | DecoderLayout | None:
         return None
     with torch.no_grad():
         return family.lay_out(network)
+
+
+def scorer(network: Network) -> Callable[[Batch], Tensor]:
+    """The forward pass of a network in evaluation mode whose weights stay as they are. It has no gradient."""
+    family = family_of(network)
+    return network if family is None or family.scorer is None else family.scorer(network)

@@ -20,18 +20,15 @@ from prefrank.io.json_files import Fields
 from prefrank.model import layout as laid
 from prefrank.model.flash import attend, obstacle
 from prefrank.model.heads import ONLY_HEAD, HeadLinear
+from prefrank.model.linear import Activation, Linear
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.packed_encoder import (
     MOST,
     MOST_WIDTH,
-    Activation,
-    AddNorm,
-    Attention,
     Dropout,
     Embedding,
     EncoderConfig,
-    Intermediate,
-    Linear,
+    Layer,
     can_fold,
     join_heads,
     project_by_head,
@@ -195,31 +192,14 @@ class SelfAttention(nn.Module):
         return project_by_head(torch.cat(means), self.value, torch.cat(weights))
 
 
-class Layer(nn.Module):
-    """Attention and feed-forward; with `firsts_only` just for each row's first token: [T, D] -> [N, D]."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config, SelfAttention(config))
-        self.intermediate = Intermediate(config)
-        self.output = AddNorm(config, config.feed_forward_width)
-
-    def forward(self, hidden: Float[Tensor, "T D"], pack: Pack, firsts_only: bool) -> Float[Tensor, "M D"]:
-        queries = hidden[pack.firsts] if firsts_only else hidden
-        group_queries = pack.group_rows if firsts_only else pack.group_tokens
-        seen = self.attention.self(queries, hidden, pack, group_queries)
-        attended = self.attention.output(seen, queries)
-        return self.output(self.intermediate(attended), attended)
-
-
 class Layers(nn.Module):
     """The stack of layers, down to each row's first token."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.layer = nn.ModuleList(Layer(config, SelfAttention(config)) for _ in range(config.num_layers))
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Layer[SelfAttention]]:
         """The layers, from below."""
         return [layer for layer in self.layer if isinstance(layer, Layer)]
 
@@ -359,6 +339,6 @@ def lay_out(network: BertNetwork) -> laid.Layout:
     )
 
 
-def _lay_out_layer(layer: Layer) -> laid.Layer:
+def _lay_out_layer(layer: Layer[SelfAttention]) -> laid.Layer:
     inner = layer.attention.self
     return laid.layer(*(inner.query, inner.key, inner.value), layer.attention.output, layer.intermediate, layer.output)

@@ -6,6 +6,8 @@ layer computes only each row's first token, the one that is pooled; nothing else
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,47 +17,20 @@ from torch import Tensor, nn
 
 from prefrank.io.json_files import Fields
 from prefrank.model import layout as laid
-from prefrank.model.families.disentangled import (
-    DebertaConfig,
-    DisentangledAttention,
-    Relative,
-    fix_layer,
-    lay_out_positions,
-    read_deberta_config,
-)
+from prefrank.model.families.deberta_config import DebertaConfig, read_deberta_config
+from prefrank.model.families.disentangled import DisentangledAttention, Relative, fix_layer, lay_out_positions
 from prefrank.model.flash import lay_slots, obstacle
 from prefrank.model.heads import ONLY_HEAD, HeadLinear
+from prefrank.model.linear import Linear
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.packed_encoder import (
-    AddNorm,
-    Attention,
     Dropout,
     Embedding,
-    Intermediate,
-    Linear,
+    Layer,
     run_layer,
     shared,
 )
 from prefrank.types import Batch, Causal
-
-
-class Layer(nn.Module):
-    """Attention and feed-forward; with `firsts_only` just for each row's first token: [T, D] -> [N, D]."""
-
-    def __init__(self, config: DebertaConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config.encoder, DisentangledAttention(config))
-        self.intermediate = Intermediate(config.encoder)
-        self.output = AddNorm(config.encoder, config.encoder.feed_forward_width)
-
-    def forward(
-        self, hidden: Float[Tensor, "T D"], pack: Pack, relative: Relative | None, firsts_only: bool
-    ) -> Float[Tensor, "M D"]:
-        queries = hidden[pack.firsts] if firsts_only else hidden
-        group_queries = pack.group_rows if firsts_only else pack.group_tokens
-        seen = self.attention.self(queries, hidden, pack, group_queries, relative)
-        attended = self.attention.output(seen, queries)
-        return self.output(self.intermediate(attended), attended)
 
 
 class Convolution(nn.Module):
@@ -110,19 +85,27 @@ class Encoder(nn.Module):
     def __init__(self, config: DebertaConfig) -> None:
         super().__init__()
         encoder = config.encoder
-        self.layer = nn.ModuleList(Layer(config) for _ in range(encoder.num_layers))
+        self.layer = nn.ModuleList(Layer(encoder, DisentangledAttention(config)) for _ in range(encoder.num_layers))
         self.rel_embeddings = nn.Embedding(2 * config.distances.span, encoder.width) if config.relative else None
         self.LayerNorm = nn.LayerNorm(encoder.width, eps=encoder.norm_eps) if config.normed else None
         self.conv = Convolution(config) if config.conv_kernel else None
         self.distances = config.distances
 
-    def forward(self, embedded: Float[Tensor, "T D"], pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
+    def forward(
+        self,
+        embedded: Float[Tensor, "T D"],
+        pack: Pack,
+        checkpointed: bool,
+        positions: list[list[Tensor]] | None,
+    ) -> Float[Tensor, "N D"]:
         relative = self._relative(pack)
         hidden = embedded
         for number, layer in enumerate(self.layer):
             convolved = self.conv is not None and number == 0
+            if relative is not None and positions is not None:
+                relative = replace(relative, projected=positions[number])
             last = number == len(self.layer) - 1
-            hidden = run_layer(layer, checkpointed, hidden, pack, relative, last and not convolved)
+            hidden = run_layer(layer, checkpointed, hidden, pack, last and not convolved, relative)
             if self.conv is not None and convolved:
                 hidden = self.conv(embedded, hidden, pack)
                 hidden = hidden[pack.firsts] if last else hidden
@@ -135,7 +118,12 @@ class Encoder(nn.Module):
         table = self.rel_embeddings.weight
         return table if self.LayerNorm is None else self.LayerNorm(table)
 
-    def layers(self) -> list[Layer]:
+    def positions(self) -> list[list[Tensor]]:
+        """What each layer makes of the relative embeddings."""
+        table = self.table()
+        return [[] if table is None else layer.attention.self.project(table) for layer in self.layers()]
+
+    def layers(self) -> list[Layer[DisentangledAttention]]:
         """The layers, from below."""
         return [layer for layer in self.layer if isinstance(layer, Layer)]
 
@@ -147,7 +135,7 @@ class Encoder(nn.Module):
             yield
             return
         attentions = [layer.attention.self for layer in self.layers()]
-        with shared(lambda: [part for attention in attentions for part in attention.project(table)]) as leaves:
+        with shared(lambda: [part for parts in self.positions() for part in parts]) as leaves:
             given = iter(leaves)
             for attention in attentions:
                 attention.step_positions = [next(given) for _ in attention.terms]
@@ -174,8 +162,8 @@ class Backbone(nn.Module):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
 
-    def forward(self, pack: Pack, checkpointed: bool) -> Float[Tensor, "N D"]:
-        return self.encoder(self.embeddings(pack), pack, checkpointed)
+    def forward(self, pack: Pack, checkpointed: bool, positions: list[list[Tensor]] | None) -> Float[Tensor, "N D"]:
+        return self.encoder(self.embeddings(pack), pack, checkpointed, positions)
 
 
 class ContextPooler(nn.Module):
@@ -230,11 +218,18 @@ class DebertaNetwork(nn.Module):
         with self.deberta.embeddings.word_embeddings.sharing(ids), self.deberta.encoder.sharing():
             yield
 
-    def forward(self, batch: Batch) -> Float[Tensor, "N *H"]:
+    def forward(self, batch: Batch, positions: list[list[Tensor]] | None = None) -> Float[Tensor, "N *H"]:
+        """`positions` are `Encoder.positions`, where the weights stay as they are."""
         device, limit = self.classifier.weight.device, self.max_positions
         pack = pack_batch(batch, vocab_size=self.vocab_size, max_positions=limit, device=device, fused=self.fused)
-        firsts = self.deberta(pack, self.gradient_checkpointing)
+        firsts = self.deberta(pack, self.gradient_checkpointing, positions)
         return self.classifier(self.dropout(self.pooler(firsts))).squeeze(-1).float()
+
+
+def scorer(network: DebertaNetwork) -> Callable[[Batch], Tensor]:
+    """The forward pass with relative positions projected once, as the weights stay."""
+    with torch.no_grad():
+        return partial(network, positions=network.deberta.encoder.positions())
 
 
 def lay_out(network: DebertaNetwork) -> laid.Layout:
@@ -266,7 +261,7 @@ def lay_out(network: DebertaNetwork) -> laid.Layout:
     )
 
 
-def _lay_out_layer(layer: Layer, table: Float[Tensor, "S D"] | None) -> laid.Layer:
+def _lay_out_layer(layer: Layer[DisentangledAttention], table: Float[Tensor, "S D"] | None) -> laid.Layer:
     inner = layer.attention.self
     projections = inner.query_proj, inner.key_proj, inner.value_proj
     plain = laid.layer(*projections, layer.attention.output, layer.intermediate, layer.output)

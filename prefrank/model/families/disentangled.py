@@ -13,100 +13,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from prefrank.io.json_files import Fields
-from prefrank.model.distances import Distances, skew
+from prefrank.model.distances import skew
+from prefrank.model.families.deberta_config import DebertaConfig
+from prefrank.model.families.tiles import attend_in_tiles
 from prefrank.model.flash import PackedRows, Slots, attend
 from prefrank.model.integer_weights import FixedPositions, check_finite, outside_heap, quantise_table
 from prefrank.model.layout import Layer
+from prefrank.model.linear import Linear, only_read
 from prefrank.model.pack import Pack
-from prefrank.model.packed_encoder import (
-    MOST,
-    MOST_WIDTH,
-    Activation,
-    Dropout,
-    EncoderConfig,
-    Linear,
-    activation,
-    can_fold,
-    join_heads,
-    project_by_head,
-    rate,
-    read_encoder_config,
-    split_heads,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DebertaConfig:
-    """A DeBERTa-v2 or v3 model.
-
-    Args:
-        absolute: whether positions are also added to the embeddings.
-        relative: whether attention knows relative positions at all.
-        terms: of "c2p" (query reads position) and "p2c" (key reads position), those in use.
-        shared: whether positions go through the layer's own query and key projections.
-        distances: which row of the table of relative embeddings a distance reads.
-        conv_kernel: width of the convolution beside layer 0, 0 for none.
-    """
-
-    encoder: EncoderConfig
-    absolute: bool
-    relative: bool
-    terms: frozenset[str]
-    shared: bool
-    distances: Distances
-    normed: bool
-    conv_kernel: int
-    conv_groups: int
-    conv_activation: Activation
-    pooler_activation: Activation
-    pooler_dropout: float
-    head_dropout: float
-
-
-def read_deberta_config(config: Fields, *, dropout: float | None) -> DebertaConfig:
-    """config.json of a DeBERTa-v2 model; BadModel for what cannot be run here."""
-    width = config.integer("embedding_size", config.integer("hidden_size"), least=1, most=MOST_WIDTH)
-    encoder = read_encoder_config(
-        config, dropout=dropout, embedding_width=width, num_types=0, norm_eps=1e-7, padding_id=0
-    )
-    buckets = max(0, config.integer("position_buckets", -1, least=-1, most=MOST))
-    max_distance = config.integer("max_relative_positions", -1, least=-1, most=MOST)
-    max_distance = max_distance if max_distance > 0 else encoder.num_positions
-    if buckets == 1:
-        config.refuse("position_buckets", "at least 2, or -1 for none")
-    conv_kernel = max(0, config.integer("conv_kernel_size", 0, least=-1, most=1 << 10))
-    if conv_kernel and conv_kernel % 2 == 0:
-        config.refuse("conv_kernel_size", "an odd number")
-    conv_groups = config.integer("conv_groups", 1, least=1, most=MOST_WIDTH)
-    if conv_kernel and encoder.width % conv_groups:
-        config.refuse("conv_groups", f"a number that divides the hidden_size, {encoder.width}")
-    return DebertaConfig(
-        encoder=encoder,
-        absolute=config.flag("position_biased_input", True),
-        relative=config.flag("relative_attention", False),
-        terms=_terms(config),
-        shared=config.flag("share_att_key", False),
-        distances=Distances(buckets or max_distance, buckets, max_distance),
-        normed="layer_norm" in _words(config.text("norm_rel_ebd", "none")),
-        conv_kernel=conv_kernel,
-        conv_groups=conv_groups,
-        conv_activation=activation(config, "conv_act", "tanh"),
-        pooler_activation=activation(config, "pooler_hidden_act", "gelu"),
-        pooler_dropout=rate(config, "pooler_dropout", 0.0, dropout),
-        head_dropout=rate(config, "cls_dropout", encoder.hidden_dropout, dropout),
-    )
-
-
-def _terms(config: Fields) -> frozenset[str]:
-    key = "pos_att_type"
-    words = _words(config.text(key, "")) if isinstance(config.get(key), str) else config.texts(key, ())
-    return frozenset(words) & {"c2p", "p2c"}
-
-
-def _words(text: str) -> list[str]:
-    """Lists in these configs are strings such as "p2c|c2p"."""
-    return [word.strip() for word in text.lower().split("|")]
+from prefrank.model.packed_encoder import Dropout, can_fold, join_heads, project_by_head, split_heads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,12 +32,14 @@ class Relative:
         table: the relative embeddings, by bucket.
         order: row of `table` for each distance from -longest to longest.
         longest: tokens of the longest row.
+        projected: what the layer makes of `table` (`DisentangledAttention.project`), where that is known already.
         slots: where attention is one kernel call, what it reads of `table`.
     """
 
     table: Float[Tensor, "S D"]
     order: Int64[Tensor, " R"]
     longest: int
+    projected: list[Tensor] | None = None
     slots: Slots | None = None
 
     def ascending(self, lowest: int, count: int) -> Int64[Tensor, " C"]:
@@ -165,6 +82,8 @@ class DisentangledAttention(nn.Module):
     ) -> Float[Tensor, "M D"]:
         if pack.fused is not None:
             return self._in_one_call(queries, hidden, pack.fused, relative)
+        if relative is not None and len(queries) == len(hidden) and only_read(self):
+            return self._in_tiles(hidden, pack, relative)
         positions = [split_heads(table, 1, self.num_heads) for table in self._positions(relative)]
         folded = len(queries) < len(hidden) and can_fold(self.value_proj, device=hidden.device)
         parts = zip(
@@ -186,6 +105,20 @@ class DisentangledAttention(nn.Module):
             means.append(shares.squeeze(2) @ x.unflatten(0, (rows, -1)))
             weights.append(shares.sum(-1).squeeze(2))
         return project_by_head(torch.cat(means), self.value_proj, torch.cat(weights))
+
+    def _in_tiles(self, hidden: Float[Tensor, "T D"], pack: Pack, relative: Relative) -> Float[Tensor, "T D"]:
+        """Attention of every token, where it is only read."""
+        tables = {}
+        for term, table in zip(self.terms, self._positions(relative), strict=True):
+            order = relative.order.flip(0) if term == "c2p" else relative.order
+            tables[term] = split_heads(table.index_select(0, order), 1, self.num_heads)[0]
+        query = self.query_proj(hidden).mul_(self.scale)
+        seen = torch.empty_like(query)
+        parts = (x.split(pack.group_tokens) for x in (query, self.key_proj(hidden), self.value_proj(hidden), seen))
+        for rows, *group in zip(pack.group_rows, *parts, strict=True):
+            q, k, v, out = (split_heads(x, rows, self.num_heads) for x in group)
+            attend_in_tiles(q, k, v, tables.get("c2p"), tables.get("p2c"), out)
+        return seen
 
     def _in_one_call(
         self,
@@ -220,6 +153,8 @@ class DisentangledAttention(nn.Module):
     def _positions(self, relative: Relative | None) -> list[Float[Tensor, "S D"]]:
         if relative is None:
             return []
+        if relative.projected is not None:
+            return relative.projected
         return self.project(relative.table) if self.step_positions is None else self.step_positions
 
     def _shares(
@@ -249,6 +184,9 @@ class DisentangledAttention(nn.Module):
             if term == "c2p":
                 falling = relative.ascending(-length, asking + length).flip(0)
                 scores = scores + skew(q @ table.index_select(2, falling).mT, length)
+            elif asking == 1 and not torch.is_grad_enabled():  # each key meets one position
+                falling = relative.ascending(1 - length, length).flip(0)
+                scores = scores + (k * table.index_select(2, falling)).sum(-1)[:, :, None]
             else:
                 rising = relative.ascending(1 - length, length + asking)
                 scores = scores + skew(k @ table.index_select(2, rising).mT, asking).mT

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from prefrank.io.json_files import Fields
 from prefrank.model.families import find_family
 from prefrank.model.families.decoder import DecoderNetwork, SelfAttention
+from prefrank.model.linear import Linear
 from prefrank.model.network import PackedNetwork
-from prefrank.model.packed_encoder import Linear
 from prefrank.training.loop.lora import add_adapters
 from prefrank.training.loop.optim import freeze
 from prefrank.training.loop.step import saved_bytes

@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from prefrank.errors import BadModel, BadRecipe
 from prefrank.io.atomic import temporary_folder
 from prefrank.model import Network
-from prefrank.model.packed_encoder import Linear
+from prefrank.model.linear import Linear
 from prefrank.training.loop.step import Sharing
 from prefrank.training.recipe import Recipe
 from prefrank.types import Batch

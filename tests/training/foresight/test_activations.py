@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from prefrank.model.packed_encoder import Linear
+from prefrank.model.linear import Linear
 from prefrank.training.foresight.activations import kept_bytes, without_weights
 from prefrank.training.loop.step import saved_bytes
 from tests.parity.reference import CONFIGS, TABLE
