@@ -7,13 +7,14 @@ others are stopped. Rows are real replies in arrival order. Seconds are CPU seco
 everything from token ids to scores. Peers are tuned on the very rows; what was found is kept between runs. Training
 runs each library's own loop, as in train.py, after its first gradient was held against that of one padded batch.
 
-    python benchmarks/decoders.py               # about 20 minutes on a quiet machine
+    python benchmarks/decoders.py               # about 25 minutes on a quiet machine
     python benchmarks/decoders.py --quick       # one round on the first rows, no figures to keep
     python benchmarks/decoders.py --models smollm2 --data hh k4 --rounds 3 --skip-training
     python benchmarks/decoders.py --report build/bench/decoders.json   # the tables of a record
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -30,7 +31,7 @@ from decoders_worker import OWN_BUDGETS, PEERS, SORTED_BUDGETS, VARIANTS
 from peers import Failed, Worker, make_environment, offline
 from score_models import write_rows
 from score_report import machine
-from score_worker import CARD_ROWS
+from score_worker import CARD_ROWS, Rows, sorted_batches
 from train import SETTINGS, Task, measure_task, others_share
 from train_data import Model
 from train_report import QUIET, TaskResult
@@ -42,9 +43,10 @@ REQUIREMENTS = Path(__file__).with_name("decoder-requirements")
 MODELS = {"smollm2": tuple(DATA), "qwen3": ("hh", "k4")}
 """The data each model scores by default."""
 ROUNDS = 5
+FEWER_ROUNDS = {"oasst": 3, "alpaca": 3}
+"""Of data that is measured beside the others, to end in time."""
 TRAIN_ROUNDS = 3
-TRAIN_MODEL = "qwen3"
-TRAINING = {"hh": Task("hh", TRAIN_MODEL, 4, 1), "k4": Task("k4", TRAIN_MODEL, 1, 1)}
+TRAINING = {"hh": Task("hh", "", per_step=4, steps=1), "k4": Task("k4", "", per_step=1, steps=1)}
 """Groups of a step, and steps of a round."""
 TRAINERS = ["trl", "plain", "ours"]
 CHECKED_ROWS, CHECKED_TOKENS = 4, 1600
@@ -67,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tune", action="store_true", help="tune the peers again; else settings found earlier are kept"
     )
+    parser.add_argument("--train-model", choices=MODELS, default="qwen3")
     parser.add_argument("--skip-training", action="store_true")
     parser.add_argument("--skip-scoring", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one round on the first rows of HH and K = 4")
@@ -130,16 +133,21 @@ class Budgets:
         self.path, self.again = path, again
         self.known: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
-    def find(self, lane: str, worker: Worker, folder: Path, rows: Path) -> int:
-        """A budget; larger ones than one that is a tenth slower are not tried."""
+    def find(self, lane: str, worker: Worker, model: Model, path: Path) -> int:
+        """A budget; larger ones than one that is a tenth slower, or that make the same batches, are not tried."""
         if lane == "card":
             return CARD_ROWS
-        own = lane.startswith("ours")
-        key = f"{folder.name} {rows.name} {rows.stat().st_size} {lane}"
+        own, rows = lane.startswith("ours"), Rows.read(str(path))
+        key = f"{model.folder.name} {path.stem} {hashlib.sha256(rows.ids.tobytes()).hexdigest()[:8]} {lane}"
         if key not in self.known or self.again or own:
             seconds: dict[int, float] = {}
+            tried: list[list[list[int]]] = []
             for budget in OWN_BUDGETS if own else (1, *SORTED_BUDGETS):
-                seconds[budget] = worker.ask(rows=str(rows), choice=LANES[lane].choice, budget=budget)["cpu_s"]
+                plan = [batch.tolist() for batch in sorted_batches(rows.lengths, budget)]
+                if plan in tried and not own:
+                    continue
+                tried.append(plan)
+                seconds[budget] = worker.ask(rows=str(path), choice=LANES[lane].choice, budget=budget)["cpu_s"]
                 if seconds[budget] > 1.1 * min(seconds.values()):
                     break
             self.known[key] = min(seconds, key=lambda budget: seconds[budget])
@@ -182,7 +190,7 @@ def prepare(
     budgets = Budgets(options.cache / "decoders-tuned.json", options.tune)
     for lane, measured in result.measured.items():
         if LANES[lane].tuned_by in (None, lane) or LANES[lane].tuned_by not in result.measured:
-            measured.budget = budgets.find(lane, workers[LANES[lane].variant], model.folder, path)
+            measured.budget = budgets.find(lane, workers[LANES[lane].variant], model, path)
     for lane, measured in result.measured.items():
         measured.budget = measured.budget or result.measured[LANES[lane].tuned_by or lane].budget
     return result, path
@@ -227,6 +235,8 @@ def measure_model(
                 say(f"  other processes take {100 * others:.0f} % of the machine: figures will be off")
             rates = workers["transformers"].ask(shapes=limit_shapes(model))["rates"]
             for result, path in prepared:
+                if number >= FEWER_ROUNDS.get(result.data, options.rounds):
+                    continue
                 result.others.append(others)
                 result.rates.append(rates)
                 one_round(number, path, workers, result)
@@ -235,10 +245,10 @@ def measure_model(
 
 
 def train_all(options: argparse.Namespace, pythons: dict[str, Path | str]) -> list[TaskResult]:
-    model = make_model(TRAIN_MODEL, options.bases, options.cache / "models")
+    model = make_model(options.train_model, options.bases, options.cache / "models")
     parts = argparse.Namespace(
-        per_step=None, steps=None, rounds=min(options.rounds, TRAIN_ROUNDS), cache=options.cache, data=options.source,
-        contenders=TRAINERS, cores=[options.core],
+        per_step=1 if options.quick else None, steps=None, rounds=min(options.rounds, TRAIN_ROUNDS),
+        cache=options.cache, data=options.source, contenders=TRAINERS, cores=[options.core],
     )  # fmt: skip
     own = {"train-peers": pythons[PEERS], "own": pythons["own"]}
     settings = SETTINGS | {"max_length": MAX_LENGTH}

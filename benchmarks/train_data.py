@@ -243,7 +243,7 @@ def make_task(
     if len(train) < count:
         raise Failed(f"{data.title}: {steps} steps want {count} groups of {len(train)}; lower --steps or --per-step")
     chosen = some(train, count)
-    texts = write_comparisons(folder / "texts", chosen, held)
+    texts = write_comparisons(folder / "texts", chosen, held or chosen[:1])  # an empty file is none
     recipe = own_recipe(model.texts, str(texts), per_step, dict(settings), folder)
     order = make_order(recipe, comparisons=count, num_processes=1)
     groups = [chosen[n] for step in range(steps) for n in order.chosen(step)]

