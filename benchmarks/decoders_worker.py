@@ -68,7 +68,9 @@ def ours(precision: str, kernels: str | None) -> Any:
 
         engine, causal = own_engine(folder, precision, kernels)
         if kernels is None and engine.kernels == "torch":
-            raise RuntimeError("the native kernels do not run this model yet")
+            raise RuntimeError("the native kernels do not run this model")
+        if engine.precision != precision:
+            raise RuntimeError(f"{precision} was asked for, but the weights are {engine.precision}")
         if choice == "shared" and causal is None:
             raise RuntimeError("this model runs through transformers, where nothing is shared")
 
