@@ -11,7 +11,7 @@ RECIPE ?= recipes/demo.yaml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
 
-.PHONY: help install demo test test-all fuzz check bench bench-evaluation bench-score bench-train bench-memory lock clean
+.PHONY: help install demo test test-all fuzz check bench bench-evaluation bench-score bench-train bench-memory bench-decoders weights lock clean
 
 help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
@@ -23,6 +23,8 @@ help:
 	@echo "make bench-evaluation  a model, a length-biased one and the baselines in one report (needs the data, 45 minutes)"
 	@echo "make bench-score   scoring speed beside the peers, which it installs for itself (needs the data, about an hour)"
 	@echo "make bench-train   training beside the peers, which it installs for itself (needs the data, about 25 minutes)"
+	@echo "make bench-decoders  decoders beside the peers, which it installs for itself (needs the data, 25 minutes)"
+	@echo "make weights   SmolLM2-135M-Instruct and all-mpnet-base-v2 under runs/bases, for benchmarks and examples"
 	@echo "make bench-memory  memory of the 1.5B shape and of large groups, time to the first score"
 
 $(READY): requirements.lock pyproject.toml $(KERNELS)
@@ -75,6 +77,12 @@ bench-train: $(READY)
 bench-memory: $(READY)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/group_memory.py
+
+weights: $(READY)
+	$(BIN)/python benchmarks/weights.py
+
+bench-decoders: weights
+	$(BIN)/python benchmarks/decoders.py
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock

@@ -94,10 +94,10 @@ def sorted_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         yield np.array(group)
 
 
-def pad(rows: Rows, chosen: np.ndarray, typed: bool) -> dict[str, np.ndarray]:
-    """Rows as rectangles of int64, as long as the longest of them, with 0 for padding."""
+def pad(rows: Rows, chosen: np.ndarray, typed: bool, padding: int = 0) -> dict[str, np.ndarray]:
+    """Rows as rectangles of int64, as long as the longest of them, padded on the right."""
     shape = (len(chosen), int(rows.lengths[chosen].max()))
-    ids, mask, types = (np.zeros(shape, np.int64) for _ in range(3))
+    ids, mask, types = np.full(shape, padding, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for place, n in enumerate(chosen):
         length = rows.lengths[n]
         ids[place, :length] = rows.ids[rows.starts[n] : rows.starts[n + 1]]
@@ -108,13 +108,13 @@ def pad(rows: Rows, chosen: np.ndarray, typed: bool) -> dict[str, np.ndarray]:
 
 def padded(forward: Forward, folder: Path, *, arrival: bool = False) -> Scorer:
     """A scorer that pads batches for `forward`: sorted under a token budget, or some rows at a time as they come."""
-    typed = is_typed(folder)
+    typed, padding = is_typed(folder), config_of(folder).get("pad_token_id", 0)
 
     def score(rows: Rows, budget: int) -> np.ndarray:
         scores = np.empty(len(rows), np.float32)
         batches = arrival_batches(len(rows), budget) if arrival else sorted_batches(rows.lengths, budget)
         for chosen in batches:
-            scores[chosen] = forward(pad(rows, chosen, typed))
+            scores[chosen] = forward(pad(rows, chosen, typed, padding))
         return scores
 
     return score
@@ -385,13 +385,18 @@ VARIANTS = {
 }
 
 
-def matrix_rates(seconds: float = 0.15) -> dict[str, float]:
-    """GFLOP/s of float32 matrix products in the shapes encoders have, each the best of many."""
+ENCODER_SHAPES = (
+    (1024, 768, 768), (1024, 768, 3072), (1024, 3072, 768), (256, 768, 768), (1024, 384, 384), (1024, 1536, 1536),
+    (2048, 2048, 2048),
+)  # fmt: skip
+
+
+def matrix_rates(shapes: Sequence[Sequence[int]] = ENCODER_SHAPES, seconds: float = 0.15) -> dict[str, float]:
+    """GFLOP/s of float32 matrix products of (rows, inputs, outputs), each the best of many."""
     import torch
 
     rates = {}
-    for rows, inputs, outputs in ((1024, 768, 768), (1024, 768, 3072), (1024, 3072, 768), (256, 768, 768),
-                                  (1024, 384, 384), (1024, 1536, 1536), (2048, 2048, 2048)):  # fmt: skip
+    for rows, inputs, outputs in shapes:
         a, b, out = torch.randn(rows, inputs), torch.randn(inputs, outputs), torch.empty(rows, outputs)
         best, spent = np.inf, 0.0
         while spent < seconds:
@@ -432,7 +437,8 @@ def export_onnx(folder: Path, path: Path, rows: Rows) -> None:
     model = transformers_model(folder)
     import torch
 
-    example = pad(rows, np.arange(2), is_typed(folder))
+    config = config_of(folder)
+    example = pad(rows, np.arange(2), is_typed(folder), config.get("pad_token_id", 0))
     names = list(example)
 
     class Logits(torch.nn.Module):
@@ -443,7 +449,10 @@ def export_onnx(folder: Path, path: Path, rows: Rows) -> None:
         def forward(self, *inputs: Any) -> Any:
             return self.model(**dict(zip(names, inputs, strict=True))).logits
 
-    dynamic = {0: torch.export.Dim("rows", min=1, max=4096), 1: torch.export.Dim("tokens", min=2, max=512)}
+    dynamic = {
+        0: torch.export.Dim("rows", min=1, max=4096),
+        1: torch.export.Dim("tokens", min=2, max=config["max_position_embeddings"]),
+    }
     with torch.no_grad():
         program = torch.onnx.export(
             Logits().eval(), tuple(map(torch.from_numpy, example.values())), dynamo=True, input_names=names,
@@ -583,9 +592,13 @@ def main() -> None:
     if options.variant == "export":
         export(options.folder, Rows.read(options.calibration))
         return
+    serve(Session(VARIANTS[options.variant], options.folder).answer)
+
+
+def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer lines of JSON until there are no more, the versions first; what is printed goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    session = Session(VARIANTS[options.variant], options.folder)
     answer: dict[str, Any] = {"versions": versions()}
     while True:
         print(json.dumps(answer), file=answers, flush=True)
@@ -593,7 +606,7 @@ def main() -> None:
         if not request:
             return
         try:
-            answer = session.answer(json.loads(request))
+            answer = respond(json.loads(request))
         except Exception as error:  # a variant that fails is a line of the report, not the end of the run
             answer = {"error": one_line(error)}
 

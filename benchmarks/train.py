@@ -20,7 +20,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ import numpy as np
 from common import say
 from peers import Failed, Worker, make_environment, offline
 from score_report import machine
-from train_data import DATA, Made, Model, make_model, make_task
+from train_data import DATA, Data, Made, Model, make_model, make_task
 from train_report import GRADIENT, QUIET, REFERENCE, HeldOut, Measured, Stretch, TaskResult, report
 from train_worker import CONTENDERS
 
@@ -230,8 +230,9 @@ def finish_task(workers: dict[str, Worker], model: Model, made: Made, result: Ta
             workers.pop(name).close()
             measured = result.measured[name]
             measured.versions = answer["versions"]
-            measured.held_out = held_out(model, made.folder / name, made.held_out)
-            say(f"  {CONTENDERS[name].label}: held-out log loss {measured.held_out.log_loss:.4f}")
+            if made.held_out:
+                measured.held_out = held_out(model, made.folder / name, made.held_out)
+                say(f"  {CONTENDERS[name].label}: held-out log loss {measured.held_out.log_loss:.4f}")
 
 
 def held_out(model: Model, folder: Path, comparisons: Sequence[Comparison]) -> HeldOut:
@@ -244,17 +245,18 @@ def held_out(model: Model, folder: Path, comparisons: Sequence[Comparison]) -> H
     return HeldOut(log_loss.value, log_loss.low, log_loss.high, log_loss.n)
 
 
-def measure_task(name: str, options: argparse.Namespace, pythons: dict[str, Path | str]) -> TaskResult:
-    """Start, warm up, check the gradients, then the rounds, then the held-out comparisons."""
-    task = TASKS[name]
-    data, model = DATA[task.data], make_model(task.model, options.cache / "models")
+def measure_task(
+    name: str, task: Task, data: Data, model: Model, options: argparse.Namespace, pythons: dict[str, Path | str],
+    *, most_held_out: int, settings: Mapping[str, float] = SETTINGS,
+) -> TaskResult:  # fmt: skip
+    """Start, warm up, check the gradients, then the rounds, then the held-out comparisons if there are to be any."""
     per_step, steps = options.per_step or task.per_step, options.steps or task.steps
     stops = [1 + steps * n for n in range(options.rounds + 1)]
     folder = options.cache / "train" / name
     shutil.rmtree(folder, ignore_errors=True)
     made = make_task(
-        data, model, options.data, folder, per_step=per_step, stops=stops, settings=SETTINGS,
-        held_out=QUICK_HELD_OUT if options.quick else HELD_OUT,
+        data, model, options.data, folder, per_step=per_step, stops=stops, settings=settings,
+        held_out=most_held_out,
     )  # fmt: skip
     result = TaskResult(
         name=name,
@@ -295,7 +297,10 @@ def main() -> None:
     record: dict[str, Any] = {"command": words, "machine": machine(), "cores": options.cores, "tasks": []}
     results, path = [], options.cache / ("train.json" if options.whole else "train-part.json")
     for name in names:
-        results.append(measure_task(name, options, pythons))
+        task = TASKS[name]
+        model = make_model(task.model, options.cache / "models")
+        most_held_out = QUICK_HELD_OUT if options.quick else HELD_OUT
+        results.append(measure_task(name, task, DATA[task.data], model, options, pythons, most_held_out=most_held_out))
         record["tasks"].append(results[-1].to_json())
         path.write_text(json.dumps(record), encoding="utf-8")
     say(f"measured in {(time.perf_counter() - begun) / 60:.1f} minutes")

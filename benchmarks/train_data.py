@@ -94,6 +94,10 @@ class Model:
     def words(self) -> Path:
         return self.folder / "words"
 
+    @property
+    def config(self) -> dict[str, Any]:
+        return json.loads((self.texts / "config.json").read_text(encoding="utf-8"))
+
 
 def make_model(name: str, cache: Path) -> Model:
     """The folders of a model, made on first use."""
@@ -182,7 +186,7 @@ def finegrained(row: Mapping[str, Any], name: str) -> Comparison | None:
 
 def some(comparisons: Sequence[Comparison], count: int) -> list[Comparison]:
     """At most `count`, evenly spaced."""
-    stride = max(1.0, len(comparisons) / count)
+    stride = max(1.0, len(comparisons) / max(1, count))
     return [comparisons[int(n * stride)] for n in range(min(count, len(comparisons)))]
 
 
@@ -226,11 +230,12 @@ def make_task(
 
     Args:
         held_out: most comparisons to keep for scoring the final weights.
+        settings: of the optimizer; also `max_length`, tokens of a row, if it is not the usual one.
 
     Raises:
         Failed: too few comparisons for so many steps.
     """
-    encoder = TextEncoder.load(model.texts, max_length=MAX_LENGTH)
+    encoder = TextEncoder.load(model.texts, max_length=int(settings.get("max_length", MAX_LENGTH)))
     train, held = data.read(source)
     train, held = uncut(train, encoder), some(held, held_out)
     steps = stops[-1]
@@ -238,7 +243,7 @@ def make_task(
     if len(train) < count:
         raise Failed(f"{data.title}: {steps} steps want {count} groups of {len(train)}; lower --steps or --per-step")
     chosen = some(train, count)
-    texts = write_comparisons(folder / "texts", chosen, held)
+    texts = write_comparisons(folder / "texts", chosen, held or chosen[:1])  # an empty file is none
     recipe = own_recipe(model.texts, str(texts), per_step, dict(settings), folder)
     order = make_order(recipe, comparisons=count, num_processes=1)
     groups = [chosen[n] for step in range(steps) for n in order.chosen(step)]

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from score_worker import Rows, forget_peak, is_typed, one_line, pad, peak_megabytes, versions
+from score_worker import Rows, config_of, forget_peak, is_typed, one_line, pad, peak_megabytes, versions
 
 PACKAGES = ("prefrank", "torch", "transformers", "accelerate", "datasets", "trl", "sentence-transformers", "numpy")
 DEFAULT_BATCH = 8
@@ -177,15 +177,15 @@ def trl(folder: Path, task: Task, course: Course, *, batch: int = 0, checkpointi
 
     pairs = task.row_pairs(range(len(task.pairs)))
     rows = [{"chosen_ids": task.ids(a).tolist(), "rejected_ids": task.ids(b).tolist()} for a, b in pairs]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     arguments = RewardConfig(
         **trainer_settings(task, course, batch or task.pairs_per_step, task.pairs_per_step),
         train_sampling_strategy="sequential",
-        eos_token="<102>",
-        max_length=512,
+        eos_token=tokenizer.eos_token or tokenizer.sep_token,
+        max_length=max(512, int(task.rows.lengths.max())),
         gradient_checkpointing=checkpointing,
     )
     model = transformers_model(folder, course)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     trainer = RewardTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
         callbacks=[trainer_callback(course)],
@@ -243,11 +243,11 @@ def plain(folder: Path, task: Task, course: Course) -> Any:
         lr=settings["learning_rate"], weight_decay=settings["weight_decay"], eps=settings["adam_epsilon"],
     )  # fmt: skip
     course.begin()
-    typed = is_typed(folder)
+    typed, padding = is_typed(folder), config_of(folder).get("pad_token_id", 0)
     for step in range(task.steps):
         groups = range(step * task.per_step, (step + 1) * task.per_step)
         rows = np.arange(task.group_size * groups.start, task.group_size * groups.stop)
-        inputs = {name: torch.from_numpy(x) for name, x in pad(task.rows, rows, typed).items()}
+        inputs = {name: torch.from_numpy(x) for name, x in pad(task.rows, rows, typed, padding).items()}
         scores = model(**inputs).logits[:, 0]
         winners, losers = (torch.tensor(side) - int(rows[0]) for side in zip(*task.row_pairs(groups), strict=True))
         loss = -logsigmoid(scores[winners] - scores[losers]).mean()
