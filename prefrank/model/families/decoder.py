@@ -22,8 +22,9 @@ from prefrank.model.families.attending import Reading, attend, read_all, read_en
 from prefrank.model.families.decoder_parts import Norm, gate, project, rotate
 from prefrank.model.families.decoder_spec import DecoderSpec, read_decoder_spec
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, widened
+from prefrank.model.linear import Linear, in_blocks
 from prefrank.model.pack import check_batch
-from prefrank.model.packed_encoder import Dropout, Embedding, Linear, run_layer
+from prefrank.model.packed_encoder import Dropout, Embedding, run_layer
 from prefrank.model.segments import segments_of
 from prefrank.types import Batch, Causal
 
@@ -104,7 +105,7 @@ class Layer(nn.Module):
     def forward(self, hidden: Float[Tensor, "T D"], angles: Angles, reading: Reading) -> Float[Tensor, "M D"]:
         attended = self.self_attn(self.input_layernorm(hidden), angles, reading)
         asking = hidden if reading.ends is None else hidden.index_select(0, reading.ends)
-        return self._feed_forward(asking + self.dropout(attended))
+        return in_blocks(self, self._feed_forward, asking + self.dropout(attended))
 
     def _feed_forward(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
