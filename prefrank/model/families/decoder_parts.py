@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from prefrank.model.heads import widened
-from prefrank.model.packed_encoder import Activation, Linear
+from prefrank.model.linear import Activation, Linear
 
 
 def project(layer: nn.Module, x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
