@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from prefrank.errors import BadModel
 from prefrank.io.json_files import Fields
 from prefrank.model import layout as laid
 from prefrank.model.families.attending import Reading, attend, read_all, read_ends
-from prefrank.model.families.decoder_parts import Norm, gate, project, rotate
+from prefrank.model.families.decoder_parts import Norm, gate, rotate
 from prefrank.model.families.decoder_spec import DecoderSpec, read_decoder_spec
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, widened
-from prefrank.model.linear import Linear, in_blocks
+from prefrank.model.linear import Linear, activated, in_blocks
 from prefrank.model.pack import check_batch
 from prefrank.model.packed_encoder import Dropout, Embedding, run_layer
 from prefrank.model.segments import segments_of
@@ -57,14 +58,14 @@ class SelfAttention(nn.Module):
         asking = angles if reading.ends is None else tuple(part.index_select(0, reading.ends) for part in angles)
         query, key = rotate(query, *asking), rotate(key, *angles)
         seen = attend(query, key, value, reading, dropout=self.dropout if self.training else 0.0)
-        return project(self.o_proj, seen.flatten(1))
+        return self.o_proj(seen.flatten(1))
 
     def _projected(self, hidden: Float[Tensor, "T D"], ends: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of the tokens that ask, and keys and values of all."""
         asking = hidden if ends is None else hidden.index_select(0, ends)
         if not self.fused:
-            return project(self.q_proj, asking), project(self.k_proj, hidden), project(self.v_proj, hidden)
-        query, key, value = project(self.qkv_proj, hidden).split(self.sizes, dim=-1)
+            return self.q_proj(asking), self.k_proj(hidden), self.v_proj(hidden)
+        query, key, value = self.qkv_proj(hidden).split(self.sizes, dim=-1)
         return query if ends is None else query.index_select(0, ends), key, value
 
 
@@ -84,11 +85,15 @@ class FeedForward(nn.Module):
         self.fused = spec.fused
 
     def forward(self, x: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        return self.down_proj(self._gated(x))
+
+    def _gated(self, x: Float[Tensor, "M D"]) -> Float[Tensor, "M W"]:
         if self.fused:
-            gated, up = project(self.gate_up_proj, x).chunk(2, dim=-1)
-        else:
-            gated, up = project(self.gate_proj, x), project(self.up_proj, x)
-        return project(self.down_proj, gate(gated, up, self.activation))
+            gated, up = self.gate_up_proj(x).chunk(2, dim=-1)
+            return gate(gated, up, self.activation)
+        if torch.is_grad_enabled():
+            return gate(self.gate_proj(x), self.up_proj(x), self.activation)
+        return activated(self.gate_proj, x, self.activation).mul_(self.up_proj(x))
 
 
 class Layer(nn.Module):
@@ -205,9 +210,16 @@ class DecoderNetwork(nn.Module):
         readings = {window: read_all(segments, window, like=hidden) for window in set(windows[:-1])}
         last = read_ends(segments, windows[-1], like=hidden)
         for layer, window in zip(self.model.layers, windows[:-1], strict=False):
-            hidden = run_layer(layer, self.gradient_checkpointing, hidden, angles, readings[window])
-        hidden = run_layer(self.model.layers[-1], self.gradient_checkpointing, hidden, angles, last)
+            hidden = self._run(layer, hidden, angles, readings[window])
+        hidden = self._run(self.model.layers[-1], hidden, angles, last)
         return self.score(self.model.norm(hidden)).squeeze(-1).float()
+
+    def _run(self, layer: nn.Module, *inputs: Any) -> Float[Tensor, "M D"]:
+        """One layer; of a network that computes wide, with its weights widened meanwhile."""
+        if not self.wide:
+            return run_layer(layer, self.gradient_checkpointing, *inputs)
+        floats = {name: weight for name, weight in layer.named_parameters() if weight.is_floating_point()}
+        return functional_call(layer, {name: widened(weight) for name, weight in floats.items()}, inputs)
 
 
 def lay_out(network: DecoderNetwork) -> laid.DecoderLayout:

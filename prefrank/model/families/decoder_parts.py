@@ -7,19 +7,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from prefrank.model.heads import widened
-from prefrank.model.linear import Activation, Linear
-
-
-def project(layer: nn.Module, x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
-    """A linear layer; weights that are narrower than x, as a network that computes wide holds them, are widened."""
-    if not isinstance(layer, Linear) or layer.weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
-        return layer(x)
-    wide = {name: parameter.to(x.dtype) for name, parameter in layer.named_parameters()}
-    return functional_call(layer, wide, (x,))
+from prefrank.model.linear import Activation
 
 
 class Norm(nn.Module):
