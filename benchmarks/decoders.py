@@ -69,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tune", action="store_true", help="tune the peers again; else settings found earlier are kept"
     )
+    parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=TRAINERS, help="default: all")
     parser.add_argument("--train-model", choices=MODELS, default="qwen3")
     parser.add_argument("--skip-training", action="store_true")
     parser.add_argument("--skip-scoring", action="store_true")
@@ -248,7 +249,7 @@ def train_all(options: argparse.Namespace, pythons: dict[str, Path | str]) -> li
     model = make_model(options.train_model, options.bases, options.cache / "models")
     parts = argparse.Namespace(
         per_step=1 if options.quick else None, steps=None, rounds=min(options.rounds, TRAIN_ROUNDS),
-        cache=options.cache, data=options.source, contenders=TRAINERS, cores=[options.core],
+        cache=options.cache, data=options.source, contenders=options.trainers, cores=[options.core],
     )  # fmt: skip
     own = {"train-peers": pythons[PEERS], "own": pythons["own"]}
     settings = SETTINGS | {"max_length": MAX_LENGTH}

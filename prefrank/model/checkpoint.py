@@ -456,7 +456,7 @@ def _check(
         raise BadModel(
             f"the weights in {folder} do not fit its config.json: it knows no {names}{foreign(folder, network.config)}"
         )
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)[:8]}, its config.json asks for {list(expected[name].shape)}"
             raise BadModel(f"in {folder} the tensor {name} is {shapes}; do the files belong together?")

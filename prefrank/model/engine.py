@@ -200,7 +200,12 @@ def make_engine(
     layout = None if kernels == TORCH else lay_out(network)
     if layout is None and kernels not in (None, TORCH):
         raise BadInput(f"this model has no kernels {kernels!r}: it runs on torch alone; leave kernels out")
-    if layout is None or (kernels is None and not quantised and not _fits(layout)):
+    precision = precision_of(network)
+    # As it was asked for: what only holds its weights so computes in float32.
+    narrow = isinstance(layout, DecoderLayout) and precision in ("bfloat16", "float16")
+    if narrow and kernels is not None:
+        raise BadInput(f"the kernels {kernels} compute in float32, not in {precision}; leave kernels or precision out")
+    if layout is None or narrow or (kernels is None and not quantised and not _fits(layout)):
         return _limited(NetworkEngine(network, TORCH, deterministic=deterministic), network, num_threads)
     streams = num_threads or torch.get_num_threads()
     if isinstance(layout, DecoderLayout):

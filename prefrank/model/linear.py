@@ -85,9 +85,11 @@ class _Product(torch.autograd.Function):
 
 
 def activated(layer: nn.Module, x: Float[Tensor, "M I"], activation: Activation) -> Float[Tensor, "M O"]:
-    """activation(layer(x)), in one pass over the result where no gradient is recorded and oneDNN knows both."""
-    in_one = activation in _EPILOGUES and not torch.is_grad_enabled() and _by_onednn(x)
-    if in_one and isinstance(layer, Linear) and layer.whole:
+    """activation(layer(x)), in one pass over the result where that is only read and oneDNN knows both.
+
+    It moves last digits, and training computes scores with and without gradient, to the same bits: so not there.
+    """
+    if activation in _EPILOGUES and isinstance(layer, Linear) and only_read(layer) and _by_onednn(x):
         return _multiply(x, layer.weight, layer.bias, _EPILOGUES[activation])
     return activation(layer(x))
 

@@ -164,6 +164,10 @@ def score_batches(network: Network, batches: Sequence[Batch]) -> Float[Tensor, "
     return scores
 
 
+_FIRST_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2")
+"""Models of all others ran through transformers once, and have had fingerprints since."""
+
+
 @runtime_checkable
 class Digest(Protocol):
     """One of hashlib's digests, whose class has no public name."""
@@ -178,8 +182,8 @@ class Digest(Protocol):
 def fingerprint(network: Network, *, extra: bytes) -> str:
     """sha256 over the sorted (name, dtype, shape, bytes) of the weights, then `extra`; hexadecimal.
 
-    A decoder's names have `model.` before transformers' own, whichever network runs it. Narrow weights that stand for
-    float32 (`is_wide`) count as such.
+    Names have `model.` before transformers' own but in `_FIRST_FAMILIES`, whichever network runs the model. Narrow
+    weights that stand for float32 (`is_wide`) count as such.
 
     Args:
         extra: what else decides a score: tokenizer and text settings.
@@ -206,7 +210,8 @@ def weights_digest(network: Network, uncut: Mapping[str, Tensor] | None = None) 
         The second is None where weights come after the output layer, which would have to be read again for it.
     """
     digest, wide = hashlib.sha256(), is_wide(network)
-    prefix = "model." if isinstance(network, PackedDecoder) else ""  # as when transformers ran it
+    ours = isinstance(network, PackedNetwork) and network.config["model_type"] not in _FIRST_FAMILIES
+    prefix = "model." if ours else ""
     tensors = [(f"{prefix}{name}", tensor) for name, tensor in sorted(network.state_dict().items())]
     cut = [(f"{prefix}{name}", tensor) for name, tensor in sorted((uncut or {}).items())]
     start = len(tensors) - len(cut)

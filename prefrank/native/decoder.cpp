@@ -30,7 +30,7 @@ struct Trees {
 }
 
 struct DecoderWork {
-    Matrix x, y, q, k, v, mixed, h, ends;
+    Matrix x, y, q, k, v, h, ends;
     Products products;
     GroupedAttention attention;
     std::vector<Visit> all, last;
@@ -47,7 +47,8 @@ template <class F> static void by_slices(int64_t count, F&& f) {
 }
 
 // to = x / sqrt(mean of x^2 + eps) * weight * factor
-static INLINE void normalise_root(const float* x, int64_t width, const float* weight, float eps, float factor, float* to) {
+static INLINE void normalise_root(const float* x, int64_t width, const float* weight, float eps, float factor,
+                                  float* to) {
     const int64_t whole = width / V * V;
     vf squares{};
     for (int64_t k = 0; k < whole; k += V) {
@@ -60,7 +61,8 @@ static INLINE void normalise_root(const float* x, int64_t width, const float* we
     for (int64_t k = 0; k < width; ++k) to[k] = x[k] * by * weight[k];
 }
 
-static void normalise_rows(const Matrix& x, int64_t from, int64_t count, const Decoder& m, const float* weight, Matrix& to) {
+static void normalise_rows(const Matrix& x, int64_t from, int64_t count, const Decoder& m, const float* weight,
+                           Matrix& to) {
     to.shape(count, m.width);
     for (int64_t i = 0; i < count; ++i)
         normalise_root(x.data.data() + (from + i) * x.stride, m.width, weight, m.eps, 1.0f, to.row(i));
@@ -89,10 +91,10 @@ static float longest(const DecoderLayer& layer) {
     return std::max({layer.query.longest, layer.key.longest, layer.value.longest});
 }
 
-// Queries of the rows x[from:from + count], normed, to the same rows of w.q; token_of(i) is the token of row i.
+// Queries of normed rows to the rows of w.q from `from` on; token_of(i) is the token of row i.
 template <class F>
-static void make_queries(const Decoder& m, const DecoderLayer& layer, DecoderWork& w, const Trees& trees, const Rows& in,
-                         int64_t from, F&& token_of) {
+static void make_queries(const Decoder& m, const DecoderLayer& layer, DecoderWork& w, const Trees& trees,
+                         const Rows& in, int64_t from, F&& token_of) {
     const float folded = layer.query_norm ? 1.0f : m.scale;
     w.products.linear(layer.query, in, folded, w.q.row(from), w.q.stride);
     for (int64_t i = from; i < from + in.rows; ++i) {
@@ -111,12 +113,13 @@ static void make_keys_and_values(const Decoder& m, const DecoderLayer& layer, De
     }
 }
 
-// x += output of what attention mixed; x += feed-forward of x, slice by slice.
+// x += output of what attention left in w.q; x += feed-forward of x, slice by slice.
 static void finish(const Decoder& m, const DecoderLayer& layer, DecoderWork& w, Matrix& x, int64_t count) {
     Products& p = w.products;
     by_slices(count, [&](int64_t from, int64_t here) {
         const Linear &output = layer.output, &gate = layer.gate, &up = layer.up, &down = layer.down;
-        const Rows mixed = p.quantise({w.mixed.row(from), w.mixed.stride, here}, output.inputs, output.precision, output.longest);
+        const Rows seen{w.q.row(from), w.q.stride, here};
+        const Rows mixed = p.quantise(seen, output.inputs, output.precision, output.longest);
         p.linear(output, mixed, 1.0f, x.row(from), x.stride, true);
         normalise_rows(x, from, here, m, layer.feed_forward_norm, w.y);
         const Rows in = p.quantise(w.y.rows(here), m.width, gate.precision, std::max(gate.longest, up.longest));
@@ -145,7 +148,7 @@ static void embed(const Decoder& m, const int64_t* ids, int64_t count, Matrix& x
 static void plan_visits(const Trees& trees, const Paths& paths, DecoderWork& w) {
     w.all.clear(), w.last.clear();
     for (int64_t s = 0; s < trees.segments; ++s)
-        w.all.push_back({s, s ? common_tokens(paths, s - 1, s) : 0, trees.starts[s], trees.bases[s], paths.size(s)});
+        w.all.push_back({s, s ? common_tokens(paths, s - 1, s) : 0, paths.starts[s], paths.bases[s], paths.size(s)});
     for (int64_t n = 0; n < trees.rows; ++n) {
         const int64_t s = trees.leaves[n];
         w.last.push_back({s, n ? common_tokens(paths, trees.leaves[n - 1], s) : 0, n, paths.length(s) - 1, 1});
@@ -154,7 +157,8 @@ static void plan_visits(const Trees& trees, const Paths& paths, DecoderWork& w) 
 
 static void score(const Decoder& m, const Trees& trees, float* scores) {
     static thread_local DecoderWork w;
-    const int64_t count = trees.starts[trees.segments], heads = m.heads * m.head_width, keys = m.kv_heads * m.head_width;
+    const int64_t count = trees.starts[trees.segments];
+    const int64_t heads = m.heads * m.head_width, keys = m.kv_heads * m.head_width;
     const Paths paths{trees.starts, trees.parents, trees.bases};
     plan_visits(trees, paths, w);
     embed(m, trees.ids, count, w.x);
@@ -163,7 +167,7 @@ static void score(const Decoder& m, const Trees& trees, float* scores) {
         const DecoderLayer& layer = m.layer[number];
         const bool last = number == m.layers - 1;
         const int64_t asked = last ? trees.rows : count;
-        w.q.shape(asked, heads), w.k.shape(count, keys), w.v.shape(count, keys), w.mixed.shape(asked, heads);
+        w.q.shape(asked, heads), w.k.shape(count, keys), w.v.shape(count, keys);
         auto normed = [&](const Matrix& x, int64_t from, int64_t here) {
             normalise_rows(x, from, here, m, layer.attention_norm, w.y);
             return w.products.quantise(w.y.rows(here), m.width, layer.query.precision, longest(layer));
@@ -181,7 +185,7 @@ static void score(const Decoder& m, const Trees& trees, float* scores) {
             });
         }
         const std::vector<Visit>& visits = last ? w.last : w.all;
-        w.attention.run(paths, visits, w.q, w.k, w.v, m.heads, m.kv_heads, m.head_width, layer.window, w.mixed);
+        w.attention.run(paths, visits, w.q, w.k, w.v, m.heads, m.kv_heads, m.head_width, layer.window);
         finish(m, layer, w, last ? w.ends : w.x, asked);
     }
     normalise_rows(w.ends, 0, trees.rows, m, m.norm, w.y);

@@ -238,7 +238,8 @@ struct Products {
     }
 
     template <class Op, class Weight>
-    void multiply(const Linear& layer, int64_t n, const Rows& rows, float factor, float* out, int64_t stride, bool add) {
+    void multiply(const Linear& layer, int64_t n, const Rows& rows, float factor, float* out, int64_t stride,
+                  bool add) {
         const int64_t words = layer.inputs / Op::per_word, columns = std::min<int64_t>(layer.outputs - n, PANEL);
         float bias[PANEL] = {}, scale[PANEL] = {};
         int32_t offset[PANEL] = {};

@@ -1,10 +1,10 @@
 // Causal attention of packed trees: grouped queries against the gathered keys and values of their rows.
 //
-// The keys on a path from a root are turned once into a panel whose column is their position, the values gathered beside
-// it; the next path keeps what it has in common with the last one. Queries of a group's heads stand as rows, position by
-// position, so that a tile is full even where a segment has few tokens. A query's sums go over the keys that it sees,
-// in order and in lanes by position, plus exact zeros: nothing of them depends on where its segment begins or what
-// stands beside it.
+// The keys on a path from a root are turned once into a panel whose column is their position, the values gathered
+// beside it; the next path keeps what it has in common with the last. Queries of a group's heads stand as rows,
+// position by position, so that a tile is full even where a segment has few tokens. A query's sums go over the keys
+// that it sees, in order and in lanes by position, plus exact zeros: nothing of them depends on where its segment
+// begins or what stands beside it.
 #pragma once
 #include "blocks.h"
 
@@ -27,15 +27,22 @@ inline int64_t common_tokens(const Paths& paths, int64_t a, int64_t b) {
     return a < 0 ? 0 : paths.length(a);
 }
 
+// A row of a visit: a head's query at one position, and the keys begin to end that it sees.
+struct Query {
+    float* x;
+    int64_t begin, end;
+};
+
 struct GroupedAttention {
-    std::vector<int32_t> keys;   // [head width, longest path], by position
-    std::vector<float> values;   // [longest path, head width], in whole vectors
-    std::vector<float> scores, inverses;
+    std::vector<int32_t> keys;  // [head width, longest path], by position
+    std::vector<float> values;  // [longest path, head width], in whole vectors
+    std::vector<Query> queries;
+    std::vector<float> scores;
     int64_t width = 0, wide = 0, stride = 0;  // of a head, of it in whole vectors, of `keys`
 
-    // Attention of all heads. `window` keys up to its own are seen by a query, all where it is 0.
-    void run(const Paths& paths, const std::vector<Visit>& visits, const Matrix& q, const Matrix& k, const Matrix& v,
-             int64_t heads, int64_t kv_heads, int64_t head_width, int64_t window, Matrix& out) {
+    // Attention of all heads: each query is replaced by its mix of values. It sees `window` keys up to its own; 0: all.
+    void run(const Paths& paths, const std::vector<Visit>& visits, Matrix& q, const Matrix& k, const Matrix& v,
+             int64_t heads, int64_t kv_heads, int64_t head_width, int64_t window) {
         int64_t longest = 0;
         for (const Visit& visit : visits) longest = std::max(longest, paths.length(visit.segment));
         width = head_width, wide = whole_vectors(head_width), stride = spread(longest + V);
@@ -44,7 +51,8 @@ struct GroupedAttention {
         for (int64_t h = 0; h < kv_heads; ++h)
             for (const Visit& visit : visits) {
                 gather(paths, visit, k, v, h * width);
-                attend(visit, q, group, h * group * width, window, out);
+                line_up(visit, q, group, h * group * width, window);
+                attend();
             }
     }
 
@@ -52,75 +60,90 @@ struct GroupedAttention {
     void gather(const Paths& paths, const Visit& visit, const Matrix& k, const Matrix& v, int64_t channel) {
         for (int64_t s = visit.segment; s >= 0 && paths.length(s) > visit.common; s = paths.parents[s]) {
             const int64_t from = paths.starts[s] * k.stride + channel, count = paths.size(s), base = paths.bases[s];
-            transpose_words((const int32_t*)k.data.data() + from, k.stride, count, width, keys.data() + base, stride, count);
+            const int32_t* own = (const int32_t*)k.data.data() + from;
+            transpose_words(own, k.stride, count, width, keys.data() + base, stride, count);
             for (int64_t i = 0; i < count; ++i)
                 std::memcpy(values.data() + (base + i) * wide, v.data.data() + from + i * v.stride, 4 * width);
         }
     }
 
-    // Row r of a visit is head r % group at position r / group. Blocks of rows whose scores stay in the cache.
-    void attend(const Visit& visit, const Matrix& q, int64_t group, int64_t channel, int64_t window, Matrix& out) {
-        const int64_t rows = visit.count * group, s_stride = spread(visit.position + visit.count + V);
-        const int64_t block = std::max<int64_t>(MR, 32768 / s_stride / MR * MR);
-        float* s = resized(scores, std::min(block, (rows + MR - 1) / MR * MR) * s_stride);
-        float* inverse = resized(inverses, block);
-        auto position = [&](int64_t r) INLINED { return visit.position + std::min(r, rows - 1) / group; };
-        auto place = [&](int64_t r) INLINED { return visit.row + r / group; };
-        auto begin = [&](int64_t r) INLINED { return window ? std::max<int64_t>(0, position(r) - window + 1) : 0; };
-        for (int64_t r0 = 0; r0 < rows; r0 += block) {
-            const int64_t end = std::min(r0 + block, rows);
-            const int64_t last = position(end - 1);
-            for (int64_t j = begin(r0) / V * V; j <= last; j += NV * V)
-                for (int64_t r = r0; r < end; r += MR) {
-                    const int64_t from = std::max(j, begin(r) / V * V), until = std::min(j + NV * V, position(r + MR - 1) + 1);
-                    if (from >= until) continue;
-                    const int32_t* at[MR];
-                    for (int i = 0; i < MR; ++i) {
-                        const int64_t one = std::min(r + i, rows - 1);
-                        at[i] = (const int32_t*)q.data.data() + place(one) * q.stride + channel + one % group * width;
-                    }
-                    by_vectors((until - from + V - 1) / V, [&](auto N, int64_t c) {
-                        float* to = s + (r - r0) * s_stride + from + c;
-                        tile<Float32, N>(at, keys.data() + from + c, stride, width, [&](int i, int n, vf x) INLINED {
-                            store(to + i * s_stride + n * V, x);
-                        });
-                    });
-                }
-            for (int64_t r = r0; r < end; r += MR) {
-                const int64_t from = begin(r), until = position(r + MR - 1) + 1;
-                float* x = s + (r - r0) * s_stride;
-                for (int64_t i = r; i < std::min(r + MR, end); ++i)
-                    inverse[i - r0] = 1.0f / probabilities(x + (i - r) * s_stride, begin(i), position(i) + 1, from, until);
-                RowPointers at((const int32_t*)x + from, s_stride, 0, std::min<int64_t>(MR, end - r));
-                by_vectors(wide / V, [&](auto N, int64_t c) {
-                    const int32_t* b = (const int32_t*)values.data() + from * wide + c;
-                    tile<Float32, N>(at.row, b, wide, until - from, [&](int i, int n, vf sum) INLINED {
-                        if (r + i >= end) return;
-                        const int64_t at = c + n * V;
-                        float* to = out.row(place(r + i)) + channel + (r + i) % group * width + at;
-                        Attention<Float32>::put(to, sum * inverse[r + i - r0], width - at);
+    void line_up(const Visit& visit, Matrix& q, int64_t group, int64_t channel, int64_t window) {
+        queries.clear();
+        for (int64_t i = 0; i < visit.count; ++i) {
+            float* x = q.row(visit.row + i) + channel;
+            const int64_t end = visit.position + i + 1, begin = window ? std::max<int64_t>(0, end - window) : 0;
+            for (int64_t h = 0; h < group; ++h) queries.push_back({x + h * width, begin, end});
+        }
+    }
+
+    // Blocks of rows, whose scores stay in the cache, and are all there before the first query is replaced.
+    void attend() {
+        const int64_t rows = queries.size(), s_stride = spread(queries.back().end + V);
+        const int64_t block = std::min(std::max<int64_t>(1, 32768 / s_stride / MR) * MR, (rows + MR - 1) / MR * MR);
+        resized(scores, block * s_stride);
+        for (int64_t r = 0; r < rows; r += block) {
+            const int64_t count = std::min(block, rows - r);
+            multiply_keys(queries.data() + r, count, s_stride);
+            for (int64_t i = 0; i < count; i += MR)
+                mix(queries.data() + r + i, std::min<int64_t>(MR, count - i), i, s_stride);
+        }
+    }
+
+    // Scores of the rows, a panel of keys at a time; a tile leaves out those that none of its rows sees.
+    void multiply_keys(const Query* query, int64_t count, int64_t s_stride) {
+        for (int64_t j = query[0].begin / V * V; j < query[count - 1].end; j += PANEL)
+            for (int64_t r = 0; r < count; r += MR) {
+                const int64_t last = std::min<int64_t>(r + MR, count) - 1;
+                const int64_t from = std::max(j, query[r].begin / V * V), until = std::min(j + PANEL, query[last].end);
+                if (from >= until) continue;
+                const int32_t* at[MR];
+                for (int64_t i = 0; i < MR; ++i) at[i] = (const int32_t*)query[std::min(r + i, last)].x;
+                by_vectors((until - from + V - 1) / V, [&](auto N, int64_t c) {
+                    float* to = scores.data() + r * s_stride + from + c;
+                    tile<Float32, N>(at, keys.data() + from + c, stride, width, [&](int i, int n, vf x) INLINED {
+                        store(to + i * s_stride + n * V, x);
                     });
                 });
             }
-        }
+    }
+
+    // Probabilities of a tile of rows, the block's from row `first` on, and their sums of the values.
+    void mix(const Query* query, int64_t count, int64_t first, int64_t s_stride) {
+        float *x = scores.data() + first * s_stride, inverse[MR];
+        const int64_t from = query[0].begin, until = query[count - 1].end;
+        for (int64_t i = 0; i < count; ++i)
+            inverse[i] = 1.0f / probabilities(x + i * s_stride, query[i].begin, query[i].end, from, until);
+        RowPointers at((const int32_t*)x + from, s_stride, 0, count);
+        by_vectors(wide / V, [&](auto N, int64_t c) {
+            const int32_t* b = (const int32_t*)values.data() + from * wide + c;
+            tile<Float32, N>(at.row, b, wide, until - from, [&](int i, int n, vf sum) INLINED {
+                const int64_t at = c + n * V;
+                if (i < count) Attention<Float32>::put(query[i].x + at, sum * inverse[i], width - at);
+            });
+        });
     }
 
     // x[begin:end] becomes e^(x - max), the rest of x[from:until] 0; returns the sum, added in lanes by position.
     static float probabilities(float* x, int64_t begin, int64_t end, int64_t from, int64_t until) {
-        const int64_t first = begin / V * V, past = whole_vectors(end);
-        std::fill(x + first, x + begin, -INFINITY);
-        std::fill(x + end, x + past, -INFINITY);
+        const int64_t first = begin / V * V, last = (end - 1) / V * V;
+        const vi lanes = counted(Lanes{});
+        auto hide = [&](int64_t j, float by) INLINED {  // what is not in begin:end of the vector at j
+            const vi at = lanes + (int32_t)(j - begin);
+            store(x + j, (at >= vi{}) & (at < splat((int32_t)(end - begin))) ? load(x + j) : splat(by));
+        };
+        hide(first, -INFINITY), hide(last, -INFINITY);
         vf peak = load(x + first);
-        for (int64_t j = first + V; j < past; j += V) peak = max(load(x + j), peak);
+        for (int64_t j = first + V; j <= last; j += V) peak = max(load(x + j), peak);
         const vf top = splat(largest(peak));
         vf total{};
-        for (int64_t j = first; j < past; j += V) {
+        for (int64_t j = first; j <= last; j += V) {
             const vf y = exp(load(x + j) - top);
             store(x + j, y);
             total += y;
         }
-        std::fill(x + from, x + begin, 0.0f);
-        for (int64_t j = end; j < until; ++j) x[j] = 0;
+        hide(first, 0), hide(last, 0);
+        for (int64_t j = from / V * V; j < first; j += V) store(x + j, vf{});
+        for (int64_t j = last + V; j < until; j += V) store(x + j, vf{});
         return sum(total);
     }
 };

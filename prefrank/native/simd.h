@@ -64,6 +64,7 @@ template <int half, int... I> INLINE vi swapped(vi a, std::integer_sequence<int,
     return pick(a, a, std::integer_sequence<int, (I ^ half)...>{});
 }
 using Lanes = std::make_integer_sequence<int, V>;
+template <int... I> INLINE vi counted(std::integer_sequence<int, I...>) { return vi{I...}; }
 
 // The sum of all lanes, always in the same order.
 INLINE float sum(vf x) {
@@ -100,10 +101,13 @@ INLINE int32_t word(Half x) {
     return load(all)[0];
 }
 
+// The largest lane; any where one is NaN.
 INLINE float largest(vf x) {
-    float most = x[0];
-    for (int i = 1; i < V; ++i) most = x[i] > most ? x[i] : most;
-    return most;
+    if constexpr (V > 8) x = max(x, as_float(swapped<8>(as_int(x), Lanes{})));
+    if constexpr (V > 4) x = max(x, as_float(swapped<4>(as_int(x), Lanes{})));
+    x = max(x, as_float(swapped<2>(as_int(x), Lanes{})));
+    x = max(x, as_float(swapped<1>(as_int(x), Lanes{})));
+    return x[0];
 }
 
 // Loops that must be unrolled: over registers, so that no accumulator goes to memory. GCC 12's `#pragma GCC unroll`

@@ -17,7 +17,7 @@ from prefrank.errors import BadModel
 from prefrank.model import fingerprint, load_for_scoring, load_network, save_network, score_batches
 from prefrank.model.families import FAMILIES, find_family
 from prefrank.model.heads import keep_heads
-from prefrank.model.network import PackedDecoder, weights_digest
+from prefrank.model.network import PackedDecoder, PackedNetwork, weights_digest
 from prefrank.model.other import OtherNetwork, load_other
 from prefrank.model.record import read_record, write_record
 from prefrank.model.save import write_checkpoint
@@ -55,11 +55,11 @@ def narrowed(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "mpnet"])
 def test_a_fingerprint_is_the_one_it_was_through_transformers(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     folder = plain(tmp_path, name)
     ours, theirs = load_network(folder, dtype=dtype), through_transformers(folder, dtype)
-    assert isinstance(ours, PackedDecoder)
+    assert isinstance(ours, PackedNetwork)
     assert fingerprint(ours, extra=b"x") == fingerprint(theirs, extra=b"x")
     close = {"atol": 1e-5 if dtype == torch.float32 else 0.05, "rtol": 0}
     torch.testing.assert_close(score_batches(ours, [BATCH]), score_batches(theirs, [BATCH]), **close)

@@ -35,7 +35,7 @@ def test_a_linear_layer_and_its_gradients_are_torchs(frozen: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_in_the_product_is_torchs_also_of_what_is_no_number(name: str) -> None:
-    layer, activation = Linear(1, 17, bias=False), ACTIVATIONS[name]
+    layer, activation = Linear(1, 17, bias=False).eval(), ACTIVATIONS[name]
     nn.init.ones_(layer.weight)
     x = torch.tensor(HARD)[:, None]
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_an_activation_in_the_product_is_torchs_also_of_what_is_no_number(name: 
         torch.testing.assert_close(activated(layer, x, activation), wanted, rtol=1e-6, atol=1e-7, equal_nan=True)
 
 
-def test_an_activation_is_part_of_the_product_where_no_gradient_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_activation_is_part_of_the_product_where_it_is_only_read(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     multiply = linear._multiply
 
@@ -52,15 +52,16 @@ def test_an_activation_is_part_of_the_product_where_no_gradient_is_recorded(monk
         return multiply(x, weight, bias, epilogue)
 
     monkeypatch.setattr(linear, "_multiply", spy)
-    x, layer, elsewhere = torch.ones(3, 8), Linear(8, 8), Linear(8, 8)
+    x, layer, elsewhere = torch.ones(3, 8), Linear(8, 8).eval(), Linear(8, 8).eval()
     elsewhere.whole = False
     activated(layer, x, F.gelu).sum().backward()
     with torch.no_grad():
         for other in (layer, nn.Sequential(layer), elsewhere):
             activated(other, x, F.gelu)
         activated(layer, x, F.relu)
-        activated(layer.double(), x.double(), F.gelu)
-    assert asked == (["none", "gelu", "none", "none", "none"] if ONEDNN else [])
+        activated(layer.train(), x, F.gelu)
+        activated(layer.eval().double(), x.double(), F.gelu)
+    assert asked == (["none", "gelu", "none", "none", "none", "none"] if ONEDNN else [])
 
 
 def test_what_is_only_read_runs_in_blocks_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

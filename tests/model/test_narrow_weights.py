@@ -10,17 +10,20 @@ import pytest
 import safetensors.torch
 import torch
 
-from prefrank import RewardModel
+from prefrank import RewardModel, native
+from prefrank.errors import BadInput
 from prefrank.model import fingerprint, load_for_scoring, load_network, save_network, score_batches
 from prefrank.model.checkpoint import load_quantised
 from prefrank.model.network import is_wide, precision_of
 from prefrank.model.weights import Weights, bytes_in
 from prefrank.scoring import checkpoint_info
+from prefrank.scoring.quantise import quantise_folder
 from tests.model.test_checkpoints import mapped_files, tensors_of
 from tests.model.test_decoder_folders import BATCH, NAMES, PROMPT, REPLIES, WEIGHTS, narrowed, plain
 from tests.tiny import decoder_folder
 
 NARROW = [torch.bfloat16, torch.float16]
+needs_kernels = pytest.mark.skipif(not native.available(), reason="the native kernels are not built: no C++ compiler")
 MATRIX, NORM = "model.layers.0.mlp.up_proj.weight", "model.norm.weight"
 
 
@@ -72,9 +75,32 @@ def test_a_model_tells_its_precision(model: RewardModel, tmp_path: Path) -> None
     facts = checkpoint_info(str(tmp_path / "narrow"))
     assert facts["precision"] == "float32"
     assert facts["fingerprint"] == model.fingerprint
-    asked = RewardModel.load(tmp_path / "narrow", device="cpu", precision="bfloat16", kernels="torch")
-    assert asked.engine.precision == "bfloat16"
+    asked = RewardModel.load(tmp_path / "narrow", device="cpu", precision="bfloat16")
+    assert (asked.engine.precision, asked.engine.kernels) == ("bfloat16", "torch")
     assert asked.fingerprint != model.fingerprint
+
+
+@needs_kernels
+def test_kernels_widen_what_is_held_narrow_and_refuse_to_compute_narrow(model: RewardModel, tmp_path: Path) -> None:
+    wide = RewardModel.load(widened(tmp_path / "narrow", tmp_path / "wide"), device="cpu")
+    assert model.engine.kernels in native.KERNELS
+    assert model.score(PROMPT, REPLIES) == wide.score(PROMPT, REPLIES)
+    with pytest.raises(BadInput, match="compute in float32, not in bfloat16; leave kernels or precision out"):
+        RewardModel.load(tmp_path / "narrow", device="cpu", precision="bfloat16", kernels=model.engine.kernels)
+
+
+@needs_kernels
+def test_a_folder_is_quantised_with_its_figures(model: RewardModel, tmp_path: Path) -> None:
+    figures = quantise_folder(tmp_path / "narrow", tmp_path / "int16", "int16", num_rows=40)
+    assert 0 < figures.rms_percent < 0.5
+    again = RewardModel.load(tmp_path / "int16", device="cpu")  # a warning would be an error
+    assert again.engine.precision == "int16"
+    assert again.fingerprint != model.fingerprint
+    loaded = RewardModel.load(tmp_path / "narrow", device="cpu", precision="int16")
+    assert again.score(PROMPT, REPLIES) == loaded.score(PROMPT, REPLIES)
+    near = [score.value for score in model.score(PROMPT, REPLIES)]
+    assert [score.value for score in again.score(PROMPT, REPLIES)] == pytest.approx(near, abs=1e-2)
+    assert checkpoint_info(str(tmp_path / "int16"))["as_saved"]
 
 
 def test_it_is_saved_in_float32_with_its_fingerprint(model: RewardModel, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -10,84 +13,50 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from prefrank import native
 from prefrank.errors import BadInput
-from prefrank.model import run
+from prefrank.model import load_network, make_engine, run
+from prefrank.model.families import lay_out
 from prefrank.model.integer_weights import QuantisedLinear, quantise_weight
 from prefrank.model.layout import DecoderLayer, DecoderLayout, Linear
 from prefrank.model.native_decoder import NativeDecoderEngine, check_shapes, unfit
-from prefrank.model.packed_encoder import ACTIVATIONS
 from prefrank.model.rope import Rope
 from prefrank.text import plan_batches
-from prefrank.types import Batch, Causal, Row
-from tests.parity.reference import VOCAB, alone, batch_of, model_of, reference_scores
+from prefrank.types import Row
+from tests.parity.reference import VOCAB, batch_of, model_of, saved
+from tests.parity.test_decoders import DECODERS, ending_in, network_of, shuffled_pairs
 
 HERE = native.available()
 pytestmark = pytest.mark.skipif(not HERE, reason="the native kernels are not built: no C++ compiler")
-LENGTHS = [1, 2, 3, 3, 5, 9, 17, 31, 33, 64, 100]
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("Llama", {"num_key_value_heads": 2}),
-    "llama, one head of keys, wide heads": ("Llama", {"num_key_value_heads": 1, "head_dim": 40}),
-    "llama, a key head each, odd sizes": (
-        "Llama", {"hidden_size": 30, "num_attention_heads": 3, "num_key_value_heads": 3, "intermediate_size": 51},
-    ),
-    "llama, one layer, gelu": ("Llama", {"num_hidden_layers": 1, "hidden_act": "gelu_pytorch_tanh"}),
-    "llama with biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
-    "mistral with a window": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 7, "num_hidden_layers": 3}),
-    "mistral with a window of 40": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 40}),
-    "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
-    "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 24}),
-}  # fmt: skip
+LENGTHS = [1, 2, 3, 3, 3, 5, 9, 17, 31, 33, 64]
 WIDE = {
-    "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 24,
-    "num_hidden_layers": 3,
+    "hidden_size": 60, "intermediate_size": 100, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 24,
+    "num_hidden_layers": 3, "max_position_embeddings": 2048, "pad_token_id": None,
 }  # fmt: skip
+DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}, "max_position_embeddings": 40}
+SHARED = {
+    "qwen3": ("Qwen3", WIDE),
+    "mistral, a window, padding": ("Mistral", WIDE | {"sliding_window": 21, "pad_token_id": 5}),
+    "llama dynamic": ("Llama", WIDE | DYNAMIC),
+}
 
 
-def laid_out(model: nn.Module) -> DecoderLayout:
-    """The layout of a decoder of transformers."""
-    inner: Any = model.model
-    config: Any = model.config
+@cache
+def laid_out(name: str) -> DecoderLayout:
+    with TemporaryDirectory() as folder:
+        network = load_network(saved(model_of(*SHARED[name]), Path(folder)))
+    layout = lay_out(network)
+    assert isinstance(layout, DecoderLayout)
+    return layout
 
-    def linear(module: nn.Linear) -> Linear:
-        return Linear(module.weight.detach(), None if module.bias is None else module.bias.detach())
 
-    def layer(part: Any) -> DecoderLayer:
-        attention, mlp = part.self_attn, part.mlp
-        return DecoderLayer(
-            query=linear(attention.q_proj),
-            key=linear(attention.k_proj),
-            value=linear(attention.v_proj),
-            output=linear(attention.o_proj),
-            gate=linear(mlp.gate_proj),
-            up=linear(mlp.up_proj),
-            down=linear(mlp.down_proj),
-            attention_norm=part.input_layernorm.weight.detach(),
-            feed_forward_norm=part.post_attention_layernorm.weight.detach(),
-            query_norm=attention.q_norm.weight.detach() if hasattr(attention, "q_norm") else None,
-            key_norm=attention.k_norm.weight.detach() if hasattr(attention, "k_norm") else None,
-            window=getattr(config, "sliding_window", None),
-        )
-
-    head_width = inner.layers[0].self_attn.head_dim
-    return DecoderLayout(
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_width=head_width,
-        scale=head_width**-0.5,
-        activation=ACTIVATIONS[config.hidden_act],
-        norm_eps=config.rms_norm_eps,
-        rope=Rope(inner.rotary_emb.inv_freq.numpy()),
-        causal=Causal(),
-        words=inner.embed_tokens.weight.detach(),
-        layers=tuple(map(layer, inner.layers)),
-        norm=inner.norm.weight.detach(),
-        output=linear(model.score),
-        vocab_size=config.vocab_size,
-        max_positions=None,
-    )
+def small(name: str = "llama") -> DecoderLayout:
+    """One of the table's own, with weights that may be changed."""
+    layout = lay_out(network_of(name))
+    assert isinstance(layout, DecoderLayout)
+    return cast(layout, torch.float64, torch.float32)
 
 
 def changed(layout: DecoderLayout, **change: Any) -> DecoderLayout:
@@ -128,26 +97,20 @@ def cast(layout: DecoderLayout, *dtypes: torch.dtype) -> DecoderLayout:
     return changed(layout, linear=linear, tensor=through)
 
 
-def wanted_scores(model: nn.Module, batch: Batch) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([reference_scores(model, row) for row in alone(batch)])
-
-
-def model_named(name: str) -> nn.Module:
-    kind, options = MODELS[name]
-    return model_of(kind, options | {"pad_token_id": 0}, seed=1)
-
-
-@pytest.mark.parametrize("kernels", HERE)
-@pytest.mark.parametrize("name", MODELS)
-def test_float32_scores_are_those_of_transformers(name: str, kernels: str) -> None:
-    model = model_named(name)
-    batch = batch_of(LENGTHS)
-    theirs = wanted_scores(model, batch)
-    assert theirs.std() > 0.01
-    engine = NativeDecoderEngine(laid_out(model), kernels)
-    torch.testing.assert_close(engine(batch), theirs, atol=1e-5, rtol=0)
-    assert (engine.precision, engine.kernels, engine.streams) == ("float32", kernels, 1)
+@pytest.mark.parametrize("name", DECODERS)
+def test_float32_scores_are_those_of_the_network(name: str) -> None:
+    network = network_of(name)
+    batch = ending_in(batch_of(LENGTHS), DECODERS[name][1]["pad_token_id"])
+    (tree,) = plan_batches(shuffled_pairs(), max_tokens=10_000, causal=network.causal)
+    for kernels in HERE:
+        engine = make_engine(network, kernels=kernels, num_threads=1)
+        assert isinstance(engine, NativeDecoderEngine)
+        assert (engine.precision, engine.kernels, engine.streams) == ("float32", kernels, 1)
+        for each in (batch, tree):
+            with torch.no_grad():
+                wanted = network(each)
+            assert wanted.std() > 0.01
+            torch.testing.assert_close(engine(each), wanted, atol=1e-5, rtol=0)
 
 
 @st.composite
@@ -174,17 +137,13 @@ PRECISIONS = {
     "int16": lambda layout: quantised(layout, "int16"),
     "int8": lambda layout: quantised(layout, "int8"),
 }
-SHARED = {
-    "qwen3": ("Qwen3", WIDE),
-    "mistral": ("Mistral", WIDE | {"sliding_window": 21}),
-}
 
 
 @pytest.fixture(scope="module")
 def engines() -> dict[str, NativeDecoderEngine]:
     made = {}
-    for name, (kind, options) in SHARED.items():
-        layout = laid_out(model_of(kind, options | {"pad_token_id": 0}))
+    for name in SHARED:
+        layout = laid_out(name)
         for precision, change in PRECISIONS.items():
             for kernels in HERE:
                 made[f"{name} {precision} {kernels}"] = NativeDecoderEngine(change(layout), kernels, streams=2)
@@ -220,7 +179,7 @@ def test_long_rows_have_the_same_bits_in_blocks(engines: dict[str, NativeDecoder
 @pytest.mark.parametrize("kernels", HERE)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_weights_score_as_the_same_weights_in_float32(dtype: torch.dtype, kernels: str) -> None:
-    layout = laid_out(model_of("Qwen2", WIDE | {"pad_token_id": 0, "hidden_size": 68, "intermediate_size": 101}))
+    layout = small("qwen3, windows below, biases")
     layout.layers[0].up.weight[0, :4] = torch.tensor([1e-7, -6e-5, 0.0, 65504.0])  # subnormal in float16, and its last
     narrow, widened = cast(layout, dtype), cast(layout, dtype, torch.float32)
     batch = batch_of(LENGTHS)
@@ -228,7 +187,7 @@ def test_narrow_weights_score_as_the_same_weights_in_float32(dtype: torch.dtype,
     engine = NativeDecoderEngine(narrow, kernels)
     assert torch.equal(engine(batch), wanted)
     assert not torch.equal(NativeDecoderEngine(layout, kernels)(batch), wanted)
-    x = torch.eye(68)[:, :68]
+    x = torch.eye(32)
     up = Linear(narrow.layers[0].up.weight, None)
     assert torch.equal(engine.multiply(up, x), widened.layers[0].up.weight.mT)
     assert engine.precision == "float32"
@@ -236,7 +195,7 @@ def test_narrow_weights_score_as_the_same_weights_in_float32(dtype: torch.dtype,
 
 @pytest.mark.parametrize("kernels", HERE)
 def test_every_float16_is_widened_to_itself(kernels: str) -> None:
-    engine = NativeDecoderEngine(laid_out(model_named("llama")), kernels)
+    engine = NativeDecoderEngine(small(), kernels)
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
     weight = bits.view(torch.float16)[:, None]
     product = engine.multiply(Linear(weight, None), torch.ones(1, 1))[0]
@@ -245,7 +204,7 @@ def test_every_float16_is_widened_to_itself(kernels: str) -> None:
 
 @pytest.mark.parametrize("precision", ["int16", "int8"])
 def test_integer_scores_are_near_and_alike_on_every_instruction_set(precision: str) -> None:
-    layout = laid_out(model_of("Qwen3", WIDE | {"pad_token_id": 0}))
+    layout = laid_out("qwen3")
     batch = batch_of([2, 7, 30, 31, 64, 90, 130, 300], seed=5)
     exact = NativeDecoderEngine(layout)(batch)
     scores = [NativeDecoderEngine(quantised(layout, precision), kernels)(batch) for kernels in HERE]
@@ -258,9 +217,9 @@ def test_integer_scores_are_near_and_alike_on_every_instruction_set(precision: s
 
 @pytest.mark.parametrize("precision", ["int16", "int8"])
 def test_integer_layers_are_those_that_the_reference_multiplies(precision: str) -> None:
-    layout = quantised(laid_out(model_of("Qwen2", WIDE | {"pad_token_id": 0})), precision)
+    layout = quantised(laid_out("qwen3"), precision)
     torch.manual_seed(0)
-    x = torch.randn(19, 64)
+    x = torch.randn(19, 60)
     part = layout.layers[0].gate
     wanted = QuantisedLinear(part.weight, part.scale, part.bias)(x)
     for kernels in HERE:
@@ -269,8 +228,7 @@ def test_integer_layers_are_those_that_the_reference_multiplies(precision: str) 
 
 
 def test_a_copy_scores_alike() -> None:
-    engine = NativeDecoderEngine(laid_out(model_named("llama")), streams=2)
-    engine.layout = replace(engine.layout, activation=torch.nn.functional.silu)
+    engine = NativeDecoderEngine(small(), streams=2)
     again = pickle.loads(pickle.dumps(engine))
     batch = batch_of(LENGTHS)
     assert torch.equal(again(batch), engine(batch))
@@ -278,7 +236,7 @@ def test_a_copy_scores_alike() -> None:
 
 
 def test_a_broken_weight_is_seen_in_the_score() -> None:
-    layout = laid_out(model_named("qwen3"))
+    layout = small("qwen3")
     batch = batch_of([3, 20])
     last = layout.layers[-1]
     for tensor in (layout.norm, layout.layers[0].key.weight, last.value.weight, last.query_norm, last.gate.weight):
@@ -318,7 +276,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_layout_of_wrong_shapes_is_refused_before_the_kernels_see_it(name: str) -> None:
-    layout = laid_out(model_named("llama"))
+    layout = small()
     check_shapes(layout)
     of_model, of_layer, words = WRONG[name]
     layers = (replace(layout.layers[0], **of_layer), *layout.layers[1:])
@@ -327,7 +285,7 @@ def test_a_layout_of_wrong_shapes_is_refused_before_the_kernels_see_it(name: str
 
 
 def test_what_the_kernels_do_not_know_is_named() -> None:
-    layout = laid_out(model_named("llama"))
+    layout = small()
     assert unfit(layout) is None
     assert "activation" in str(unfit(replace(layout, activation=torch.nn.functional.mish)))
     assert "float64" in str(unfit(replace(layout, words=layout.words.double())))
@@ -336,7 +294,7 @@ def test_what_the_kernels_do_not_know_is_named() -> None:
 
 
 def test_tokens_that_the_model_does_not_know_are_refused() -> None:
-    engine = NativeDecoderEngine(laid_out(model_named("llama")))
+    engine = NativeDecoderEngine(small())
     batch = batch_of([5])
     with pytest.raises(BadInput, match="token ids reach 100"):
         engine(replace(batch, ids=batch.ids * 0 + VOCAB))

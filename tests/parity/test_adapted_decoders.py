@@ -63,13 +63,13 @@ def test_of_a_base_of_ours_it_scores_the_last_token_with_its_text_settings(heade
     ours = own_scores(adapted, text, rows)
     with torch.no_grad():
         wanted = torch.cat([model(torch.tensor(row.ids)[None]).logits.view(1) for row in rows])
-    torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=1e-5)
     merged = merge_adapter(tmp_path / "adapter", tmp_path / "merged")
-    torch.testing.assert_close(in_transformers(merged, rows), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(in_transformers(merged, rows), wanted, atol=1e-5, rtol=1e-5)
     again = RewardModel.load(merged)
     assert again.encoder.settings.max_length == 77
     values = [score.value for score in again.score("how do I bake bread", REPLIES)]
-    torch.testing.assert_close(torch.tensor(values), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.tensor(values), wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("scored", "padding"), [(None, False), ("last", False), ("not padding", True)])

@@ -1,3 +1,4 @@
+import copy
 import errno
 import json
 import subprocess
@@ -5,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefrank import RewardModel, Score, Turn, win_probability
 from prefrank.errors import BadInput, BadModel, CannotWrite, NotFound
+from prefrank.text import count_tokens
+from prefrank.types import as_prompt
 from tests.tiny import bert_folder, decoder_folder, seed_folder
 
 PROMPT = "how do I bake bread at home"
@@ -192,6 +196,16 @@ def test_decoders_score_the_same_alone_and_beside_others(decoder: RewardModel) -
     replies = ["bake it", "mix flour water salt and yeast", "the end<|end|>", ""]
     alone = [decoder.score(PROMPT, [reply])[0].value for reply in replies]
     assert [score.value for score in decoder.score(PROMPT, replies)] == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_decoders_batches_hold_more_tokens_and_count_shared_ones_once(decoder: RewardModel) -> None:
+    assert decoder.max_tokens == 4096
+    rows = decoder.encoder.encode_pairs([(as_prompt(PROMPT * 20), f"mix flour {n}") for n in range(8)])
+    decoder = copy.copy(decoder)
+    decoder.engine = SimpleNamespace(streams=2)
+    whole, distinct = count_tokens(rows, None), count_tokens(rows, decoder.network.causal)
+    assert distinct < whole / 2
+    assert decoder._budget(rows, decoder.network.causal) == -(-distinct // 2)
 
 
 def test_bfloat16_decoders_are_the_same_in_any_batch_when_asked_and_near_otherwise(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefrank.model.segments import segments_of
-from prefrank.text import plan_batches
+from prefrank.text import count_tokens, plan_batches
 from prefrank.text.sharing import LEAST_SHARED, scored_length
 from prefrank.types import Batch, Causal, Row
 
@@ -103,3 +103,12 @@ def test_a_row_that_begins_another_ends_inside_it() -> None:
     assert batch.ids.tolist() == list(range(30))
     assert batch.starts.tolist() == [0, 12, 30]
     assert segments_of(batch, Causal()).ends[np.argsort(batch.rows)].tolist() == [29, 11]
+
+
+def test_tokens_are_counted_once_where_rows_share_them() -> None:
+    prompt = list(range(10, 30))
+    rows = [row([*prompt, 1, 2]), row([*prompt, 3]), row([*prompt, 1, 2, 5]), row([9, 9])]
+    assert count_tokens(rows, None) == 22 + 21 + 23 + 2
+    assert count_tokens(rows, Causal()) == 20 + 2 + 1 + 1 + 2
+    assert count_tokens(rows, Causal(padding=5)) == 20 + 2 + 1 + 2
+    assert count_tokens([], Causal()) == 0

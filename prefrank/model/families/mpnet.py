@@ -20,6 +20,7 @@ from prefrank.model import layout as laid
 from prefrank.model.distances import Buckets, skew
 from prefrank.model.families.bert import DenseHead
 from prefrank.model.heads import ONLY_HEAD
+from prefrank.model.linear import Linear, in_blocks
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.packed_encoder import (
     AddNorm,
@@ -27,7 +28,6 @@ from prefrank.model.packed_encoder import (
     Embedding,
     EncoderConfig,
     Intermediate,
-    Linear,
     can_fold,
     join_heads,
     project_by_head,
@@ -163,7 +163,8 @@ class Layer(nn.Module):
     ) -> Float[Tensor, "M D"]:
         queries = hidden[pack.firsts] if firsts_only else hidden
         group_queries = pack.group_rows if firsts_only else pack.group_tokens
-        return self._after_attention(self.attention.attn(queries, hidden, pack, group_queries, biases), queries)
+        seen = self.attention.attn(queries, hidden, pack, group_queries, biases)
+        return in_blocks(self, self._after_attention, seen, queries)
 
     def _after_attention(self, seen: Float[Tensor, "M D"], hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         part = self.attention

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from prefrank.cli import tables
 from prefrank.data import load_comparisons
 from prefrank.errors import BadRecipe, CannotWrite, NotFound, PrefrankError
 from prefrank.model import load_network
@@ -17,6 +18,8 @@ from prefrank.training.foresight.step_plans import plan_steps
 from prefrank.training.loop.extent import extent_of
 from prefrank.training.loop.parts import plan_comparisons, rows_of
 from prefrank.training.records.events import Started
+from prefrank.types import Causal
+from tests.tiny import decoder_folder
 from tests.training.conftest import make_comparisons, write_jsonl
 
 
@@ -115,6 +118,34 @@ def test_micro_batches_are_planned_as_a_step_makes_them(bert):
         made = [plan_batches(rows_of(examples, part), max_tokens=100) for part in parts]
         assert plan.batches == [extent_of(batch, None) for batches in made for batch in batches]
         assert sum(plan.twice) == sum(len(batches) - 1 for batches in made) > 0
+
+
+def test_micro_batches_of_shared_prompts_are_planned_as_a_step_makes_them(tmp_path):
+    encoder = TextEncoder.load(decoder_folder(tmp_path / "decoder"), max_length=128)
+    examples, _ = encode(make_comparisons(10, replies=5, words=20), encoder)
+    causal = Causal()
+    for budget in (60, 800):
+        (plan, *_) = plan_steps(
+            MemoryFeed(examples, Order(10, per_step=4, seed=0), 3), max_tokens=budget, causal=causal
+        )
+        parts = plan_comparisons(examples, plan.chosen, max_tokens=budget, causal=causal)
+        made = [plan_batches(rows_of(examples, part), max_tokens=budget, causal=causal) for part in parts]
+        assert plan.batches == [extent_of(batch, causal) for batches in made for batch in batches]
+        assert sum(plan.twice) == sum(len(batches) - 1 for batches in made)
+        assert plan.computed == sum(len(batch.ids) for batches in made for batch in batches)
+        assert plan.tokens == sum(map(examples.tokens, plan.chosen)) > plan.computed
+
+
+def test_what_sharing_saves_is_shown_of_a_decoder_alone(recipe, tmp_path, capsys):
+    shown = {}
+    for name, keys in {"bert": {}, "decoder": {"model_name": str(decoder_folder(tmp_path / "decoder"))}}.items():
+        forecast = dry_run(recipe(**keys))
+        tables.dry_run(forecast)
+        shown[name] = capsys.readouterr().out
+        saved = 1 - forecast.computed_tokens / forecast.step_tokens
+        assert (f"{saved:.0%} of the {forecast.step_tokens:,.0f} tokens" in shown[name]) == (name == "decoder")
+    assert "sharing saved" in shown["decoder"]
+    assert "sharing saved" not in shown["bert"]
 
 
 def test_what_deserves_a_second_look_is_noted(recipe, tmp_path):

@@ -12,13 +12,14 @@ from torch import nn
 
 from prefrank.model.families.bert import BertNetwork
 from prefrank.model.families.deberta import DebertaNetwork
+from prefrank.model.families.decoder import DecoderNetwork
 from prefrank.model.weights import write_tensors
 from prefrank.training.foresight.memory import average_bytes, forget_peak, optimizer_bytes, peak, size_of
 from prefrank.training.loop.optim import WeightAverage
 from prefrank.types import Comparison, Preference, Turn
 from tests.tiny import wordpiece_folder
 from tests.training.conftest import WORDS, write_jsonl
-from tests.training.foresight.small import BERT, DEBERTA, recipe_of
+from tests.training.foresight.small import BERT, DEBERTA, LLAMA, recipe_of
 
 
 def test_eight_bit_moments_take_a_byte_and_a_scale_for_each_block():
@@ -57,7 +58,7 @@ def test_a_peak_is_that_since_it_was_forgotten():
 def made(folder: Path, network: nn.Module, config: dict[str, Any]) -> Path:
     """A folder of random weights."""
     wordpiece_folder(folder)
-    kind = {"bert": "Bert", "deberta-v2": "DebertaV2"}[config["model_type"]]
+    kind = {"bert": "Bert", "deberta-v2": "DebertaV2", "llama": "Llama"}[config["model_type"]]
     (folder / "config.json").write_text(json.dumps({**config, "architectures": [f"{kind}ForSequenceClassification"]}))
     write_tensors(folder / "model.safetensors", network.state_dict())
     return folder
@@ -105,8 +106,14 @@ SIZES = {"vocab_size": 30_000, "hidden_dropout_prob": 0.1, "attention_probs_drop
             ranked(6, replies=2, words=100),
             {"per_device_train_batch_size": 2, "lora_rank": 4},
         ),
+        (
+            DecoderNetwork,
+            {**LLAMA, "vocab_size": 30_000, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 1536},
+            ranked(4, replies=6, words=100),
+            {"per_device_train_batch_size": 2, "max_tokens": 512},
+        ),
     ],
-    ids=["long rows", "a group beyond max_tokens, checkpointed", "frozen layers and an average", "adapters"],
+    ids=["long rows", "a group beyond max_tokens, checkpointed", "frozen layers and an average", "adapters", "decoder"],
 )
 def test_the_peak_of_a_run_is_within_15_percent_of_its_forecast(tmp_path, network, config, data, keys):
     torch.manual_seed(0)
