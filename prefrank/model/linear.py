@@ -63,8 +63,8 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: tuple[st
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b. On Zen 4 the weights' gradient is the one product that MKL computes faster; on Zen 5 it takes 1.9 times
-    as long there, so that all three are oneDNN's.
+    """x W^T + b. On Zen 4 MKL is faster for the weights' gradient alone; on Zen 5 it takes 1.9 times as long there, so
+    that all three products are oneDNN's.
     """
 
     @staticmethod

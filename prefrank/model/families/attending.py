@@ -177,7 +177,9 @@ def attend(
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of x; slopes of one that was taken several times are added up in float32 at least."""
+    """Rows of x; slopes of one that was taken several times are added up in float32 at least, as torch does by itself on
+    a CPU alone.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
