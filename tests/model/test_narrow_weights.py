@@ -15,11 +15,13 @@ from prefrank.errors import BadInput
 from prefrank.model import fingerprint, load_for_scoring, load_network, save_network, score_batches
 from prefrank.model.checkpoint import load_quantised
 from prefrank.model.network import is_wide, precision_of
+from prefrank.model.save import write_checkpoint
 from prefrank.model.weights import Weights, bytes_in
 from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from tests.model.test_checkpoints import mapped_files, tensors_of
 from tests.model.test_decoder_folders import BATCH, NAMES, PROMPT, REPLIES, WEIGHTS, narrowed, plain
+from tests.parity.test_scored_token import decoder, trained
 from tests.tiny import decoder_folder
 
 NARROW = [torch.bfloat16, torch.float16]
@@ -156,6 +158,23 @@ def test_it_is_quantised_as_the_same_numbers_in_float32(precision: str, tmp_path
     assert precision_of(again) == precision
     assert fingerprint(again, extra=b"") == fingerprint(narrow, extra=b"")
     assert torch.equal(score_batches(again, [BATCH]), score_batches(narrow, [BATCH]))
+
+
+@needs_kernels
+def test_a_padding_tokens_row_is_left_out_of_quantised_networks_and_put_back(tmp_path: Path) -> None:
+    network, text = trained(decoder(tmp_path / "plain", "llama", "a new token, one row more"))
+    (tmp_path / "ours").mkdir()
+    write_checkpoint(tmp_path / "ours", network, text, None)
+    model = RewardModel.load(narrowed(tmp_path / "ours"), device="cpu", precision="int16")
+    assert model.network.vocab_size == network.vocab_size
+    assert model.network.scored_padding is None
+    again = RewardModel.load(model.save(tmp_path / "int16"), device="cpu")  # a warning would be an error
+    assert again.network.vocab_size == network.vocab_size
+    assert (
+        len(safetensors.torch.load_file(tmp_path / "int16" / "quantised.safetensors")["model.embed_tokens.weight"])
+        > network.vocab_size
+    )
+    assert again.score(PROMPT, REPLIES) == model.score(PROMPT, REPLIES)
 
 
 def test_weights_stay_in_the_mapped_file_wherever_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,9 +146,16 @@ def test_what_graphs_take_is_forecast_at_least_from_one_that_was_measured(folder
 
 
 def test_processes_in_lockstep_make_the_same_passes_over_shared_prompts(folder, examples):
+    budget = 50
     shares = [[0, 1, 2, 3, 4], [5], []]
     causal = network_of(folder).causal
-    lockstep = plan_lockstep(examples, shares, max_tokens=SMALL, causal=causal)
+    lockstep = plan_lockstep(examples, shares, max_tokens=budget, causal=causal)
+    parts = plan_comparisons(examples, shares[0], max_tokens=budget, causal=causal)
+    shared, alone = (
+        tuple(len(plan_batches(rows_of(examples, part), max_tokens=budget, causal=one)) for part in parts)
+        for one in (causal, None)
+    )
+    assert lockstep.plans[0] == shared != alone
     passes, found = [], []
     for share in shares:
         network = network_of(folder)
@@ -159,7 +166,7 @@ def test_processes_in_lockstep_make_the_same_passes_over_shared_prompts(folder, 
             return network(batch)
 
         accumulate_gradient(
-            forward, examples, share, LOSS, divide_by=6, max_tokens=SMALL, causal=causal, lockstep=lockstep
+            forward, examples, share, LOSS, divide_by=6, max_tokens=budget, causal=causal, lockstep=lockstep
         )
         passes.append(made)
         found.append(gradients(network))
