@@ -177,7 +177,7 @@ def attend(
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of x; slopes of one that was taken several times are added up in float32 at least, as torch does by itself on
+    """Rows of x; slopes of one that was taken several times are added up in float32 at least. torch's own does so on
     a CPU alone.
     """
 
