@@ -109,10 +109,13 @@ struct GroupedAttention {
 
     // Probabilities of a tile of rows, the block's from row `first` on, and their sums of the values.
     void mix(const Query* query, int64_t count, int64_t first, int64_t s_stride) {
+        constexpr int64_t together = MR / 2;
         float *x = scores.data() + first * s_stride, inverse[MR];
         const int64_t from = query[0].begin, until = query[count - 1].end;
-        for (int64_t i = 0; i < count; ++i)
-            inverse[i] = 1.0f / probabilities(x + i * s_stride, query[i].begin, query[i].end, from, until);
+        int64_t i = 0;
+        for (; i + together <= count; i += together)
+            probabilities<together>(x + i * s_stride, s_stride, query + i, from, until, inverse + i);
+        for (; i < count; ++i) probabilities<1>(x + i * s_stride, s_stride, query + i, from, until, inverse + i);
         RowPointers at((const int32_t*)x + from, s_stride, 0, count);
         by_vectors(wide / V, [&](auto N, int64_t c) {
             const int32_t* b = (const int32_t*)values.data() + from * wide + c;
@@ -123,27 +126,29 @@ struct GroupedAttention {
         });
     }
 
-    // x[begin:end] becomes e^(x - max), the rest of x[from:until] 0; returns the sum, added in lanes by position.
-    static float probabilities(float* x, int64_t begin, int64_t end, int64_t from, int64_t until) {
-        const int64_t first = begin / V * V, last = (end - 1) / V * V;
+    // Scores x[from:until] of R rows become e^(x - max), 0 where a row does not see; and one over each row's sum, which
+    // is added in lanes by position. Rows go side by side, since one waits for its own maximum and sum.
+    template <int R>
+    static void probabilities(float* x, int64_t stride, const Query* query, int64_t from, int64_t until,
+                              float* inverse) {
         const vi lanes = counted(Lanes{});
-        auto hide = [&](int64_t j, float by) INLINED {  // what is not in begin:end of the vector at j
-            const vi at = lanes + (int32_t)(j - begin);
-            store(x + j, (at >= vi{}) & (at < splat((int32_t)(end - begin))) ? load(x + j) : splat(by));
+        const int64_t first = from / V * V;
+        auto seen = [&](int r, int64_t j, vf x, float other) INLINED {
+            const vi at = lanes + (int32_t)(j - query[r].begin);
+            return (at >= vi{}) & (at < splat((int32_t)(query[r].end - query[r].begin))) ? x : splat(other);
         };
-        hide(first, -INFINITY), hide(last, -INFINITY);
-        vf peak = load(x + first);
-        for (int64_t j = first + V; j <= last; j += V) peak = max(load(x + j), peak);
-        const vf top = splat(largest(peak));
-        vf total{};
-        for (int64_t j = first; j <= last; j += V) {
-            const vf y = exp(load(x + j) - top);
-            store(x + j, y);
-            total += y;
-        }
-        hide(first, 0), hide(last, 0);
-        for (int64_t j = from / V * V; j < first; j += V) store(x + j, vf{});
-        for (int64_t j = last + V; j < until; j += V) store(x + j, vf{});
-        return sum(total);
+        vf top[R], total[R];
+        each<R>([&](auto r) INLINED { top[r] = splat(-INFINITY), total[r] = vf{}; });
+        for (int64_t j = first; j < until; j += V)
+            each<R>([&](auto r) INLINED { top[r] = max(seen(r, j, load(x + r * stride + j), -INFINITY), top[r]); });
+        each<R>([&](auto r) INLINED { top[r] = splat(largest(top[r])); });
+        for (int64_t j = first; j < until; j += V)
+            each<R>([&](auto r) INLINED {
+                float* to = x + r * stride + j;
+                const vf y = seen(r, j, exp(load(to) - top[r]), 0);
+                store(to, y);
+                total[r] += y;
+            });
+        each<R>([&](auto r) INLINED { inverse[r] = 1.0f / sum(total[r]); });
     }
 };
