@@ -148,7 +148,7 @@ class RewardModel:
             max_length: tokens per row, in place of the checkpoint's own or the default above; the fingerprint changes
                 with it.
             max_tokens: tokens per batch, those that rows begin with in common counted once; by default 1,024 on a CPU,
-                4,096 for decoders, and 16,384 on a GPU.
+                2,048 for decoders, and 16,384 on a GPU.
             kernels: what runs the model: torch, or avx512, avx2 or portable on a CPU, or flash on a GPU (the gpu
                 extra); by default the fastest there is, and never flash.
             deterministic: equal to the bit in any batch, order and thread count. The native kernels always are; torch
@@ -385,7 +385,7 @@ def _most_tokens(place: torch.device, network: Network) -> int:
     """
     if place.type != "cpu":
         return 16_384
-    return 1024 if network.causal is None else 4096
+    return 1024 if network.causal is None else 2048
 
 
 def _unpickled(network: Origin | bytes, encoder: TextEncoder, known: dict[str, Any], wanted: str) -> RewardModel:

@@ -199,7 +199,7 @@ def test_decoders_score_the_same_alone_and_beside_others(decoder: RewardModel) -
 
 
 def test_a_decoders_batches_hold_more_tokens_and_count_shared_ones_once(decoder: RewardModel) -> None:
-    assert decoder.max_tokens == 4096
+    assert decoder.max_tokens == 2048
     rows = decoder.encoder.encode_pairs([(as_prompt(PROMPT * 20), f"mix flour {n}") for n in range(8)])
     decoder = copy.copy(decoder)
     decoder.engine = SimpleNamespace(streams=2)
