@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from prefrank.model.segments import segments_of
 from prefrank.text import count_tokens, plan_batches
-from prefrank.text.batches import KEYS_PER_TOKEN
-from prefrank.text.sharing import LEAST_SHARED, scored_length
+from prefrank.text.sharing import KEYS_PER_TOKEN, LEAST_SHARED
 from prefrank.types import Batch, Causal, Row
 
 
@@ -36,9 +35,7 @@ def ids_of(batch: Batch, n: int, causal: Causal) -> np.ndarray:
     """Row n of a batch, put together again."""
     segments = segments_of(batch, causal)
     assert batch.tree is not None
-    leaf = int(batch.tree.leaves[n])
-    path = [*segments.ancestors(leaf), leaf]
-    places = np.concatenate([np.arange(batch.starts[s], batch.starts[s + 1]) for s in path])
+    places = np.concatenate([np.arange(batch.starts[s], batch.starts[s + 1]) for s in batch.tree.path(n)])
     assert places[-1] == segments.ends[n]
     assert segments.positions[places].tolist() == list(range(len(places)))
     return batch.ids[places]
@@ -53,7 +50,7 @@ def test_every_row_is_in_one_batch_up_to_its_scored_token(rows: list[Row], causa
         assert (len(batch.ids) <= budget and keys <= KEYS_PER_TOKEN * budget) or len(batch.rows) == 1
         for n, place in enumerate(batch.rows.tolist()):
             ids = rows[place].ids
-            np.testing.assert_array_equal(ids_of(batch, n, causal), ids[: scored_length(ids, causal.padding)])
+            np.testing.assert_array_equal(ids_of(batch, n, causal), ids[: causal.scored_length(ids)])
             seen.append(place)
     assert sorted(seen) == list(range(len(rows)))
 
@@ -64,9 +61,9 @@ def test_segments_stand_in_rows_of_one_table(rows: list[Row], causal: Causal) ->
     (batch,) = plan_batches(rows, max_tokens=10_000, causal=causal)
     segments = segments_of(batch, causal)
     assert batch.tree is not None
-    for leaf, place in zip(batch.tree.leaves.tolist(), batch.rows.tolist(), strict=True):
+    for n, place in enumerate(batch.rows.tolist()):
         table = causal.table(len(rows[place].ids))
-        assert {causal.table(int(segments.lengths[s])) for s in (leaf, *segments.ancestors(leaf))} == {table}
+        assert {causal.table(int(segments.lengths[s])) for s in batch.tree.path(n)} == {table}
 
 
 @settings(deadline=None)
