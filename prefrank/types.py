@@ -231,6 +231,13 @@ class Causal:
             return 0
         return length if self.by_length else 1
 
+    def scored_length(self, ids: Int64[np.ndarray, " L"]) -> int:
+        """Tokens of a row up to the one it is scored at."""
+        if self.padding is None or ids[-1] != self.padding:
+            return len(ids)
+        other = np.flatnonzero(ids != self.padding)
+        return int(other[-1]) + 1 if len(other) else 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tree:
@@ -245,6 +252,13 @@ class Tree:
     parents: Int64[np.ndarray, " S"]
     leaves: Int64[np.ndarray, " N"]
     lengths: Int64[np.ndarray, " N"]
+
+    def path(self, row: int) -> list[int]:
+        """The segments of a row, from its root."""
+        segments = [int(self.leaves[row])]
+        while (parent := int(self.parents[segments[-1]])) >= 0:
+            segments.append(parent)
+        return segments[::-1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -108,10 +108,8 @@ def rows_alone(batch: Batch) -> Iterator[Batch]:
     """Each row of a batch as a batch of its own: whole and in one segment, whatever it shared."""
     tree = batch.tree
     for row in range(len(batch.rows)):
-        segment = row if tree is None else int(tree.leaves[row])
-        tokens = np.arange(batch.starts[segment], batch.starts[segment + 1])
-        while tree is not None and (segment := int(tree.parents[segment])) >= 0:
-            tokens = np.concatenate([np.arange(batch.starts[segment], batch.starts[segment + 1]), tokens])
+        path = [row] if tree is None else tree.path(row)
+        tokens = np.concatenate([np.arange(batch.starts[s], batch.starts[s + 1]) for s in path])
         yield Batch(
             ids=batch.ids[tokens],
             types=batch.types[tokens],

@@ -36,13 +36,6 @@ class Segments:
     ends: Int64[np.ndarray, " N"]
     lengths: Int64[np.ndarray, " S"]
 
-    def ancestors(self, segment: int) -> list[int]:
-        """The segments that stand before one in its rows, from their root."""
-        found = []
-        while (segment := int(self.parents[segment])) >= 0:
-            found.append(segment)
-        return found[::-1]
-
 
 def segments_of(batch: Batch, causal: Causal) -> Segments:
     """The segments of a batch, whether it was planned with a tree or not.
@@ -104,10 +97,5 @@ def scored_places(batch: Batch, padding: int | None) -> Int64[np.ndarray, " N"]:
     """Index inside each row of the token that a decoder is scored at: the rightmost that is not `padding`, 0 where all
     are, as in transformers; with None the last. Of a batch without a tree.
     """
-    places = np.diff(batch.starts) - 1
-    if padding is None:
-        return places
-    other = np.flatnonzero(batch.ids != padding)
-    before = np.searchsorted(other, batch.starts[1:]) - 1
-    places = np.where(before >= 0, other[before] if len(other) else 0, 0) - batch.starts[:-1]
-    return np.maximum(places, 0)
+    causal = Causal(padding=padding)
+    return np.array([causal.scored_length(ids) - 1 for ids in np.split(batch.ids, batch.starts[1:-1])], np.int64)

@@ -15,9 +15,6 @@ from prefrank.errors import BadInput
 from prefrank.text.sharing import GrowingTree, Ordered, put_in_order
 from prefrank.types import Batch, Causal, Row
 
-KEYS_PER_TOKEN = 8
-"""Of a causal batch's budget: its rows together may read so many keys for each token that it may hold."""
-
 
 def plan_batches(rows: Sequence[Row], *, max_tokens: int, causal: Causal | None = None) -> list[Batch]:
     """Pack every row once, shortest first, at most `max_tokens` tokens a batch; a longer row stands alone.
@@ -53,11 +50,7 @@ def _plan_trees(ordered: Ordered, max_tokens: int) -> list[Batch]:
     while first < count:
         tree = GrowingTree(ordered, first)
         sizes: list[int] = []
-        while first + len(sizes) < count:
-            length = len(ordered.ids[first + len(sizes)])
-            full = tree.tokens + tree.cost() > max_tokens or tree.keys + length > KEYS_PER_TOKEN * max_tokens
-            if sizes and full:
-                break
+        while first + len(sizes) < count and tree.has_room(max_tokens):
             tree.add()
             sizes.append(tree.tokens)
         end = first + len(sizes)

@@ -14,6 +14,8 @@ from prefrank.types import Batch, Causal, Row, Tree
 
 LEAST_SHARED = 8
 """Fewer tokens in common are computed twice: a segment more costs more than they do."""
+KEYS_PER_TOKEN = 8
+"""Of a batch's budget: its rows together may read so many keys for each token that it may hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,14 +37,6 @@ class Ordered:
     common: Int64[np.ndarray, " N"]
 
 
-def scored_length(ids: Int64[np.ndarray, " L"], padding: int | None) -> int:
-    """Tokens of a row up to the one it is scored at: the rightmost that is not `padding`, its first where all are."""
-    if padding is None or ids[-1] != padding:
-        return len(ids)
-    other = np.flatnonzero(ids != padding)
-    return int(other[-1]) + 1 if len(other) else 1
-
-
 def count_tokens(rows: Sequence[Row], causal: Causal | None) -> int:
     """Tokens that are computed of rows: all, or where a network reads from left to right those that differ, as they
     would be in one batch.
@@ -55,7 +49,7 @@ def count_tokens(rows: Sequence[Row], causal: Causal | None) -> int:
 
 def put_in_order(rows: Sequence[Row], causal: Causal) -> Ordered:
     """Sort rows by table and then by token ids, the shorter first where one begins another."""
-    ends = [scored_length(row.ids, causal.padding) for row in rows]
+    ends = [causal.scored_length(row.ids) for row in rows]
     keys = [
         (causal.table(len(row.ids)), row.ids[:end].astype(">i8").tobytes()) for row, end in zip(rows, ends, strict=True)
     ]
@@ -97,10 +91,12 @@ class GrowingTree:
         self._path: list[int] = []
         self._leaves: list[int] = []
 
-    def cost(self) -> int:
-        """Tokens that the next row adds."""
+    def has_room(self, max_tokens: int) -> bool:
+        """Whether the next row fits into a batch with the others; the first always does."""
         place = self.first + len(self._leaves)
-        return len(self.ordered.ids[place]) - self._parting(place)[1]
+        length = len(self.ordered.ids[place])
+        tokens, keys = self.tokens + length - self._parting(place)[1], self.keys + length
+        return not self._leaves or (tokens <= max_tokens and keys <= KEYS_PER_TOKEN * max_tokens)
 
     def add(self) -> None:
         """Take the next row in."""

@@ -4,6 +4,8 @@ import copy
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,9 @@ from prefrank.scoring import checkpoint_info
 from prefrank.scoring.quantise import quantise_folder
 from tests.model.test_checkpoints import mapped_files, tensors_of
 from tests.model.test_decoder_folders import BATCH, NAMES, PROMPT, REPLIES, WEIGHTS, narrowed, plain
+from tests.parity.reference import model_of, saved
 from tests.parity.test_scored_token import decoder, trained
-from tests.tiny import decoder_folder
+from tests.tiny import chat_folder, decoder_folder
 
 NARROW = [torch.bfloat16, torch.float16]
 needs_kernels = pytest.mark.skipif(not native.available(), reason="the native kernels are not built: no C++ compiler")
@@ -194,3 +197,42 @@ def test_bytes_of_a_large_tensor_are_converted_in_parts(monkeypatch: pytest.Monk
     parts = [bytes(part) for part in bytes_in(torch.float32, tensor[1:])]
     assert len(parts) == 6
     assert b"".join(parts) == tensor[1:].float().numpy().tobytes()
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from prefrank import RewardModel
+
+def memory(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+def score(folder):
+    model = RewardModel.load(folder, device="cpu", num_threads=1)
+    model.score("bake a cake " * 100, ["mix flour " * 50, "eat " * 70, "no"])
+    return model  # kept
+
+small = score(sys.argv[1])
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+before = memory("VmRSS")
+large = score(sys.argv[2])
+print(memory("VmHWM") - before)
+"""
+"""What a model takes beyond what everything else, the work space included, took before."""
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a peak from here on")
+def test_narrow_weights_take_no_more_memory_than_the_file_holds(tmp_path: Path) -> None:
+    folders = []
+    for layers in (1, 3):
+        folder = chat_folder(tmp_path / str(layers))
+        size = {"vocab_size": 1000, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+        size |= {"num_hidden_layers": layers, "num_key_value_heads": 4, "max_position_embeddings": 2048}
+        folders.append(saved(model_of("Llama", size, pad_token_id=None).bfloat16(), folder))
+    command = [sys.executable, "-c", PEAK, *map(str, folders)]
+    taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    stored = (folders[1] / WEIGHTS).stat().st_size
+    assert 0.8 * stored < taken < 1.15 * stored

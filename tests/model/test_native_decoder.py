@@ -36,10 +36,17 @@ WIDE = {
     "num_hidden_layers": 3, "max_position_embeddings": 2048, "pad_token_id": None,
 }  # fmt: skip
 DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}, "max_position_embeddings": 40}
+LONGROPE = {
+    "rope_parameters": {
+        "rope_type": "longrope", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 40,
+        "short_factor": [1 + n / 9 for n in range(12)], "long_factor": [2 + n / 3 for n in range(12)],
+    },
+}  # fmt: skip
 SHARED = {
     "qwen3": ("Qwen3", WIDE),
     "mistral, a window, padding": ("Mistral", WIDE | {"sliding_window": 21, "pad_token_id": 5}),
     "llama dynamic": ("Llama", WIDE | DYNAMIC),
+    "qwen3 longrope": ("Qwen3", WIDE | LONGROPE),
 }
 
 
@@ -154,16 +161,33 @@ def engines() -> dict[str, NativeDecoderEngine]:
 @pytest.mark.parametrize("name", SHARED)
 @settings(deadline=None, max_examples=15)
 @given(rows=families(), data=st.data())
-def test_a_score_has_the_same_bits_alone_shared_and_in_any_batch_order_and_budget(
+def test_a_score_has_the_same_bits_alone_shared_and_in_any_batch_order_budget_and_thread_count(
     name: str, precision: str, engines: dict[str, NativeDecoderEngine], rows: list[Row], data: st.DataObject
 ) -> None:
     order = data.draw(st.permutations(range(len(rows))))
     budget = data.draw(st.integers(1, 400))
     engine = engines[f"{name} {precision} {data.draw(st.sampled_from(HERE))}"]
+    engine.streams = data.draw(st.sampled_from([1, 2, 4]))
     wanted = torch.cat([scores_of(engine, [row], 10_000) for row in rows])
     assert torch.equal(scores_of(engine, rows, 10_000), wanted)
     assert torch.equal(scores_of(engine, [rows[n] for n in order], budget), wanted[list(order)])
     assert torch.equal(run(engine, plan_batches(rows, max_tokens=budget)), wanted)
+
+
+@pytest.mark.parametrize("name", ["llama dynamic", "qwen3 longrope"])
+def test_rows_of_both_tables_of_positions_stand_in_one_batch(
+    name: str, engines: dict[str, NativeDecoderEngine]
+) -> None:
+    prompt = np.arange(30) + 1
+    rows = [Row(np.append(prompt, [n] * more), np.zeros(30 + more, np.int8), 0, 0, 0) for n, more in ((3, 9), (4, 12))]
+    rows += [Row(np.append(prompt, [n] * 25), np.zeros(55, np.int8), 0, 0, 0) for n in (5, 6)]
+    causal = laid_out(name).causal
+    (batch,) = plan_batches(rows, max_tokens=10_000, causal=causal)
+    assert {causal.table(int(length)) > 0 for length in batch.tree.lengths} == {False, True}
+    assert len(batch.ids) > 2 * len(prompt) + sum(len(row.ids) - len(prompt) for row in rows) - 1
+    for engine in (engine for named, engine in engines.items() if named.startswith(name)):
+        wanted = torch.cat([scores_of(engine, [row], 10_000) for row in rows])
+        assert torch.equal(run(engine, [batch]), wanted)
 
 
 def test_long_rows_have_the_same_bits_in_blocks(engines: dict[str, NativeDecoderEngine]) -> None:

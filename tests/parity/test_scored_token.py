@@ -110,7 +110,7 @@ def trained(folder: Path, template: str | None = None) -> tuple[Network, TextEnc
     network = load_network(folder, new_head=True)
     output: Any = network.get_submodule(network.output_layer)
     with torch.no_grad():
-        output.weight.normal_()
+        output.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
     return network, TextEncoder.load(folder, max_length=128, template=template)
 
 

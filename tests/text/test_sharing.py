@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from prefrank.model.segments import segments_of
 from prefrank.text import count_tokens, plan_batches
-from prefrank.text.sharing import LEAST_SHARED, scored_length
+from prefrank.text.sharing import KEYS_PER_TOKEN, LEAST_SHARED
 from prefrank.types import Batch, Causal, Row
 
 
@@ -35,9 +35,7 @@ def ids_of(batch: Batch, n: int, causal: Causal) -> np.ndarray:
     """Row n of a batch, put together again."""
     segments = segments_of(batch, causal)
     assert batch.tree is not None
-    leaf = int(batch.tree.leaves[n])
-    path = [*segments.ancestors(leaf), leaf]
-    places = np.concatenate([np.arange(batch.starts[s], batch.starts[s + 1]) for s in path])
+    places = np.concatenate([np.arange(batch.starts[s], batch.starts[s + 1]) for s in batch.tree.path(n)])
     assert places[-1] == segments.ends[n]
     assert segments.positions[places].tolist() == list(range(len(places)))
     return batch.ids[places]
@@ -48,10 +46,11 @@ def ids_of(batch: Batch, n: int, causal: Causal) -> np.ndarray:
 def test_every_row_is_in_one_batch_up_to_its_scored_token(rows: list[Row], causal: Causal, budget: int) -> None:
     seen = []
     for batch in plan_batches(rows, max_tokens=budget, causal=causal):
-        assert len(batch.ids) <= budget or len(batch.rows) == 1
+        keys = sum(len(ids_of(batch, n, causal)) for n in range(len(batch.rows)))
+        assert (len(batch.ids) <= budget and keys <= KEYS_PER_TOKEN * budget) or len(batch.rows) == 1
         for n, place in enumerate(batch.rows.tolist()):
             ids = rows[place].ids
-            np.testing.assert_array_equal(ids_of(batch, n, causal), ids[: scored_length(ids, causal.padding)])
+            np.testing.assert_array_equal(ids_of(batch, n, causal), ids[: causal.scored_length(ids)])
             seen.append(place)
     assert sorted(seen) == list(range(len(rows)))
 
@@ -62,9 +61,9 @@ def test_segments_stand_in_rows_of_one_table(rows: list[Row], causal: Causal) ->
     (batch,) = plan_batches(rows, max_tokens=10_000, causal=causal)
     segments = segments_of(batch, causal)
     assert batch.tree is not None
-    for leaf, place in zip(batch.tree.leaves.tolist(), batch.rows.tolist(), strict=True):
+    for n, place in enumerate(batch.rows.tolist()):
         table = causal.table(len(rows[place].ids))
-        assert {causal.table(int(segments.lengths[s])) for s in (leaf, *segments.ancestors(leaf))} == {table}
+        assert {causal.table(int(segments.lengths[s])) for s in batch.tree.path(n)} == {table}
 
 
 @settings(deadline=None)
@@ -96,6 +95,16 @@ def test_a_full_batch_ends_between_two_prompts() -> None:
     rows = [row([*prompt, n, *[n] * 9]) for prompt in (first, second) for n in range(3)]
     batches = plan_batches(rows, max_tokens=2 * 70 - 1, causal=Causal())
     assert [len(batch.ids) for batch in batches] == [70, 70]
+
+
+def test_a_prompt_with_very_many_replies_is_in_several_batches_for_the_keys_that_they_read() -> None:
+    """Though their distinct tokens are few."""
+    prompt = list(range(100, 200))
+    rows = [row([*prompt, n]) for n in range(100)]
+    batches = plan_batches(rows, max_tokens=200, causal=Causal())
+    most = KEYS_PER_TOKEN * 200 // 101
+    assert [len(batch.rows) for batch in batches] == [most] * (100 // most) + [100 % most]
+    assert all(len(batch.ids) == 100 + len(batch.rows) for batch in batches)
 
 
 def test_a_row_that_begins_another_ends_inside_it() -> None:

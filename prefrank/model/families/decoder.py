@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
         self.sizes = [spec.num_heads * spec.head_width, *[spec.num_kv_heads * spec.head_width] * 2]
         self.head_width = spec.head_width
         self.dropout = spec.attention_dropout
-        if spec.fused:
+        if spec.merged:
             self.qkv_proj = Linear(spec.width, sum(self.sizes), bias=spec.qkv_bias)
         else:
             query, key, value = (Linear(spec.width, size, bias=spec.qkv_bias) for size in self.sizes)
@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
         self.o_proj = Linear(self.sizes[0], spec.width, bias=spec.output_bias)
         self.q_norm = Norm(spec.head_width, spec.norm_eps) if spec.head_norms else None
         self.k_norm = Norm(spec.head_width, spec.norm_eps) if spec.head_norms else None
-        self.fused = spec.fused
+        self.merged = spec.merged
 
     def forward(self, hidden: Float[Tensor, "T D"], angles: Angles, reading: Reading) -> Float[Tensor, "M D"]:
         parts = self._projected(hidden, reading.ends)
@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
     def _projected(self, hidden: Float[Tensor, "T D"], ends: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of the tokens that ask, and keys and values of all."""
         asking = hidden if ends is None else hidden.index_select(0, ends)
-        if not self.fused:
+        if not self.merged:
             return self.q_proj(asking), self.k_proj(hidden), self.v_proj(hidden)
         query, key, value = self.qkv_proj(hidden).split(self.sizes, dim=-1)
         return query if ends is None else query.index_select(0, ends), key, value
@@ -75,20 +75,20 @@ class FeedForward(nn.Module):
     def __init__(self, spec: DecoderSpec) -> None:
         super().__init__()
         width, inner, bias = spec.width, spec.feed_forward_width, spec.feed_forward_bias
-        if spec.fused:
+        if spec.merged:
             self.gate_up_proj = Linear(width, 2 * inner, bias=bias)
         else:
             self.gate_proj = Linear(width, inner, bias=bias)
             self.up_proj = Linear(width, inner, bias=bias)
         self.down_proj = Linear(inner, width, bias=bias)
         self.activation = spec.activation
-        self.fused = spec.fused
+        self.merged = spec.merged
 
     def forward(self, x: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         return self.down_proj(self._gated(x))
 
     def _gated(self, x: Float[Tensor, "M D"]) -> Float[Tensor, "M W"]:
-        if self.fused:
+        if self.merged:
             gated, up = self.gate_up_proj(x).chunk(2, dim=-1)
             return gate(gated, up, self.activation)
         if torch.is_grad_enabled():
@@ -247,7 +247,7 @@ def lay_out(network: DecoderNetwork) -> laid.DecoderLayout:
 
 def _lay_out_layer(layer: Layer, window: int | None) -> laid.DecoderLayer:
     attention, mlp = layer.self_attn, layer.mlp
-    if attention.fused:
+    if attention.merged:
         query, key, value = _divided(laid.linear(attention.qkv_proj), attention.sizes)
         gated, up = _divided(laid.linear(mlp.gate_up_proj), [mlp.down_proj.in_features] * 2)
     else:
@@ -269,15 +269,15 @@ def _lay_out_layer(layer: Layer, window: int | None) -> laid.DecoderLayer:
     )
 
 
-def _divided(fused: laid.Linear, sizes: list[int]) -> list[laid.Linear]:
+def _divided(merged: laid.Linear, sizes: list[int]) -> list[laid.Linear]:
     """A matrix of several layers as those layers."""
     nothing = [None] * len(sizes)
     return [
         laid.Linear(weight, bias, scale)
         for weight, bias, scale in zip(
-            fused.weight.split(sizes),
-            nothing if fused.bias is None else fused.bias.split(sizes),
-            nothing if fused.scale is None else fused.scale.split(sizes),
+            merged.weight.split(sizes),
+            nothing if merged.bias is None else merged.bias.split(sizes),
+            nothing if merged.scale is None else merged.scale.split(sizes),
             strict=True,
         )
     ]

@@ -29,7 +29,7 @@ class Kind:
         windows: which layers have one: none, all, or those that `layer_types` or `max_window_layers` says.
         window: sliding_window.
         head_norms: whether queries and keys are normed head by head.
-        fused: whether queries, keys and values are one matrix, and gate and up are.
+        merged: whether queries, keys and values are one matrix, and gate and up are.
         partial: whether a part of a head's channels may stay as they are.
         rope_names: kinds of rope by names that they had once.
     """
@@ -45,7 +45,7 @@ class Kind:
     windows: Literal["none", "all", "some"] = "none"
     window: int | None = None
     head_norms: bool = False
-    fused: bool = False
+    merged: bool = False
     partial: bool = False
     rope_names: Mapping[str, str] = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ KINDS = {
         norm_eps=1e-5,
         padding=32_000,
         windows="all",
-        fused=True,
+        merged=True,
         partial=True,
         rope_names={"su": "longrope", "yarn": "longrope"},
     ),
@@ -102,7 +102,7 @@ class DecoderSpec:
     output_bias: bool
     feed_forward_bias: bool
     head_norms: bool
-    fused: bool
+    merged: bool
     attention_dropout: float
     residual_dropout: float
 
@@ -147,9 +147,9 @@ def read_decoder_spec(config: Fields, *, dropout: float | None) -> DecoderSpec:
         output_bias=asked_bias,
         feed_forward_bias=kind.mlp_bias and config.flag("mlp_bias", False),
         head_norms=kind.head_norms,
-        fused=kind.fused,
+        merged=kind.merged,
         attention_dropout=rate(config, "attention_dropout", 0.0, dropout),
-        residual_dropout=rate(config, "resid_pdrop", 0.0, dropout) if kind.fused else 0.0,
+        residual_dropout=rate(config, "resid_pdrop", 0.0, dropout) if kind.merged else 0.0,
     )
 
 

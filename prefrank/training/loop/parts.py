@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Int64
 
 from prefrank.text import plan_batches
-from prefrank.text.batches import KEYS_PER_TOKEN
 from prefrank.text.sharing import GrowingTree, Ordered, put_in_order
 from prefrank.training.feed.examples import Examples
 from prefrank.types import Batch, Causal, Row
@@ -131,9 +130,9 @@ def _is_one_batch(ordered: Ordered, max_tokens: int) -> bool:
     """Whether `plan_batches` makes one batch of these rows."""
     tree = GrowingTree(ordered, 0)
     for _ in ordered.ids:
-        tree.add()
-        if tree.tokens > max_tokens or tree.keys > KEYS_PER_TOKEN * max_tokens:
+        if not tree.has_room(max_tokens):
             return False
+        tree.add()
     return True
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from prefrank.model import linear
 from prefrank.model.families.bert import BertNetwork
 from prefrank.model.families.deberta import DebertaNetwork
 from prefrank.model.families.decoder import DecoderNetwork
@@ -77,7 +76,7 @@ def allocated(run: Callable[[], None], folder: Path) -> int:
     ],
 )
 def test_a_forecast_is_what_the_allocator_gives_to_real_passes(make, config, checkpointing, tmp_path, monkeypatch):
-    monkeypatch.setattr(linear, "ONEDNN", False)  # a GPU has not the copies that its products make
+    monkeypatch.setattr("prefrank.model.linear.ONEDNN", False)  # which copies what it multiplies; a GPU has none
     config = {**config, "hidden_size": 256, "intermediate_size": 1024}
     recipe = recipe_of(max_tokens=512, bf16=False)
     network = make(config).train()
