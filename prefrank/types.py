@@ -300,6 +300,8 @@ class Score:
         cut_prompt: prompt tokens left out to fit the model (oldest first).
         cut_reply: reply tokens left out (at the end).
         model: fingerprint of weights, tokenizer and text settings.
+        past_trained: of the tokens, those past the positions that the model was trained on, where its kind of positions
+            takes them (rope's `dynamic`, with a `max_length` of the caller's); elsewhere such a row is an error.
     """
 
     value: float
@@ -307,3 +309,4 @@ class Score:
     cut_prompt: int
     cut_reply: int
     model: str
+    past_trained: int = 0

@@ -47,9 +47,10 @@ def _short(text: str) -> str:
 
 
 def _cut_mark(score: "Score") -> str:
-    """How many tokens of prompt and reply were not scored; "" where all were."""
+    """How many tokens of prompt and reply were not scored, or stand where the model was not trained; "" for none."""
     counts = {"prompt": score.cut_prompt, "reply": score.cut_reply}
     cuts = [f"{name} cut by {count:,} tokens" for name, count in counts.items() if count]
+    cuts += [f"{score.past_trained:,} tokens past the trained positions"] if score.past_trained else []
     return f" ({', '.join(cuts)})" if cuts else ""
 
 

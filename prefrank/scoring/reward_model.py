@@ -376,7 +376,9 @@ class RewardModel:
     def _as_score(self, pair: tuple[Prompt, str], row: Row, value: float) -> Score:
         if self.empty_score is not None and not pair[1].strip():
             value = self.empty_score
-        return Score(value, len(row.ids), row.cut_prompt, row.cut_reply, self.fingerprint)
+        tokens = len(row.ids)
+        past = max(0, tokens - (trained_positions(self.network) or tokens))
+        return Score(value, tokens, row.cut_prompt, row.cut_reply, self.fingerprint, past)
 
 
 def _most_tokens(place: torch.device, network: Network) -> int:

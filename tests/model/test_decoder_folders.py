@@ -270,4 +270,6 @@ def test_texts_are_cut_to_the_trained_length_though_positions_stretch(tmp_path: 
     assert model.encoder.settings.max_length == 256
     assert RewardModel(through_transformers(folder), model.encoder).fingerprint == model.fingerprint
     longer = RewardModel.load(folder, device="cpu", max_length=1000)
-    assert longer.score("bake " * 500, ["mix flour"])[0].tokens > 256
+    (score,) = longer.score("bake " * 500, ["mix flour"])
+    assert score.past_trained == score.tokens - 256 > 0, "which a score says"
+    assert longer.score("bake", ["mix flour"])[0].past_trained == 0
