@@ -133,7 +133,7 @@ def _yarn(asked: _Asked) -> Rope:
         return (width * math.log(asked.original / (turns * 2 * math.pi))) / (2 * math.log(asked.theta))
 
     low, high = place(fast or 32.0), place(slow or 1.0)
-    if settings.flag("truncate", True):
+    if settings.flag("truncate", "truncate" not in settings):  # null is no, as in transformers
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, width - 1)
     span = (high + 0.001 if low == high else high) - low

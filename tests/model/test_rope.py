@@ -33,6 +33,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "yarn of two scales": ("llama", {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.2}}),
     "yarn, all settings": ("qwen2", {"rope_parameters": YARN | {"beta_fast": 20, "beta_slow": 2, "truncate": False,
                                                                "attention_factor": 1.25}}),
+    "yarn, null settings": ("qwen2", {"rope_parameters": YARN | {"rope_theta": 100.0, "truncate": None,
+                                                                 "beta_slow": 0.5, "attention_factor": None}}),
     "yarn without a length": ("qwen2", {"rope_scaling": {"type": "yarn", "factor": 2.0}}),
     "longrope": ("llama", {"rope_parameters": FACTORS | {"rope_type": "longrope", "factor": 4.0,
                                                         "original_max_position_embeddings": 16}}),
