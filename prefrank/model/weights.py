@@ -15,6 +15,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,9 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
         raise _torn(path, error) from error
 
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 def _is_mapped(path: Path) -> bool:
     """Files of torch from before 1.6 are not zip archives and are read into memory."""
     return path.suffix == ".safetensors" or zipfile.is_zipfile(path)
@@ -381,6 +385,9 @@ def _check_pickle(path: Path) -> None:
 
 
 def _torn(path: Path, error: Exception) -> BadModel:
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            return BadModel(f"{path} is what Git LFS leaves in place of the weights; fetch them with git lfs pull")
     message = str(error).rpartition("WeightsUnpickler error:")[2]  # before it torch advises to run what is in the file
     reason = (message.strip().splitlines() or [type(error).__name__])[0][:200]
     return BadModel(f"{path} cannot be read as weights ({reason}); it may be half-written: copy or download it again")

@@ -13,6 +13,7 @@ from prefrank.model import Network, load_network
 from prefrank.model.adapter import text_folder
 from prefrank.model.checkpoint import heads_in
 from prefrank.model.hub import resolve_model
+from prefrank.model.integer_weights import check_finite
 from prefrank.model.record import text_settings
 from prefrank.text import TextEncoder, TextSettings, default_length, default_settings, load_tokenizer, with_template
 from prefrank.training.loop.lora import ADAPTER, add_adapters, check_lora, restore_adapters
@@ -56,7 +57,7 @@ def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: b
     """The network to train, on its device; draws a new head from torch's default generator if there is to be one.
 
     Raises:
-        BadModel: the folder is not a usable model.
+        BadModel: the folder is not a usable model, or has weights that are no numbers.
         BadRecipe: rows longer than the model's positions, more layers to freeze than it has, heads that it does not
             have, or modules to adapt that it does not have.
     """
@@ -66,6 +67,8 @@ def load_model(recipe: Recipe, folder: Path, *, device: torch.device, resumed: b
     start = resolve_model(recipe.model_name) if resumed and adapted else folder
     fresh, heads = choose_heads(recipe, start, resumed=resumed and not adapted)
     network = load_network(start, heads=heads, new_head=fresh, dropout=recipe.dropout, device=device)
+    for name, parameter in network.named_parameters():
+        check_finite(parameter, name)
     positions = network.max_positions
     if positions is not None and recipe.max_length is not None and recipe.max_length > positions:
         raise BadRecipe(f"max_length is {recipe.max_length}, but {recipe.model_name} has positions for {positions}")

@@ -174,3 +174,10 @@ def test_a_gguf_file_is_said_with_how_to_convert_it(tmp_path: Path) -> None:
     (file.parent / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(BadModel, match=r"is a GGUF file"):
         RewardModel.load(file.parent)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    saved(model_of(*OTHERS["gpt2"]), tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(BadModel, match="what Git LFS leaves in place of the weights"):
+        load_network(tmp_path)

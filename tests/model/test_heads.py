@@ -105,7 +105,7 @@ def test_engines_score_one_head_alike(tmp_path: Path) -> None:
     for kernels in (None, "torch"):
         scores = make_engine(network, kernels=kernels)(BATCH)
         torch.testing.assert_close(scores, score_batches(whole, [BATCH])[:, 1], atol=1e-5, rtol=0)
-    with pytest.raises(BadInput, match="the heads overall, accuracy, coverage; load it with head="):
+    with pytest.raises(BadInput, match="the heads overall, accuracy, coverage; name one"):
         make_engine(whole)
 
 
