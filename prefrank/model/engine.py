@@ -189,9 +189,7 @@ def make_engine(
     if kernels is not None and (not isinstance(kernels, str) or kernels not in NAMES):
         raise BadInput(f"the kernels {short(kernels)} are unknown{suggest(str(kernels), NAMES)}")
     if len(network.heads) > 1:
-        raise BadInput(
-            f"the model has the heads {', '.join(network.heads)}; name the one to score with (head=, --head)"
-        )
+        raise BadInput(f"the model has the heads {', '.join(network.heads)}; name one (head=, --head)")
     if kernels == FLASH:
         return _flash(network, deterministic)
     quantised = stored_precision(network.config) is not None
