@@ -397,14 +397,20 @@ def test_a_gradient_that_is_not_finite_stops_even_if_the_scores_are(recipe, monk
     assert not (tmp_path / "run" / "last").exists()
 
 
-def test_weights_that_are_not_finite_stop_at_the_first_step(recipe, bert, tmp_path):
+def test_weights_that_are_no_numbers_are_refused_before_the_first_step(recipe, bert, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(bert, folder)
     tensors = weights(folder)
     tensors["bert.encoder.layer.0.output.dense.bias"][0] = torch.nan
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(Diverged, match=r"step 1: scores are not finite for pairs/\d+.*and \d+ more comparisons|step 1"):
+    with pytest.raises(BadModel, match=r"the tensor bert.encoder.layer.0.output.dense.bias has entries that are NaN"):
         train(recipe(model_name=str(folder)))
+
+
+def test_scores_that_are_not_finite_stop_the_run_and_name_their_comparisons(recipe, monkeypatch):
+    monkeypatch.setattr(Replicated, "forward", lambda self, batch: self.network(batch) * math.nan)
+    with pytest.raises(Diverged, match=r"step 1: scores are not finite for pairs/\d+.*learning_rate"):
+        train(recipe())
 
 
 @pytest.mark.parametrize("room", [0.1, 1.5], ids=["for no weights", "for no optimiser state"])
