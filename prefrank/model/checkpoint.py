@@ -8,8 +8,7 @@ Older files are read too: LayerNorm's gamma and beta, backbones without the mode
 carry the head of their pre-training, which is left out.
 """
 
-import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,18 @@ from prefrank.model.adapter import apply_adapter, is_adapter, read_adapter, read
 from prefrank.model.custom_code import check_code, custom_class
 from prefrank.model.empty import empty
 from prefrank.model.families import Family, family_of, find_family
-from prefrank.model.foreign import check_modules, foreign, no_head, shown_names
+from prefrank.model.fit import check_fit, renaming
+from prefrank.model.foreign import check_modules, no_head
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, check_heads, head_names, keep_heads
 from prefrank.model.integer_network import check_integers, quantise_network, replaced_weights
 from prefrank.model.integer_weights import QUANTISED, check_quantised, stored_precision
 from prefrank.model.network import Network, PackedDecoder, PackedNetwork, as_decoder, head_parameter_names
 from prefrank.model.other import load_other
 from prefrank.model.record import LAST, RECORD, read_record
-from prefrank.model.weights import ALIGNMENT, FLOATS, NARROW, Weights, read_config
+from prefrank.model.weights import ALIGNMENT, NARROW, Weights, read_config
 from prefrank.model.weights import QUANTISED as QUANTISED_FILE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_LEFT_OUT = re.compile(
-    r"(?:^|\.)(?:position_ids|token_type_ids|inv_freq|masked_bias)$"
-    r"|(?:^|\.)pooler\.dense\.|embeddings\.position_embeddings\.weight$"
-    r"|^(?:cls|lm_head|(?:lm|mask|discriminator|generator)_predictions|generator_lm_head)\."
-)
-"""Names that a checkpoint may have and a reward model may not need: buffers, pre-training heads, unused tables."""
 
 
 def load_for_scoring(
@@ -158,10 +152,10 @@ def _load_network(
         return other
     stored = Weights(folder)
     network = _empty(family, raw, dropout, len(stored))
-    weights = stored.take(_renaming(network, new_head=new_head))
+    weights = stored.take(renaming(network, new_head=new_head))
     _set_outputs(network, tuple(heads or (ONLY_HEAD,)) if new_head else _stored_heads(folder, network, weights))
     head = _new_head(network, weights.tensors) if new_head else {}
-    _check(folder, network, weights.tensors | head)
+    check_fit(folder, network, weights.tensors | head)
     wide, upper = torch.promote_types(dtype, torch.float32), set(head_parameter_names(network))
     kept = _stay_narrow(network, weights, upper) if keep_narrow and device.type == "cpu" else frozenset[str]()
     tensors = {
@@ -230,10 +224,10 @@ def _load_quantised(folder: Path, precision: str, heads: Sequence[str] | None, t
     if stored:
         with torch.device("meta"):
             quantise_network(network, precision)  # for the names, shapes and types; there are no numbers yet
-    weights = opened.take(_renaming(network))
+    weights = opened.take(renaming(network))
     _set_outputs(network, _stored_heads(folder, network, weights))
     narrow = _stay_narrow(network, weights, set(head_parameter_names(network)))
-    _check(folder, network, weights.tensors, exactly=stored is not None, narrow=narrow)
+    check_fit(folder, network, weights.tensors, exactly=stored is not None, narrow=narrow)
     if stored:
         network.load_state_dict(weights.tensors, assign=True)
         check_integers(network, folder / QUANTISED_FILE)
@@ -393,23 +387,6 @@ def _keep(folder: Path, network: Network, heads: Sequence[str] | None) -> None:
     keep_heads(network, heads or network.heads)
 
 
-def _renaming(network: PackedNetwork, *, new_head: bool = False) -> Callable[[str], str | None]:
-    """A function from a stored name to the network's; None for what a reward model may leave out.
-
-    Args:
-        new_head: a decoder's own head may be left out too, whatever it is.
-    """
-    expected = network.state_dict()
-    bare = new_head and isinstance(network, PackedDecoder)
-
-    def rename(stored: str) -> str | None:
-        name = _modern_name(stored, expected, network.backbone)
-        left_out = _LEFT_OUT.search(stored) or (bare and not stored.startswith(f"{network.backbone}."))
-        return name if name in expected or not left_out else None
-
-    return rename
-
-
 def _placed(
     weights: Weights, name: str, dtype: torch.dtype, device: torch.device, *, keep: Container[str] = ()
 ) -> Tensor:
@@ -418,11 +395,6 @@ def _placed(
     if (fits and tensor.is_contiguous()) or name in keep:
         return tensor
     return weights.read_once(name).to(device, dtype, copy=True).contiguous()
-
-
-def _modern_name(stored: str, expected: Mapping[str, Tensor], prefix: str) -> str:
-    name = stored.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return f"{prefix}.{name}" if f"{prefix}.{name}" in expected and name not in expected else name
 
 
 def _new_head(network: PackedNetwork, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -434,39 +406,3 @@ def _new_head(network: PackedNetwork, stored: Mapping[str, Tensor]) -> dict[str,
             value = torch.zeros(expected[name].shape)
             head[name] = value.normal_(0.0, spread) if name.endswith("weight") else value
     return head
-
-
-def _check(
-    folder: Path,
-    network: PackedNetwork,
-    tensors: Mapping[str, Tensor],
-    *,
-    exactly: bool = False,
-    narrow: Container[str] = (),
-) -> None:
-    """Raise BadModel for names, shapes or types that are not the network's; `exactly`, for float types too, but for
-    those of `narrow`.
-    """
-    expected = network.state_dict()
-    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
-    if missing and not unexpected:
-        raise BadModel(f"the weights in {folder} lack {shown_names(missing)}; copy or download them again")
-    if unexpected:
-        names = shown_names(unexpected) + (f", and they lack {shown_names(missing)}" if missing else "")
-        raise BadModel(
-            f"the weights in {folder} do not fit its config.json: it knows no {names}{foreign(folder, network.config)}"
-        )
-    for name, tensor in sorted(tensors.items()):
-        if tensor.shape != expected[name].shape:
-            shapes = f"{list(tensor.shape)[:8]}, its config.json asks for {list(expected[name].shape)}"
-            raise BadModel(f"in {folder} the tensor {name} is {shapes}; do the files belong together?")
-        wanted = expected[name].dtype
-        exact = exactly and name not in narrow
-        if tensor.dtype != wanted and (exact or tensor.dtype not in FLOATS or not wanted.is_floating_point):
-            raise BadModel(
-                f"in {folder} the tensor {name} is of {_dtype_name(tensor.dtype)}; wanted {_dtype_name(wanted)}"
-            )
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

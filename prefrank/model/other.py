@@ -27,6 +27,7 @@ from prefrank.checks import is_count
 from prefrank.errors import BadModel, short
 from prefrank.model.custom_code import custom_class
 from prefrank.model.empty import empty
+from prefrank.model.fit import drop_rows
 from prefrank.model.foreign import foreign, no_head, shown_names
 from prefrank.model.heads import HeadLinear, head_names, widened
 from prefrank.model.network import head_modules
@@ -111,19 +112,8 @@ class OtherNetwork(nn.Module):
         self.scored_padding = config.pad_token_id if self.decoder else None
 
     def drop_rows(self, folder: Path, count: int) -> None:
-        """Take off the last rows of the table of embeddings, which were added for a padding token when it was saved.
-
-        Raises:
-            BadModel: the folder's table is not longer than that.
-        """
-        embedding: Any = self.model.get_input_embeddings()
-        if count >= embedding.num_embeddings:
-            rows = embedding.num_embeddings
-            raise BadModel(
-                f"{folder / 'prefrank.json'} counts {count} padding_rows, but the model has {rows} embeddings"
-            )
-        embedding.weight = nn.Parameter(embedding.weight.detach()[:-count])
-        embedding.num_embeddings -= count
+        """Take off the last rows of the table of embeddings, as `fit.drop_rows` does."""
+        drop_rows(self.model.get_input_embeddings(), folder, count)
         self.vocab_size -= count
         self.model.config.get_text_config().vocab_size = self.vocab_size
         text_config(self.config)["vocab_size"] = self.vocab_size

@@ -16,12 +16,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from prefrank.errors import BadModel
 from prefrank.io.json_files import Fields
 from prefrank.model import layout as laid
 from prefrank.model.families.attending import Reading, attend, read_all, read_ends
 from prefrank.model.families.decoder_parts import Norm, gate, rotate
 from prefrank.model.families.decoder_spec import DecoderSpec, read_decoder_spec
+from prefrank.model.fit import drop_rows
 from prefrank.model.heads import ONLY_HEAD, HeadLinear, widened
 from prefrank.model.linear import Linear, activated, in_blocks
 from prefrank.model.pack import check_batch
@@ -169,19 +169,8 @@ class DecoderNetwork(nn.Module):
         self.scored_padding, self.causal = self.spec.padding, self.spec.rope.causal(self.spec.padding)
 
     def drop_rows(self, folder: Path, count: int) -> None:
-        """Take off the last rows of the table of embeddings, which were added for a padding token when it was saved.
-
-        Raises:
-            BadModel: the folder's table is not longer than that.
-        """
-        embedding = self.model.embed_tokens
-        if count >= embedding.num_embeddings:
-            rows = embedding.num_embeddings
-            raise BadModel(
-                f"{folder / 'prefrank.json'} counts {count} padding_rows, but the model has {rows} embeddings"
-            )
-        embedding.weight = nn.Parameter(embedding.weight.detach()[:-count])
-        embedding.num_embeddings -= count
+        """Take off the last rows of the table of embeddings, as `fit.drop_rows` does."""
+        drop_rows(self.model.embed_tokens, folder, count)
         self.vocab_size -= count
         self.config["vocab_size"] = self.vocab_size
 
