@@ -30,10 +30,11 @@ MAY_IMPORT = {
     "model": BASE | {"native"},
     "training": BASE | {"stats", "palette", "data", "text", "model"},
     "scoring": BASE | {"stats", "data", "text", "model", "wire"},
+    "serving": BASE | {"stats", "palette", "text", "model", "scoring", "wire"},
     "evaluation": BASE | {"stats", "data", "text", "scoring", "wire"},
     "reports": BASE | {"stats", "palette", "data", "scoring", "evaluation"},
     "__main__": {"cli"},
-    "cli": BASE | {"stats", "data", "text", "model", "training", "scoring", "evaluation", "reports"},
+    "cli": BASE | {"stats", "data", "text", "model", "training", "scoring", "serving", "evaluation", "reports"},
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
@@ -90,6 +91,7 @@ def test_public_names_are_there(package: ModuleType) -> None:
         ("import prefrank.text", ["torch", "transformers"]),
         ("import prefrank.scoring", ["transformers", "accelerate", "pydantic", "prefrank.training"]),
         ("import prefrank.scoring.remote, prefrank.wire", ["torch", "transformers", "httpx", "prefrank.evaluation"]),
+        ("import prefrank.serving", ["torch", "fastapi", "httpx"]),
         ("import prefrank.evaluation", ["torch", "transformers", "httpx", "prefrank.training"]),
         ("import prefrank.cli", ["torch", "transformers", "pyarrow", "numpy"]),
     ],

@@ -220,7 +220,7 @@ def _checked_reader(kind: Any, strict: bool) -> _Read:
     inner, *extras = get_args(kind)
     stored = _stored(kind)
     read_inner = stored.read if stored is not None else _reader(inner, strict)
-    checks = [extra for extra in extras if not isinstance(extra, Stored)]
+    checks = [extra for extra in extras if callable(extra)]
 
     def read_checked(value: Any) -> Any:
         made = read_inner(value)

@@ -364,7 +364,7 @@ class RewardModel:
         causal = self.network.causal
         batches = plan_batches(distinct, max_tokens=self._budget(distinct, causal), causal=causal)
         values = computed(partial(run, self.engine, batches)).numpy()[places].tolist()
-        return [self._as_score(*each) for each in zip(pairs, rows, values, strict=True)]
+        return [self.as_score(row, value, reply) for (_, reply), row, value in zip(pairs, rows, values, strict=True)]
 
     def _budget(self, rows: list[Row], causal: Causal | None) -> int:
         """Tokens per batch, so that every stream gets as many batches as the others."""
@@ -373,8 +373,9 @@ class RewardModel:
         rounds = -(-tokens // (self.max_tokens * streams))
         return max(1, -(-tokens // (rounds * streams))) if streams > 1 and rounds else self.max_tokens
 
-    def _as_score(self, pair: tuple[Prompt, str], row: Row, value: float) -> Score:
-        if self.empty_score is not None and not pair[1].strip():
+    def as_score(self, row: Row, value: float, reply: str) -> Score:
+        """The score with its facts, of what the engine said of a reply's row."""
+        if self.empty_score is not None and not reply.strip():
             value = self.empty_score
         tokens = len(row.ids)
         past = max(0, tokens - (trained_positions(self.network) or tokens))

@@ -160,11 +160,22 @@ class TextEncoder:
         Raises:
             BadText: a text with a lone surrogate, or turns that the template cannot hold, naming the pair.
         """
-        rows = self._rows(pairs)
-        for number, row in enumerate(rows):
-            if not len(row.ids):
-                raise BadText(f"the row of pair {number} has no tokens: the tokenizer knows nothing of its texts")
-        return rows
+        return _checked(self._rows(pairs))
+
+    def encode_whole(self, texts: Sequence[str]) -> list[Row]:
+        """One row per text that holds prompt and reply already, as a chat template or the tokenizer's pair encoding has
+        written them: control strings in it are tokens. Under `pair` a text without a separator is a row of one text, as
+        the tokenizer writes it, and is cut at its end.
+
+        Raises:
+            BadText: as `encode_pairs`.
+        """
+        if self._pair is None or self.settings.template != "pair":
+            return _checked(self._rendered_rows([((Turn("user", text),), "") for text in texts]))
+        check_texts([((), text) for text in texts])
+        taken = [pair_of(self.source, self._pair, text, "") for text in texts]
+        alone = [((), prompt[0].text) if len(prompt) == 1 and not reply else (prompt, reply) for prompt, reply in taken]
+        return _checked(self._rendered_fitted(alone))
 
     def _rows(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Row]:
         if self.pre_rendered:
@@ -214,7 +225,9 @@ class TextEncoder:
         else:
             bos = self.source.special_token("bos_token") or ""
             taken = [turns_of(strings, bos, *pair) for pair in texts]
+        return self._rendered_fitted(taken)
 
+    def _rendered_fitted(self, taken: Sequence[tuple[Prompt, str]]) -> list[Row]:
         def encoded(text: str) -> TextIds:
             return self.source.rendered.ids(text, self.settings.max_length)
 
@@ -244,6 +257,13 @@ class TextEncoder:
             check_texts(pairs)  # says which it is
             raise
         return dict(zip(texts, token_ids, strict=True)).__getitem__
+
+
+def _checked(rows: list[Row]) -> list[Row]:
+    for number, row in enumerate(rows):
+        if not len(row.ids):
+            raise BadText(f"the row of pair {number} has no tokens: the tokenizer knows nothing of its texts")
+    return rows
 
 
 def _made_again(source: FolderTokenizer, settings: TextSettings, pre_rendered: bool) -> TextEncoder:

@@ -47,6 +47,8 @@ def in_steps(over: int, size: int, step: int) -> int:
 def _cut(turns: list[PartTurn], budget: int, step: int) -> list[PartTurn]:
     """The turns within a budget of tokens; the last turn's opening and closing always stay."""
     over = sum(map(len, turns)) - budget
+    if over <= 0:
+        return turns
     last = len(turns) - 1
     left: dict[int, PartTurn] = dict(enumerate(turns))
     for place, turn in enumerate(turns[:-1]):

@@ -116,7 +116,12 @@ def row_opening(source: FolderTokenizer, row_ends: RowEnds) -> Ids:
 
 
 def pair_parts(control: PairTokens, prompt: Prompt, encoded: Callable[[str], TextIds], settings: TextSettings) -> Parts:
-    """`[CLS] turn [SEP] turn [SEP] reply [SEP]`; a label opens each turn if asked for and there are several."""
+    """`[CLS] turn [SEP] turn [SEP] reply [SEP]`; a label opens each turn if asked for and there are several. Without a
+    prompt `[CLS] reply [SEP]`, the row of one text."""
+    if not prompt:
+        of = control.types
+        alone = PartTypes(of.before, of.first, [], of.first, [of.first] * len(control.after))
+        return Parts(control.before, [], [], control.after, alone)
     label = settings.labels and (len(prompt) > 1 or prompt[0].role != "user")
     turns = []
     for number, turn in enumerate(prompt):

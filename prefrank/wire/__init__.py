@@ -1,18 +1,21 @@
-"""Wire formats of servers that score replies: one module for each server, one `Dialect` value for each format.
+"""Wire formats of servers that score replies: one module for each server, with both halves of what it speaks.
 
-A new format is a `Dialect` in a module of its own, its line in `DIALECTS`, and its example in
-`tests/wire/examples.py`. Nothing here opens a connection: `scoring/remote.py` does.
+The client's half is a `Dialect`, for `scoring/remote.py`, the server's half a `Route`, for `serving/app.py`. A new
+format is a module with one or both, their lines in `DIALECTS` and `ROUTES`, and its example in
+`tests/wire/examples.py`. Nothing here opens a connection.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from prefrank.wire import cohere, llama_factory, openrlhf, rerank, sglang, tei, vllm
+from prefrank.wire import cohere, llama_factory, openrlhf, own, rerank, sglang, tei, vllm
 from prefrank.wire.dialect import Dialect
+from prefrank.wire.route import Page, Route
 
 DIALECTS: Mapping[str, Dialect[Any]] = {
     dialect.name: dialect
     for dialect in (
+        own.PREFRANK,
         tei.PREDICT,
         tei.RERANK,
         rerank.RERANK,
@@ -26,3 +29,7 @@ DIALECTS: Mapping[str, Dialect[Any]] = {
     )
 }
 """By name."""
+
+ROUTES: tuple[Route[Any], ...] = (*own.ROUTES, *tei.ROUTES)
+"""Those of one path are asked in this order whether a body is meant for them; the last takes the rest."""
+PAGES: tuple[Page, ...] = (*own.PAGES, *tei.PAGES)

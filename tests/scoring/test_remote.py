@@ -107,6 +107,14 @@ def pooling(body: Any) -> Answer:
     return 200, {"data": [{"index": 0, "object": "pooling", "data": [of_messages(body)]}]}
 
 
+def own(body: Any) -> Answer:
+    scores = [
+        worth(query_of(tuple(Turn(m["role"], m["content"]) for m in pair["prompt"])), pair["reply"])
+        for pair in body["pairs"]
+    ]
+    return 200, {"scale": "logit", "scores": [{"index": i, "score": score} for i, score in enumerate(scores)]}
+
+
 def reward(body: Any) -> Answer:
     """Whole texts in; what stands before the reply is in `prompts`."""
     replies = [query.removeprefix(prompt) for query, prompt in zip(body["query"], body["prompts"], strict=True)]
@@ -114,6 +122,7 @@ def reward(body: Any) -> Answer:
 
 
 SERVERS: dict[str, tuple[str, Callable[[Any], Answer]]] = {
+    "prefrank": ("/api/score", own),
     "tei-predict": ("/predict", predict),
     "rerank": ("/rerank", rerank),
     "cohere": ("/v2/rerank", cohere),
@@ -563,7 +572,9 @@ def test_addresses_that_cannot_be_used(url: str, message: str) -> None:
 
 def test_a_path_that_tells_nothing_wants_the_protocol(fake: FakeServer) -> None:
     for path in ("", "/my/model"):
-        with pytest.raises(BadInput, match=r"does not tell what the server speaks; end it in one of /predict, "):
+        with pytest.raises(
+            BadInput, match=r"does not tell what the server speaks; end it in one of /api/score, /predict, "
+        ):
             open_server(fake.url + path)
 
 

@@ -42,6 +42,20 @@ AS_MESSAGES = {
 RANKED = {"query": "Why?", "documents": ["So.", "No."], "top_n": 2, "model": "m"}
 RESULTS = [{"index": 0, "relevance_score": 0.5}, {"index": 1, "relevance_score": -2.0}]
 EXAMPLES = {
+    "prefrank": Example(
+        MESSAGES,
+        {
+            "model": "m",
+            "pairs": [
+                {
+                    "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}],
+                    "reply": "So.",
+                }
+            ],
+        },
+        {"model": "m", "fingerprint": "f", "scale": "logit", "scores": [{"index": 0, "score": 0.5, "tokens": 7}]},
+        (0.5,),
+    ),
     "tei-predict": Example(
         TWO_PROMPTS,
         {"inputs": [["Why?", "So."], ["How?", "No."]], "raw_scores": True, "truncate": True},

@@ -1,0 +1,185 @@
+"""The HTTP application: every dialect's paths before one table of models.
+
+A request goes: key, body, JSON, the dialect's route, its question, the model's queue, the dialect's answer; whatever
+refuses it on the way is written as the dialect writes its errors.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from prefrank.errors import BadInput
+from prefrank.io.json_files import parse_json
+from prefrank.serving.guard import check_key, read_body
+from prefrank.serving.hosted import Models, within
+from prefrank.serving.openapi import describe
+from prefrank.serving.settings import ServeSettings
+from prefrank.types import Score
+from prefrank.wire import PAGES, ROUTES
+from prefrank.wire.route import Answered, Errors, Page, Question, Refused, Route
+
+LARGE = 65_536
+"""Bytes of a body that is parsed on a thread, so that others need not wait for it."""
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(models: Models, settings: ServeSettings) -> FastAPI:
+    """The application, for uvicorn or any other ASGI server. The models may still be loading."""
+    app = FastAPI(title="prefrank", docs_url=None, redoc_url=None, openapi_url=None)
+    by_path: dict[str, list[Route[Any]]] = {}
+    for route in ROUTES:
+        for path in route.paths:
+            by_path.setdefault(path, []).append(route)
+    for path, routes in by_path.items():
+        app.add_route(path, _scoring(routes, models, settings), methods=["POST"])
+    for page in PAGES:
+        for path in page.paths:
+            app.add_route(path, _page(page, models, settings), methods=["GET"])
+    described = describe(by_path, PAGES)
+    app.add_route("/openapi.json", _constant(described), methods=["GET"])
+    app.add_route("/live", _live(models, settings), methods=["GET"])
+    app.add_route("/ready", _ready(models), methods=["GET"])
+    return app
+
+
+def _scoring(routes: Sequence[Route[Any]], models: Models, settings: ServeSettings) -> Handler:
+    """Answers requests for scores on one path, which several dialects may share."""
+
+    async def handle(request: Request) -> Response:
+        route = routes[-1]
+        try:
+            check_key(request.headers.get("authorization"), settings.keys)
+            body = await _parsed(await read_body(request, settings))
+            route = next((route for route in routes if route.meant is not None and route.meant(body)), routes[-1])
+            question = route.read(body)
+            _check_size(question, settings)
+            hosted = models.of(question.model)
+            answered = await _unless_gone(
+                request,
+                within(hosted, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
+            )
+        except Refused as refused:
+            return error_response(route.errors, refused)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        return _answer_response(question, answered)
+
+    return handle
+
+
+async def _parsed(body: bytes) -> Any:
+    try:
+        return await asyncio.to_thread(_parse, body) if len(body) > LARGE else _parse(body)
+    except BadInput as error:
+        raise Refused("malformed", str(error)) from None
+
+
+def _parse(body: bytes) -> Any:
+    if not body.strip():
+        raise BadInput("the body is empty; wanted JSON")
+    return parse_json(body, "the body", BadInput)
+
+
+def _check_size(question: Question, settings: ServeSettings) -> None:
+    if len(question.asked) > settings.max_rows:
+        raise Refused(
+            "too_many", f"the request has {len(question.asked):,} rows; at most {settings.max_rows:,} are taken at once"
+        )
+    for place, asked in enumerate(question.asked):
+        characters = len(asked.reply) + sum(len(turn.text) for turn in asked.prompt)
+        if characters > settings.max_text_characters:
+            raise Refused(
+                "too_long",
+                f"row {place} has {characters:,} characters; at most {settings.max_text_characters:,} are taken",
+            )
+
+
+async def _unless_gone(request: Request, answer: Awaitable[Answered]) -> Answered:
+    """The answer; it is given up when the client goes.
+
+    Raises:
+        ClientDisconnect: it has.
+    """
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        raise ClientDisconnect
+    finally:
+        for task in (answering, leaving):
+            task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _answer_response(question: Question, answered: Answered) -> Response:
+    scores = [outcome for outcome in answered.outcomes if isinstance(outcome, Score)]
+    headers = {"x-prefrank-model": answered.about.fingerprint}
+    if cut := sum(1 for score in scores if score.cut_prompt or score.cut_reply):
+        headers["x-prefrank-cut"] = str(cut)
+    return json_response(question.answer(answered), 200, headers)
+
+
+def error_response(errors: Errors, refused: Refused) -> Response:
+    """A refusal as the dialect writes it."""
+    status = errors.status(refused.kind)
+    headers = {}
+    if refused.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(refused.retry_after_s)))
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = errors.write(refused, status)
+    if body is None or isinstance(body, str):
+        return PlainTextResponse(body or "", status, headers)
+    return json_response(body, status, headers)
+
+
+def json_response(body: Any, status: int, headers: Mapping[str, str]) -> Response:
+    """A JSON value, strictly: a number that is none would be a fault of ours."""
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text.encode("utf-8", "backslashreplace"), status, headers, "application/json")
+
+
+def _page(page: Page, models: Models, settings: ServeSettings) -> Handler:
+    async def handle(request: Request) -> Response:
+        try:
+            models.of(None)  # refused while they are loading
+            body = page.write(models.abouts())
+        except Refused as refused:
+            return error_response(page.errors, refused)
+        return Response(b"") if body is None else json_response(body, 200, {})
+
+    return handle
+
+
+def _live(models: Models, settings: ServeSettings) -> Handler:
+    async def handle(request: Request) -> Response:
+        waiting = [hosted.scheduler.waiting() for hosted in models.hosted]
+        well = all(each.alive and each.busy_s < settings.stall_s for each in waiting)
+        return JSONResponse({"live": well}, 200 if well else 503)
+
+    return handle
+
+
+def _ready(models: Models) -> Handler:
+    async def handle(request: Request) -> Response:
+        return JSONResponse({"ready": models.is_ready}, 200 if models.is_ready else 503)
+
+    return handle
+
+
+def _constant(value: Any) -> Handler:
+    async def handle(request: Request) -> Response:
+        return JSONResponse(value)
+
+    return handle

@@ -1,0 +1,461 @@
+"""One model's queue: rows of all requests to batches, batches to scores.
+
+    request -> ticket -> (a thread reads texts into rows) -> waiting rows -> (a thread for each stream) -> scores
+
+- Requests that came together are read together, so that each distinct text is tokenized once.
+- Rows of equal tokens are one entry, scored once, also while the first is under way; kept scores answer at once.
+- A batch is the oldest waiting row and, of those that came soon after it, the ones it goes best with: of about its
+  length, or where the network reads from left to right those that begin as it does. So a row waits at most for as many
+  batches as rows came before it.
+- A row whose requests have all gone is dropped before it is scored. A batch that fails is tried again row by row.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Condition, Lock, Thread
+
+import numpy as np
+
+from prefrank.errors import BadInput, PrefrankError
+from prefrank.model import Engine
+from prefrank.serving.observer import Observer
+from prefrank.text import TextEncoder, plan_batches
+from prefrank.text.sharing import KEYS_PER_TOKEN, common_length
+from prefrank.types import Causal, Row
+from prefrank.wire.route import Asked, Failed, Refused
+
+READ_AT_ONCE = 200_000
+"""Characters of the texts that are tokenized together, so that no request waits long for those of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A row and its score, before the score's facts are written down."""
+
+    row: Row
+    value: float
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A request's rows on their way."""
+
+    asked: Sequence[Asked]
+    may_cut: bool
+    future: "asyncio.Future[list[Read | Failed]]"
+    loop: asyncio.AbstractEventLoop
+    characters: int
+    outcomes: list[Read | Failed | None] = field(default_factory=list)
+    missing: int = 0
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A distinct row that waits, and which rows of which requests want it."""
+
+    key: tuple[bytes, bytes]
+    row: Row
+    came: float
+    wanted_by: list[tuple[_Ticket, int, Row]] = field(default_factory=list)
+
+    @property
+    def is_wanted(self) -> bool:
+        return any(not ticket.gone for ticket, _, _ in self.wanted_by)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How a queue is bounded and emptied.
+
+    Args:
+        max_tokens: of a batch, those that rows begin with in common counted once.
+        window: of the oldest rows, how many a batch is chosen from.
+        gather_s: how long a free stream waits for rows that are still being read; for networks that read from left to
+            right also for those that may come, as a prompt that they share would be computed twice.
+        max_waiting_rows: that are neither scored nor refused; more are refused.
+        max_wait_s: that the queue may be expected to take, from its length and the speed so far; past it, rows are
+            refused.
+        kept_scores: distinct rows whose scores are remembered; 0 for none.
+    """
+
+    max_tokens: int
+    window: int = 512
+    gather_s: float = 0.002
+    max_waiting_rows: int = 20_000
+    max_wait_s: float = 30.0
+    kept_scores: int = 0
+
+
+class Scheduler:
+    """A queue before one engine. `score` is called on an event loop, from any number of requests at once.
+
+    Args:
+        encoder: reads prompts and replies.
+        engine: scores batches; as many threads call it as it has streams.
+        causal: of the network.
+        pace: bounds and times.
+        observer: told what happens, on the threads where it happens.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, engine: Engine, causal: Causal | None, pace: Pace, observer: Observer
+    ) -> None:
+        self.encoder = encoder
+        self.engine = engine
+        self.causal = causal
+        self.pace = pace
+        self.observer = observer
+        self._lock = Lock()
+        self._to_read = Condition(self._lock)
+        self._to_score = Condition(self._lock)
+        self._unread: deque[_Ticket] = deque()
+        self._reading = 0  # tickets that the reader holds
+        self._waiting: OrderedDict[tuple[bytes, bytes], _Entry] = OrderedDict()  # the oldest first
+        self._under_way: dict[tuple[bytes, bytes], _Entry] = {}
+        self._kept: OrderedDict[tuple[bytes, bytes], float] = OrderedDict()
+        self._open_rows = self._open_characters = 0  # of tickets that are not answered
+        self._characters_per_s = 0.0
+        self._busy_since: dict[int, float] = {}
+        self._closing = False
+        self._threads = [Thread(target=self._read_all, name="prefrank-reader", daemon=True)]
+        self._threads += [
+            Thread(target=self._score_all, args=(number,), name=f"prefrank-stream-{number}", daemon=True)
+            for number in range(max(1, engine.streams))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def score(self, asked: Sequence[Asked], *, may_cut: bool = True) -> list[Read | Failed]:
+        """The scores of these rows, in order. A caller that is cancelled takes its rows back.
+
+        Raises:
+            Refused: the queue is full or too old, it is closing, a text cannot be encoded, or a row is too long where
+                it may not be cut.
+        """
+        loop = asyncio.get_running_loop()
+        characters = sum(map(_characters, asked))
+        ticket = _Ticket(asked, may_cut, loop.create_future(), loop, characters)
+        with self._lock:
+            self._admit(ticket)
+            self._unread.append(ticket)
+            self._to_read.notify()
+        try:
+            return await ticket.future
+        finally:
+            with self._lock:
+                ticket.gone = True
+                self._open_rows -= len(asked)
+                self._open_characters -= characters
+
+    def _admit(self, ticket: _Ticket) -> None:
+        """Raises Refused; counts the ticket's rows in otherwise."""
+        if self._closing:
+            raise Refused("unavailable", "the server is closing this model; try again", retry_after_s=1.0)
+        rows = self._open_rows + len(ticket.asked)
+        expected = self._expected_s(self._open_characters)
+        if (rows > self.pace.max_waiting_rows and self._open_rows) or expected > self.pace.max_wait_s:
+            self.observer.refused(len(ticket.asked))
+            raise Refused(
+                "overloaded",
+                f"{self._open_rows:,} rows are waiting, which takes about {expected:.1f} s; send fewer at once, or try"
+                " again later",
+                retry_after_s=max(1.0, expected / 2),
+            )
+        self._open_rows = rows
+        self._open_characters += ticket.characters
+
+    def _expected_s(self, characters: int) -> float:
+        return characters / self._characters_per_s if self._characters_per_s else 0.0
+
+    def waiting(self) -> "Waiting":
+        """How much waits, for metrics and for the health of the whole."""
+        now = time.monotonic()
+        with self._lock:
+            oldest = next(iter(self._waiting.values()), None)
+            age = 0.0 if oldest is None else now - oldest.came
+            busy = max((now - since for since in self._busy_since.values()), default=0.0)
+            alive = all(thread.is_alive() for thread in self._threads) or self._closing
+            return Waiting(self._open_rows, len(self._waiting), age, busy, alive)
+
+    def close(self, timeout_s: float) -> None:
+        """Take no more requests, score those that are there, and end the threads; give up after the time."""
+        with self._lock:
+            self._closing = True
+            self._to_read.notify_all()
+            self._to_score.notify_all()
+        until = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    # Reading: texts to rows
+
+    def _read_all(self) -> None:
+        while (tickets := self._next_tickets()) is not None:
+            began = time.perf_counter()
+            read = self._read_together(tickets)
+            self.observer.read(sum(len(ticket.asked) for ticket in tickets), time.perf_counter() - began)
+            done: list[_Ticket] = []
+            with self._lock:
+                for ticket, rows in read:
+                    done += [ticket] if self._enter(ticket, rows) else []
+                self._reading = 0
+                self._to_score.notify_all()
+            _deliver(done)
+
+    def _next_tickets(self) -> list[_Ticket] | None:
+        """Those that came, up to `READ_AT_ONCE` characters; None when there will be no more."""
+        with self._lock:
+            while not self._unread:
+                if self._closing:
+                    self._to_score.notify_all()
+                    return None
+                self._to_read.wait()
+            tickets: list[_Ticket] = []
+            characters = 0
+            while self._unread and (not tickets or characters + self._unread[0].characters <= READ_AT_ONCE):
+                ticket = self._unread.popleft()
+                if not ticket.gone:
+                    tickets.append(ticket)
+                    characters += ticket.characters
+                else:
+                    self.observer.dropped(len(ticket.asked))
+            self._reading = len(tickets)
+            return tickets
+
+    def _read_together(self, tickets: Sequence[_Ticket]) -> list[tuple[_Ticket, Sequence[Row | Failed]]]:
+        """The rows of each ticket, all texts tokenized together; if one cannot be, by ticket, and by row."""
+        try:
+            rows: Sequence[Row | Failed] = self._encode([each for ticket in tickets for each in ticket.asked])
+        except Exception:
+            rows = [row for ticket in tickets for row in self._read_alone(ticket.asked)]
+        placed = iter(rows)
+        return [(ticket, [next(placed) for _ in ticket.asked]) for ticket in tickets]
+
+    def _read_alone(self, asked: Sequence[Asked]) -> Sequence[Row | Failed]:
+        try:
+            return self._encode(asked)
+        except Exception:
+            return [self._read_one(each, place) for place, each in enumerate(asked)]
+
+    def _read_one(self, asked: Asked, place: int) -> Row | Failed:
+        try:
+            return self._encode([asked])[0]
+        except BadInput as error:
+            return Failed(str(error).replace("pair 0", f"row {place}"), "text")
+        except Exception as error:  # whatever a text did to the tokenizer, the other rows have theirs
+            return Failed(f"row {place} could not be read ({type(error).__name__})", "failed")
+
+    def _encode(self, asked: Sequence[Asked]) -> list[Row]:
+        whole = [place for place, each in enumerate(asked) if not each.prompt]
+        if not whole:
+            return self.encoder.encode_pairs([(each.prompt, each.reply) for each in asked])
+        pairs = [(each.prompt, each.reply) for each in asked if each.prompt]
+        read = dict(zip(whole, self.encoder.encode_whole([asked[place].reply for place in whole]), strict=True))
+        others = iter(self.encoder.encode_pairs(pairs) if pairs else [])
+        return [read[place] if place in read else next(others) for place in range(len(asked))]
+
+    def _enter(self, ticket: _Ticket, rows: Sequence[Row | Failed]) -> bool:
+        """Take a ticket's rows into the queue; whether it is answered already. The lock is held."""
+        ticket.outcomes = [None] * len(rows)
+        now, reused = time.monotonic(), 0
+        for place, row in enumerate(rows):
+            if isinstance(row, Row) and (row.cut_prompt or row.cut_reply) and not ticket.may_cut:
+                row = _too_long(row, place)
+            if isinstance(row, Failed):
+                ticket.outcomes[place] = row
+                continue
+            key = (row.ids.tobytes(), row.types.tobytes())
+            if (value := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                ticket.outcomes[place] = Read(row, value)
+                reused += 1
+                continue
+            entry = self._waiting.get(key) or self._under_way.get(key)
+            if entry is None:
+                entry = self._waiting[key] = _Entry(key, row, now)
+            else:
+                reused += 1
+            entry.wanted_by.append((ticket, place, row))
+            ticket.missing += 1
+        self.observer.reused(reused)
+        return not ticket.missing
+
+    # Scoring: rows to batches to scores
+
+    def _score_all(self, number: int) -> None:
+        while (entries := self._next_batch(number)) is not None:
+            if entries:
+                self._score(entries)
+            with self._lock:
+                self._busy_since.pop(number, None)
+
+    def _next_batch(self, number: int) -> list[_Entry] | None:
+        """The rows to score next; None when there will be no more."""
+        with self._lock:
+            while not self._waiting:
+                if self._closing and not self._unread and not self._reading:
+                    self._to_score.notify_all()
+                    return None
+                self._to_score.wait(0.5 if self._closing else None)
+            self._gather()
+            self._drop_unwanted()
+            if not self._waiting:
+                return []
+            entries = self._choose()
+            for entry in entries:
+                del self._waiting[entry.key]
+                self._under_way[entry.key] = entry
+            self._busy_since[number] = time.monotonic()
+            return entries
+
+    def _gather(self) -> None:
+        """Give rows that are on their way a moment. The lock is held, but for the waiting."""
+        until = next(iter(self._waiting.values())).came + self.pace.gather_s
+        while self._waiting and (left := until - time.monotonic()) > 0:
+            if self.causal is None and not self._reading and not self._unread:
+                return
+            self._to_score.wait(left)
+
+    def _drop_unwanted(self) -> None:
+        unwanted = [key for key, entry in self._waiting.items() if not entry.is_wanted]
+        for key in unwanted:
+            del self._waiting[key]
+        if unwanted:
+            self.observer.dropped(len(unwanted))
+
+    def _choose(self) -> list[_Entry]:
+        """The oldest waiting row and those of the window that it goes best with, up to a batch, or to a fair share of
+        what waits where other streams have nothing to do. The lock is held.
+        """
+        window = [entry for entry, _ in zip(self._waiting.values(), range(self.pace.window), strict=False)]
+        first = window[0]
+        total = sum(len(entry.row.ids) for entry in window)
+        streams = max(1, self.engine.streams)
+        fair = min(self.pace.max_tokens, max(-(-total // streams), 1))
+        if self.causal is None:
+            near = sorted(window[1:], key=lambda entry: abs(len(entry.row.ids) - len(first.row.ids)))
+            common = [0] * len(near)
+        else:
+            shared = {entry.key: common_length(first.row.ids, entry.row.ids) for entry in window[1:]}
+            near = sorted(window[1:], key=lambda entry: -shared[entry.key])
+            common = [shared[entry.key] for entry in near]
+        chosen, tokens, keys = [first], len(first.row.ids), len(first.row.ids)
+        for entry, alike in zip(near, common, strict=True):
+            length = len(entry.row.ids)
+            most = self.pace.max_tokens if 2 * alike > len(first.row.ids) else fair
+            if tokens + length - alike > most or keys + length > KEYS_PER_TOKEN * self.pace.max_tokens:
+                break
+            chosen.append(entry)
+            tokens, keys = tokens + length - alike, keys + length
+        return chosen
+
+    def _score(self, entries: Sequence[_Entry]) -> None:
+        """Score these rows and give them to whoever wants them."""
+        began = time.monotonic()
+        values, computed = self._values([entry.row for entry in entries])
+        seconds = max(time.monotonic() - began, 1e-6)
+        self.observer.batch(
+            rows=len(entries),
+            tokens=sum(len(entry.row.ids) for entry in entries),
+            computed=computed,
+            seconds=seconds,
+            waited=[began - entry.came for entry in entries],
+        )
+        done: list[_Ticket] = []
+        characters = 0
+        with self._lock:
+            for entry, value in zip(entries, values, strict=True):
+                del self._under_way[entry.key]
+                if isinstance(value, float):
+                    self._keep(entry.key, value)
+                for ticket, place, row in entry.wanted_by:
+                    ticket.outcomes[place] = Read(row, value) if isinstance(value, float) else value
+                    ticket.missing -= 1
+                    done += [] if ticket.missing else [ticket]
+                    characters += _characters(ticket.asked[place])
+            speed = characters / seconds * max(1, self.engine.streams)
+            self._characters_per_s += (speed - self._characters_per_s) * (_SLOWNESS if self._characters_per_s else 1.0)
+        _deliver(done)
+
+    def _values(self, rows: Sequence[Row]) -> tuple[list[float | Failed], int]:
+        """Of each row its score or why it has none; and the tokens that were computed."""
+        try:
+            batches = plan_batches(rows, max_tokens=self.pace.max_tokens, causal=self.causal)
+            scores = np.empty(len(rows), np.float32)
+            for batch in batches:
+                scores[batch.rows] = self.engine(batch).numpy()
+        except Exception as error:  # the engine's; whatever it is, rows beside the one that caused it have their scores
+            if len(rows) == 1:
+                why = str(error) if isinstance(error, PrefrankError) else type(error).__name__
+                return [Failed(f"the model failed on this row ({why})", "failed")], 0
+            alone = [self._values([row]) for row in rows]
+            return [values[0] for values, _ in alone], sum(tokens for _, tokens in alone)
+        values = [
+            value if np.isfinite(value) else Failed(f"the model's score of this row is {value}", "failed")
+            for value in scores.tolist()
+        ]
+        return values, sum(len(batch.ids) for batch in batches)
+
+    def _keep(self, key: tuple[bytes, bytes], value: float) -> None:
+        """Remember a score in place of the one that was longest not asked for. The lock is held."""
+        if self.pace.kept_scores:
+            self._kept[key] = value
+            if len(self._kept) > self.pace.kept_scores:
+                self._kept.popitem(last=False)
+
+
+_SLOWNESS = 0.1
+"""How much of the speed so far each batch changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The state of a queue.
+
+    Args:
+        open_rows: asked for and not answered.
+        rows: distinct, read, and not begun.
+        age_s: of the oldest of them.
+        busy_s: for how long the longest batch has been under way.
+        alive: whether all threads are.
+    """
+
+    open_rows: int
+    rows: int
+    age_s: float
+    busy_s: float
+    alive: bool
+
+
+def _characters(asked: Asked) -> int:
+    return len(asked.reply) + sum(len(turn.text) for turn in asked.prompt)
+
+
+def _too_long(row: Row, place: int) -> Failed:
+    over = row.cut_prompt + row.cut_reply
+    return Failed(
+        f"row {place} has {len(row.ids) + over:,} tokens, {over:,} more than the model takes; shorten it, or allow it"
+        " to be cut",
+        "too_long",
+    )
+
+
+def _deliver(tickets: Sequence[_Ticket]) -> None:
+    """Answer requests on their event loops, all of one loop in one step."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Ticket]] = {}
+    for ticket in tickets:
+        loops.setdefault(ticket.loop, []).append(ticket)
+    for loop, answered in loops.items():
+        with suppress(RuntimeError):  # the loop is closed, nobody waits
+            loop.call_soon_threadsafe(_answer, answered)
+
+
+def _answer(tickets: Sequence[_Ticket]) -> None:
+    for ticket in tickets:
+        if not ticket.future.done():
+            ticket.future.set_result([outcome for outcome in ticket.outcomes if outcome is not None])
