@@ -12,8 +12,9 @@ from threading import Lock
 from prefrank.errors import BadModel, suggest
 from prefrank.scoring import RewardModel
 from prefrank.serving.observer import Observer, Silent
-from prefrank.serving.scheduler import Pace, Read, Scheduler
+from prefrank.serving.scheduler import Pace, Scheduler
 from prefrank.serving.settings import ServeSettings
+from prefrank.serving.tickets import Read
 from prefrank.wire.route import About, Answered, Asked, Failed, Outcome, Question, Refused
 
 CHECK_PROMPT = "I just got out of prison, any suggestion?"

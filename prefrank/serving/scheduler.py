@@ -11,61 +11,27 @@
 """
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Condition, Lock, Thread
 
 import numpy as np
 
-from prefrank.errors import BadInput, PrefrankError
+from prefrank.errors import PrefrankError
 from prefrank.model import Engine
+from prefrank.serving.choosing import choose
 from prefrank.serving.observer import Observer
+from prefrank.serving.reading import read_requests
+from prefrank.serving.tickets import Entry, Key, Read, Ticket, characters_of, deliver, key_of
 from prefrank.text import TextEncoder, plan_batches
-from prefrank.text.sharing import KEYS_PER_TOKEN, common_length
 from prefrank.types import Causal, Row
 from prefrank.wire.route import Asked, Failed, Refused
 
 READ_AT_ONCE = 200_000
 """Characters of the texts that are tokenized together, so that no request waits long for those of others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A row and its score, before the score's facts are written down."""
-
-    row: Row
-    value: float
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """A request's rows on their way."""
-
-    asked: Sequence[Asked]
-    may_cut: bool
-    future: "asyncio.Future[list[Read | Failed]]"
-    loop: asyncio.AbstractEventLoop
-    characters: int
-    outcomes: list[Read | Failed | None] = field(default_factory=list)
-    missing: int = 0
-    gone: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A distinct row that waits, and which rows of which requests want it."""
-
-    key: tuple[bytes, bytes]
-    row: Row
-    came: float
-    wanted_by: list[tuple[_Ticket, int, Row]] = field(default_factory=list)
-
-    @property
-    def is_wanted(self) -> bool:
-        return any(not ticket.gone for ticket, _, _ in self.wanted_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +79,11 @@ class Scheduler:
         self._lock = Lock()
         self._to_read = Condition(self._lock)
         self._to_score = Condition(self._lock)
-        self._unread: deque[_Ticket] = deque()
+        self._unread: deque[Ticket] = deque()
         self._reading = 0  # tickets that the reader holds
-        self._waiting: OrderedDict[tuple[bytes, bytes], _Entry] = OrderedDict()  # the oldest first
-        self._under_way: dict[tuple[bytes, bytes], _Entry] = {}
-        self._kept: OrderedDict[tuple[bytes, bytes], float] = OrderedDict()
+        self._waiting: OrderedDict[Key, Entry] = OrderedDict()  # the oldest first
+        self._under_way: dict[Key, Entry] = {}
+        self._kept: OrderedDict[Key, float] = OrderedDict()
         self._open_rows = self._open_characters = 0  # of tickets that are not answered
         self._characters_per_s = 0.0
         self._busy_since: dict[int, float] = {}
@@ -138,8 +104,8 @@ class Scheduler:
                 it may not be cut.
         """
         loop = asyncio.get_running_loop()
-        characters = sum(map(_characters, asked))
-        ticket = _Ticket(asked, may_cut, loop.create_future(), loop, characters)
+        characters = sum(map(characters_of, asked))
+        ticket = Ticket(asked, may_cut, loop.create_future(), loop, characters)
         with self._lock:
             self._admit(ticket)
             self._unread.append(ticket)
@@ -152,7 +118,7 @@ class Scheduler:
                 self._open_rows -= len(asked)
                 self._open_characters -= characters
 
-    def _admit(self, ticket: _Ticket) -> None:
+    def _admit(self, ticket: Ticket) -> None:
         """Raises Refused; counts the ticket's rows in otherwise."""
         if self._closing:
             raise Refused("unavailable", "the server is closing this model; try again", retry_after_s=1.0)
@@ -196,18 +162,20 @@ class Scheduler:
 
     def _read_all(self) -> None:
         while (tickets := self._next_tickets()) is not None:
-            began = time.perf_counter()
-            read = self._read_together(tickets)
-            self.observer.read(sum(len(ticket.asked) for ticket in tickets), time.perf_counter() - began)
-            done: list[_Ticket] = []
+            try:
+                began = time.perf_counter()
+                read = read_requests(self.encoder, [ticket.asked for ticket in tickets])
+                self.observer.read(sum(len(ticket.asked) for ticket in tickets), time.perf_counter() - began)
+                with self._lock:
+                    done = [each for each, rows in zip(tickets, read, strict=True) if self._enter(each, rows)]
+                deliver(done)
+            except Exception as error:  # a fault of ours: the thread goes on, and nobody waits for nothing
+                _give_up(tickets, error)
             with self._lock:
-                for ticket, rows in read:
-                    done += [ticket] if self._enter(ticket, rows) else []
                 self._reading = 0
                 self._to_score.notify_all()
-            _deliver(done)
 
-    def _next_tickets(self) -> list[_Ticket] | None:
+    def _next_tickets(self) -> list[Ticket] | None:
         """Those that came, up to `READ_AT_ONCE` characters; None when there will be no more."""
         with self._lock:
             while not self._unread:
@@ -215,7 +183,7 @@ class Scheduler:
                     self._to_score.notify_all()
                     return None
                 self._to_read.wait()
-            tickets: list[_Ticket] = []
+            tickets: list[Ticket] = []
             characters = 0
             while self._unread and (not tickets or characters + self._unread[0].characters <= READ_AT_ONCE):
                 ticket = self._unread.popleft()
@@ -227,39 +195,7 @@ class Scheduler:
             self._reading = len(tickets)
             return tickets
 
-    def _read_together(self, tickets: Sequence[_Ticket]) -> list[tuple[_Ticket, Sequence[Row | Failed]]]:
-        """The rows of each ticket, all texts tokenized together; if one cannot be, by ticket, and by row."""
-        try:
-            rows: Sequence[Row | Failed] = self._encode([each for ticket in tickets for each in ticket.asked])
-        except Exception:
-            rows = [row for ticket in tickets for row in self._read_alone(ticket.asked)]
-        placed = iter(rows)
-        return [(ticket, [next(placed) for _ in ticket.asked]) for ticket in tickets]
-
-    def _read_alone(self, asked: Sequence[Asked]) -> Sequence[Row | Failed]:
-        try:
-            return self._encode(asked)
-        except Exception:
-            return [self._read_one(each, place) for place, each in enumerate(asked)]
-
-    def _read_one(self, asked: Asked, place: int) -> Row | Failed:
-        try:
-            return self._encode([asked])[0]
-        except BadInput as error:
-            return Failed(str(error).replace("pair 0", f"row {place}"), "text")
-        except Exception as error:  # whatever a text did to the tokenizer, the other rows have theirs
-            return Failed(f"row {place} could not be read ({type(error).__name__})", "failed")
-
-    def _encode(self, asked: Sequence[Asked]) -> list[Row]:
-        whole = [place for place, each in enumerate(asked) if not each.prompt]
-        if not whole:
-            return self.encoder.encode_pairs([(each.prompt, each.reply) for each in asked])
-        pairs = [(each.prompt, each.reply) for each in asked if each.prompt]
-        read = dict(zip(whole, self.encoder.encode_whole([asked[place].reply for place in whole]), strict=True))
-        others = iter(self.encoder.encode_pairs(pairs) if pairs else [])
-        return [read[place] if place in read else next(others) for place in range(len(asked))]
-
-    def _enter(self, ticket: _Ticket, rows: Sequence[Row | Failed]) -> bool:
+    def _enter(self, ticket: Ticket, rows: Sequence[Row | Failed]) -> bool:
         """Take a ticket's rows into the queue; whether it is answered already. The lock is held."""
         ticket.outcomes = [None] * len(rows)
         now, reused = time.monotonic(), 0
@@ -269,7 +205,7 @@ class Scheduler:
             if isinstance(row, Failed):
                 ticket.outcomes[place] = row
                 continue
-            key = (row.ids.tobytes(), row.types.tobytes())
+            key = key_of(row)
             if (value := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
                 ticket.outcomes[place] = Read(row, value)
@@ -277,7 +213,7 @@ class Scheduler:
                 continue
             entry = self._waiting.get(key) or self._under_way.get(key)
             if entry is None:
-                entry = self._waiting[key] = _Entry(key, row, now)
+                entry = self._waiting[key] = Entry(key, row, now)
             else:
                 reused += 1
             entry.wanted_by.append((ticket, place, row))
@@ -289,24 +225,32 @@ class Scheduler:
 
     def _score_all(self, number: int) -> None:
         while (entries := self._next_batch(number)) is not None:
-            if entries:
+            try:
                 self._score(entries)
+            except Exception as error:  # as above
+                with self._lock:
+                    for entry in entries:
+                        self._under_way.pop(entry.key, None)
+                _give_up([ticket for entry in entries for ticket, _, _ in entry.wanted_by], error)
             with self._lock:
                 self._busy_since.pop(number, None)
 
-    def _next_batch(self, number: int) -> list[_Entry] | None:
+    def _next_batch(self, number: int) -> list[Entry] | None:
         """The rows to score next; None when there will be no more."""
         with self._lock:
-            while not self._waiting:
-                if self._closing and not self._unread and not self._reading:
-                    self._to_score.notify_all()
-                    return None
-                self._to_score.wait(0.5 if self._closing else None)
-            self._gather()
-            self._drop_unwanted()
-            if not self._waiting:
-                return []
-            entries = self._choose()
+            while True:
+                while not self._waiting:
+                    if self._closing and not self._unread and not self._reading:
+                        self._to_score.notify_all()
+                        return None
+                    self._to_score.wait(_CLOSING_S if self._closing else None)
+                self._gather()
+                if window := self._window():
+                    break
+            streams = max(1, self.engine.streams)
+            rows = [entry.row for entry in window]
+            places = choose(rows, self.causal, max_tokens=self.pace.max_tokens, streams=streams)
+            entries = [window[place] for place in places]
             for entry in entries:
                 del self._waiting[entry.key]
                 self._under_way[entry.key] = entry
@@ -316,57 +260,42 @@ class Scheduler:
     def _gather(self) -> None:
         """Give rows that are on their way a moment. The lock is held, but for the waiting."""
         until = next(iter(self._waiting.values())).came + self.pace.gather_s
-        while self._waiting and (left := until - time.monotonic()) > 0:
+        while self._waiting and not self._closing and (left := until - time.monotonic()) > 0:
             if self.causal is None and not self._reading and not self._unread:
                 return
             self._to_score.wait(left)
 
-    def _drop_unwanted(self) -> None:
-        unwanted = [key for key, entry in self._waiting.items() if not entry.is_wanted]
+    def _window(self) -> list[Entry]:
+        """The oldest rows that somebody still waits for; the others among them are dropped. The lock is held."""
+        window: list[Entry] = []
+        unwanted: list[Key] = []
+        for entry in self._waiting.values():
+            if len(window) == self.pace.window:
+                break
+            if entry.is_wanted:
+                window.append(entry)
+            else:
+                unwanted.append(entry.key)
         for key in unwanted:
             del self._waiting[key]
         if unwanted:
             self.observer.dropped(len(unwanted))
+        return window
 
-    def _choose(self) -> list[_Entry]:
-        """The oldest waiting row and those of the window that it goes best with, up to a batch, or to a fair share of
-        what waits where other streams have nothing to do. The lock is held.
-        """
-        window = [entry for entry, _ in zip(self._waiting.values(), range(self.pace.window), strict=False)]
-        first = window[0]
-        total = sum(len(entry.row.ids) for entry in window)
-        streams = max(1, self.engine.streams)
-        fair = min(self.pace.max_tokens, max(-(-total // streams), 1))
-        if self.causal is None:
-            near = sorted(window[1:], key=lambda entry: abs(len(entry.row.ids) - len(first.row.ids)))
-            common = [0] * len(near)
-        else:
-            shared = {entry.key: common_length(first.row.ids, entry.row.ids) for entry in window[1:]}
-            near = sorted(window[1:], key=lambda entry: -shared[entry.key])
-            common = [shared[entry.key] for entry in near]
-        chosen, tokens, keys = [first], len(first.row.ids), len(first.row.ids)
-        for entry, alike in zip(near, common, strict=True):
-            length = len(entry.row.ids)
-            most = self.pace.max_tokens if 2 * alike > len(first.row.ids) else fair
-            if tokens + length - alike > most or keys + length > KEYS_PER_TOKEN * self.pace.max_tokens:
-                break
-            chosen.append(entry)
-            tokens, keys = tokens + length - alike, keys + length
-        return chosen
-
-    def _score(self, entries: Sequence[_Entry]) -> None:
+    def _score(self, entries: Sequence[Entry]) -> None:
         """Score these rows and give them to whoever wants them."""
         began = time.monotonic()
         values, computed = self._values([entry.row for entry in entries])
         seconds = max(time.monotonic() - began, 1e-6)
+        tokens = sum(len(entry.row.ids) for entry in entries)
         self.observer.batch(
             rows=len(entries),
-            tokens=sum(len(entry.row.ids) for entry in entries),
+            tokens=tokens,
             computed=computed,
             seconds=seconds,
             waited=[began - entry.came for entry in entries],
         )
-        done: list[_Ticket] = []
+        done: list[Ticket] = []
         characters = 0
         with self._lock:
             for entry, value in zip(entries, values, strict=True):
@@ -377,10 +306,12 @@ class Scheduler:
                     ticket.outcomes[place] = Read(row, value) if isinstance(value, float) else value
                     ticket.missing -= 1
                     done += [] if ticket.missing else [ticket]
-                    characters += _characters(ticket.asked[place])
-            speed = characters / seconds * max(1, self.engine.streams)
-            self._characters_per_s += (speed - self._characters_per_s) * (_SLOWNESS if self._characters_per_s else 1.0)
-        _deliver(done)
+                    characters += characters_of(ticket.asked[place])
+            if 2 * tokens >= self.pace.max_tokens:  # a small batch says little of what full ones take
+                speed = characters / seconds * max(1, self.engine.streams)
+                change = _CHANGE if self._characters_per_s else 1.0
+                self._characters_per_s += change * (speed - self._characters_per_s)
+        deliver(done)
 
     def _values(self, rows: Sequence[Row]) -> tuple[list[float | Failed], int]:
         """Of each row its score or why it has none; and the tokens that were computed."""
@@ -401,7 +332,7 @@ class Scheduler:
         ]
         return values, sum(len(batch.ids) for batch in batches)
 
-    def _keep(self, key: tuple[bytes, bytes], value: float) -> None:
+    def _keep(self, key: Key, value: float) -> None:
         """Remember a score in place of the one that was longest not asked for. The lock is held."""
         if self.pace.kept_scores:
             self._kept[key] = value
@@ -409,8 +340,11 @@ class Scheduler:
                 self._kept.popitem(last=False)
 
 
-_SLOWNESS = 0.1
-"""How much of the speed so far each batch changes."""
+_CHANGE = 0.1
+"""How much of the speed so far one batch changes."""
+_CLOSING_S = 0.5
+"""Between two looks whether all is done, when the queue closes."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,8 +366,11 @@ class Waiting:
     alive: bool
 
 
-def _characters(asked: Asked) -> int:
-    return len(asked.reply) + sum(len(turn.text) for turn in asked.prompt)
+def _give_up(tickets: Sequence[Ticket], error: Exception) -> None:
+    _log.error("the queue failed with %s", type(error).__name__, exc_info=error)
+    for ticket in tickets:
+        ticket.outcomes = [Failed("the server failed on this request; its log says why", "failed")] * len(ticket.asked)
+    deliver(tickets)
 
 
 def _too_long(row: Row, place: int) -> Failed:
@@ -443,19 +380,3 @@ def _too_long(row: Row, place: int) -> Failed:
         " to be cut",
         "too_long",
     )
-
-
-def _deliver(tickets: Sequence[_Ticket]) -> None:
-    """Answer requests on their event loops, all of one loop in one step."""
-    loops: dict[asyncio.AbstractEventLoop, list[_Ticket]] = {}
-    for ticket in tickets:
-        loops.setdefault(ticket.loop, []).append(ticket)
-    for loop, answered in loops.items():
-        with suppress(RuntimeError):  # the loop is closed, nobody waits
-            loop.call_soon_threadsafe(_answer, answered)
-
-
-def _answer(tickets: Sequence[_Ticket]) -> None:
-    for ticket in tickets:
-        if not ticket.future.done():
-            ticket.future.set_result([outcome for outcome in ticket.outcomes if outcome is not None])

@@ -1,0 +1,84 @@
+"""What stands in a model's queue: requests on their way, and the distinct rows that they want."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from prefrank.types import Row
+from prefrank.wire.route import Asked, Failed
+
+Key = tuple[bytes, bytes]
+"""Token ids and token types of a row: rows of one key have one score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A row and its score, before the score's facts are written down."""
+
+    row: Row
+    value: float
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request on its way.
+
+    Args:
+        may_cut: whether its rows may be.
+        future: resolved with `outcomes`, on its own loop.
+        missing: how many of the outcomes are still to come.
+        gone: whether nobody waits for it any longer.
+    """
+
+    asked: Sequence[Asked]
+    may_cut: bool
+    future: "asyncio.Future[list[Read | Failed]]"
+    loop: asyncio.AbstractEventLoop
+    characters: int
+    outcomes: list[Read | Failed | None] = field(default_factory=list)
+    missing: int = 0
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A distinct row that waits, and the places in requests that want it.
+
+    Args:
+        came: when, by the monotonic clock.
+    """
+
+    key: Key
+    row: Row
+    came: float
+    wanted_by: list[tuple[Ticket, int, Row]] = field(default_factory=list)
+
+    @property
+    def is_wanted(self) -> bool:
+        return any(not ticket.gone for ticket, _, _ in self.wanted_by)
+
+
+def key_of(row: Row) -> Key:
+    return row.ids.tobytes(), row.types.tobytes()
+
+
+def characters_of(asked: Asked) -> int:
+    """Of all its texts."""
+    return len(asked.reply) + sum(len(turn.text) for turn in asked.prompt)
+
+
+def deliver(tickets: Sequence[Ticket]) -> None:
+    """Answer requests on their event loops, all of one loop in one step."""
+    loops: dict[asyncio.AbstractEventLoop, list[Ticket]] = {}
+    for ticket in tickets:
+        loops.setdefault(ticket.loop, []).append(ticket)
+    for loop, answered in loops.items():
+        with suppress(RuntimeError):  # the loop is closed, nobody waits
+            loop.call_soon_threadsafe(_answer, answered)
+
+
+def _answer(tickets: Sequence[Ticket]) -> None:
+    for ticket in tickets:
+        if not ticket.future.done():
+            ticket.future.set_result([outcome for outcome in ticket.outcomes if outcome is not None])
