@@ -572,9 +572,7 @@ def test_addresses_that_cannot_be_used(url: str, message: str) -> None:
 
 def test_a_path_that_tells_nothing_wants_the_protocol(fake: FakeServer) -> None:
     for path in ("", "/my/model"):
-        with pytest.raises(
-            BadInput, match="does not tell what the server speaks; end it in one of /api/score, "
-        ):
+        with pytest.raises(BadInput, match="does not tell what the server speaks; end it in one of /api/score, "):
             open_server(fake.url + path)
 
 
