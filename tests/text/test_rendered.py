@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prefrank.text import TextEncoder, TextSettings
 from prefrank.types import Turn, as_prompt
 from tests.text.folders import configure, pair_folder
-from tests.tiny import chat_folder
+from tests.tiny import chat_folder, wordpiece_folder
 
 TYPED = ["input_ids", "token_type_ids", "attention_mask"]
 RENDERED = {
@@ -104,3 +104,33 @@ def test_rendered_turns_are_the_row_of_their_texts(
     (bare,) = encoder.encode(as_prompt(texts[0]), [reply])
     (plain,) = TextEncoder.load(folder, max_length=limit, template=template).encode(as_prompt(texts[0]), [reply])
     assert bare.ids.tolist() == plain.ids.tolist()
+
+
+def test_whole_texts_are_the_rows_of_their_turns(tmp_path: Path) -> None:
+    """Under a chat template, and under the pair encoding with the separators written or not."""
+    from transformers import AutoTokenizer
+
+    prompt, reply = (Turn("user", "how do I bake bread"),), "mix flour"
+    folder = chat_folder(tmp_path / "chat")
+    chat = TextEncoder.load(folder)
+    messages = [{"role": "user", "content": prompt[0].text}, {"role": "assistant", "content": reply}]
+    text = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False)
+    assert chat.encode_whole([text])[0].ids.tolist() == chat.encode(prompt, [reply])[0].ids.tolist()
+    pair = TextEncoder.load(wordpiece_folder(tmp_path / "pair"))
+    wanted = pair.encode(prompt, [reply])[0]
+    for written in ("how do I bake bread[SEP]mix flour", "[CLS] how do I bake bread [SEP] mix flour [SEP]"):
+        (row,) = pair.encode_whole([written])
+        assert (row.ids.tolist(), row.types.tolist()) == (wanted.ids.tolist(), wanted.types.tolist())
+
+
+def test_a_whole_text_without_a_separator_is_the_tokenizers_row_of_one_text(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = wordpiece_folder(tmp_path / "pair")
+    encoder, tokenizer = TextEncoder.load(folder, max_length=8), AutoTokenizer.from_pretrained(folder)
+    for text in ("mix flour", "mix flour water salt and yeast the dough needs an hour", ""):
+        (row,) = encoder.encode_whole([text])
+        theirs = tokenizer(text, truncation=True, max_length=8)
+        assert row.ids.tolist() == theirs.input_ids
+        assert row.types.tolist() == theirs.token_type_ids
+        assert row.cut_reply == len(tokenizer(text).input_ids) - len(row.ids)
