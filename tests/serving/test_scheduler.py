@@ -182,6 +182,22 @@ def test_a_prompt_with_several_replies_is_computed_once_also_over_requests(
     assert observer.computed < observer.tokens / 4
 
 
+def test_a_reply_that_comes_a_moment_later_is_computed_with_its_prompt(
+    decoder: RewardModel, opened: Callable[..., Scheduler]
+) -> None:
+    observer = Counting()
+    scheduler = opened(decoder, observer=observer, max_tokens=1000, gather_s=2.0)
+    first, second = asked(" ".join(WORDS * 3), "a", "b")
+
+    async def one_after_the_other() -> None:
+        earlier = asyncio.ensure_future(scheduler.score([first]))
+        await asyncio.sleep(0.1)
+        await asyncio.gather(earlier, scheduler.score([second]))
+
+    run(one_after_the_other())
+    assert observer.computed < observer.tokens * 0.7
+
+
 def test_rows_of_callers_that_went_are_not_scored(bert: RewardModel, opened: Callable[..., Scheduler]) -> None:
     engine, observer = Held(bert.engine), Counting()
     scheduler = opened(bert, engine, observer)
