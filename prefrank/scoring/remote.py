@@ -6,7 +6,8 @@ The wire formats are in `prefrank.wire`. What to know about servers:
 - Many apply a sigmoid unless asked not to, some even then, and no answer says so. Raw scores are asked for wherever the
   format has a way to; three probes at the start look at the range, and the record (`scores`) says what they showed.
 - A score that is null or NaN is a failure of that reply (NaN, counted as lost). A missing score is an error.
-- They do not report tokens or truncation: both are 0 in the scores, and the record (`truncation`) says so.
+- Only our own says how many tokens it scored and what it cut. Of the others both are 0 in the scores, and the record
+  (`truncation`) says so.
 """
 
 import json
@@ -26,7 +27,7 @@ from prefrank.scoring.server_info import find_server
 from prefrank.scoring.server_template import template_writing
 from prefrank.types import Prompt, Score, Turn
 from prefrank.wire import DIALECTS
-from prefrank.wire.dialect import Dialect, Unreadable, scores_of
+from prefrank.wire.dialect import Dialect, Told, Unreadable, scores_of
 from prefrank.wire.inputs import LABELLED, OneText, OpenedText, Pair, Turns, Writing, description_of, inputs_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 HALVED = (413, 422, 424)
 """Too much at once: TEI answers 422 (413 up to version 1.8), and 424 for a whole batch of which one score is NaN."""
+
+_TOLD = "the server's own, counted with each score"
 
 MOST = {"batch": 1 << 20, "concurrency": 1024, "tries": 100}
 """Of the whole numbers in `ServerOptions`."""
@@ -120,7 +123,7 @@ class RemoteScorer:
             "server_revision": self.revision,
             "input": description_of(self.dialect.takes, turns=self.options.turns, writing=self.writing),
             "scores": f"{scale}; {self.doubt}" if self.doubt else scale,
-            "truncation": "the server's own; it does not tell what it cut",
+            "truncation": _TOLD if self.dialect.tells_cuts else "the server's own; it does not tell what it cut",
             "batch": self.batch,
         }
 
@@ -132,8 +135,11 @@ class RemoteScorer:
             BadModel: an answer that is not a score for each pair.
         """
         with _client(self.options) as client:
-            values = _values(client, self, pairs)
-        return [Score(value, tokens=0, cut_prompt=0, cut_reply=0, model=self.fingerprint) for value in values]
+            told = _told(client, self, pairs)
+        model = self.fingerprint
+        return [
+            Score(each.value, each.tokens, each.cut_prompt, each.cut_reply, model, each.past_trained) for each in told
+        ]
 
 
 def open_server(url: str, options: ServerOptions | None = None) -> RemoteScorer:
@@ -157,7 +163,7 @@ def open_server(url: str, options: ServerOptions | None = None) -> RemoteScorer:
             options=options,
             writing=_writing(server.dialect, options.chat_template),
         )
-        return replace(scorer, doubt=_doubt(_values(client, scorer, PROBES)))
+        return replace(scorer, doubt=_doubt([told.value for told in _told(client, scorer, PROBES)]))
 
 
 def _client(options: ServerOptions) -> "httpx.Client":
@@ -193,11 +199,11 @@ def _doubt(values: Sequence[float]) -> str:
     return ""
 
 
-def _values(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) -> list[float]:
+def _told(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) -> list[Told]:
     """The scores by daemon threads: an executor would hold up a stopped process until its last request gives up."""
     requests = _requests(pairs, scorer.dialect.holds, scorer.batch)
     waiting = deque(requests)
-    answers: Queue[tuple[list[int], list[float] | Exception]] = Queue()
+    answers: Queue[tuple[list[int], list[Told] | Exception]] = Queue()
 
     def work() -> None:
         while True:
@@ -210,7 +216,7 @@ def _values(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair])
             except Exception as error:  # raised where the answers are awaited
                 answers.put((places, error))
 
-    values = [math.nan] * len(pairs)
+    told = [Told(math.nan)] * len(pairs)
     try:
         for _ in range(min(scorer.options.concurrency, len(requests))):
             Thread(target=work, daemon=True).start()
@@ -219,10 +225,10 @@ def _values(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair])
             if isinstance(answer, Exception):
                 raise answer
             for place, value in zip(places, answer, strict=True):
-                values[place] = value
+                told[place] = value
     finally:
         waiting.clear()
-    return values
+    return told
 
 
 def _requests(pairs: Sequence[Pair], holds: Literal["pairs", "replies", "reply"], batch: int) -> list[list[int]]:
@@ -234,7 +240,7 @@ def _requests(pairs: Sequence[Pair], holds: Literal["pairs", "replies", "reply"]
     return [places[start : start + size] for places in groups.values() for start in range(0, len(places), size)]
 
 
-def _ask(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) -> list[float]:
+def _ask(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) -> list[Told]:
     """The scores of one request's pairs; of its halves, where the server refuses it as a whole."""
     dialect, options = scorer.dialect, scorer.options
     inputs = inputs_of(pairs, dialect.takes, turns=options.turns, writing=scorer.writing, adds_bos=dialect.adds_bos)
@@ -244,7 +250,7 @@ def _ask(client: "httpx.Client", scorer: RemoteScorer, pairs: Sequence[Pair]) ->
         half = len(pairs) // 2
         return _ask(client, scorer, pairs[:half]) + _ask(client, scorer, pairs[half:])
     if answer.status == 424 and re.search(r"\bnan\b", answer.text, re.IGNORECASE):
-        return [math.nan]  # TEI: "score is NaN"
+        return [Told(math.nan)]  # TEI: "score is NaN"
     if not answer.is_success:
         status = f"status {answer.status}: {shown(answer.text)}{_hint(answer)}"
         raise BadModel(f"{address(scorer.url)} answered with {status}")

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal
 
 from prefrank.errors import short
@@ -11,7 +11,18 @@ from prefrank.io.json_files import unique_keys
 from prefrank.wire.inputs import Input
 
 Placed = list[tuple[Any, Any]]
-"""(place in the request, score), both as the server gave them."""
+"""(place in the request, score), both as the server gave them; a `Told` where it said more than the score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a server says of a reply: the score, as it gave it, and the facts of `types.Score`, 0 where it says none."""
+
+    value: Any
+    tokens: int = 0
+    cut_prompt: int = 0
+    cut_reply: int = 0
+    past_trained: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,7 @@ class Dialect(Generic[Input]):
         signs: what identifies the server where another dialect has the same path; without them that one is meant.
         root_signs: those that identify the server where a URL has no path.
         adds_bos: whether the server puts the tokenizer's beginning before a text itself.
+        tells_cuts: whether it says what it cut.
     """
 
     name: str
@@ -55,6 +67,7 @@ class Dialect(Generic[Input]):
     signs: Signs | None = None
     root_signs: Signs | None = None
     adds_bos: bool = False
+    tells_cuts: bool = False
 
 
 RAW = "raw, as asked for by"
@@ -91,8 +104,8 @@ def ranked(answer: Any) -> Placed:
     ]
 
 
-def scores_of(dialect: Dialect[Any], content: bytes, replies: Sequence[str]) -> list[float]:
-    """The scores in an answer, one for each reply that was asked about; NaN for null.
+def scores_of(dialect: Dialect[Any], content: bytes, replies: Sequence[str]) -> list[Told]:
+    """The scores in an answer, one for each reply that was asked about, as numbers; NaN for null.
 
     Raises:
         Unreadable: no JSON, no answer of the dialect, or not one score for each reply.
@@ -121,15 +134,16 @@ def parse(content: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def _in_order(placed: Placed, replies: Sequence[str]) -> list[float]:
+def _in_order(placed: Placed, replies: Sequence[str]) -> list[Told]:
     """Scores by place, each there once: two for one reply are two answers, of which none is known to be right."""
-    values: dict[int, float] = {}
+    values: dict[int, Told] = {}
     for place, value in placed:
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(replies):
             raise Unreadable(f"a score for text {short(place)} of {len(replies)}")
         if place in values:
             raise Unreadable(f"two scores for text {place}")
-        values[place] = _number(value)
+        told = value if isinstance(value, Told) else Told(value)
+        values[place] = replace(told, value=_number(told.value))
     if missing := [place for place in range(len(replies)) if place not in values]:
         first = missing[0]
         raise Unreadable(

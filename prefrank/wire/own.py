@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from prefrank.io.json_schema import Shape, json_schema
 from prefrank.io.schema import Stored, Wrong
 from prefrank.types import Prompt, Score
-from prefrank.wire.dialect import Dialect, Placed, Signs, with_model
+from prefrank.wire.dialect import Dialect, Placed, Signs, Told, Unreadable, with_model
 from prefrank.wire.given import GivenPrompt, GivenTexts, read_prompt
 from prefrank.wire.inputs import Messages
 from prefrank.wire.route import About, Answered, Asked, Errors, Failed, Outcome, Page, Question, Refused, Route, sigmoid
@@ -284,7 +284,15 @@ def _request(inputs: Sequence[Messages], model: str | None) -> dict[str, Any]:
 
 
 def _read(answer: Any) -> Placed:
-    return [(row["index"], row["score"]) for row in answer["scores"]]
+    return [(row["index"], _told(row)) for row in answer["scores"]]
+
+
+def _told(row: Any) -> Told:
+    names = ("tokens", "cut_prompt", "cut_reply", "past_trained")
+    counts = {name: row.get(name, 0) for name in names}
+    if any(type(count) is not int or count < 0 for count in counts.values()):
+        raise Unreadable(f"counts of tokens that are none: {counts}")
+    return Told(row["score"], **counts)
 
 
 PREFRANK = Dialect(
@@ -296,4 +304,5 @@ PREFRANK = Dialect(
     read_answer=_read,
     scale="raw",
     root_signs=Signs(pages=("/api/models",), key="models"),
+    tells_cuts=True,
 )

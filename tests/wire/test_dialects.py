@@ -10,7 +10,7 @@ import pytest
 
 from prefrank import wire
 from prefrank.wire import DIALECTS
-from prefrank.wire.dialect import Unreadable, parse, scores_of
+from prefrank.wire.dialect import Told, Unreadable, parse, scores_of
 from tests.wire.examples import EXAMPLES
 
 INDEXED = ("tei-rerank", "rerank", "cohere", "vllm-score", "vllm-classify", "vllm-pooling")
@@ -19,7 +19,7 @@ INDEXED = ("tei-rerank", "rerank", "cohere", "vllm-score", "vllm-classify", "vll
 
 def read(name: str, answer: Any) -> list[float]:
     replies = [f"reply {place}" for place in range(len(EXAMPLES[name].inputs))]
-    return scores_of(DIALECTS[name], json.dumps(answer).encode(), replies)
+    return [told.value for told in scores_of(DIALECTS[name], json.dumps(answer).encode(), replies)]
 
 
 def results_of(answer: Any) -> list[Any]:
@@ -96,7 +96,7 @@ def test_what_is_no_answer_of_a_dialect_is_said_so(name: str, answer: Any) -> No
 
 def test_null_and_nan_are_scores_that_failed() -> None:
     answer = b'\xef\xbb\xbf{"rewards": [null, NaN, Infinity, 1]}'
-    null, nan, infinite, finite = scores_of(DIALECTS["openrlhf"], answer, ["a"] * 4)
+    null, nan, infinite, finite = (told.value for told in scores_of(DIALECTS["openrlhf"], answer, ["a"] * 4))
     assert math.isnan(null)
     assert math.isnan(nan)
     assert (infinite, finite) == (math.inf, 1.0)
@@ -123,3 +123,11 @@ def test_no_module_opens_a_connection(path: Path) -> None:
             names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
     opened = {name for name in names if any(f"{name}.".startswith(f"{unwanted}.") for unwanted in CONNECTING)}
     assert opened == set()
+
+
+def test_our_own_server_tells_tokens_and_cuts() -> None:
+    row = {"index": 0, "score": 0.5, "tokens": 7, "cut_prompt": 2, "cut_reply": 1, "past_trained": 3}
+    answer = json.dumps({"scores": [row]}).encode()
+    assert scores_of(DIALECTS["prefrank"], answer, ["a"]) == [Told(0.5, 7, 2, 1, 3)]
+    with pytest.raises(Unreadable, match="counts of tokens that are none"):
+        scores_of(DIALECTS["prefrank"], answer.replace(b"7", b"-7"), ["a"])
