@@ -214,7 +214,9 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(stub: Stub, page: Any) ->
     page.wait_for_selector(".card >> nth=1")
     assert not page.get_by_label("API key").is_visible()
     assert page.evaluate("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
-    page.get_by_role("button", name="Copy as Python").click()
+    for kind in ("curl", "Python"):
+        page.get_by_role("button", name=f"Copy as {kind}").click()
+        assert "PREFRANK_API_KEY" in page.locator("#code").inner_text()
     assert "secret" not in page.content().replace('value="secret"', "")
     opened(page, stub.url)  # the tab still knows it
     assert not page.get_by_label("API key").is_visible()
@@ -285,7 +287,8 @@ def test_a_phone_shows_it_all_without_scrolling_sideways(stub: Stub, page: Any) 
     write(page, "x" * 300, "y" * 300, "help " * 60, "sorry")
     page.get_by_label("Compare with").select_option("large")
     rank(page, cards=6)
-    page.wait_for_function("() => scrollY > 300")  # to the ranking, which is below the form
+    shown = "() => { const { top } = document.getElementById('verdict').getBoundingClientRect(); return top >= 0 && top < 300 }"
+    page.wait_for_function(shown)  # below the form as it is
     page.get_by_role("button", name="Copy as curl").click()
     assert page.evaluate("document.documentElement.scrollWidth") == 375
 
@@ -330,10 +333,13 @@ def test_lists_can_be_pasted_and_ones_own_texts_come_back(stub: Stub, page: Any)
 def test_only_the_newest_question_is_answered(stub: Stub, page: Any) -> None:
     opened(page, stub.url)
     held: list[Any] = []
-    page.route("**/api/rank", lambda route: held.append(route), times=1)
-    page.get_by_role("button", name="Rank").click()
-    page.wait_for_selector("#results[aria-busy=true]")
-    write(page, "Hi", "sorry", "help", "more")
-    rank(page, cards=3)
-    assert page.locator(".score").first.inner_text() == f"{score('small', 'sorry'):.3f}"
+    page.route("**/api/rank", lambda route: held.append(route), times=2)
+    for prompt in ("first", "second"):
+        write(page, prompt, "sorry", "help")
+        page.get_by_role("button", name="Rank").click()
+        page.wait_for_selector("#results[aria-busy=true]")
+    assert [route.request.post_data_json["prompt"] for route in held] == ["first", "second"]
     assert page.get_by_role("alert").count() == 0
+    held[1].continue_()
+    page.wait_for_selector("#results[aria-busy=false]")
+    assert page.locator(".score").first.inner_text() == f"{score('small', 'sorry'):.3f}"
