@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+from prefrank.scoring import RewardModel
+from prefrank.serving.app import make_app
+from prefrank.serving.hosted import Models, host
 from prefrank.serving.page_files import FOLDER
+from prefrank.serving.settings import ServeSettings
 from tests.serving.page_stub import Stub, make_stub, score, serving
+from tests.tiny import bert_folder
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -287,8 +292,7 @@ def test_a_phone_shows_it_all_without_scrolling_sideways(stub: Stub, page: Any) 
     write(page, "x" * 300, "y" * 300, "help " * 60, "sorry")
     page.get_by_label("Compare with").select_option("large")
     rank(page, cards=6)
-    shown = "() => { const { top } = document.getElementById('verdict').getBoundingClientRect(); return top >= 0 && top < 300 }"
-    page.wait_for_function(shown)  # below the form as it is
+    page.wait_for_function("() => Math.abs(document.getElementById('verdict').getBoundingClientRect().top) < 100")
     page.get_by_role("button", name="Copy as curl").click()
     assert page.evaluate("document.documentElement.scrollWidth") == 375
 
@@ -328,6 +332,30 @@ def test_lists_can_be_pasted_and_ones_own_texts_come_back(stub: Stub, page: Any)
     page.get_by_role("button", name="Your texts").click()
     rank(page, cards=3)
     assert stub.asked[-1][1] == mine
+
+
+def test_the_real_server_ranks_compares_and_explains(page: Any, tmp_path: Path) -> None:
+    texts = {name: str(bert_folder(tmp_path / name, seed=seed)) for seed, name in enumerate(("one", "two"))}
+    settings = ServeSettings(models=texts)
+    models = Models(tuple(texts), lambda name: host(name, RewardModel.load(texts[name]), settings))
+    models.load_all()
+    reply = "Bread \U0001f35e is good.\n\nMix flour and water! Wait"
+    with serving(make_app(models, settings)) as url:
+        opened(page, url)
+        write(page, "How do I bake bread?", reply, "The dough needs an hour.", "flour " * 200)
+        page.get_by_label("Compare with").select_option("two")
+        cards = rank(page, cards=6)
+        pairs = [("one", reply), ("two", "The dough needs an hour.")]
+        values = [models.of(name).model.score("How do I bake bread?", [text])[0].value for name, text in pairs]
+        shown = "".join(cards).replace("−", "-")
+        assert [f"\n{value:.3f}\n" in shown for value in values] == [True, True]
+        assert "tokens of the reply" in shown
+        page.locator(".card", has_text="Bread").first.get_by_role("button", name="What is the score made of?").click()
+        page.locator(".part b").nth(2).wait_for()
+        sentences = [re.sub(r" \S+$", "", text) for text in page.locator(".part").all_text_contents()]
+        assert sentences == ["Bread \U0001f35e is good.", "Mix flour and water!", "Wait"]
+        assert page.evaluate("async () => (await fetch('openapi.json')).status") == 200
+    models.close(5.0)
 
 
 def test_only_the_newest_question_is_answered(stub: Stub, page: Any) -> None:

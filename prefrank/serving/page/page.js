@@ -128,7 +128,6 @@ function finish(asked, answers) {
   say("problem", "");
   $("key-form").hidden = true;
   if (refused) complain(refused.reason);
-  else comeIntoView("verdict");
   if (!values.length) return say("status", state.ranked ? "Not ranked; below is what came before." : "Not ranked.");
   state.ranked = asked;
   $("stale").hidden = true;
@@ -138,6 +137,7 @@ function finish(asked, answers) {
   say("verdict", verdict(values, asked.names));
   say("status", summary(values));
   say("reading", reading(values));
+  if (!refused) comeIntoView("verdict");
   keepUp(values);
   return undefined;
 }
