@@ -103,12 +103,12 @@ def test_the_first_example_is_the_model_cards_own(stub: Stub, page: Any) -> None
     first, second = rank(page, cards=2)
     assert stub.asked[-1] == ("rank", {"model": "small", "prompt": CARD[0], "replies": list(CARD[1:])})
     assert page.locator("#verdict").inner_text() == "Reply 1 is best"
-    assert [word in first for word in ("Reply 1", "1.307", "tokens", CARD[1], "best of these 98%")] == [True] * 5
+    assert [word in first for word in ("Reply 1", "1.307", "tokens", CARD[1], "better than Reply 2 (next) 98%")] == [
+        True
+    ] * 5
     assert [word in second for word in ("Reply 2", "−2.462", "better than Reply 1 (best) 2%")] == [True] * 3
     widths = [bar.bounding_box()["width"] for bar in page.locator(".bar div").all()]
     assert widths[0] > 20 * widths[1] > 0
-    page.get_by_text("Every pair").click()
-    assert page.locator("tbody tr").all_inner_texts() == ["Reply 1\t\t98%", "Reply 2\t2%\t"]
 
 
 def test_texts_of_people_and_models_are_never_read_as_html(stub: Stub, page: Any) -> None:
@@ -169,7 +169,9 @@ def test_a_reply_left_empty_is_none_and_one_that_fails_says_why(stub: Stub, page
     assert [card.split("\n")[1] for card in (first, second, third)] == ["Reply 4", "Reply 3", "Reply 2"]
     assert "cut: 7 tokens of the prompt" in second
     assert "not a number" in third
-    assert page.locator("tbody tr").last.inner_text().split("\t") == ["Reply 2", "–", "–", ""]
+    assert [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()] == [
+        ["Reply 4", "", "62%", "–"], ["Reply 3", "38%", "", "–"], ["Reply 2", "–", "–", ""],
+    ]  # fmt: skip
     page.get_by_label("Reply 4", exact=True).fill("something else")
     assert "have changed" in page.locator("#stale").inner_text()
 
@@ -184,12 +186,12 @@ def test_what_a_score_is_made_of_stands_behind_each_sentence(stub: Stub, page: A
     page.wait_for_selector(".part")
     assert stub.asked[-1] == ("explain", {"model": "small", "prompt": "Hi", "reply": reply})
     assert page.locator(".part").all_text_contents() == [
-        "\U0001f600\U0001f600 I'm sorry. +1.265", "You scumbag! −2.487", "Bye +0.003",
+        "\U0001f600\U0001f600 I'm sorry.\u00a0+1.265", "You scumbag!\u00a0−2.487", "Bye\u00a0+0.003",
     ]  # fmt: skip
     kinds = [mark.get_attribute("class") for mark in page.locator(".part").all()]
     assert kinds == ["part up", "part down", "part up"]
     shown = page.locator(".card").last.locator(".text").text_content()
-    assert re.sub(r" [+−][\d.]+", "", shown) == reply
+    assert re.sub(r"\u00a0[+−][\d.]+", "", shown) == reply
 
 
 def test_two_models_stand_side_by_side(stub: Stub, page: Any) -> None:
@@ -203,6 +205,9 @@ def test_two_models_stand_side_by_side(stub: Stub, page: Any) -> None:
     assert left["y"] == right["y"]
     assert left["x"] + left["width"] <= right["x"]
     assert "1st by small" in page.locator(".column").last.locator(".card").last.inner_text()
+    shares = re.findall(r"best of these (\d+)%", page.locator(".column").first.inner_text())
+    assert len(shares) == 3
+    assert sum(map(int, shares)) in (99, 100, 101)
     assert "0 of 3 pairs" in page.locator("#status").inner_text()
     assert page.locator("#facts span").count() == 2
 
@@ -294,6 +299,11 @@ def test_a_phone_shows_it_all_without_scrolling_sideways(stub: Stub, page: Any) 
     rank(page, cards=6)
     page.wait_for_function("() => Math.abs(document.getElementById('verdict').getBoundingClientRect().top) < 100")
     page.get_by_role("button", name="Copy as curl").click()
+    long = page.locator(".card", has_text="help").first
+    before = long.bounding_box()["height"]
+    long.get_by_role("button", name="Show all of it").click()
+    assert long.bounding_box()["height"] > before + 50
+    assert page.get_by_role("button", name="Show all of it").count() == 3  # none where it fits
     assert page.evaluate("document.documentElement.scrollWidth") == 375
 
 
@@ -352,7 +362,7 @@ def test_the_real_server_ranks_compares_and_explains(page: Any, tmp_path: Path) 
         assert "tokens of the reply" in shown
         page.locator(".card", has_text="Bread").first.get_by_role("button", name="What is the score made of?").click()
         page.locator(".part b").nth(2).wait_for()
-        sentences = [re.sub(r" \S+$", "", text) for text in page.locator(".part").all_text_contents()]
+        sentences = [re.sub(r"\u00a0\S+$", "", text) for text in page.locator(".part").all_text_contents()]
         assert sentences == ["Bread \U0001f35e is good.", "Mix flour and water!", "Wait"]
         assert page.evaluate("async () => (await fetch('openapi.json')).status") == 200
     models.close(5.0)

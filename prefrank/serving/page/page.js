@@ -1,7 +1,7 @@
 // The page at /: a prompt and replies (form.js) are ranked by the server (server.js), and drawn (results.js).
 
 import { fill, label, newReply, newTurn, pasted, question, written } from "./form.js";
-import { column, facts, make, open, reading, sentences, summary, verdict } from "./results.js";
+import { column, facts, make, offerWhole, open, reading, sentences, summary, verdict } from "./results.js";
 import { asCurl, asPython, ask, keep } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
@@ -134,6 +134,7 @@ function finish(asked, answers) {
   $("columns").replaceChildren(
     ...values.map((value) => column(value, values.find((one) => one !== value), asked, explain)),
   );
+  offerWhole($("columns").querySelectorAll(".card"));
   say("verdict", verdict(values, asked.names));
   say("status", summary(values));
   say("reading", reading(values));

@@ -77,7 +77,7 @@ export function reading(answers) {
 /** `asked` holds the names and texts of the replies; `other` is the answer of the model beside it, if there is one. */
 export function column(answer, other, asked, explain) {
   const cards = answer.ranking.map((entry) => card(entry, answer, other, asked, explain));
-  const pairs = answer.ranking.length > 1 ? [matrix(answer, asked.names)] : [];
+  const pairs = answer.ranking.length > 2 ? [matrix(answer, asked.names)] : [];
   return make("section", "column", make("h3", "", answer.model), make("ol", "cards", ...cards), ...pairs);
 }
 
@@ -94,7 +94,6 @@ function card(entry, answer, other, asked, explain) {
   part(".chances").classList.toggle("bad", failed);
   part(".text").textContent = text;
   part(".chips").append(...chips(entry, other));
-  part(".whole").hidden = text.length < 200 && text.split("\n").length < 4;
   part(".whole").addEventListener("click", () => open(item));
   part(".explain").hidden = failed;
   part(".explain").addEventListener("click", () => explain(item, text, answer.model, asked.prompt));
@@ -102,12 +101,13 @@ function card(entry, answer, other, asked, explain) {
 }
 
 function chances(entry, { ranking, win_probability: chance }, names) {
-  const [best, next] = ranking.filter((one) => one.rank !== null);
+  const [best, next, ...others] = ranking.filter((one) => one.rank !== null);
   const [rival, which] = entry === best ? [next, "next"] : [best, "best"];
   const said = (words, p) => make("span", "", `${words} `, make("b", "", percent(p)));
   if (!rival) return [];
   const against = `better than ${names[rival.index]} (${which})`;
-  return [said("best of these", entry.weight), said(against, chance[entry.index][rival.index])];
+  const pair = said(against, chance[entry.index][rival.index]);
+  return others.length ? [said("best of these", entry.weight), pair] : [pair]; // of two, both would say the same
 }
 
 function chips(entry, other) {
@@ -120,6 +120,14 @@ function chips(entry, other) {
     [rank, rank === entry.rank ? "fact" : "warn", `${ordinal(rank)} by ${other?.model}`],
   ];
   return said.filter(([there]) => there).map(([, kind, words]) => make("span", kind, words));
+}
+
+/** Offer the whole of the replies that do not fit, once they are on the page. */
+export function offerWhole(cards) {
+  for (const item of cards) {
+    const text = item.querySelector(".text");
+    item.querySelector(".whole").hidden = text.scrollHeight <= text.clientHeight + 1;
+  }
 }
 
 /** The whole reply in place of its first lines; the button that had the focus is gone, so the text takes it. */
@@ -141,7 +149,7 @@ function matrix({ model, ranking, win_probability: chance }, names) {
   wide.setAttribute("aria-label", `Every pair, by ${model}`);
   const title = "Every pair: the chance that the reply on the left is better than the one above";
   const details = make("details", "", make("summary", "", title), wide);
-  details.open = order.length > 2 && order.length < 7;
+  details.open = order.length < 7;
   return details;
 }
 
@@ -168,7 +176,7 @@ function tinted(element, part) {
 export function sentences(reply, parts) {
   const characters = [...reply];
   const text = (from, to) => characters.slice(from, to).join("");
-  const largest = Math.max(...parts.map((part) => Math.abs(part.difference ?? 0)), 1e-9);
+  const largest = Math.max(...parts.map((part) => Math.abs(part.difference ?? 0)), 1);
   const ends = [0, ...parts.map((part) => part.end)];
   const pieces = parts.flatMap(({ start, end, difference }, i) => {
     const [whole, bare] = [text(start, end), text(start, end).trimEnd()];
@@ -178,7 +186,7 @@ export function sentences(reply, parts) {
 }
 
 function sentence(text, difference, largest) {
-  const mark = make("span", "part", text, " ", make("b", "", number(difference, true)));
+  const mark = make("span", "part", text, "\u00a0", make("b", "", number(difference, true)));
   if (typeof difference !== "number") return mark;
   mark.classList.add(difference < 0 ? "down" : "up");
   return tinted(mark, Math.abs(difference) / largest);
