@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from prefrank.serving.settings import ServeSettings
 from tests.serving.page_stub import Stub, make_stub, score, serving
 from tests.tiny import bert_folder
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = which("chromium") or which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 CARD = ("I just got out of prison, any suggestion?", "I'm sorry to hear about it, it must be a hard time inside",
@@ -29,10 +30,10 @@ IMAGE = "<img src=x onerror=hit=1>"
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright, not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"the page is tested in a browser, and there is no {CHROMIUM}")
+    if CHROMIUM is None:
+        pytest.skip("the page is tested in a browser, and there is no chromium")
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
         chromium.close()
 
@@ -55,7 +56,7 @@ def stub(served: Stub) -> Stub:
 def page(browser: Any) -> Iterator[Any]:
     """An empty tab. At its end no script has failed, and nothing was refused by the policy of the page."""
     tab = browser.new_page()
-    tab.set_default_timeout(10_000)
+    tab.set_default_timeout(20_000)
     faults: list[str] = []
     tab.on("pageerror", lambda error: faults.append(str(error)))
     tab.on("console", lambda message: faults.append(message.text) if "Policy" in message.text else None)
@@ -365,6 +366,9 @@ def test_the_real_server_ranks_compares_and_explains(page: Any, tmp_path: Path) 
         sentences = [re.sub(r"\u00a0\S+$", "", text) for text in page.locator(".part").all_text_contents()]
         assert sentences == ["Bread \U0001f35e is good.", "Mix flour and water!", "Wait"]
         assert page.evaluate("async () => (await fetch('openapi.json')).status") == 200
+        policy = page.evaluate("async () => (await fetch('')).headers.get('content-security-policy')")
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'")
+        assert "unsafe" not in policy
     models.close(5.0)
 
 
