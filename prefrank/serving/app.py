@@ -18,6 +18,7 @@ from prefrank.io.json_files import parse_json
 from prefrank.serving.guard import check_key, read_body
 from prefrank.serving.hosted import Models, within
 from prefrank.serving.openapi import describe
+from prefrank.serving.page_files import add_page
 from prefrank.serving.settings import ServeSettings
 from prefrank.types import Score
 from prefrank.wire import PAGES, ROUTES
@@ -44,6 +45,7 @@ def make_app(models: Models, settings: ServeSettings) -> FastAPI:
     app.add_route("/openapi.json", _constant(described), methods=["GET"])
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
+    add_page(app)
     return app
 
 
