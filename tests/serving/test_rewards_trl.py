@@ -1,0 +1,105 @@
+"""TRL for real: two steps on a tiny random policy, with rewards of a server. Skipped where TRL is missing."""
+
+import ast
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from prefrank.serving.rewards import AsyncTrlReward, TrlReward
+from tests.serving.fake_server import FakeServe, worth
+from tests.tiny import TEMPLATE, chat_folder
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_spec("trl") is None or find_spec("datasets") is None,
+        reason="trl or datasets is not installed; pip install trl datasets, and run this test again",
+    ),
+]
+GENERATION = "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+
+
+class FailsOnTheSecond(FakeServe):
+    """A server that cannot score the second row of any request."""
+
+    def score(self, body: Any) -> tuple[int, Any]:
+        status, value = super().score(body)
+        value["scores"][1] = {"index": 1, "score": None, "error": "no"}
+        return status, value
+
+
+def policy_folder(folder: Path) -> Path:
+    """A random two-layer Llama that writes text, with a chat template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    chat_folder(folder, TEMPLATE + GENERATION)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=420, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=48, max_position_embeddings=256, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_two_steps_of_grpo_with_rewards_of_a_server(tmp_path: Path) -> None:
+    server = FakeServe()
+    try:
+        policy = policy_folder(tmp_path / "policy")
+        example = ROOT / "examples" / "trl_reward.py"
+        command = [sys.executable, str(example), server.url, str(policy), str(tmp_path / "run")]
+        paths = {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        result = subprocess.run(command, capture_output=True, text=True, env=os.environ | paths, timeout=300)
+        assert result.returncode == 0, result.stderr[-2000:]
+        means = ast.literal_eval(result.stdout.splitlines()[-1])
+    finally:
+        server.close()
+    steps = [body["pairs"] for path, body in server.asked if path == "/api/score"]
+    assert [len(pairs) for pairs in steps] == [4, 4]
+    assert all(len({pair["prompt"] for pair in pairs}) == 1 for pairs in steps)  # a group of each prompt
+    assert all("<|" not in pair["reply"] for pairs in steps for pair in pairs)
+    wanted = [fmean(worth(pair["prompt"], pair["reply"]) for pair in pairs) for pairs in steps]
+    assert means == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["GRPO", "RLOO"])
+def test_rows_that_fail_are_left_out_of_training_and_shown_in_the_logs(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trl
+    from datasets import Dataset
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = FailsOnTheSecond()
+    rewards = [TrlReward(server.url, name="sync"), AsyncTrlReward(server.url, name="later")]
+    settings, trainer = getattr(trl, f"{method}Config"), getattr(trl, f"{method}Trainer")
+    texts = ("how do I bake", "flour and salt")
+    prompts = [[{"role": "user", "content": text}] if method == "GRPO" else text for text in texts]
+    config = settings(
+        str(tmp_path / "run"), max_steps=2, per_device_train_batch_size=4, num_generations=4, max_completion_length=6,
+        logging_steps=1, report_to="none", bf16=False, use_cpu=True, log_completions=True, save_strategy="no",
+    )  # fmt: skip
+    try:
+        data = Dataset.from_list([{"prompt": prompt, "answer": "x"} for prompt in prompts])
+        running = trainer(str(policy_folder(tmp_path / "policy")), rewards, args=config, train_dataset=data)
+        running.train()
+    finally:
+        for reward in rewards:
+            reward.source.close()
+        server.close()
+    logged = [entry for entry in running.state.log_history if "reward" in entry]
+    assert [(entry["sync/failed"], entry["later/failed"]) for entry in logged] == [(0.25, 0.25)] * 2
+    for step, entry in enumerate(logged):
+        pairs = server.asked[2 * step][1]["pairs"]
+        mean = fmean(worth(pair["prompt"], pair["reply"]) for place, pair in enumerate(pairs) if place != 1)
+        assert entry["rewards/sync/mean"] == pytest.approx(mean, abs=1e-3)
+        assert entry["rewards/later/mean"] == pytest.approx(mean, abs=1e-3)
