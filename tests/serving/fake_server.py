@@ -59,6 +59,7 @@ class FakeServe:
         self.is_ready = True
         self.sleeps_s = 0.0
         self.most_rows = 10_000
+        self.fails: set[int] = set()
         self.busy = 0
         self.most_busy = 0
         self.lock = threading.Lock()
@@ -157,7 +158,9 @@ class FakeServe:
             return self.error(413, f"{len(rows)} rows; wanted {self.most_rows} at most")
         if any("forbidden" in reply for _, reply in rows):
             return self.error(422, "a reply is forbidden")
-        return 200, {"scores": [facts(index, *row) for index, row in enumerate(rows)]}
+        failed = {"score": None, "error": "this place fails"}
+        scores = [facts(index, *row) | (failed if index in self.fails else {}) for index, row in enumerate(rows)]
+        return 200, {"scores": scores}
 
     def rank(self, body: Any) -> tuple[int, Any]:
         rows = [facts(index, body["prompt"], reply) for index, reply in enumerate(body["replies"])]

@@ -7,7 +7,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
 
@@ -24,15 +23,6 @@ pytestmark = [
     ),
 ]
 GENERATION = "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
-
-
-class FailsOnTheSecond(FakeServe):
-    """A server that cannot score the second row of any request."""
-
-    def score(self, body: Any) -> tuple[int, Any]:
-        status, value = super().score(body)
-        value["scores"][1] = {"index": 1, "score": None, "error": "no"}
-        return status, value
 
 
 def policy_folder(folder: Path) -> Path:
@@ -79,7 +69,8 @@ def test_rows_that_fail_are_left_out_of_training_and_shown_in_the_logs(
     from datasets import Dataset
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = FailsOnTheSecond()
+    server = FakeServe()
+    server.fails = {1}
     rewards = [TrlReward(server.url, name="sync"), AsyncTrlReward(server.url, name="later")]
     settings, trainer = getattr(trl, f"{method}Config"), getattr(trl, f"{method}Trainer")
     texts = ("how do I bake", "flour and salt")
