@@ -92,7 +92,7 @@ class FakeServe:
 
             def reply(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
                 content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-                self.send_response(status)
+                self.send_response_only(status)  # without a date of its own
                 for name, text in (headers or {}).items():
                     self.send_header(name, text)
                 self.send_header("content-length", str(len(content)))

@@ -206,14 +206,15 @@ def test_the_asynchronous_reward_is_seen_as_such_and_works_in_any_event_loop(fak
 def test_openrlhf_gets_rewards_of_the_bare_prompt_and_reply(fake: FakeServe) -> None:
     prompt = f"{CHATML.before}Why?{CHATML.after}"
     reward = OpenrlhfReward(fake.url, text=CHATML)
-    found = reward([f"{prompt}Because.<|im_end|>", f"{prompt}So."], [prompt] * 2, [None, "label"])
+    found = reward([f"{prompt}Because.<|im_end|>", f"{prompt}So.", prompt], [prompt] * 3, [None, "label", None])
     assert fake.asked[-1][1]["pairs"] == [
         {"prompt": "Why?", "reply": "Because."},
         {"prompt": "Why?", "reply": "So."},
+        {"prompt": "Why?", "reply": ""},
     ]
-    assert found["rewards"] == [SCORE, worth("Why?", "So.")]
-    assert found["scores"] == pytest.approx([1 / (1 + math.exp(-SCORE)), 1 / (1 + math.exp(-2))])
-    assert found["extra_logs"]["prefrank_failed"] == [0.0, 0.0]
+    assert found["rewards"] == [7.0, 2.0, -1.0]
+    assert found["scores"] == pytest.approx([1 / (1 + math.exp(-value)) for value in (7, 2, -1)])
+    assert found["extra_logs"]["prefrank_failed"] == [0.0] * 3
     reward.source.close()
 
 

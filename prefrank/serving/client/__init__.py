@@ -3,7 +3,7 @@
     with Client("http://127.0.0.1:8000") as client:
         scores = client.score("What is yeast?", ["A fungus.", "No idea."])
 
-Importing it loads neither torch nor FastAPI; httpx is loaded by the first request. A call is safe to send again, and
+Importing it loads neither torch nor FastAPI; httpx is loaded by the first client. A call is safe to send again, and
 is, where a server is overloaded, gone or silent; several URLs are replicas of one model. A reply that the server cannot
 score is a failure of that reply alone, and never a number.
 """

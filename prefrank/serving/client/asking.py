@@ -31,6 +31,7 @@ class AsyncClient:
 
     Raises:
         BadInput: an address or a key that cannot be used.
+        NotFound: httpx is not installed.
     """
 
     def __init__(self, urls: str | Sequence[str], options: ClientOptions | None = None) -> None:
@@ -50,7 +51,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; the next request opens new ones."""
+        """Close the connections."""
         await self._transport.close()
 
     async def score(self, prompt: PromptLike, replies: Iterable[ReplyLike]) -> Scores:

@@ -35,6 +35,7 @@ class Client:
 
     Raises:
         BadInput: an address or a key that cannot be used.
+        NotFound: httpx is not installed.
     """
 
     def __init__(self, urls: str | Sequence[str], options: ClientOptions | None = None) -> None:

@@ -36,15 +36,15 @@ class Transport:
 
     Raises:
         BadInput: an address or a key that cannot be used.
+        NotFound: httpx is not installed.
     """
 
     def __init__(self, urls: str | Sequence[str], options: ClientOptions) -> None:
         self.urls = base_urls(urls)
         self._options = options
-        self._key = options.key_to_send()
         self._replicas = Replicas(self.urls)
         self._places = asyncio.Semaphore(options.concurrency)
-        self._http: httpx.AsyncClient | None = None
+        self._http = open_connections(options.key_to_send(), options)
 
     @property
     def where(self) -> str:
@@ -52,10 +52,8 @@ class Transport:
         return ", ".join(self.urls)
 
     async def close(self) -> None:
-        """Close the connections; the next request opens new ones."""
-        http, self._http = self._http, None
-        if http is not None:
-            await http.aclose()
+        """Close the connections."""
+        await self._http.aclose()
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None, ends: float) -> Answer:
         """The answer to one request, once a server is neither overloaded nor out of reach.
@@ -65,9 +63,12 @@ class Transport:
             ends: of `time.monotonic`, when the call's time is over.
 
         Raises:
+            BadInput: the client is closed.
             NotFound: no answer in all tries, or in the time.
             BadModel: an answer of more bytes than the limit.
         """
+        if self._http.is_closed:
+            raise BadInput("the client is closed; make a new one")
         model = {} if self._options.model is None else {"model": self._options.model}
         content = None if body is None else json.dumps(model | body).encode()
         name = uuid.uuid4().hex  # one for all tries, so that the servers' logs show that they are one request
@@ -142,17 +143,12 @@ class Transport:
         most, parts = limit("answer_bytes"), bytearray()
         headers = {"x-request-id": name}
         async with asyncio.timeout(timeout_s):
-            async with self._opened().stream(method, url, content=content, headers=headers) as response:
+            async with self._http.stream(method, url, content=content, headers=headers) as response:
                 async for part in response.aiter_bytes():
                     parts += part
                     if len(parts) > most:
                         raise BadModel(f"{address(url)} answered with {past('answer_bytes')}; is it a prefrank server?")
                 return Answer(response.status_code, response.headers, bytes(parts))
-
-    def _opened(self) -> "httpx.AsyncClient":
-        if self._http is None:
-            self._http = open_connections(self._key, self._options)
-        return self._http
 
 
 def open_connections(key: str | None, options: ClientOptions) -> "httpx.AsyncClient":
