@@ -59,6 +59,7 @@ class FakeServe:
         self.is_ready = True
         self.sleeps_s = 0.0
         self.most_rows = 10_000
+        self.too_much = 422
         self.fails: set[int] = set()
         self.busy = 0
         self.most_busy = 0
@@ -131,8 +132,8 @@ class FakeServe:
         handler.reply(fault.status, value, fault.headers)
         return True
 
-    def error(self, status: int, message: str) -> tuple[int, Any]:
-        return status, {"error": {"type": "invalid", "message": message}}
+    def error(self, status: int, message: str, kind: str = "invalid") -> tuple[int, Any]:
+        return status, {"error": {"type": kind, "message": message}}
 
     def answer(self, path: str, body: Any, key: str | None) -> tuple[int, Any]:
         if self.key is not None and key != f"Bearer {self.key}":
@@ -155,7 +156,7 @@ class FakeServe:
         else:
             rows = [(body["prompt"], reply) for reply in body["replies"]]
         if len(rows) > self.most_rows:
-            return self.error(413, f"{len(rows)} rows; wanted {self.most_rows} at most")
+            return self.too_much, self.error(0, f"{len(rows)} rows; wanted {self.most_rows} at most", "too_many")[1]
         if any("forbidden" in reply for _, reply in rows):
             return self.error(422, "a reply is forbidden")
         failed = {"score": None, "error": "this place fails"}

@@ -137,13 +137,14 @@ def test_many_pairs_go_in_pieces_at_once_within_bounds_and_come_back_in_order(fa
     assert 1 < fake.most_busy <= 4
 
 
-def test_what_is_too_large_for_the_server_is_asked_in_halves(fake: FakeServe) -> None:
-    fake.most_rows = 2
+@pytest.mark.parametrize("status", [413, 422])
+def test_what_is_too_much_for_the_server_is_asked_in_halves(fake: FakeServe, status: int) -> None:
+    fake.most_rows, fake.too_much = 2, status
     pairs = [("Why?", "x" * size) for size in range(1, 8)]
     with Client(fake.url) as client:
         assert client.score_pairs(pairs).values_or_nan() == [worth(*pair) for pair in pairs]
     fake.most_rows = 0
-    with Client(fake.url) as client, pytest.raises(BadInput, match="status 413: 1 rows; wanted 0 at most"):
+    with Client(fake.url) as client, pytest.raises(BadInput, match=f"status {status}: 1 rows; wanted 0 at most"):
         client.score("Why?", ["a", "b"])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefrank.errors import BadModel
 from prefrank.io.schema import Wrong, read
@@ -29,11 +29,21 @@ def read_answer(kind: type[T], answer: Answer, url: str) -> T:
 
 def message_of_error(answer: Answer) -> str:
     """The sentence in an error of our own API, or what came in its place."""
+    message = _error(answer).get("message")
+    return shown(message if isinstance(message, str) else answer.text)
+
+
+def is_too_much(answer: Answer) -> bool:
+    """Whether the server refuses a request for its size, of which a part might pass."""
+    return answer.status == 413 or (answer.status == 422 and _error(answer).get("type") == "too_many")
+
+
+def _error(answer: Answer) -> dict[str, Any]:
     try:
-        message = parse(answer.content)["error"]["message"]
+        error = parse(answer.content)["error"]
     except (ValueError, LookupError, TypeError):
-        return shown(answer.text)
-    return shown(message) if isinstance(message, str) else shown(answer.text)
+        return {}
+    return error if isinstance(error, dict) else {}
 
 
 def check_rows(scores: Scores, rows: int, url: str) -> None:

@@ -157,8 +157,16 @@ class BestReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailedReply:
+    """A reply without a score; `index` is its place in the request."""
+
+    index: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupFacts:
-    """The scores of all n replies that have one, the best among them."""
+    """The scores of all n replies that have one; the standard deviation divides by n."""
 
     n: int
     mean: float | None
@@ -176,6 +184,7 @@ class Best:
     scale: str
     best: tuple[BestReply, ...]
     group: GroupFacts
+    failed: tuple[FailedReply, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadInput, BadModel, NotFound
 from prefrank.scoring.given import ReplyLike, RowLike, as_given_prompt, as_pairs, as_replies, as_reply, values_of
-from prefrank.serving.client.answer_reading import check_fingerprint, check_rows, joined, read_answer
+from prefrank.serving.client.answer_reading import (
+    check_fingerprint,
+    check_rows,
+    is_too_much,
+    joined,
+    read_answer,
+)
 from prefrank.serving.client.answers import Best, Compared, Explanation, Ranking, Scores, ServedModels
 from prefrank.serving.client.client_options import ClientOptions
 from prefrank.serving.client.transport import Transport
@@ -153,10 +159,10 @@ class AsyncClient:
         return joined(parts, self._where)
 
     async def _score_part(self, body: dict[str, Any], rows: str, ends: float) -> Scores:
-        """The scores of one request; of its halves, where it is too large for the server."""
+        """The scores of one request; of its halves, where it is too much for the server."""
         answer = await self._transport.ask("POST", "/api/score", body, ends)
         given = body[rows]
-        if answer.status == 413 and len(given) > 1:
+        if is_too_much(answer) and len(given) > 1:
             half = math.ceil(len(given) / 2)
             halves = [await self._score_part(body | {rows: p}, rows, ends) for p in (given[:half], given[half:])]
             return joined(halves, self._where)
