@@ -50,8 +50,8 @@ class Fault:
 class FakeServe:
     """Answers as the real one; `faults` are used up by the first requests, one each."""
 
-    def __init__(self, fingerprint: str = FINGERPRINT, key: str | None = None) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, key: str | None = None, port: int = 0) -> None:
+        self.fingerprint = FINGERPRINT
         self.key = key
         self.faults: deque[Fault] = deque()
         self.asked: list[tuple[str, Any]] = []
@@ -107,7 +107,7 @@ class FakeServe:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Clients that give up are what the tests are about."""
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=lambda: self.server.serve_forever(poll_interval=0.01), daemon=True)
         self.thread.start()

@@ -224,6 +224,19 @@ def test_a_server_that_is_not_there_is_given_up_after_the_tries() -> None:
         client.score("Why?", ["Because."])
 
 
+def test_a_server_that_comes_back_answers_what_was_asked_for_while_it_was_gone() -> None:
+    url = gone()
+    with Client(url, ClientOptions(tries=100, wait_s=0.05, longest_wait_s=0.1)) as client:
+        future = client.later([("Why?", "Because.")])
+        time.sleep(0.2)
+        assert not future.done()
+        server = FakeServe(port=int(url.rpartition(":")[2]))
+        try:
+            assert future.result(timeout=30).values_or_none() == [7.0]
+        finally:
+            server.close()
+
+
 def test_the_deadline_ends_a_call_whatever_the_tries_and_the_server_ask_for(fake: FakeServe) -> None:
     fake.faults.extend([Fault(headers={"retry-after": "20"})] * 3)
     began = time.monotonic()

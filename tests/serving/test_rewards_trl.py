@@ -1,6 +1,7 @@
 """TRL for real: two steps on a tiny random policy, with rewards of a server. Skipped where TRL is missing."""
 
 import ast
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from prefrank.serving.rewards import AsyncTrlReward, TrlReward
 from tests.serving.fake_server import FakeServe, worth
+from tests.serving.live import Live
 from tests.tiny import TEMPLATE, chat_folder
 
 ROOT = Path(__file__).parents[2]
@@ -40,16 +42,26 @@ def policy_folder(folder: Path) -> Path:
     return folder
 
 
-def test_two_steps_of_grpo_with_rewards_of_a_server(tmp_path: Path) -> None:
+def trained(url: str, folder: Path) -> list[float]:
+    """The mean rewards of the steps of the example's run."""
+    example = ROOT / "examples" / "trl_reward.py"
+    command = [sys.executable, str(example), url, str(policy_folder(folder / "policy")), str(folder / "run")]
+    paths = {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | paths, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return ast.literal_eval(result.stdout.splitlines()[-1])
+
+
+def test_two_steps_of_grpo_with_a_served_model(bert_server: Live, tmp_path: Path) -> None:
+    means = trained(bert_server.url, tmp_path)
+    assert len(means) == 2
+    assert all(math.isfinite(mean) and mean != 0 for mean in means)
+
+
+def test_the_rewards_of_two_steps_of_grpo_are_those_of_the_server(tmp_path: Path) -> None:
     server = FakeServe()
     try:
-        policy = policy_folder(tmp_path / "policy")
-        example = ROOT / "examples" / "trl_reward.py"
-        command = [sys.executable, str(example), server.url, str(policy), str(tmp_path / "run")]
-        paths = {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-        result = subprocess.run(command, capture_output=True, text=True, env=os.environ | paths, timeout=300)
-        assert result.returncode == 0, result.stderr[-2000:]
-        means = ast.literal_eval(result.stdout.splitlines()[-1])
+        means = trained(server.url, tmp_path)
     finally:
         server.close()
     steps = [body["pairs"] for path, body in server.asked if path == "/api/score"]
