@@ -517,6 +517,36 @@ def test_closing_gives_up_what_is_asked_for(fake: FakeServe) -> None:
     assert time.monotonic() - began < 0.9
 
 
+def test_a_thread_that_waits_for_a_client_that_is_closed_is_told(fake: FakeServe) -> None:
+    fake.sleeps_s = 1.0
+    client = Client(fake.url)
+    errors: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            client.score("Why?", ["Because."])
+        except BadInput as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.1)
+    client.close()
+    thread.join()
+    assert ["was closed before the answer came" in str(error) for error in errors] == [True]
+
+
+def test_many_requests_at_once_take_about_as_long_as_few_at_once(fake: FakeServe) -> None:
+    """One pool of connections for all of them would take the time of their number squared."""
+    seconds = {}
+    for concurrency in (8, 128):
+        with Client(fake.url, ClientOptions(concurrency=concurrency, batch=1)) as client:
+            began = time.monotonic()
+            client.score("Why?", ["a"] * 256)
+            seconds[concurrency] = time.monotonic() - began
+    assert seconds[128] < 4 * seconds[8] + 2
+
+
 def test_options_travel_to_other_processes() -> None:
     options = ClientOptions(model="demo", key="k", fingerprint="f")
     assert pickle.loads(pickle.dumps(options)) == options

@@ -95,6 +95,7 @@ def test_what_is_open_stays_behind_when_a_reward_travels(fake: FakeServe) -> Non
         one.source.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # newer Pythons warn of threads
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_rewards_work_in_other_processes_forked_ones_too(fake: FakeServe, method: str) -> None:
     reward = TrlReward(fake.url)

@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Coroutine, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -131,6 +131,8 @@ class Client:
         future = self._later(work)
         try:
             return future.result()
+        except CancelledError:
+            raise BadInput("the client was closed before the answer came; close it when all is done") from None
         finally:
             future.cancel()  # where the wait was interrupted, such as by Ctrl-C
 
