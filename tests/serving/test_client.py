@@ -536,17 +536,6 @@ def test_a_thread_that_waits_for_a_client_that_is_closed_is_told(fake: FakeServe
     assert ["was closed before the answer came" in str(error) for error in errors] == [True]
 
 
-def test_many_requests_at_once_take_about_as_long_as_few_at_once(fake: FakeServe) -> None:
-    """One pool of connections for all of them would take the time of their number squared."""
-    seconds = {}
-    for concurrency in (8, 128):
-        with Client(fake.url, ClientOptions(concurrency=concurrency, batch=1)) as client:
-            began = time.monotonic()
-            client.score("Why?", ["a"] * 256)
-            seconds[concurrency] = time.monotonic() - began
-    assert seconds[128] < 4 * seconds[8] + 2
-
-
 def test_options_travel_to_other_processes() -> None:
     options = ClientOptions(model="demo", key="k", fingerprint="f")
     assert pickle.loads(pickle.dumps(options)) == options

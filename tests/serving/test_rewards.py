@@ -221,7 +221,8 @@ def test_openrlhf_gets_rewards_of_the_bare_prompt_and_reply(fake: FakeServe) -> 
 
 def test_openrlhf_queries_of_another_form_are_errors_and_not_wrong_rewards(fake: FakeServe) -> None:
     reward = OpenrlhfReward(fake.url, text=CHATML)
-    for query, prompt in (("Hello", "Why?"), ("Why?Because.", "Why?")):  # another prompt; no marks around it
+    asked, other = (f"{CHATML.before}{words}{CHATML.after}" for words in ("Why?", "Who?"))
+    for query, prompt in ((f"{asked}So.", other), ("Why?Because.", "Why?")):  # another prompt; no marks around it
         with pytest.raises(BadInput, match="wanted"):
             reward([query], [prompt], [None])
     with pytest.raises(BadInput, match="2 queries and 1 prompts"):
