@@ -5,27 +5,28 @@ refuses it on the way is written as the dialect writes its errors.
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
-from prefrank.errors import BadInput
-from prefrank.io.json_files import parse_json
-from prefrank.serving.guard import check_key, read_body
+from prefrank.serving.gate import add_gate, errors_by_path
+from prefrank.serving.guard import LARGE, Body, Room, parse_body
 from prefrank.serving.hosted import Models, within
+from prefrank.serving.keys import Keys, Shares
 from prefrank.serving.openapi import describe
 from prefrank.serving.page_files import add_page
+from prefrank.serving.replies import error_response, json_response
 from prefrank.serving.settings import ServeSettings
+from prefrank.serving.tickets import characters_of
 from prefrank.types import Score
-from prefrank.wire import PAGES, ROUTES
-from prefrank.wire.route import Answered, Errors, Page, Question, Refused, Route
+from prefrank.wire import PAGES, ROUTES, own
+from prefrank.wire.route import Answered, Page, Question, Refused, Route
 
-LARGE = 65_536
-"""Bytes of a body that is parsed on a thread, so that others need not wait for it."""
+TIMES_BODY = 4
+"""Of the most bytes of a body, how many characters its rows may have, a prompt counted for each of its replies."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -36,8 +37,9 @@ def make_app(models: Models, settings: ServeSettings) -> FastAPI:
     for route in ROUTES:
         for path in route.paths:
             by_path.setdefault(path, []).append(route)
+    shares, room = Shares(settings.rows_per_s), Room(settings.max_bodies_bytes)
     for path, routes in by_path.items():
-        app.add_route(path, _scoring(routes, models, settings), methods=["POST"])
+        app.add_route(path, _scoring(routes, models, settings, shares, room), methods=["POST"])
     for page in PAGES:
         for path in page.paths:
             app.add_route(path, _page(page, models, settings), methods=["GET"])
@@ -46,45 +48,54 @@ def make_app(models: Models, settings: ServeSettings) -> FastAPI:
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
     add_page(app)
+    errors = {path: page.errors for page in PAGES for path in page.paths}
+    errors |= {path: routes[-1].errors for path, routes in by_path.items()}
+    add_gate(app, Keys.of(settings.keys), errors_by_path(errors, own.ERRORS), settings)
     return app
 
 
-def _scoring(routes: Sequence[Route[Any]], models: Models, settings: ServeSettings) -> Handler:
+def _scoring(
+    routes: Sequence[Route[Any]], models: Models, settings: ServeSettings, shares: Shares, room: Room
+) -> Handler:
     """Answers requests for scores on one path, which several dialects may share."""
 
     async def handle(request: Request) -> Response:
-        route = routes[-1]
+        route, key = routes[-1], request.state.key_name
+        body = Body(request, settings, room)
         try:
-            check_key(request.headers.get("authorization"), settings.keys)
-            body = await _parsed(await read_body(request, settings))
-            route = next((route for route in routes if route.meant is not None and route.meant(body)), routes[-1])
-            question = route.read(body)
+            shares.check(key)
+            models.check_room()
+            content = await body.read()
+            reading = asyncio.to_thread(_read, routes, content) if len(content) > LARGE else None
+            route, question = _read(routes, content) if reading is None else await reading
+            if isinstance(question, Refused):
+                raise question
             _check_size(question, settings)
-            hosted = models.of(question.model)
+            shares.take(key, len(question.asked))
             answered = await _unless_gone(
                 request,
-                within(hosted, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
+                within(models, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
             )
+            return _answer_response(question, answered)
         except Refused as refused:
             return error_response(route.errors, refused)
         except ClientDisconnect:
             return Response(status_code=499)
-        return _answer_response(question, answered)
+        finally:
+            body.release()
 
     return handle
 
 
-async def _parsed(body: bytes) -> Any:
+def _read(routes: Sequence[Route[Any]], content: bytes) -> tuple[Route[Any], Question | Refused]:
+    """Whose a body is, and what it asks for or why that cannot be said."""
+    route = routes[-1]
     try:
-        return await asyncio.to_thread(_parse, body) if len(body) > LARGE else _parse(body)
-    except BadInput as error:
-        raise Refused("malformed", str(error)) from None
-
-
-def _parse(body: bytes) -> Any:
-    if not body.strip():
-        raise BadInput("the body is empty; wanted JSON")
-    return parse_json(body, "the body", BadInput)
+        body = parse_body(content)
+        route = next((route for route in routes if route.meant is not None and route.meant(body)), route)
+        return route, route.read(body)
+    except Refused as refused:
+        return route, refused
 
 
 def _check_size(question: Question, settings: ServeSettings) -> None:
@@ -92,13 +103,20 @@ def _check_size(question: Question, settings: ServeSettings) -> None:
         raise Refused(
             "too_many", f"the request has {len(question.asked):,} rows; at most {settings.max_rows:,} are taken at once"
         )
+    total = 0
     for place, asked in enumerate(question.asked):
-        characters = len(asked.reply) + sum(len(turn.text) for turn in asked.prompt)
+        characters = characters_of(asked)
+        total += characters
         if characters > settings.max_text_characters:
             raise Refused(
                 "too_long",
                 f"row {place} has {characters:,} characters; at most {settings.max_text_characters:,} are taken",
             )
+    most = TIMES_BODY * settings.max_body_bytes
+    if total > most:  # a long prompt of thousands of replies is a short body, and hours of work
+        raise Refused(
+            "too_large", f"the rows have {total:,} characters, their prompts counted each; at most {most:,} are taken"
+        )
 
 
 async def _unless_gone(request: Request, answer: Awaitable[Answered]) -> Answered:
@@ -130,26 +148,6 @@ def _answer_response(question: Question, answered: Answered) -> Response:
     if cut := sum(1 for score in scores if score.cut_prompt or score.cut_reply):
         headers["x-prefrank-cut"] = str(cut)
     return json_response(question.answer(answered), 200, headers)
-
-
-def error_response(errors: Errors, refused: Refused) -> Response:
-    """A refusal as the dialect writes it."""
-    status = errors.status(refused.kind)
-    headers = {}
-    if refused.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(refused.retry_after_s)))
-    if status == 401:
-        headers["www-authenticate"] = "Bearer"
-    body = errors.write(refused, status)
-    if body is None or isinstance(body, str):
-        return PlainTextResponse(body or "", status, headers)
-    return json_response(body, status, headers)
-
-
-def json_response(body: Any, status: int, headers: Mapping[str, str]) -> Response:
-    """A JSON value, strictly: a number that is none would be a fault of ours."""
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(text.encode("utf-8", "backslashreplace"), status, headers, "application/json")
 
 
 def _page(page: Page, models: Models, settings: ServeSettings) -> Handler:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from threading import Lock
 
-from prefrank.errors import BadModel, suggest
+from prefrank.errors import BadModel, short, suggest
 from prefrank.scoring import RewardModel
 from prefrank.serving.observer import Observer, Silent
 from prefrank.serving.scheduler import Pace, Scheduler
@@ -63,6 +63,7 @@ def host(name: str, model: RewardModel, settings: ServeSettings, observer: Obser
         max_waiting_rows=settings.max_waiting_rows,
         max_wait_s=settings.max_wait_s,
         kept_scores=settings.kept_scores,
+        stall_s=settings.stall_s,
     )
     scheduler = Scheduler(model.encoder, model.engine, model.network.causal, pace, observer or Silent())
     return Hosted(model, scheduler, _about(name, model, settings))
@@ -149,8 +150,20 @@ class Models:
             return next(iter(hosted.values()))
         name = name if name in hosted else self.others.get(name, name)
         if name not in hosted:
-            raise Refused("unknown_model", f"there is no model {name!r} here{suggest(name, hosted)}", place="model")
+            raise Refused(
+                "unknown_model", f"there is no model {short(name)} here{suggest(name, hosted)}", place="model"
+            )
         return hosted[name]
+
+    def check_room(self) -> None:
+        """See, before a request is read, that one of the models takes requests.
+
+        Raises:
+            Refused: the queues of all are full, or stand still.
+        """
+        refusals = [hosted.scheduler.refusal() for hosted in self.hosted]
+        if refusals and refusals[0] is not None and None not in refusals:
+            raise refusals[0]
 
     def load_all(self) -> None:
         """Load every model, one after the other.
@@ -183,14 +196,20 @@ class Models:
             hosted.scheduler.close(timeout_s)
 
 
-async def within(hosted: Hosted, question: Question, *, truncates: bool, timeout_s: float) -> Answered:
+async def within(models: Models, question: Question, *, truncates: bool, timeout_s: float) -> Answered:
     """The answer, if it comes in this time; otherwise the rows are taken back.
 
     Raises:
-        Refused: no answer in time, or as `Hosted.answer`.
+        Refused: no such model, no answer in time, or as `Hosted.answer`.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await hosted.answer(question, truncates=truncates)
+            while True:
+                hosted = models.of(question.model)
+                try:
+                    return await hosted.answer(question, truncates=truncates)
+                except Refused as refused:  # of a model that was replaced in this moment, the new one is asked
+                    if refused.kind != "unavailable" or models.of(question.model) is hosted:
+                        raise
     except TimeoutError:
         raise Refused("timeout", f"there was no answer within {timeout_s:g} s; send fewer rows at once") from None

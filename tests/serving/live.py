@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from prefrank import RewardModel
 from prefrank.serving.app import make_app
+from prefrank.serving.connection import make_config
 from prefrank.serving.hosted import Models, host
 from prefrank.serving.settings import ServeSettings
 
@@ -44,7 +45,7 @@ def live_server(models: Path | str | Mapping[str, Path | str], *, load: bool = T
         settings: of `ServeSettings`.
     """
     folders = models if isinstance(models, Mapping) else {"m": models}
-    given = ServeSettings(models={name: str(folder) for name, folder in folders.items()}, port=0, **settings)
+    given = ServeSettings(models={n: str(f) for n, f in folders.items()}, port=0, **{"drain_s": 5.0} | settings)
 
     def load_one(name: str) -> Any:
         return host(name, RewardModel.load(given.models[name], **given.loading), given)
@@ -53,7 +54,7 @@ def live_server(models: Path | str | Mapping[str, Path | str], *, load: bool = T
     if load:
         served.load_all()
     app = make_app(served, given)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
+    config = make_config(app, given)
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, name="live-server", daemon=True)
     thread.start()

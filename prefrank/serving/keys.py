@@ -1,0 +1,190 @@
+"""API keys: read from a file or the environment, compared in constant time, each with its share of the rows."""
+
+import hashlib
+import hmac
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefrank.errors import BadInput, NotFound, printable
+from prefrank.wire.route import Refused
+
+VARIABLE = "PREFRANK_API_KEYS"
+"""Of the environment: keys, parted by commas or line ends."""
+MOST_KEYS = 10_000
+LONGEST = 1_000
+"""Characters of a key."""
+READERS = stat.S_IRWXG | stat.S_IRWXO
+"""Rights of a key file that others than its owner have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys that open a server, by the names that logs and metrics may show.
+
+    Args:
+        digests: SHA-256 of each key, so that comparing takes the same time for keys of any length.
+    """
+
+    digests: tuple[tuple[str, bytes], ...] = field(repr=False)
+
+    @staticmethod
+    def of(lines: Sequence[str]) -> "Keys":
+        """Keys, each alone or after a name: `KEY` or `NAME KEY`.
+
+        Raises:
+            BadInput: a key that no header can hold, or one name or key twice.
+        """
+        named: dict[str, bytes] = {}
+        for place, line in enumerate(lines, start=1):
+            name, key = _parted(line, place)
+            if name in named:
+                raise BadInput(f"two API keys have the name {name}; give each its own")
+            named[name] = _digest(key)
+        if len(set(named.values())) < len(named):
+            raise BadInput("one API key stands twice; give each client its own")
+        return Keys(tuple(named.items()))
+
+    def __bool__(self) -> bool:
+        return bool(self.digests)
+
+    def name_of(self, authorization: str | None) -> str | None:
+        """Whose a request is; None where no keys are set. All keys are compared, whichever fits.
+
+        Args:
+            authorization: the header: `Bearer KEY`.
+
+        Raises:
+            Refused: no key, or another one.
+        """
+        if not self.digests:
+            return None
+        scheme, _, given = (authorization or "").partition(" ")
+        digest = _digest(given.strip())
+        names = [name for name, known in self.digests if hmac.compare_digest(known, digest)]
+        if scheme.lower() != "bearer" or not names:
+            raise Refused("unauthorized", "the request has no valid key; send the header Authorization: Bearer KEY")
+        return names[0]
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _parted(line: str, place: int) -> tuple[str, str]:
+    parts = line.split()
+    if not 1 <= len(parts) <= 2:
+        raise BadInput(f"API key {place} has {len(parts)} words; wanted KEY, or NAME KEY")
+    key = parts[-1]
+    if len(key) > LONGEST or not all("!" <= letter <= "~" for letter in key):
+        raise BadInput(f"API key {place} cannot be sent in a header; wanted up to {LONGEST:,} visible ASCII characters")
+    return (printable(parts[0]) if len(parts) == 2 else f"key-{place}"), key
+
+
+def load_keys(path: Path) -> tuple[str, ...]:
+    """The keys of a file, one a line, `KEY` or `NAME KEY`; blank lines and those that begin with # are passed over.
+
+    Raises:
+        NotFound: there is no such file.
+        BadInput: others than its owner may read it, it holds no key, or one that cannot be used.
+    """
+    try:
+        # Opened once, so that the file whose rights are checked is the one that is read; a pipe is not waited for
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file of API keys {path}; write one key a line into it, and chmod 600") from None
+    except OSError as error:
+        raise BadInput(f"the file of API keys {path} cannot be read ({error.strerror})") from None
+    with open(handle, "rb") as file:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise BadInput(f"{path} is no plain file; wanted one of API keys, one a line")
+        if about.st_mode & READERS:
+            mode = stat.S_IMODE(about.st_mode)
+            raise BadInput(
+                f"the file of API keys {path} can be read by others than its owner (mode {mode:04o}); chmod 600 it,"
+                f" or set {VARIABLE}"
+            )
+        content = file.read(MOST_KEYS * LONGEST + 1)
+    return _usable(content, str(path))
+
+
+def given_keys(path: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys of a file and those of the environment's `PREFRANK_API_KEYS`; () where neither is given.
+
+    Raises:
+        NotFound, BadInput: as `load_keys`; the variable is set and holds no key.
+    """
+    lines = () if path is None else load_keys(path)
+    if VARIABLE in environ:
+        lines += _usable(environ[VARIABLE].replace(",", "\n").encode("utf-8", "surrogateescape"), VARIABLE)
+    Keys.of(lines)
+    return lines
+
+
+def _usable(content: bytes, where: str) -> tuple[str, ...]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{where} holds no text; wanted API keys, one a line") from None
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    if not lines:
+        raise BadInput(f"{where} holds no API key; wanted one a line, or nothing there for a server without keys")
+    if len(lines) > MOST_KEYS:
+        raise BadInput(f"{where} holds over {MOST_KEYS:,} API keys; wanted fewer")
+    Keys.of(lines)
+    return lines
+
+
+class Shares:
+    """How many rows each key may still ask for: its rate's worth of ten seconds at once, then its rate.
+
+    A request is taken while anything is left and may overdraw it, so that the largest passes at any rate; the next
+    waits until that is paid back. Called on one event loop.
+
+    Args:
+        rows_per_s: of each key, and of all requests together where no keys are set; None for no bound.
+        clock: seconds.
+    """
+
+    def __init__(self, rows_per_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rows_per_s
+        self._clock = clock
+        self._left: dict[str | None, tuple[float, float]] = {}  # of each name: rows, and when that was so
+
+    def check(self, name: str | None) -> None:
+        """See, before a request is read, that its key has rows left.
+
+        Raises:
+            Refused: it has none.
+        """
+        if self._rate is not None and (left := self._rows(name)) <= 0:
+            raise Refused(
+                "limited",
+                f"this key may ask for {self._rate:g} rows a second, and has asked for more; try again later",
+                retry_after_s=(1 - left) / self._rate,
+            )
+
+    def take(self, name: str | None, rows: int) -> None:
+        """Count a request's rows.
+
+        Raises:
+            Refused: as `check`.
+        """
+        if self._rate is not None:
+            self.check(name)
+            self._left[name] = (self._rows(name) - rows, self._clock())
+
+    def _rows(self, name: str | None) -> float:
+        rate = self._rate or 0.0
+        now = self._clock()
+        most = max(1.0, rate * BURST_S)
+        rows, when = self._left.get(name, (most, now))
+        return min(most, rows + (now - when) * rate)
+
+
+BURST_S = 10.0
+"""Of a key's rate that it may use at once."""
