@@ -6,7 +6,9 @@ writes to `_Line`, which ends a connection in a way that lets its last answer ar
 """
 
 import asyncio
+import struct
 from functools import partial
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, cast
 
 import httptools
@@ -23,6 +25,11 @@ from prefrank.wire.route import Refused
 
 LINGER_S = 2.0
 """For what a client still sends after its request was refused: ending at once would take the answer from it."""
+LINGER_TIMES = 4
+"""Of the most bytes of a body, what is passed over of a refused one."""
+MOST_PIPELINED = 100
+"""Requests of one client that wait for the answer to the one before; more would take memory at no cost to it."""
+_AT_ONCE = struct.pack("ii", 1, 0)
 BACKLOG = 2_048
 """Connections that the system holds until they are taken."""
 
@@ -72,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._in_head = self._in_message = self._has_moved = False
-        self._head_bytes = self._silent_bytes = 0
+        self._head_bytes = self._silent_bytes = self._passed_over = 0
 
     # Of asyncio
 
@@ -96,6 +103,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_closing():
+            self._passed_over += len(data)
+            if self._passed_over > LINGER_TIMES * self._settings.max_body_bytes and self._line is not None:
+                self._line.abort()
             return
         self._has_moved = False
         self._inner.data_received(data)
@@ -142,6 +152,8 @@ class Connection(asyncio.Protocol):
         self._disarm()
         if self._head_bytes > self._settings.max_head_bytes:
             self._refuse_head()
+        elif self._line is not None and len(self._inner.pipeline) >= MOST_PIPELINED:
+            self._line.abort()
         if not self._is_closing():
             self._inner.on_headers_complete()
 
@@ -226,10 +238,13 @@ class _Line(asyncio.Transport):
             self._end_in(self._write_timeout_s)
 
     def _end_in(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def abort(self) -> None:
         self._is_closed = True
+        socket = self._transport.get_extra_info("socket")
+        if socket is not None:  # otherwise the system would go on offering what it holds for minutes
+            socket.setsockopt(SOL_SOCKET, SO_LINGER, _AT_ONCE)
         self._transport.abort()
 
     def lost(self) -> None:

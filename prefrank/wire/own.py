@@ -223,52 +223,6 @@ def _group(scores: Sequence[Score]) -> dict[str, Any]:
 
 MOST_WITHOUT = 64_000_000
 """Characters of all rows that explain one reply: each is nearly the whole of it."""
-MOST_COMPARED else None
-    return _head(answered) | _temperature(answered.about) | {"ranking": ranking, "win_probability": table}
-
-
-def _compare(body: CompareRequest) -> Question:
-    return Question(asked=_asked(body.prompt, (body.first, body.second)), answer=_comparison, model=body.model)
-
-
-def _comparison(answered: Answered) -> dict[str, Any]:
-    first, second = answered.scores
-    margin, temperature = first.value - second.value, answered.about.temperature or 1.0
-    winner = "tie" if margin == 0 else "first" if margin > 0 else "second"
-    verdict = {"winner": winner, "margin": margin, "win_probability": sigmoid(margin / temperature)}
-    return _head(answered) | _temperature(answered.about) | verdict | _scored(answered)
-
-
-def _best(body: BestRequest) -> Question:
-    replies = body.replies
-    if body.top_k < 1:
-        raise Refused("invalid", f"top_k is {body.top_k}; wanted at least 1", place="top_k")
-
-    def answer(answered: Answered) -> dict[str, Any]:
-        outcomes = answered.outcomes
-        least = -math.inf if body.threshold is None else body.threshold
-        passed = [index for index in _best_first(outcomes) if _passes(outcomes[index], least)]
-        best = [{"index": n, "reply": replies[n]} | facts_of(outcomes[n]) for n in passed[: body.top_k]]
-        failed = [{"index": n} | facts_of(each) for n, each in enumerate(outcomes) if isinstance(each, Failed)]
-        return _head(answered) | {"best": best, "failed": failed, "group": _group(answered.scores)}
-
-    return Question(asked=_asked(body.prompt, replies), answer=answer, model=body.model, partial=True)
-
-
-def _passes(outcome: Outcome, least: float) -> bool:
-    return isinstance(outcome, Score) and outcome.value >= least
-
-
-def _group(scores: Sequence[Score]) -> dict[str, Any]:
-    """Of the raw scores; the standard deviation is that of these replies, divided by n."""
-    values = [score.value for score in scores]
-    if not values:
-        return {"n": 0, "mean": None, "std": None, "min": None, "max": None}
-    return {"n": len(values), "mean": fmean(values), "std": pstdev(values), "min": min(values), "max": max(values)}
-
-
-MOST_SENTENCES = 256
-"""Of a reply that is explained: each is a row of nearly all of the reply's text."""
 MOST_COMPARED = 256
 """Replies of a ranking of which the win probabilities of all pairs are told."""
 

@@ -18,7 +18,10 @@ def sentences(text: str) -> list[tuple[int, int]]:
     ['Hi! ', 'How are you?']
     """
     ends: list[int] = []
+    end = 0
     for match in _END.finditer(text):
+        if match.start() < end:  # in white space that belongs to the sentence before
+            continue
         end = match.end()
         while end < len(text) and text[end].isspace():
             end += 1

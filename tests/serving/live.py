@@ -15,6 +15,7 @@ from prefrank import RewardModel
 from prefrank.serving.app import make_app
 from prefrank.serving.connection import make_config
 from prefrank.serving.hosted import Models, host
+from prefrank.serving.observer import Observer
 from prefrank.serving.settings import ServeSettings
 
 STARTS_IN_S = 20.0
@@ -37,18 +38,25 @@ class Live:
 
 
 @contextmanager
-def live_server(models: Path | str | Mapping[str, Path | str], *, load: bool = True, **settings: Any) -> Iterator[Live]:
+def live_server(
+    models: Path | str | Mapping[str, Path | str],
+    *,
+    load: bool = True,
+    observer: Observer | None = None,
+    **settings: Any,
+) -> Iterator[Live]:
     """A server of these models, named, or of one that is called "m".
 
     Args:
         load: whether the models are loaded; otherwise the server is not ready until `live.models.load_all()`.
+        observer: of all queues.
         settings: of `ServeSettings`.
     """
     folders = models if isinstance(models, Mapping) else {"m": models}
     given = ServeSettings(models={n: str(f) for n, f in folders.items()}, port=0, **{"drain_s": 5.0} | settings)
 
     def load_one(name: str) -> Any:
-        return host(name, RewardModel.load(given.models[name], **given.loading), given)
+        return host(name, RewardModel.load(given.models[name], **given.loading), given, observer)
 
     served = Models(list(given.models), load_one)
     if load:
