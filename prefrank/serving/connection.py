@@ -6,6 +6,7 @@ writes to `_Line`, which ends a connection in a way that lets its last answer ar
 """
 
 import asyncio
+import re
 import struct
 from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
@@ -108,7 +109,7 @@ class Connection(asyncio.Protocol):
                 self._line.abort()
             return
         self._has_moved = False
-        self._inner.data_received(data)
+        self._inner.data_received(data if self._in_message and not self._in_head else _without_offers(data))
         if self._is_closing():
             return
         self._silent_bytes = 0 if self._has_moved else self._silent_bytes + len(data)
@@ -208,6 +209,21 @@ class Connection(asyncio.Protocol):
         headers = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
         self._line.write(b"HTTP/1.1 %d Refused\r\n%b\r\n%b" % (status, headers, bytes(response.body)))
         self._line.close()
+
+
+def _without_offers(data: bytes) -> bytes:
+    """A request's head in which the header that offers another protocol has a name that says nothing.
+
+    httptools takes what follows such an offer for the other protocol's, and a body is lost: Java's client makes one
+    with every request.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        end = len(data)
+    return _OFFER.sub(b"\r\nx-offer:", data[:end]) + data[end:] if _OFFER.search(data, 0, end) else data
+
+
+_OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class _Line(asyncio.Transport):

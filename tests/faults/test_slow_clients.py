@@ -40,7 +40,7 @@ def test_a_drop_now_and_then_does_not_move_the_deadline(live: Live) -> None:
     with connected(live.port) as line:
         began = time.monotonic()
         with suppress(ConnectionError):
-            for letter in request(ask("hello"), x_long="a" * 500):
+            for letter in request(ask("hello"), x_long="a" * 500)[:50]:
                 line.sendall(bytes([letter]))
                 time.sleep(0.02)
             assert read_reply(line)[0].status == 408
