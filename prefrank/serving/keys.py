@@ -2,14 +2,14 @@
 
 import hashlib
 import hmac
-import os
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefrank.errors import BadInput, NotFound, printable
+from prefrank.errors import BadInput, printable
+from prefrank.io.plain_files import check_plain, read_text
 from prefrank.wire.route import Refused
 
 VARIABLE = "PREFRANK_API_KEYS"
@@ -91,25 +91,13 @@ def load_keys(path: Path) -> tuple[str, ...]:
         NotFound: there is no such file.
         BadInput: others than its owner may read it, it holds no key, or one that cannot be used.
     """
-    try:
-        # Opened once, so that the file whose rights are checked is the one that is read; a pipe is not waited for
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise NotFound(f"there is no file of API keys {path}; write one key a line into it, and chmod 600") from None
-    except OSError as error:
-        raise BadInput(f"the file of API keys {path} cannot be read ({error.strerror})") from None
-    with open(handle, "rb") as file:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise BadInput(f"{path} is no plain file; wanted one of API keys, one a line")
-        if about.st_mode & READERS:
-            mode = stat.S_IMODE(about.st_mode)
-            raise BadInput(
-                f"the file of API keys {path} can be read by others than its owner (mode {mode:04o}); chmod 600 it,"
-                f" or set {VARIABLE}"
-            )
-        content = file.read(MOST_KEYS * LONGEST + 1)
-    return _usable(content, str(path))
+    mode = stat.S_IMODE(check_plain(path, BadInput).st_mode)
+    if mode & READERS:
+        raise BadInput(
+            f"the file of API keys {path} can be read by others than its owner (mode {mode:04o}); chmod 600 it, or set"
+            f" {VARIABLE}"
+        )
+    return _usable(read_text(path, BadInput), str(path))
 
 
 def given_keys(path: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -120,16 +108,12 @@ def given_keys(path: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]
     """
     lines = () if path is None else load_keys(path)
     if VARIABLE in environ:
-        lines += _usable(environ[VARIABLE].replace(",", "\n").encode("utf-8", "surrogateescape"), VARIABLE)
+        lines += _usable(environ[VARIABLE].replace(",", "\n"), VARIABLE)
     Keys.of(lines)
     return lines
 
 
-def _usable(content: bytes, where: str) -> tuple[str, ...]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadInput(f"{where} holds no text; wanted API keys, one a line") from None
+def _usable(text: str, where: str) -> tuple[str, ...]:
     lines = tuple(line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
     if not lines:
         raise BadInput(f"{where} holds no API key; wanted one a line, or nothing there for a server without keys")
