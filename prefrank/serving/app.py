@@ -19,13 +19,16 @@ from prefrank.serving.guard import check_key, read_body
 from prefrank.serving.hosted import Models, within
 from prefrank.serving.openapi import describe
 from prefrank.serving.page_files import add_page
+from prefrank.serving.reload import reload_for
 from prefrank.serving.settings import ServeSettings
 from prefrank.types import Score
 from prefrank.wire import PAGES, ROUTES
+from prefrank.wire.own import ERRORS
 from prefrank.wire.route import Answered, Errors, Page, Question, Refused, Route
 
 LARGE = 65_536
 """Bytes of a body that is parsed on a thread, so that others need not wait for it."""
+RELOAD = "/api/reload"
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -43,6 +46,7 @@ def make_app(models: Models, settings: ServeSettings) -> FastAPI:
             app.add_route(path, _page(page, models, settings), methods=["GET"])
     described = describe(by_path, PAGES)
     app.add_route("/openapi.json", _constant(described), methods=["GET"])
+    app.add_route(RELOAD, _reload(models, settings), methods=["POST"])
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
     add_page(app)
@@ -60,10 +64,9 @@ def _scoring(routes: Sequence[Route[Any]], models: Models, settings: ServeSettin
             route = next((route for route in routes if route.meant is not None and route.meant(body)), routes[-1])
             question = route.read(body)
             _check_size(question, settings)
-            hosted = models.of(question.model)
             answered = await _unless_gone(
                 request,
-                within(hosted, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
+                within(models, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
             )
         except Refused as refused:
             return error_response(route.errors, refused)
@@ -176,6 +179,29 @@ def _live(models: Models, settings: ServeSettings) -> Handler:
 def _ready(models: Models) -> Handler:
     async def handle(request: Request) -> Response:
         return JSONResponse({"ready": models.is_ready}, 200 if models.is_ready else 503)
+
+    return handle
+
+
+def _reload(models: Models, settings: ServeSettings) -> Handler:
+    """Loads a model again, for whoever has a key; without keys nobody could be told from another."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            if not settings.keys:
+                raise Refused(
+                    "unauthorized",
+                    "this server has no keys, so nobody may reload it from here; send SIGHUP to its process, or start"
+                    " it with --api-key-file",
+                )
+            check_key(request.headers.get("authorization"), settings.keys)
+            body = await read_body(request, settings)
+            asked = await _parsed(body) if body.strip() else {}
+            return json_response(await reload_for(models, asked, drain_s=settings.drain_s), 200, {})
+        except Refused as refused:
+            return error_response(ERRORS, refused)
+        except ClientDisconnect:
+            return Response(status_code=499)
 
     return handle
 

@@ -148,8 +148,8 @@ class Scheduler:
             alive = all(thread.is_alive() for thread in self._threads) or self._closing
             return Waiting(self._open_rows, len(self._waiting), age, busy, alive)
 
-    def close(self, timeout_s: float) -> None:
-        """Take no more requests, score those that are there, and end the threads; give up after the time."""
+    def close(self, timeout_s: float) -> bool:
+        """Take no more requests, score those that are there, and end the threads; whether they ended in this time."""
         with self._lock:
             self._closing = True
             self._to_read.notify_all()
@@ -157,6 +157,7 @@ class Scheduler:
         until = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     # Reading: texts to rows
 
