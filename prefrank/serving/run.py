@@ -24,6 +24,7 @@ import uvicorn
 from prefrank.errors import BadModel, PrefrankError
 from prefrank.model.checkpoint import heads_in
 from prefrank.model.hub import resolve_model
+from prefrank.model.mapping import unmapped
 from prefrank.scoring import RewardModel
 from prefrank.serving.app import make_app
 from prefrank.serving.hosted import Hosted, Models, host
@@ -92,6 +93,9 @@ def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable
     Raises:
         NotFound, BadModel, BadInput: a model cannot be served.
     """
+    for place in settings.models.values():
+        if os.path.lexists(os.path.expanduser(place)) or place.count("/") != 1:  # else of the hub, which takes longer
+            check_heads(place, settings)
     events: _Events = SimpleQueue()
     loaded: dict[str, Loaded] = {}
     models = Models(tuple(settings.models), lambda name: _load(name, settings, loaded), other_names(settings))
@@ -114,8 +118,12 @@ def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable
         try:
             _start("models", models.load_all, events)
             _attend(events, ready, reload.set)
-        finally:
-            ended = _drain(models, server, web, settings.drain_s)
+        except BaseException:
+            _drain(models, server, web, 0.0)
+            raise
+        LOG.info("ending; %d rows are still to be answered", models.open_rows)
+        ended = _drain(models, server, web, settings.drain_s)
+        LOG.info("ended")
     return ended
 
 
@@ -147,17 +155,32 @@ def other_names(settings: ServeSettings) -> dict[str, str]:
 
 
 def _load(name: str, settings: ServeSettings, loaded: dict[str, Loaded]) -> Hosted:
-    place, before = settings.models[name], resident_bytes()
-    if settings.loading.get("head") is None:
-        heads = heads_in(resolve_model(place)) or ()
-        if len(heads) > 1:
-            raise BadModel(f"{place} has the heads {', '.join(heads)}; say with --head which of them is served")
-    hosted = host(name, RewardModel.load(place, **settings.loading), settings)
+    before = resident_bytes()
+    hosted = host(name, load_model(settings.models[name], settings), settings)
     weights = sum(parameter.nbytes for parameter in hosted.model.network.parameters())
     now = resident_bytes()
     grown = None if before is None or now is None else max(0, now - before)
     loaded[name] = Loaded(about=hosted.about, weight_bytes=weights, grown_bytes=grown)
     return hosted
+
+
+def load_model(place: str, settings: ServeSettings) -> RewardModel:
+    """A model that is to be served: of one head, and with weights that do not change if its files do.
+
+    Raises:
+        BadModel: it has several heads, and the settings do not say which; or as `RewardModel.load`.
+    """
+    check_heads(place, settings)
+
+    with unmapped():
+        return RewardModel.load(place, **settings.loading)
+
+
+def check_heads(place: str, settings: ServeSettings) -> None:
+    """Raise BadModel for a model of several heads where nothing says which of them scores."""
+    heads = heads_in(resolve_model(place)) or () if settings.loading.get("head") is None else ()
+    if len(heads) > 1:
+        raise BadModel(f"{place} has the heads {', '.join(heads)}; say with --head which of them is served")
 
 
 def resident_bytes() -> int | None:
@@ -221,14 +244,12 @@ def _attend(events: _Events, ready: Callable[[], None], reload: Callable[[], Non
 def _drain(models: Models, server: uvicorn.Server, web: Thread, drain_s: float) -> bool:
     """Answer what was accepted, refuse the rest, and end; whether all of that was done in this time."""
     until = time.monotonic() + drain_s
-    LOG.info("ending; %d rows are still to be answered", models.open_rows)
     done = models.close(drain_s)
-    if not done:
+    if not done and drain_s:
         LOG.error("%d rows were not answered within %g s", models.open_rows, drain_s)
     server.config.timeout_graceful_shutdown = max(1, math.ceil(until - time.monotonic()))
     server.should_exit = True
     web.join(server.config.timeout_graceful_shutdown + 1)
-    LOG.info("ended")
     return done and not web.is_alive() and not models.is_changing
 
 
