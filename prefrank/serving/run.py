@@ -143,7 +143,7 @@ def uvicorn_config(app: Any, settings: ServeSettings) -> uvicorn.Config:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         backlog=settings.backlog,
-        timeout_keep_alive=settings.keep_alive_s,
+        timeout_keep_alive=max(1, round(settings.keep_alive_s)),
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )

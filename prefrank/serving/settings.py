@@ -30,7 +30,8 @@ class ServeSettings:
     Args:
         models: name -> folder or hub id; the first is the one that requests without a name mean.
         loading: arguments of `RewardModel.load`, for all models.
-        keys: that requests must have one of, as bearer tokens; () asks for none. No file of settings holds them.
+        keys: that requests must have one of, as bearer tokens, each alone or after a name; () asks for none. No file of
+            settings holds them.
     """
 
     models: Mapping[str, str]
@@ -48,8 +49,9 @@ class ServeSettings:
         "Address or network of a proxy whose X-Forwarded headers are believed; repeatable.",
         flag="--trusted-proxy",
     )
+    max_connections: int = _set(4_096, LISTENING, "Connections that are open at once.")
     backlog: int = _set(2_048, LISTENING, "Connections that wait to be accepted.")
-    keep_alive_s: int = _set(75, LISTENING, "Seconds for which an idle connection is kept; more than the proxy's.")
+    keep_alive_s: float = _set(75.0, LISTENING, "Seconds for which an idle connection is kept; more than a proxy's.")
 
     api_key_file: str | None = _set(
         None, ASKING, "File of keys, one a line, not readable by others; every request needs one."
@@ -59,10 +61,14 @@ class ServeSettings:
         (), ASKING, "Origin whose pages may ask, such as https://example.com; repeatable.", flag="--cors-origin"
     )
 
+    max_head_bytes: int = _set(65_536, LIMITS, "Bytes of a request's line and headers.")
     max_body_bytes: int = _set(16_000_000, LIMITS, "Bytes of a body, unpacked.")
+    max_bodies_bytes: int = _set(256_000_000, LIMITS, "Bytes of all requests that are being answered.")
     max_rows: int = _set(4_096, LIMITS, "Rows of one request.")
     max_text_characters: int = _set(1_000_000, LIMITS, "Characters of a row's texts.")
-    body_timeout_s: float = _set(20.0, LIMITS, "Seconds for a request to arrive whole.")
+    head_timeout_s: float = _set(10.0, LIMITS, "Seconds for the headers to arrive.")
+    body_timeout_s: float = _set(20.0, LIMITS, "Seconds for the body to arrive.")
+    write_timeout_s: float = _set(20.0, LIMITS, "Seconds for a client to take something of an answer that waits.")
     timeout_s: float = _set(60.0, LIMITS, "Seconds for its answer.")
     truncates: bool = _set(True, LIMITS, "Whether rows of too many tokens are cut where a request says nothing.")
 
@@ -74,21 +80,32 @@ class ServeSettings:
 
     drain_s: float = _set(30.0, LIFE, "Seconds for accepted requests when the server is told to end, or reloads.")
     stall_s: float = _set(120.0, LIFE, "Seconds after which a batch that has not ended makes /live fail.")
-    log_format: Literal["text", "json"] = _set("text", LIFE, "Of lines on standard error: text or json.")
+    log_format: Literal["text", "json", "none"] = _set(
+        "text", LIFE, "Of the lines on standard error, one a request: text, json or none."
+    )
     log_texts: bool = _set(False, LIFE, "Whether texts stand in them.")
 
     def __post_init__(self) -> None:
         if not self.models:
             raise BadInput("no model is named; give --model FOLDER")
         check_whole("port", self.port, least=0, most=65_535)
-        for name in ("max_body_bytes", "max_rows", "max_text_characters", "max_waiting_rows", "window", "backlog"):
+        for name in _COUNTS:
             check_whole(name, getattr(self, name), least=1)
-        for name in ("kept_scores", "keep_alive_s"):
-            check_whole(name, getattr(self, name), least=0)
-        for name in ("body_timeout_s", "timeout_s", "max_wait_s", "drain_s", "stall_s"):
+        check_whole("kept_scores", self.kept_scores, least=0)
+        for name in _SECONDS:
             check_number(name, getattr(self, name), above=0.0)
         check_number("gather_s", self.gather_s, least=0.0)
         if self.rows_per_s is not None:
             check_number("rows_per_s", self.rows_per_s, above=0.0)
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise BadInput(f"root_path is {self.root_path!r}; wanted a path such as /reward, without a closing slash")
+
+
+_COUNTS = (
+    *("max_head_bytes", "max_body_bytes", "max_bodies_bytes", "max_connections", "max_rows", "max_text_characters"),
+    *("max_waiting_rows", "window", "backlog"),
+)
+_SECONDS = (
+    *("head_timeout_s", "body_timeout_s", "write_timeout_s", "keep_alive_s", "timeout_s"),
+    *("max_wait_s", "drain_s", "stall_s"),
+)
