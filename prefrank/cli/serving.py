@@ -7,8 +7,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -92,8 +92,7 @@ def serve(
     how = {name: value for name, value in asdict(scoring).items() if value != loading[name]}
     flags = {**given, **({"models": named_models(model)} if model else {}), **({"loading": how} if how else {})}
     settings = configure(flags, os.environ, config, list(loading))
-    with open_listener(settings) as listener:
-        _log_to_standard_error(settings.log_format)
+    with open_listener(settings) as listener, _log_to_standard_error(settings.log_format):
         if is_open(settings):
             logging.getLogger("prefrank.serving").warning(
                 "whoever reaches %s can use the models, as no keys are set; set some with --api-key-file",
@@ -141,10 +140,15 @@ class _Json(logging.Formatter):
         return json.dumps({"time": at, "level": record.levelname.lower(), "message": message, **facts})
 
 
-def _log_to_standard_error(log_format: str) -> None:
-    """What the server says while it runs."""
+@contextmanager
+def _log_to_standard_error(log_format: str) -> Iterator[None]:
+    """Inside the block, what the server says while it runs."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if log_format == "json" else logging.Formatter("%(asctime)s %(message)s"))
     log = logging.getLogger("prefrank.serving")
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
+    before = (log.handlers, log.propagate, log.level)
+    log.handlers, log.propagate, log.level = [handler], False, logging.INFO
+    try:
+        yield
+    finally:
+        log.handlers, log.propagate, log.level = before

@@ -19,7 +19,7 @@ from prefrank.serving.guard import check_key, read_body
 from prefrank.serving.hosted import Models, within
 from prefrank.serving.openapi import describe
 from prefrank.serving.page_files import add_page
-from prefrank.serving.reload import reload_for
+from prefrank.serving.reload import RELOAD, reload_for
 from prefrank.serving.settings import ServeSettings
 from prefrank.types import Score
 from prefrank.wire import PAGES, ROUTES
@@ -28,7 +28,6 @@ from prefrank.wire.route import Answered, Errors, Page, Question, Refused, Route
 
 LARGE = 65_536
 """Bytes of a body that is parsed on a thread, so that others need not wait for it."""
-RELOAD = "/api/reload"
 Handler = Callable[[Request], Awaitable[Response]]
 
 

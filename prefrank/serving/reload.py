@@ -18,6 +18,7 @@ from prefrank.io.schema import Wrong, read
 from prefrank.serving.hosted import Hosted, Models
 from prefrank.wire.route import Refused
 
+RELOAD = "/api/reload"
 LOG = logging.getLogger("prefrank.serving")
 
 
