@@ -122,10 +122,11 @@ def _show_start(started: "Started", log_format: str) -> None:
 def _line(loaded: "Loaded") -> str:
     about = loaded.about
     grown = "" if loaded.grown_bytes is None else f", process + {loaded.grown_bytes / 1e6:,.0f} MB"
+    where = f"{loaded.cores} core{'s' * (loaded.cores > 1)}" if about.device == "cpu" else about.device
     default = " (the default)" if about.is_default else ""
     return (
         f"{about.name}{default}: {about.architecture}, {about.parameters:,} parameters, {about.precision} on"
-        f" {about.kernels} ({about.device}), weights {loaded.weight_bytes / 1e6:,.0f} MB{grown}, at most"
+        f" {about.kernels} ({where}), weights {loaded.weight_bytes / 1e6:,.0f} MB{grown}, at most"
         f" {about.max_length:,} tokens, fingerprint {about.fingerprint[:12]}"
     )
 
@@ -147,8 +148,10 @@ def _log_to_standard_error(log_format: str) -> Iterator[None]:
     handler.setFormatter(_Json() if log_format == "json" else logging.Formatter("%(asctime)s %(message)s"))
     log = logging.getLogger("prefrank.serving")
     before = (log.handlers, log.propagate, log.level)
-    log.handlers, log.propagate, log.level = [handler], False, logging.INFO
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.handlers, log.propagate, log.level = before
+        log.handlers, log.propagate = before[:2]
+        log.setLevel(before[2])

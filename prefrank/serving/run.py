@@ -19,6 +19,7 @@ from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
 from typing import Any
 
+import torch
 import uvicorn
 
 from prefrank.errors import BadModel, PrefrankError
@@ -27,6 +28,7 @@ from prefrank.model.hub import resolve_model
 from prefrank.model.mapping import unmapped
 from prefrank.scoring import RewardModel
 from prefrank.serving.app import make_app
+from prefrank.serving.cores import allowed_cores
 from prefrank.serving.hosted import Hosted, Models, host
 from prefrank.serving.listener import is_open, load_tls, url_of
 from prefrank.serving.reload import LOG, reload_when_asked
@@ -45,11 +47,13 @@ class Loaded:
     Args:
         weight_bytes: of its parameters.
         grown_bytes: by which the process's memory grew while it was loaded and checked; None where that is unknown.
+        cores: that it computes on.
     """
 
     about: About
     weight_bytes: int
     grown_bytes: int | None
+    cores: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +164,8 @@ def _load(name: str, settings: ServeSettings, loaded: dict[str, Loaded]) -> Host
     weights = sum(parameter.nbytes for parameter in hosted.model.network.parameters())
     now = resident_bytes()
     grown = None if before is None or now is None else max(0, now - before)
-    loaded[name] = Loaded(about=hosted.about, weight_bytes=weights, grown_bytes=grown)
+    cores = _loading(settings).get("num_threads") or torch.get_num_threads()
+    loaded[name] = Loaded(about=hosted.about, weight_bytes=weights, grown_bytes=grown, cores=cores)
     return hosted
 
 
@@ -173,7 +178,15 @@ def load_model(place: str, settings: ServeSettings) -> RewardModel:
     check_heads(place, settings)
 
     with unmapped():
-        return RewardModel.load(place, **settings.loading)
+        return RewardModel.load(place, **_loading(settings))
+
+
+def _loading(settings: ServeSettings) -> dict[str, Any]:
+    """How a model is loaded: on no more cores than this process may use."""
+    cores = allowed_cores()
+    if cores is None or cores >= torch.get_num_threads() or settings.loading.get("num_threads") is not None:
+        return dict(settings.loading)
+    return {**settings.loading, "num_threads": cores}
 
 
 def check_heads(place: str, settings: ServeSettings) -> None:
