@@ -31,7 +31,7 @@ def read(name: str) -> str:
 def unit() -> configparser.RawConfigParser:
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read_string(read("prefrank.service"))
+    parser.read_string(read("prefrank-serve.service"))
     return parser
 
 
@@ -46,7 +46,7 @@ def pod() -> dict[str, Any]:
 COMMANDS: dict[str, Callable[[str], list[list[str]]]] = {
     "Dockerfile": lambda text: [json.loads(found) for found in re.findall(r"(?:ENTRYPOINT|\nCMD) (\[.*\])", text)],
     "compose.yaml": lambda text: [yaml.safe_load(text)["services"]["serve"]["command"]],
-    "prefrank.service": lambda text: [unit()["Service"]["ExecStart"].split()],
+    "prefrank-serve.service": lambda text: [unit()["Service"]["ExecStart"].split()],
     "kubernetes.yaml": lambda text: [pod()["containers"][0]["args"]],
 }
 
