@@ -30,9 +30,10 @@ def open_listener(settings: ServeSettings) -> socket.socket:
         raise BadInput(
             f"host is {settings.host!r}, which has no address here; wanted one of this machine's, such as 127.0.0.1"
         ) from None
-    family, _, _, _, address = found[0]
+    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # localhost may be both
+    both = settings.host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server(address[:2], family=family, backlog=settings.backlog)
+        return socket.create_server(address[:2], family=family, backlog=settings.backlog, dualstack_ipv6=both)
     except OSError as error:
         raise BadInput(_refused(settings, error)) from None
 

@@ -94,6 +94,11 @@ def test_reloading_and_draining_under_load(folders: list[Path], served: Path, ke
     with serving("--model", f"m={served}", "--api-key-file", str(key_file)) as server:
         url = server.url
         assert httpx.get(f"{url}/ready").status_code == 200
+        server.wait_for(
+            r"^m \(the default\): BertForSequenceClassification, [\d,]+ parameters, float32 on \w+ \(1 core\), weights"
+            rf" \d+ MB.*, at most \d+ tokens, fingerprint {old[:12]}$"
+        )
+        assert "with a key" in server.wait_for("^Ready on")
         reload = {"url": f"{url}/api/reload", "json": {"model": "m"}, "timeout": 60}
         with asking(url) as answers:
             # A folder that changed, by signal
