@@ -189,7 +189,7 @@ class Models:
             now = self._load(name)
             self._hosted = {**self._hosted, name: now}
             if self._draining:  # meanwhile
-                now.scheduler.close(0.0)
+                now.scheduler.stop()
         before.scheduler.close(drain_s)
         return before, now
 
@@ -202,7 +202,7 @@ class Models:
         self._draining = True
         until = time.monotonic() + timeout_s
         for hosted in self.hosted:
-            hosted.scheduler.close(0.0)  # all of them take no more, before one is waited for
+            hosted.scheduler.stop()  # all of them take no more, before one is waited for
         return all(hosted.scheduler.close(max(0.0, until - time.monotonic())) for hosted in self.hosted)
 
 
