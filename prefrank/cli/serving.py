@@ -21,7 +21,8 @@ from prefrank.cli.screen import say
 from prefrank.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from prefrank.serving.run import Loaded, Started
+    from prefrank.serving.loading import Loaded
+    from prefrank.serving.run import Started
 
 
 def serve_options(command: Callable[..., None]) -> Callable[..., None]:

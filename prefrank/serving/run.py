@@ -6,6 +6,7 @@ own (`scheduler.py`). A second SIGTERM or Ctrl-C ends the process where it stand
 
 import math
 import os
+import re
 import signal
 import socket
 import time
@@ -13,47 +14,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
-from typing import Any
 
-import torch
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from prefrank.errors import BadModel, PrefrankError
-from prefrank.model.checkpoint import heads_in
-from prefrank.model.hub import resolve_model
-from prefrank.model.mapping import unmapped
-from prefrank.scoring import RewardModel
+from prefrank.errors import PrefrankError
 from prefrank.serving.app import make_app
-from prefrank.serving.cores import allowed_cores
-from prefrank.serving.hosted import Hosted, Models, host
+from prefrank.serving.hosted import Hosted, Models
 from prefrank.serving.listener import is_open, load_tls, url_of
+from prefrank.serving.loading import Loaded, check_heads, load_hosted
 from prefrank.serving.reload import LOG, reload_when_asked
 from prefrank.serving.settings import ServeSettings
-from prefrank.wire.route import About
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 RELOADING = getattr(signal, "SIGHUP", None)
 """Windows has none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A model at the start of a server.
-
-    Args:
-        weight_bytes: of its parameters.
-        grown_bytes: by which the process's memory grew while it was loaded and checked; None where that is unknown.
-        cores: that it computes on.
-    """
-
-    about: About
-    weight_bytes: int
-    grown_bytes: int | None
-    cores: int
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +77,18 @@ def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable
         NotFound, BadModel, BadInput: a model cannot be served.
     """
     for place in settings.models.values():
-        if os.path.lexists(os.path.expanduser(place)) or place.count("/") != 1:  # else of the hub, which takes longer
+        if os.path.lexists(os.path.expanduser(place)) or not _HUB_ID.fullmatch(place):  # the hub takes longer
             check_heads(place, settings)
     events: _Events = SimpleQueue()
     loaded: dict[str, Loaded] = {}
-    models = Models(tuple(settings.models), lambda name: _load(name, settings, loaded), other_names(settings))
-    server = uvicorn.Server(uvicorn_config(make_app(models, settings), settings))
+
+    def load(name: str) -> Hosted:
+        hosted, loaded[name] = load_hosted(name, settings)
+        return hosted
+
+    models = Models(tuple(settings.models), load, other_names(settings))
+    app = under(settings.root_path, make_app(models, settings))
+    server = uvicorn.Server(uvicorn_config(app, settings))
     began = time.monotonic()
     with listener, _signals_to(events):
         web = _start("http", lambda: server.run([listener]), events)
@@ -131,7 +116,19 @@ def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable
     return ended
 
 
-def uvicorn_config(app: Any, settings: ServeSettings) -> uvicorn.Config:
+def under(root_path: str, app: ASGIApp) -> ASGIApp:
+    """The application under a path as well, for proxies that pass on the whole path as for those that take it off."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path == root_path or path.startswith(f"{root_path}/"):
+            scope = {**scope, "path": path.removeprefix(root_path) or "/"}
+        await app(scope, receive, send)
+
+    return run if root_path else app
+
+
+def uvicorn_config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
     """How uvicorn runs the application: in this process, without a word of what it is."""
     return uvicorn.Config(
         app,
@@ -143,7 +140,6 @@ def uvicorn_config(app: Any, settings: ServeSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         workers=1,
-        root_path=settings.root_path,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         backlog=settings.backlog,
@@ -156,52 +152,6 @@ def uvicorn_config(app: Any, settings: ServeSettings) -> uvicorn.Config:
 def other_names(settings: ServeSettings) -> dict[str, str]:
     """What requests may also call the models: as they were given, a path or a hub id."""
     return {place: name for name, place in settings.models.items() if place not in settings.models}
-
-
-def _load(name: str, settings: ServeSettings, loaded: dict[str, Loaded]) -> Hosted:
-    before = resident_bytes()
-    hosted = host(name, load_model(settings.models[name], settings), settings)
-    weights = sum(parameter.nbytes for parameter in hosted.model.network.parameters())
-    now = resident_bytes()
-    grown = None if before is None or now is None else max(0, now - before)
-    cores = _loading(settings).get("num_threads") or torch.get_num_threads()
-    loaded[name] = Loaded(about=hosted.about, weight_bytes=weights, grown_bytes=grown, cores=cores)
-    return hosted
-
-
-def load_model(place: str, settings: ServeSettings) -> RewardModel:
-    """A model that is to be served: of one head, and with weights that do not change if its files do.
-
-    Raises:
-        BadModel: it has several heads, and the settings do not say which; or as `RewardModel.load`.
-    """
-    check_heads(place, settings)
-
-    with unmapped():
-        return RewardModel.load(place, **_loading(settings))
-
-
-def _loading(settings: ServeSettings) -> dict[str, Any]:
-    """How a model is loaded: on no more cores than this process may use."""
-    cores = allowed_cores()
-    if cores is None or cores >= torch.get_num_threads() or settings.loading.get("num_threads") is not None:
-        return dict(settings.loading)
-    return {**settings.loading, "num_threads": cores}
-
-
-def check_heads(place: str, settings: ServeSettings) -> None:
-    """Raise BadModel for a model of several heads where nothing says which of them scores."""
-    heads = heads_in(resolve_model(place)) or () if settings.loading.get("head") is None else ()
-    if len(heads) > 1:
-        raise BadModel(f"{place} has the heads {', '.join(heads)}; say with --head which of them is served")
-
-
-def resident_bytes() -> int | None:
-    """Memory of this process, where the system says it as Linux does."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def _facts(

@@ -1,5 +1,6 @@
 """Servers as processes: what signals do under load, reloading of folders that changed, certificates."""
 
+import asyncio
 import json
 import shutil
 import signal
@@ -15,9 +16,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefrank import RewardModel
 from prefrank.serving.listener import is_open, open_listener, url_of
+from prefrank.serving.run import under
 from prefrank.serving.settings import ServeSettings
 from tests.serving.processes import serving, wait_until
 from tests.tiny import bert_folder, decoder_folder
@@ -272,6 +275,26 @@ def test_a_port_in_use_is_said() -> None:
         with pytest.raises(ValueError, match=f"^port {port} of 127.0.0.1 is in use; choose another with --port"):
             open_listener(_settings(port=port))
         assert url_of(_settings(port=0), listener) == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("root", ["", "/reward"])
+def test_a_path_of_a_proxy_is_taken_off_where_it_stands(root: str) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["path"])
+
+    async def nothing(*given: Any) -> Any:
+        raise AssertionError
+
+    for path in ("/ready", "/reward/ready", "/reward", "/rewarding", "/"):
+        asyncio.run(_run(under(root, app), {"type": "http", "path": path}, nothing))
+    taken = ["/ready", "/ready", "/", "/rewarding", "/"]
+    assert seen == (taken if root else ["/ready", "/reward/ready", "/reward", "/rewarding", "/"])
+
+
+async def _run(app: ASGIApp, scope: Scope, nothing: Any) -> None:
+    await app(scope, nothing, nothing)
 
 
 @pytest.mark.parametrize(
