@@ -18,6 +18,7 @@ from prefrank.serving.hosted import Models, within
 from prefrank.serving.keys import Keys, Shares
 from prefrank.serving.openapi import describe
 from prefrank.serving.page_files import add_page
+from prefrank.serving.reload import RELOAD, reload_for
 from prefrank.serving.replies import error_response, json_response
 from prefrank.serving.settings import ServeSettings
 from prefrank.serving.tickets import characters_of
@@ -45,6 +46,7 @@ def make_app(models: Models, settings: ServeSettings) -> FastAPI:
             app.add_route(path, _page(page, models, settings), methods=["GET"])
     described = describe(by_path, PAGES)
     app.add_route("/openapi.json", _constant(described), methods=["GET"])
+    app.add_route(RELOAD, _reload(models, settings, room), methods=["POST"])
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
     add_page(app)
@@ -174,6 +176,31 @@ def _live(models: Models, settings: ServeSettings) -> Handler:
 def _ready(models: Models) -> Handler:
     async def handle(request: Request) -> Response:
         return JSONResponse({"ready": models.is_ready}, 200 if models.is_ready else 503)
+
+    return handle
+
+
+def _reload(models: Models, settings: ServeSettings, room: Room) -> Handler:
+    """Loads a model again, for whoever has a key; without keys nobody could be told from another."""
+
+    async def handle(request: Request) -> Response:
+        body = Body(request, settings, room)
+        try:
+            if not settings.keys:
+                raise Refused(
+                    "unauthorized",
+                    "this server has no keys, so nobody may reload it from here; send SIGHUP to its process, or start"
+                    " it with --api-key-file",
+                )
+            content = await body.read()
+            asked = parse_body(content) if content.strip() else {}
+            return json_response(await reload_for(models, asked, drain_s=settings.drain_s), 200, {})
+        except Refused as refused:
+            return error_response(own.ERRORS, refused)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        finally:
+            body.release()
 
     return handle
 

@@ -10,11 +10,9 @@ import re
 import struct
 from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any, cast
+from typing import Any
 
 import httptools
-import uvicorn
-from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -31,32 +29,11 @@ LINGER_TIMES = 4
 MOST_PIPELINED = 100
 """Requests of one client that wait for the answer to the one before; more would take memory at no cost to it."""
 _AT_ONCE = struct.pack("ii", 1, 0)
-BACKLOG = 2_048
-"""Connections that the system holds until they are taken."""
 
 
-def make_config(app: ASGIApp, settings: ServeSettings, *, port: int | None = None) -> uvicorn.Config:
-    """How uvicorn serves an application within the settings' bounds. Nothing is taken from headers that a proxy sets.
-
-    Args:
-        port: in place of the settings' own.
-    """
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port if port is None else port,
-        http=cast(Any, partial(Connection, settings)),
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=max(1, round(settings.keep_alive_s)),
-        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
-        ssl_certfile=settings.tls_certificate,
-        ssl_keyfile=settings.tls_key,
-    )
+def bounded(settings: ServeSettings) -> Any:
+    """What uvicorn makes connections with: its `http`."""
+    return partial(Connection, settings)
 
 
 class Connection(asyncio.Protocol):

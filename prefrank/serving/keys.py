@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from prefrank.errors import BadInput, printable
 from prefrank.io.plain_files import check_plain, read_text
 from prefrank.wire.route import Refused
 
-VARIABLE = "PREFRANK_API_KEYS"
-"""Of the environment: keys, parted by commas or line ends."""
+VARIABLE = "PREFRANK_SERVE_KEYS"
+"""Of the environment: keys, between commas."""
 MOST_KEYS = 10_000
 LONGEST = 1_000
 """Characters of a key."""
@@ -98,19 +98,6 @@ def load_keys(path: Path) -> tuple[str, ...]:
             f" {VARIABLE}"
         )
     return _usable(read_text(path, BadInput), str(path))
-
-
-def given_keys(path: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys of a file and those of the environment's `PREFRANK_API_KEYS`; () where neither is given.
-
-    Raises:
-        NotFound, BadInput: as `load_keys`; the variable is set and holds no key.
-    """
-    lines = () if path is None else load_keys(path)
-    if VARIABLE in environ:
-        lines += _usable(environ[VARIABLE].replace(",", "\n"), VARIABLE)
-    Keys.of(lines)
-    return lines
 
 
 def _usable(text: str, where: str) -> tuple[str, ...]:

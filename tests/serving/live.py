@@ -13,9 +13,9 @@ from fastapi import FastAPI
 
 from prefrank import RewardModel
 from prefrank.serving.app import make_app
-from prefrank.serving.connection import make_config
 from prefrank.serving.hosted import Models, host
 from prefrank.serving.observer import Observer
+from prefrank.serving.run import uvicorn_config
 from prefrank.serving.settings import ServeSettings
 
 STARTS_IN_S = 20.0
@@ -62,7 +62,8 @@ def live_server(
     if load:
         served.load_all()
     app = make_app(served, given)
-    config = make_config(app, given)
+    config = uvicorn_config(app, given)
+    config.port, config.timeout_graceful_shutdown = 0, 5
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, name="live-server", daemon=True)
     thread.start()

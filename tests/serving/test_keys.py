@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefrank.errors import BadInput, NotFound
-from prefrank.serving.keys import BURST_S, Keys, Shares, given_keys, load_keys
+from prefrank.serving.keys import BURST_S, Keys, Shares, load_keys
 from prefrank.wire.route import Refused
 
 
@@ -60,16 +60,6 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BadInput, match="wanted a plain file"):
         load_keys(tmp_path / "pipe")
-
-
-def test_the_environment_adds_keys(tmp_path: Path) -> None:
-    assert given_keys(None, {}) == ()
-    assert given_keys(None, {"PREFRANK_API_KEYS": "a,name b\nc"}) == ("a", "name b", "c")
-    assert given_keys(write(tmp_path, "d"), {"PREFRANK_API_KEYS": "a"}) == ("d", "a")
-    with pytest.raises(BadInput, match="PREFRANK_API_KEYS holds no API key"):
-        given_keys(None, {"PREFRANK_API_KEYS": " , "})
-    with pytest.raises(BadInput, match="stands twice"):
-        given_keys(write(tmp_path, "a"), {"PREFRANK_API_KEYS": "a"})
 
 
 def test_keys_are_not_shown() -> None:
