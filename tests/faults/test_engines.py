@@ -157,5 +157,5 @@ def test_a_queue_that_is_closed_in_its_middle_refuses_who_is_left(bert: Path) ->
             live.models.close(0.2)
             reply = read_reply(line)[0]
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
-        assert "has closed this model" in reply.json()["error"]["message"]
+        assert "try again" in reply.json()["error"]["message"]
         gate.opened.set()
