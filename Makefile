@@ -9,15 +9,19 @@ RECIPE ?= recipes/demo.yaml
 
 # One process for each core, and one thread in each: threads of several processes would wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+CLIENTS := runs/clients
+CLIENT_ENVIRONMENTS := $(patsubst tests/serving/clients/requirements/%.txt,$(CLIENTS)/%/ready,\
+	$(wildcard tests/serving/clients/requirements/*.txt))
 KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
 
-.PHONY: help install demo test test-all fuzz check bench bench-evaluation bench-score bench-train bench-memory bench-decoders weights lock clean
+.PHONY: help install demo test test-all test-clients fuzz check bench bench-evaluation bench-score bench-train bench-memory bench-decoders weights lock clean
 
 help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
 	@echo "               (DATA=anthropic_rlhf or DATA=path/to/comparisons.jsonl uses real comparisons)"
 	@echo "make test      lint, types and the whole suite"
 	@echo "make test-all  the slow tests too"
+	@echo "make test-clients  ask a server with other projects' client packages, which it installs for itself"
 	@echo "make fuzz      break files at random and run everything on them (FUZZ_SECONDS=600; prints its seeds)"
 	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
 	@echo "make bench-evaluation  a model, a length-biased one and the baselines in one report (needs the data, 45 minutes)"
@@ -55,6 +59,14 @@ test: check
 
 test-all: check
 	$(PYTEST)
+
+$(CLIENTS)/%/ready: tests/serving/clients/requirements/%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test-clients: $(READY) $(CLIENT_ENVIRONMENTS)
+	OMP_NUM_THREADS=1 PREFRANK_CLIENTS=$(CLIENTS) $(BIN)/pytest tests/serving/clients
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz -n auto
