@@ -44,4 +44,4 @@ def serve(folder: Path, keys: tuple[str, ...] = ()) -> Iterator[Served]:
         server.should_exit = True
         thread.join()
         socket.close()
-        models.close(5)
+        models.close(5.0)
