@@ -69,7 +69,7 @@ def _scoring(routes: Sequence[Route[Any]], models: Models, settings: ServeSettin
             return error_response(route.errors, refused)
         except ClientDisconnect:
             return Response(status_code=499)
-        return _answer_response(question, answered)
+        return _answer_response(route, question, answered)
 
     return handle
 
@@ -124,9 +124,11 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _answer_response(question: Question, answered: Answered) -> Response:
+def _answer_response(route: Route[Any], question: Question, answered: Answered) -> Response:
     scores = [outcome for outcome in answered.outcomes if isinstance(outcome, Score)]
     headers = {"x-prefrank-model": answered.about.fingerprint}
+    if route.headers is not None:
+        headers |= route.headers(answered)
     if cut := sum(1 for score in scores if score.cut_prompt or score.cut_reply):
         headers["x-prefrank-cut"] = str(cut)
     return json_response(question.answer(answered), 200, headers)

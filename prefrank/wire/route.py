@@ -220,6 +220,7 @@ class Route(Generic[Request]):
     errors: Errors
     meant: Callable[[Any], bool] | None = None
     summary: str = ""
+    headers: Callable[[Answered], Mapping[str, str]] | None = None
 
     def read(self, body: Any) -> Question:
         """What a parsed body asks for.
