@@ -44,7 +44,7 @@ def _error(refused: Refused, status: int) -> Any:
 
 
 ERRORS = Errors(_error, dict.fromkeys(("invalid", "empty", "text", "too_long", "too_many", "unsupported"), 400))
-"""429, 500 and 503 are what Cohere's clients send again."""
+"""What got 408, 429, or 500 and above is sent again by Cohere's clients."""
 
 Document = str | Mapping[str, Any]
 

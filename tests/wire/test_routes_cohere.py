@@ -93,7 +93,7 @@ def test_one_error_serves_the_clients_of_all_three(path: str, body: Any, place: 
 
 
 def test_only_what_may_pass_is_sent_again_by_their_client() -> None:
-    """It tries 429, 500 and 503 three times."""
+    """It tries 408, 429, and 500 and above, three times."""
     kinds = ("malformed", "too_long", "too_many", "text", "unknown_model", "unauthorized", "too_large")
     assert [ERRORS.status(kind) for kind in kinds] == [400, 400, 400, 400, 404, 401, 413]
     assert [ERRORS.status(kind) for kind in ("overloaded", "failed", "unavailable")] == [429, 500, 503]

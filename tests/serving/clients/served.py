@@ -1,7 +1,7 @@
 """A server of one model on loopback, in a thread of the tests' process."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ class Served:
     url: str
     model: RewardModel
 
-    def raw(self, prompt: str, replies: list[str]) -> list[float]:
+    def raw(self, prompt: str, replies: Sequence[str]) -> list[float]:
         """The scores that the model gives without a server."""
-        return [score.value for score in self.model.score(prompt, replies)]
+        return [score.value for score in self.model.score(prompt, list(replies))]
 
 
 @contextmanager
