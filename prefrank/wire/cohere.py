@@ -69,11 +69,15 @@ GivenDocuments = Annotated[
 class RerankRequest:
     """A query and the documents to rank.
 
+    What Cohere cuts of a document, `max_chunks_per_doc` and `max_tokens_per_doc`, is passed over: a row is cut where it
+    is longer than the model takes.
+
     Args:
         top_n: null or 0 for all.
         return_documents: unless it is false, they are returned, as vLLM does.
         rank_fields: of documents that are objects: the text of one, or lines of "name: text" of several; null: `text`.
         use_activation: vLLM's: false asks for raw scores.
+        activation, softmax: what older versions of vLLM call it.
     """
 
     query: str
@@ -83,6 +87,8 @@ class RerankRequest:
     return_documents: bool | None = None
     rank_fields: tuple[str, ...] | None = None
     use_activation: bool | None = None
+    activation: bool | None = None
+    softmax: bool | None = None
 
 
 def _text_of(document: Document, names: Sequence[str], place: int) -> str:
@@ -105,7 +111,8 @@ def _text_of(document: Document, names: Sequence[str], place: int) -> str:
 def _ask(body: RerankRequest, version: str) -> Question:
     names = body.rank_fields or ("text",)
     texts = [_text_of(document, names, place) for place, document in enumerate(body.documents)]
-    raw = body.use_activation is False
+    flags = [flag for flag in (body.use_activation, body.activation, body.softmax) if flag is not None]
+    raw = flags[:1] == [False]
 
     def result(scores: Sequence[Score], place: int) -> dict[str, Any]:
         found = {"index": place, "relevance_score": scaled(scores[place], raw=raw)}

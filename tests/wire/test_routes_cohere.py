@@ -42,8 +42,11 @@ def test_only_the_best_are_given_and_documents_unless_they_are_not_wanted(top_n:
     assert all("document" not in result for result in results)
 
 
-def test_raw_scores_are_given_to_those_who_ask_as_of_vllm() -> None:
-    question = ask("/v1/rerank", BODY | {"use_activation": False})
+@pytest.mark.parametrize(
+    "flags", [{"use_activation": False}, {"activation": False}, {"softmax": False, "use_activation": None}]
+)
+def test_raw_scores_are_given_to_those_who_ask_as_of_vllm(flags: dict[str, Any]) -> None:
+    question = ask("/v1/rerank", BODY | flags)
     assert [result["relevance_score"] for result in answer(question, -1.0, 2.0, 0.0)["results"]] == [2.0, 0.0, -1.0]
 
 

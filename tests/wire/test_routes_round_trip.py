@@ -29,7 +29,8 @@ def exchange(name: str, path: str, dialect: str, pairs: Sequence[tuple[str, str,
     assert question.asked == tuple(Asked((Turn("user", prompt),), reply) for prompt, reply, _ in pairs)
     assert question.model == body.get("model")
     reply = question.answer(answered([value for *_, value in pairs]))
-    return scores_of(client, json.dumps(reply).encode(), [reply for _, reply, _ in pairs])
+    told = scores_of(client, json.dumps(reply).encode(), [reply for _, reply, _ in pairs])
+    return [each.value for each in told]
 
 
 @given(PAIRS)

@@ -1,6 +1,7 @@
 """A server of one model on loopback, in a thread of the tests' process."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ def serve(folder: Path, keys: tuple[str, ...] = ()) -> Iterator[Served]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     try:
+        while not server.started:
+            assert thread.is_alive(), "the server ended before it began"
+            time.sleep(0.005)
         yield Served(f"http://127.0.0.1:{socket.getsockname()[1]}", model)
     finally:
         server.should_exit = True
