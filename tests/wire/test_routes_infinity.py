@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from prefrank.types import Turn
-from prefrank.wire.infinity import ERRORS, PAGES
+from prefrank.wire.infinity import ERRORS, PAGES, ROUTES
 from prefrank.wire.route import Asked, Refused, sigmoid
 from tests.wire.asking import ABOUT, answer, ask, refusal
 
@@ -69,6 +69,31 @@ def test_other_errors_are_in_the_form_of_openai() -> None:
     assert ERRORS.write(Refused("unauthorized", "no key"), 401) == {"detail": "no key"}
     kinds = ("malformed", "overloaded", "failed", "unavailable")
     assert [ERRORS.status(kind) for kind in kinds] == [422, 429, 500, 503]
+
+
+@pytest.mark.parametrize(
+    ("body", "is_theirs"),
+    [
+        (RERANK, True),
+        ({"query": "q", "documents": [], "return_documents": None}, True),
+        ({"query": "q", "documents": [], "raw_scores": None}, True),
+        ({"query": "q", "documents": []}, False),
+        ({"query": "q", "raw_scores": True}, False),
+        ([], False),
+    ],
+)
+def test_rankings_are_told_from_those_of_vllm_by_what_their_client_always_sends(body: Any, is_theirs: bool) -> None:
+    assert ROUTES[0].meant is not None
+    assert ROUTES[0].meant(body) is is_theirs
+
+
+@pytest.mark.parametrize(
+    ("body", "is_theirs"),
+    [({"input": [], "raw_scores": False}, True), ({"input": []}, False), ({"text": [], "raw_scores": False}, False)],
+)
+def test_classes_are_told_from_those_of_vllm_and_sglang(body: Any, is_theirs: bool) -> None:
+    assert ROUTES[1].meant is not None
+    assert ROUTES[1].meant(body) is is_theirs
 
 
 def test_models_are_listed_with_what_their_client_needs() -> None:

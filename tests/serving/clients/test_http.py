@@ -1,5 +1,6 @@
 """What clients that read status, headers and body see of each dialect."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,21 @@ def test_what_is_no_json_is_refused_with_a_reason(
     refused = client.post(encoder.url + path, content=content, headers={"content-type": "application/json"})
     assert refused.status_code in (400, 422)
     assert "the body" in refused.text
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_half_a_character_is_refused_as_the_dialect_does(client: httpx.Client, encoder: Served, path: str) -> None:
+    content = json.dumps(BODIES[path]).replace("bread", "\\ud800")
+    refused = client.post(encoder.url + path, content=content.replace(DOCUMENTS[1], "\\ud800"))
+    assert refused.status_code in (400, 422)
+    assert "surrogate" in json.dumps(refused.json())
+
+
+def test_what_was_not_scored_comes_back_whatever_it_is(client: httpx.Client, encoder: Served) -> None:
+    documents = [{"text": "yeast", "other": "\ud800", "deep": [{"a": 1e-300}]}]
+    answer = client.post(f"{encoder.url}/v1/rerank", content=json.dumps({"query": QUERY, "documents": documents}))
+    assert answer.status_code == 200
+    assert answer.json()["results"][0]["document"] == documents[0]
 
 
 def test_pages_tell_what_is_served(client: httpx.Client, encoder: Served) -> None:
