@@ -60,7 +60,7 @@ def _scoring(routes: Sequence[Route[Any]], models: Models, settings: ServeSettin
             route = next((route for route in routes if route.meant is not None and route.meant(body)), routes[-1])
             question = route.read(body)
             _check_size(question, settings)
-            hosted = models.of(question.model)
+            hosted = models.of(question.model, any_name=question.any_name)
             answered = await _unless_gone(
                 request,
                 within(hosted, question, truncates=settings.truncates, timeout_s=settings.timeout_s),

@@ -136,8 +136,11 @@ class Models:
         """Of all models that are loaded."""
         return [replace(each.about, is_default=number == 0) for number, each in enumerate(self.hosted)]
 
-    def of(self, name: str | None) -> Hosted:
+    def of(self, name: str | None, *, any_name: bool = False) -> Hosted:
         """The model of that name; without one the default.
+
+        Args:
+            any_name: whether a name that is not known means the only model, where there is one alone.
 
         Raises:
             Refused: there is no such model, or it is still loading.
@@ -148,6 +151,8 @@ class Models:
         if not name:
             return next(iter(hosted.values()))
         name = name if name in hosted else self.others.get(name, name)
+        if name not in hosted and any_name and len(hosted) == 1:
+            return next(iter(hosted.values()))
         if name not in hosted:
             raise Refused("unknown_model", f"there is no model {name!r} here{suggest(name, hosted)}", place="model")
         return hosted[name]

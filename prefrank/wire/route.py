@@ -170,6 +170,7 @@ class Question:
         model: that the request names.
         may_cut: whether a row of too many tokens may be cut; None: as the server is set.
         partial: whether the answer takes rows that failed; otherwise one of them is the request's error.
+        any_name: whether servers of this dialect pass over the name: where one model is served, any name means it.
     """
 
     asked: tuple[Asked, ...]
@@ -177,6 +178,7 @@ class Question:
     model: str | None = None
     may_cut: bool | None = None
     partial: bool = False
+    any_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,11 @@ class Page:
     write: Callable[[Sequence[About]], Any]
     errors: Errors
     summary: str = ""
+
+
+def detailed(statuses: Mapping[Kind, int] | None = None) -> Errors:
+    """Errors as FastAPI writes those of applications: under the key `detail`."""
+    return Errors(lambda refused, status: {"detail": refused.message}, statuses or {})
 
 
 def sigmoid(value: float) -> float:
