@@ -27,9 +27,10 @@ class Markup:
     Args:
         openings: string -> role; of those that begin alike the longer one first.
         closings: role -> the strings that may stand between its text and the next opening, the longest first; () for a
-            role whose text the next opening ends.
+            role whose text the opening of another role ends.
         ends: control strings that may follow the last reply.
         lead: what may stand between an opening and its text.
+        filling: characters that may stand before the first opening.
         bare_system: whether a text before the first opening is the system's.
         inner_system: around the system's text, which opens the first user turn.
     """
@@ -39,6 +40,7 @@ class Markup:
     closings: Mapping[Role, tuple[str, ...]]
     ends: tuple[str, ...]
     lead: str = ""
+    filling: str = ""
     bare_system: bool = False
     inner_system: tuple[str, str] | None = None
 
@@ -136,7 +138,7 @@ MARKUPS: tuple[Markup, ...] = (
     Markup(
         "llama-2",  # and the first Mistral: spaces on both sides
         {"[INST] ": "user", " [/INST]": "assistant"},
-        _INST_CLOSINGS,
+        {"user": (), "assistant": (" </s><s>", "</s><s>", " </s>", "</s> ", "</s>")},
         ("</s>",),
         lead=" ",
         inner_system=("<<SYS>>\n", "\n<</SYS>>\n\n"),
@@ -167,6 +169,7 @@ MARKUPS: tuple[Markup, ...] = (
         _closed("\n\n", "\n") | {"assistant": ("<｜end▁of▁sentence｜>", "\n\n", "\n")},
         (*_TEXT_ENDS, "<｜end▁of▁sentence｜>"),
         lead=" ",
+        filling="\n",
     ),
 )
 """Those that are told apart by what follows a turn stand in the order in which they are tried."""
@@ -181,7 +184,14 @@ _WRITTEN_THOUGHT = re.compile(r"\s*(?:(?:<think>\s*)?</think>|<\|channel>thought
 def read_turns(text: str) -> Read | None:
     """The turns of a text in a markup that is known; None for any other text."""
     text = without_beginning(text)
-    return next((read for markup in MARKUPS if (read := _read(markup, text)) is not None), None)
+    return next(
+        (
+            read
+            for markup in MARKUPS
+            if (read := _read(markup, text.lstrip(markup.filling) if markup.filling else text)) is not None
+        ),
+        None,
+    )
 
 
 def reply_to(prompt: str, response: str) -> Asked:
@@ -245,10 +255,10 @@ def _read(markup: Markup, text: str) -> Read | None:
     turns = [Turn("system", text[: first.start()])] if first.start() else []
     role, start = markup.openings[first.group()], first.end()
     for match in markup.pattern.finditer(text, start):
-        closing = _closing(markup, role, text, start, match.start())
-        if closing is not None:
+        closing, following = _closing(markup, role, text, start, match.start()), markup.openings[match.group()]
+        if closing or (closing == "" and following != role):
             turns.append(Turn(role, text[start : match.start() - len(closing)].removeprefix(markup.lead)))
-            role, start = markup.openings[match.group()], match.end()
+            role, start = following, match.end()
     is_known, opened = bool(turns), None
     closing = _closing(markup, role, text, start, len(text)) or ""
     if role == "assistant" and not closing.strip():

@@ -295,5 +295,4 @@ ROUTES = (
 PAGES = (
     _page("/v1/models", _models, "The models that are served, as OpenAI's API lists them"),
     _page("/version", lambda models: {"version": models[0].version}, "The version of this server"),
-    _page("/health", lambda models: None, "Whether all models are loaded"),
 )
