@@ -77,7 +77,7 @@ POOLING = Dialect(
 
 def _error(refused: Refused, status: int) -> Any:
     if refused.kind == "unauthorized":
-        return {"error": "Unauthorized"}
+        return {"error": f"Unauthorized: {refused.message}"}  # a string, as vLLM has it
     named = {"message": refused.message, "type": error_type(status), "param": refused.place or None, "code": status}
     return {"error": named}
 

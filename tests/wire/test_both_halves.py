@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -13,7 +15,7 @@ from prefrank.types import Prompt, Turn
 from prefrank.wire import DIALECTS
 from prefrank.wire.dialect import RAW
 from prefrank.wire.inputs import OneText, TwoTexts
-from prefrank.wire.route import sigmoid
+from prefrank.wire.route import Failed, Refused, sigmoid
 from tests.serving.live import Live, live_server
 from tests.tiny import bert_folder, chat_folder, decoder_folder
 
@@ -98,13 +100,89 @@ def test_a_whole_text_of_an_encoder_has_its_separator(encoder: Live) -> None:
         assert ask(encoder, "/v1/embeddings", {"input": [text]})["data"][0]["embedding"] == [own]
 
 
-def ask(live: Live, path: str, body: object) -> object:
+def post(live: Live, path: str, body: object) -> tuple[int, Any, Any]:
+    """The status, the body and the headers of an answer."""
     posted = Request(live.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urlopen(posted, timeout=20) as answer:
-        return json.load(answer)
+    try:
+        with urlopen(posted, timeout=20) as answer:
+            return answer.status, json.load(answer), answer.headers
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error), error.headers
+
+
+def ask(live: Live, path: str, body: object) -> Any:
+    status, answer, _ = post(live, path, body)
+    assert status == 200
+    return answer
 
 
 def test_the_pages_of_the_servers_are_there(encoder: Live) -> None:
     for path, key in (("/v1/models", "data"), ("/version", "version"), ("/model_info", "model_path")):
         with urlopen(encoder.url + path, timeout=20) as answer:
             assert key in json.load(answer)
+
+
+SENT = {
+    "/classify": {"text": ["a", "b"]},
+    "/v1/classify": {"input": "a", "use_activation": False},
+    "/v1/embeddings": {"input": "a"},
+    "/get_reward": {"query": ["ab"], "prompts": ["a"], "labels": [None]},
+    "/slime": {"prompt": "a", "response": "b", "label": None},
+    "/v1/score/evaluation": {"model": "m", "messages": ["a"]},
+}
+"""What trainers send."""
+
+
+@pytest.mark.parametrize("path", SENT)
+@pytest.mark.parametrize("fault", ["a row that fails", "a queue that is full", "a server that ends"])
+def test_a_failure_is_an_error_that_trainers_try_again_and_never_a_reward(
+    path: str, fault: str, encoder: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(asked: object, *, may_cut: bool = True) -> list[Failed]:
+        if fault == "a row that fails":
+            return [Failed("the score of row 0 is not a finite number")] * len(SENT[path].get("text", [0]))
+        kind: Any = "overloaded" if fault == "a queue that is full" else "unavailable"
+        raise Refused(kind, "it is too much", retry_after_s=2.0)
+
+    monkeypatch.setattr(encoder.models.hosted[0].scheduler, "score", failing)
+    status, answer, headers = post(encoder, path, SENT[path])
+    is_verls = path in ("/classify", "/v1/classify", "/v1/embeddings")  # which takes a 429 for final
+    full = 503 if is_verls else 429
+    assert status == {"a row that fails": 500, "a queue that is full": full, "a server that ends": 503}[fault]
+    assert headers["retry-after"] == (None if status == 500 else "2")
+    assert isinstance(answer, dict)
+    assert not {"rewards", "scores", "data"} & answer.keys()
+    assert path != "/classify" or "error" not in answer, "AReaL would take it for zeros"
+
+
+def test_a_name_that_is_not_known_means_the_only_model_where_servers_pass_over_it(encoder: Live) -> None:
+    own = ask(encoder, "/v1/embeddings", {"input": "a"})["data"][0]["embedding"]
+    for path, body in (("/classify", {"text": "a"}), ("/v1/score/evaluation", {"messages": ["a"]})):
+        answer = ask(encoder, path, {"model": "/storage/reward-model", **body})
+        assert own == (answer["embedding"] if path == "/classify" else answer["scores"])
+    status, answer, _ = post(encoder, "/classify", {"input": "a", "model": "/storage/reward-model"})
+    assert (status, answer["error"]["type"], answer["error"]["param"]) == (404, "NotFoundError", "model")
+
+
+def test_of_several_models_the_name_has_to_be_known(encoder: Live, decoder: Live) -> None:
+    folders = {"first": encoder.settings.models["m"], "second": decoder.settings.models["m"]}
+    with live_server(folders) as both:
+        status, answer, _ = post(both, "/classify", {"text": "a", "model": "third"})
+        assert status == 404
+        assert "there is no model 'third' here" in answer["message"]
+        first, second, named = (
+            ask(both, "/classify", {"text": "a"} | named)["embedding"]
+            for named in ({}, {"model": "second"}, {"model": "first"})
+        )
+        assert first == named
+        assert first != second
+
+
+@pytest.mark.parametrize("path", ["/classify", "/rerank", ""])
+def test_on_a_shared_path_of_our_server_prompt_and_reply_are_sent_apart(path: str, encoder: Live) -> None:
+    """As whole texts of labels, which other servers are sent on /classify, they would be scored as another text."""
+    scorer = open_server(encoder.url + path)
+    assert scorer.dialect.takes is not OneText
+    own = [score.value for score in model_of(encoder).score(ONE, REPLIES)]
+    assert [score.value for score in scorer.score_pairs([(ONE, reply) for reply in REPLIES])] == own

@@ -193,7 +193,7 @@ def test_verl_tries_again_what_may_pass(kind: Any, status: int, name: str) -> No
 
 
 def test_a_wrong_key_is_answered_as_vllm_does() -> None:
-    assert vllm.ERRORS.write(Refused("unauthorized", "no key"), 401) == {"error": "Unauthorized"}
+    assert vllm.ERRORS.write(Refused("unauthorized", "no key"), 401) == {"error": "Unauthorized: no key"}
 
 
 def test_the_pages_name_model_and_version() -> None:
