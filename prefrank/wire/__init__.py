@@ -48,8 +48,9 @@ ROUTES: tuple[Route[Any], ...] = (
     *slime.ROUTES,
     huggingface.ROUTE,
     tei.PREDICT_ROUTE,
-    *sglang.ROUTES,
     *infinity.ROUTES,
+    vllm.CLASSIFY_ROUTE,
+    *sglang.ROUTES,  # after the others of /classify: what is refused there unread must not have the key `error`
     *cohere.ROUTES,
     *openrlhf.ROUTES,
     *llama_factory.ROUTES,

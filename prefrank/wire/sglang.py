@@ -98,7 +98,8 @@ def _classify(body: ClassifyRequest) -> Question:
     if body.text is None or body.input_ids is not None:
         raise Refused(
             "invalid",
-            "wanted text, a string or a list of strings, and no input_ids, as the model reads with its own tokenizer",
+            "wanted text, a string or a list of strings, or input or messages as for vLLM; and no input_ids, as the"
+            " model reads with its own tokenizer",
             place="text" if body.input_ids is None else "input_ids",
         )
     texts, is_alone = body.text

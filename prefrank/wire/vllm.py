@@ -286,8 +286,16 @@ def _page(path: str, write: Any, summary: str) -> Page:
     return Page(dialect="vllm", paths=(path,), write=write, errors=ERRORS, summary=summary)
 
 
+CLASSIFY_ROUTE = Route(
+    dialect="vllm",
+    paths=("/classify", "/v1/classify"),
+    request=TextRequest,
+    ask=_classify,
+    errors=ERRORS,
+    meant=lambda body: isinstance(body, dict) and ("input" in body or "messages" in body),
+    summary="Scores of whole texts or of messages (vLLM)",
+)
 ROUTES = (
-    _route(("/classify", "/v1/classify"), TextRequest, _classify, "Scores of whole texts or of messages (vLLM)"),
     _route(("/score", "/v1/score"), ScoreRequest, _score, "Scores of replies to prompts (vLLM)"),
     _route(("/rerank",), RerankRequest, _rerank, "Replies to a prompt, best first (vLLM)"),
     _route(("/pooling",), TextRequest, _pool, "Scores of whole texts or of messages (vLLM)"),

@@ -102,7 +102,8 @@ def test_a_whole_text_of_an_encoder_has_its_separator(encoder: Live) -> None:
 
 def post(live: Live, path: str, body: object) -> tuple[int, Any, Any]:
     """The status, the body and the headers of an answer."""
-    posted = Request(live.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    posted = Request(live.url + path, content, {"Content-Type": "application/json"})
     try:
         with urlopen(posted, timeout=20) as answer:
             return answer.status, json.load(answer), answer.headers
@@ -186,3 +187,14 @@ def test_on_a_shared_path_of_our_server_prompt_and_reply_are_sent_apart(path: st
     assert scorer.dialect.takes is not OneText
     own = [score.value for score in model_of(encoder).score(ONE, REPLIES)]
     assert [score.value for score in scorer.score_pairs([(ONE, reply) for reply in REPLIES])] == own
+
+
+@pytest.mark.parametrize("fault", ["key", "size", "no JSON"])
+def test_areal_stops_also_where_its_request_is_refused_unread(fault: str, encoder: Live) -> None:
+    folder = encoder.settings.models["m"]
+    with live_server(folder, keys=("k",) if fault == "key" else (), max_body_bytes=1_000) as live:
+        text = "a" * (2_000 if fault == "size" else 1)
+        status, answer, _ = post(live, "/classify", {"text": [text]} if fault != "no JSON" else b"{")
+    assert status == {"key": 401, "size": 413, "no JSON": 400}[fault]
+    assert answer["message"]
+    assert "error" not in answer

@@ -125,7 +125,7 @@ def as_turns(written: Sequence[tuple[str, str]]) -> Prompt:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_turns_are_read_back_as_they_were_written(name: str, data: st.DataObject) -> None:
     template = TEMPLATES[name]

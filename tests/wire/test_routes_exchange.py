@@ -14,7 +14,7 @@ from prefrank.wire.inputs import LABELLED, Messages, OneText, OpenedText, Pair, 
 from prefrank.wire.route import STATUSES, Asked, Question, Refused, Route
 from tests.wire.asking import ABOUT, answered, ask, route_of, through_json
 
-OURS = (*vllm.ROUTES, *sglang.ROUTES, *openrlhf.ROUTES, *slime.ROUTES, *llama_factory.ROUTES)
+OURS = (vllm.CLASSIFY_ROUTE, *vllm.ROUTES, *sglang.ROUTES, *openrlhf.ROUTES, *slime.ROUTES, *llama_factory.ROUTES)
 WHOSE = {
     "vllm-score": "vllm",
     "vllm-classify": "vllm",
@@ -44,7 +44,7 @@ def meant(takes: type[Any], pair: Pair) -> Asked:
 
 
 @pytest.mark.parametrize("name", WHOSE)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(pairs=st.lists(st.tuples(prompts(), texts), min_size=1, max_size=3), data=st.data())
 def test_pairs_are_read_as_they_were_meant_and_raw_scores_come_back(
     name: str, pairs: list[Pair], data: st.DataObject
@@ -71,7 +71,8 @@ def test_pairs_are_read_as_they_were_meant_and_raw_scores_come_back(
         ("/classify", {"input_ids": [1]}, "sglang"),
         ("/classify", {"input": "a"}, "vllm"),
         ("/classify", {"messages": []}, "vllm"),
-        ("/classify", None, "vllm"),
+        ("/classify", None, "sglang"),
+        ("/classify", {"input": "a", "raw_scores": True}, "infinity"),
         ("/v1/classify", {"text": "a"}, "vllm"),
         ("/rerank", {"query": "a", "documents": ["b"]}, "vllm"),
         ("/rerank", {"query": "a", "texts": ["b"]}, "tei"),
@@ -95,7 +96,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("route", OURS, ids=lambda route: "".join((route.dialect, *route.paths)))
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_json_is_read_or_refused(route: Route[Any], data: st.DataObject) -> None:
     fields = tuple(route.request.__dataclass_fields__)

@@ -92,9 +92,11 @@ def test_items_are_scored_as_replies_to_the_query(body: dict[str, Any], asked: A
 @pytest.mark.parametrize(
     ("path", "body", "param", "words"),
     [
-        ("/classify", {"input_ids": [1]}, "input_ids", "wanted text, a string or a list of strings, and no input_ids"),
+        ("/classify", {"input_ids": [1]}, "input_ids", "wanted text, a string or a list of strings, or input"),
         ("/classify", {"text": "a", "input_ids": [1]}, "input_ids", "and no input_ids"),
         ("/classify", {"text": None}, "text", "wanted text"),
+        ("/classify", {}, "text", "or input or messages as for vLLM"),
+        ("/classify", [], None, "the body is []; wanted an object"),
         ("/classify", {"text": [1]}, "text[0]", "text[0] is 1; wanted a string"),
         ("/classify", {"text": []}, None, "nothing to score"),
         ("/v1/embeddings", {}, "input", "input is missing"),

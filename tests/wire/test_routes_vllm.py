@@ -130,8 +130,8 @@ def test_what_is_too_long_is_cut_where_the_request_allows_it(cut: dict[str, Any]
 @pytest.mark.parametrize(
     ("path", "body", "param", "words"),
     [
-        ("/classify", {}, None, "wanted input, a text or a list of texts, or messages that end in the reply"),
-        ("/classify", [], None, "the body is []; wanted an object"),
+        ("/v1/classify", {}, None, "wanted input, a text or a list of texts, or messages that end in the reply"),
+        ("/v1/classify", [], None, "the body is []; wanted an object"),
         ("/classify", {"input": "a", "messages": MESSAGES}, None, "wanted input, a text or a list"),
         ("/classify", {"input": []}, None, "nothing to score"),
         ("/classify", {"input": [1, 2]}, "input", "input holds token ids; wanted text"),
