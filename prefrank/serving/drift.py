@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int64
 
 from prefrank.serving.moments import Moments
 from prefrank.serving.reference import FIRST, LEAST, Reference, histogram_of, of_first, of_training
-from prefrank.serving.tally import Spread
+from prefrank.serving.tally import Number, Spread
 from prefrank.stats.intervals import wilson
 
 BLOCK, BLOCKS = 1_000, 10
@@ -180,8 +180,8 @@ class Look:
     recent: dict[str, Any]
     since_start: dict[str, Any]
     reference: dict[str, Any]
-    buckets: list[tuple[str, float]]
-    total: float
+    buckets: list[tuple[str, int]]
+    total: Number
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -213,7 +213,7 @@ def _figures(block: _Block, reference: Reference | None) -> dict[str, Any]:
 
 
 def _share(count: int, rows: int) -> dict[str, Any]:
-    low, high = wilson(count, rows) if rows else (None, None)
+    low, high = wilson(float(count), rows) if rows else (None, None)
     return {"value": count / rows if rows else None, "low": low, "high": high}
 
 

@@ -9,8 +9,9 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from queue import Empty, Full, Queue
+from queue import Full, Queue
 from threading import Thread
 from typing import Any
 
@@ -19,6 +20,8 @@ from prefrank.serving.recording import GONE, Handled, Notes
 from prefrank.types import Score
 from prefrank.wire.route import Kind, Outcome
 
+Facts = dict[str, Any]
+"""What a line says, by name."""
 FORMATS = ("text", "json", "none")
 QUIET = ("/live", "/ready", "/health", "/ping", "/metrics")
 """Asked for every few seconds: in the log only when they fail."""
@@ -29,6 +32,8 @@ LONGEST_TEXT, MOST_TEXTS = 2_000, 20
 _MOST_WAITING = 10_000
 _QUOTED = re.compile(r"""(?<![\w'"])(['"])(?:\\.|(?!\1).)*?\1(?!\w)""")
 _OPEN = re.compile(r"""(?<![\w'"])['"].*$""")
+_SAID = re.compile(r" (is|has|holds)(?= )")
+"""After which a sentence says what came, up to what was wanted."""
 _NAMES: tuple[Kind, ...] = ("unknown_model",)
 """Errors that quote a name and no text."""
 
@@ -37,51 +42,38 @@ class Lines:
     """Writes lines in order on a thread of its own; those that come when too many wait are lost, and counted.
 
     Args:
-        write: of one line, with its end; it may take its time.
+        show: the line of what it says, without an end.
+        write: of one line; it may take its time.
     """
 
-    def __init__(self, write: Callable[[str], object]) -> None:
+    def __init__(self, show: Callable[[Facts], str], write: Callable[[str], object]) -> None:
+        self._show = show
         self._write = write
-        self._queue: Queue[str | None] = Queue(_MOST_WAITING)
+        self._waiting: Queue[Facts | None] = Queue(_MOST_WAITING)
         self._lost = 0
         self._thread = Thread(target=self._run, name="prefrank-log", daemon=True)
         self._thread.start()
 
-    def put(self, line: str) -> None:
+    def put(self, facts: Facts) -> None:
         try:
-            self._queue.put_nowait(line)
+            self._waiting.put_nowait(facts)
         except Full:
             self._lost += 1
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, within this time."""
         until = time.monotonic() + timeout_s
-        while self._thread.is_alive() and time.monotonic() < until:
-            try:
-                self._queue.put_nowait(None)
-                break
-            except Full:
-                time.sleep(0.01)
+        with suppress(Full):
+            self._waiting.put(None, timeout=timeout_s)
         self._thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
-        while (line := self._queue.get()) is not None:
+        while (facts := self._waiting.get()) is not None:
             lost, self._lost = self._lost, 0
-            try:
-                self._write(f"{line}\n")
-                if lost:
-                    self._write(f"{lost:,} lines of the log were lost, as they could not be written in time\n")
-            except (OSError, ValueError):  # nobody reads it any longer; requests go on
-                self._drain()
-
-    def _drain(self) -> None:
-        """Leave out what waits, so that a broken pipe is not tried for every line at once."""
-        try:
-            while self._queue.get_nowait() is not None:
-                self._lost += 1
-            self._queue.put_nowait(None)
-        except Empty:
-            pass
+            if lost:
+                facts = {**facts, "lines_lost_before": lost}
+            with suppress(OSError, ValueError):  # nobody reads it any longer; requests go on
+                self._write(f"{self._show(facts)}\n")
 
 
 class AccessLog:
@@ -99,9 +91,9 @@ class AccessLog:
     def __init__(self, form: str, *, texts: bool = False, write: Callable[[str], object] | None = None) -> None:
         if form not in FORMATS:
             raise BadInput(f"log_format is {short(form)}; wanted one of {', '.join(FORMATS)}")
-        self._form = form
         self._texts = texts
-        self._lines = None if form == "none" else Lines(write or _to_stderr)
+        show = as_json if form == "json" else as_text
+        self._lines = None if form == "none" else Lines(show, write or _to_stderr)
         self._repeated: dict[tuple[str, int, str], tuple[float, int]] = {}  # error -> when it began, how many since
 
     def handled(self, handled: Handled) -> None:
@@ -113,7 +105,7 @@ class AccessLog:
         facts = facts_of(handled, texts=self._texts)
         if more:
             facts["more_like_it"] = more
-        self._lines.put(as_json(facts) if self._form == "json" else as_text(facts))
+        self._lines.put(facts)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what waits, and what was left out of it."""
@@ -123,7 +115,7 @@ class AccessLog:
             if count > LIKE:
                 facts = {"time": _stamp(time.time()), "status": status, "path": path, "error": why}
                 facts["more_like_it"] = count - LIKE
-                self._lines.put(as_json(facts) if self._form == "json" else as_text(facts))
+                self._lines.put(facts)
         self._repeated.clear()
         self._lines.close(timeout_s)
 
@@ -142,10 +134,10 @@ class AccessLog:
         return 0 if count < LIKE else None
 
 
-def facts_of(handled: Handled, *, texts: bool) -> dict[str, Any]:
-    """What a line says, by name; what is not known is left out."""
+def facts_of(handled: Handled, *, texts: bool) -> Facts:
+    """What a line says; what is not known is left out."""
     notes = handled.notes
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "time": _stamp(handled.began),
         "status": handled.status,
         "method": handled.method,
@@ -187,9 +179,10 @@ def without_quotes(message: str) -> str:
     >>> without_quotes("replies is 'Stay away'; wanted a list of strings")
     'replies is ...; wanted a list of strings'
     """
-    start, wanted = message.find(" is "), message.rfind("; wanted ")
-    if 0 <= start < wanted:
-        return f"{_unquoted(message[:start])} is ...{_unquoted(message[wanted:])}"
+    wanted = message.rfind("; wanted ")
+    said = _SAID.search(message, 0, max(wanted, 0))
+    if said:
+        return f"{_unquoted(message[: said.end()])} ...{_unquoted(message[wanted:])}"
     return _unquoted(message)
 
 
@@ -198,12 +191,12 @@ def _unquoted(text: str) -> str:
     return _OPEN.sub("...", _QUOTED.sub("...", text))
 
 
-def as_json(facts: dict[str, Any]) -> str:
+def as_json(facts: Facts) -> str:
     """A line that is a JSON object, and which a terminal does not obey."""
     return printable_json(json.dumps(facts, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
 
 
-def as_text(facts: dict[str, Any]) -> str:
+def as_text(facts: Facts) -> str:
     """A line of words: the time, the status, the method, the path, then name=value."""
     plain = ("time", "status", "method", "path")
     words = [_word(facts[name]) for name in plain if name in facts]

@@ -24,7 +24,7 @@ from prefrank.serving.drift import Answers, Drift, Look
 from prefrank.serving.hosted import Hosted, Models
 from prefrank.serving.named import COUNTERS, EDGES, GAUGES, HISTOGRAMS, REASONS, SCORES, SCORES_HELP
 from prefrank.serving.recording import Handled
-from prefrank.serving.tally import Tally
+from prefrank.serving.tally import Number, Tally
 from prefrank.serving.tickets import characters_of
 from prefrank.types import Score
 from prefrank.wire.route import Asked, Outcome
@@ -197,7 +197,7 @@ class _Families(Collector):
         return self._families
 
 
-_Sample = tuple[str, tuple[str, ...], float]
+_Sample = tuple[str, tuple[str, ...], Number]
 
 
 def _look(hosted: Hosted) -> Look | None:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -71,6 +71,7 @@ class Handled:
     fault: str = ""
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Told of each request, on the event loop: it must be quick."""
 
