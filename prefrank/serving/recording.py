@@ -80,7 +80,12 @@ class Recorder(Protocol):
 
 def notes_of(request: Request) -> Notes:
     """The notes on this request."""
-    notes: Notes = request.scope.setdefault(_KEY, Notes())
+    return notes_in(request.scope)
+
+
+def notes_in(scope: Scope) -> Notes:
+    """The notes on the request of this scope."""
+    notes: Notes = scope.setdefault(_KEY, Notes())
     return notes
 
 
