@@ -262,6 +262,21 @@ def test_a_live_server_logs_each_request_once(bert):
     assert not any(SECRET in line for line in lines.lines)
 
 
+def test_a_key_never_stands_in_it_and_a_request_without_one_does(bert):
+    lines = Lines("json")
+    with live_server(bert, recorders=[lines.log], keys=(SECRET,)) as live, httpx.Client(base_url=live.url) as client:
+        for key in ({}, {"authorization": f"Bearer {SECRET}-not"}, {"authorization": f"Bearer {SECRET}"}):
+            client.post("/api/score", json={"prompt": "how", "replies": ["salt"]}, headers=key)
+        metrics = client.get("/metrics").text
+    lines.log.close()
+    facts = [json.loads(line) for line in lines.lines]
+    assert [each["status"] for each in facts if each["path"] == "/api/score"] == [401, 401, 200]
+    assert [each.get("error") for each in facts[:3]] == ["unauthorized", "unauthorized", None]
+    assert 'dialect="prefrank",model="",reason="unauthorized"} 2.0' in metrics
+    assert SECRET not in metrics
+    assert not any(SECRET in line for line in lines.lines)
+
+
 _texts = st.sampled_from([SECRET, f"it's {SECRET}", f'"{SECRET}', f"'{SECRET}' is {SECRET}; wanted {SECRET}",
                           f"{SECRET} " * 30, f"\n{SECRET}\x1b", f"{SECRET}\ud800"])  # fmt: skip
 _odd = st.one_of(st.none(), st.booleans(), st.integers(-2, 9), _texts)
