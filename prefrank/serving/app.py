@@ -17,8 +17,10 @@ from prefrank.errors import BadInput
 from prefrank.io.json_files import parse_json
 from prefrank.serving.guard import check_key, read_body
 from prefrank.serving.hosted import Models, within
+from prefrank.serving.metrics import Metrics
 from prefrank.serving.openapi import describe
 from prefrank.serving.page_files import add_page
+from prefrank.serving.recording import Recorder, notes_of, recorded
 from prefrank.serving.settings import ServeSettings
 from prefrank.types import Score
 from prefrank.wire import PAGES, ROUTES
@@ -29,8 +31,16 @@ LARGE = 65_536
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(models: Models, settings: ServeSettings) -> FastAPI:
-    """The application, for uvicorn or any other ASGI server. The models may still be loading."""
+def make_app(
+    models: Models, settings: ServeSettings, *, metrics: Metrics | None = None, recorders: Sequence[Recorder] = ()
+) -> FastAPI:
+    """The application, for uvicorn or any other ASGI server. The models may still be loading.
+
+    Args:
+        metrics: whose watchers the models have; without it requests are counted, and nothing of models.
+        recorders: told of each request, such as a log.
+    """
+    metrics = metrics or Metrics()
     app = FastAPI(title="prefrank", docs_url=None, redoc_url=None, openapi_url=None)
     by_path: dict[str, list[Route[Any]]] = {}
     for route in ROUTES:
@@ -46,6 +56,12 @@ def make_app(models: Models, settings: ServeSettings) -> FastAPI:
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
     add_page(app)
+    app.add_route("/metrics", _metrics(metrics, models), methods=["GET"])
+    app.add_route("/api/drift", _drift(metrics, models), methods=["GET"])
+    dialects = {path: page.dialect for page in PAGES for path in page.paths}
+    dialects |= {path: routes[-1].dialect for path, routes in by_path.items()}
+    # Added last, so that it is around everything else that a request passes
+    app.add_middleware(recorded, recorders=(metrics, *recorders), dialects=dialects)
     return app
 
 
@@ -54,18 +70,22 @@ def _scoring(routes: Sequence[Route[Any]], models: Models, settings: ServeSettin
 
     async def handle(request: Request) -> Response:
         route = routes[-1]
+        notes = notes_of(request)
+        notes.scores = True
         try:
             check_key(request.headers.get("authorization"), settings.keys)
             body = await _parsed(await read_body(request, settings))
             route = next((route for route in routes if route.meant is not None and route.meant(body)), routes[-1])
-            question = route.read(body)
+            notes.dialect = route.dialect
+            notes.question = question = route.read(body)
             _check_size(question, settings)
             hosted = models.of(question.model, any_name=question.any_name)
-            answered = await _unless_gone(
+            notes.answered = answered = await _unless_gone(
                 request,
                 within(hosted, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
             )
         except Refused as refused:
+            notes.refused = refused
             return error_response(route.errors, refused)
         except ClientDisconnect:
             return Response(status_code=499)
@@ -160,6 +180,7 @@ def _page(page: Page, models: Models, settings: ServeSettings) -> Handler:
             models.of(None)  # refused while they are loading
             body = page.write(models.abouts())
         except Refused as refused:
+            notes_of(request).refused = refused
             return error_response(page.errors, refused)
         return Response(b"") if body is None else json_response(body, 200, {})
 
@@ -178,6 +199,21 @@ def _live(models: Models, settings: ServeSettings) -> Handler:
 def _ready(models: Models) -> Handler:
     async def handle(request: Request) -> Response:
         return JSONResponse({"ready": models.is_ready}, 200 if models.is_ready else 503)
+
+    return handle
+
+
+def _metrics(metrics: Metrics, models: Models) -> Handler:
+    async def handle(request: Request) -> Response:
+        body, media = await asyncio.to_thread(metrics.page, models, request.headers.get("accept", ""))
+        return Response(body, media_type=media)
+
+    return handle
+
+
+def _drift(metrics: Metrics, models: Models) -> Handler:
+    async def handle(request: Request) -> Response:
+        return json_response(await asyncio.to_thread(metrics.drift, models), 200, {})
 
     return handle
 

@@ -28,7 +28,7 @@ from prefrank.serving.reading import read_requests
 from prefrank.serving.tickets import Entry, Key, Read, Ticket, characters_of, deliver, key_of
 from prefrank.text import TextEncoder, plan_batches
 from prefrank.types import Causal, Row
-from prefrank.wire.route import Asked, Failed, Refused
+from prefrank.wire.route import Asked, Failed, Refused, Times
 
 READ_AT_ONCE = 200_000
 """Characters of the texts that are tokenized together, so that no request waits long for those of others."""
@@ -163,9 +163,12 @@ class Scheduler:
     def _read_all(self) -> None:
         while (tickets := self._next_tickets()) is not None:
             try:
-                began = time.perf_counter()
+                began = time.monotonic()
                 read = read_requests(self.encoder, [ticket.asked for ticket in tickets])
-                self.observer.read(sum(len(ticket.asked) for ticket in tickets), time.perf_counter() - began)
+                seconds = time.monotonic() - began
+                self.observer.read(sum(len(ticket.asked) for ticket in tickets), seconds)
+                for ticket in tickets:
+                    ticket.times = Times(began - ticket.came, seconds)
                 with self._lock:
                     done = [each for each, rows in zip(tickets, read, strict=True) if self._enter(each, rows)]
                 deliver(done)
@@ -198,7 +201,8 @@ class Scheduler:
     def _enter(self, ticket: Ticket, rows: Sequence[Row | Failed]) -> bool:
         """Take a ticket's rows into the queue; whether it is answered already. The lock is held."""
         ticket.outcomes = [None] * len(rows)
-        now, reused = time.monotonic(), 0
+        ticket.entered = now = time.monotonic()
+        reused = 0
         for place, row in enumerate(rows):
             if isinstance(row, Row) and (row.cut_prompt or row.cut_reply) and not ticket.may_cut:
                 row = _too_long(row, place)
@@ -208,7 +212,7 @@ class Scheduler:
             key = key_of(row)
             if (value := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
-                ticket.outcomes[place] = Read(row, value)
+                ticket.outcomes[place] = Read(row, value, ticket.times)
                 reused += 1
                 continue
             entry = self._waiting.get(key) or self._under_way.get(key)
@@ -286,7 +290,8 @@ class Scheduler:
         """Score these rows and give them to whoever wants them."""
         began = time.monotonic()
         values, computed = self._values([entry.row for entry in entries])
-        seconds = max(time.monotonic() - began, 1e-6)
+        ended = time.monotonic()
+        seconds = max(ended - began, 1e-6)
         tokens = sum(len(entry.row.ids) for entry in entries)
         self.observer.batch(
             rows=len(entries),
@@ -303,7 +308,8 @@ class Scheduler:
                 if isinstance(value, float):
                     self._keep(entry.key, value)
                 for ticket, place, row in entry.wanted_by:
-                    ticket.outcomes[place] = Read(row, value) if isinstance(value, float) else value
+                    times = ticket.times_in(began, ended)
+                    ticket.outcomes[place] = Read(row, value, times) if isinstance(value, float) else value
                     ticket.missing -= 1
                     done += [] if ticket.missing else [ticket]
                     characters += characters_of(ticket.asked[place])

@@ -1,7 +1,7 @@
 """A server on loopback, in a thread of the tests' process, with models that are really loaded."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from fastapi import FastAPI
 from prefrank import RewardModel
 from prefrank.serving.app import make_app
 from prefrank.serving.hosted import Models, host
+from prefrank.serving.metrics import Metrics
+from prefrank.serving.recording import Recorder
 from prefrank.serving.settings import ServeSettings
 
 STARTS_IN_S = 20.0
@@ -36,23 +38,33 @@ class Live:
 
 
 @contextmanager
-def live_server(models: Path | str | Mapping[str, Path | str], *, load: bool = True, **settings: Any) -> Iterator[Live]:
+def live_server(
+    models: Path | str | Mapping[str, Path | str],
+    *,
+    load: bool = True,
+    recorders: Sequence[Recorder] = (),
+    **settings: Any,
+) -> Iterator[Live]:
     """A server of these models, named, or of one that is called "m".
 
     Args:
+        recorders: told of its requests.
         load: whether the models are loaded; otherwise the server is not ready until `live.models.load_all()`.
         settings: of `ServeSettings`.
     """
     folders = models if isinstance(models, Mapping) else {"m": models}
     given = ServeSettings(models={name: str(folder) for name, folder in folders.items()}, port=0, **settings)
 
+    metrics = Metrics()
+
     def load_one(name: str) -> Any:
-        return host(name, RewardModel.load(given.models[name], **given.loading), given)
+        model = RewardModel.load(given.models[name], **given.loading)
+        return host(name, model, given, metrics.watcher(name, model))
 
     served = Models(list(given.models), load_one)
     if load:
         served.load_all()
-    app = make_app(served, given)
+    app = make_app(served, given, metrics=metrics, recorders=recorders)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, name="live-server", daemon=True)
