@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DETAILS = (ROOT / "docs" / "details.md").read_text()
 TESTS = list((ROOT / "tests").rglob("*.py"))
-FOLDERS = "cli|data|evaluation|io|model|native|reports|scoring|stats|text|training|wire"
+FOLDERS = "cli|data|evaluation|io|model|native|reports|scoring|serving|stats|text|training|wire"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

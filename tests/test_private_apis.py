@@ -20,8 +20,8 @@ from transformers import BertConfig
 import prefrank
 
 ROOT = Path(prefrank.__file__).parent
-DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_fields_"}
-"""Of named tuples and ctypes: part of their public interface."""
+DOCUMENTED = {"_exit", "_replace", "_asdict", "_fields", "_make", "_fields_"}
+"""Of os, named tuples and ctypes: part of their public interface."""
 
 
 class Private(NamedTuple):

@@ -20,6 +20,7 @@ import typer
 from rich.text import Text
 
 from prefrank.cli import evaluating as evaluating  # its commands join the app
+from prefrank.cli import serving as serving
 from prefrank.cli.commands import app
 from prefrank.cli.screen import say
 from prefrank.errors import BadInput, CannotWrite, PrefrankError, message_of
@@ -28,6 +29,7 @@ from prefrank.reports.rich_tables import joined, text
 EXTRAS = {
     "train": ("accelerate", "peft", "psutil", "pydantic", "yaml", "tensorboard"),
     "evaluate": ("httpx", "jinja2", "matplotlib", "py3langid", "sklearn"),
+    "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client"),
 }
 
 

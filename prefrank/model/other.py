@@ -30,6 +30,7 @@ from prefrank.model.empty import empty
 from prefrank.model.fit import drop_rows
 from prefrank.model.foreign import foreign, no_head, shown_names
 from prefrank.model.heads import HeadLinear, head_names, widened
+from prefrank.model.mapping import read_if_unmapped
 from prefrank.model.network import head_modules
 from prefrank.model.pack import Pack, pack_batch
 from prefrank.model.quiet import quiet_transformers
@@ -220,6 +221,7 @@ def load_other(
             ignore_mismatched_sizes=True,  # else transformers points to a report that is not shown; see _check
             **trusted,
         )
+        read_if_unmapped(model)
         _check(folder, described, model, report, new_head=new_heads is not None, custom=custom is not None)
         count = config.num_labels if custom != "AutoModel" or "id2label" in raw else 1
         heads = new_heads or head_names(raw, count)

@@ -30,6 +30,7 @@ from prefrank.io.json_files import Fields, read_fields
 from prefrank.io.plain_files import check_plain
 from prefrank.limits import limit, past
 from prefrank.model.hub import check_gguf
+from prefrank.model.mapping import are_mapped
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 QUANTISED = "quantised.safetensors"
@@ -323,7 +324,8 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
         if size < _MAPPED_BYTES:
             return {name: tensor.clone() for name, tensor in from_bytes(path.read_bytes()).items()}  # to lie aligned
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            mapped = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return mapped if are_mapped() else {name: tensor.clone() for name, tensor in mapped.items()}
     except Exception as error:  # SafetensorError, OSError, and torch's own of types and shapes that it does not have
         raise _torn(path, error) from error
 
@@ -348,7 +350,7 @@ _ODD_NAMES = {b"nested": "nested", b"qtensor": "quantized in torch's own way", b
 def _open_bin(path: Path) -> dict[str, Tensor]:
     try:
         _check_pickle(path)
-        mapped = _is_mapped(path) and path.stat().st_size >= _MAPPED_BYTES
+        mapped = _is_mapped(path) and path.stat().st_size >= _MAPPED_BYTES and are_mapped()
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except BadModel:
         raise

@@ -21,9 +21,11 @@ from prefrank.serving.metrics import Metrics
 from prefrank.serving.openapi import describe
 from prefrank.serving.page_files import add_page
 from prefrank.serving.recording import Recorder, notes_of, recorded
+from prefrank.serving.reload import RELOAD, reload_for
 from prefrank.serving.settings import ServeSettings
 from prefrank.types import Score
 from prefrank.wire import PAGES, ROUTES
+from prefrank.wire.own import ERRORS
 from prefrank.wire.route import Answered, Errors, Page, Question, Refused, Route
 
 LARGE = 65_536
@@ -53,6 +55,7 @@ def make_app(
             app.add_route(path, _page(page, models, settings), methods=["GET"])
     described = describe(by_path, PAGES)
     app.add_route("/openapi.json", _constant(described), methods=["GET"])
+    app.add_route(RELOAD, _reload(models, settings), methods=["POST"])
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
     add_page(app)
@@ -79,10 +82,9 @@ def _scoring(routes: Sequence[Route[Any]], models: Models, settings: ServeSettin
             notes.dialect = route.dialect
             notes.question = question = route.read(body)
             _check_size(question, settings)
-            hosted = models.of(question.model, any_name=question.any_name)
             notes.answered = answered = await _unless_gone(
                 request,
-                within(hosted, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
+                within(models, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
             )
         except Refused as refused:
             notes.refused = refused
@@ -214,6 +216,29 @@ def _metrics(metrics: Metrics, models: Models) -> Handler:
 def _drift(metrics: Metrics, models: Models) -> Handler:
     async def handle(request: Request) -> Response:
         return json_response(await asyncio.to_thread(metrics.drift, models), 200, {})
+
+    return handle
+
+
+def _reload(models: Models, settings: ServeSettings) -> Handler:
+    """Loads a model again, for whoever has a key; without keys nobody could be told from another."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            if not settings.keys:
+                raise Refused(
+                    "unauthorized",
+                    "this server has no keys, so nobody may reload it from here; send SIGHUP to its process, or start"
+                    " it with --api-key-file",
+                )
+            check_key(request.headers.get("authorization"), settings.keys)
+            body = await read_body(request, settings)
+            asked = await _parsed(body) if body.strip() else {}
+            return json_response(await reload_for(models, asked, drain_s=settings.drain_s), 200, {})
+        except Refused as refused:
+            return error_response(ERRORS, refused)
+        except ClientDisconnect:
+            return Response(status_code=499)
 
     return handle
 

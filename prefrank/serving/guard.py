@@ -2,10 +2,14 @@
 
 import asyncio
 import hmac
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 from starlette.requests import Request
 
+from prefrank.errors import BadInput
+from prefrank.io.plain_files import check_plain, read_text
 from prefrank.serving.settings import ServeSettings
 from prefrank.wire.route import Refused
 
@@ -48,3 +52,22 @@ async def read_body(request: Request, settings: ServeSettings) -> bytes:
     except TimeoutError:
         raise Refused("slow", f"the body did not arrive within {settings.body_timeout_s:g} s") from None
     return bytes(parts)
+
+
+def load_keys(path: Path) -> tuple[str, ...]:
+    """The keys of a file, one a line; empty lines and those that begin with # are none.
+
+    Raises:
+        NotFound: there is no such file.
+        BadInput: it holds no key, a key is no plain word, or every user of the machine may read it.
+    """
+    mode = check_plain(path, BadInput).st_mode
+    if mode & stat.S_IROTH:
+        raise BadInput(f"{path} can be read by every user of this machine; run: chmod 600 {path}")
+    lines = [line.strip() for line in read_text(path, BadInput).splitlines()]
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys:
+        raise BadInput(f"{path} holds no key; wanted one a line")
+    if any(not key.isascii() or not key.isprintable() or " " in key for key in keys):
+        raise BadInput(f"{path} holds a key that is no plain word; wanted letters, digits and signs, without spaces")
+    return keys

@@ -135,16 +135,27 @@ class Models:
         self._load = load
         self._changing = Lock()
         self._hosted: Mapping[str, Hosted] = {}
+        self._draining = False
         self.names = tuple(names)
         self.others = dict(others or {})
 
     @property
     def is_ready(self) -> bool:
-        return len(self._hosted) == len(self.names)
+        return len(self._hosted) == len(self.names) and not self._draining
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a model is being loaded."""
+        return self._changing.locked()
 
     @property
     def hosted(self) -> list[Hosted]:
         return list(self._hosted.values())
+
+    @property
+    def open_rows(self) -> int:
+        """Of all models, asked for and not answered."""
+        return sum(each.scheduler.waiting().open_rows for each in self.hosted)
 
     def abouts(self) -> list[About]:
         """Of all models that are loaded."""
@@ -160,6 +171,8 @@ class Models:
             Refused: there is no such model, or it is still loading.
         """
         hosted = self._hosted
+        if self._draining:
+            raise Refused("unavailable", "the server is shutting down; ask another, or try again", retry_after_s=1.0)
         if not self.is_ready:
             raise Refused("unavailable", "the server is still loading its models; try again", retry_after_s=1.0)
         if not name:
@@ -177,8 +190,9 @@ class Models:
         Raises:
             NotFound, BadModel, BadInput: as `RewardModel.load` and `host`.
         """
-        for name in self.names:
-            self._hosted = {**self._hosted, name: self._load(name)}
+        with self._changing:
+            for name in self.names:
+                self._hosted = {**self._hosted, name: self._load(name)}
 
     def reload(self, name: str, *, drain_s: float) -> tuple[Hosted, Hosted]:
         """Load a model again and put it in place of the one before, which answers what it has accepted and ends.
@@ -193,23 +207,38 @@ class Models:
             before = self._hosted[name]
             now = self._load(name)
             self._hosted = {**self._hosted, name: now}
+            if self._draining:  # meanwhile
+                now.scheduler.stop()
         before.scheduler.close(drain_s)
         return before, now
 
-    def close(self, timeout_s: float) -> None:
-        """End all queues after what they have accepted."""
+    def close(self, timeout_s: float) -> bool:
+        """Refuse all requests from here on, and end the queues after what they have accepted.
+
+        Returns:
+            Whether they ended in this time.
+        """
+        self._draining = True
+        until = time.monotonic() + timeout_s
         for hosted in self.hosted:
-            hosted.scheduler.close(timeout_s)
+            hosted.scheduler.stop()  # all of them take no more, before one is waited for
+        return all(hosted.scheduler.close(max(0.0, until - time.monotonic())) for hosted in self.hosted)
 
 
-async def within(hosted: Hosted, question: Question, *, truncates: bool, timeout_s: float) -> Answered:
-    """The answer, if it comes in this time; otherwise the rows are taken back.
+async def within(models: Models, question: Question, *, truncates: bool, timeout_s: float) -> Answered:
+    """The answer of the model that is asked, if it comes in this time; otherwise the rows are taken back.
 
     Raises:
-        Refused: no answer in time, or as `Hosted.answer`.
+        Refused: no answer in time, or as `Models.of` and `Hosted.answer`.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await hosted.answer(question, truncates=truncates)
+            while True:
+                hosted = models.of(question.model, any_name=question.any_name)
+                try:
+                    return await hosted.answer(question, truncates=truncates)
+                except Refused as refused:
+                    if refused.kind != "unavailable" or models.of(hosted.about.name) is hosted:
+                        raise  # else another has just come in its place
     except TimeoutError:
         raise Refused("timeout", f"there was no answer within {timeout_s:g} s; send fewer rows at once") from None

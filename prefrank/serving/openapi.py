@@ -5,6 +5,8 @@ from importlib.metadata import version
 from typing import Any
 
 from prefrank.io.json_schema import json_schema
+from prefrank.serving.reload import RELOAD, ReloadRequest
+from prefrank.wire.own import ERRORS
 from prefrank.wire.route import STATUSES, Page, Route
 
 
@@ -19,6 +21,19 @@ def describe(by_path: Mapping[str, Sequence[Route[Any]]], pages: Sequence[Page])
                 "summary": page.summary,
                 "responses": {"200": {"description": "What is served"}, "503": {"description": "Still loading"}},
             }
+    paths[RELOAD] = {
+        "post": {
+            "operationId": f"post {RELOAD}",
+            "tags": ["prefrank"],
+            "summary": "Load a model again",
+            "security": [{"key": []}],
+            "requestBody": {"content": {"application/json": {"schema": json_schema(ReloadRequest)}}},
+            "responses": {
+                "200": {"description": "Its fingerprints, before and now", "content": {"application/json": {}}},
+                **{str(ERRORS.status(kind)): {"description": "It stays as it was"} for kind in STATUSES},
+            },
+        }
+    }
     keyed = {"key": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",

@@ -148,15 +148,20 @@ class Scheduler:
             alive = all(thread.is_alive() for thread in self._threads) or self._closing
             return Waiting(self._open_rows, len(self._waiting), age, busy, alive)
 
-    def close(self, timeout_s: float) -> None:
-        """Take no more requests, score those that are there, and end the threads; give up after the time."""
+    def stop(self) -> None:
+        """Take no more requests; those that are there are still answered."""
         with self._lock:
             self._closing = True
             self._to_read.notify_all()
             self._to_score.notify_all()
+
+    def close(self, timeout_s: float) -> bool:
+        """Stop, score what is there, and end the threads; whether they ended in this time."""
+        self.stop()
         until = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     # Reading: texts to rows
 

@@ -1,73 +1,111 @@
-"""How a server runs: one frozen value, from flags, `PREFRANK_SERVE_...` variables and a YAML file."""
+"""How a server runs: one frozen value. Where its parts come from, and which of them wins, is in `configure.py`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadInput
 
+Value = TypeVar("Value")
+
+LISTENING, ASKING, LIMITS, QUEUE, LIFE = "Where it listens", "Who may ask", "Limits of a request", "Queue", "Life"
+"""Headings that the options of `prefrank serve` stand under."""
+
+
+def _set(default: Value, heading: str, says: str, *, flag: str = "") -> Value:
+    """A field with its default and what it means, said once for code, help and documentation.
+
+    Args:
+        flag: its option, where that is not its name; one that lists may be repeated and has the singular.
+    """
+    given: Any = field(default=default, metadata={"heading": heading, "says": says, "flag": flag})
+    return given
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeSettings:
-    """What a server serves, to whom, and within which bounds.
+    """What a server serves, to whom, and within which bounds; each field says what it is.
 
     Args:
         models: name -> folder or hub id; the first is the one that requests without a name mean.
         loading: arguments of `RewardModel.load`, for all models.
-        host, port: to listen on; port 0 takes a free one.
-        keys: that requests must have one of, as bearer tokens; () asks for none.
-        max_body_bytes: of a request, unpacked.
-        body_timeout_s: for a request to arrive whole.
-        timeout_s: for its answer.
-        max_rows: of one request.
-        max_text_characters: of all texts of one row.
-        max_waiting_rows, max_wait_s: of each model's queue (`scheduler.Pace`).
-        window, gather_s, kept_scores: likewise.
-        rows_per_s: that one key may ask for on average; None for no bound.
-        drain_s: for requests that were accepted, when the server is told to end.
-        stall_s: after which a batch that has not ended makes the server unhealthy.
-        truncates: whether rows of too many tokens are cut where a request says nothing.
-        cors_origins: pages of other origins that may ask; () for none.
-        tls_certificate, tls_key: files of a server that speaks HTTPS.
-        log_format: of lines on standard error.
-        log_texts: whether texts stand in them.
+        keys: that requests must have one of, as bearer tokens, each alone or after a name; () asks for none. No file of
+            settings holds them.
     """
 
     models: Mapping[str, str]
     loading: Mapping[str, Any] = field(default_factory=dict)
-    host: str = "127.0.0.1"
-    port: int = 8000
     keys: tuple[str, ...] = field(default=(), repr=False)
-    max_body_bytes: int = 16_000_000
-    body_timeout_s: float = 20.0
-    timeout_s: float = 60.0
-    max_rows: int = 4_096
-    max_text_characters: int = 1_000_000
-    max_waiting_rows: int = 20_000
-    max_wait_s: float = 30.0
-    window: int = 512
-    gather_s: float = 0.002
-    kept_scores: int = 0
-    rows_per_s: float | None = None
-    drain_s: float = 30.0
-    stall_s: float = 120.0
-    truncates: bool = True
-    cors_origins: tuple[str, ...] = ()
-    tls_certificate: str | None = None
-    tls_key: str | None = None
-    log_format: str = "text"
-    log_texts: bool = False
+
+    host: str = _set("127.0.0.1", LISTENING, "Address to listen on; 0.0.0.0 is every one of this machine.")
+    port: int = _set(8000, LISTENING, "Port; 0 takes a free one.")
+    tls_certificate: str | None = _set(None, LISTENING, "PEM file of the certificate chain, to speak HTTPS.")
+    tls_key: str | None = _set(None, LISTENING, "PEM file of its key, if that is not in the same file.")
+    root_path: str = _set("", LISTENING, "Path under which a proxy has this server, such as /reward.")
+    trusted_proxies: tuple[str, ...] = _set(
+        (),
+        LISTENING,
+        "Address or network of a proxy whose X-Forwarded headers are believed; repeatable.",
+        flag="--trusted-proxy",
+    )
+    max_connections: int = _set(4_096, LISTENING, "Connections that are open at once.")
+    backlog: int = _set(2_048, LISTENING, "Connections that wait to be accepted.")
+    keep_alive_s: float = _set(75.0, LISTENING, "Seconds for which an idle connection is kept; more than a proxy's.")
+
+    api_key_file: str | None = _set(
+        None, ASKING, "File of keys, one a line, not readable by others; every request needs one."
+    )
+    rows_per_s: float | None = _set(None, ASKING, "Rows a second that one key may ask for on average.")
+    cors_origins: tuple[str, ...] = _set(
+        (), ASKING, "Origin whose pages may ask, such as https://example.com; repeatable.", flag="--cors-origin"
+    )
+
+    max_head_bytes: int = _set(65_536, LIMITS, "Bytes of a request's line and headers.")
+    max_body_bytes: int = _set(16_000_000, LIMITS, "Bytes of a body, unpacked.")
+    max_bodies_bytes: int = _set(256_000_000, LIMITS, "Bytes of all requests that are being answered.")
+    max_rows: int = _set(4_096, LIMITS, "Rows of one request.")
+    max_text_characters: int = _set(1_000_000, LIMITS, "Characters of a row's texts.")
+    head_timeout_s: float = _set(10.0, LIMITS, "Seconds for the headers to arrive.")
+    body_timeout_s: float = _set(20.0, LIMITS, "Seconds for the body to arrive.")
+    write_timeout_s: float = _set(20.0, LIMITS, "Seconds for a client to take something of an answer that waits.")
+    timeout_s: float = _set(60.0, LIMITS, "Seconds for its answer.")
+    truncates: bool = _set(True, LIMITS, "Whether rows of too many tokens are cut where a request says nothing.")
+
+    max_waiting_rows: int = _set(20_000, QUEUE, "Rows that wait for one model; more are refused.")
+    max_wait_s: float = _set(30.0, QUEUE, "Seconds that the queue may be expected to take; past it rows are refused.")
+    window: int = _set(512, QUEUE, "Oldest rows that a batch is chosen from.")
+    gather_s: float = _set(0.002, QUEUE, "Seconds that a free core waits for rows that go with the oldest.")
+    kept_scores: int = _set(0, QUEUE, "Distinct rows whose scores are remembered.")
+
+    drain_s: float = _set(30.0, LIFE, "Seconds for accepted requests when the server is told to end, or reloads.")
+    stall_s: float = _set(120.0, LIFE, "Seconds after which a batch that has not ended makes /live fail.")
+    log_format: Literal["text", "json", "none"] = _set(
+        "text", LIFE, "Of the lines on standard error, one a request: text, json or none."
+    )
+    log_texts: bool = _set(False, LIFE, "Whether texts stand in them.")
 
     def __post_init__(self) -> None:
         if not self.models:
             raise BadInput("no model is named; give --model FOLDER")
         check_whole("port", self.port, least=0, most=65_535)
-        for name in ("max_body_bytes", "max_rows", "max_text_characters", "max_waiting_rows", "window"):
+        for name in _COUNTS:
             check_whole(name, getattr(self, name), least=1)
         check_whole("kept_scores", self.kept_scores, least=0)
-        for name in ("body_timeout_s", "timeout_s", "max_wait_s", "drain_s", "stall_s"):
+        for name in _SECONDS:
             check_number(name, getattr(self, name), above=0.0)
         check_number("gather_s", self.gather_s, least=0.0)
         if self.rows_per_s is not None:
             check_number("rows_per_s", self.rows_per_s, above=0.0)
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise BadInput(f"root_path is {self.root_path!r}; wanted a path such as /reward, without a closing slash")
+
+
+_COUNTS = (
+    *("max_head_bytes", "max_body_bytes", "max_bodies_bytes", "max_connections", "max_rows", "max_text_characters"),
+    *("max_waiting_rows", "window", "backlog"),
+)
+_SECONDS = (
+    *("head_timeout_s", "body_timeout_s", "write_timeout_s", "keep_alive_s", "timeout_s"),
+    *("max_wait_s", "drain_s", "stall_s"),
+)

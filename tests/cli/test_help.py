@@ -9,7 +9,20 @@ import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 COMMANDS = [
-    *("", "train", "runs", "score", "rank", "evaluate", "compare", "leaderboard", "card", "calibrate", "suites"),
+    *(
+        "",
+        "train",
+        "runs",
+        "score",
+        "rank",
+        "serve",
+        "evaluate",
+        "compare",
+        "leaderboard",
+        "card",
+        "calibrate",
+        "suites",
+    ),
     *("quantise", "merge", "data describe", "info"),
 ]
 OPENING = """# Command line
