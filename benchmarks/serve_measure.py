@@ -11,6 +11,8 @@ from serve_load import Phase, Sample, closed_loop, evenly, ideal_latencies, open
 from serve_servers import Form, Kind, body_of
 from serve_traffic import Workload
 
+TOGETHER_S = 0.002
+"""Answers that come within this time were computed together."""
 REFUSED = (429, 503)
 FEWEST = 6
 """Requests of a load: it lasts longer where there would be fewer."""
@@ -31,7 +33,7 @@ class Outcome:
         wrong: replies with a score that is not the solo score; `apart`, by how much at most.
         p50, p99, most: milliseconds from when a request was due to its answer.
         refusal_p50, refusal_most: the same of refusals.
-        good: requests a second that were answered right, before the phase ended and within the bound.
+        good: requests a second that were answered right and within the bound, while the phase lasted.
         late_p99: milliseconds from when a request was due to when it was sent: the generator's own.
         ideal_p99: what a server of this capacity without any overhead would have shown at these very arrivals.
         groups: [p50, p99] of the requests of each group, where there are several.
@@ -134,15 +136,15 @@ def judge(sent: Sent, phase: Phase, *, load: int, bound: float, even: bool = Fal
     outcome.unanswered = sum(sample.status == 0 for sample in phase.samples)
     outcome.failed = outcome.sent - outcome.answered - outcome.refused - outcome.unanswered
     outcome.statuses = {str(status): count for status, count in Counter(s.status for s in phase.samples).items()}
-    good = 0
+    good: list[float] = []
     for sample in answered:
         distance = apart(sent, sample)
         outcome.apart = max(outcome.apart, distance)
         right = distance <= sent.most_apart
         outcome.wrong += not right
-        good += right and sample.latency <= bound and sample.done <= phase.ended
+        good += [sample.done] if right and sample.latency <= bound else []
     outcome.apart = min(outcome.apart, 1e9)
-    outcome.good = good / max(phase.seconds, 1e-9)
+    outcome.good = _rate(good, phase)
     if answered:
         outcome.p50, outcome.p99, outcome.most = _milliseconds([sample.latency for sample in answered])
     if refused:
@@ -154,6 +156,16 @@ def judge(sent: Sent, phase: Phase, *, load: int, bound: float, even: bool = Fal
         some = [sample.latency for sample in answered if sent.workload.requests[sample.number].group == group]
         outcome.groups[group] = [round(each, 3) for each in _milliseconds(some)[:2]]
     return outcome
+
+
+def _rate(times: Sequence[float], phase: Phase) -> float:
+    """How many a second, from the first of them to the end of the phase: what came before was the way in."""
+    within = np.array([each for each in times if each <= phase.ended])
+    if not len(within):
+        return 0.0
+    first = float(within.min())
+    together = int((within < first + TOGETHER_S).sum())
+    return (len(within) - together) / max(phase.ended - first, 1e-9)
 
 
 def _milliseconds(seconds: Sequence[float]) -> tuple[float, float, float]:

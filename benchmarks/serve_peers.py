@@ -10,12 +10,14 @@ float32 on one thread, of one padded batch. A request is {"rows": [[prompt, repl
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 SHUTDOWN_S = 2
+PADDING_ID = 0
+"""Of decoders: a token that ends no row. Their own padding is their end of turn, and transformers would take the last
+token before it for the row's end."""
 
 
 class Scorer:
@@ -36,11 +38,8 @@ class Scorer:
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
         self.decoder = self.model.config.model_type not in ("bert", "deberta-v2")
         if self.decoder:
-            # Their end of turn is also their padding, and transformers would take the last token before it
-            unused = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("bos_token_id", 0)
-            free = 0 if unused else 1
-            self.model.config.pad_token_id = free
-            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(free)
+            self.model.config.pad_token_id = PADDING_ID
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(PADDING_ID)
             self.tokenizer.padding_side = "right"
 
     def __call__(self, rows: list[Any]) -> list[float]:

@@ -8,9 +8,9 @@ score is computed beforehand, alone, by `RewardModel.score`.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from prefrank.model import load_network, save_network
 from prefrank.model.hub import resolve_model
 from prefrank.scoring import RewardModel
 from prefrank.text import TextEncoder
+from prefrank.types import Turn
 
 SEED = 7
 SPREAD = 1.0
 """Standard deviation that a random head's scores get, so that a wrong one is seen."""
-Kind = Literal["open", "burst"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ def encoder_workloads(model: RewardModel, *, quick: bool) -> list[Workload]:
     def row(tokens: int, prompt: int) -> tuple[str, str]:
         return words.text(prompt), words.text(tokens - prompt - control)
 
-    def single(name: str, title: str, rows: list[tuple[str, str]], **more: object) -> Workload:
-        return Workload(name, title, "encoder", rows, [Request((number,)) for number in range(len(rows))], **more)  # type: ignore[arg-type]
+    def single(name: str, title: str, rows: list[tuple[str, str]], **more: Any) -> Workload:
+        return Workload(name, title, "encoder", rows, [Request((number,)) for number in range(len(rows))], **more)
 
     count = 256 if quick else 1536
     pairs = [row(int(generator.integers(96, 161)), int(generator.integers(16, 49))) for _ in range(count)]
@@ -182,8 +182,6 @@ def decoder_workloads(model: RewardModel, *, quick: bool) -> list[Workload]:
 
 def with_scores(workload: Workload, model: RewardModel, cache: Path) -> Workload:
     """The workload with the score of every row, each computed alone; kept between runs."""
-    from dataclasses import replace
-
     key = json.dumps([model.fingerprint, model.engine.kernels, workload.rows]).encode()
     path = cache / f"solo-{hashlib.sha256(key).hexdigest()[:16]}.npz"
     if not path.exists():
@@ -197,16 +195,11 @@ def with_scores(workload: Workload, model: RewardModel, cache: Path) -> Workload
 
 def rendered(model: RewardModel, rows: Sequence[tuple[str, str]]) -> list[str]:
     """A decoder's rows as whole texts, as a client that applies the chat template sends them."""
-    tokenizer = model.encoder.source.tokenizer
-    encoded = model.encoder.encode_pairs([((_user(prompt),), reply) for prompt, reply in rows])
-    texts = [tokenizer.decode(row.ids.tolist(), skip_special_tokens=False) for row in encoded]
+    source, most = model.encoder.source, model.encoder.settings.max_length
+    encoded = model.encoder.encode_pairs([((Turn("user", prompt),), reply) for prompt, reply in rows])
+    texts = [source.tokenizer.decode(row.ids.tolist(), skip_special_tokens=False) for row in encoded]
     for row, text in zip(encoded, texts, strict=True):
-        if tokenizer.encode(text, add_special_tokens=False).ids != row.ids.tolist():
+        if list(source.rendered.ids(text, most)) != row.ids.tolist():
             raise RuntimeError("a decoder's row is not the tokens of its text")
     return texts
 
-
-def _user(prompt: str) -> object:
-    from prefrank.types import Turn
-
-    return Turn("user", prompt)
