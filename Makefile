@@ -6,6 +6,7 @@ READY := $(VENV)/ready
 RUN := runs/demo
 DATA ?= starter
 RECIPE ?= recipes/demo.yaml
+SECONDS ?= 8
 
 # One process for each core, and one thread in each: threads of several processes would wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
@@ -14,7 +15,7 @@ CLIENT_ENVIRONMENTS := $(patsubst tests/serving/clients/requirements/%.txt,$(CLI
 	$(wildcard tests/serving/clients/requirements/*.txt))
 KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
 
-.PHONY: help install demo test test-all test-clients fuzz check bench bench-evaluation bench-score bench-train bench-memory bench-decoders weights lock clean
+.PHONY: help install demo test test-all test-clients fuzz check bench bench-evaluation bench-score bench-train bench-memory bench-decoders bench-serve weights lock clean
 
 help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
@@ -28,6 +29,7 @@ help:
 	@echo "make bench-score   scoring speed beside the peers, which it installs for itself (needs the data, about an hour)"
 	@echo "make bench-train   training beside the peers, which it installs for itself (needs the data, about 25 minutes)"
 	@echo "make bench-decoders  decoders beside the peers, which it installs for itself (needs the data, 25 minutes)"
+	@echo "make bench-serve  the server beside other servers, which it installs for itself (25 minutes; SECONDS=8 a load)"
 	@echo "make weights   SmolLM2-135M-Instruct and all-mpnet-base-v2 under runs/bases, for benchmarks and examples"
 	@echo "make bench-memory  memory of the 1.5B shape and of large groups, time to the first score"
 
@@ -95,6 +97,9 @@ weights: $(READY)
 
 bench-decoders: weights
 	$(BIN)/python benchmarks/decoders.py
+
+bench-serve: weights
+	$(BIN)/python benchmarks/serve.py --seconds $(SECONDS)
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock

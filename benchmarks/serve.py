@@ -28,7 +28,7 @@ from peers import Failed, make_environment
 from score_report import machine
 from serve_extra import cross_check, overhead, padding
 from serve_load import many_files
-from serve_measure import Measured, Sent, burst, capacity, load, solo
+from serve_measure import Measured, Sent, burst, capacity, load, settle, solo
 from serve_report import report
 from serve_servers import KINDS, OWN, Server
 from serve_traffic import Workload, decoder_workloads, encoder_folder, encoder_workloads, rendered, with_scores
@@ -45,14 +45,14 @@ ROUNDS = 2
 """Of a workload's capacity, half as long as a load each."""
 BOUND_S = 3.0
 """An answer is of use within so many seconds. Ours is told to refuse what would wait for two (`serve_servers.py`)."""
-PEERS_PART = 0.6
+PEERS_PART = 0.5
 """How long a peer's loads last beside ours."""
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cores = sorted(os.sched_getaffinity(0))
-    parser.add_argument("--seconds", type=float, default=float(os.environ.get("SECONDS_EACH", 8)), help="of one load")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of one load of ours; peers have half")
     parser.add_argument("--servers", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS)
     parser.add_argument("--loads", nargs="+", type=int, default=list(OWN_LOADS), help="percent of capacity, for ours")
@@ -127,9 +127,7 @@ def measure_workload(
     return list(results.values())
 
 
-def _loads(
-    server: Server, sent: Sent, result: Measured, loads: Sequence[int], options: argparse.Namespace
-) -> None:
+def _loads(server: Server, sent: Sent, result: Measured, loads: Sequence[int], options: argparse.Namespace) -> None:
     own = result.server == OWN
     if not result.capacity:
         return
@@ -140,6 +138,7 @@ def _loads(
     for seed, (percent, even) in enumerate(sorted(ways)):
         outcome = load(server.port, sent, percent, seed=seed, even=even, **settings)
         result.outcomes.append(outcome)
+        settle(server.port, sent, outcome)
         say(
             f"  {server.kind.title} at {percent} %{' evenly' if even else ''}: {outcome.answered} answered,"
             f" {outcome.refused} refused, p50 {outcome.p50 or 0:.0f} ms, p99 {outcome.p99 or 0:.0f} ms,"

@@ -109,5 +109,3 @@ def padding(server: Server) -> float | None:
     padded = next((values[name] for name in values if "padding" in name and name.endswith("total")), None)
     tokens = next((values[name] for name in values if name.endswith("tokens_total")), None)
     return None if padded is None or not tokens else padded / tokens
-
-

@@ -10,15 +10,19 @@ import asyncio
 import gc
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import uvloop
 
 CONNECTIONS = 32
 """Opened before an open loop starts; more are opened as they are needed."""
 MOST_CONNECTIONS = 4_000
+DRAIN_S = 60.0
+"""Seconds in which what a closed loop has under way may still be answered."""
 
 
 @dataclass(slots=True)
@@ -223,10 +227,8 @@ class _Load:
         """Wait until all are answered; those that are not by then get status 0. All connections are closed."""
         self.after = lambda sample: None
         if self.under_way:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self.quiet.wait(), seconds)
-            except TimeoutError:
-                pass
         self.drained = True
         self.waiting.clear()
         for task in self.opening:
@@ -270,7 +272,7 @@ async def _closed_loop(port: int, requests: Sequence[bytes], connections: int, s
         load.fire(Sample(next(number) % len(requests), time.perf_counter()))
     await asyncio.sleep(seconds)
     stopped, ended = True, time.perf_counter()
-    await load.drain(2 * seconds + 10)
+    await load.drain(DRAIN_S)
     return Phase(begun, ended, load.samples)
 
 
@@ -293,14 +295,12 @@ def closed_loop(port: int, requests: Sequence[bytes], *, connections: int, secon
     return _run(_closed_loop(port, requests, connections, seconds))
 
 
-def _run(phase: "asyncio.Future[Phase] | object") -> Phase:
+def _run(phase: Coroutine[Any, Any, Phase]) -> Phase:
     """On uvloop, and without garbage collection: a pause of the generator would be the server's latency."""
-    import uvloop
-
     gc.collect()
     gc.disable()
     try:
-        return uvloop.run(phase)  # type: ignore[arg-type]
+        return uvloop.run(phase)
     finally:
         gc.enable()
 

@@ -14,10 +14,10 @@ from serve_traffic import Workload
 TOGETHER_S = 0.002
 """Answers that come within this time were computed together."""
 REFUSED = (429, 503)
-FEWEST = 6
+FEWEST = 5
 """Requests of a load: it lasts longer where there would be fewer."""
-LONGEST = 30.0
-"""Seconds of a load."""
+LONGEST = 16.0
+"""Seconds of a load that was made longer."""
 PATIENCE = 12.0
 """Seconds after the last request was due in which replies are waited for."""
 
@@ -193,7 +193,7 @@ def load(
     """An open loop at a percentage of the capacity; requests that belong together are due together."""
     together = sent.workload.together
     rate = capacity * percent / 100 / together
-    seconds = min(max(seconds, FEWEST / rate), LONGEST)
+    seconds = max(seconds, min(FEWEST / rate, LONGEST))
     arrivals = evenly(rate, seconds) if even else poisson(rate, seconds, seed)
     dues = np.repeat(arrivals if len(arrivals) else np.array([0.0]), together)
     phase = open_loop(port, sent.requests, dues, patience=PATIENCE)
@@ -201,6 +201,12 @@ def load(
     outcome = judge(sent, phase, load=percent, bound=bound, even=even)
     outcome.ideal_p99 = _milliseconds(ideal_latencies(dues, 1 / capacity).tolist())[1]
     return outcome
+
+
+def settle(port: int, sent: Sent, outcome: Outcome) -> None:
+    """Wait until a server has done with what nobody waits for any longer."""
+    if outcome.unanswered:
+        open_loop(port, sent.requests[:1], np.zeros(1), warm=1, patience=60.0)
 
 
 def burst(port: int, sent: Sent, *, bound: float) -> tuple[float, Outcome]:

@@ -12,17 +12,16 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peers import Failed, offline
-from peers import _end_with_parent as end_with_parent
+from peers import Failed, end_with_parent, offline
 
+PEERS = "serve-peers"
 READY_S = 120
 STOP_S = 8
-Texts = tuple[str, Sequence[str]]
-"""A prompt and its replies."""
 OWN = "ours"
 EXACT, CLOSE = 0.0, 1e-4
 
@@ -108,8 +107,8 @@ class Kind:
     decoders: str = ""
 
 
-def _peer(program: str, *more: str) -> Callable[[Path, int, int], list[str]]:
-    path = str(Path(__file__).with_name(program))
+def _peer(name: str, *more: str) -> Callable[[Path, int, int], list[str]]:
+    path = str(Path(__file__).with_name(f"serve_{name}.py"))
 
     def words(folder: Path, port: int, core: int) -> list[str]:
         return [path, *more, "--folder", str(folder), "--port", str(port), "--core", str(core)]
@@ -122,7 +121,8 @@ def _ours(folder: Path, port: int, core: int) -> list[str]:
 
 
 def _infinity(folder: Path, port: int, core: int) -> list[str]:
-    command = ["-c", "from infinity_emb.cli import cli; cli()", "v2", "--model-id", str(folder), "--served-model-name", "bench"]
+    command = ["-c", "from infinity_emb.cli import cli; cli()", "v2"]
+    command += ["--model-id", str(folder), "--served-model-name", "bench"]
     command += ["--engine", "torch", "--device", "cpu", "--dtype", "float32", "--port", str(port)]
     command += ["--host", "127.0.0.1", "--log-level", "error", "--no-vector-disk-cache"]
     return [*command, "--no-compile", "--no-bettertransformer", "--no-model-warmup"]
@@ -130,15 +130,16 @@ def _infinity(folder: Path, port: int, core: int) -> list[str]:
 
 KINDS = {
     OWN: Kind("ours", "own", _ours, API_SCORE, "/ready", EXACT, ranking=TEI_RERANK, storm=OPENRLHF),
-    "naive": Kind("transformers + FastAPI", "serve-peers", _peer("serve_peers.py", "--server", "naive"), ROWS, "/openapi.json"),
-    "openrlhf": Kind("OpenRLHF style", "serve-peers", _peer("serve_peers.py", "--server", "openrlhf"), OPENRLHF, "/openapi.json"),
-    "litserve": Kind("LitServe, batches of 8", "serve-peers", _peer("serve_litserve.py"), LITSERVE, "/health"),
+    "naive": Kind("transformers + FastAPI", PEERS, _peer("peers", "--server", "naive"), ROWS, "/openapi.json"),
+    "openrlhf": Kind("OpenRLHF style", PEERS, _peer("peers", "--server", "openrlhf"), OPENRLHF, "/openapi.json"),
+    "litserve": Kind("LitServe, batches of 8", PEERS, _peer("litserve"), LITSERVE, "/health"),
     "infinity": Kind(
         "Infinity (torch)", "serve-infinity", _infinity, INFINITY_RERANK, "/health",
         decoders="it answers a decoder's scores as sigmoids only",
     ),
 }  # fmt: skip
 NAIVE = ("naive", "openrlhf")
+"""Those that score a request as it comes, by itself."""
 
 
 def free_port() -> int:
@@ -201,14 +202,10 @@ class Server:
         if self.process.poll() is None:
             self.wake()
             os.killpg(self.process.pid, signal.SIGTERM)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                pass
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 

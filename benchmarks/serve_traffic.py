@@ -69,8 +69,9 @@ class Words:
     """
 
     def __init__(self, count: Callable[[str], int], seed: int) -> None:
-        texts = [line for line in Path(data.__file__).with_name("starter").joinpath("comparisons.jsonl").open()]
-        replies = " ".join(reply for line in texts for reply in json.loads(line)["replies"])
+        comparisons = Path(data.__file__).with_name("starter") / "comparisons.jsonl"
+        lines = comparisons.read_text(encoding="utf-8").splitlines()
+        replies = " ".join(reply for line in lines for reply in json.loads(line)["replies"])
         words = sorted({word.lower() for word in replies.split() if word.isalpha()})
         self.sizes = {word: count(word) for word in words}
         self.words = [word for word in words if self.sizes[word] <= 3]
@@ -169,8 +170,8 @@ def decoder_workloads(model: RewardModel, *, quick: bool) -> list[Workload]:
     words, generator = Words(lambda word: model.encoder.count_tokens(" " + word), SEED), np.random.default_rng(SEED)
     rows = []
     for _ in range(3 if quick else 12):
-        prompt = words.text(160)
-        rows += [(prompt, words.text(int(generator.integers(24, 49)))) for _ in range(8)]
+        prompt = words.text(96)
+        rows += [(prompt, words.text(int(generator.integers(16, 33)))) for _ in range(8)]
     groups = [tuple(range(start, start + 8)) for start in range(0, len(rows), 8)]
     return [
         Workload("W8a", "8 samples of a prompt, one request", "decoder", rows, [Request(g) for g in groups],
@@ -202,4 +203,3 @@ def rendered(model: RewardModel, rows: Sequence[tuple[str, str]]) -> list[str]:
         if list(source.rendered.ids(text, most)) != row.ids.tolist():
             raise RuntimeError("a decoder's row is not the tokens of its text")
     return texts
-
