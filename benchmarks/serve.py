@@ -39,7 +39,7 @@ from prefrank.scoring import RewardModel
 REPOSITORY = Path(__file__).resolve().parents[1]
 REQUIREMENTS = Path(__file__).with_name("serve-requirements")
 WORKLOADS = ("W1", "W2", "W3", "W5", "W6", "W8a", "W8b")
-QUICK = ("W1", "W2", "W3", "W8b")
+QUICK = ("W1", "W2", "W3")
 OWN_LOADS, PEER_LOADS = (25, 50, 75, 90, 110, 200), (75, 200)
 ROUNDS = 2
 """Of a workload's capacity, half as long as a load each."""
@@ -108,7 +108,7 @@ def measure_workload(
             server, result = servers[name], results[name]
             server.wake()
             if not number:
-                first = solo(server.port, sent[name], min(4.0, options.seconds / 2))
+                first = solo(server.port, sent[name], options.seconds / (2 if name == OWN else 4))
                 result.solo = first.p50
                 result.outcomes.append(first)
             if workload.storm:
@@ -122,7 +122,7 @@ def measure_workload(
     if workload.storm:
         return list(results.values())
     for name, server in servers.items():
-        loads = options.loads if name == OWN else [] if options.quick and name != "naive" else PEER_LOADS
+        loads = options.loads if name == OWN else () if options.quick else PEER_LOADS
         _loads(server, sent[name], results[name], loads, options)
     return list(results.values())
 
@@ -166,7 +166,7 @@ def measure_model(
         for workload in workloads:
             for server in servers.values():  # before memory is looked at, each has done all of it once
                 server.wake()
-                capacity(server.port, Sent.of(workload, server.kind, texts[workload.name]), 0.5)
+                solo(server.port, Sent.of(workload, server.kind, texts[workload.name]), 0.5)
                 server.sleep()
         memory = {name: server.memory_mb() for name, server in servers.items()}
         for workload in workloads:

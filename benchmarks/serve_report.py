@@ -104,6 +104,8 @@ def _conditions(record: Mapping[str, Any]) -> None:
     machine, cores = record["machine"], record["cores"]
     say(f"{machine['processor']}, {machine['cores']} cores; every server alone on core {cores['server']} with one")
     say(f"thread, the generator on core {cores['generator']}; {record['minutes']} minutes")
+    late = [o["late_p99"] or 0.0 for each in record["results"] for o in each["outcomes"] if o["load"]]
+    say(f"the generator sent 99 % of the requests within {max(late, default=0.0):.1f} ms of when they were due")
     if max(record["others"], default=0.0) > QUIET:
         say(f"other processes took up to {100 * max(record['others']):.0f} % of the machine: figures are off")
 

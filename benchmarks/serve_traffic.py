@@ -152,7 +152,7 @@ def encoder_workloads(model: RewardModel, *, quick: bool) -> list[Workload]:
         long = number % 16 == 8
         place = count + (number // 16) % (len(mixed) - count) if long else number
         among.append(Request((place,), "long" if long else "short"))
-    storm = [row(int(generator.integers(64, 193)), int(generator.integers(16, 49))) for _ in range(256)]
+    storm = [row(int(generator.integers(64, 193)), int(generator.integers(16, 49))) for _ in range(64 if quick else 256)]
     return [
         single("W1", "single pairs of about 128 tokens", pairs),
         Workload(
@@ -160,7 +160,7 @@ def encoder_workloads(model: RewardModel, *, quick: bool) -> list[Workload]:
             [each for ranking in rankings for each in ranking],
             [Request(tuple(range(16 * number, 16 * number + 16))) for number in range(len(rankings))], connections=4,
         ),
-        single("W3", "256 single samples at once (OpenRLHF)", storm, storm=True),
+        single("W3", f"{len(storm)} single samples at once (OpenRLHF)", storm, storm=True),
         Workload("W5", "single pairs, 30 % of them again", "encoder", pairs, again),
         Workload("W6", "one of 512 tokens among fifteen short ones", "encoder", mixed, among),
     ]  # fmt: skip
