@@ -152,7 +152,9 @@ def encoder_workloads(model: RewardModel, *, quick: bool) -> list[Workload]:
         long = number % 16 == 8
         place = count + (number // 16) % (len(mixed) - count) if long else number
         among.append(Request((place,), "long" if long else "short"))
-    storm = [row(int(generator.integers(64, 193)), int(generator.integers(16, 49))) for _ in range(64 if quick else 256)]
+    storm = [
+        row(int(generator.integers(64, 193)), int(generator.integers(16, 49))) for _ in range(64 if quick else 256)
+    ]
     return [
         single("W1", "single pairs of about 128 tokens", pairs),
         Workload(
