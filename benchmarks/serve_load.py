@@ -154,7 +154,7 @@ class _Load:
         self.port, self.requests, self.after = port, requests, after
         self.idle: list[_Connection] = []
         self.open: set[_Connection] = set()
-        self.opening: set[asyncio.Task[None]] = set()
+        self.opening: set[asyncio.Task[None] | None] = set()
         self.waiting: list[Sample] = []
         self.under_way = 0
         self.drained = False
@@ -188,7 +188,6 @@ class _Load:
             return
         task = asyncio.get_running_loop().create_task(self._send_on_new(sample))
         self.opening.add(task)
-        task.add_done_callback(self.opening.discard)
 
     async def _send_on_new(self, sample: Sample) -> None:
         try:
@@ -197,6 +196,8 @@ class _Load:
             sample.done = time.perf_counter()
             self._count(sample)
             return
+        finally:
+            self.opening.discard(asyncio.current_task())  # before an answer looks for room for another
         connection.send(sample, self.requests[sample.number])
 
     def _finished(self, connection: _Connection, sample: Sample) -> None:
@@ -231,8 +232,9 @@ class _Load:
                 await asyncio.wait_for(self.quiet.wait(), seconds)
         self.drained = True
         self.waiting.clear()
-        for task in self.opening:
-            task.cancel()
+        for task in list(self.opening):
+            if task is not None:
+                task.cancel()
         for connection in list(self.open):
             if connection.transport is not None:
                 connection.transport.abort()

@@ -84,7 +84,7 @@ def test_a_stalled_server_does_not_slow_the_load_and_hide_the_wait(monkeypatch: 
 
     async def answer(number: int, writer: asyncio.StreamWriter) -> bool:
         if number == 5:
-            time.sleep(0.3)  # noqa: ASYNC251, the whole server stands still
+            time.sleep(0.3)  # all of the server stands still
         return reply(writer)
 
     dues = np.arange(40) * 0.01
