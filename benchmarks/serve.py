@@ -44,7 +44,7 @@ OWN_LOADS, PEER_LOADS = (25, 50, 75, 90, 110, 200), (75, 200)
 ROUNDS = 2
 """Of a workload's capacity, half as long as a load each."""
 BOUND_S = 3.0
-"""An answer is of use within so many seconds. Ours is told to refuse what would wait for two (`serve_servers.py`)."""
+"""An answer is of use within so many seconds; `MAX_WAIT_S` of `serve_servers.py` goes with it."""
 PEERS_PART = 0.5
 """How long a peer's loads last beside ours."""
 

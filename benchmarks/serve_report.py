@@ -62,7 +62,7 @@ def summarize(record: Mapping[str, Any]) -> dict[str, Any]:
         "p99_x_ideal_75": _worst(ideal, max),
         "goodput_200": _worst(good, min),
         "refusal_ms_most": max(refusals, default=None),
-        "wrong_scores": sum(o["wrong"] for each in own.values() for o in each["outcomes"]),
+        "wrong_scores": sum(o["wrong"] for each in own.values() for o in each["outcomes"]) if own else None,
         "peers_wrong_scores": sum(o["wrong"] for e in results if e["server"] != OWN for o in e["outcomes"]),
         "checked_replies": sum(o["answered"] for each in own.values() for o in each["outcomes"]),
         "overhead_ms_p50": overhead and overhead["alone_p50"],
