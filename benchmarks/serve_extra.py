@@ -97,15 +97,16 @@ def _wrk(port: int, sent: Sent, cache: Path, seconds: float) -> dict[str, Any] |
 
 
 def padding(server: Server) -> float | None:
-    """Tokens of padding for each token of a row, from the server's metrics; None where they say nothing of it."""
+    """Tokens that were computed beyond those of the rows, for each of these, by the server's metrics; None without.
+
+    Rows that share their beginnings compute fewer than they have. What torch pads inside a model is not seen here.
+    """
     status, body = server.get("/metrics")
     if status != 200:
         return None
-    values: dict[str, float] = {}
+    sums = {"computed": 0.0, "scored": 0.0}
     for line in body.decode().splitlines():
-        if not line.startswith("#") and " " in line:
-            name, value = line.rsplit(" ", 1)
-            values[name.split("{")[0]] = values.get(name.split("{")[0], 0.0) + float(value)
-    padded = next((values[name] for name in values if "padding" in name and name.endswith("total")), None)
-    tokens = next((values[name] for name in values if name.endswith("tokens_total")), None)
-    return None if padded is None or not tokens else padded / tokens
+        for name in sums:
+            if line.startswith(f"prefrank_{name}_tokens_total"):
+                sums[name] += float(line.rsplit(" ", 1)[1])
+    return max(0.0, sums["computed"] / sums["scored"] - 1) if sums["scored"] else None
