@@ -113,7 +113,8 @@ class AccessLog:
             return
         for (path, status, why), (_, count) in self._repeated.items():
             if count > LIKE:
-                facts = {"time": _stamp(time.time()), "status": status, "path": path, "error": why}
+                facts: Facts = {"time": _stamp(time.time()), "level": _level(status)}
+                facts |= {"status": status, "path": path, "error": why}
                 facts["more_like_it"] = count - LIKE
                 self._lines.put(facts)
         self._repeated.clear()
@@ -139,6 +140,7 @@ def facts_of(handled: Handled, *, texts: bool) -> Facts:
     notes = handled.notes
     facts: Facts = {
         "time": _stamp(handled.began),
+        "level": _level(handled.status),
         "status": handled.status,
         "method": handled.method,
         "path": handled.path[:200],
@@ -197,10 +199,10 @@ def as_json(facts: Facts) -> str:
 
 
 def as_text(facts: Facts) -> str:
-    """A line of words: the time, the status, the method, the path, then name=value."""
+    """A line of words: the time, the status, the method, the path, then name=value. The status says the level."""
     plain = ("time", "status", "method", "path")
     words = [_word(facts[name]) for name in plain if name in facts]
-    words += [f"{name}={_word(value)}" for name, value in facts.items() if name not in plain]
+    words += [f"{name}={_word(value)}" for name, value in facts.items() if name not in (*plain, "level")]
     return " ".join(words)
 
 
@@ -224,6 +226,10 @@ def _texts_of(handled: Handled) -> list[dict[str, Any]]:
         }
         for each, outcome in zip(asked, outcomes, strict=False)
     ]
+
+
+def _level(status: int) -> str:
+    return "error" if status >= 500 else "warning" if status >= 400 else "info"
 
 
 def _ms(seconds: float) -> float:

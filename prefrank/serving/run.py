@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from queue import SimpleQueue
@@ -26,6 +26,8 @@ from prefrank.serving.app import make_app
 from prefrank.serving.hosted import Hosted, Models
 from prefrank.serving.listener import is_open, load_tls, url_of
 from prefrank.serving.loading import Loaded, check_heads, load_hosted
+from prefrank.serving.logs import AccessLog
+from prefrank.serving.metrics import Metrics
 from prefrank.serving.reload import LOG, reload_when_asked
 from prefrank.serving.settings import ServeSettings
 
@@ -81,16 +83,18 @@ def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable
             check_heads(place, settings)
     events: _Events = SimpleQueue()
     loaded: dict[str, Loaded] = {}
+    metrics = Metrics()
 
     def load(name: str) -> Hosted:
-        hosted, loaded[name] = load_hosted(name, settings)
+        hosted, loaded[name] = load_hosted(name, settings, metrics)
         return hosted
 
     models = Models(tuple(settings.models), load, other_names(settings))
-    app = under(settings.root_path, make_app(models, settings))
+    log = AccessLog(settings.log_format, texts=settings.log_texts)
+    app = under(settings.root_path, make_app(models, settings, metrics=metrics, recorders=[log]))
     server = uvicorn.Server(uvicorn_config(app, settings))
     began = time.monotonic()
-    with listener, _signals_to(events):
+    with listener, closing(log), _signals_to(events):
         web = _start("http", lambda: server.run([listener]), events)
         LOG.info("listening on %s, loading %s", url_of(settings, listener), ", ".join(settings.models))
         reload = Event()

@@ -72,7 +72,7 @@ def test_a_line_says_who_asked_what_and_how_long_it_took():
 def test_a_line_of_json_holds_the_same():
     (line,) = Lines("json").of(handled(notes=answered(), key="trainer"))
     assert json.loads(line) == {
-        "time": "2027-01-15T08:00:00.500Z", "status": 200, "method": "POST", "path": "/api/score",
+        "time": "2027-01-15T08:00:00.500Z", "level": "info", "status": 200, "method": "POST", "path": "/api/score",
         "dialect": "prefrank", "model": "m", "rows": 3, "tokens": 17, "cut": 1, "failed": 1, "ms": 12.5,
         "wait_ms": 1.0, "tokenize_ms": 2.0, "model_ms": 3.45, "key": "trainer", "client": "10.0.0.7", "id": "f" * 32,
     }  # fmt: skip
@@ -150,7 +150,7 @@ def test_what_was_left_out_is_said_when_the_log_closes():
     lines = Lines("json").of(*(handled(status=429, notes=refused) for _ in range(LIKE + 7)))
     assert len(lines) == LIKE + 1
     last = json.loads(lines[-1])
-    assert (last["error"], last["more_like_it"]) == ("overloaded", 7)
+    assert (last["level"], last["error"], last["more_like_it"]) == ("warning", "overloaded", 7)
 
 
 def test_paths_that_are_not_there_are_alike_and_fill_no_memory():

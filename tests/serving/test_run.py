@@ -194,6 +194,8 @@ def test_settings_come_from_everywhere_and_certificates_are_read_again(
         assert given(answer) == pytest.approx([score.value for score in own], abs=1e-5)
         assert "server" not in answer.headers
         assert post(REPLIES[:2], "secret-key-2").status_code == 200
+        counted = httpx.get(f"{url}/metrics", verify=ssl.create_default_context(cafile=certificate)).text
+        assert 'prefrank_rows_total{model="second"} 4.0' in counted
         assert post(REPLIES[:2], "secret-key-4").status_code == 401
         assert "at most 2" in post(REPLIES, "secret-key-1").json()["error"]["message"]
         assert "at most 60" in post(["x" * 80], "secret-key-1").json()["error"]["message"]
@@ -207,6 +209,10 @@ def test_settings_come_from_everywhere_and_certificates_are_read_again(
         server.signal(signal.SIGINT)
         assert server.ends_with() == 0
         assert all(json.loads(line)["level"] for line in server.lines)
+        asked = [json.loads(line) for line in server.lines if '"path"' in line]
+        assert [each["status"] for each in asked].count(401) == 1
+        assert {each["model"] for each in asked if each["status"] == 200} == {"second"}
+        assert not any("secret-key" in line for line in server.lines)
 
 
 def _certify(certificate: Path, folder: Path) -> None:
