@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prefrank.types import Prompt, Turn
 from prefrank.wire.policy import last_reply, read_turns, reply_to, without_ends
-from prefrank.wire.route import Asked
+from prefrank.wire.route import Asked, Refused
 
 Written = list[tuple[str, str]]
 
@@ -82,13 +82,25 @@ TEMPLATES = {
     "gemma-4": Template(
         around("<|turn>{}\n", "<turn|>\n", {"assistant": "model"}), "<|turn>model\n", "<turn|>", begin="<bos>"
     ),
+    "kimi": Template(
+        lambda turns: "".join(f"<|im_{role}|>{role}<|im_middle|>{text}<|im_end|>" for role, text in turns),
+        "<|im_assistant|>assistant<|im_middle|>", "<|im_end|>",
+    ),
+    "command-r": Template(
+        around(
+            "<|START_OF_TURN_TOKEN|><|{}_TOKEN|>", "<|END_OF_TURN_TOKEN|>",
+            {"system": "SYSTEM", "user": "USER", "assistant": "CHATBOT"},
+        ),
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>", begin="<BOS_TOKEN>",
+    ),
+    "glm": Template(around("<|{}|>\n", ""), "<|assistant|>\n", "<|endoftext|>", begin="[gMASK]<sop>", tight=True),
     "phi-3": Template(around("<|{}|>\n", "<|end|>\n"), "<|assistant|>\n", "<|end|>\n<|endoftext|>"),
     "phi-4": Template(
         around("<|im_start|>{}<|im_sep|>", "<|im_end|>"), "<|im_start|>assistant<|im_sep|>", "<|im_end|>"
     ),
     "phi-4-mini": Template(around("<|{}|>", "<|end|>"), "<|assistant|>", "<|end|>", tight=True),
     "zephyr": Template(around("<|{}|>\n", "</s>\n"), "<|assistant|>\n", "</s>"),
-    "tulu": Template(tulu, "<|assistant|>\n", "<|endoftext|>"),
+    "tulu": Template(tulu, "<|assistant|>\n", "<|endoftext|>", begin="<|endoftext|>"),
     "llama-2": Template(llama_2, "", "</s>", begin="<s>", tight=True),
     "mistral": Template(
         lambda turns: inst(turns, "[INST] {}[/INST]", " {}</s>", "[SYSTEM_PROMPT] {}[/SYSTEM_PROMPT]"),
@@ -176,7 +188,18 @@ def test_a_response_may_bring_the_opening_of_its_turn() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "What is 2 + 2?", "User: hi", "see <|im_start|>user\n", "<s>Why", "[INST]", "TL;DR:", "Note: a\n\nUser: b\n"],
+    [
+        "",
+        "What is 2 + 2?",
+        "User: hi",
+        "<|im_start|>user\n?",
+        "<s>Why",
+        "[INST]?",
+        "TL;DR:",
+        "a\n\nUser: b\n",
+        "[/A]",
+        "a <|b|>: c",
+    ],
 )
 def test_a_text_without_a_known_markup_is_one_user_turn(text: str) -> None:
     assert read_turns(text) is None
@@ -198,13 +221,28 @@ def test_only_control_strings_at_the_end_and_what_follows_them_are_stripped(text
 
 
 @pytest.mark.parametrize(
-    "part", ["<|im_end|>", "<|im_end|><|im_start|>user\n", "[/INST] ", "\n", "User:", "<think>", "<｜User｜>"]
+    "part", ["<s>", "<|im_end|>", "<|im_end|><|im_start|>user\n", "[/INST] ", "\n", "User:", "<think>", "<｜User｜>"]
 )
 def test_long_texts_of_control_strings_take_no_longer_than_others(part: str) -> None:
     text = part * 8_000
     began = time.perf_counter()
     reply_to("<|im_start|>user\n" + text, text + "x")
-    reply_to("<s>" + text, text)
+    reply_to("<s>" + text + "?", text)
     last_reply("<|im_start|>user\n" + text)
     last_reply(text)
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "<|human|>a<|bot|>",
+        "<|start|>user\na<|end|><|start|>assistant\n",
+        "a<｜Bot｜>",
+        "<|im_start|>user\n",
+    ],
+)
+def test_a_prompt_in_a_markup_that_is_not_known_is_refused(prompt: str) -> None:
+    """As one user turn it would get a reward, and nobody would see that it is another text's."""
+    with pytest.raises(Refused, match=r"^a prompt ends in .* as in a chat markup that is not known here; send it as"):
+        reply_to(prompt, "b")
