@@ -4,9 +4,8 @@
 
 - Requests that came together are read together, so that each distinct text is tokenized once.
 - Rows of equal tokens are one entry, scored once, also while the first is under way; kept scores answer at once.
-- A batch is the oldest waiting row and, of those that came soon after it, the ones it goes best with: of about its
-  length, or where the network reads from left to right those that begin as it does. So a row waits at most for as many
-  batches as rows came before it.
+- A batch is the oldest waiting row and, of those that came soon after it, the ones it goes best with (`choosing.py`).
+  So a row waits at most for as many batches as rows came before it.
 - A row whose requests have all gone is dropped before it is scored. A batch that fails is tried again row by row.
 """
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from prefrank.errors import PrefrankError
 from prefrank.model import Engine
+from prefrank.model.engine import TORCH
 from prefrank.serving.choosing import choose
 from prefrank.serving.observer import Observer
 from prefrank.serving.reading import read_requests
@@ -258,7 +258,9 @@ class Scheduler:
                     break
             streams = max(1, self.engine.streams)
             rows = [entry.row for entry in window]
-            places = choose(rows, self.causal, max_tokens=self.pace.max_tokens, streams=streams)
+            by_length = self.engine.kernels == TORCH
+            budget = self.pace.max_tokens
+            places = choose(rows, self.causal, by_length=by_length, max_tokens=budget, streams=streams)
             entries = [window[place] for place in places]
             for entry in entries:
                 del self._waiting[entry.key]
