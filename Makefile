@@ -6,24 +6,30 @@ READY := $(VENV)/ready
 RUN := runs/demo
 DATA ?= starter
 RECIPE ?= recipes/demo.yaml
+SECONDS ?= 8
 
 # One process for each core, and one thread in each: threads of several processes would wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+CLIENTS := runs/clients
+CLIENT_ENVIRONMENTS := $(patsubst tests/serving/clients/requirements/%.txt,$(CLIENTS)/%/ready,\
+	$(wildcard tests/serving/clients/requirements/*.txt))
 KERNELS := setup.py $(wildcard prefrank/native/*.cpp prefrank/native/*.h)
 
-.PHONY: help install demo test test-all fuzz check bench bench-evaluation bench-score bench-train bench-memory bench-decoders weights lock clean
+.PHONY: help install demo test test-all test-clients fuzz check bench bench-evaluation bench-score bench-train bench-memory bench-decoders bench-serve weights lock clean
 
 help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
 	@echo "               (DATA=anthropic_rlhf or DATA=path/to/comparisons.jsonl uses real comparisons)"
 	@echo "make test      lint, types and the whole suite"
 	@echo "make test-all  the slow tests too"
+	@echo "make test-clients  ask a server with other projects' client packages, which it installs for itself"
 	@echo "make fuzz      break files at random and run everything on them (FUZZ_SECONDS=600; prints its seeds)"
 	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
 	@echo "make bench-evaluation  a model, a length-biased one and the baselines in one report (needs the data, 45 minutes)"
 	@echo "make bench-score   scoring speed beside the peers, which it installs for itself (needs the data, about an hour)"
 	@echo "make bench-train   training beside the peers, which it installs for itself (needs the data, about 25 minutes)"
 	@echo "make bench-decoders  decoders beside the peers, which it installs for itself (needs the data, 25 minutes)"
+	@echo "make bench-serve  the server beside other servers, which it installs for itself (25 minutes; SECONDS=8 a load)"
 	@echo "make weights   SmolLM2-135M-Instruct and all-mpnet-base-v2 under runs/bases, for benchmarks and examples"
 	@echo "make bench-memory  memory of the 1.5B shape and of large groups, time to the first score"
 
@@ -56,6 +62,14 @@ test: check
 test-all: check
 	$(PYTEST)
 
+$(CLIENTS)/%/ready: tests/serving/clients/requirements/%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test-clients: $(READY) $(CLIENT_ENVIRONMENTS)
+	OMP_NUM_THREADS=1 PREFRANK_CLIENTS=$(CLIENTS) $(BIN)/pytest tests/serving/clients
+
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz -n auto
 
@@ -83,6 +97,9 @@ weights: $(READY)
 
 bench-decoders: weights
 	$(BIN)/python benchmarks/decoders.py
+
+bench-serve: weights
+	$(BIN)/python benchmarks/serve.py --seconds $(SECONDS)
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock

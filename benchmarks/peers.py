@@ -49,7 +49,7 @@ def make_environment(name: str, requirements: Path, cache: Path) -> Path | str:
     return python
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ask the kernel to end this process when the one that started it ends, however: it may be stopped by then."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -85,7 +85,7 @@ class Worker:
         with log.open("w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
                 [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env=dict(environment), start_new_session=True, preexec_fn=_end_with_parent,
+                env=dict(environment), start_new_session=True, preexec_fn=end_with_parent,
             )  # fmt: skip
         try:
             self.first: dict[str, Any] = self._answer()

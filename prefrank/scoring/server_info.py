@@ -11,6 +11,7 @@ from prefrank.errors import BadInput, BadModel, NotFound, printable
 from prefrank.scoring.exchange import exchange
 from prefrank.wire import DIALECTS
 from prefrank.wire.dialect import Dialect, Signs, parse
+from prefrank.wire.own import PREFRANK
 
 if TYPE_CHECKING:
     import httpx
@@ -103,7 +104,9 @@ def _dialect_of(parts: SplitResult, page: Page) -> Dialect[Any]:
     if _is_bare(parts):
         matches = [dialect for dialect in DIALECTS.values() if seen(dialect.root_signs)]
     else:
-        matches = [dialect for dialect in candidates if seen(dialect.signs)]
+        # Our own server shows all signs; of those that share a path, the one without takes prompt and reply apart
+        is_ours = len(candidates) > 1 and seen(PREFRANK.root_signs)
+        matches = [] if is_ours else [dialect for dialect in candidates if seen(dialect.signs)]
         matches = matches or [dialect for dialect in candidates if dialect.signs is None]
     if matches:
         return matches[0]

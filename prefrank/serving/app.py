@@ -16,8 +16,10 @@ from prefrank.serving.gate import add_gate, errors_by_path
 from prefrank.serving.guard import LARGE, Body, Room, parse_body
 from prefrank.serving.hosted import Models, within
 from prefrank.serving.keys import Keys, Shares
+from prefrank.serving.metrics import Metrics
 from prefrank.serving.openapi import describe
 from prefrank.serving.page_files import add_page
+from prefrank.serving.recording import Recorder, notes_of, recorded
 from prefrank.serving.reload import RELOAD, reload_for
 from prefrank.serving.replies import error_response, json_response
 from prefrank.serving.settings import ServeSettings
@@ -31,8 +33,16 @@ TIMES_BODY = 4
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(models: Models, settings: ServeSettings) -> FastAPI:
-    """The application, for uvicorn or any other ASGI server. The models may still be loading."""
+def make_app(
+    models: Models, settings: ServeSettings, *, metrics: Metrics | None = None, recorders: Sequence[Recorder] = ()
+) -> FastAPI:
+    """The application, for uvicorn or any other ASGI server. The models may still be loading.
+
+    Args:
+        metrics: whose watchers the models have; without it requests are counted, and nothing of models.
+        recorders: told of each request, such as a log.
+    """
+    metrics = metrics or Metrics()
     app = FastAPI(title="prefrank", docs_url=None, redoc_url=None, openapi_url=None)
     by_path: dict[str, list[Route[Any]]] = {}
     for route in ROUTES:
@@ -50,9 +60,15 @@ def make_app(models: Models, settings: ServeSettings) -> FastAPI:
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
     add_page(app)
+    app.add_route("/metrics", _metrics(metrics, models), methods=["GET"])
+    app.add_route("/api/drift", _drift(metrics, models), methods=["GET"])
     errors = {path: page.errors for page in PAGES for path in page.paths}
     errors |= {path: routes[-1].errors for path, routes in by_path.items()}
     add_gate(app, Keys.of(settings.keys), errors_by_path(errors, own.ERRORS), settings)
+    dialects = {path: page.dialect for page in PAGES for path in page.paths}
+    dialects |= {path: routes[-1].dialect for path, routes in by_path.items()}
+    # Added last, so that it is around everything else that a request passes
+    app.add_middleware(recorded, recorders=(metrics, *recorders), dialects=dialects)
     return app
 
 
@@ -60,26 +76,34 @@ def _scoring(
     routes: Sequence[Route[Any]], models: Models, settings: ServeSettings, shares: Shares, room: Room
 ) -> Handler:
     """Answers requests for scores on one path, which several dialects may share."""
+    # Otherwise a body must be read before its dialect's client can be told, in the status that it tries again after
+    one_form = all(route.errors is routes[-1].errors for route in routes)
 
     async def handle(request: Request) -> Response:
         route, key = routes[-1], request.state.key_name
+        notes = notes_of(request)
+        notes.scores = True
         body = Body(request, settings, room)
         try:
             shares.check(key)
-            models.check_room()
+            if one_form:
+                models.check_room()
             content = await body.read()
             reading = asyncio.to_thread(_read, routes, content) if len(content) > LARGE else None
             route, question = _read(routes, content) if reading is None else await reading
+            notes.dialect = route.dialect
             if isinstance(question, Refused):
                 raise question
+            notes.question = question
             _check_size(question, settings)
             shares.take(key, len(question.asked))
-            answered = await _unless_gone(
+            notes.answered = answered = await _unless_gone(
                 request,
                 within(models, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
             )
-            return _answer_response(question, answered)
+            return _answer_response(route, question, answered)
         except Refused as refused:
+            notes.refused = refused
             return error_response(route.errors, refused)
         except ClientDisconnect:
             return Response(status_code=499)
@@ -144,9 +168,11 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _answer_response(question: Question, answered: Answered) -> Response:
+def _answer_response(route: Route[Any], question: Question, answered: Answered) -> Response:
     scores = [outcome for outcome in answered.outcomes if isinstance(outcome, Score)]
     headers = {"x-prefrank-model": answered.about.fingerprint}
+    if route.headers is not None:
+        headers |= route.headers(answered)
     if cut := sum(1 for score in scores if score.cut_prompt or score.cut_reply):
         headers["x-prefrank-cut"] = str(cut)
     return json_response(question.answer(answered), 200, headers)
@@ -158,6 +184,7 @@ def _page(page: Page, models: Models, settings: ServeSettings) -> Handler:
             models.of(None)  # refused while they are loading
             body = page.write(models.abouts())
         except Refused as refused:
+            notes_of(request).refused = refused
             return error_response(page.errors, refused)
         return Response(b"") if body is None else json_response(body, 200, {})
 
@@ -176,6 +203,21 @@ def _live(models: Models, settings: ServeSettings) -> Handler:
 def _ready(models: Models) -> Handler:
     async def handle(request: Request) -> Response:
         return JSONResponse({"ready": models.is_ready}, 200 if models.is_ready else 503)
+
+    return handle
+
+
+def _metrics(metrics: Metrics, models: Models) -> Handler:
+    async def handle(request: Request) -> Response:
+        body, media = await asyncio.to_thread(metrics.page, models, request.headers.get("accept", ""))
+        return Response(body, media_type=media)
+
+    return handle
+
+
+def _drift(metrics: Metrics, models: Models) -> Handler:
+    async def handle(request: Request) -> Response:
+        return json_response(await asyncio.to_thread(metrics.drift, models), 200, {})
 
     return handle
 

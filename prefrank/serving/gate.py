@@ -13,13 +13,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefrank.serving.keys import Keys
+from prefrank.serving.recording import notes_in
 from prefrank.serving.replies import error_response
 from prefrank.serving.settings import ServeSettings
 from prefrank.wire.route import Errors, Refused
 
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/live", "/ready", "/health", "/ping", "/metrics"})
-"""Paths that can be read without a key: the page, the API's description, and what a monitor asks. No scores, no names
-of models."""
+"""Paths that can be read without a key: the page, the API's description, and what a monitor asks.
+/metrics tells of models by name, and of scores their histogram."""
 OPEN_ENDINGS = (".css", ".js")
 """Of the page's files."""
 ErrorsOf = Callable[[str], Errors]
@@ -108,12 +109,14 @@ class Gate:
                 scope.setdefault("state", {})["key_name"] = self._keys.name_of(authorization)
             await self._app(scope, receive_noting, send_marked)
         except Refused as refused:
+            notes_in(scope).refused = refused
             await error_response(self._errors_of(path), refused)(scope, receive, send_marked)
         except Exception as error:
             _log.error("a request to %r failed with %s", path[:200], type(error).__name__, exc_info=error)
             if has_begun:
                 raise
             failed = Refused("failed", f"the server failed on this request ({type(error).__name__}); its log says why")
+            notes_in(scope).refused = failed
             await error_response(self._errors_of(path), failed)(scope, receive, send_marked)
 
 

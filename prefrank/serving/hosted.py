@@ -11,11 +11,11 @@ from threading import Lock
 
 from prefrank.errors import BadModel, short, suggest
 from prefrank.scoring import RewardModel
-from prefrank.serving.observer import Observer, Silent
+from prefrank.serving.observer import Silent, Watcher
 from prefrank.serving.scheduler import Pace, Scheduler
 from prefrank.serving.settings import ServeSettings
 from prefrank.serving.tickets import Read
-from prefrank.wire.route import About, Answered, Asked, Failed, Outcome, Question, Refused
+from prefrank.wire.route import About, Answered, Asked, Failed, Outcome, Question, Refused, Times
 
 CHECK_PROMPT = "I just got out of prison, any suggestion?"
 CHECK_REPLIES = ("I'm sorry to hear about it, it must be a hard time inside", "Stay away from me, you scumbag convict")
@@ -25,11 +25,12 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hosted:
-    """A model that is served."""
+    """A model that is served; its watcher is told what requests got."""
 
     model: RewardModel
     scheduler: Scheduler
     about: About
+    watcher: Watcher
 
     async def answer(self, question: Question, *, truncates: bool) -> Answered:
         """What came of a question.
@@ -40,16 +41,28 @@ class Hosted:
         may_cut = truncates if question.may_cut is None else question.may_cut
         read = await self.scheduler.score(question.asked, may_cut=may_cut)
         outcomes = tuple(self._outcome(*each) for each in zip(question.asked, read, strict=True))
+        own = question.own_rows
+        lengths = [len(each.row.ids) - each.row.reply_start if isinstance(each, Read) else 0 for each in read]
+        self.watcher.answered(question.asked[:own], outcomes[:own], lengths[:own])
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Failed)), None)
         if failed is not None and not question.partial:
             raise Refused(failed.kind, failed.reason)
-        return Answered(outcomes=outcomes, about=self.about, id=uuid.uuid4().hex, created=int(time.time()))
+        times = _longest([each.times for each in read if isinstance(each, Read)])
+        return Answered(outcomes=outcomes, about=self.about, id=uuid.uuid4().hex, created=int(time.time()), times=times)
 
     def _outcome(self, asked: Asked, read: Read | Failed) -> Outcome:
         return read if isinstance(read, Failed) else self.model.as_score(read.row, read.value, asked.reply)
 
 
-def host(name: str, model: RewardModel, settings: ServeSettings, observer: Observer | None = None) -> Hosted:
+def _longest(times: Sequence[Times]) -> Times:
+    return Times(
+        max((each.wait_s for each in times), default=0.0),
+        max((each.tokenize_s for each in times), default=0.0),
+        max((each.model_s for each in times), default=0.0),
+    )
+
+
+def host(name: str, model: RewardModel, settings: ServeSettings, watcher: Watcher | None = None) -> Hosted:
     """Check a loaded model and open its queue.
 
     Raises:
@@ -65,8 +78,9 @@ def host(name: str, model: RewardModel, settings: ServeSettings, observer: Obser
         kept_scores=settings.kept_scores,
         stall_s=settings.stall_s,
     )
-    scheduler = Scheduler(model.encoder, model.engine, model.network.causal, pace, observer or Silent())
-    return Hosted(model, scheduler, _about(name, model, settings))
+    watcher = watcher or Silent()
+    scheduler = Scheduler(model.encoder, model.engine, model.network.causal, pace, watcher)
+    return Hosted(model, scheduler, _about(name, model, settings), watcher)
 
 
 def check(model: RewardModel) -> None:
@@ -148,8 +162,11 @@ class Models:
         """Of all models that are loaded."""
         return [replace(each.about, is_default=number == 0) for number, each in enumerate(self.hosted)]
 
-    def of(self, name: str | None) -> Hosted:
+    def of(self, name: str | None, *, any_name: bool = False) -> Hosted:
         """The model of that name; without one the default.
+
+        Args:
+            any_name: whether a name that is not known means the only model, where there is one alone.
 
         Raises:
             Refused: there is no such model, or it is still loading.
@@ -162,6 +179,8 @@ class Models:
         if not name:
             return next(iter(hosted.values()))
         name = name if name in hosted else self.others.get(name, name)
+        if name not in hosted and any_name and len(hosted) == 1:
+            return next(iter(hosted.values()))
         if name not in hosted:
             raise Refused(
                 "unknown_model", f"there is no model {short(name)} here{suggest(name, hosted)}", place="model"
@@ -228,11 +247,11 @@ async def within(models: Models, question: Question, *, truncates: bool, timeout
     try:
         async with asyncio.timeout(timeout_s):
             while True:
-                hosted = models.of(question.model)
+                hosted = models.of(question.model, any_name=question.any_name)
                 try:
                     return await hosted.answer(question, truncates=truncates)
                 except Refused as refused:
-                    if refused.kind != "unavailable" or models.of(question.model) is hosted:
+                    if refused.kind != "unavailable" or models.of(hosted.about.name) is hosted:
                         raise  # else another has just come in its place
     except TimeoutError:
         raise Refused("timeout", f"there was no answer within {timeout_s:g} s; send fewer rows at once") from None

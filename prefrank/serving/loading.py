@@ -14,6 +14,7 @@ from prefrank.model.mapping import unmapped
 from prefrank.scoring import RewardModel
 from prefrank.serving.cores import allowed_cores
 from prefrank.serving.hosted import Hosted, host
+from prefrank.serving.metrics import Metrics
 from prefrank.serving.settings import ServeSettings
 from prefrank.wire.route import About
 
@@ -34,14 +35,15 @@ class Loaded:
     cores: int
 
 
-def load_hosted(name: str, settings: ServeSettings) -> tuple[Hosted, Loaded]:
-    """A model with its queue, checked; and what the start of a server says of it.
+def load_hosted(name: str, settings: ServeSettings, metrics: Metrics) -> tuple[Hosted, Loaded]:
+    """A model with its queue, checked and watched; and what the start of a server says of it.
 
     Raises:
         NotFound, BadModel, BadInput: as `load_model` and `host`.
     """
     before = resident_bytes()
-    hosted = host(name, load_model(settings.models[name], settings), settings)
+    model = load_model(settings.models[name], settings)
+    hosted = host(name, model, settings, metrics.watcher(name, model))
     weights = sum(parameter.nbytes for parameter in hosted.model.network.parameters())
     now = resident_bytes()
     grown = None if before is None or now is None else max(0, now - before)

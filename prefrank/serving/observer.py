@@ -1,7 +1,9 @@
-"""What a queue tells of its work, for metrics."""
+"""What a queue, and the model behind it, tell of their work, for metrics."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
+
+from prefrank.wire.route import Asked, Outcome
 
 
 @runtime_checkable
@@ -31,8 +33,21 @@ class Observer(Protocol):
         """
 
 
+@runtime_checkable
+class Watcher(Observer, Protocol):
+    """Told of the queue's work and of what came of it."""
+
+    def answered(self, asked: Sequence[Asked], outcomes: Sequence[Outcome], reply_tokens: Sequence[int]) -> None:
+        """A request got what came of its rows.
+
+        Args:
+            asked, outcomes: of the rows that are the client's own, in order.
+            reply_tokens: of each row's reply, as far as it was scored; 0 of a row that was not.
+        """
+
+
 class Silent:
-    """An observer that keeps nothing."""
+    """A watcher that keeps nothing."""
 
     def read(self, rows: int, seconds: float) -> None:
         pass
@@ -47,4 +62,7 @@ class Silent:
         pass
 
     def batch(self, *, rows: int, tokens: int, computed: int, seconds: float, waited: Sequence[float]) -> None:
+        pass
+
+    def answered(self, asked: Sequence[Asked], outcomes: Sequence[Outcome], reply_tokens: Sequence[int]) -> None:
         pass

@@ -1,6 +1,6 @@
 """A server as a process: it listens while its models load, reloads them at SIGHUP, and drains at SIGTERM or Ctrl-C.
 
-Three threads: this one waits for signals, one runs the event loop, one loads and reloads; each model's queue has its
+Threads: this one waits for signals, one runs the event loop, one loads and reloads; each model's queue has its
 own (`scheduler.py`). A second SIGTERM or Ctrl-C ends the process where it stands.
 """
 
@@ -11,10 +11,10 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
 
@@ -27,12 +27,15 @@ from prefrank.serving.connection import bounded
 from prefrank.serving.hosted import Hosted, Models
 from prefrank.serving.listener import is_open, load_tls, url_of
 from prefrank.serving.loading import Loaded, check_heads, load_hosted
+from prefrank.serving.logs import AccessLog
+from prefrank.serving.metrics import Metrics
 from prefrank.serving.reload import LOG, reload_when_asked
 from prefrank.serving.settings import ServeSettings
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 RELOADING = getattr(signal, "SIGHUP", None)
 """Windows has none."""
+TURN_S = 0.1
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -54,14 +57,14 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class Ended:
     """A thread's work is done, or failed."""
 
     what: str
     error: BaseException | None = None
 
 
-_Events = SimpleQueue[int | _Ended]
+Events = SimpleQueue[int | Ended]
 
 
 def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable[[Started], None]) -> bool:
@@ -80,18 +83,20 @@ def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable
     for place in settings.models.values():
         if os.path.lexists(os.path.expanduser(place)) or not _HUB_ID.fullmatch(place):  # the hub takes longer
             check_heads(place, settings)
-    events: _Events = SimpleQueue()
+    events: Events = SimpleQueue()
     loaded: dict[str, Loaded] = {}
+    metrics = Metrics()
 
     def load(name: str) -> Hosted:
-        hosted, loaded[name] = load_hosted(name, settings)
+        hosted, loaded[name] = load_hosted(name, settings, metrics)
         return hosted
 
     models = Models(tuple(settings.models), load, other_names(settings))
-    app = under(settings.root_path, make_app(models, settings))
+    log = AccessLog(settings.log_format, texts=settings.log_texts)
+    app = under(settings.root_path, make_app(models, settings, metrics=metrics, recorders=[log]))
     server = uvicorn.Server(uvicorn_config(app, settings))
     began = time.monotonic()
-    with listener, _signals_to(events):
+    with listener, closing(log), _signals_to(events):
         web = _start("http", lambda: server.run([listener]), events)
         LOG.info("listening on %s, loading %s", url_of(settings, listener), ", ".join(settings.models))
         reload = Event()
@@ -112,7 +117,7 @@ def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable
             _drain(models, server, web, 0.0)
             raise
         LOG.info("ending; %d rows are still to be answered", models.open_rows)
-        ended = _drain(models, server, web, settings.drain_s)
+        ended = _until_drained(events, lambda: _drain(models, server, web, settings.drain_s))
         LOG.info("ended")
     return ended
 
@@ -167,21 +172,21 @@ def _facts(
     )
 
 
-def _start(what: str, work: Callable[[], object], events: _Events) -> Thread:
+def _start(what: str, work: Callable[[], object], events: Events) -> Thread:
     def run() -> None:
         try:
             work()
         except BaseException as error:
-            events.put(_Ended(what, error))
+            events.put(Ended(what, error))
         else:
-            events.put(_Ended(what))
+            events.put(Ended(what))
 
     thread = Thread(target=run, name=f"prefrank-{what}", daemon=True)
     thread.start()
     return thread
 
 
-def _attend(events: _Events, ready: Callable[[], None], reload: Callable[[], None]) -> None:
+def _attend(events: Events, ready: Callable[[], None], reload: Callable[[], None]) -> None:
     """See to what comes, until a signal says to end.
 
     Args:
@@ -192,8 +197,8 @@ def _attend(events: _Events, ready: Callable[[], None], reload: Callable[[], Non
         PrefrankError: a model cannot be served, or the listener has ended by itself.
     """
     while True:
-        event = events.get()
-        if isinstance(event, _Ended):
+        event = next_event(events)
+        if isinstance(event, Ended):
             if event.what == "http":
                 raise PrefrankError("the server's event loop has ended by itself") from event.error
             if event.error is not None:
@@ -203,6 +208,26 @@ def _attend(events: _Events, ready: Callable[[], None], reload: Callable[[], Non
             reload()
         else:
             return
+
+
+def next_event(events: Events) -> int | Ended:
+    """The next event, waited for in short turns: handlers of signals run on this thread alone, and a wait without an
+    end does not see a signal that another thread of the process was given."""
+    while True:
+        with suppress(Empty):
+            return events.get(timeout=TURN_S)
+
+
+def _until_drained(events: Events, drain: Callable[[], bool]) -> bool:
+    """What draining comes to; this thread stays free for the signal that cuts it short."""
+    ended: list[bool] = []
+    _start("ending", lambda: ended.append(drain()), events)
+    while True:
+        event = next_event(events)
+        if isinstance(event, Ended) and event.what == "ending":
+            if event.error is not None:
+                raise event.error
+            return ended[0]
 
 
 def _drain(models: Models, server: uvicorn.Server, web: Thread, drain_s: float) -> bool:
@@ -218,7 +243,7 @@ def _drain(models: Models, server: uvicorn.Server, web: Thread, drain_s: float) 
 
 
 @contextmanager
-def _signals_to(events: _Events) -> Iterator[None]:
+def _signals_to(events: Events) -> Iterator[None]:
     """Inside the block, signals come as events; after the first that says to end, the next one ends the process.
 
     What the caller had ignored stays so, but for SIGHUP: a server under nohup can be told to reload.

@@ -4,9 +4,8 @@
 
 - Requests that came together are read together, so that each distinct text is tokenized once.
 - Rows of equal tokens are one entry, scored once, also while the first is under way; kept scores answer at once.
-- A batch is the oldest waiting row and, of those that came soon after it, the ones it goes best with: of about its
-  length, or where the network reads from left to right those that begin as it does. So a row waits at most for as many
-  batches as rows came before it.
+- A batch is the oldest waiting row and, of those that came soon after it, the ones it goes best with (`choosing.py`).
+  So a row waits at most for as many batches as rows came before it.
 - A row whose requests have all gone is dropped before it is scored. A batch that fails is tried again row by row.
 """
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from prefrank.errors import PrefrankError
 from prefrank.model import Engine
+from prefrank.model.engine import TORCH
 from prefrank.serving.choosing import choose
 from prefrank.serving.observer import Observer
 from prefrank.serving.pace import Pace
@@ -29,7 +29,7 @@ from prefrank.serving.reading import read_requests, too_long
 from prefrank.serving.tickets import Entry, Key, Read, Ticket, Waiting, characters_of, deliver, key_of, refuse
 from prefrank.text import TextEncoder, plan_batches
 from prefrank.types import Causal, Row
-from prefrank.wire.route import Asked, Failed, Refused
+from prefrank.wire.route import Asked, Failed, Refused, Times
 
 READ_AT_ONCE = 200_000
 """Characters of the texts that are tokenized together, so that no request waits long for those of others."""
@@ -194,9 +194,12 @@ class Scheduler:
     def _read_all(self) -> None:
         while (tickets := self._next_tickets()) is not None:
             try:
-                began = time.perf_counter()
+                began = time.monotonic()
                 read = read_requests(self.encoder, [ticket.asked for ticket in tickets])
-                self.observer.read(sum(len(ticket.asked) for ticket in tickets), time.perf_counter() - began)
+                seconds = time.monotonic() - began
+                self.observer.read(sum(len(ticket.asked) for ticket in tickets), seconds)
+                for ticket in tickets:
+                    ticket.times = Times(began - ticket.came, seconds)
                 with self._lock:
                     done = [each for each, rows in zip(tickets, read, strict=True) if self._enter(each, rows)]
                 deliver(done)
@@ -229,7 +232,8 @@ class Scheduler:
     def _enter(self, ticket: Ticket, rows: Sequence[Row | Failed]) -> bool:
         """Take a ticket's rows into the queue; whether it is answered already. The lock is held."""
         ticket.outcomes = [None] * len(rows)
-        now, reused = time.monotonic(), 0
+        ticket.entered = now = time.monotonic()
+        reused = 0
         for place, row in enumerate(rows):
             if isinstance(row, Row) and (row.cut_prompt or row.cut_reply) and not ticket.may_cut:
                 row = too_long(row, place)
@@ -239,7 +243,7 @@ class Scheduler:
             key = key_of(row)
             if (value := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
-                ticket.outcomes[place] = Read(row, value)
+                ticket.outcomes[place] = Read(row, value, ticket.times)
                 reused += 1
                 continue
             entry = self._waiting.get(key) or self._under_way.get(key)
@@ -280,7 +284,9 @@ class Scheduler:
                     break
             streams = max(1, self.engine.streams)
             rows = [entry.row for entry in window]
-            places = choose(rows, self.causal, max_tokens=self.pace.max_tokens, streams=streams)
+            by_length = self.engine.kernels == TORCH
+            budget = self.pace.max_tokens
+            places = choose(rows, self.causal, by_length=by_length, max_tokens=budget, streams=streams)
             entries = [window[place] for place in places]
             for entry in entries:
                 del self._waiting[entry.key]
@@ -317,7 +323,8 @@ class Scheduler:
         """Score these rows and give them to whoever wants them."""
         began = time.monotonic()
         values, computed = self._values([entry.row for entry in entries])
-        seconds = max(time.monotonic() - began, 1e-6)
+        ended = time.monotonic()
+        seconds = max(ended - began, 1e-6)
         tokens = sum(len(entry.row.ids) for entry in entries)
         self.observer.batch(
             rows=len(entries),
@@ -334,7 +341,8 @@ class Scheduler:
                 if isinstance(value, float):
                     self._keep(entry.key, value)
                 for ticket, place, row in entry.wanted_by:
-                    ticket.outcomes[place] = Read(row, value) if isinstance(value, float) else value
+                    times = ticket.times_in(began, ended)
+                    ticket.outcomes[place] = Read(row, value, times) if isinstance(value, float) else value
                     ticket.missing -= 1
                     done += [] if ticket.missing else [ticket]
                     characters += characters_of(ticket.asked[place])

@@ -1,12 +1,13 @@
 """What stands in a model's queue: requests on their way, and the distinct rows that they want."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prefrank.types import Row
-from prefrank.wire.route import Asked, Failed, Refused
+from prefrank.wire.route import NO_TIME, Asked, Failed, Refused, Times
 
 Key = tuple[bytes, bytes]
 """Token ids and token types of a row: rows of one key have one score."""
@@ -14,10 +15,11 @@ Key = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A row and its score, before the score's facts are written down."""
+    """A row and its score, before the score's facts are written down; and where its time went."""
 
     row: Row
     value: float
+    times: Times = NO_TIME
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +31,8 @@ class Ticket:
         future: resolved with `outcomes`, on its own loop.
         missing: how many of the outcomes are still to come.
         gone: whether nobody waits for it any longer.
+        came, entered: when, and when its rows stood in the queue, by the monotonic clock.
+        times: of tokenizing, and the wait before.
     """
 
     asked: Sequence[Asked]
@@ -39,6 +43,16 @@ class Ticket:
     outcomes: list[Read | Failed | None] = field(default_factory=list)
     missing: int = 0
     gone: bool = False
+    came: float = field(default_factory=time.monotonic)
+    entered: float = 0.0
+    times: Times = NO_TIME
+
+    def times_in(self, began: float, ended: float) -> Times:
+        """Of a row whose batch began and ended then, by the monotonic clock. It may have joined an equal row that was
+        under way.
+        """
+        waited = max(0.0, began - self.entered)
+        return Times(self.times.wait_s + waited, self.times.tokenize_s, ended - max(began, self.entered))
 
 
 @dataclass(slots=True, eq=False)

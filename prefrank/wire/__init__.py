@@ -8,7 +8,19 @@ format is a module with one or both, their lines in `DIALECTS` and `ROUTES`, and
 from collections.abc import Mapping
 from typing import Any
 
-from prefrank.wire import cohere, llama_factory, openrlhf, own, rerank, sglang, tei, vllm
+from prefrank.wire import (
+    cohere,
+    huggingface,
+    infinity,
+    llama_factory,
+    openrlhf,
+    own,
+    rerank,
+    sglang,
+    slime,
+    tei,
+    vllm,
+)
 from prefrank.wire.dialect import Dialect
 from prefrank.wire.route import Page, Route
 
@@ -30,6 +42,19 @@ DIALECTS: Mapping[str, Dialect[Any]] = {
 }
 """By name."""
 
-ROUTES: tuple[Route[Any], ...] = (*own.ROUTES, *tei.ROUTES)
+ROUTES: tuple[Route[Any], ...] = (
+    *own.ROUTES,
+    tei.RERANK_ROUTE,
+    *slime.ROUTES,
+    huggingface.ROUTE,
+    tei.PREDICT_ROUTE,
+    *infinity.ROUTES,
+    vllm.CLASSIFY_ROUTE,
+    *sglang.ROUTES,  # after the others of /classify: what is refused there unread must not have the key `error`
+    *cohere.ROUTES,
+    *openrlhf.ROUTES,
+    *llama_factory.ROUTES,
+    *vllm.ROUTES,
+)
 """Those of one path are asked in this order whether a body is meant for them; the last takes the rest."""
-PAGES: tuple[Page, ...] = (*own.PAGES, *tei.PAGES)
+PAGES: tuple[Page, ...] = (*own.PAGES, *tei.PAGES, *infinity.PAGES, *vllm.PAGES, *sglang.PAGES)

@@ -242,7 +242,8 @@ def _explain(body: ExplainRequest) -> Question:
             listed.append({"text": body.reply[start:end], "start": start, "end": end} | left)
         return _head(answered) | {"score": facts_of(whole), "parts": listed}
 
-    return Question(asked=_asked(body.prompt, (body.reply, *without)), answer=answer, model=body.model, partial=True)
+    asked = _asked(body.prompt, (body.reply, *without))
+    return Question(asked=asked, answer=answer, model=body.model, partial=True, own_rows=1)
 
 
 def _models(models: Sequence[About]) -> Any:

@@ -138,6 +138,24 @@ class About:
     is_default: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Where the time of a row went, in seconds; of a request, the longest of its rows' each.
+
+    Args:
+        wait_s: in the queue, for its turn to be tokenized and to be scored.
+        tokenize_s: of all texts that were tokenized together with it.
+        model_s: of the batch that it was in.
+    """
+
+    wait_s: float = 0.0
+    tokenize_s: float = 0.0
+    model_s: float = 0.0
+
+
+NO_TIME = Times()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """What came of a question.
@@ -146,12 +164,14 @@ class Answered:
         outcomes: one for each row asked about, in order.
         id: of the request, 32 hexadecimal digits.
         created: seconds since 1970.
+        times: where its time went.
     """
 
     outcomes: tuple[Outcome, ...]
     about: About
     id: str
     created: int
+    times: Times = NO_TIME
 
     @property
     def scores(self) -> list[Score]:
@@ -174,6 +194,9 @@ class Question:
         model: that the request names.
         may_cut: whether a row of too many tokens may be cut; None: as the server is set.
         partial: whether the answer takes rows that failed; otherwise one of them is the request's error.
+        any_name: whether servers of this dialect pass over the name: where one model is served, any name means it.
+        own_rows: how many of the rows, from the first, are what the client has; the others were made from them, and
+            say nothing of its texts. None: all.
     """
 
     asked: tuple[Asked, ...]
@@ -181,6 +204,8 @@ class Question:
     model: str | None = None
     may_cut: bool | None = None
     partial: bool = False
+    any_name: bool = False
+    own_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +249,7 @@ class Route(Generic[Request]):
     errors: Errors
     meant: Callable[[Any], bool] | None = None
     summary: str = ""
+    headers: Callable[[Answered], Mapping[str, str]] | None = None
 
     def read(self, body: Any) -> Question:
         """What a parsed body asks for.
@@ -254,6 +280,11 @@ class Page:
     write: Callable[[Sequence[About]], Any]
     errors: Errors
     summary: str = ""
+
+
+def detailed(statuses: Mapping[Kind, int] | None = None) -> Errors:
+    """Errors as FastAPI writes those of applications: under the key `detail`."""
+    return Errors(lambda refused, status: {"detail": refused.message}, statuses or {})
 
 
 def sigmoid(value: float) -> float:

@@ -88,6 +88,9 @@ class Counting:
     def batch(self, *, rows: int, tokens: int, computed: int, seconds: float, waited: Sequence[float]) -> None:
         self.scored += rows
 
+    def answered(self, asked: Any, outcomes: Any, reply_tokens: Any) -> None:
+        pass
+
 
 def ask(*replies: str, prompt: str = "how do I bake bread") -> dict[str, Any]:
     """A body of /api/score."""

@@ -1,7 +1,7 @@
 """A server on loopback, in a thread of the tests' process, with models that are really loaded."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from fastapi import FastAPI
 from prefrank import RewardModel
 from prefrank.serving.app import make_app
 from prefrank.serving.hosted import Models, host
-from prefrank.serving.observer import Observer
+from prefrank.serving.metrics import Metrics
+from prefrank.serving.observer import Watcher
+from prefrank.serving.recording import Recorder
 from prefrank.serving.run import uvicorn_config
 from prefrank.serving.settings import ServeSettings
 
@@ -42,12 +44,14 @@ def live_server(
     models: Path | str | Mapping[str, Path | str],
     *,
     load: bool = True,
-    observer: Observer | None = None,
+    recorders: Sequence[Recorder] = (),
+    observer: Watcher | None = None,
     **settings: Any,
 ) -> Iterator[Live]:
     """A server of these models, named, or of one that is called "m".
 
     Args:
+        recorders: told of its requests.
         load: whether the models are loaded; otherwise the server is not ready until `live.models.load_all()`.
         observer: of all queues.
         settings: of `ServeSettings`.
@@ -55,13 +59,16 @@ def live_server(
     folders = models if isinstance(models, Mapping) else {"m": models}
     given = ServeSettings(models={n: str(f) for n, f in folders.items()}, port=0, **{"drain_s": 5.0} | settings)
 
+    metrics = Metrics()
+
     def load_one(name: str) -> Any:
-        return host(name, RewardModel.load(given.models[name], **given.loading), given, observer)
+        model = RewardModel.load(given.models[name], **given.loading)
+        return host(name, model, given, observer or metrics.watcher(name, model))
 
     served = Models(list(given.models), load_one)
     if load:
         served.load_all()
-    app = make_app(served, given)
+    app = make_app(served, given, metrics=metrics, recorders=recorders)
     config = uvicorn_config(app, given)
     config.port, config.timeout_graceful_shutdown = 0, 5
     server = uvicorn.Server(config)
