@@ -29,7 +29,7 @@ from prefrank.serving.listener import is_open, load_tls, url_of
 from prefrank.serving.loading import Loaded, check_heads, load_hosted
 from prefrank.serving.logs import AccessLog
 from prefrank.serving.metrics import Metrics
-from prefrank.serving.reload import LOG, reload_when_asked
+from prefrank.serving.reload import LOG, leave_out_of_collections, reload_when_asked
 from prefrank.serving.settings import ServeSettings
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -102,6 +102,7 @@ def serve(settings: ServeSettings, listener: socket.socket, *, started: Callable
         reload = Event()
 
         def ready() -> None:
+            leave_out_of_collections()
             started(_facts(settings, listener, time.monotonic() - began, models, loaded))
             Thread(target=reload_when_asked, args=(models, reload, certificate), kwargs=drain, daemon=True).start()
 
