@@ -91,7 +91,7 @@ def _scoring(
             content = await body.read()
             reading = asyncio.to_thread(_read, routes, content) if len(content) > LARGE else None
             route, question = _read(routes, content) if reading is None else await reading
-            notes.dialect = route.dialect
+            notes.dialect, request.state.errors = route.dialect, route.errors
             if isinstance(question, Refused):
                 raise question
             notes.question = question

@@ -1,6 +1,7 @@
 """What every request passes on its way to any path: its key, and where something fails, an answer all the same."""
 
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
@@ -103,21 +104,25 @@ class Gate:
             await send(message)
 
         path = scope["path"]
+        state = scope.setdefault("state", {})
         try:
             if not is_open(scope["method"], path):
                 authorization = _header(scope["headers"], b"authorization")
-                scope.setdefault("state", {})["key_name"] = self._keys.name_of(authorization)
+                state["key_name"] = self._keys.name_of(authorization)
             await self._app(scope, receive_noting, send_marked)
         except Refused as refused:
             notes_in(scope).refused = refused
             await error_response(self._errors_of(path), refused)(scope, receive, send_marked)
         except Exception as error:
-            _log.error("a request to %r failed with %s", path[:200], type(error).__name__, exc_info=error)
+            # Where it happened, and not its words: they may hold the request's texts
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a request to %r failed with %s\n%s", path[:200], type(error).__name__, frames)
             if has_begun:
                 raise
             failed = Refused("failed", f"the server failed on this request ({type(error).__name__}); its log says why")
             notes_in(scope).refused = failed
-            await error_response(self._errors_of(path), failed)(scope, receive, send_marked)
+            errors = state.get("errors") or self._errors_of(path)
+            await error_response(errors, failed)(scope, receive, send_marked)
 
 
 def _header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> str | None:

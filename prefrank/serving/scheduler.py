@@ -151,7 +151,8 @@ class Scheduler:
             with self._lock:
                 trouble = self._trouble()
                 tickets = list(self._open) if trouble else []
-            refuse(tickets, trouble or "")
+            if trouble:
+                refuse(tickets, trouble)
 
     def _expected_s(self, characters: int) -> float:
         return characters / self._characters_per_s if self._characters_per_s else 0.0
