@@ -36,6 +36,14 @@ def test_headers_of_a_second_request_have_the_same_deadline(bert: Path, between:
         assert ends_within(line, SOON_S)
 
 
+def test_an_empty_line_does_not_keep_an_idle_connection(live: Live) -> None:
+    with connected(live.port) as line:
+        line.sendall(request(method="GET", path="/live"))
+        assert read_reply(line)[0].status == 200
+        line.sendall(b"\r\n")  # no request begins, and the time of an idle connection is over
+        assert ends_within(line, SOON_S)
+
+
 def test_a_drop_now_and_then_does_not_move_the_deadline(live: Live) -> None:
     with connected(live.port) as line:
         began = time.monotonic()
