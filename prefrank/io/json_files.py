@@ -26,11 +26,18 @@ class _NotJson(ValueError):
     """What JSON does not have."""
 
 
-def parse_json(content: bytes | str, where: object, error: type[BadInput] = BadModel) -> Any:
+def parse_json(
+    content: bytes | str,
+    where: object,
+    error: type[BadInput] = BadModel,
+    *,
+    cure: str = "copy or download it again",
+) -> Any:
     """A JSON text's value.
 
     Args:
         where: what the error opens with: the file, with a line where it has several.
+        cure: ends the error.
 
     Raises:
         error: no JSON, or one with a key twice in an object, NaN, infinite or endless numbers, or nested too deeply.
@@ -48,7 +55,7 @@ def parse_json(content: bytes | str, where: object, error: type[BadInput] = BadM
         why = "it is nested too deeply"
     except ValueError:  # of Python's own limit of digits
         why = "a number has too many digits"
-    raise error(f"{where} cannot be read as JSON ({why}); copy or download it again")
+    raise error(f"{where} cannot be read as JSON ({why}); {cure}")
 
 
 def unique_keys(error: type[ValueError], cure: str = "") -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:

@@ -5,31 +5,31 @@ refuses it on the way is written as the dialect writes its errors.
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
-from prefrank.errors import BadInput
-from prefrank.io.json_files import parse_json
-from prefrank.serving.guard import check_key, read_body
+from prefrank.serving.gate import add_gate, errors_by_path
+from prefrank.serving.guard import LARGE, Body, Room, parse_body
 from prefrank.serving.hosted import Models, within
+from prefrank.serving.keys import Keys, Shares
 from prefrank.serving.metrics import Metrics
 from prefrank.serving.openapi import describe
 from prefrank.serving.page_files import add_page
 from prefrank.serving.recording import Recorder, notes_of, recorded
 from prefrank.serving.reload import RELOAD, reload_for
+from prefrank.serving.replies import error_response, json_response
 from prefrank.serving.settings import ServeSettings
+from prefrank.serving.tickets import characters_of
 from prefrank.types import Score
-from prefrank.wire import PAGES, ROUTES
-from prefrank.wire.own import ERRORS
-from prefrank.wire.route import Answered, Errors, Page, Question, Refused, Route
+from prefrank.wire import PAGES, ROUTES, own
+from prefrank.wire.route import Answered, Page, Question, Refused, Route
 
-LARGE = 65_536
-"""Bytes of a body that is parsed on a thread, so that others need not wait for it."""
+TIMES_BODY = 4
+"""Of the most bytes of a body, how many characters its rows may have, a prompt counted for each of its replies."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -48,19 +48,23 @@ def make_app(
     for route in ROUTES:
         for path in route.paths:
             by_path.setdefault(path, []).append(route)
+    shares, room = Shares(settings.rows_per_s), Room(settings.max_bodies_bytes)
     for path, routes in by_path.items():
-        app.add_route(path, _scoring(routes, models, settings), methods=["POST"])
+        app.add_route(path, _scoring(routes, models, settings, shares, room), methods=["POST"])
     for page in PAGES:
         for path in page.paths:
             app.add_route(path, _page(page, models, settings), methods=["GET"])
     described = describe(by_path, PAGES)
     app.add_route("/openapi.json", _constant(described), methods=["GET"])
-    app.add_route(RELOAD, _reload(models, settings), methods=["POST"])
+    app.add_route(RELOAD, _reload(models, settings, room), methods=["POST"])
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
     add_page(app)
     app.add_route("/metrics", _metrics(metrics, models), methods=["GET"])
     app.add_route("/api/drift", _drift(metrics, models), methods=["GET"])
+    errors = {path: page.errors for page in PAGES for path in page.paths}
+    errors |= {path: routes[-1].errors for path, routes in by_path.items()}
+    add_gate(app, Keys.of(settings.keys), errors_by_path(errors, own.ERRORS), settings)
     dialects = {path: page.dialect for page in PAGES for path in page.paths}
     dialects |= {path: routes[-1].dialect for path, routes in by_path.items()}
     # Added last, so that it is around everything else that a request passes
@@ -68,45 +72,56 @@ def make_app(
     return app
 
 
-def _scoring(routes: Sequence[Route[Any]], models: Models, settings: ServeSettings) -> Handler:
+def _scoring(
+    routes: Sequence[Route[Any]], models: Models, settings: ServeSettings, shares: Shares, room: Room
+) -> Handler:
     """Answers requests for scores on one path, which several dialects may share."""
+    # Otherwise a body must be read before its dialect's client can be told, in the status that it tries again after
+    one_form = all(route.errors is routes[-1].errors for route in routes)
 
     async def handle(request: Request) -> Response:
-        route = routes[-1]
+        route, key = routes[-1], request.state.key_name
         notes = notes_of(request)
         notes.scores = True
+        body = Body(request, settings, room)
         try:
-            check_key(request.headers.get("authorization"), settings.keys)
-            body = await _parsed(await read_body(request, settings))
-            route = next((route for route in routes if route.meant is not None and route.meant(body)), routes[-1])
-            notes.dialect = route.dialect
-            notes.question = question = route.read(body)
+            shares.check(key)
+            if one_form:
+                models.check_room()
+            content = await body.read()
+            reading = asyncio.to_thread(_read, routes, content) if len(content) > LARGE else None
+            route, question = _read(routes, content) if reading is None else await reading
+            notes.dialect, request.state.errors = route.dialect, route.errors
+            if isinstance(question, Refused):
+                raise question
+            notes.question = question
             _check_size(question, settings)
+            shares.take(key, len(question.asked))
             notes.answered = answered = await _unless_gone(
                 request,
                 within(models, question, truncates=settings.truncates, timeout_s=settings.timeout_s),
             )
+            return _answer_response(route, question, answered)
         except Refused as refused:
             notes.refused = refused
             return error_response(route.errors, refused)
         except ClientDisconnect:
             return Response(status_code=499)
-        return _answer_response(route, question, answered)
+        finally:
+            body.release()
 
     return handle
 
 
-async def _parsed(body: bytes) -> Any:
+def _read(routes: Sequence[Route[Any]], content: bytes) -> tuple[Route[Any], Question | Refused]:
+    """Whose a body is, and what it asks for or why that cannot be said."""
+    route = routes[-1]
     try:
-        return await asyncio.to_thread(_parse, body) if len(body) > LARGE else _parse(body)
-    except BadInput as error:
-        raise Refused("malformed", str(error)) from None
-
-
-def _parse(body: bytes) -> Any:
-    if not body.strip():
-        raise BadInput("the body is empty; wanted JSON")
-    return parse_json(body, "the body", BadInput)
+        body = parse_body(content)
+        route = next((route for route in routes if route.meant is not None and route.meant(body)), route)
+        return route, route.read(body)
+    except Refused as refused:
+        return route, refused
 
 
 def _check_size(question: Question, settings: ServeSettings) -> None:
@@ -114,13 +129,20 @@ def _check_size(question: Question, settings: ServeSettings) -> None:
         raise Refused(
             "too_many", f"the request has {len(question.asked):,} rows; at most {settings.max_rows:,} are taken at once"
         )
+    total = 0
     for place, asked in enumerate(question.asked):
-        characters = len(asked.reply) + sum(len(turn.text) for turn in asked.prompt)
+        characters = characters_of(asked)
+        total += characters
         if characters > settings.max_text_characters:
             raise Refused(
                 "too_long",
                 f"row {place} has {characters:,} characters; at most {settings.max_text_characters:,} are taken",
             )
+    most = TIMES_BODY * settings.max_body_bytes
+    if total > most:  # a long prompt of thousands of replies is a short body, and hours of work
+        raise Refused(
+            "too_large", f"the rows have {total:,} characters, their prompts counted each; at most {most:,} are taken"
+        )
 
 
 async def _unless_gone(request: Request, answer: Awaitable[Answered]) -> Answered:
@@ -154,26 +176,6 @@ def _answer_response(route: Route[Any], question: Question, answered: Answered) 
     if cut := sum(1 for score in scores if score.cut_prompt or score.cut_reply):
         headers["x-prefrank-cut"] = str(cut)
     return json_response(question.answer(answered), 200, headers)
-
-
-def error_response(errors: Errors, refused: Refused) -> Response:
-    """A refusal as the dialect writes it."""
-    status = errors.status(refused.kind)
-    headers = {}
-    if refused.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(refused.retry_after_s)))
-    if status == 401:
-        headers["www-authenticate"] = "Bearer"
-    body = errors.write(refused, status)
-    if body is None or isinstance(body, str):
-        return PlainTextResponse(body or "", status, headers)
-    return json_response(body, status, headers)
-
-
-def json_response(body: Any, status: int, headers: Mapping[str, str]) -> Response:
-    """A JSON value, strictly: a number that is none would be a fault of ours."""
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(text.encode("utf-8", "backslashreplace"), status, headers, "application/json")
 
 
 def _page(page: Page, models: Models, settings: ServeSettings) -> Handler:
@@ -220,10 +222,11 @@ def _drift(metrics: Metrics, models: Models) -> Handler:
     return handle
 
 
-def _reload(models: Models, settings: ServeSettings) -> Handler:
+def _reload(models: Models, settings: ServeSettings, room: Room) -> Handler:
     """Loads a model again, for whoever has a key; without keys nobody could be told from another."""
 
     async def handle(request: Request) -> Response:
+        body = Body(request, settings, room)
         try:
             if not settings.keys:
                 raise Refused(
@@ -231,14 +234,15 @@ def _reload(models: Models, settings: ServeSettings) -> Handler:
                     "this server has no keys, so nobody may reload it from here; send SIGHUP to its process, or start"
                     " it with --api-key-file",
                 )
-            check_key(request.headers.get("authorization"), settings.keys)
-            body = await read_body(request, settings)
-            asked = await _parsed(body) if body.strip() else {}
+            content = await body.read()
+            asked = parse_body(content) if content.strip() else {}
             return json_response(await reload_for(models, asked, drain_s=settings.drain_s), 200, {})
         except Refused as refused:
-            return error_response(ERRORS, refused)
+            return error_response(own.ERRORS, refused)
         except ClientDisconnect:
             return Response(status_code=499)
+        finally:
+            body.release()
 
     return handle
 

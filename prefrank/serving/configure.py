@@ -156,11 +156,9 @@ def _check_loading(where: str, given: Mapping[str, Any], known: Sequence[str]) -
 
 
 def _with_keys(settings: ServeSettings) -> ServeSettings:
-    bad = [key for key in settings.keys if not key or not key.isascii() or not key.isprintable() or " " in key]
-    if bad:
-        raise BadInput(f"{PREFIX}KEYS holds a key that is empty or no plain word; wanted keys between commas")
-    if settings.api_key_file is None:
-        return settings
-    from prefrank.serving.guard import load_keys
+    from prefrank.serving.keys import Keys, load_keys
 
-    return replace(settings, keys=(*settings.keys, *load_keys(Path(settings.api_key_file))))
+    of_file = () if settings.api_key_file is None else load_keys(Path(settings.api_key_file))
+    keys = (*settings.keys, *of_file)
+    Keys.of(keys)  # raises where one cannot be used
+    return replace(settings, keys=keys)

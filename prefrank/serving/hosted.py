@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from threading import Lock
 
-from prefrank.errors import BadModel, suggest
+from prefrank.errors import BadModel, short, suggest
 from prefrank.scoring import RewardModel
 from prefrank.serving.observer import Silent, Watcher
 from prefrank.serving.scheduler import Pace, Scheduler
@@ -76,6 +76,7 @@ def host(name: str, model: RewardModel, settings: ServeSettings, watcher: Watche
         max_waiting_rows=settings.max_waiting_rows,
         max_wait_s=settings.max_wait_s,
         kept_scores=settings.kept_scores,
+        stall_s=settings.stall_s,
     )
     watcher = watcher or Silent()
     scheduler = Scheduler(model.encoder, model.engine, model.network.causal, pace, watcher)
@@ -181,8 +182,20 @@ class Models:
         if name not in hosted and any_name and len(hosted) == 1:
             return next(iter(hosted.values()))
         if name not in hosted:
-            raise Refused("unknown_model", f"there is no model {name!r} here{suggest(name, hosted)}", place="model")
+            raise Refused(
+                "unknown_model", f"there is no model {short(name)} here{suggest(name, hosted)}", place="model"
+            )
         return hosted[name]
+
+    def check_room(self) -> None:
+        """See, before a request is read, that one of the models takes requests.
+
+        Raises:
+            Refused: the queues of all are full, or stand still.
+        """
+        refusals = [hosted.scheduler.refusal() for hosted in self.hosted]
+        if refusals and refusals[0] is not None and None not in refusals:
+            raise refusals[0]
 
     def load_all(self) -> None:
         """Load every model, one after the other.

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefrank.errors import PrefrankError
 from prefrank.serving.app import make_app
+from prefrank.serving.connection import bounded
 from prefrank.serving.hosted import Hosted, Models
 from prefrank.serving.listener import is_open, load_tls, url_of
 from prefrank.serving.loading import Loaded, check_heads, load_hosted
@@ -139,7 +140,7 @@ def uvicorn_config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop" if find_spec("uvloop") else "asyncio",
-        http="httptools" if find_spec("httptools") else "h11",
+        http=bounded(settings),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -13,9 +13,9 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from threading import Condition, Lock, Thread
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Condition, Event, Lock, Thread
 
 import numpy as np
 
@@ -24,37 +24,15 @@ from prefrank.model import Engine
 from prefrank.model.engine import TORCH
 from prefrank.serving.choosing import choose
 from prefrank.serving.observer import Observer
-from prefrank.serving.reading import read_requests
-from prefrank.serving.tickets import Entry, Key, Read, Ticket, characters_of, deliver, key_of
+from prefrank.serving.pace import Pace
+from prefrank.serving.reading import read_requests, too_long
+from prefrank.serving.tickets import Entry, Key, Read, Ticket, Waiting, characters_of, deliver, key_of, refuse
 from prefrank.text import TextEncoder, plan_batches
 from prefrank.types import Causal, Row
 from prefrank.wire.route import Asked, Failed, Refused, Times
 
 READ_AT_ONCE = 200_000
 """Characters of the texts that are tokenized together, so that no request waits long for those of others."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How a queue is bounded and emptied.
-
-    Args:
-        max_tokens: of a batch, those that rows begin with in common counted once.
-        window: of the oldest rows, how many a batch is chosen from.
-        gather_s: how long a free stream waits for rows that are still being read; for networks that read from left to
-            right also for those that may come, as a prompt that they share would be computed twice.
-        max_waiting_rows: that are neither scored nor refused; more are refused.
-        max_wait_s: that the queue may be expected to take, from its length and the speed so far; past it, rows are
-            refused.
-        kept_scores: distinct rows whose scores are remembered; 0 for none.
-    """
-
-    max_tokens: int
-    window: int = 512
-    gather_s: float = 0.002
-    max_waiting_rows: int = 20_000
-    max_wait_s: float = 30.0
-    kept_scores: int = 0
 
 
 class Scheduler:
@@ -84,17 +62,27 @@ class Scheduler:
         self._waiting: OrderedDict[Key, Entry] = OrderedDict()  # the oldest first
         self._under_way: dict[Key, Entry] = {}
         self._kept: OrderedDict[Key, float] = OrderedDict()
-        self._open_rows = self._open_characters = 0  # of tickets that are not answered
+        self._open: set[Ticket] = set()  # those that are not answered
+        self._open_rows = self._open_characters = 0  # of these
         self._characters_per_s = 0.0
         self._busy_since: dict[int, float] = {}
         self._closing = False
-        self._threads = [Thread(target=self._read_all, name="prefrank-reader", daemon=True)]
-        self._threads += [
-            Thread(target=self._score_all, args=(number,), name=f"prefrank-stream-{number}", daemon=True)
-            for number in range(max(1, engine.streams))
-        ]
-        for thread in self._threads:
+        self._ended = Event()
+        self._threads = [self._thread("reader", self._read_all)]
+        for number in range(max(1, engine.streams)):
+            self._threads.append(self._thread(f"stream-{number}", partial(self._score_all, number)))
+        self._watchdog = self._thread("watchdog", self._watch)
+        for thread in (*self._threads, self._watchdog):
             thread.start()
+
+    def _thread(self, name: str, work: Callable[[], None]) -> Thread:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # the watchdog sees that the thread is no more
+                _log.critical("the queue's %s ended with %s", name, type(error).__name__, exc_info=error)
+
+        return Thread(target=run, name=f"prefrank-{name}", daemon=True)
 
     async def score(self, asked: Sequence[Asked], *, may_cut: bool = True) -> list[Read | Failed]:
         """The scores of these rows, in order. A caller that is cancelled takes its rows back.
@@ -107,7 +95,12 @@ class Scheduler:
         characters = sum(map(characters_of, asked))
         ticket = Ticket(asked, may_cut, loop.create_future(), loop, characters)
         with self._lock:
-            self._admit(ticket)
+            if (refusal := self._refusal(len(asked))) is not None:
+                self.observer.refused(len(asked))
+                raise refusal
+            self._open.add(ticket)
+            self._open_rows += len(asked)
+            self._open_characters += characters
             self._unread.append(ticket)
             self._to_read.notify()
         try:
@@ -115,38 +108,63 @@ class Scheduler:
         finally:
             with self._lock:
                 ticket.gone = True
+                self._open.discard(ticket)
                 self._open_rows -= len(asked)
                 self._open_characters -= characters
 
-    def _admit(self, ticket: Ticket) -> None:
-        """Raises Refused; counts the ticket's rows in otherwise."""
+    def refusal(self) -> Refused | None:
+        """Why no request would be taken now; None where one would."""
+        with self._lock:
+            return self._refusal(1)
+
+    def _refusal(self, rows: int) -> Refused | None:
         if self._closing:
-            raise Refused("unavailable", "the server is closing this model; try again", retry_after_s=1.0)
-        rows = self._open_rows + len(ticket.asked)
+            return Refused("unavailable", "the server is closing this model; try again", retry_after_s=1.0)
+        if (trouble := self._trouble()) is not None:
+            return Refused("unavailable", trouble, retry_after_s=1.0)
         expected = self._expected_s(self._open_characters)
-        if (rows > self.pace.max_waiting_rows and self._open_rows) or expected > self.pace.max_wait_s:
-            self.observer.refused(len(ticket.asked))
-            raise Refused(
-                "overloaded",
-                f"{self._open_rows:,} rows are waiting, which takes about {expected:.1f} s; send fewer at once, or try"
-                " again later",
-                retry_after_s=max(1.0, expected / 2),
-            )
-        self._open_rows = rows
-        self._open_characters += ticket.characters
+        is_full = self._open_rows + rows > self.pace.max_waiting_rows and self._open_rows
+        if not is_full and expected <= self.pace.max_wait_s:
+            return None
+        return Refused(
+            "overloaded",
+            f"{self._open_rows:,} rows are waiting, which takes about {expected:.1f} s; send fewer at once, or try"
+            " again later",
+            retry_after_s=max(1.0, expected / 2),
+        )
+
+    def _trouble(self) -> str | None:
+        """Why nothing can be scored. The lock is held."""
+        if not self._closing and not all(thread.is_alive() for thread in self._threads):
+            return "the model's threads have ended, as the server's log says; the server must be started again"
+        if self._busy_s() > self.pace.stall_s:
+            return f"the model has worked on one batch for over {self.pace.stall_s:g} s; try again later"
+        return None
+
+    def _busy_s(self) -> float:
+        now = time.monotonic()
+        return max((now - since for since in self._busy_since.values()), default=0.0)
+
+    def _watch(self) -> None:
+        """Leave nobody waiting for threads that have ended or stand still."""
+        while not self._ended.wait(min(1.0, self.pace.stall_s / 4)):
+            with self._lock:
+                trouble = self._trouble()
+                tickets = list(self._open) if trouble else []
+            if trouble:
+                refuse(tickets, trouble)
 
     def _expected_s(self, characters: int) -> float:
         return characters / self._characters_per_s if self._characters_per_s else 0.0
 
-    def waiting(self) -> "Waiting":
+    def waiting(self) -> Waiting:
         """How much waits, for metrics and for the health of the whole."""
         now = time.monotonic()
         with self._lock:
             oldest = next(iter(self._waiting.values()), None)
             age = 0.0 if oldest is None else now - oldest.came
-            busy = max((now - since for since in self._busy_since.values()), default=0.0)
             alive = all(thread.is_alive() for thread in self._threads) or self._closing
-            return Waiting(self._open_rows, len(self._waiting), age, busy, alive)
+            return Waiting(self._open_rows, len(self._waiting), age, self._busy_s(), alive)
 
     def stop(self) -> None:
         """Take no more requests; those that are there are still answered."""
@@ -156,11 +174,20 @@ class Scheduler:
             self._to_score.notify_all()
 
     def close(self, timeout_s: float) -> bool:
-        """Stop, score what is there, and end the threads; whether they ended in this time."""
+        """Stop, score what is there, and end the threads; what is left after the time is refused.
+
+        Returns:
+            Whether all ended in this time.
+        """
         self.stop()
         until = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        with self._lock:
+            left = list(self._open)
+        refuse(left, "the server has closed this model; try again")
+        self._ended.set()
+        self._watchdog.join()
         return not any(thread.is_alive() for thread in self._threads)
 
     # Reading: texts to rows
@@ -210,7 +237,7 @@ class Scheduler:
         reused = 0
         for place, row in enumerate(rows):
             if isinstance(row, Row) and (row.cut_prompt or row.cut_reply) and not ticket.may_cut:
-                row = _too_long(row, place)
+                row = too_long(row, place)
             if isinstance(row, Failed):
                 ticket.outcomes[place] = row
                 continue
@@ -320,8 +347,9 @@ class Scheduler:
                     ticket.missing -= 1
                     done += [] if ticket.missing else [ticket]
                     characters += characters_of(ticket.asked[place])
-            if 2 * tokens >= self.pace.max_tokens:  # a small batch says little of what full ones take
-                speed = characters / seconds * max(1, self.engine.streams)
+            speed = characters / seconds * max(1, self.engine.streams)
+            # A small batch says only that full ones are at least as fast, which ends the memory of a slow time
+            if 2 * tokens >= self.pace.max_tokens or 0 < self._characters_per_s < speed:
                 change = _CHANGE if self._characters_per_s else 1.0
                 self._characters_per_s += change * (speed - self._characters_per_s)
         deliver(done)
@@ -360,36 +388,8 @@ _CLOSING_S = 0.5
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The state of a queue.
-
-    Args:
-        open_rows: asked for and not answered.
-        rows: distinct, read, and not begun.
-        age_s: of the oldest of them.
-        busy_s: for how long the longest batch has been under way.
-        alive: whether all threads are.
-    """
-
-    open_rows: int
-    rows: int
-    age_s: float
-    busy_s: float
-    alive: bool
-
-
 def _give_up(tickets: Sequence[Ticket], error: Exception) -> None:
     _log.error("the queue failed with %s", type(error).__name__, exc_info=error)
     for ticket in tickets:
         ticket.outcomes = [Failed("the server failed on this request; its log says why", "failed")] * len(ticket.asked)
     deliver(tickets)
-
-
-def _too_long(row: Row, place: int) -> Failed:
-    over = row.cut_prompt + row.cut_reply
-    return Failed(
-        f"row {place} has {len(row.ids) + over:,} tokens, {over:,} more than the model takes; shorten it, or allow it"
-        " to be cut",
-        "too_long",
-    )

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prefrank.types import Row
-from prefrank.wire.route import NO_TIME, Asked, Failed, Times
+from prefrank.wire.route import NO_TIME, Asked, Failed, Refused, Times
 
 Key = tuple[bytes, bytes]
 """Token ids and token types of a row: rows of one key have one score."""
@@ -82,14 +82,48 @@ def characters_of(asked: Asked) -> int:
     return len(asked.reply) + sum(len(turn.text) for turn in asked.prompt)
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The state of a queue.
+
+    Args:
+        open_rows: asked for and not answered.
+        rows: distinct, read, and not begun.
+        age_s: of the oldest of them.
+        busy_s: for how long the longest batch has been under way.
+        alive: whether all threads are.
+    """
+
+    open_rows: int
+    rows: int
+    age_s: float
+    busy_s: float
+    alive: bool
+
+
 def deliver(tickets: Sequence[Ticket]) -> None:
     """Answer requests on their event loops, all of one loop in one step."""
+    _on_loops(tickets, _answer)
+
+
+def refuse(tickets: Sequence[Ticket], reason: str) -> None:
+    """Tell requests that the queue cannot answer them now."""
+
+    def answer(refused: Sequence[Ticket]) -> None:
+        for ticket in refused:
+            if not ticket.future.done():
+                ticket.future.set_exception(Refused("unavailable", reason, retry_after_s=1.0))
+
+    _on_loops(tickets, answer)
+
+
+def _on_loops(tickets: Sequence[Ticket], answer: Callable[[Sequence[Ticket]], None]) -> None:
     loops: dict[asyncio.AbstractEventLoop, list[Ticket]] = {}
     for ticket in tickets:
         loops.setdefault(ticket.loop, []).append(ticket)
     for loop, answered in loops.items():
         with suppress(RuntimeError):  # the loop is closed, nobody waits
-            loop.call_soon_threadsafe(_answer, answered)
+            loop.call_soon_threadsafe(answer, answered)
 
 
 def _answer(tickets: Sequence[Ticket]) -> None:

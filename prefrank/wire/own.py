@@ -177,7 +177,7 @@ def _ranking(answered: Answered) -> dict[str, Any]:
         rank = None if value is None else ranking[-1]["rank"] if equal else place
         weight = None if value is None else math.exp((value - top) / temperature) / total
         ranking.append({"rank": rank, "index": index, "weight": weight} | facts_of(outcomes[index]))
-    table = win_probabilities(values, temperature)
+    table = win_probabilities(values, temperature) if len(values) <= MOST_COMPARED else None
     return _head(answered) | _temperature(answered.about) | {"ranking": ranking, "win_probability": table}
 
 
@@ -221,8 +221,16 @@ def _group(scores: Sequence[Score]) -> dict[str, Any]:
     return {"n": len(values), "mean": fmean(values), "std": pstdev(values), "min": min(values), "max": max(values)}
 
 
+MOST_WITHOUT = 64_000_000
+"""Characters of all rows that explain one reply: each is nearly the whole of it."""
+MOST_COMPARED = 256
+"""Replies of a ranking of which the win probabilities of all pairs are told."""
+
+
 def _explain(body: ExplainRequest) -> Question:
     parts = sentences(body.reply)
+    if len(parts) * len(body.reply) > MOST_WITHOUT:
+        raise Refused("too_long", f"a reply of {len(body.reply):,} characters is too long to explain", place="reply")
     without = [body.reply[:start] + body.reply[end:] for start, end in parts]
 
     def answer(answered: Answered) -> dict[str, Any]:

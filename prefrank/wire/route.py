@@ -22,6 +22,8 @@ Kind = Literal[
     "slow",
     "unauthorized",
     "unknown_model",
+    "unknown_path",
+    "method",
     "unsupported",
     "overloaded",
     "limited",
@@ -41,6 +43,8 @@ STATUSES: Mapping[Kind, int] = {
     "slow": 408,
     "unauthorized": 401,
     "unknown_model": 404,
+    "unknown_path": 404,
+    "method": 405,
     "unsupported": 422,
     "overloaded": 429,
     "limited": 429,
@@ -52,9 +56,9 @@ STATUSES: Mapping[Kind, int] = {
 
 malformed: no JSON. media: another content type. invalid: another form. empty: nothing to score. text: a text that
 cannot be encoded. too_long: a row that would have to be cut, where that is not allowed. too_many: rows in one request.
-too_large, slow: the body's bytes, and their arrival. unsupported: what this model is not. overloaded: the queue.
-limited: the key's own share. timeout: the deadline. unavailable: not ready, draining or standing still. failed: the
-model's own fault, such as a score that is not a number.
+too_large, slow: the body's bytes, and their arrival. method: of HTTP, that a path does not take. unsupported: what this
+model is not. overloaded: the queue. limited: the key's own share. timeout: the deadline. unavailable: not ready,
+draining or standing still. failed: the model's own fault, such as a score that is not a number.
 """
 
 

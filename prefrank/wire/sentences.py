@@ -4,7 +4,8 @@ import re
 
 MOST = 200
 """Of one text; in a longer one neighbors are taken together."""
-_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s)|[。！？]+|\n+")
+_END = re.compile(r"(?<![.!?…。！？])[.!?…。！？]++[\"'”’)\]]*+(?=\s)|[。！？]+|\n+")
+"""A row of marks is looked at once, from its beginning: a text of nothing else would take hours."""
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -17,7 +18,10 @@ def sentences(text: str) -> list[tuple[int, int]]:
     ['Hi! ', 'How are you?']
     """
     ends: list[int] = []
+    end = 0
     for match in _END.finditer(text):
+        if match.start() < end:  # in white space that belongs to the sentence before
+            continue
         end = match.end()
         while end < len(text) and text[end].isspace():
             end += 1

@@ -76,7 +76,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(run: Run, model: str, tmp
 
 @pytest.mark.parametrize(
     ("mode", "text", "message"),
-    [(0o644, "secret\n", "chmod 600"), (0o600, "", "no key"), (None, "", "there is no file")],
+    [(0o644, "secret\n", "chmod 600"), (0o600, "", "no API key"), (None, "", "there is no file")],
 )
 def test_a_key_file_of_no_use_is_one_line(
     run: Run, model: str, tmp_path: Path, mode: int | None, text: str, message: str

@@ -15,7 +15,9 @@ from prefrank import RewardModel
 from prefrank.serving.app import make_app
 from prefrank.serving.hosted import Models, host
 from prefrank.serving.metrics import Metrics
+from prefrank.serving.observer import Watcher
 from prefrank.serving.recording import Recorder
+from prefrank.serving.run import uvicorn_config
 from prefrank.serving.settings import ServeSettings
 
 STARTS_IN_S = 20.0
@@ -43,6 +45,7 @@ def live_server(
     *,
     load: bool = True,
     recorders: Sequence[Recorder] = (),
+    observer: Watcher | None = None,
     **settings: Any,
 ) -> Iterator[Live]:
     """A server of these models, named, or of one that is called "m".
@@ -50,22 +53,24 @@ def live_server(
     Args:
         recorders: told of its requests.
         load: whether the models are loaded; otherwise the server is not ready until `live.models.load_all()`.
+        observer: of all queues.
         settings: of `ServeSettings`.
     """
     folders = models if isinstance(models, Mapping) else {"m": models}
-    given = ServeSettings(models={name: str(folder) for name, folder in folders.items()}, port=0, **settings)
+    given = ServeSettings(models={n: str(f) for n, f in folders.items()}, port=0, **{"drain_s": 5.0} | settings)
 
     metrics = Metrics()
 
     def load_one(name: str) -> Any:
         model = RewardModel.load(given.models[name], **given.loading)
-        return host(name, model, given, metrics.watcher(name, model))
+        return host(name, model, given, observer or metrics.watcher(name, model))
 
     served = Models(list(given.models), load_one)
     if load:
         served.load_all()
     app = make_app(served, given, metrics=metrics, recorders=recorders)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
+    config = uvicorn_config(app, given)
+    config.port, config.timeout_graceful_shutdown = 0, 5
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, name="live-server", daemon=True)
     thread.start()

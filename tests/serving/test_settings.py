@@ -109,8 +109,8 @@ def test_a_wrong_file_is_an_error_that_says_where(file: Path, text: str, message
         ("PROT", "1", "PREFRANK_SERVE_PROT: it is no setting of the server; did you mean 'PREFRANK_SERVE_PORT'?"),
         ("PORT", "tcp://10.0.0.1:80", "PREFRANK_SERVE_PORT: port is 'tcp://10.0.0.1:80'; wanted a whole number"),
         ("PORT", " ", "PREFRANK_SERVE_PORT is empty; give it a value, or unset it"),
-        ("KEYS", "a,,b", "PREFRANK_SERVE_KEYS holds a key that is empty or no plain word"),
-        ("KEYS", "a b", "PREFRANK_SERVE_KEYS holds a key that is empty or no plain word"),
+        ("KEYS", "a,,b", "API key 2 has 0 words; wanted KEY, or NAME KEY"),
+        ("KEYS", "a b c", "API key 1 has 3 words; wanted KEY, or NAME KEY"),
         ("MODELS", "a=", "a model is 'a='; wanted a folder or hub id, or NAME=FOLDER"),
         ("MAX_ROWS", "{", "PREFRANK_SERVE_MAX_ROWS, line 1: not YAML"),
     ],
@@ -156,8 +156,8 @@ def test_keys_of_a_file_and_of_the_environment_both_hold(tmp_path: Path) -> None
     ("text", "mode", "message"),
     [
         (None, 0o600, "there is no file"),
-        ("", 0o600, "no key"),
-        ("# none\n", 0o600, "no key"),
+        ("", 0o600, "no API key"),
+        ("# none\n", 0o600, "no API key"),
         ("a\n", 0o644, "chmod 600"),
     ],
 )

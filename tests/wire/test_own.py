@@ -150,3 +150,15 @@ def test_win_probabilities_of_two_replies_add_up_to_one(first: float, second: fl
     assert table[0][1] is not None
     assert table[1][0] is not None
     assert table[0][1] + table[1][0] == pytest.approx(1)
+
+
+def test_a_ranking_of_many_replies_has_no_table_of_all_pairs() -> None:
+    for count in (own.MOST_COMPARED, own.MOST_COMPARED + 1):
+        ranked = answer(ask("/api/rank", prompt="Why?", replies=["So."] * count), *([score(1.0)] * count))
+        assert len(ranked["ranking"]) == count
+        assert (ranked["win_probability"] is None) == (count > own.MOST_COMPARED)
+
+
+def test_a_reply_that_is_too_long_to_explain_is_refused_before_its_rows_are_made() -> None:
+    with pytest.raises(Refused, match="too long to explain"):
+        ask("/api/explain", prompt="Why?", reply="So it is. " * 1_000_000)

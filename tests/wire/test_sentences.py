@@ -1,5 +1,7 @@
 """Where the sentences of a text begin and end."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,3 +37,11 @@ def test_neighbors_are_taken_together_in_a_long_text() -> None:
     parts = sentences(text)
     assert len(parts) == MOST
     assert text[slice(*parts[0])] == "One. One. One. "
+
+
+def test_a_text_of_nothing_but_marks_takes_no_time() -> None:
+    for text in ("!" * 200_000, "." * 100_000 + "'" * 100_000, "。" * 200_000, "!\n" * 100_000, "\n " * 100_000):
+        began = time.monotonic()
+        parts = sentences(text)
+        assert time.monotonic() - began < 2.0
+        assert "".join(text[first:end] for first, end in parts) == text
