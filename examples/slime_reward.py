@@ -1,7 +1,7 @@
 """slime's rewards from a served model. Usage: --custom-rm-path slime_reward.reward (with --group-rm: .group_reward)
 
-REWARD_URL is the server's address. Run as slime_reward.py it tries one sample. Prompts are taken as they are; where
-slime applies the policy's chat template, say what that puts around them (PolicyText, as in openrlhf_reward.py).
+REWARD_URL is the server's address. Run as slime_reward.py it tries one sample. Prompts may be messages, or texts in any
+well-known chat markup or in none.
 """
 
 import asyncio

@@ -63,13 +63,17 @@ def _ask(body: RewardRequest) -> Question:
             "invalid", f"there are {len(queries)} queries and {len(prompts)} prompts; wanted as many", place="prompts"
         )
     asked = tuple(
-        _split(query, prompts[n], n) if prompts else policy.last_reply(query) for n, query in enumerate(queries)
+        split_query(query, prompts[n], n) if prompts else policy.last_reply(query) for n, query in enumerate(queries)
     )
     return Question(asked=asked, answer=_answer, model=body.model)
 
 
-def _split(query: str, prompt: str, place: int) -> Asked:
-    """The prompt and the reply of a query that begins with the prompt."""
+def split_query(query: str, prompt: str, place: int) -> Asked:
+    """The prompt and the reply of a query that begins with the prompt.
+
+    Raises:
+        Refused: it does not; a prompt in a markup that is not known.
+    """
     whole, opening = policy.without_beginning(query), policy.without_beginning(prompt)
     if not whole.startswith(opening):
         at = next((n for n, pair in enumerate(zip(whole, opening, strict=False)) if pair[0] != pair[1]), len(whole))

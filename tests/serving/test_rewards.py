@@ -4,7 +4,6 @@ import asyncio
 import copy
 import functools
 import inspect
-import math
 import multiprocessing
 import pickle
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from prefrank.serving.rewards import (
     AsyncTrlReward,
     ClientOptions,
     OpenrlhfReward,
-    PolicyText,
     SlimeReward,
     Source,
     TrlReward,
@@ -33,7 +31,6 @@ from prefrank.serving.rewards import (
 from tests.serving.fake_server import FINGERPRINT, FakeServe, Fault, worth
 from tests.tiny import bert_folder
 
-CHATML = PolicyText(before="<|im_start|>user\n", after="<|im_end|>\n<|im_start|>assistant\n", ends=("<|im_end|>",))
 SCORE = worth("Why?", "Because.")
 
 
@@ -204,32 +201,6 @@ def test_the_asynchronous_reward_is_seen_as_such_and_works_in_any_event_loop(fak
 # OpenRLHF
 
 
-def test_openrlhf_gets_rewards_of_the_bare_prompt_and_reply(fake: FakeServe) -> None:
-    prompt = f"{CHATML.before}Why?{CHATML.after}"
-    reward = OpenrlhfReward(fake.url, text=CHATML)
-    found = reward([f"{prompt}Because.<|im_end|>", f"{prompt}So.", prompt], [prompt] * 3, [None, "label", None])
-    assert fake.asked[-1][1]["pairs"] == [
-        {"prompt": "Why?", "reply": "Because."},
-        {"prompt": "Why?", "reply": "So."},
-        {"prompt": "Why?", "reply": ""},
-    ]
-    assert found["rewards"] == [7.0, 2.0, -1.0]
-    assert found["scores"] == pytest.approx([1 / (1 + math.exp(-value)) for value in (7, 2, -1)])
-    assert found["extra_logs"]["prefrank_failed"] == [0.0] * 3
-    reward.source.close()
-
-
-def test_openrlhf_queries_of_another_form_are_errors_and_not_wrong_rewards(fake: FakeServe) -> None:
-    reward = OpenrlhfReward(fake.url, text=CHATML)
-    asked, other = (f"{CHATML.before}{words}{CHATML.after}" for words in ("Why?", "Who?"))
-    for query, prompt in ((f"{asked}So.", other), ("Why?Because.", "Why?")):  # another prompt; no marks around it
-        with pytest.raises(BadInput, match="wanted"):
-            reward([query], [prompt], [None])
-    with pytest.raises(BadInput, match="2 queries and 1 prompts"):
-        reward(["a", "b"], ["a"], [None])
-    assert fake.asked == []
-
-
 def test_openrlhf_may_send_whole_texts(fake: FakeServe) -> None:
     reward = OpenrlhfReward(fake.url, take="text")
     assert reward(["<|user|>Why?<|bot|>So."], ["<|user|>Why?<|bot|>"])["rewards"] == [22.0]
@@ -246,22 +217,6 @@ def test_a_reply_that_cannot_be_scored_is_an_error_unless_it_is_said_what_it_is_
     assert (found["rewards"], found["extra_logs"]["prefrank_failed"]) == ([-9.0], [1.0])
     for one in (reward, told):
         one.source.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "reply"),
-    [
-        ("So.<|im_end|>", "So."),
-        ("So. <|im_end|>\n", "So. "),
-        ("So.\n", "So.\n"),
-        ("<|im_end|>", ""),
-        ("", ""),
-        ("a<|im_end|><|im_end|>", "a<|im_end|>"),
-        ("end it with </s>", "end it with </s>"),
-    ],
-)
-def test_one_end_token_is_taken_from_a_reply_and_nothing_else(text: str, reply: str) -> None:
-    assert CHATML.reply(text) == reply
 
 
 # verl
@@ -375,6 +330,8 @@ def test_trlx_gets_a_reward_for_each_output_without_its_end_token(fake: FakeServ
     tokenizer = SimpleNamespace(eos_token="[END]")
     found = reward(samples=samples, prompts=prompts, outputs=outputs, tokenizer=tokenizer, label=[1, 2])
     assert found == [SCORE, worth("Of what?", "So.")]
+    endless = SimpleNamespace(eos_token=None)
+    assert reward(samples, prompts, ["None", "[END]"], endless) == [worth("Why?", "None"), worth("Of what?", "[END]")]
     assert reward([], [], []) == []
     with pytest.raises(BadInput, match="2 samples and 2 prompts and 1 outputs"):
         reward(samples, prompts, outputs[:1])

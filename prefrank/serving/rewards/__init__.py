@@ -8,6 +8,9 @@
 | slime | `SlimeReward` | `--custom-rm-path` |
 | trlX | `TrlxReward` | `reward_fn=...` |
 
+Prompts are messages, or texts in any well-known chat markup or in none; the control strings that end a reply are not
+scored. Where that does not fit, `take="text"` sends whole texts (OpenRLHF, slime).
+
 All are frozen values that pickle; connections and models are opened where they are used, once in each process. A reply
 that cannot be scored is never worth 0 by itself: TRL gets None, which it leaves out; elsewhere it is an error, unless
 `if_failed` says what it is worth. That no server answers is an error in all.
@@ -19,14 +22,12 @@ from prefrank.serving.rewards.for_slime import SlimeReward
 from prefrank.serving.rewards.for_trl import AsyncTrlReward, TrlReward
 from prefrank.serving.rewards.for_trlx import TrlxReward
 from prefrank.serving.rewards.for_verl import VerlManager, VerlReward
-from prefrank.serving.rewards.policy_text import PolicyText
 from prefrank.serving.rewards.reward_source import Source
 
 __all__ = [
     "AsyncTrlReward",
     "ClientOptions",
     "OpenrlhfReward",
-    "PolicyText",
     "SlimeReward",
     "Source",
     "TrlReward",

@@ -6,15 +6,16 @@ with `rewards` (for the advantage), `scores` (from 0 to 1, for its dynamic filte
 the sample has no reward.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefrank.errors import BadInput, short
 from prefrank.serving.client.client_options import ClientOptions
-from prefrank.serving.rewards.policy_text import PolicyText, same_number
-from prefrank.serving.rewards.reward_source import Source, values_of_all
+from prefrank.serving.rewards.reward_source import Pair, Source, values_of_all
+from prefrank.serving.rewards.trainer_rows import OR_TEXT, refusals_as_bad_input, same_number
+from prefrank.wire.openrlhf import split_query
+from prefrank.wire.route import sigmoid
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,14 @@ class OpenrlhfReward:
     Args:
         place: the server's address, those of replicas, or a reward model's folder.
         options: how to ask a server.
-        take: "pair": prompt and reply, for a reward model with a template of its own; "text": the query as it is, for
-            one with the policy's template.
-        text: what the policy's template puts around a prompt and after a reply.
+        take: "pair": the prompt's turns and the reply, for a reward model with a template of its own; "text": the query
+            as it is, for one with the policy's template.
         if_failed: the reward of a response that cannot be scored; None: an error, and OpenRLHF has no reward for it.
     """
 
     place: str | tuple[str, ...]
     options: ClientOptions = field(default_factory=ClientOptions)
     take: Literal["pair", "text"] = "pair"
-    text: PolicyText = field(default_factory=PolicyText)
     if_failed: float | None = None
     source: Source = field(init=False, repr=False, compare=False)
 
@@ -53,20 +52,19 @@ class OpenrlhfReward:
             labels, others: not looked at.
 
         Raises:
-            BadInput: a query that does not begin with its prompt; what a server refuses.
+            BadInput: a query that does not begin with its prompt; a chat markup that is not known; what a server
+                refuses.
             NotFound, BadModel: no answer, another model, or a row that cannot be scored.
         """
         same_number(queries=queries, prompts=prompts)
         if self.take == "text":
             scores = self.source.score_texts(list(queries))
         else:
-            replies = [self.text.reply_in(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
-            pairs = [(self.text.prompt(prompt), reply) for prompt, reply in zip(prompts, replies, strict=True)]
-            scores = self.source.score(pairs)
+            scores = self.source.score(_pairs_of(queries, prompts))
         rewards = values_of_all(scores, self.if_failed)
         return {
             "rewards": rewards,
-            "scores": [_sigmoid(reward) for reward in rewards],
+            "scores": [sigmoid(reward) for reward in rewards],
             "extra_logs": {
                 "prefrank_failed": [float(row.score is None) for row in scores.scores],
                 "prefrank_cut_prompt": [float(row.cut_prompt) for row in scores.scores],
@@ -75,7 +73,7 @@ class OpenrlhfReward:
         }
 
 
-def _sigmoid(value: float) -> float:
-    if value >= 0:
-        return 1 / (1 + math.exp(-value))
-    return math.exp(value) / (1 + math.exp(value))
+def _pairs_of(queries: Sequence[str], prompts: Sequence[str]) -> list[Pair]:
+    with refusals_as_bad_input(advice=OR_TEXT):
+        asked = [split_query(query, prompt, n) for n, (query, prompt) in enumerate(zip(queries, prompts, strict=True))]
+    return [(one.prompt, one.reply) for one in asked]

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from prefrank.errors import BadInput, short
 from prefrank.serving.client.answers import Scores
 from prefrank.serving.client.client_options import ClientOptions
-from prefrank.serving.rewards.policy_text import PolicyText
 from prefrank.serving.rewards.reward_source import Source, values_of_all
+from prefrank.serving.rewards.trainer_rows import OR_TEXT, pair_of
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,14 @@ class SlimeReward:
     Args:
         place: the server's address, those of replicas, or a reward model's folder.
         options: how to ask a server.
-        take: "pair": prompt and reply, for a reward model with a template of its own; "text": prompt and response as
-            one text, for one with the policy's template.
-        text: what the policy's template puts around a prompt (slime applies it with `--apply-chat-template`) and after
-            a reply.
+        take: "pair": the prompt's turns and the reply, for a reward model with a template of its own; "text": prompt
+            and response as one text, for one with the policy's template (slime's `--apply-chat-template`).
         if_failed: the reward of a sample that cannot be scored; None: an error, which ends the rollout.
     """
 
     place: str | tuple[str, ...]
     options: ClientOptions = field(default_factory=ClientOptions)
     take: Literal["pair", "text"] = "pair"
-    text: PolicyText = field(default_factory=PolicyText)
     if_failed: float | None = None
     source: Source = field(init=False, repr=False, compare=False)
 
@@ -50,7 +47,7 @@ class SlimeReward:
             sample: has `prompt`, text or messages, and `response`.
 
         Raises:
-            BadInput: a prompt that is none; what a server refuses.
+            BadInput: a prompt that is none, or in a chat markup that is not known; what a server refuses.
             NotFound, BadModel: no answer, another model, or a sample that cannot be scored.
         """
         return (await self.group(args, [sample]))[0]
@@ -63,7 +60,7 @@ class SlimeReward:
 
     async def _scores(self, samples: Sequence[Any]) -> Scores:
         if self.take == "pair":
-            pairs = [(self.text.prompt(sample.prompt), self.text.reply(sample.response)) for sample in samples]
+            pairs = [pair_of(sample.prompt, sample.response, advice=OR_TEXT) for sample in samples]
             return await self.source.score_later(pairs)
         for sample in samples:
             if not isinstance(sample.prompt, str):

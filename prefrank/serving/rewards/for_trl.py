@@ -15,8 +15,8 @@ from prefrank.errors import PrefrankError
 from prefrank.scoring.given import as_given_prompt, as_reply
 from prefrank.serving.client.answers import Scored, Scores
 from prefrank.serving.client.client_options import ClientOptions
-from prefrank.serving.rewards.policy_text import PolicyText, same_number
 from prefrank.serving.rewards.reward_source import Pair, Source
+from prefrank.serving.rewards.trainer_rows import pair_of, same_number
 from prefrank.types import Turn
 
 LogMetric = Callable[[str, float], None]
@@ -31,14 +31,11 @@ class TrlReward:
         place: the server's address, those of replicas, or a reward model's folder.
         options: how to ask a server.
         name: of the reward in TRL's logs.
-        text: what stands around a prompt that is a text; conversational data has nothing to take away, and TRL takes
-            the end tokens from completions itself.
     """
 
     place: str | tuple[str, ...]
     options: ClientOptions = field(default_factory=ClientOptions)
     name: str = "prefrank"
-    text: PolicyText = field(default_factory=PolicyText)
     source: Source = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +51,8 @@ class TrlReward:
         log_extra: LogExtra | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """A reward for each completion; None for one that cannot be scored.
+        """A reward for each completion; None for one that cannot be scored, as after a prompt in a markup that is not
+        known.
 
         Args:
             prompts, completions: [N] texts, or lists of messages.
@@ -64,7 +62,7 @@ class TrlReward:
         Raises:
             NotFound, BadModel, BadInput: no completion can be scored: no answer, another model, a wrong key.
         """
-        rows = _rows_of(prompts, completions, self.text)
+        rows = _rows_of(prompts, completions)
         pairs = _pairs(rows)
         scored = _placed(rows, self.source.score(pairs) if pairs else None)
         return _logged(scored, self.name, log_metric, log_extra)
@@ -77,7 +75,6 @@ class AsyncTrlReward:
     place: str | tuple[str, ...]
     options: ClientOptions = field(default_factory=ClientOptions)
     name: str = "prefrank"
-    text: PolicyText = field(default_factory=PolicyText)
     source: Source = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -94,27 +91,27 @@ class AsyncTrlReward:
         **columns: Any,
     ) -> list[float | None]:
         """As `TrlReward`."""
-        rows = _rows_of(prompts, completions, self.text)
+        rows = _rows_of(prompts, completions)
         pairs = _pairs(rows)
         scored = _placed(rows, await self.source.score_later(pairs) if pairs else None)
         return _logged(scored, self.name, log_metric, log_extra)
 
 
-def _rows_of(prompts: Sequence[Any], completions: Sequence[Any], text: PolicyText) -> list[Pair | str]:
+def _rows_of(prompts: Sequence[Any], completions: Sequence[Any]) -> list[Pair | str]:
     """A pair for each row; a sentence for one that holds none, so that one odd completion does not end a run."""
     same_number(prompts=prompts, completions=completions)
     rows: list[Pair | str] = []
     for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         try:
-            rows.append(_pair(prompt, completion, text, place))
+            rows.append(_pair(prompt, completion, place))
         except PrefrankError as error:
             rows.append(str(error))
     return rows
 
 
-def _pair(prompt: Any, completion: Any, text: PolicyText, place: int) -> Pair:
+def _pair(prompt: Any, completion: Any, place: int) -> Pair:
     if isinstance(completion, str):
-        return text.prompt(prompt), completion
+        return pair_of(prompt, completion)
     turns = as_given_prompt(prompt)
     *earlier, last = completion if isinstance(completion, list | tuple) and completion else [completion]
     if earlier:  # a conversation with tools: what comes before the last answer belongs to the prompt

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefrank.serving.client.client_options import ClientOptions
-from prefrank.serving.rewards.policy_text import PolicyText, same_number
 from prefrank.serving.rewards.reward_source import Source, values_of_all
+from prefrank.serving.rewards.trainer_rows import pair_of, same_number
+from prefrank.wire.policy import without_ends
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,11 @@ class TrlxReward:
     Args:
         place: the server's address, those of replicas, or a reward model's folder.
         options: how to ask a server.
-        text: what the policy's template puts around a prompt and after an output.
         if_failed: the reward of an output that cannot be scored; None: an error, which ends the run.
     """
 
     place: str | tuple[str, ...]
     options: ClientOptions = field(default_factory=ClientOptions)
-    text: PolicyText = field(default_factory=PolicyText)
     if_failed: float | None = None
     source: Source = field(init=False, repr=False, compare=False)
 
@@ -50,13 +49,10 @@ class TrlxReward:
             metadata: columns of the prompts; not looked at.
 
         Raises:
-            BadInput: lists of different lengths; what a server refuses.
+            BadInput: lists of different lengths; a prompt in a chat markup that is not known; what a server refuses.
             NotFound, BadModel: no answer, another model, or an output that cannot be scored.
         """
         same_number(samples=samples, prompts=prompts, outputs=outputs)
-        end = None if tokenizer is None else tokenizer.eos_token
-        pairs = [
-            (self.text.prompt(prompt), self.text.reply(output, end))
-            for prompt, output in zip(prompts, outputs, strict=True)
-        ]
+        ends = () if tokenizer is None or not tokenizer.eos_token else (str(tokenizer.eos_token),)
+        pairs = [pair_of(prompt, without_ends(output, ends)) for prompt, output in zip(prompts, outputs, strict=True)]
         return values_of_all(self.source.score(pairs), self.if_failed) if pairs else []

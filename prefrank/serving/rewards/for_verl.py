@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from prefrank.errors import BadInput, short
-from prefrank.scoring.given import as_given_prompt
 from prefrank.serving.client.answers import Scores
 from prefrank.serving.client.client_options import ClientOptions
 from prefrank.serving.rewards.reward_source import Pair, Source, values_of_all
+from prefrank.serving.rewards.trainer_rows import pair_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class VerlReward:
         """The reward of one response, as `score`, and the facts behind it.
 
         Raises:
-            BadInput: no prompt in `extra_info`; what a server refuses.
+            BadInput: no prompt in `extra_info`, or one in a chat markup that is not known; what a server refuses.
             NotFound, BadModel: no answer, another model, or a response that cannot be scored.
         """
         return _facts(self.source.score([self._pair(solution_str, extra_info)]), self.if_failed)
@@ -67,7 +67,7 @@ class VerlReward:
                 " the response's prompt: put it there when the data are prepared, name another prompt_key, or use"
                 " VerlManager"
             )
-        return as_given_prompt(given[self.prompt_key], "extra_info: "), reply
+        return pair_of(given[self.prompt_key], reply, name="extra_info: ")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class VerlScoring:
         ids = sample.batch["responses"]
         length = int(sample.batch["attention_mask"][-ids.shape[-1] :].sum())
         reply = self.tokenizer.decode(ids[:length], skip_special_tokens=True)
-        pair = as_given_prompt(columns["raw_prompt"], "raw_prompt: "), reply
+        pair = pair_of(columns["raw_prompt"], reply, name="raw_prompt: ")
         facts = _facts(await self.manager.source.score_later([pair]), self.manager.if_failed)
         return {"reward_score": facts["score"], "reward_extra_info": facts}
 
