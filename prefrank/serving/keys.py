@@ -17,8 +17,8 @@ VARIABLE = "PREFRANK_SERVE_KEYS"
 MOST_KEYS = 10_000
 LONGEST = 1_000
 """Characters of a key."""
-READERS = stat.S_IRWXG | stat.S_IRWXO
-"""Rights of a key file that others than its owner have."""
+UNSAFE = stat.S_IRWXO | stat.S_IWGRP
+"""Rights of a key file that must not be there. Its group may read it: mounted secrets come so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +89,13 @@ def load_keys(path: Path) -> tuple[str, ...]:
 
     Raises:
         NotFound: there is no such file.
-        BadInput: others than its owner may read it, it holds no key, or one that cannot be used.
+        BadInput: strangers may read it or its group write it, it holds no key, or one that cannot be used.
     """
     mode = stat.S_IMODE(check_plain(path, BadInput).st_mode)
-    if mode & READERS:
+    if mode & UNSAFE:
         raise BadInput(
-            f"the file of API keys {path} can be read by others than its owner (mode {mode:04o}); chmod 600 it, or set"
-            f" {VARIABLE}"
+            f"the file of API keys {path} can be read by strangers or written by its group (mode {mode:04o}); chmod 600"
+            f" it, or set {VARIABLE}"
         )
     return _usable(read_text(path, BadInput), str(path))
 

@@ -38,7 +38,8 @@ def test_a_file_has_a_key_a_line_with_a_name_or_without(tmp_path: Path) -> None:
         ("a x\na y", 0o600, "two API keys have the name a"),
         ("a x\nb x", 0o600, "one API key stands twice"),
         (b"\xff\xfe", 0o600, "is not UTF-8 text"),
-        ("abc", 0o640, "can be read by others than its owner (mode 0640); chmod 600"),
+        ("abc", 0o644, "can be read by strangers or written by its group (mode 0644); chmod 600"),
+        ("abc", 0o660, "mode 0660"),
         ("abc", 0o604, "mode 0604"),
         ("abc", 0o602, "mode 0602"),
     ],
@@ -50,6 +51,10 @@ def test_a_file_that_is_unsafe_or_holds_no_keys_is_refused(
         load_keys(write(tmp_path, content, mode))
     assert words in str(error.value)
     assert "abc" not in str(error.value)  # no key in any message
+
+
+def test_a_secret_that_its_group_may_read_is_taken(tmp_path: Path) -> None:
+    assert load_keys(write(tmp_path, "abc", 0o440)) == ("abc",)
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
