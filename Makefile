@@ -68,7 +68,8 @@ $(CLIENTS)/%/ready: tests/serving/clients/requirements/%.txt
 	@touch $@
 
 test-clients: $(READY) $(CLIENT_ENVIRONMENTS)
-	OMP_NUM_THREADS=1 PREFRANK_CLIENTS=$(CLIENTS) $(BIN)/pytest tests/serving/clients
+	OMP_NUM_THREADS=1 PREFRANK_CLIENTS=$(CLIENTS) PREFRANK_SCHEMATHESIS=$(CLIENTS)/schemathesis/bin/schemathesis \
+		$(BIN)/pytest tests/serving/clients tests/faults/test_description.py
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz -n auto

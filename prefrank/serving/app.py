@@ -12,13 +12,14 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from prefrank.serving.docs_page import docs_page
 from prefrank.serving.gate import add_gate, errors_by_path
 from prefrank.serving.guard import LARGE, Body, Room, parse_body
 from prefrank.serving.hosted import Models, within
 from prefrank.serving.keys import Keys, Shares
 from prefrank.serving.metrics import Metrics
 from prefrank.serving.openapi import describe
-from prefrank.serving.page_files import add_page
+from prefrank.serving.page_files import add_page, page_file
 from prefrank.serving.recording import Recorder, notes_of, recorded
 from prefrank.serving.reload import RELOAD, reload_for
 from prefrank.serving.replies import error_response, json_response
@@ -53,9 +54,10 @@ def make_app(
         app.add_route(path, _scoring(routes, models, settings, shares, room), methods=["POST"])
     for page in PAGES:
         for path in page.paths:
-            app.add_route(path, _page(page, models, settings), methods=["GET"])
+            app.add_route(path, _page(page, models), methods=["GET"])
     described = describe(by_path, PAGES)
     app.add_route("/openapi.json", _constant(described), methods=["GET"])
+    app.add_route("/docs", page_file(docs_page(described).encode(), "text/html"), methods=["GET"])
     app.add_route(RELOAD, _reload(models, settings, room), methods=["POST"])
     app.add_route("/live", _live(models, settings), methods=["GET"])
     app.add_route("/ready", _ready(models), methods=["GET"])
@@ -178,7 +180,7 @@ def _answer_response(route: Route[Any], question: Question, answered: Answered) 
     return json_response(question.answer(answered), 200, headers)
 
 
-def _page(page: Page, models: Models, settings: ServeSettings) -> Handler:
+def _page(page: Page, models: Models) -> Handler:
     async def handle(request: Request) -> Response:
         try:
             models.of(None)  # refused while they are loading

@@ -5,9 +5,18 @@ from importlib.metadata import version
 from typing import Any
 
 from prefrank.io.json_schema import json_schema
+from prefrank.serving.gate import is_open
 from prefrank.serving.reload import RELOAD, ReloadRequest
 from prefrank.wire.own import ERRORS
 from prefrank.wire.route import STATUSES, Page, Route
+
+OWN_PAGES: Mapping[str, tuple[str, str]] = {
+    "/live": ("Whether the process works, or must be started again", "A thread has ended, or a batch takes too long"),
+    "/ready": ("Whether requests are taken", "Models are loading, or the server drains"),
+    "/metrics": ("Counts and times, for Prometheus", ""),
+    "/api/drift": ("How the recent scores lie, beside those in training", ""),
+}
+"""Of the server itself: path -> what it says, and what a 503 means there."""
 
 
 def describe(by_path: Mapping[str, Sequence[Route[Any]]], pages: Sequence[Page]) -> dict[str, Any]:
@@ -15,12 +24,9 @@ def describe(by_path: Mapping[str, Sequence[Route[Any]]], pages: Sequence[Page])
     paths: dict[str, Any] = {path: {"post": _operation(path, routes)} for path, routes in by_path.items()}
     for page in pages:
         for path in page.paths:
-            paths.setdefault(path, {})["get"] = {
-                "operationId": f"get {path}",
-                "tags": [page.dialect],
-                "summary": page.summary,
-                "responses": {"200": {"description": "What is served"}, "503": {"description": "Still loading"}},
-            }
+            paths.setdefault(path, {})["get"] = _look(path, page.dialect, page.summary, unavailable="Still loading")
+    for path, (summary, unavailable) in OWN_PAGES.items():
+        paths.setdefault(path, {})["get"] = _look(path, "prefrank", summary, unavailable)
     paths[RELOAD] = {
         "post": {
             "operationId": f"post {RELOAD}",
@@ -41,6 +47,22 @@ def describe(by_path: Mapping[str, Sequence[Route[Any]]], pages: Sequence[Page])
         "paths": paths,
         "components": {"securitySchemes": keyed},
     }
+
+
+def _look(path: str, dialect: str, summary: str, unavailable: str) -> dict[str, Any]:
+    """A GET.
+
+    Args:
+        unavailable: what its 503 means; "" where it has none.
+    """
+    responses = {"200": {"description": summary}}
+    if unavailable:
+        responses["503"] = {"description": unavailable}
+    found: dict[str, Any] = {"operationId": f"get {path}", "tags": [dialect], "summary": summary}
+    if not is_open("GET", path):
+        found["security"] = [{"key": []}, {}]
+        responses["401"] = {"description": "No key, where keys are set"}
+    return found | {"responses": responses}
 
 
 def _operation(path: str, routes: Sequence[Route[Any]]) -> dict[str, Any]:

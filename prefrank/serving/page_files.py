@@ -23,10 +23,18 @@ def add_page(app: Starlette) -> None:
     for file in sorted(FOLDER.iterdir()):
         if file.suffix in KINDS:
             path = "/" if file.name == "index.html" else f"/{file.name}"
-            app.add_route(path, _file(file.read_bytes(), KINDS[file.suffix]), methods=["GET"], include_in_schema=False)
+            app.add_route(
+                path, page_file(file.read_bytes(), KINDS[file.suffix]), methods=["GET"], include_in_schema=False
+            )
 
 
-def _file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+def page_file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    """What answers with this content.
+
+    Args:
+        kind: such as text/html.
+    """
+
     async def handle(request: Request) -> Response:
         return Response(content, 200, HEADERS, kind)
 

@@ -13,6 +13,7 @@ from prefrank.io.schema import Stored, Wrong
 from prefrank.types import Score
 from prefrank.wire.dialect import Dialect, ranked, with_model
 from prefrank.wire.inputs import TwoTexts
+from prefrank.wire.openai import activates, error_type
 from prefrank.wire.ranking import against, best_first, scaled
 from prefrank.wire.route import Answered, Errors, Question, Refused, Route
 
@@ -38,8 +39,8 @@ COHERE = Dialect(
 
 def _error(refused: Refused, status: int) -> Any:
     """Cohere's clients read `message`, Jina's `detail`, vLLM's `error`."""
-    kind = "NotFoundError" if status == 404 else "BadRequestError" if status < 500 else "InternalServerError"
-    error = {"message": refused.message, "type": kind, "param": refused.place or None, "code": status}
+    named = {"message": refused.message, "type": error_type(status)}
+    error = named | {"param": refused.place or None, "code": status}
     return {"message": refused.message, "detail": refused.message, "error": error}
 
 
@@ -111,8 +112,7 @@ def _text_of(document: Document, names: Sequence[str], place: int) -> str:
 def _ask(body: RerankRequest, version: str) -> Question:
     names = body.rank_fields or ("text",)
     texts = [_text_of(document, names, place) for place, document in enumerate(body.documents)]
-    flags = [flag for flag in (body.use_activation, body.activation, body.softmax) if flag is not None]
-    raw = flags[:1] == [False]
+    raw = not activates(body.use_activation, body.activation, body.softmax)
 
     def result(scores: Sequence[Score], place: int) -> dict[str, Any]:
         found = {"index": place, "relevance_score": scaled(scores[place], raw=raw)}

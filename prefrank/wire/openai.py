@@ -45,6 +45,16 @@ GivenInput = Annotated[
 Encoding = Literal["float", "base64"]
 
 
+def activates(*flags: bool | None) -> bool:
+    """Whether vLLM would squash the scores.
+
+    Args:
+        flags: by the names that the flag has had, the newest first; the first that is given counts, and without any
+            they are squashed.
+    """
+    return next((flag for flag in flags if flag is not None), True)
+
+
 def texts_or_messages(texts: Sequence[str] | None, messages: Prompt | None) -> tuple[Asked, ...]:
     """What a request with `input` or `messages` asks about.
 

@@ -171,7 +171,15 @@ def _ask_rerank(body: RerankRequest) -> Question:
 
 
 def _headers(answered: Answered) -> Mapping[str, str]:
-    return {"x-compute-type": answered.about.device, "x-compute-tokens": str(answered.tokens)}
+    """Theirs; times are whole milliseconds, those of the queue, of tokenizing and of the batch."""
+    times = answered.times
+    return {
+        "x-compute-type": answered.about.device,
+        "x-compute-tokens": str(answered.tokens),
+        "x-queue-time": f"{1_000 * times.wait_s:.0f}",
+        "x-tokenization-time": f"{1_000 * times.tokenize_s:.0f}",
+        "x-inference-time": f"{1_000 * times.model_s:.0f}",
+    }
 
 
 def _info(models: Sequence[About]) -> Any:

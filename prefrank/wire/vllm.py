@@ -14,8 +14,19 @@ from prefrank.types import Turn
 from prefrank.wire.dialect import RAW, Dialect, Placed, only, with_model
 from prefrank.wire.given import GivenMessages, GivenTexts
 from prefrank.wire.inputs import Messages, TwoTexts
-from prefrank.wire.openai import STATUSES, Encoding, GivenInput, error_type, head, texts_or_messages, usage, written
-from prefrank.wire.route import About, Answered, Asked, Errors, Page, Question, Refused, Route, sigmoid
+from prefrank.wire.openai import (
+    STATUSES,
+    Encoding,
+    GivenInput,
+    activates,
+    error_type,
+    head,
+    texts_or_messages,
+    usage,
+    written,
+)
+from prefrank.wire.ranking import against, best_first, scaled
+from prefrank.wire.route import About, Answered, Asked, Errors, Page, Question, Refused, Route
 
 _RAW_FLAGS = {"use_activation": False, "activation": False}
 """The present name and the one before; a version that knows neither squashes scores without a word."""
@@ -163,10 +174,9 @@ _Any = TextRequest | ScoreRequest | RerankRequest
 
 
 def _values(body: _Any, answered: Answered) -> list[float]:
-    """The scores, squashed unless the newest of the flags that are given says not to."""
-    flags = [flag for flag in (body.use_activation, body.activation, body.softmax) if flag is not None]
-    squashes = flags[0] if flags else True
-    return [sigmoid(score.value) if squashes else score.value for score in answered.scores]
+    """The scores, squashed unless the request says not to."""
+    raw = not activates(body.use_activation, body.activation, body.softmax)
+    return [scaled(score, raw=raw) for score in answered.scores]
 
 
 def _may_cut(body: _Any) -> bool | None:
@@ -257,16 +267,14 @@ def _rerank(body: RerankRequest) -> Question:
 
     def answer(answered: Answered) -> Any:
         values = _values(body, answered)
-        best_first = sorted(range(len(values)), key=lambda place: -answered.scores[place].value)
         results = [
             {"index": place, "document": {"text": body.documents[place]}, "relevance_score": values[place]}
-            for place in best_first[: body.top_n or None]
+            for place in best_first(answered.scores, body.top_n)
         ]
         tokens = {"prompt_tokens": answered.tokens, "total_tokens": answered.tokens}
         return {"id": f"rerank-{answered.id}", "model": answered.about.name, "usage": tokens, "results": results}
 
-    asked = tuple(Asked((Turn("user", body.query),), reply) for reply in body.documents)
-    return Question(asked=asked, answer=answer, model=body.model, may_cut=_may_cut(body))
+    return Question(asked=against(body.query, body.documents), answer=answer, model=body.model, may_cut=_may_cut(body))
 
 
 def _models(models: Sequence[About]) -> Any:

@@ -1,7 +1,7 @@
 """What the API's description allows, and what it does not, as schemathesis makes it up: never a fault of the server.
 
 It runs where the command `schemathesis` is on the path, or named by PREFRANK_SCHEMATHESIS: it wants other versions of
-what the tests use, so an environment of its own is best.
+what the tests use, so `make test-clients` makes an environment for it and runs this too.
 """
 
 import os
@@ -23,7 +23,7 @@ NOT_OURS = "positive_data_acceptance"
 def test_nothing_that_the_description_stands_for_is_a_fault(bert: Path, tmp_path: Path, keyed: bool) -> None:
     command = os.environ.get("PREFRANK_SCHEMATHESIS") or shutil.which("schemathesis")
     if command is None:
-        pytest.skip("schemathesis is not installed; install it in an environment and set PREFRANK_SCHEMATHESIS to it")
+        pytest.skip("schemathesis is not installed; `make test-clients` installs it and runs this test")
     arguments = [
         "--checks=all", f"--exclude-checks={NOT_OURS}", "--phases=examples,coverage,fuzzing", "--max-examples=20",
         f"--max-time={BUDGET_S}", "--generation-database=none", "--suppress-health-check=all", "--no-color",

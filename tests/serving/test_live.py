@@ -1,6 +1,9 @@
 import httpx
+from starlette.routing import Route
 
 from prefrank import RewardModel
+from prefrank.serving.docs_page import docs_page
+from prefrank.serving.gate import OPEN_ENDINGS, is_open
 from tests.serving.live import Live
 
 
@@ -19,3 +22,38 @@ def test_a_request_picks_its_model(two_models: Live) -> None:
         answer = httpx.post(f"{two_models.url}/api/score", json=body).json()
         assert answer["model"] == name
     assert httpx.post(f"{two_models.url}/api/score", json=body | {"model": "other"}).status_code == 404
+
+
+def test_every_path_is_described_for_programs_and_for_people(bert_server: Live) -> None:
+    described = httpx.get(f"{bert_server.url}/openapi.json").json()["paths"]
+    pages = {"/docs", "/openapi.json"}  # and the one at /, which has a POST too
+    takes = {route.path for route in bert_server.app.routes if isinstance(route, Route)}
+    assert set(described) == {path for path in takes - pages if not path.endswith(OPEN_ENDINGS)}
+    answer = httpx.get(f"{bert_server.url}/docs")
+    assert answer.status_code == 200
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    for path, operations in described.items():
+        for method in operations:
+            assert f"<h3>{method.upper()} {path}</h3>" in answer.text
+    assert "http:" not in answer.text
+    assert "https:" not in answer.text
+    assert "<script" not in answer.text
+
+
+def test_the_description_says_which_pages_want_a_key(bert_server: Live) -> None:
+    described = httpx.get(f"{bert_server.url}/openapi.json").json()["paths"]
+    looks = {path: "security" in each["get"] for path, each in described.items() if "get" in each}
+    assert looks == {path: not is_open("GET", path) for path in looks}
+    assert not looks["/ready"]
+    assert looks["/api/models"]
+
+
+def test_a_schema_in_the_page_is_text() -> None:
+    operation = {"tags": ["<b>"], "summary": "a < b", "requestBody": {
+        "content": {"application/json": {"schema": {"enum": ["<script>"]}}}}}  # fmt: skip
+    page = docs_page({"paths": {"/<i>": {"post": operation}}})
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "<script>" not in page
+    assert "a &lt; b" in page
+    assert "&lt;script&gt;" in page

@@ -6,7 +6,7 @@ import pytest
 
 from prefrank.types import Turn
 from prefrank.wire.cohere import ERRORS
-from prefrank.wire.route import Asked, sigmoid
+from prefrank.wire.route import Asked, Refused, sigmoid
 from tests.wire.asking import answer, ask, refusal
 
 Q = (Turn("user", "q"),)
@@ -100,3 +100,15 @@ def test_only_what_may_pass_is_sent_again_by_their_client() -> None:
     kinds = ("malformed", "too_long", "too_many", "text", "unknown_model", "unauthorized", "too_large")
     assert [ERRORS.status(kind) for kind in kinds] == [400, 400, 400, 400, 404, 401, 413]
     assert [ERRORS.status(kind) for kind in ("overloaded", "failed", "unavailable")] == [429, 500, 503]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("unauthorized", "AuthenticationError"),
+        ("unknown_model", "NotFoundError"),
+        ("unavailable", "ServiceUnavailableError"),
+    ],
+)
+def test_an_error_has_the_name_that_vllms_clients_know(kind: Any, name: str) -> None:
+    assert ERRORS.write(Refused(kind, "no"), ERRORS.status(kind))["error"]["type"] == name

@@ -1,12 +1,13 @@
 """Text-embeddings-inference: every form of its inputs, its answers, its errors and what it tells of itself."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from prefrank.types import Turn
 from prefrank.wire import PAGES
-from prefrank.wire.route import Asked, sigmoid
+from prefrank.wire.route import Asked, Times, sigmoid
 from prefrank.wire.tei import ERRORS, PREDICT_ROUTE
 from tests.wire.asking import ABOUT, answer, answered, ask, refusal
 
@@ -121,7 +122,13 @@ def test_what_is_told_of_the_server_has_every_field_that_clients_read() -> None:
     }
 
 
-def test_headers_say_how_many_tokens_were_scored() -> None:
+def test_headers_say_how_many_tokens_were_scored_and_where_the_time_went() -> None:
     assert PREDICT_ROUTE.headers is not None
-    headers = PREDICT_ROUTE.headers(answered([0.5, 1.0]))
-    assert headers == {"x-compute-type": "cpu", "x-compute-tokens": "14"}
+    times = Times(wait_s=0.0126, tokenize_s=0.0004, model_s=1.5)
+    assert PREDICT_ROUTE.headers(replace(answered([0.5, 1.0]), times=times)) == {
+        "x-compute-type": "cpu",
+        "x-compute-tokens": "14",
+        "x-queue-time": "13",
+        "x-tokenization-time": "0",
+        "x-inference-time": "1500",
+    }
