@@ -10,6 +10,7 @@ _HEAD = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>prefrank: the API</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="page.css">
 <h1>The API</h1>
 <p class="note">The same as <a href="openapi.json">OpenAPI</a>, for programs; <a href="./">the page to try it</a>.</p>
@@ -25,13 +26,14 @@ def docs_page(described: Mapping[str, Any]) -> str:
 
 def _part(path: str, method: str, operation: Mapping[str, Any]) -> str:
     whose = ", ".join(dict.fromkeys(operation["tags"]))
-    text = f"<h3>{method.upper()} {escape(path)}</h3>\n<p>{escape(operation['summary'])}</p>\n"
-    text += (
-        f'<p class="note">{escape(whose)}{"; with a key, where keys are set" if "security" in operation else ""}</p>\n'
-    )
+    key = "; with a key, where keys are set" if "security" in operation else ""
+    lines = [
+        '<section class="path">',
+        f"<h2>{method.upper()} {escape(path)}</h2>",
+        f"<p>{escape(operation['summary'])}</p>",
+        f'<p class="note">{escape(whose)}{key}</p>',
+    ]
     if "requestBody" in operation:
-        schema = operation["requestBody"]["content"]["application/json"]["schema"]
-        text += (
-            f"<details><summary>What it takes</summary><pre>{escape(json.dumps(schema, indent=1))}</pre></details>\n"
-        )
-    return text
+        schema = json.dumps(operation["requestBody"]["content"]["application/json"]["schema"], indent=1)
+        lines.append(f"<details><summary>What it takes</summary><pre>{escape(schema)}</pre></details>")
+    return "\n".join([*lines, "</section>\n"])

@@ -34,7 +34,7 @@ def test_every_path_is_described_for_programs_and_for_people(bert_server: Live) 
     assert "script-src 'self'" in answer.headers["content-security-policy"]
     for path, operations in described.items():
         for method in operations:
-            assert f"<h3>{method.upper()} {path}</h3>" in answer.text
+            assert f"<h2>{method.upper()} {path}</h2>" in answer.text
     assert "http:" not in answer.text
     assert "https:" not in answer.text
     assert "<script" not in answer.text

@@ -8,12 +8,11 @@ the sample has no reward.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from prefrank.errors import BadInput, short
 from prefrank.serving.client.client_options import ClientOptions
 from prefrank.serving.rewards.reward_source import Pair, Source, values_of_all
-from prefrank.serving.rewards.trainer_rows import OR_TEXT, refusals_as_bad_input, same_number
+from prefrank.serving.rewards.trainer_rows import OR_TEXT, Take, check_take, refusals_as_bad_input, same_number
 from prefrank.wire.openrlhf import split_query
 from prefrank.wire.route import sigmoid
 
@@ -32,14 +31,13 @@ class OpenrlhfReward:
 
     place: str | tuple[str, ...]
     options: ClientOptions = field(default_factory=ClientOptions)
-    take: Literal["pair", "text"] = "pair"
+    take: Take = "pair"
     if_failed: float | None = None
     source: Source = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", Source(self.place, self.options))
-        if self.take not in ("pair", "text"):
-            raise BadInput(f"take is {short(self.take)}; wanted pair or text")
+        check_take(self.take)
 
     def __call__(
         self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any] | None = None, **others: Any

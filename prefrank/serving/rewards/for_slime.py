@@ -7,13 +7,13 @@ list: say `reward = SlimeReward(...).group` (slime/rollout/rm_hub). Its built-in
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from prefrank.errors import BadInput, short
+from prefrank.errors import BadInput
 from prefrank.serving.client.answers import Scores
 from prefrank.serving.client.client_options import ClientOptions
 from prefrank.serving.rewards.reward_source import Source, values_of_all
-from prefrank.serving.rewards.trainer_rows import OR_TEXT, pair_of
+from prefrank.serving.rewards.trainer_rows import OR_TEXT, Take, check_take, pair_of
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,13 @@ class SlimeReward:
 
     place: str | tuple[str, ...]
     options: ClientOptions = field(default_factory=ClientOptions)
-    take: Literal["pair", "text"] = "pair"
+    take: Take = "pair"
     if_failed: float | None = None
     source: Source = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", Source(self.place, self.options))
-        if self.take not in ("pair", "text"):
-            raise BadInput(f"take is {short(self.take)}; wanted pair or text")
+        check_take(self.take)
 
     async def __call__(self, args: Any, sample: Any, **others: Any) -> float:
         """The reward of one sample.

@@ -7,15 +7,25 @@ of a text with another model's control strings in it is a wrong reward that nobo
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
-from prefrank.errors import BadInput
+from prefrank.errors import BadInput, short
 from prefrank.scoring.given import as_given_prompt
 from prefrank.serving.rewards.reward_source import Pair
 from prefrank.wire.policy import ENDS, reply_to, without_ends
 from prefrank.wire.route import Refused
 
 OR_TEXT = '; or take="text", for a reward model with the policy\'s own template'
+
+
+Take = Literal["pair", "text"]
+"""What a reward model is given: the prompt's turns and the reply apart, or both as one text."""
+
+
+def check_take(take: str) -> None:
+    """Raises BadInput for what is no `Take`, as settings of trainers are strings from anywhere."""
+    if take not in get_args(Take):
+        raise BadInput(f"take is {short(take)}; wanted pair or text")
 
 
 def pair_of(prompt: Any, response: str, *, name: str = "", advice: str = "") -> Pair:
