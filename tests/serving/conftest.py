@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.serving.fake_server import FakeServe
 from tests.serving.live import Live, live_server
 from tests.tiny import bert_folder, decoder_folder
 
@@ -36,3 +37,23 @@ def two_models(bert: Path, decoder: Path) -> Iterator[Live]:
     """The encoder is the default."""
     with live_server({"encoder": bert, "decoder": decoder}) as live:
         yield live
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("PREFRANK_API_KEY", raising=False)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServe]:
+    server = FakeServe()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def other() -> Iterator[FakeServe]:
+    server = FakeServe()
+    yield server
+    server.close()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 import threading
 import time
 from collections import deque
@@ -16,6 +17,13 @@ MODEL = {
     "precision": "float32", "kernels": "native", "device": "cpu", "max_length": 512, "template": None,
     "causal": False, "calibration": {"temperature": 2.0}, "default": True,
 }  # fmt: skip
+
+
+def gone() -> str:
+    """An address on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def text_of(prompt: Any) -> str:

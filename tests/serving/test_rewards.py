@@ -6,7 +6,6 @@ import functools
 import inspect
 import multiprocessing
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,18 +31,7 @@ from tests.serving.fake_server import FINGERPRINT, FakeServe, Fault, worth
 from tests.tiny import bert_folder
 
 SCORE = worth("Why?", "Because.")
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServe]:
-    server = FakeServe()
-    yield server
-    server.close()
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 @pytest.fixture(scope="module")
