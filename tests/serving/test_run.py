@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -226,6 +227,22 @@ def _certify(certificate: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_one_model_is_the_default_and_what_is_no_http_is_not_in_the_log(folders: list[Path]) -> None:
+    first, second = folders
+    with serving("--model", f"a={first}", "--model", f"b={second}", "--log-format", "text") as server:
+        url = httpx.URL(server.url)
+        shown = [line.partition(":")[0] for line in server.lines if "parameters" in line]
+        assert shown == ["a (the default)", "b"]
+        for data in (b"no http at all\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n"):
+            with socket.create_connection((url.host, url.port or 0), 10) as line:
+                line.sendall(data)
+                assert line.recv(100).startswith(b"HTTP/1.1 400")
+        server.signal(signal.SIGTERM)
+        assert server.ends_with() == 0
+        server.wait_for("info: ended$")
+        assert not [line for line in server.lines if "Invalid HTTP" in line]
+
+
 def test_a_second_signal_ends_the_process_where_it_stands(served: Path) -> None:
     with serving("--model", str(served)) as server:
         url = server.url
