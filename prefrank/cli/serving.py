@@ -147,12 +147,16 @@ def _log_to_standard_error(log_format: str) -> Iterator[None]:
     """Inside the block, what the server says while it runs."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if log_format == "json" else logging.Formatter("%(asctime)s %(message)s"))
-    log = logging.getLogger("prefrank.serving")
-    before = (log.handlers, log.propagate, log.level)
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
+    # What uvicorn warns of, each client can cause without end: bytes that are no HTTP, offers of other protocols
+    levels = {"prefrank.serving": logging.INFO, "uvicorn": logging.ERROR}
+    logs = [logging.getLogger(name) for name in levels]
+    before = [(log.handlers, log.propagate, log.level) for log in logs]
+    for log, level in zip(logs, levels.values(), strict=True):
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(level)
     try:
         yield
     finally:
-        log.handlers, log.propagate = before[:2]
-        log.setLevel(before[2])
+        for log, (handlers, propagate, number) in zip(logs, before, strict=True):
+            log.handlers, log.propagate = handlers, propagate
+            log.setLevel(number)

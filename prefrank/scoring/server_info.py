@@ -59,11 +59,14 @@ def find_server(client: "httpx.Client", url: str, *, wanted: str | None, timeout
     until = time.monotonic() + min(INFO_TIMEOUT_S, timeout_s)
 
     @cache
-    def page(path: str) -> dict[str, Any]:
+    def answer(path: str) -> tuple[dict[str, Any], bool]:
         return _page(client, urlunsplit(parts._replace(path=trunk + path, query="")), until=until)
 
-    info = page("/info")
-    dialect = DIALECTS[wanted] if wanted else _dialect_of(parts, page)
+    def page(path: str) -> dict[str, Any]:
+        return answer(path)[0]
+
+    info, is_locked = answer("/info")
+    dialect = DIALECTS[wanted] if wanted else _dialect_of(parts, page, is_locked=is_locked)
     listed = (model_of(page(path))[0] for path in ("/v1/models", "/models"))
     model, revision = model_of(info)
     max_batch = info.get("max_client_batch_size")
@@ -93,8 +96,12 @@ def _is_bare(parts: SplitResult) -> bool:
     return parts.path in ("", "/")
 
 
-def _dialect_of(parts: SplitResult, page: Page) -> Dialect[Any]:
-    """The dialect of the path, or of the server's pages where there is no path or several dialects have it."""
+def _dialect_of(parts: SplitResult, page: Page, *, is_locked: bool) -> Dialect[Any]:
+    """The dialect of the path, or of the server's pages where there is no path or several dialects have it.
+
+    Args:
+        is_locked: whether those pages want a key, or another one.
+    """
 
     def seen(signs: Signs | None) -> bool:
         return signs is not None and any(signs.key in page(path) for path in signs.pages)
@@ -110,6 +117,11 @@ def _dialect_of(parts: SplitResult, page: Page) -> Dialect[Any]:
         matches = matches or [dialect for dialect in candidates if dialect.signs is None]
     if matches:
         return matches[0]
+    if is_locked and not candidates:
+        raise BadInput(
+            f"{urlunsplit(parts)} wants a key before it tells what it speaks; put one that it knows in"
+            " PREFRANK_SERVER_KEY"
+        )
     endings = dict.fromkeys(ending for dialect in DIALECTS.values() for ending in dialect.paths)
     raise BadInput(
         f"{urlunsplit(parts)} does not tell what the server speaks; end it in one of {', '.join(endings)},"
@@ -123,24 +135,28 @@ def _ending(path: str) -> str:
     return max((ending for ending in endings if path.rstrip("/").endswith(ending)), key=len, default="")
 
 
-def _page(client: "httpx.Client", url: str, *, until: float) -> dict[str, Any]:
-    """What the server says about itself there; {} for anything but an object in time and within the limit."""
+def _page(client: "httpx.Client", url: str, *, until: float) -> tuple[dict[str, Any], bool]:
+    """What the server says about itself there, {} for anything but an object in time and within the limit; and whether
+    it wants a key for that."""
     import httpx
 
     seconds = until - time.monotonic()
     if seconds <= 0:
-        return {}
+        return {}, False
     try:
-        value = parse(exchange(client, "GET", url, timeout_s=seconds).content)
+        answer = exchange(client, "GET", url, timeout_s=seconds)
+        if answer.status in (401, 403):
+            return {}, True
+        value = parse(answer.content)
     except httpx.ConnectError as error:
         raise NotFound(f"nothing answers at {url} ({error}); is the server up, and the address right?") from error
     except (httpx.RequestError, BadModel):
-        return {}
+        return {}, False
     except ValueError as error:
         if isinstance(error, BadInput):
             raise
-        return {}
-    return value if isinstance(value, dict) else {}
+        return {}, False
+    return (value if isinstance(value, dict) else {}), False
 
 
 def model_of(page: dict[str, Any]) -> tuple[str | None, str | None]:

@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._line: _Line | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._in_message = self._has_moved = False
+        self._in_head = self._in_message = self._has_moved = self._has_body = False
         self._head_bytes = self._silent_bytes = self._passed_over = 0
 
     # Of asyncio
@@ -110,6 +110,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._has_moved = self._in_head = self._in_message = True
+        self._has_body = False
         self._head_bytes = 0
         if not self._is_closing():
             self._arm()
@@ -122,6 +123,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
+        kind = name.lower()
+        self._has_body |= kind == b"transfer-encoding" or (kind == b"content-length" and value.strip(b" 0") != b"")
         if self._in_head and not self._is_closing():  # those after a body say nothing that is asked for
             self._inner.on_header(name, value)
 
@@ -130,6 +133,10 @@ class Connection(asyncio.Protocol):
         self._disarm()
         if self._head_bytes > self._settings.max_head_bytes:
             self._refuse_head()
+        elif self._has_body and self._inner.parser.should_upgrade():
+            # The offer came in pieces, where `_without_offers` misses it: the body would be read as the next request
+            reason = "the request has a body and offers another protocol; leave the header Upgrade out"
+            self._refuse(400, Refused("malformed", reason))
         elif self._line is not None and len(self._inner.pipeline) >= MOST_PIPELINED:
             self._line.abort()
         if not self._is_closing():

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from threading import Lock
+from threading import Lock, get_ident
 
-from prefrank.errors import BadModel, short, suggest
+from prefrank.errors import BadModel, PrefrankError, short, suggest
 from prefrank.scoring import RewardModel
 from prefrank.serving.observer import Silent, Watcher
 from prefrank.serving.scheduler import Pace, Scheduler
@@ -135,6 +135,7 @@ class Models:
     ) -> None:
         self._load = load
         self._changing = Lock()
+        self._changers: set[int] = set()  # threads that load models, or wait until they may
         self._hosted: Mapping[str, Hosted] = {}
         self._draining = False
         self.names = tuple(names)
@@ -146,8 +147,8 @@ class Models:
 
     @property
     def is_changing(self) -> bool:
-        """Whether a model is being loaded."""
-        return self._changing.locked()
+        """Whether a model is being loaded, or will be: the process must not come to its end by itself meanwhile."""
+        return self._changing.locked() or bool(self._changers)
 
     @property
     def hosted(self) -> list[Hosted]:
@@ -215,14 +216,21 @@ class Models:
 
         Raises:
             NotFound, BadModel, BadInput: the new one cannot be served; the one before stays.
+            PrefrankError: the server is shutting down.
         """
-        with self._changing:
-            before = self._hosted[name]
-            now = self._load(name)
-            self._hosted = {**self._hosted, name: now}
-            if self._draining:  # meanwhile
-                now.scheduler.stop()
-        before.scheduler.close(drain_s)
+        self._changers.add(get_ident())
+        try:
+            with self._changing:
+                if self._draining:
+                    raise PrefrankError("the server is shutting down")
+                before = self._hosted[name]
+                now = self._load(name)
+                self._hosted = {**self._hosted, name: now}
+                if self._draining:  # meanwhile
+                    now.scheduler.stop()
+            before.scheduler.close(drain_s)
+        finally:
+            self._changers.discard(get_ident())
         return before, now
 
     def close(self, timeout_s: float) -> bool:

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
 from threading import Event, Thread, current_thread, main_thread
@@ -169,7 +169,7 @@ def _facts(
         seconds=seconds,
         needs_key=bool(settings.keys),
         is_open=is_open(settings),
-        models=tuple(loaded[about.name] for about in models.abouts()),
+        models=tuple(replace(loaded[about.name], about=about) for about in models.abouts()),
     )
 
 

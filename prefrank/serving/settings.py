@@ -1,11 +1,13 @@
 """How a server runs: one frozen value. Where its parts come from, and which of them wins, is in `configure.py`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Any, Literal, TypeVar
 
 from prefrank.checks import check_number, check_whole
-from prefrank.errors import BadInput
+from prefrank.errors import BadInput, printable, short
 
 Value = TypeVar("Value")
 
@@ -99,6 +101,31 @@ class ServeSettings:
             check_number("rows_per_s", self.rows_per_s, above=0.0)
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise BadInput(f"root_path is {self.root_path!r}; wanted a path such as /reward, without a closing slash")
+        for name in self.models:
+            if not name.strip() or printable(name) != name:
+                raise BadInput(f"a model is called {short(name)}; wanted a name that can be seen, such as helpful")
+        for origin in self.cors_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise BadInput(
+                    f"a CORS origin is {short(origin)}; wanted one as browsers send it, such as https://example.com"
+                    " or http://localhost:3000, without a path or slash, or *"
+                )
+        for proxy in self.trusted_proxies:
+            if not _is_network(proxy):
+                raise BadInput(
+                    f"a trusted proxy is {short(proxy)}; wanted an address or a network, such as 10.0.0.5 or"
+                    " 10.0.0.0/8, or *"
+                )
+
+
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@A-Z]+")
+
+
+def _is_network(text: str) -> bool:
+    try:
+        return text == "*" or bool(ip_network(text))
+    except ValueError:
+        return False
 
 
 _COUNTS = (

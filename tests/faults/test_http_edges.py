@@ -2,6 +2,7 @@
 
 import socket
 from contextlib import ExitStack, suppress
+from time import sleep
 
 import pytest
 
@@ -169,6 +170,23 @@ def test_an_offer_of_another_protocol_is_passed_over(live: Live) -> None:
         headers = {"connection": "upgrade, http2-settings", "upgrade": offer, "sec_websocket_version": "13"}
         reply = exchange(live.port, request(ask("hello"), **headers))
         assert reply.status == 200, offer
+
+
+def test_an_offer_in_pieces_never_makes_a_request_of_a_body(live: Live) -> None:
+    inner = request(ask("hello"))
+    whole = request(inner, connection="upgrade", upgrade="h2c")
+    at = whole.index(b"upgrade: h2c")
+    with connected(live.port) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        line.sendall(whole[: at + 3])
+        sleep(0.1)
+        line.sendall(whole[at + 3 :])
+        reply, *others = all_replies(line)
+    assert (reply.status, others) == (400, [])
+    assert "leave the header Upgrade out" in reply.json()["error"]["message"]
+    with connected(live.port) as line:
+        line.sendall(LIVE + whole)  # as where one came before it that is not answered yet
+        assert b"score" not in b"".join(reply.body for reply in all_replies(line))
 
 
 @pytest.mark.parametrize(

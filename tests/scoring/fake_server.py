@@ -16,6 +16,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[Any], Answer]] = {}
         self.pages: dict[str, Any] = {}
+        self.statuses: dict[str, int] = {}
         self.asked: list[tuple[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.send: dict[str, str] = {}
@@ -24,7 +25,7 @@ class FakeServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 page = outer.pages.get(self.path)
-                self.reply(404 if page is None else 200, page or {})
+                self.reply(outer.statuses.get(self.path, 404 if page is None else 200), page or {})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -576,6 +576,14 @@ def test_a_path_that_tells_nothing_wants_the_protocol(fake: FakeServer) -> None:
             open_server(fake.url + path)
 
 
+def test_a_server_that_tells_nothing_without_a_key_is_said_to_want_one(fake: FakeServer) -> None:
+    fake.statuses = dict.fromkeys(("/info", "/api/models", "/my/info"), 401)
+    fake.pages = {"/info": {"error": "no key"}}
+    for path in ("", "/my"):
+        with pytest.raises(BadInput, match=r"wants a key before it tells what it speaks; put one that .*_SERVER_KEY"):
+            open_server(fake.url + path)
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(BadInput, match="did you mean 'rerank'"):
         ServerOptions(protocol="rerankk")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -20,6 +21,8 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefrank import RewardModel
+from prefrank.errors import PrefrankError
+from prefrank.serving.hosted import Hosted, Models, host
 from prefrank.serving.listener import is_open, open_listener, url_of
 from prefrank.serving.run import Ended, next_event, under
 from prefrank.serving.settings import ServeSettings
@@ -223,6 +226,50 @@ def _certify(certificate: Path, folder: Path) -> None:
          "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
         check=True, capture_output=True,
     )  # fmt: skip
+
+
+def test_one_model_is_the_default_and_what_is_no_http_is_not_in_the_log(folders: list[Path]) -> None:
+    first, second = folders
+    with serving("--model", f"a={first}", "--model", f"b={second}", "--log-format", "text") as server:
+        url = httpx.URL(server.url)
+        shown = [line.partition(":")[0] for line in server.lines if "parameters" in line]
+        assert shown == ["a (the default)", "b"]
+        for data in (b"no http at all\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n"):
+            with socket.create_connection((url.host, url.port or 0), 10) as line:
+                line.sendall(data)
+                assert line.recv(100).startswith(b"HTTP/1.1 400")
+        server.signal(signal.SIGTERM)
+        assert server.ends_with() == 0
+        server.wait_for("info: ended$")
+        assert not [line for line in server.lines if "Invalid HTTP" in line]
+
+
+def test_reloads_that_wait_begin_no_more_once_the_server_ends(folders: list[Path]) -> None:
+    settings = ServeSettings(models={"m": str(folders[0])})
+    begun, may_end = threading.Event(), threading.Event()
+    loads: list[str] = []
+
+    def load(name: str) -> Hosted:
+        loads.append(name)
+        if len(loads) > 1:
+            begun.set()
+            may_end.wait(10)
+        return host(name, RewardModel.load(folders[0]), settings)
+
+    models = Models(["m"], load)
+    models.load_all()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(models.reload, "m", drain_s=5.0)
+        assert begun.wait(10)
+        second = threads.submit(models.reload, "m", drain_s=5.0)
+        models.close(5.0)
+        assert models.is_changing
+        may_end.set()
+        first.result(10)
+        with pytest.raises(PrefrankError, match="the server is shutting down"):
+            second.result(10)
+    assert len(loads) == 2
+    assert not models.is_changing
 
 
 @pytest.mark.slow

@@ -89,6 +89,12 @@ def test_a_file_has_models_by_name_or_as_flags_do(file: Path) -> None:
         ("loading: {precison: int8}", "line 1: loading.precison is no option of loading a model; did you mean"),
         ("root_path: reward", "line 1: root_path is 'reward'; wanted a path such as /reward"),
         ("models: {a: 1}", "line 1: models.a is 1; wanted a string"),
+        ("models: {' ': b}", "line 1: a model is called ' '; wanted a name that can be seen"),
+        ('models: {"a\\nb": c}', "line 1: a model is called 'a\\nb'; wanted a name"),
+        ("cors_origins: ['https://a.com/']", "line 1: a CORS origin is 'https://a.com/'; wanted one as browsers"),
+        ("cors_origins: [a.com]", "line 1: a CORS origin is 'a.com'; wanted one as browsers send it"),
+        ("trusted_proxies: [proxy]", "line 1: a trusted proxy is 'proxy'; wanted an address or a network"),
+        ("trusted_proxies: [10.0.0.1/8]", "line 1: a trusted proxy is '10.0.0.1/8'; wanted an address"),
         ("models: {}", "line 1: no model is named"),
         ("- port", "wanted names and values, such as port: 8000"),
         ("a: &a [*a]", "not YAML"),
@@ -142,6 +148,13 @@ def test_models_are_named_by_their_last_part_or_as_said(tmp_path: Path, monkeypa
     assert named_models(["."]) == {tmp_path.name: "."}
     with pytest.raises(BadInput, match="two models are called demo; name them: --model first=a/demo"):
         named_models(["a/demo", "b/demo"])
+
+
+def test_origins_and_proxies_that_can_be_meant_are_taken() -> None:
+    origins = ("https://a.com", "http://localhost:3000", "http://[::1]:80", "*", "chrome-extension://abc")
+    proxies = ("10.0.0.5", "10.0.0.0/8", "::1", "fd00::/8", "*")
+    settings = configured({"cors_origins": list(origins), "trusted_proxies": list(proxies)})
+    assert (settings.cors_origins, settings.trusted_proxies) == (origins, proxies)
 
 
 def test_keys_of_a_file_and_of_the_environment_both_hold(tmp_path: Path) -> None:

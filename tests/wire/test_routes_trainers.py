@@ -104,6 +104,12 @@ def test_slime_may_have_several_turns_before_the_reply() -> None:
     assert asked == (Asked((Turn("system", "s"), Turn("user", PROMPT)), "So."),)
 
 
+@pytest.mark.parametrize("text", [PROMPT, "What does <|zork|> mean? <|zork|>"])
+def test_messages_that_quote_chat_markup_are_no_markup(text: str) -> None:
+    asked = ask("/slime", {"prompt": [{"role": "user", "content": text}], "response": "So."}).asked
+    assert asked == (Asked((Turn("user", text),), "So."),)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
