@@ -87,14 +87,14 @@ def serve(
 ) -> None:
     """Serve models over HTTP, to the clients of many servers at once; docs/serving.md says which, and how."""
     from prefrank.serving.configure import configure, named_models
-    from prefrank.serving.listener import is_open, open_listener
+    from prefrank.serving.listener import open_listener, takes_anybody
 
     loading = {option.name: option.default for option in fields(ScoringOptions)}
     how = {name: value for name, value in asdict(scoring).items() if value != loading[name]}
     flags = {**given, **({"models": named_models(model)} if model else {}), **({"loading": how} if how else {})}
     settings = configure(flags, os.environ, config, list(loading))
     with open_listener(settings) as listener, _log_to_standard_error(settings.log_format):
-        if is_open(settings):
+        if takes_anybody(settings):
             logging.getLogger("prefrank.serving").warning(
                 "whoever reaches %s can use the models, as no keys are set; set some with --api-key-file",
                 settings.host,

@@ -1,7 +1,6 @@
 """What every request passes on its way to any path: its key, and where something fails, an answer all the same."""
 
 import logging
-import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
@@ -17,6 +16,7 @@ from prefrank.serving.keys import Keys
 from prefrank.serving.recording import notes_in
 from prefrank.serving.replies import error_response
 from prefrank.serving.settings import ServeSettings
+from prefrank.serving.tickets import place_of
 from prefrank.wire.route import Errors, Refused
 
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/live", "/ready", "/health", "/ping", "/metrics"})
@@ -114,9 +114,7 @@ class Gate:
             notes_in(scope).refused = refused
             await error_response(self._errors_of(path), refused)(scope, receive, send_marked)
         except Exception as error:
-            # Where it happened, and not its words: they may hold the request's texts
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("a request to %r failed with %s\n%s", path[:200], type(error).__name__, frames)
+            _log.error("a request to %r failed with %s\n%s", path[:200], type(error).__name__, place_of(error))
             if has_begun:
                 raise
             failed = Refused("failed", f"the server failed on this request ({type(error).__name__}); its log says why")

@@ -57,7 +57,7 @@ def url_of(settings: ServeSettings, listener: socket.socket) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def is_open(settings: ServeSettings) -> bool:
+def takes_anybody(settings: ServeSettings) -> bool:
     """Whether other machines reach the server, and nobody needs a key."""
     if settings.keys or settings.host == "localhost":
         return False

@@ -25,7 +25,7 @@ from prefrank.errors import PrefrankError
 from prefrank.serving.app import make_app
 from prefrank.serving.connection import bounded
 from prefrank.serving.hosted import Hosted, Models
-from prefrank.serving.listener import is_open, load_tls, url_of
+from prefrank.serving.listener import load_tls, takes_anybody, url_of
 from prefrank.serving.loading import Loaded, check_heads, load_hosted
 from prefrank.serving.logs import AccessLog
 from prefrank.serving.metrics import Metrics
@@ -168,7 +168,7 @@ def _facts(
         url=url_of(settings, listener),
         seconds=seconds,
         needs_key=bool(settings.keys),
-        is_open=is_open(settings),
+        is_open=takes_anybody(settings),
         models=tuple(replace(loaded[about.name], about=about) for about in models.abouts()),
     )
 

@@ -26,7 +26,7 @@ from prefrank.serving.choosing import choose
 from prefrank.serving.observer import Observer
 from prefrank.serving.pace import Pace
 from prefrank.serving.reading import read_requests, too_long
-from prefrank.serving.tickets import Entry, Key, Read, Ticket, Waiting, characters_of, deliver, key_of, refuse
+from prefrank.serving.tickets import Entry, Key, Read, Ticket, Waiting, characters_of, deliver, key_of, place_of, refuse
 from prefrank.text import TextEncoder, plan_batches
 from prefrank.types import Causal, Row
 from prefrank.wire.route import Asked, Failed, Refused, Times
@@ -80,7 +80,7 @@ class Scheduler:
             try:
                 work()
             except BaseException as error:  # the watchdog sees that the thread is no more
-                _log.critical("the queue's %s ended with %s", name, type(error).__name__, exc_info=error)
+                _log.critical("the queue's %s ended with %s\n%s", name, type(error).__name__, place_of(error))
 
         return Thread(target=run, name=f"prefrank-{name}", daemon=True)
 
@@ -389,7 +389,7 @@ _log = logging.getLogger(__name__)
 
 
 def _give_up(tickets: Sequence[Ticket], error: Exception) -> None:
-    _log.error("the queue failed with %s", type(error).__name__, exc_info=error)
+    _log.error("the queue failed with %s\n%s", type(error).__name__, place_of(error))
     for ticket in tickets:
         ticket.outcomes = [Failed("the server failed on this request; its log says why", "failed")] * len(ticket.asked)
     deliver(tickets)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -71,6 +72,11 @@ class Entry:
     @property
     def is_wanted(self) -> bool:
         return any(not ticket.gone for ticket, _, _ in self.wanted_by)
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error happened, for a log. Its words are left out: they may hold the texts of requests."""
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 def key_of(row: Row) -> Key:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from prefrank import RewardModel
 from prefrank.errors import PrefrankError
 from prefrank.serving.hosted import Hosted, Models, host
-from prefrank.serving.listener import is_open, open_listener, url_of
+from prefrank.serving.listener import open_listener, takes_anybody, url_of
 from prefrank.serving.run import Ended, next_event, under
 from prefrank.serving.settings import ServeSettings
 from tests.serving.processes import serving, wait_until
@@ -383,7 +383,7 @@ async def _run(app: ASGIApp, scope: Scope, nothing: Any) -> None:
     ],
 )
 def test_a_server_is_open_if_others_reach_it_without_a_key(host: str, keys: tuple[str, ...], expected: bool) -> None:
-    assert is_open(_settings(host=host, keys=keys)) is expected
+    assert takes_anybody(_settings(host=host, keys=keys)) is expected
 
 
 @pytest.mark.parametrize(
