@@ -1,6 +1,6 @@
 """Rows by a model's own chat template: rendered, shortened until they fit, and compared with what was to be in them.
 
-Rendering is what costs: a row takes at most log2(turns) + 2 renderings, as the number of turns to leave out is searched
+Rendering is what costs: a row takes at most log2(turns) + 3 renderings, as the number of turns to leave out is searched
 by halving, and a text is shortened in what was rendered.
 """
 

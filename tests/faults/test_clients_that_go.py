@@ -23,12 +23,13 @@ def wait_until_open_rows(live: Live, wanted: int) -> None:
 def test_rows_of_clients_that_go_while_they_wait_are_dropped(live: Live, counted: Counting, how: str) -> None:
     gate, count = Gate(), 40
     before = (counted.scored, counted.dropped_rows)
-    with hooked(live, gate), connected(live.port) as first, connected(live.port) as neighbor, ExitStack() as all_lines:
+    with hooked(live, gate), connected(live.port) as first, ExitStack() as all_lines:
         first.sendall(request(ask("the dough")))
         assert gate.reached.wait(10)
-        lines = [all_lines.enter_context(connected(live.port)) for _ in range(count)]
-        for place, line in enumerate(lines):
-            line.sendall(request(ask(f"reply {how} {place}")))
+        lines = []
+        for place in range(count):
+            lines.append(all_lines.enter_context(connected(live.port)))
+            lines[-1].sendall(request(ask(f"reply {how} {place}")))
         wait_until_open_rows(live, count + 1)
         for line in lines:
             if how == "reset":
@@ -39,6 +40,7 @@ def test_rows_of_clients_that_go_while_they_wait_are_dropped(live: Live, counted
             else:
                 line.close()
         wait_until_open_rows(live, 1)
+        neighbor = all_lines.enter_context(connected(live.port))  # not before: a connection that says nothing is ended
         neighbor.sendall(request(ask("flour and water")))
         wait_until_open_rows(live, 2)
         gate.opened.set()
@@ -54,9 +56,10 @@ def test_a_client_that_goes_while_its_row_is_scored_takes_nobody_with_it(
 ) -> None:
     gate = Gate()
     caplog.set_level(logging.ERROR)
-    with hooked(live, gate), connected(live.port) as goes, connected(live.port) as mate:
+    with hooked(live, gate), connected(live.port) as goes, ExitStack() as later:
         goes.sendall(request(ask("mix flour", "salt and yeast")))
         assert gate.reached.wait(10)
+        mate = later.enter_context(connected(live.port))
         mate.sendall(request(ask("salt and yeast")))  # the same row: it hangs on to the batch that is under way
         wait_until_open_rows(live, 3)
         if how == "reset":

@@ -82,7 +82,7 @@ def test_rows_that_are_cut_are_those_of_a_plain_rendering_in_few_renderings(
             (row,) = encoder.encode(prompt, [reply])
         except chat.BadText:
             return
-        assert len(calls) <= math.log2(len(prompt)) + 2
+        assert len(calls) <= math.log2(len(prompt)) + 3
         patch.setattr(chat.ChatTexts, "_with_text", lambda *_: None)
         (slow,) = encoder.encode(prompt, [reply])
     assert row.ids.tolist() == slow.ids.tolist()
