@@ -21,8 +21,8 @@ help:
 	@echo "make demo      train a small reward model on the starter comparisons, evaluate it, rank the card's example"
 	@echo "               (DATA=anthropic_rlhf or DATA=path/to/comparisons.jsonl uses real comparisons)"
 	@echo "make test      lint, types and the whole suite"
-	@echo "make test-all  the slow tests too"
-	@echo "make test-clients  ask a server with other projects' client packages, which it installs for itself"
+	@echo "make test-all  the slow tests too, and test-clients"
+	@echo "make test-clients  ask a server with other projects' client packages and TRL, which it installs for itself"
 	@echo "make fuzz      break files at random and run everything on them (FUZZ_SECONDS=600; prints its seeds)"
 	@echo "make bench     quality on HH and grouped against pairwise training (needs the data, takes about two hours)"
 	@echo "make bench-evaluation  a model, a length-biased one and the baselines in one report (needs the data, 45 minutes)"
@@ -61,6 +61,7 @@ test: check
 
 test-all: check
 	$(PYTEST)
+	$(MAKE) test-clients
 
 $(CLIENTS)/%/ready: tests/serving/clients/requirements/%.txt
 	$(PYTHON) -m venv --clear $(@D)
@@ -69,7 +70,7 @@ $(CLIENTS)/%/ready: tests/serving/clients/requirements/%.txt
 
 test-clients: $(READY) $(CLIENT_ENVIRONMENTS)
 	OMP_NUM_THREADS=1 PREFRANK_CLIENTS=$(CLIENTS) PREFRANK_SCHEMATHESIS=$(CLIENTS)/schemathesis/bin/schemathesis \
-		$(BIN)/pytest tests/serving/clients tests/faults/test_description.py
+		$(BIN)/pytest tests/serving/clients tests/faults/test_description.py tests/serving/test_rewards_trl.py
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz -n auto

@@ -189,13 +189,17 @@ def test_a_log_that_cannot_be_written_holds_nothing_up_and_counts_what_it_lost(m
 
 
 def test_a_closed_pipe_ends_no_requests():
+    tried = []
+
     def broken(line: str) -> None:
+        tried.append(line)
         raise BrokenPipeError
 
     log = AccessLog("text", write=broken)
     for _ in range(5):
         log.handled(handled())
     log.close()
+    assert tried
 
 
 def test_a_form_that_there_is_not_is_refused_and_none_writes_nothing(capfd):

@@ -1,10 +1,13 @@
-"""TRL for real: two steps on a tiny random policy, with rewards of a server. Skipped where TRL is missing."""
+"""TRL for real: two steps on a tiny random policy, with rewards of a server.
+
+`make test-clients`, which `make test-all` calls, makes an environment with TRL for it. What runs TRL in the tests' own
+process is skipped unless TRL is installed there.
+"""
 
 import ast
 import math
 import os
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -12,18 +15,15 @@ from statistics import fmean
 import pytest
 
 from prefrank.serving.rewards import AsyncTrlReward, TrlReward
+from tests.serving.clients.environments import HERE, interpreter_of, needs
 from tests.serving.fake_server import FakeServe, worth
 from tests.serving.live import Live
 from tests.tiny import TEMPLATE, chat_folder
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        find_spec("trl") is None or find_spec("datasets") is None,
-        reason="trl or datasets is not installed; pip install trl datasets, and run this test again",
-    ),
-]
+IS_HERE = find_spec("trl") is not None and find_spec("datasets") is not None
+ENVIRONMENT = HERE if IS_HERE else "trl"
+pytestmark = pytest.mark.slow
 GENERATION = "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
 
 
@@ -45,19 +45,27 @@ def policy_folder(folder: Path) -> Path:
 def trained(url: str, folder: Path) -> list[float]:
     """The mean rewards of the steps of the example's run."""
     example = ROOT / "examples" / "trl_reward.py"
-    command = [sys.executable, str(example), url, str(policy_folder(folder / "policy")), str(folder / "run")]
+    command = [
+        str(interpreter_of(ENVIRONMENT)),
+        str(example),
+        url,
+        str(policy_folder(folder / "policy")),
+        str(folder / "run"),
+    ]
     paths = {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | paths, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     return ast.literal_eval(result.stdout.splitlines()[-1])
 
 
+@needs(ENVIRONMENT)
 def test_two_steps_of_grpo_with_a_served_model(bert_server: Live, tmp_path: Path) -> None:
     means = trained(bert_server.url, tmp_path)
     assert len(means) == 2
     assert all(math.isfinite(mean) and mean != 0 for mean in means)
 
 
+@needs(ENVIRONMENT)
 def test_the_rewards_of_two_steps_of_grpo_are_those_of_the_server(tmp_path: Path) -> None:
     server = FakeServe()
     try:
@@ -72,6 +80,7 @@ def test_the_rewards_of_two_steps_of_grpo_are_those_of_the_server(tmp_path: Path
     assert means == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.skipif(not IS_HERE, reason="trl and datasets are not installed beside the tests")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("method", ["GRPO", "RLOO"])
 def test_rows_that_fail_are_left_out_of_training_and_shown_in_the_logs(

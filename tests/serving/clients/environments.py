@@ -20,7 +20,7 @@ LONGEST_S = 120
 
 def needs(environment: str) -> pytest.MarkDecorator:
     """Skips a test where there is no such environment."""
-    interpreter = _interpreter(environment)
+    interpreter = interpreter_of(environment)
     there = interpreter is not None and interpreter.exists()
     reason = f"there is no {interpreter}" if interpreter else "the client packages are not installed"
     return pytest.mark.skipif(not there, reason=f"{reason}; `make test-clients` installs them and runs this test")
@@ -34,7 +34,7 @@ def ask(environment: str, script: str, **question: Any) -> Any:
         script: a file of `scripts/`, likewise. It reads a JSON object from standard input and writes a JSON value.
         question: that object.
     """
-    interpreter = _interpreter(environment)
+    interpreter = interpreter_of(environment)
     assert interpreter is not None, "set PREFRANK_CLIENTS, or mark the test with `needs`"
     done = subprocess.run(
         [str(interpreter), "-I", "-W", "ignore", str(SCRIPTS / f"{script}.py")],
@@ -48,7 +48,8 @@ def ask(environment: str, script: str, **question: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def _interpreter(environment: str) -> Path | None:
+def interpreter_of(environment: str) -> Path | None:
+    """The Python of an environment, whether or not it is there; None where no folder of environments is named."""
     if environment == HERE:
         return Path(sys.executable)
     folder = os.environ.get("PREFRANK_CLIENTS")

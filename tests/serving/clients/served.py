@@ -1,18 +1,12 @@
-"""A server of one model on loopback, in a thread of the tests' process."""
+"""A server of one model on loopback, and the model to compare with."""
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
-
 from prefrank.scoring import RewardModel
-from prefrank.serving.app import make_app
-from prefrank.serving.hosted import Models, host
-from prefrank.serving.settings import ServeSettings
+from tests.serving.live import live_server
 
 
 @dataclass(frozen=True)
@@ -30,22 +24,5 @@ class Served:
 @contextmanager
 def serve(folder: Path, keys: tuple[str, ...] = ()) -> Iterator[Served]:
     """A server of one model under the name "m"."""
-    model = RewardModel.load(str(folder))
-    settings = ServeSettings(models={"m": str(folder)}, port=0, keys=keys)
-    models = Models(["m"], lambda name: host(name, model, settings))
-    models.load_all()
-    config = uvicorn.Config(make_app(models, settings), port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    socket = config.bind_socket()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the server ended before it began"
-            time.sleep(0.005)
-        yield Served(f"http://127.0.0.1:{socket.getsockname()[1]}", model)
-    finally:
-        server.should_exit = True
-        thread.join()
-        socket.close()
-        models.close(5.0)
+    with live_server(folder, keys=keys) as live:
+        yield Served(live.url, live.models.of(None).model)
