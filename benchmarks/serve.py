@@ -29,6 +29,7 @@ from score_report import machine
 from serve_extra import cross_check, overhead, padding
 from serve_load import many_files
 from serve_measure import Measured, Sent, burst, capacity, load, settle, solo
+from serve_plot import plot
 from serve_report import report
 from serve_servers import KINDS, OWN, Server
 from serve_traffic import Workload, decoder_workloads, encoder_folder, encoder_workloads, rendered, with_scores
@@ -63,6 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=REPOSITORY / "build/bench")
     parser.add_argument("--quick", action="store_true", help="about two minutes, no figures to keep")
     parser.add_argument("--report", type=Path, metavar="JSON", help="report the record of an earlier run again")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the capacities")
     options = parser.parse_args()
     if options.quick:
         options.seconds, options.loads = min(options.seconds, 2.0), [75, 200]
@@ -190,7 +192,7 @@ def main() -> None:
     options = arguments()
     options.cache = options.cache.resolve()
     if options.report:
-        report(json.loads(options.report.read_text(encoding="utf-8")))
+        finish(json.loads(options.report.read_text(encoding="utf-8")), options.plot)
         return
     pythons = {name: make_environment(name, REQUIREMENTS, options.cache) for name in environments(options.servers)}
     many_files()
@@ -211,6 +213,13 @@ def main() -> None:
     record["results"] = [result.to_json() for result in results]
     record["minutes"] = round((time.perf_counter() - begun) / 60, 1)
     (options.cache / "serve.json").write_text(json.dumps(record), encoding="utf-8")
+    finish(record, options.plot)
+
+
+def finish(record: dict[str, Any], picture: Path | None) -> None:
+    """Draw and report a run."""
+    if picture is not None:
+        plot(record, picture)
     report(record)
 
 
