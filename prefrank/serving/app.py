@@ -67,8 +67,8 @@ def make_app(
     errors = {path: page.errors for page in PAGES for path in page.paths}
     errors |= {path: routes[-1].errors for path, routes in by_path.items()}
     add_gate(app, Keys.of(settings.keys), errors_by_path(errors, own.ERRORS), settings)
-    dialects = {path: page.dialect for page in PAGES for path in page.paths}
-    dialects |= {path: routes[-1].dialect for path, routes in by_path.items()}
+    dialects = {("GET", path): page.dialect for page in PAGES for path in page.paths}
+    dialects |= {("POST", path): routes[-1].dialect for path, routes in by_path.items()}
     # Added last, so that it is around everything else that a request passes
     app.add_middleware(recorded, recorders=(metrics, *recorders), dialects=dialects)
     return app

@@ -89,11 +89,11 @@ def notes_in(scope: Scope) -> Notes:
     return notes
 
 
-def recorded(app: ASGIApp, recorders: Sequence[Recorder], dialects: Mapping[str, str]) -> ASGIApp:
+def recorded(app: ASGIApp, recorders: Sequence[Recorder], dialects: Mapping[tuple[str, str], str]) -> ASGIApp:
     """The application, whose every request is told to the recorders, and gets the header `x-request-id`.
 
     Args:
-        dialects: of paths; of those that several have, the one that is meant where nothing tells them apart.
+        dialects: of methods and paths; where several have one, that which is meant if nothing tells them apart.
     """
     paths: frozenset[str] = frozenset()
 
@@ -107,7 +107,7 @@ def recorded(app: ASGIApp, recorders: Sequence[Recorder], dialects: Mapping[str,
         if scope["type"] != "http":
             return await app(scope, receive, send)
         began, clock = time.time(), time.perf_counter()
-        notes: Notes = scope.setdefault(_KEY, Notes(dialects.get(scope["path"], "")))
+        notes: Notes = scope.setdefault(_KEY, Notes(dialects.get((scope["method"], scope["path"]), "")))
         status, request_id, fault = GONE, "", ""
 
         async def pass_on(message: Message) -> None:

@@ -325,3 +325,15 @@ def test_nor_into_metrics_and_drift(watched):
     client.get(f"/{SECRET}")
     for page in ("/metrics", "/api/drift"):
         assert SECRET not in client.get(page).text
+
+
+def test_the_page_at_the_root_is_no_dialects(bert_server):
+    lines = []
+    log = AccessLog("json", write=lines.append)
+    with live_server(bert_server.settings.models["m"], recorders=[log]) as live:
+        assert httpx.get(live.url + "/").status_code == 200
+        assert httpx.post(live.url + "/", json={"inputs": "a"}).status_code == 200
+    log.close()
+    looked, asked = (json.loads(line) for line in lines)
+    assert looked.get("dialect") is None
+    assert asked["dialect"] == "huggingface"
