@@ -10,6 +10,7 @@ from importlib.metadata import version
 from threading import Lock, get_ident
 
 from prefrank.errors import BadModel, PrefrankError, short, suggest
+from prefrank.model.heads import ONLY_HEAD
 from prefrank.scoring import RewardModel
 from prefrank.serving.observer import Silent, Watcher
 from prefrank.serving.scheduler import Pace, Scheduler
@@ -99,7 +100,6 @@ def check(model: RewardModel) -> None:
 
 def _about(name: str, model: RewardModel, settings: ServeSettings) -> About:
     config = model.network.config
-    labels = config.get("id2label") or {}
     return About(
         name=name,
         fingerprint=model.fingerprint,
@@ -112,13 +112,18 @@ def _about(name: str, model: RewardModel, settings: ServeSettings) -> About:
         template=model.encoder.settings.template,
         causal=model.network.causal is not None,
         temperature=model.calibration["temperature"] if model.calibration else None,
-        label=str(next(iter(labels.values()), "LABEL_0")),
+        label=_label(model.network.heads[0], config.get("id2label") or {}),
         version=version("prefrank"),
         max_rows=settings.max_rows,
         max_waiting_rows=settings.max_waiting_rows,
         max_tokens=model.max_tokens,
         truncates=settings.truncates,
     )
+
+
+def _label(head: str, labels: Mapping[str, str]) -> str:
+    """What the head that scores is called in config.json, or what transformers calls the only one without a name."""
+    return head if head != ONLY_HEAD or head in labels.values() else str(next(iter(labels.values()), "LABEL_0"))
 
 
 class Models:

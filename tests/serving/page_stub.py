@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from prefrank.serving.page_files import add_page
+from prefrank.wire.own import MOST_COMPARED
 
 WORDS = {"sorry": 1.25, "scumbag": -2.5, "help": 0.75}
 
@@ -56,6 +57,7 @@ def rank(model: str, body: dict[str, Any]) -> dict[str, Any]:
         for row in known
     ] + [{**row, "rank": None, "weight": None} for row in rows if row["score"] is None]  # fmt: skip
     chance = [[None if None in (a, b) else 1 / (1 + math.exp(b - a)) for b in scores] for a in scores]
+    chance = chance if len(scores) <= MOST_COMPARED else None
     return {"scale": "logit", "temperature": 1.0, "calibrated": False, "ranking": ranking, "win_probability": chance}
 
 

@@ -262,11 +262,35 @@ def test_a_forgotten_client_ends_its_thread(fake: FakeServe) -> None:
     before = threading.active_count()
     client = Client(fake.url)
     client.score("Why?", ["Because."])
-    assert "prefrank-client" in {thread.name for thread in threading.enumerate()}
+    thread = next(thread for thread in threading.enumerate() if thread.name == "prefrank-client")
     del client
     gc.collect()
-    assert "prefrank-client" not in {thread.name for thread in threading.enumerate()}
+    thread.join(timeout=10.0)
+    assert not thread.is_alive()
     assert before >= 1
+
+
+def test_whoever_collects_a_forgotten_client_does_not_wait_for_its_end(
+    fake: FakeServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As garbage is collected anywhere, also where a lock is held that the client's end needs."""
+    lock, close_really = threading.Lock(), AsyncClient.close
+
+    async def close(client: AsyncClient) -> None:
+        with lock:
+            await close_really(client)
+
+    monkeypatch.setattr(AsyncClient, "close", close)
+    client = Client(fake.url)
+    client.score("Why?", ["Because."])
+    thread = next(thread for thread in threading.enumerate() if thread.name == "prefrank-client")
+    began = time.monotonic()
+    with lock:
+        del client
+        gc.collect()
+    assert time.monotonic() - began < 2.0
+    thread.join(timeout=10.0)
+    assert not thread.is_alive()
 
 
 def test_closing_gives_up_what_is_asked_for(fake: FakeServe) -> None:

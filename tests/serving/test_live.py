@@ -1,10 +1,16 @@
+import json
+from pathlib import Path
+
 import httpx
 from starlette.routing import Route
 
 from prefrank import RewardModel
 from prefrank.serving.docs_page import docs_page
 from prefrank.serving.gate import OPEN_ENDINGS, is_open
+from prefrank.serving.hosted import host
+from prefrank.serving.settings import ServeSettings
 from tests.serving.live import Live
+from tests.tiny import bert_folder
 
 
 def test_a_server_gives_the_scores_of_its_model(bert_server: Live, decoder_server: Live) -> None:
@@ -14,6 +20,16 @@ def test_a_server_gives_the_scores_of_its_model(bert_server: Live, decoder_serve
         model = RewardModel.load(live.settings.models["m"])
         scores = model.score(body["prompt"], body["replies"])
         assert [row["score"] for row in answer["scores"]] == [score.value for score in scores]
+
+
+def test_labels_are_of_the_head_that_scores(tmp_path: Path) -> None:
+    folder = bert_folder(tmp_path, num_labels=3)
+    config = json.loads((folder / "config.json").read_text())
+    for labels, head in (({"0": "helpful", "1": "honest", "2": "safe"}, "safe"), (None, "LABEL_2")):
+        (folder / "config.json").write_text(json.dumps(config | {"id2label": labels}))
+        hosted = host("m", RewardModel.load(folder, head=head), ServeSettings(models={"m": str(folder)}))
+        hosted.scheduler.close(1.0)
+        assert hosted.about.label == head
 
 
 def test_a_request_picks_its_model(two_models: Live) -> None:

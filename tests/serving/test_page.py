@@ -16,6 +16,7 @@ from prefrank.serving.app import make_app
 from prefrank.serving.hosted import Models, host
 from prefrank.serving.page_files import FOLDER
 from prefrank.serving.settings import ServeSettings
+from prefrank.wire.own import MOST_COMPARED
 from tests.serving.page_stub import Stub, make_stub, score, serving
 from tests.tiny import bert_folder
 
@@ -144,6 +145,33 @@ def test_a_conversation_is_asked_turn_by_turn(stub: Stub, page: Any) -> None:
     page.get_by_label("Role of turn 1").select_option("user")
     rank(page, cards=2)
     assert stub.asked[-1][1]["prompt"] == CARD[0]
+
+
+def test_replies_of_which_the_server_compares_no_pairs_are_ranked_too(stub: Stub, page: Any) -> None:
+    opened(page, stub.url)
+    paste = """texts => {
+        const data = new DataTransfer();
+        data.setData("text", JSON.stringify(texts));
+        const event = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+        document.querySelector("#replies textarea").dispatchEvent(event);
+    }"""
+    page.evaluate(paste, [f"I can help {'x' * number}" for number in range(MOST_COMPARED)])
+    first, *others = rank(page, cards=MOST_COMPARED + 1)
+    assert page.locator("#verdict").inner_text() == f"Reply {MOST_COMPARED + 1} is best"
+    assert "best of these" in first
+    assert "better than" not in "".join([first, *others])
+    assert page.locator("table").count() == 0
+
+
+def test_a_key_that_cannot_be_sent_is_not_called_a_server_that_is_down(stub: Stub, page: Any) -> None:
+    stub.key = "secret"
+    page.goto(stub.url)
+    page.get_by_label("API key").fill("sec\u2011ret")
+    page.keyboard.press("Enter")
+    page.get_by_text("The key holds characters").wait_for()
+    page.get_by_label("API key").fill("secret")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".card >> nth=1")
 
 
 def test_all_can_be_done_by_keyboard(stub: Stub, page: Any) -> None:

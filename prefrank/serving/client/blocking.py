@@ -5,11 +5,13 @@ forked process needs one of its own.
 """
 
 import asyncio
+import atexit
 import os
 import threading
 import weakref
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -42,9 +44,13 @@ class Client:
         self._client = AsyncClient(urls, options)
         self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=_work, args=(self._loop, self._client), daemon=True, name="prefrank-client")
-        thread.start()
-        self._stop = weakref.finalize(self, _stop, self._loop, thread)  # also when it is forgotten, and at exit
+        self._thread = threading.Thread(
+            target=_work, args=(self._loop, self._client), daemon=True, name="prefrank-client"
+        )
+        self._thread.start()
+        self._stop = weakref.finalize(self, _stop, self._loop, self._thread)  # also when it is forgotten
+        self._stop.atexit = False
+        _OPEN.add(self)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -65,6 +71,8 @@ class Client:
     def close(self) -> None:
         """Close the connections and end the thread; what is being asked for is given up."""
         self._stop()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=STOP_S)
 
     def score(self, prompt: PromptLike, replies: Iterable[ReplyLike]) -> Scores:
         """The scores of replies to one prompt, in order.
@@ -160,7 +168,17 @@ def _work(loop: asyncio.AbstractEventLoop, client: AsyncClient) -> None:
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Tell the thread to end, without a wait: the garbage collector calls this wherever it happens to run, such as in
+    an import, whose lock the thread may need for its end."""
     if thread.is_alive():
-        loop.call_soon_threadsafe(loop.stop)
-        if thread is not threading.current_thread():
-            thread.join(timeout=STOP_S)
+        with suppress(RuntimeError):  # it has just ended by itself
+            loop.call_soon_threadsafe(loop.stop)
+
+
+_OPEN: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_OPEN):
+        client.close()

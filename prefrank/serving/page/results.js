@@ -77,7 +77,7 @@ export function reading(answers) {
 /** `asked` holds the names and texts of the replies; `other` is the answer of the model beside it, if there is one. */
 export function column(answer, other, asked, explain) {
   const cards = answer.ranking.map((entry) => card(entry, answer, other, asked, explain));
-  const pairs = answer.ranking.length > 2 ? [matrix(answer, asked.names)] : [];
+  const pairs = answer.ranking.length > 2 && answer.win_probability ? [matrix(answer, asked.names)] : [];
   return make("section", "column", make("h3", "", answer.model), make("ol", "cards", ...cards), ...pairs);
 }
 
@@ -106,8 +106,8 @@ function chances(entry, { ranking, win_probability: chance }, names) {
   const said = (words, p) => make("span", "", `${words} `, make("b", "", percent(p)));
   if (!rival) return [];
   const against = `better than ${names[rival.index]} (${which})`;
-  const pair = said(against, chance[entry.index][rival.index]);
-  return others.length ? [said("best of these", entry.weight), pair] : [pair]; // of two, both would say the same
+  const pair = chance && said(against, chance[entry.index][rival.index]); // of very many replies there are none
+  return [others.length && said("best of these", entry.weight), pair].filter(Boolean); // of two, both say the same
 }
 
 function chips(entry, other) {

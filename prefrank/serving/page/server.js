@@ -15,6 +15,7 @@ class Refused extends Error {
 
 /** The JSON that the server answers with; a body makes it a POST. */
 export async function ask(path, body, signal) {
+  if (!/^[!-~]*$/.test(key)) throw new Refused(401, "The key holds characters that no key has; copy it again.");
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   if (body) headers["Content-Type"] = "application/json";
   const request = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal };
