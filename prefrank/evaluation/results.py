@@ -189,6 +189,11 @@ class ScorerRecord:
     def is_baseline(self) -> bool:
         return self.kind == "baseline"
 
+    @property
+    def tells_cuts(self) -> bool:
+        """Whether it says what it cut: who tells no tokens, as most servers and functions, tells no cuts either."""
+        return self.tokens > 0 or self.is_baseline
+
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:

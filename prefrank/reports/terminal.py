@@ -28,7 +28,7 @@ def run(run: Run) -> Iterator[Shown]:
     for name, suite in run.suites.items():
         results = {label: scorer.results[name] for label, scorer in zip(shown, run.scorers, strict=True)}
         yield _suite(name, suite, results)
-        yield from _remarks(suite, results[shown[0]])
+        yield from _remarks(suite, results[shown[0]], tells_cuts=run.scorers[0].tells_cuts)
     if run.comparison is not None:
         yield from paired_tests(run.comparison, headlines=True)
     for scorer, label in zip(run.scorers, shown, strict=True):
@@ -70,7 +70,7 @@ def _estimate(result: SuiteResult, label: str) -> Estimate:
     return result.figures[label] if label in result.figures else result.subsets[label].accuracy
 
 
-def _remarks(suite: SuiteRecord, result: SuiteResult) -> Iterator[Shown]:
+def _remarks(suite: SuiteRecord, result: SuiteResult, *, tells_cuts: bool) -> Iterator[Shown]:
     counts, ceiling = result.overall.counts, suite.noise_ceiling
     dropped = sum(suite.rows.dropped.values())
     parts: list[Part] = [
@@ -79,7 +79,9 @@ def _remarks(suite: SuiteRecord, result: SuiteResult) -> Iterator[Shown]:
         f"equal scores {_TIES[suite.ties]} ({counts.score_ties:,})",
         f"{counts.ties:,} tied preferences count in the log loss only" if counts.ties else "",
         joined(f"{counts.failures:,} scores failed", style="yellow") if counts.failures else "",
-        f"{counts.cut_prompts:,} prompts and {counts.cut_replies:,} replies of {counts.replies:,} cut",
+        f"{counts.cut_prompts:,} prompts and {counts.cut_replies:,} replies of {counts.replies:,} cut"
+        if tells_cuts
+        else "the scorer does not tell what it cuts",
         f"noise ceiling {ceiling.value:.1%}" if ceiling is not None and ceiling.value is not None else "",
     ]
     yield joined(*(part for part in parts if part), between="; ")

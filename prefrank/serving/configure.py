@@ -63,7 +63,7 @@ def named_models(given: Sequence[str]) -> dict[str, str]:
     models: dict[str, str] = {}
     for each in given:
         name, equals, place = each.partition("=")
-        if not equals or not re.fullmatch(r"[\w. +-]+", name) or os.path.exists(each):
+        if not equals or not re.fullmatch(r"[\w.+-]+([ /][\w.+-]+)*", name) or os.path.exists(each):
             name, place = os.path.basename(os.path.abspath(os.path.expanduser(each))), each
         if not place.strip() or not name:
             raise BadInput(f"a model is {short(each)}; wanted a folder or hub id, or NAME=FOLDER")

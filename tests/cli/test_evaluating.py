@@ -221,6 +221,7 @@ def test_columns_by_name_hold_for_comparisons_and_for_files_of_scores(run: Run, 
     assert code == 0, err
     result = json.loads(output.read_text(encoding="utf-8"))["scorers"][0]["results"]["data.jsonl"]
     assert result["scores"] == [[1, 0]] * 3
+    assert "the scorer does not tell what it cuts" in " ".join(err.split())
     assert run("evaluate", "--data", str(data), "--columns", "prompt=q.none,chosen=good,rejected=bad")[0] == 3
     assert run("evaluate", "--data", str(data), "--columns", "prompt")[0] == 2
 

@@ -42,7 +42,7 @@ def two_models(bert: Path, decoder: Path) -> Iterator[Live]:
 @pytest.fixture
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("PREFRANK_API_KEY", raising=False)
+    monkeypatch.delenv("PREFRANK_SERVER_KEY", raising=False)
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def test_the_key_is_sent_given_or_of_the_environment_and_is_not_shown(monkeypatc
             client.score("Why?", ["Because."])
         with Client(server.url, ClientOptions(key="s3cret")) as client:
             client.score("Why?", ["Because."])
-        monkeypatch.setenv("PREFRANK_API_KEY", "s3cret")
+        monkeypatch.setenv("PREFRANK_SERVER_KEY", "s3cret")
         with Client(server.url) as client:
             client.score("Why?", ["Because."])
     finally:

@@ -43,7 +43,7 @@ def test_broken_connections_and_silence_are_tried_again(fake: FakeServe, fault: 
     ("fault", "error", "says"),
     [
         (Fault(400, message="no JSON"), BadInput, "status 400: no JSON"),
-        (Fault(401, message="wants a key"), BadInput, "wants a key.*PREFRANK_API_KEY"),
+        (Fault(401, message="wants a key"), BadInput, "wants a key.*PREFRANK_SERVER_KEY"),
         (Fault(404, message="no model x"), NotFound, "no model x"),
         (Fault(408, message="too slow"), BadInput, "too slow"),
         (Fault(422, message="no prompt"), BadInput, "status 422: no prompt"),

@@ -255,7 +255,7 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(stub: Stub, page: Any) ->
     assert page.evaluate("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
     for kind in ("curl", "Python"):
         page.get_by_role("button", name=f"Copy as {kind}").click()
-        assert "PREFRANK_API_KEY" in page.locator("#code").inner_text()
+        assert "PREFRANK_SERVER_KEY" in page.locator("#code").inner_text()
     assert "secret" not in page.content().replace('value="secret"', "")
     opened(page, stub.url)  # the tab still knows it
     assert not page.get_by_label("API key").is_visible()

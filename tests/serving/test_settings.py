@@ -146,6 +146,7 @@ def test_models_are_named_by_their_last_part_or_as_said(tmp_path: Path, monkeypa
         "lr=1": "lr=1",
     }
     assert named_models(["."]) == {tmp_path.name: "."}
+    assert named_models(["org/name=runs/demo"]) == {"org/name": "runs/demo"}  # as clients of hub models call it
     with pytest.raises(BadInput, match="two models are called demo; name them: --model first=a/demo"):
         named_models(["a/demo", "b/demo"])
 

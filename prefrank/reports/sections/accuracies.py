@@ -19,7 +19,7 @@ from prefrank.reports.blocks import (
 )
 from prefrank.reports.charts import DotRow, mark_of
 from prefrank.reports.drawn import legend, rows_in_words
-from prefrank.reports.entries import entries, title_of
+from prefrank.reports.entries import Entry, entries, title_of
 from prefrank.reports.numbers import in_words
 
 ROWS_IN_CHART = 12  # a taller chart does not fit a printed page
@@ -118,7 +118,7 @@ def _counts_tables(run: Run, suites: Sequence[str], *, baselines: bool) -> list[
         "Accuracy, equal scores lost",
     )
     rows = [
-        (entry.scorer.name, _counts_row(title_of(run, suite), entry.result.overall))
+        (entry.scorer.name, _counts_row(title_of(run, suite), entry))
         for suite in suites
         for entry in entries(run, suite)
         if entry.scorer.is_baseline == baselines
@@ -126,14 +126,15 @@ def _counts_tables(run: Run, suites: Sequence[str], *, baselines: bool) -> list[
     return per_scorer("What the accuracies rest on", head, rows, tight=True)
 
 
-def _counts_row(title: str, metrics: Metrics) -> tuple[Cell, ...]:
-    counts = metrics.counts
+def _counts_row(title: str, entry: Entry) -> tuple[Cell, ...]:
+    metrics, counts = entry.result.overall, entry.result.overall.counts
+    cuts = [f"{n:,}" if entry.scorer.tells_cuts else "not told" for n in (counts.cut_prompts, counts.cut_replies)]
     whole = (counts.comparisons, counts.prompts, counts.pairs, counts.ties, counts.score_ties)
     failed = (counts.failures, counts.failed_pairs)
     return (
         name_cell(title),
         *(Cell(f"{n:,}") for n in whole),
         *(Cell(f"{n:,}", tone="bad" if n else "") for n in failed),
-        *(Cell(f"{n:,}") for n in (counts.cut_prompts, counts.cut_replies)),
+        *map(Cell, cuts),
         figure_cell(metrics.accuracy_ties_lost),
     )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from prefrank.checks import check_number, check_whole
 from prefrank.errors import BadInput, short
 
-KEY_VARIABLE = "PREFRANK_API_KEY"
+KEY_VARIABLE = "PREFRANK_SERVER_KEY"
 """The environment variable with the key, where none is given."""
 
 
@@ -18,8 +18,8 @@ class ClientOptions:
 
     Args:
         model: name of the model to ask for; by default the server's own default.
-        key: sent as a bearer token; by default what PREFRANK_API_KEY holds where the client is opened. A pickled copy
-            holds a key that is given here, and not the variable's.
+        key: sent as a bearer token; by default what PREFRANK_SERVER_KEY holds where the client is opened. A pickled
+            copy holds a key that is given here, and not the variable's.
         fingerprint: of the model that is wanted. An answer of another one is an error: a reward that changed under a
             run. `Client.models` tells it.
         batch: rows in a request.

@@ -109,7 +109,7 @@ class Transport:
             return answer
         message = f"{self.where} answered with status {answer.status}: {message_of_error(answer)}"
         if answer.status in (401, 403):
-            raise BadInput(f"{message} (the key: given as key, or in PREFRANK_API_KEY)")
+            raise BadInput(f"{message} (the key: given as key, or in PREFRANK_SERVER_KEY)")
         if answer.status in (404, 405):
             raise NotFound(f"{message} (is it the address of `prefrank serve`, and the model one of its own?)")
         if 400 <= answer.status < 500:

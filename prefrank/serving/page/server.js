@@ -58,13 +58,13 @@ function stored() {
 
 export function asCurl(path, body) {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-  const named = key ? ` \\\n  -H "Authorization: Bearer $PREFRANK_API_KEY"` : "";
+  const named = key ? ` \\\n  -H "Authorization: Bearer $PREFRANK_SERVER_KEY"` : "";
   const start = `curl ${quoted(address(path))} -H 'Content-Type: application/json'`;
   return `${start}${named} \\\n  --data-raw ${quoted(JSON.stringify(body))}`;
 }
 
 export function asPython(path, body) {
-  const named = key ? `, "Authorization": "Bearer " + os.environ["PREFRANK_API_KEY"]` : "";
+  const named = key ? `, "Authorization": "Bearer " + os.environ["PREFRANK_SERVER_KEY"]` : "";
   return [
     `import json${key ? "\nimport os" : ""}`,
     "from urllib.request import Request, urlopen\n",
